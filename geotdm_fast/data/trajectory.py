@@ -1,0 +1,135 @@
+"""One graph's trajectory, a data set of them, and the one function that batches them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A geometric trajectory of one graph.
+
+    x: [N, D, T] float - positions, D = 2 or 3
+    h: [N, F] or [N, F, T] float - invariant node features
+    edge_index: [2, E] int64 - row 0 the receiver, row 1 the sender
+    edge_attr: [E, A] float or None - edge features
+    scored: [M] int64 - the nodes that count in the loss and the scores (pedestrians: the person asked about)
+    """
+
+    x: Tensor
+    h: Tensor
+    edge_index: Tensor
+    edge_attr: Tensor | None
+    scored: Tensor
+
+    @property
+    def num_frames(self) -> int:
+        return self.x.shape[-1]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Graphs laid side by side as one graph with no edges between them. Fields as in `Trajectory`, and
+
+    batch: [N] int64 - the graph of each node, ascending
+    num_graphs: how many graphs there are
+    """
+
+    x: Tensor
+    h: Tensor
+    edge_index: Tensor
+    edge_attr: Tensor | None
+    scored: Tensor
+    batch: Tensor
+    num_graphs: int
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Batch":
+        """The batch on `device`, its float tensors in `dtype`."""
+        moved = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                moved[name] = value.to(device, dtype if value.is_floating_point() else None)
+        return replace(self, **moved)
+
+    def model_kwargs(self) -> dict:
+        """The keyword arguments that `GeoTDM` hands to the network, without the conditioning."""
+        return {"h": self.h, "edge_index": self.edge_index, "edge_attr": self.edge_attr, "batch": self.batch}
+
+
+class TrajectoryDataset(torch.utils.data.Dataset):
+    """A sequence of `Trajectory` with what a reader of its samples must know.
+
+    name: what the data are, for tables and pictures
+    unit: the unit of positions after multiplying by `scale`
+    scale: stored positions times `scale` are in `unit`
+    atomic_numbers: [N] int64 for molecules, else None
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Trajectory],
+        *,
+        name: str,
+        unit: str = "",
+        scale: float = 1.0,
+        atomic_numbers: Tensor | None = None,
+    ):
+        if len(items) == 0:
+            raise ValueError(f"dataset '{name}' must hold at least one trajectory, got none")
+        self.items = items
+        self.name = name
+        self.unit = unit
+        self.scale = scale
+        self.atomic_numbers = atomic_numbers
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Trajectory:
+        return self.items[index]
+
+    def subset(self, indices: Sequence[int]) -> "TrajectoryDataset":
+        """The trajectories at `indices`, with the same metadata."""
+        return TrajectoryDataset(
+            [self.items[i] for i in indices],
+            name=self.name,
+            unit=self.unit,
+            scale=self.scale,
+            atomic_numbers=self.atomic_numbers,
+        )
+
+
+def collate(trajectories: Sequence[Trajectory]) -> Batch:
+    """Lay graphs side by side: node indices of graph g are shifted by the nodes before it.
+
+    Raises ValueError for an empty list and for graphs that differ in D, T, F or A.
+    """
+    if len(trajectories) == 0:
+        raise ValueError("collate: trajectories must hold at least one graph, got none")
+    first = trajectories[0]
+    for i, item in enumerate(trajectories):
+        _check_alike(i, item, first)
+    sizes = torch.tensor([item.x.shape[0] for item in trajectories])
+    offsets = (sizes.cumsum(0) - sizes).tolist()
+    shifted = lambda name: torch.cat([getattr(t, name) + o for t, o in zip(trajectories, offsets, strict=True)], dim=-1)
+    joined = lambda name: torch.cat([getattr(t, name) for t in trajectories])
+    return Batch(
+        x=joined("x"),
+        h=joined("h"),
+        edge_index=shifted("edge_index"),
+        edge_attr=None if first.edge_attr is None else joined("edge_attr"),
+        scored=shifted("scored"),
+        batch=torch.repeat_interleave(torch.arange(len(trajectories)), sizes),
+        num_graphs=len(trajectories),
+    )
+
+
+def _check_alike(index: int, item: Trajectory, first: Trajectory) -> None:
+    for name in ("x", "h", "edge_attr"):
+        a, b = getattr(item, name), getattr(first, name)
+        came = None if a is None else list(a.shape[1:])
+        expected = None if b is None else list(b.shape[1:])
+        if came != expected:
+            raise ValueError(f"collate: {name} of graph {index} must be [*, {expected}] like graph 0, got [*, {came}]")

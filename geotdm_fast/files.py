@@ -1,0 +1,79 @@
+"""Files at the border: written aside and renamed, read without executing anything."""
+
+import contextlib
+import json
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+PathLike = str | os.PathLike
+
+
+@contextlib.contextmanager
+def atomic_path(path: PathLike):
+    """Yield a temporary path beside `path`; rename it onto `path` when the block succeeds.
+
+    A reader sees the old file or the new one, never half of either: the data are flushed to disk before the rename,
+    and an error (a full disk, an interrupt, kill -9) leaves the earlier file as it was. Raises OSError naming `path`.
+    """
+    path = pathlib.Path(path)
+    # The suffix stays last: numpy, PIL and matplotlib choose the format by it.
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        kept = "the earlier file is unchanged" if path.exists() else "nothing was written"
+        raise OSError(error.errno, f"cannot write {path} ({error.strerror or error}); {kept}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def write_json(path: PathLike, value) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_path(path) as aside:
+        aside.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def write_npz(path: PathLike, **arrays: np.ndarray) -> None:
+    """Write named arrays as a compressed `.npz`, atomically."""
+    with atomic_path(path) as aside:
+        np.savez_compressed(aside, **arrays)
+
+
+def read_npz(path: PathLike, required: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Read every array of an `.npz`; pickled objects are refused, never executed.
+
+    required: names that must be there. Raises FileNotFoundError, or ValueError naming the file, what was expected and
+    what came.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} must be an .npz archive of plain arrays, got an unreadable file ({error})") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} must be an .npz archive, got a single array")
+    with archive:
+        missing = [name for name in required if name not in archive.files]
+        if missing:
+            raise ValueError(f"{path} must contain {', '.join(required)}; got {', '.join(archive.files) or 'nothing'}")
+        arrays = {}
+        for name in archive.files:
+            try:
+                arrays[name] = archive[name]
+            except ValueError as error:
+                raise ValueError(
+                    f"{path}: array '{name}' must be plain numbers, got pickled objects, which are refused"
+                ) from error
+            except (OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+                raise ValueError(f"{path}: array '{name}' is corrupt ({error})") from error
+    return arrays
