@@ -1,0 +1,76 @@
+# `make` alone prints what there is. Every target sets up $(VENV) first, once; afterwards that costs nothing.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_ARGS ?=
+PIP_ARGS ?=
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+# PY=... names an interpreter to use as it is: nothing is set up, nothing is installed.
+ifdef PY
+READY :=
+TOOL :=
+else
+PY := $(VENV)/bin/python
+TOOL := $(VENV)/bin/
+# The stamp is written last, so a set-up cut short starts over; it carries the folder, so a copied tree gets its own.
+READY := $(VENV)/.ready-$(shell printf '%s' "$(CURDIR)" | cksum | cut -d ' ' -f 1)
+endif
+
+CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh,csrc/*.$(suffix) csrc/*/*.$(suffix)))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format venv clean distclean
+
+help:
+	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
+	@echo 'make test       lint, then the whole test suite'
+	@echo 'make lint       ruff and clang-format, changing nothing'
+	@echo 'make format     ruff and clang-format, changing files'
+	@echo 'make venv       set up $(VENV) and stop (every target above does it by itself)'
+	@echo 'make clean      remove what was built and drawn; $(VENV) stays'
+	@echo 'make distclean  remove $(VENV) too'
+	@echo
+	@echo 'Variables, as in `make test PYTHON=python3.12`:'
+	@echo '  PYTHON      interpreter that makes $(VENV), 3.10 or newer; its torch >= 2.10 is used if it has one [$(PYTHON)]'
+	@echo '  VENV        folder of the virtual environment [$(VENV)]'
+	@echo '  TORCH       what to install where there is no torch yet [$(TORCH)]'
+	@echo '  TORCH_ARGS  options of that pip install alone, e.g. --index-url URL for another build of PyTorch [$(TORCH_ARGS)]'
+	@echo '  PIP_ARGS    options of every pip install [$(PIP_ARGS)]'
+	@echo '  DEMO_ARGS   options of the demo; DEMO_ARGS=--help lists them [$(DEMO_ARGS)]'
+	@echo '  TEST_ARGS   options of pytest, e.g. "-k equivariance -x" [$(TEST_ARGS)]'
+	@echo '  PY          use this interpreter as it is: no $(VENV), nothing installed, no network'
+
+$(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile tools/make_venv.py
+	@$(PYTHON) tools/make_venv.py $@ --torch '$(TORCH)' --torch-args='$(TORCH_ARGS)' --pip-args='$(PIP_ARGS)'
+
+venv: $(READY)
+
+demo: $(READY)
+	@$(PY) -m geotdm_fast.demo $(DEMO_ARGS)
+
+test: lint
+	@$(PY) -m pytest --durations=15 $(TEST_ARGS)
+
+lint: $(READY)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+ifneq ($(CXX_FILES),)
+	@$(TOOL)clang-format --dry-run -Werror $(CXX_FILES)
+endif
+
+format: $(READY)
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+ifneq ($(CXX_FILES),)
+	@$(TOOL)clang-format -i $(CXX_FILES)
+endif
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks demo_output
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,5 @@
+"""Build recipe; everything it can say declaratively is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()
