@@ -1,0 +1,180 @@
+"""Files of samples: `.npz` with all that scores and pictures need, and extended XYZ for molecules."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
+from geotdm_fast.files import PathLike, atomic_path, read_npz, write_npz
+
+FORMAT = "geotdm_fast samples 1"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a set of graphs, with the truth beside them. Graphs lie side by side as in `Batch`.
+
+    samples: [K, N, D, T_noisy] float32 - what the model drew
+    target: [N, D, T_noisy] float32 - the same frames of the data
+    x_given: [N, D, T_given] float32 - the frames that were given (T_given = 0: an unconditional model)
+    cond_mask: [T] bool - True where a frame was given
+    batch: [N] int64 - the graph of every node, ascending
+    scored: [M] int64 - the nodes that count in the scores
+    h: [N, F] or [N, F, T] float32 - node features
+    edge_index: [2, E] int64
+    atomic_numbers: [N] int64 for molecules, else [0]
+    scale: positions times `scale` are in `unit`
+    name, mode, checkpoint: the data set, 'cond' or 'uncond', and the file that the model came from
+    """
+
+    samples: np.ndarray
+    target: np.ndarray
+    x_given: np.ndarray
+    cond_mask: np.ndarray
+    batch: np.ndarray
+    scored: np.ndarray
+    h: np.ndarray
+    edge_index: np.ndarray
+    atomic_numbers: np.ndarray
+    scale: float
+    unit: str
+    name: str
+    mode: str
+    seed: int
+    checkpoint: str
+
+    @property
+    def num_graphs(self) -> int:
+        return int(self.batch[-1]) + 1
+
+    @property
+    def num_samples(self) -> int:
+        return self.samples.shape[0]
+
+    @property
+    def is_molecule(self) -> bool:
+        return len(self.atomic_numbers) > 0
+
+    def nodes(self, graph: int) -> slice:
+        """The nodes of a graph."""
+        return slice(*np.searchsorted(self.batch, [graph, graph + 1]).tolist())
+
+    def truth(self) -> np.ndarray:
+        """[N, D, T] float32 (unit) - given and target frames, each in its place."""
+        return self._merge(self.target)
+
+    def forecasts(self) -> np.ndarray:
+        """[K, N, D, T] float32 (unit) - given and sampled frames, each in its place."""
+        return self._merge(self.samples)
+
+    def _merge(self, noisy: np.ndarray) -> np.ndarray:
+        whole = np.empty((*noisy.shape[:-1], len(self.cond_mask)), noisy.dtype)
+        whole[..., self.cond_mask] = self.x_given
+        whole[..., ~self.cond_mask] = noisy
+        return whole * np.float32(self.scale)
+
+
+def make_samples(
+    samples: torch.Tensor,
+    batch: Batch,
+    dataset: TrajectoryDataset,
+    train_config: dict,
+    *,
+    mode: str,
+    seed: int,
+    checkpoint: str,
+) -> Samples:
+    """Put what `sampling.sample` drew for `batch` together with the truth and the data set's metadata."""
+    if mode == "cond":
+        from geotdm_fast.conditioning import cond_mask
+
+        given = cond_mask(train_config["cond_mask"], batch.x.shape[-1]).flatten().bool().cpu().numpy()
+    else:
+        given = np.zeros(samples.shape[-1], bool)
+    x = batch.x.cpu().numpy().astype(np.float32)[..., : len(given)]
+    numbers = dataset.atomic_numbers
+    return Samples(
+        samples=samples.cpu().numpy().astype(np.float32),
+        target=x[..., ~given],
+        x_given=x[..., given],
+        cond_mask=given,
+        batch=batch.batch.cpu().numpy(),
+        scored=batch.scored.cpu().numpy(),
+        h=batch.h.cpu().numpy().astype(np.float32),
+        edge_index=batch.edge_index.cpu().numpy(),
+        atomic_numbers=np.zeros(0, np.int64) if numbers is None else np.tile(np.asarray(numbers), batch.num_graphs),
+        scale=float(dataset.scale),
+        unit=dataset.unit,
+        name=dataset.name,
+        mode=mode,
+        seed=int(seed),
+        checkpoint=checkpoint,
+    )
+
+
+def write_samples(path: PathLike, samples: Samples) -> None:
+    """Write every field of `samples`, and `format`, to an `.npz`, atomically."""
+    arrays = {field.name: np.asarray(getattr(samples, field.name)) for field in fields(samples)}
+    write_npz(path, format=np.asarray(FORMAT), **arrays)
+
+
+def read_samples(path: PathLike) -> Samples:
+    """Read what `write_samples` wrote. ValueError for any other file, FileNotFoundError for none."""
+    arrays = read_npz(path)
+    names = [field.name for field in fields(Samples)]
+    missing = [name for name in ["format", *names] if name not in arrays]
+    if missing or str(arrays["format"]) != FORMAT:
+        raise ValueError(
+            f"{path} must be a file of samples as written by `geotdm sample`; "
+            f"it holds {', '.join(arrays) or 'nothing'} and lacks {', '.join(missing) or f'the format {FORMAT!r}'}"
+        )
+    convert = {"scale": float, "seed": int, "unit": str, "name": str, "mode": str, "checkpoint": str}
+    samples = Samples(**{name: convert.get(name, np.asarray)(arrays[name]) for name in names})
+    _check(path, samples)
+    return samples
+
+
+def _check(path: PathLike, s: Samples) -> None:
+    if s.samples.ndim != 4 or s.samples.size == 0:
+        raise ValueError(f"{path}: samples must be [K, N, D, T], not empty; got {list(s.samples.shape)}")
+    _, num_nodes, dims, num_noisy = s.samples.shape
+    num_given = int(s.cond_mask.sum())
+    expected = {
+        "target": (num_nodes, dims, num_noisy),
+        "x_given": (num_nodes, dims, num_given),
+        "cond_mask": (num_given + num_noisy,),
+        "batch": (num_nodes,),
+    }
+    if s.is_molecule:
+        expected["atomic_numbers"] = (num_nodes,)
+    for name, shape in expected.items():
+        if getattr(s, name).shape != shape:
+            raise ValueError(f"{path}: {name} must be {list(shape)}, got {list(getattr(s, name).shape)}")
+
+
+def write_xyz(path: PathLike, samples: Samples, progress: bool = True) -> None:
+    """Write molecules as extended XYZ (angstrom), atomically: graph by graph, sample by sample, frame by frame.
+
+    Each frame's comment line carries `graph`, `sample`, `frame` and `given` (T: from the data, F: drawn). Needs ASE
+    (extra `molecules`). Raises ValueError when these are no molecules in three dimensions, ImportError without ASE.
+    """
+    if not samples.is_molecule or samples.samples.shape[2] != 3:
+        raise ValueError(f"xyz: samples must be molecules in three dimensions, got '{samples.name}' (use .npz)")
+    try:
+        from ase import Atoms
+        from ase.io import write
+    except ImportError as error:
+        raise ImportError("xyz: ASE is needed to write extended XYZ; pip install 'geotdm-fast[molecules]'") from error
+    from tqdm.auto import tqdm
+
+    forecasts = samples.forecasts()  # [K, N, 3, T]
+    with atomic_path(path) as aside, open(aside, "w") as file:
+        for graph in tqdm(range(samples.num_graphs), desc="writing xyz", unit="graph", disable=not progress):
+            nodes = samples.nodes(graph)
+            frames = []
+            for k, positions in enumerate(forecasts[:, nodes]):
+                for t in range(positions.shape[-1]):
+                    about = {"graph": graph, "sample": k, "frame": t, "given": bool(samples.cond_mask[t])}
+                    frames.append(Atoms(samples.atomic_numbers[nodes], positions[..., t], info=about))
+            write(file, frames, format="extxyz")
