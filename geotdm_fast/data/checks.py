@@ -1,0 +1,97 @@
+"""What every loader and simulator checks about what it is given. `where` names the caller in the message."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+SPLITS = ("train", "val", "test")
+
+
+def check_count(where: str, name: str, value: int, minimum: int = 1) -> int:
+    """`value` as an int of at least `minimum`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{where}: {name} must be a whole number, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{where}: {name} must be at least {minimum}, got {value}")
+    return int(value)
+
+
+def check_number(where: str, name: str, value: float) -> float:
+    """`value` as a positive, finite float."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{where}: {name} must be a number, got {value!r}")
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{where}: {name} must be positive and finite, got {value}")
+    return float(value)
+
+
+def check_flag(where: str, name: str, value: bool) -> bool:
+    """`value` if it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{where}: {name} must be true or false, got {value!r}")
+    return bool(value)
+
+
+def check_array(where: str, name: str, value: ArrayLike | Tensor, shape: str, dtype: type | None = None) -> np.ndarray:
+    """`value` as a numeric array without an empty dimension.
+
+    shape: the expected one in words, alternatives joined by `or`: `B, N, 3` or `N, F or B, N, F`. Numbers in it are
+    required, letters are free.
+    """
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{where}: {name} must be [{shape}], got rows of unequal length") from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{where}: {name} must hold numbers, got {array.dtype}")
+    if not any(_fits(array.shape, one.split(", ")) for one in shape.split(" or ")):
+        expected = " or ".join(f"[{one}]" for one in shape.split(" or "))
+        raise ValueError(f"{where}: {name} must be {expected}, got {list(array.shape)}")
+    if array.size == 0:
+        raise ValueError(f"{where}: {name} must not be empty, got {list(array.shape)}")
+    return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def check_positions(
+    where: str, name: str, value: ArrayLike | Tensor, shape: str, dtype: type | None = None
+) -> np.ndarray:
+    """`check_array`, and every number finite."""
+    array = check_array(where, name, value, shape, dtype)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{where}: {name} must be finite, got {array[first]} at {list(first)}")
+    return array
+
+
+def check_shape(where: str, name: str, array: np.ndarray, expected: Sequence[int]) -> None:
+    """Raise unless `array` has exactly the shape `expected`."""
+    if tuple(array.shape) != tuple(expected):
+        raise ValueError(f"{where}: {name} must be {list(expected)}, got {list(array.shape)}")
+
+
+def check_indices(where: str, name: str, value: ArrayLike | Tensor, shape: str, num_nodes: int) -> np.ndarray:
+    """`value` as an int64 array of node indices below `num_nodes`; it may have no entries."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    array = np.asarray(value)
+    if array.size == 0 and array.dtype.kind == "f":
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{where}: {name} must hold whole numbers, got {array.dtype}")
+    if not _fits(array.shape, shape.split(", ")):
+        raise ValueError(f"{where}: {name} must be [{shape}], got {list(array.shape)}")
+    array = array.astype(np.int64)
+    if array.size and (array.min() < 0 or array.max() >= num_nodes):
+        bad = array.min() if array.min() < 0 else array.max()
+        raise ValueError(f"{where}: {name} must be node indices from 0 to {num_nodes - 1}, got {bad}")
+    return array
+
+
+def _fits(shape: tuple[int, ...], expected: list[str]) -> bool:
+    return len(shape) == len(expected) and all(
+        not word.isdigit() or int(word) == size for size, word in zip(shape, expected, strict=True)
+    )

@@ -1,0 +1,134 @@
+"""N-body data sets: simulated reproducibly from a seed, or read from the files of the official generator."""
+
+import pathlib
+
+import numpy as np
+import torch
+
+from geotdm_fast.data.checks import SPLITS, check_count, check_flag, check_positions, check_shape
+from geotdm_fast.data.npy import read_npy
+from geotdm_fast.data.sequences import Systems, complete_edges
+from geotdm_fast.data.simulate import SYSTEMS, InitialState, initial_state, simulate, step_count
+from geotdm_fast.data.trajectory import TrajectoryDataset
+from geotdm_fast.files import PathLike
+from geotdm_fast.keys import check_choice
+
+NUM_SYSTEMS = {"train": 3000, "val": 2000, "test": 2000}
+_SAVE_EVERY = 100
+
+
+def nbody_dataset(
+    kind: str,
+    split: str,
+    *,
+    num_systems: int | None = None,
+    seed: int = 0,
+    num_frames: int = 30,
+    project: bool = False,
+    root: PathLike | None = None,
+    suffix: str | None = None,
+    num_threads: int | None = None,
+    progress: bool = True,
+) -> TrajectoryDataset:
+    """N-body trajectories, one frame per 0.1 time units, on the complete graph without self-loops.
+
+    h [N, 1] is the charge (charged), 0 (springs) or the mass 1 (gravity); edge_attr [E, 1] is q_i q_j, the spring 0/1,
+    or 0.
+
+    kind: charged, springs or gravity; split: train, val or test
+    num_systems: 3000, 2000 and 2000 by default, or every system of the files
+    seed: system i of a split depends on (seed, kind, split, i) alone, not on how many are asked for
+    num_frames: frames kept from the first on
+    project: subtract the mean over nodes and frames, as the unconditional model wants it
+    root, suffix: where the official files loc_, vel_, edges_ and charges_<suffix>.npy lie; when there is no
+        loc_<suffix>.npy in root, or no root is given, the systems are simulated
+    Raises ValueError/TypeError for a bad argument, FileNotFoundError when only some of the official files are there.
+    """
+    where = "nbody_dataset"
+    check_choice(f"{where}: kind", kind, SYSTEMS)
+    check_choice(f"{where}: split", split, SPLITS)
+    num_frames = check_count(where, "num_frames", num_frames)
+    seed = check_count(where, "seed", seed, minimum=0)
+    project = check_flag(where, "project", project)
+    if num_systems is not None:
+        num_systems = check_count(where, "num_systems", num_systems)
+    if has_official_files(root, suffix):
+        x, state = _read_official(kind, pathlib.Path(root), suffix, num_systems)
+        if x.shape[1] < num_frames:
+            raise ValueError(f"{where}: num_frames must be at most {x.shape[1]} for {root}, got {num_frames}")
+        x = x[:, :num_frames]
+    else:
+        state = _draw(kind, split, NUM_SYSTEMS[split] if num_systems is None else num_systems, seed)
+        x, _ = simulate(
+            kind,
+            state.x0,
+            state.v0,
+            charges=state.charges,
+            springs=state.springs,
+            num_steps=step_count(kind, num_frames, _SAVE_EVERY),
+            save_every=_SAVE_EVERY,
+            num_threads=num_threads,
+            progress=progress,
+        )
+    h, edge_index, edge_attr = _features(kind, state, x.shape[0], x.shape[2])
+    x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=np.float32))  # [B, N, 3, T]
+    return TrajectoryDataset(Systems(x, h, edge_index, edge_attr, project), name=f"N-body {kind}")
+
+
+def has_official_files(root: PathLike | None, suffix: str | None) -> bool:
+    """Whether `root` holds positions that the official generator wrote under `suffix`."""
+    return root is not None and suffix is not None and (pathlib.Path(root) / f"loc_{suffix}.npy").is_file()
+
+
+def _draw(kind: str, split: str, num_systems: int, seed: int) -> InitialState:
+    """One random stream per system, so that system i is the same however many are drawn."""
+    entropy = [seed, SYSTEMS.index(kind), SPLITS.index(split)]
+    states = [
+        initial_state(kind, 1, np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=(i,)))))
+        for i in range(num_systems)
+    ]
+    return InitialState(*(None if part[0] is None else np.concatenate(part) for part in zip(*states, strict=True)))
+
+
+def _read_official(
+    kind: str, root: pathlib.Path, suffix: str, num_systems: int | None
+) -> tuple[np.ndarray, InitialState]:
+    """x [B, T, N, 3] and the charges or springs of the first `num_systems` systems."""
+    where = f"nbody_dataset: {root}"
+    loc = read_npy(root / f"loc_{suffix}.npy")[:num_systems]
+    vel = read_npy(root / f"vel_{suffix}.npy")[:num_systems]
+    if kind == "gravity":
+        loc = check_positions(where, f"loc_{suffix}", loc, "B, T, N, 3")
+        vel = check_positions(where, f"vel_{suffix}", vel, "B, T, N, 3")
+    else:
+        loc = check_positions(where, f"loc_{suffix}", loc, "B, T, 3, N").transpose(0, 1, 3, 2)
+        vel = check_positions(where, f"vel_{suffix}", vel, "B, T, 3, N").transpose(0, 1, 3, 2)
+    check_shape(where, f"vel_{suffix}", vel, loc.shape)
+    num_loaded, _, num_nodes, _ = loc.shape
+    charges = springs = None
+    if kind == "charged":
+        charges = check_positions(
+            where, f"charges_{suffix}", read_npy(root / f"charges_{suffix}.npy")[:num_systems], "B, N, 1"
+        )[..., 0]
+        check_shape(where, f"charges_{suffix}", charges, (num_loaded, num_nodes))
+    if kind == "springs":
+        springs = check_positions(
+            where, f"edges_{suffix}", read_npy(root / f"edges_{suffix}.npy")[:num_systems], "B, N, N"
+        )
+        check_shape(where, f"edges_{suffix}", springs, (num_loaded, num_nodes, num_nodes))
+    return loc, InitialState(loc[:, 0], vel[:, 0], charges, springs)
+
+
+def _features(
+    kind: str, state: InitialState, num_systems: int, num_nodes: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """h [B, N, 1], edge_index [2, E], edge_attr [B, E, 1]."""
+    edge_index = complete_edges(num_nodes)
+    row, col = edge_index
+    if kind == "charged":
+        h = torch.from_numpy(np.array(state.charges, dtype=np.float32))[..., None]
+        return h, edge_index, h[:, row] * h[:, col]
+    if kind == "springs":
+        springs = torch.from_numpy(np.array(state.springs, dtype=np.float32))
+        return torch.zeros(num_systems, num_nodes, 1), edge_index, springs[:, row, col, None]
+    return torch.ones(num_systems, num_nodes, 1), edge_index, torch.zeros(num_systems, len(row), 1)

@@ -1,0 +1,211 @@
+"""Data sets by their section of a configuration: official keys as well as ours."""
+
+import pathlib
+import re
+import sys
+from collections.abc import Mapping
+
+from geotdm_fast.data.checks import SPLITS, check_count
+from geotdm_fast.data.trajectory import TrajectoryDataset
+from geotdm_fast.keys import check_choice, check_keys
+
+_MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds")
+_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_MOLECULE_KEYS)
+# The keys of the normal form, by kind; each kind's official keys are turned into these.
+_KEYS = {
+    "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix"),
+    "md17": ("path", "root", "molecule_name", "split", "down_sample_every", "num_windows", "with_h", *_MOLECULE_KEYS),
+    "pedestrian": ("root", "dataset", "phase", "past_frames", "future_frames", "traj_scale"),
+    "npz": _OWN_KEYS,
+    "file": (*_OWN_KEYS, "topology", "reader", "selection", "with_h"),
+}
+_OFFICIAL_KEYS = {
+    "nbody": ("name", "span", "force_length", "obs_noise_scale"),
+    "md17": ("mode", "force_length"),
+    "pedestrian": (),
+    "npz": ("mode",),
+    "file": ("mode",),
+}
+_WITHOUT_MEANING = ("return_index", "force_reprocess")
+_OFFICIAL_MOLECULES = {"benzene": "benzene2017"}
+_SYSTEM_WORDS = {"charged": "charged", "spring": "springs", "gravity": "gravity"}
+_SPLIT_WORDS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
+
+
+def normalise_section(section: Mapping, where: str = "data") -> dict:
+    """A data section with an explicit `kind` and our names for its keys; normalising twice changes nothing.
+
+    The kind is inferred where the official sections leave it out: `suffix` means nbody, `molecule_name` md17,
+    `dataset` pedestrian. Raises ValueError for an unknown key, naming the nearest, and for what is missing.
+    """
+    if not isinstance(section, Mapping):
+        raise TypeError(f"{where} must be a section of keys and values, got {section!r}")
+    kind = section.get("kind", _infer_kind(section))
+    if kind is None:
+        raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
+    check_choice(f"{where}: kind", kind, _KEYS)
+    check_keys(where, section, ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING))
+    given = {key: value for key, value in section.items() if key not in ("kind", *_WITHOUT_MEANING)}
+    if "mode" in given:
+        _rename(where, given, "mode", "split")
+    return {"kind": kind, **_NORMALISERS[kind](given, where)}
+
+
+def open_dataset(section: Mapping, where: str = "data", progress: bool = True) -> TrajectoryDataset:
+    """The data set that a section of a configuration describes; see `normalise_section` for its keys.
+
+    where: the section's name, for messages; progress: show what is read or simulated and how far it is
+    """
+    section = normalise_section(section, where)
+    kind = section.pop("kind")
+    try:
+        return _OPENERS[kind](section, where, progress)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"{where}: {error}") from error
+
+
+def _infer_kind(section: Mapping) -> str | None:
+    for key, kind in (("suffix", "nbody"), ("system", "nbody"), ("molecule_name", "md17"), ("dataset", "pedestrian")):
+        if key in section:
+            return kind
+    return None
+
+
+def _rename(where: str, given: dict, old: str, new: str) -> None:
+    value = given.pop(old)
+    if given.setdefault(new, value) != value:
+        raise ValueError(f"{where}: {old} and {new} must agree, got '{value}' and '{given[new]}'")
+
+
+def _required(where: str, given: dict, key: str) -> object:
+    if given.get(key) is None:
+        raise ValueError(f"{where}: {key} must be given")
+    return given[key]
+
+
+def _word(words: dict[str, str], *texts: object) -> str | None:
+    """The meaning of the first word found in the first text that has one."""
+    for text in texts:
+        found = re.search("|".join(words), str(text or ""))
+        if found:
+            return words[found.group()]
+    return None
+
+
+def _cap(where: str, given: dict, number: str, default: int | None) -> None:
+    """Turn `force_length`, at most so many, into `number`."""
+    limit = given.pop("force_length", None)
+    if limit is not None:
+        limit = check_count(where, "force_length", limit)
+        present = given.get(number) or default
+        given[number] = limit if present is None else min(limit, present)
+
+
+def _normalise_nbody(given: dict, where: str) -> dict:
+    if given.pop("obs_noise_scale", 0) != 0:
+        raise ValueError(f"{where}: obs_noise_scale must be 0, noisy observations are not supported")
+    if "span" in given:
+        _rename(where, given, "span", "num_frames")
+    name = given.pop("name", None)
+    system = given.setdefault("system", _word(_SYSTEM_WORDS, given.get("suffix"), name))
+    if system is None:
+        raise ValueError(f"{where}: system must be charged, springs or gravity, or be named in suffix")
+    check_choice(f"{where}: system", system, _SYSTEM_WORDS.values())
+    split = given.setdefault("split", _word(_SPLIT_WORDS, given.get("suffix"), name))
+    if split is None:
+        raise ValueError(f"{where}: split must be train, val or test, or be named in suffix")
+    check_choice(f"{where}: split", split, SPLITS)
+    _cap(where, given, "num_systems", None)
+    if given.get("num_systems") is not None:
+        given["num_systems"] = check_count(where, "num_systems", given["num_systems"])
+    return given
+
+
+def _normalise_md17(given: dict, where: str) -> dict:
+    from geotdm_fast.data.md17 import NUM_WINDOWS
+
+    if given.get("path") is None:
+        _required(where, given, "root")
+        _required(where, given, "molecule_name")
+    check_choice(f"{where}: split", _required(where, given, "split"), SPLITS)
+    _cap(where, given, "num_windows", NUM_WINDOWS[given["split"]])
+    return given
+
+
+def _normalise_pedestrian(given: dict, where: str) -> dict:
+    from geotdm_fast.data.pedestrian import PHASES, SCENES
+
+    given.setdefault("root", "data/eth")
+    check_choice(f"{where}: dataset", _required(where, given, "dataset"), SCENES)
+    check_choice(f"{where}: phase", _required(where, given, "phase"), PHASES)
+    return given
+
+
+def _normalise_own(given: dict, where: str) -> dict:
+    _required(where, given, "path")
+    if given.get("split") is not None:
+        check_choice(f"{where}: split", given["split"], SPLITS)
+    return given
+
+
+def _open_nbody(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.nbody import NUM_SYSTEMS, has_official_files, nbody_dataset
+
+    kind, split, root, suffix = section.pop("system"), section["split"], section.get("root"), section.get("suffix")
+    if progress and not has_official_files(root, suffix):
+        number = section.get("num_systems") or NUM_SYSTEMS[split]
+        absent = f" (no loc_{suffix}.npy in {root})" if root is not None and suffix is not None else ""
+        seed = section.get("seed", 0)
+        print(f"{where}: simulating {number} {kind} systems, split {split}, seed {seed}{absent}", file=sys.stderr)
+    return nbody_dataset(kind, **section, progress=progress)
+
+
+def _open_md17(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.md17 import md17_dataset
+
+    root, molecule, path = section.pop("root", None), section.pop("molecule_name", None), section.pop("path", None)
+    if path is None:
+        official = pathlib.Path(root) / f"md17_{_OFFICIAL_MOLECULES.get(molecule, molecule)}.npz"
+        plain = pathlib.Path(root) / f"{molecule}.npz"
+        path = next((candidate for candidate in (official, plain) if candidate.is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f"neither {official} nor {plain} exists; give root or path of the molecule's .npz")
+    return md17_dataset(path, **section)
+
+
+def _open_pedestrian(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.pedestrian import pedestrian_dataset
+
+    return pedestrian_dataset(scene=section.pop("dataset"), **section)
+
+
+def _open_npz(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.own import npz_dataset
+
+    return npz_dataset(**section)
+
+
+def _open_file(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.molecule_files import file_dataset
+
+    return file_dataset(**section)
+
+
+_NORMALISERS = {
+    "nbody": _normalise_nbody,
+    "md17": _normalise_md17,
+    "pedestrian": _normalise_pedestrian,
+    "npz": _normalise_own,
+    "file": _normalise_own,
+}
+_OPENERS = {
+    "nbody": _open_nbody,
+    "md17": _open_md17,
+    "pedestrian": _open_pedestrian,
+    "npz": _open_npz,
+    "file": _open_file,
+}
