@@ -1,0 +1,137 @@
+"""Checkpoints: ours are safetensors with the configuration inside; official `state_dict` files are read as well."""
+
+import json
+import pickle
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
+from geotdm_fast.files import PathLike, atomic_path
+from geotdm_fast.keys import check_choice, check_keys
+from geotdm_fast.nn import EGTN
+
+CONFIG_KEY = "geotdm_fast_config"
+DIFFUSION_KEYS = (
+    "beta_schedule_name",
+    "num_timesteps",
+    "mode",
+    "rescale_timesteps",
+    "prior",
+    "model_mean_type",
+    "model_var_type",
+)
+
+
+def build_network(config: Mapping) -> EGTN:
+    """The `EGTN` of `config['denoise_model']`, whose keys are the arguments of its constructor."""
+    return EGTN(**config["denoise_model"])
+
+
+def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu") -> GeoTDM:
+    """The `GeoTDM` of `config['diffusion']`: `DIFFUSION_KEYS`, of which the first two are required."""
+    section = config["diffusion"]
+    check_keys("config section diffusion", section, DIFFUSION_KEYS)
+    mean_type = section.get("model_mean_type", "epsilon")
+    var_type = section.get("model_var_type", "fixed_large")
+    check_choice("diffusion.model_mean_type", mean_type, [member.name.lower() for member in ModelMeanType])
+    check_choice("diffusion.model_var_type", var_type, [member.name.lower() for member in ModelVarType])
+    return GeoTDM(
+        network,
+        section["beta_schedule_name"],
+        section["num_timesteps"],
+        ModelMeanType[mean_type.upper()],
+        ModelVarType[var_type.upper()],
+        LossType.MSE,
+        device,
+        rescale_timesteps=section.get("rescale_timesteps", False),
+        mode=section.get("mode", "cond"),
+        prior=section.get("prior"),
+    )
+
+
+def save_checkpoint(path: PathLike, network: torch.nn.Module, config: Mapping) -> None:
+    """Write the network's state dict and `config` (with `denoise_model` and `diffusion`) to one safetensors file."""
+    network = getattr(network, "module", network)
+    save_tensors(path, dict(network.state_dict()), {CONFIG_KEY: json.dumps(config)})
+
+
+def load_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> tuple[EGTN, dict]:
+    """The network of a file that `save_checkpoint` wrote, in eval mode on `device`, and its config.
+
+    Raises FileNotFoundError, or ValueError for a corrupt file, one without our config, or one whose tensors do not fit.
+    """
+    tensors, metadata = load_tensors(path)
+    if CONFIG_KEY not in metadata:
+        raise ValueError(
+            f"{path} must be a geotdm_fast checkpoint, got a safetensors file without '{CONFIG_KEY}' in its metadata"
+        )
+    try:
+        config = json.loads(metadata[CONFIG_KEY])
+        network = build_network(config)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: the config inside must describe an EGTN, got {error!r}") from error
+    load_state_dict(network, tensors, str(path))
+    return network.to(device).eval(), config
+
+
+def load_official_state_dict(path: PathLike) -> dict[str, Tensor]:
+    """The `state_dict` of an official `.pt` file, with the `module.` prefix of DistributedDataParallel removed.
+
+    Only tensors are read (`weights_only`): a file that would execute code is refused.
+    Use: `load_state_dict(network, load_official_state_dict(path), path)`.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} must be a PyTorch file of tensors, got an unreadable one ({first_line})") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} must hold a state_dict (names to tensors), got {type(state).__name__}")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def load_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], source: PathLike) -> None:
+    """Copy `state` into `network`, strictly. Raises ValueError naming the first name or shape that does not fit."""
+    own = network.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    foreign = sorted(state.keys() - own.keys())
+    if missing or foreign:
+        raise ValueError(
+            f"{source} must hold the {len(own)} tensors of the network; "
+            f"missing: {', '.join(missing[:3]) or 'none'}; unknown: {', '.join(foreign[:3]) or 'none'}"
+        )
+    for name, value in own.items():
+        if value.shape != state[name].shape:
+            raise ValueError(f"{source}: {name} must be {list(value.shape)}, got {list(state[name].shape)}")
+    network.load_state_dict(state)
+
+
+def save_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write named tensors and text metadata as safetensors, atomically."""
+    from safetensors.torch import save_file
+
+    # Copies: safetensors refuses tensors that share memory or are not contiguous.
+    copy = lambda tensor: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    plain = {name: copy(tensor) for name, tensor in tensors.items()}
+    with atomic_path(path) as aside:
+        save_file(plain, aside, metadata=dict(metadata))
+
+
+def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors (on the CPU) and the metadata of a safetensors file.
+
+    Raises FileNotFoundError, or ValueError for a file that is not whole.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} must be a safetensors file, got a corrupt or foreign one ({error})") from error

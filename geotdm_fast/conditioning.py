@@ -1,0 +1,80 @@
+"""Which frames are given and which are to be drawn."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from geotdm_fast.data.trajectory import Batch
+
+
+class Frames(NamedTuple):
+    """The frames that a mask gives, as numbers and as index tensors on the mask's device."""
+
+    given: tuple[int, ...]
+    noisy: tuple[int, ...]
+    given_index: Tensor
+    noisy_index: Tensor
+
+
+_frames_of_mask: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def frames_of(cond_mask: Tensor) -> Frames:
+    """Split the frames of `cond_mask` [1, 1, T] (non-zero = given) into given and noisy ones.
+
+    Reads the mask back from the device once for each tensor, not once for each call.
+    Raises ValueError for another shape and for a mask that gives all frames or none.
+    """
+    if not isinstance(cond_mask, Tensor):
+        raise TypeError(f"cond_mask must be a tensor [1, 1, T], got {type(cond_mask).__name__}")
+    known = _frames_of_mask.get(cond_mask)
+    if known is not None and known[0] == cond_mask._version:
+        return known[1]
+    if cond_mask.numel() != cond_mask.shape[-1]:
+        raise ValueError(f"cond_mask must be [1, 1, T], got {list(cond_mask.shape)}")
+    flags = cond_mask.reshape(-1).bool().tolist()
+    given = tuple(t for t, flag in enumerate(flags) if flag)
+    noisy = tuple(t for t, flag in enumerate(flags) if not flag)
+    if not given or not noisy:
+        raise ValueError(f"cond_mask must give some frames and leave some, got {len(given)} given of {len(flags)}")
+    index = lambda frames: torch.tensor(frames, device=cond_mask.device)
+    frames = Frames(given, noisy, index(given), index(noisy))
+    _frames_of_mask[cond_mask] = (cond_mask._version, frames)
+    return frames
+
+
+def cond_mask(ranges: Iterable[Sequence[int]], num_frames: int) -> Tensor:
+    """[1, 1, T] float32 mask that is 1 on the frames of every half-open range [start, stop) of `ranges`.
+
+    Raises ValueError for a range outside 0..T, and for a mask that gives all frames or none.
+    """
+    mask = torch.zeros(1, 1, num_frames)
+    for interval in ranges:
+        start, stop = interval
+        if not 0 <= start < stop <= num_frames:
+            raise ValueError(f"cond_mask: ranges must lie in 0..{num_frames} with start < stop, got [{start}, {stop}]")
+        mask[..., start:stop] = 1
+    frames_of(mask)
+    return mask
+
+
+def split_batch(batch: Batch, train: Mapping, mode: str) -> tuple[Tensor, dict]:
+    """The frames to draw and the keyword arguments for `GeoTDM`, from a batch and the `train` section of a config.
+
+    mode: `cond` reads train['cond_mask'] (ranges), `uncond` reads train['tot_len'] (the first frames; default all)
+    Returns x_start [N, D, T_noisy] and model_kwargs.
+    """
+    model_kwargs = batch.model_kwargs()
+    if mode == "uncond":
+        length = train.get("tot_len") or batch.x.shape[-1]
+        if length > batch.x.shape[-1]:
+            raise ValueError(f"train.tot_len must be at most the {batch.x.shape[-1]} frames of the data, got {length}")
+        if batch.h.dim() == 3:
+            model_kwargs["h"] = batch.h[..., :length]
+        return batch.x[..., :length], model_kwargs
+    mask = cond_mask(train["cond_mask"], batch.x.shape[-1]).to(batch.x.device)
+    model_kwargs.update(cond_mask=mask, x_given=batch.x)
+    return batch.x[..., frames_of(mask).noisy_index], model_kwargs

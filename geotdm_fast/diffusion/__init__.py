@@ -1,0 +1,7 @@
+"""Diffusion: schedules, the algebra of Gaussian diffusion, priors, and `GeoTDM`."""
+
+from geotdm_fast.diffusion.geotdm import GeoTDM
+from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
+from geotdm_fast.diffusion.schedules import get_named_beta_schedule
+
+__all__ = ["GeoTDM", "LossType", "ModelMeanType", "ModelVarType", "get_named_beta_schedule"]

@@ -1,0 +1,370 @@
+"""Diffusion over geometric trajectories with an equivariant network (arXiv 2410.13027, Sec. 4)."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from geotdm_fast.checks import check_finite, check_graph_values, check_tensor
+from geotdm_fast.conditioning import frames_of
+from geotdm_fast.diffusion import likelihood
+from geotdm_fast.diffusion.gaussian import GaussianDiffusion
+from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
+from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
+from geotdm_fast.graph import mean_by_graph
+from geotdm_fast.keys import check_choice
+
+GradientFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+class GeoTDM(GaussianDiffusion):
+    """Trains and samples an `EGTN`; constructor, methods and returns are those of the official `GeoTDM`.
+
+    denoise_network: `EGTN`, bare or wrapped (DistributedDataParallel)
+    beta_schedule_name: `linear`, `cosine`, `quadratic` or `sigmoid`; num_timesteps: S
+    device: where sampling draws its noise
+    rescale_timesteps: the network sees t * 1000 / S instead of t
+    mode: `cond` - everything is diffused relative to a reference frame x_ref that moves with the given frames;
+          `uncond` - positions, noise and output are projected to zero mean over the nodes and frames of each graph
+    prior: x_ref by name: `learned`, `com`, `com_last`, `last_frame`, `none`. Default: `learned` if the network was
+           built for it, else `com`; in mode `uncond` there is none.
+
+    In all methods x is [N, D, T_noisy], t is [N] int64, and model_kwargs holds `h`, `edge_index`, `edge_attr`, `batch`
+    (see `EGTN.forward`) and in mode `cond` also `cond_mask` and `x_given`. Noise comes from torch's global generator.
+    """
+
+    def __init__(
+        self,
+        denoise_network: nn.Module,
+        beta_schedule_name: str,
+        num_timesteps: int,
+        model_mean_type: ModelMeanType,
+        model_var_type: ModelVarType,
+        loss_type: LossType,
+        device: torch.device | str | int,
+        rescale_timesteps: bool = False,
+        mode: str = "cond",
+        prior: str | None = None,
+    ):
+        super().__init__(beta_schedule_name, num_timesteps)
+        check_choice("GeoTDM: mode", mode, ("cond", "uncond"))
+        for name, value, kind in (
+            ("model_mean_type", model_mean_type, ModelMeanType),
+            ("model_var_type", model_var_type, ModelVarType),
+            ("loss_type", loss_type, LossType),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(f"GeoTDM: {name} must be a {kind.__name__}, got {value!r}")
+        self.denoise_network = denoise_network
+        self.learn_ref_frame = getattr(denoise_network, "module", denoise_network).learn_ref_frame
+        if prior is None:
+            prior = "none" if mode == "uncond" else "learned" if self.learn_ref_frame else "com"
+        check_choice("GeoTDM: prior", prior, PRIORS)
+        if mode == "uncond" and prior != "none":
+            raise ValueError(f"GeoTDM: prior must be 'none' in mode 'uncond', got '{prior}'")
+        if prior == "learned" and not self.learn_ref_frame:
+            raise ValueError("GeoTDM: prior 'learned' needs a network built with learn_ref_frame=True")
+        self.prior = prior
+        self.mode = mode
+        self.device = device
+        self.model_mean_type = model_mean_type
+        self.model_var_type = model_var_type
+        self.loss_type = loss_type
+        self.rescale_timesteps = rescale_timesteps
+        self.clear_ref_frame()
+
+    # --- reference frame and subspace -----------------------------------------------------------------------------
+
+    def project_to_subspace(self, x: Tensor, batch: Tensor) -> Tensor:
+        """x minus its mean over the nodes and frames of each graph; the result has (T n - 1) D dimensions a graph."""
+        return x - mean_by_graph(x.mean(dim=-1), batch)[batch].unsqueeze(-1)
+
+    def get_ref_frame(self, model_kwargs: dict | None = None) -> Tensor | None:
+        """x_ref, [N, D, 1] or [N, D, T_noisy]; None in mode `uncond`.
+
+        Kept until `clear_ref_frame` or until other given positions come, so that sampling computes it once.
+        """
+        if self.mode == "uncond":
+            return None
+        if "cond_mask" not in model_kwargs or model_kwargs.get("x_given") is None:
+            raise ValueError("GeoTDM: model_kwargs must hold cond_mask and x_given in mode 'cond'")
+        x_given, mask = model_kwargs["x_given"], model_kwargs["cond_mask"]
+        if self._ref_frame is not None and self._ref_source[0] is x_given and self._ref_source[1] is mask:
+            return self._ref_frame
+        if self.prior == "learned":
+            x_ref = self.denoise_network(diffusion_t=None, x=None, compute_ref=True, **model_kwargs)
+        else:
+            x_ref = FIXED_PRIORS[self.prior](x_given, frames_of(mask), model_kwargs["batch"])
+        self._ref_frame, self._ref_source = x_ref, (x_given, mask)
+        return x_ref
+
+    def clear_ref_frame(self) -> None:
+        """Forget the reference frame; the loops do it themselves at start and end."""
+        self._ref_frame: Tensor | None = None
+        self._ref_source: tuple[Tensor, Tensor] | None = None
+
+    def _fresh_ref_frame(self, model_kwargs: dict) -> Tensor | None:
+        """x_ref computed anew and not kept: what a loss differentiates."""
+        self.clear_ref_frame()
+        x_ref = self.get_ref_frame(model_kwargs)
+        self.clear_ref_frame()
+        return x_ref
+
+    def _relative(self, x: Tensor, x_ref: Tensor | None, batch: Tensor) -> Tensor:
+        """Positions in the frame where the diffusion happens."""
+        return x - x_ref if self.mode == "cond" else self.project_to_subspace(x, batch)
+
+    def _absolute(self, x: Tensor, x_ref: Tensor | None) -> Tensor:
+        return x + x_ref if self.mode == "cond" else x
+
+    # --- one step -------------------------------------------------------------------------------------------------
+
+    def _scale_timesteps(self, t: Tensor) -> Tensor:
+        return t.float() * (1000.0 / self.num_timesteps) if self.rescale_timesteps else t
+
+    def _network_output(self, x: Tensor, t: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> Tensor:
+        """The network at relative positions x, projected in mode `uncond`."""
+        output, _ = self.denoise_network(
+            x=self._absolute(x, x_ref), diffusion_t=self._scale_timesteps(t), **model_kwargs
+        )
+        return self.project_to_subspace(output, model_kwargs["batch"]) if self.mode == "uncond" else output
+
+    def p_mean_variance(self, x: Tensor, t: Tensor, model_kwargs: dict | None = None) -> dict[str, Tensor]:
+        """p(x_{t-1} | x_t) and the prediction of x_0.
+
+        x: [N, D, T_noisy] - relative to x_ref in mode `cond`
+        Returns `mean`, `variance`, `log_variance`, `pred_xstart`, all in the shape of x.
+        """
+        check_tensor("p_mean_variance", "t", t, (x.shape[0],), integer=True)
+        model_kwargs = model_kwargs or {}
+        x_ref = self.get_ref_frame(model_kwargs)
+        if self.mode == "uncond":
+            x = self.project_to_subspace(x, model_kwargs["batch"])
+        output = self._network_output(x, t, x_ref, model_kwargs)
+        if self.model_mean_type is ModelMeanType.PREVIOUS_X:
+            mean, pred_xstart = output, self.predict_xstart_from_xprev(x, t, output)
+        else:
+            is_start = self.model_mean_type is ModelMeanType.START_X
+            pred_xstart = output if is_start else self.predict_xstart_from_eps(x, t, output)
+            mean, _, _ = self.q_posterior_mean_variance(pred_xstart, x, t)
+        if self.model_var_type is ModelVarType.FIXED_LARGE:
+            variance = self.table(self.fixed_large_variance, t, x)
+            log_variance = self.table(self.fixed_large_log_variance, t, x)
+        else:
+            variance = self.table(self.posterior_variance, t, x)
+            log_variance = self.table(self.posterior_log_variance_clipped, t, x)
+        return {"mean": mean, "variance": variance, "log_variance": log_variance, "pred_xstart": pred_xstart}
+
+    def condition_mean(self, cond_fn: GradientFunction, p_mean_var: dict, x: Tensor, t: Tensor) -> Tensor:
+        """mean + variance * grad log p(y | x_t) (Sohl-Dickstein et al. 2015)."""
+        gradient = cond_fn(x, self._scale_timesteps(t))
+        return p_mean_var["mean"] + p_mean_var["variance"] * gradient.to(x.dtype)
+
+    def condition_score(self, cond_fn: GradientFunction, p_mean_var: dict, x: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """The p_mean_variance that a score moved by grad log p(y | x_t) would give (Song et al. 2020)."""
+        eps = self.predict_eps_from_xstart(x, t, p_mean_var["pred_xstart"])
+        eps = eps - self.table(self.sqrt_one_minus_alphas_cumprod, t, x) * cond_fn(x, self._scale_timesteps(t))
+        pred_xstart = self.predict_xstart_from_eps(x, t, eps)
+        mean, _, _ = self.q_posterior_mean_variance(pred_xstart, x, t)
+        return p_mean_var | {"pred_xstart": pred_xstart, "mean": mean}
+
+    def p_sample(
+        self, x: Tensor, t: Tensor, cond_fn: GradientFunction | None = None, model_kwargs: dict | None = None
+    ) -> dict[str, Tensor]:
+        """Draw x_{t-1} from p(x_{t-1} | x_t): `sample` and `pred_xstart`; no noise is added where t = 0.
+
+        cond_fn: (x_t, t) to the gradient of a log probability, for guidance
+        """
+        out = self.p_mean_variance(x, t, model_kwargs=model_kwargs)
+        noise = torch.randn_like(x)
+        if cond_fn is not None:
+            out["mean"] = self.condition_mean(cond_fn, out, x, t)
+        is_noisy = (t != 0).to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+        sample = out["mean"] + is_noisy * (0.5 * out["log_variance"]).exp() * noise
+        return {"sample": sample, "pred_xstart": out["pred_xstart"]}
+
+    # --- loops ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def p_sample_loop(
+        self,
+        shape: Sequence[int],
+        noise: Tensor | None = None,
+        cond_fn: GradientFunction | None = None,
+        progress: bool = False,
+        model_kwargs: dict | None = None,
+    ) -> Tensor:
+        """Draw trajectories: [N, D, T_noisy], with x_ref added in mode `cond`.
+
+        noise: x_S instead of a draw. One `randn` of the shape comes first, then one for each step, in that order.
+        """
+        sample = None
+        for out in self.p_sample_loop_progressive(shape, noise, cond_fn, progress, model_kwargs):
+            sample = out["sample"]
+        x_ref = self.get_ref_frame(model_kwargs)
+        self.clear_ref_frame()
+        return self._absolute(sample, x_ref)
+
+    @torch.no_grad()
+    def p_sample_loop_keeptraj(
+        self,
+        shape: Sequence[int],
+        keep_every: int = 10,
+        noise: Tensor | None = None,
+        cond_fn: GradientFunction | None = None,
+        progress: bool = False,
+        model_kwargs: dict | None = None,
+    ) -> Tensor:
+        """The sample after steps 0, keep_every, 2 keep_every, ... and after the last: [N, D, T_noisy, kept]."""
+        kept, sample = [], None
+        for i, out in enumerate(self.p_sample_loop_progressive(shape, noise, cond_fn, progress, model_kwargs)):
+            sample = out["sample"]
+            if i % keep_every == 0:
+                kept.append(sample)
+        kept.append(sample)
+        x_ref = self.get_ref_frame(model_kwargs)
+        self.clear_ref_frame()
+        return torch.stack([self._absolute(sample, x_ref) for sample in kept], dim=-1)
+
+    def p_sample_loop_progressive(
+        self,
+        shape: Sequence[int],
+        noise: Tensor | None = None,
+        cond_fn: GradientFunction | None = None,
+        progress: bool = False,
+        model_kwargs: dict | None = None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield the result of `p_sample` after every step; positions are relative to x_ref in mode `cond`."""
+        self._check_inputs("p_sample_loop", None, model_kwargs)
+        if noise is None:
+            noise = torch.randn(*shape, device=self.device, dtype=self._dtype())
+        else:
+            check_tensor("p_sample_loop", "noise", noise, tuple(shape), integer=False)
+        self.clear_ref_frame()
+        yield from self._reverse(noise, self.num_timesteps, cond_fn, progress, model_kwargs)
+
+    @torch.no_grad()
+    def optimize(
+        self,
+        x_start: Tensor,
+        optimize_step: int,
+        model_kwargs: dict | None = None,
+        noise: Tensor | None = None,
+        cond_fn: GradientFunction | None = None,
+    ) -> Tensor:
+        """Noise x_start by `optimize_step` steps and denoise it again: [N, D, T_noisy].
+
+        In mode `uncond` the result has zero mean over the nodes and frames of each graph.
+        """
+        if not 1 <= optimize_step <= self.num_timesteps:
+            raise ValueError(f"optimize: optimize_step must be in 1..{self.num_timesteps}, got {optimize_step}")
+        self._check_inputs("optimize", x_start, model_kwargs)
+        if noise is None:
+            noise = torch.randn_like(x_start)
+        batch = model_kwargs["batch"]
+        x_ref = self._fresh_ref_frame(model_kwargs)
+        x_start = self._relative(x_start, x_ref, batch)
+        if self.mode == "uncond":
+            noise = self.project_to_subspace(noise, batch)
+        t = torch.full((x_start.shape[0],), optimize_step - 1, device=x_start.device)
+        x_t = self.q_sample(x_start, t, noise=noise)
+        for out in self._reverse(x_t, optimize_step, cond_fn, False, model_kwargs):
+            x_t = out["sample"]
+        self.clear_ref_frame()
+        return self._absolute(x_t, x_ref)
+
+    def _reverse(
+        self, x: Tensor, num_steps: int, cond_fn: GradientFunction | None, progress: bool, model_kwargs: dict | None
+    ) -> Iterator[dict[str, Tensor]]:
+        """Ancestral sampling from step num_steps - 1 down to 0 (Ho et al. 2020, Algorithm 2)."""
+        for step in self._steps(num_steps, progress):
+            t = torch.full((x.shape[0],), step, device=x.device)
+            with torch.no_grad():
+                out = self.p_sample(x, t, cond_fn=cond_fn, model_kwargs=model_kwargs)
+            yield out
+            x = out["sample"]
+
+    # --- losses ---------------------------------------------------------------------------------------------------
+
+    def training_losses(
+        self,
+        x_start: Tensor,
+        t: Tensor | None = None,
+        model_kwargs: dict | None = None,
+        noise: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Mean squared error of the network for one random step of each graph (Ho et al. 2020, Eq. 14).
+
+        Returns `loss` and `mse`, both [N]: the mean over the dimensions of a node.
+        noise, then t, are drawn when they are not given: one t for each graph.
+        """
+        self._check_inputs("training_losses", x_start, model_kwargs)
+        batch = model_kwargs["batch"]
+        if noise is None:
+            noise = torch.randn_like(x_start)
+        else:
+            check_tensor("training_losses", "noise", noise, tuple(x_start.shape), integer=False)
+        if t is None:
+            t = torch.randint(0, self.num_timesteps, size=(int(batch.max()) + 1,)).to(x_start.device)[batch]
+        x_ref = self._fresh_ref_frame(model_kwargs)
+        x_start = self._relative(x_start, x_ref, batch)
+        if self.mode == "uncond":
+            noise = self.project_to_subspace(noise, batch)
+        x_t = self.q_sample(x_start, t, noise=noise)
+        output = self._network_output(x_t, t, x_ref, model_kwargs)
+        if self.model_mean_type is ModelMeanType.EPSILON:
+            target = noise
+        elif self.model_mean_type is ModelMeanType.START_X:
+            target = x_start
+        else:
+            target, _, _ = self.q_posterior_mean_variance(x_start, x_t, t)
+        mse = ((target - output) ** 2).mean(dim=(1, 2))
+        return {"mse": mse, "loss": mse}
+
+    @torch.no_grad()
+    def calc_bpd_loop(
+        self, x_start: Tensor, model_kwargs: dict | None = None, progress: bool = False
+    ) -> dict[str, Tensor]:
+        """The whole variational bound, in nats (the official name says bits per dimension).
+
+        Returns `total_bpd` [N], `prior_bpd` [N], and for each step from the last to the first `vb` [N, S] (terms of the
+        bound), `xstart_mse` [N, S] and `mse` [N, S] (of the noise). The sum over the nodes of a graph is its bound.
+        """
+        self._check_inputs("calc_bpd_loop", x_start, model_kwargs)
+        self.clear_ref_frame()
+        x_start = self._relative(x_start, self.get_ref_frame(model_kwargs), model_kwargs["batch"])
+        terms = likelihood.bound(self, x_start, model_kwargs, self._steps(self.num_timesteps, progress))
+        self.clear_ref_frame()
+        return terms
+
+    # --- shared ---------------------------------------------------------------------------------------------------
+
+    def _steps(self, num_steps: int, progress: bool):
+        steps = range(num_steps - 1, -1, -1)
+        if not progress:
+            return steps
+        from tqdm.auto import tqdm
+
+        return tqdm(steps, desc="diffusion", unit="step")
+
+    def _dtype(self) -> torch.dtype:
+        """The dtype of the network, in which sampling draws its noise."""
+        parameter = next(self.denoise_network.parameters(), None)
+        return torch.get_default_dtype() if parameter is None else parameter.dtype
+
+    def _check_inputs(self, where: str, x_start: Tensor | None, model_kwargs: dict | None) -> None:
+        """What every loop checks once: values too, since one wait for the device costs nothing here."""
+        if model_kwargs is None or "batch" not in model_kwargs:
+            raise ValueError(f"{where}: model_kwargs must hold h, edge_index, edge_attr and batch")
+        num_nodes = model_kwargs["batch"].shape[0]
+        if x_start is not None:
+            check_tensor(where, "x_start", x_start, (num_nodes, "D", "T"), integer=False)
+            check_finite(where, "x_start", x_start)
+        if self.mode == "cond":
+            if model_kwargs.get("cond_mask") is None or model_kwargs.get("x_given") is None:
+                raise ValueError(f"{where}: model_kwargs must hold cond_mask and x_given in mode 'cond'")
+            frames = frames_of(model_kwargs["cond_mask"])
+            x_given = model_kwargs["x_given"]
+            check_tensor(where, "x_given", x_given, (num_nodes, "D", len(frames.given) + len(frames.noisy)))
+            check_finite(where, "x_given", x_given.index_select(2, frames.given_index))
+        check_graph_values(where, num_nodes, model_kwargs["edge_index"], model_kwargs["batch"])

@@ -1,0 +1,27 @@
+"""Sums over the nodes of each graph of a batch."""
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_num_graphs_of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def num_graphs(batch: Tensor) -> int:
+    """max(batch) + 1. Reads the device once for each tensor, not once for each call."""
+    known = _num_graphs_of.get(batch)
+    if known is None or known[0] != batch._version:
+        known = (batch._version, int(batch.max()) + 1 if batch.numel() else 0)
+        _num_graphs_of[batch] = known
+    return known[1]
+
+
+def sum_by_graph(value: Tensor, batch: Tensor) -> Tensor:
+    """[N, ...] to [B, ...]: the sum over the nodes of each graph."""
+    return value.new_zeros(num_graphs(batch), *value.shape[1:]).index_add(0, batch, value)
+
+
+def mean_by_graph(value: Tensor, batch: Tensor) -> Tensor:
+    """[N, ...] to [B, ...]: the mean over the nodes of each graph; a graph without nodes gives 0."""
+    count = sum_by_graph(torch.ones_like(batch, dtype=value.dtype), batch).clamp(min=1)
+    return sum_by_graph(value, batch) / count.reshape(-1, *[1] * (value.dim() - 1))

@@ -1,0 +1,215 @@
+"""The denoising network of GeoTDM."""
+
+import torch
+from torch import Tensor, nn
+
+from geotdm_fast.checks import (
+    check_finite,
+    check_graph,
+    check_graph_values,
+    check_same_device,
+    check_tensor,
+    reads_values,
+)
+from geotdm_fast.conditioning import Frames, frames_of
+from geotdm_fast.nn.precision import PrecisionMixin
+from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
+from geotdm_fast.nn.temporal import ETLayer
+from geotdm_fast.reference import linear, sinusoid
+
+
+class EGTN(PrecisionMixin, nn.Module):
+    """Equivariant geometric trajectory network (arXiv 2410.13027, Sec. 4.1): spatial and temporal layers in turn.
+
+    n_layers: pairs of layers; node_dim: F; edge_dim: A, 0 for none; hidden_dim: H
+    time_emb_dim: width of the sinusoids of the diffusion step and of t - s; act_fn: `silu`
+    learn_ref_frame: has the second, small network that computes the mean of the learned prior (Sec. 4.2)
+    n_layers_ref: its pairs of layers; num_w: frames of its output, as many as there are noisy frames
+    scale: positions are multiplied by it on entry; pre_norm: feed |r| instead of |r|^2 to the edge MLPs
+
+    Constructor, arguments and state-dict keys are those of the official `EGTN`.
+    """
+
+    def __init__(
+        self,
+        n_layers: int,
+        node_dim: int,
+        edge_dim: int,
+        hidden_dim: int,
+        time_emb_dim: int,
+        act_fn: str,
+        learn_ref_frame: bool,
+        n_layers_ref: int,
+        num_w: int,
+        scale: float = 1,
+        pre_norm: bool = False,
+    ):
+        super().__init__()
+        if act_fn != "silu":
+            raise ValueError(f"EGTN: act_fn must be 'silu', got {act_fn!r}")
+        sizes = {"n_layers": n_layers, "node_dim": node_dim, "hidden_dim": hidden_dim, "time_emb_dim": time_emb_dim}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"EGTN: {name} must be at least 1, got {size}")
+        self.n_layers = n_layers
+        self.node_dim = node_dim
+        self.edge_dim = edge_dim
+        self.time_emb_dim = time_emb_dim
+        self.learn_ref_frame = learn_ref_frame
+        self.n_layers_ref = n_layers_ref
+        self.num_w = num_w
+        self.scale = scale
+
+        act = nn.SiLU()
+        spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm)
+        temporal = lambda: ETLayer(hidden_dim, hidden_dim, act, time_emb_dim)
+        self.input_linear = nn.Linear(node_dim + time_emb_dim, hidden_dim)
+        self.s_modules = nn.ModuleList(spatial() for _ in range(n_layers))
+        self.t_modules = nn.ModuleList(temporal() for _ in range(n_layers))
+        if learn_ref_frame:
+            self.input_linear_ref = nn.Linear(node_dim, hidden_dim)
+            self.s_modules_ref = nn.ModuleList(spatial() for _ in range(n_layers_ref))
+            self.t_modules_ref = nn.ModuleList(temporal() for _ in range(n_layers_ref))
+            self.ws = nn.Parameter(torch.ones(num_w))
+
+    def forward(
+        self,
+        diffusion_t: Tensor | None,
+        x: Tensor | None,
+        h: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        batch: Tensor | None,
+        **model_kwargs,
+    ) -> tuple[Tensor, Tensor] | Tensor:
+        """The network's output for noisy frames, or with `compute_ref=True` the mean of the learned prior.
+
+        diffusion_t: [N] - diffusion step of each node's graph
+        x: [N, D, T_noisy] - noisy positions, in the order of their frames
+        h: [N, F] or [N, F, T] - features, for all T frames (given and noisy) in their places
+        edge_index: [2, E] int64 (receivers, senders); edge_attr: [E, A] or None; batch: [N] int64 or None
+        cond_mask: [1, 1, T], non-zero on the given frames of x_given [N, D, T]; absent: nothing is given
+        compute_ref: return x_ref [N, D, num_w] instead, from the given frames alone; x and diffusion_t are unused
+
+        Returns x_out [N, D, T_noisy] = (positions after the last layer - x) / scale, h_out [N, H, T_noisy].
+        The noisy frames keep their true places among the given ones, whatever the mask (forecast or interpolation).
+        Further keywords (the official `num`, `v`, `num_nodes`) are accepted and unused.
+        Raises ValueError / TypeError naming the argument, what was expected and what came.
+        """
+        mask = model_kwargs.get("cond_mask")
+        frames = None if mask is None else frames_of(mask)
+        x_given = None if mask is None else model_kwargs.get("x_given")
+        if model_kwargs.get("compute_ref", False):
+            self._check_reference(frames, x_given)
+            self._check_graph(x_given, h, edge_index, edge_attr, batch, x_given.shape[-1])
+            return self._reference_frame(frames, x_given, h, edge_index, edge_attr)
+        check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
+        if frames is not None:
+            num_frames = len(frames.given) + len(frames.noisy)
+            check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
+            check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
+        else:
+            num_frames = x.shape[-1]
+        check_tensor("EGTN", "diffusion_t", diffusion_t, (x.shape[0],))
+        check_same_device("EGTN", x=x, diffusion_t=diffusion_t, x_given=x_given)
+        self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
+        return self._denoise(diffusion_t, x, h, edge_index, edge_attr, frames, x_given)
+
+    def _denoise(
+        self,
+        diffusion_t: Tensor,
+        x: Tensor,
+        h: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        frames: Frames | None,
+        x_given: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        y = x.transpose(1, 2)  # [N, T_noisy, D]
+        if frames is not None:
+            given = x_given.transpose(1, 2).index_select(1, frames.given_index).to(y.dtype)
+            y = torch.cat([given, y], dim=1)
+            place = torch.cat([frames.given_index, frames.noisy_index])
+            y = torch.empty_like(y).index_copy(1, place, y)  # [N, T, D]
+        y = y * self.scale
+        step = sinusoid(diffusion_t, self.time_emb_dim, y.dtype)  # [N, time_emb_dim]
+        z = self._embed(self.input_linear, h, y, step)
+        edge_attr = _edge_rows(edge_attr, y)
+        for spatial, temporal in zip(self.s_modules, self.t_modules, strict=True):
+            y, z = spatial.rows(y, z, edge_index, edge_attr)
+            y, z = temporal.rows(y, z)
+        y, z = y.transpose(1, 2), z.transpose(1, 2)
+        if frames is not None:
+            y, z = y.index_select(2, frames.noisy_index), z.index_select(2, frames.noisy_index)
+        return (y - x) / self.scale, z
+
+    def _reference_frame(
+        self, frames: Frames, x_given: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None
+    ) -> Tensor:
+        """x_ref_s = sum_t w_ts x_t over the given frames t; the last one's weight makes the sum over t equal 1."""
+        y = x_given.transpose(1, 2).index_select(1, frames.given_index) * self.scale  # [N, T_given, D]
+        if h.dim() == 3:
+            h = h.index_select(2, frames.given_index)
+        z = self._embed(self.input_linear_ref, h, y)
+        edge_attr = _edge_rows(edge_attr, y)
+        contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
+        for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):
+            y, z = spatial.rows(y, z, edge_index, edge_attr)
+            y, z = temporal.rows(y, z, None if contiguous else frames.given)
+        weight = z.mean(dim=-1)[:, :-1, None] * self.ws  # [N, T_given - 1, num_w]
+        weight = torch.cat([weight, 1 - weight.sum(dim=1, keepdim=True)], dim=1)
+        return y.transpose(1, 2) @ weight / self.scale  # [N, D, num_w]
+
+    def _embed(self, layer: nn.Linear, h: Tensor, y: Tensor, step: Tensor | None = None) -> Tensor:
+        """Features [N, F] or [N, F, T], and the embedded step, to [N, T, H]."""
+        num_frames = y.shape[1]
+        if h.dim() == 3:
+            rows = h.to(y.dtype).transpose(1, 2)  # [N, T, F]
+            if step is not None:
+                rows = torch.cat([rows, step[:, None].expand(-1, num_frames, -1)], dim=-1)
+            return linear(rows, layer.weight, layer.bias, self.precision)
+        rows = h.to(y.dtype)
+        if step is not None:
+            rows = torch.cat([rows, step], dim=-1)
+        # Features without a time axis pass the layer once per node, not once per frame.
+        return linear(rows, layer.weight, layer.bias, self.precision)[:, None].expand(-1, num_frames, -1)
+
+    def _check_reference(self, frames: Frames | None, x_given: Tensor | None) -> None:
+        if not self.learn_ref_frame:
+            raise ValueError("EGTN: compute_ref=True needs a network built with learn_ref_frame=True")
+        if frames is None:
+            raise ValueError("EGTN: compute_ref=True needs cond_mask and x_given, got no cond_mask")
+        num_frames = len(frames.given) + len(frames.noisy)
+        check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
+        if self.num_w not in (1, len(frames.noisy)):
+            raise ValueError(f"EGTN: num_w must be 1 or the {len(frames.noisy)} noisy frames, got {self.num_w}")
+        if reads_values(x_given):
+            check_finite("EGTN", "x_given", x_given.index_select(2, frames.given_index))
+
+    def _check_graph(
+        self,
+        x: Tensor,
+        h: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        batch: Tensor | None,
+        num_frames: int,
+    ) -> None:
+        num_nodes = x.shape[0]
+        time_axis = (num_frames,) if isinstance(h, Tensor) and h.dim() == 3 else ()
+        check_tensor("EGTN", "h", h, (num_nodes, self.node_dim, *time_axis))
+        check_graph("EGTN", num_nodes, edge_index, edge_attr, batch)
+        check_edge_dim("EGTN", edge_attr, self.edge_dim)
+        check_same_device("EGTN", x=x, h=h, edge_index=edge_index, edge_attr=edge_attr, batch=batch)
+        if self.input_linear.weight.device != x.device:
+            raise ValueError(f"EGTN: x must be on {self.input_linear.weight.device} like the network, got {x.device}")
+        if reads_values(x):
+            check_finite("EGTN", "x", x)
+            check_graph_values("EGTN", num_nodes, edge_index, batch)
+
+
+def _edge_rows(edge_attr: Tensor | None, y: Tensor) -> Tensor | None:
+    """Edge features in the engine's layout: [E, A], or [E, T, A] when they change from frame to frame."""
+    if edge_attr is None:
+        return None
+    return (edge_attr.transpose(1, 2) if edge_attr.dim() == 3 else edge_attr).to(y.dtype)

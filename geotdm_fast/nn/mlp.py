@@ -1,0 +1,24 @@
+"""The two-layer perceptron whose parameter names the official checkpoints use."""
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """W2 act(W1 x + b1) + b2, followed by act if `last_act`.
+
+    Parameters are called `actions.0.*` and `actions.2.*`, as in the official state dict.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, act_fn: nn.Module, last_act: bool = False):
+        super().__init__()
+        layers = [nn.Linear(in_dim, hidden_dim), act_fn, nn.Linear(hidden_dim, out_dim)]
+        self.actions = nn.Sequential(*layers, *([act_fn] if last_act else []))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.actions(x)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W1, b1, W2, b2: what the ops take."""
+        first, second = self.actions[0], self.actions[2]
+        return first.weight, first.bias, second.weight, second.bias

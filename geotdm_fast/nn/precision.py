@@ -1,0 +1,23 @@
+"""The precision of matrix products, set on a whole model."""
+
+from torch import nn
+
+from geotdm_fast.keys import check_choice
+from geotdm_fast.reference import PRECISIONS
+
+
+class PrecisionMixin:
+    """`set_precision` for modules: the inputs of matrix products are rounded, sums stay in the model's own dtype."""
+
+    precision: str = "fp32"
+
+    def set_precision(self, precision: str) -> nn.Module:
+        """Set `fp32` (no rounding), `tf32` (10 bits of mantissa) or `bf16` (7 bits) here and in every layer below.
+
+        Parameters stay in their dtype. Returns self. Raises ValueError for another name.
+        """
+        check_choice("set_precision: precision", precision, PRECISIONS)
+        for module in self.modules():
+            if isinstance(module, PrecisionMixin):
+                module.precision = precision
+        return self

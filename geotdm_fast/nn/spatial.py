@@ -1,0 +1,82 @@
+"""The spatial layer: message passing on the graph of every frame."""
+
+from torch import Tensor, nn
+
+from geotdm_fast import ops
+from geotdm_fast.checks import check_graph, check_graph_values, check_same_device, check_tensor, reads_values
+from geotdm_fast.nn.mlp import MLP
+from geotdm_fast.nn.precision import PrecisionMixin
+from geotdm_fast.reference import EGCLParams
+
+
+class ESLayer(PrecisionMixin, nn.Module):
+    """Equivariant graph convolution layer (EGCL), run on every frame alone; formula in `geotdm_fast.reference.egcl`.
+
+    node_dim: F, width of the node features; edge_dim: A, width of the edge features, 0 for none
+    hidden_dim: H, width of the messages; act_fn: nn.SiLU()
+    normalize: divide the coordinate gate by |r| + 1; pre_norm: feed |r| instead of |r|^2 to the edge MLP
+    """
+
+    def __init__(
+        self,
+        node_dim: int,
+        edge_dim: int,
+        hidden_dim: int,
+        act_fn: nn.Module,
+        normalize: bool = True,
+        pre_norm: bool = False,
+    ):
+        super().__init__()
+        check_silu("ESLayer", act_fn)
+        self.edge_mlp = MLP(2 * node_dim + 1 + edge_dim, hidden_dim, hidden_dim, act_fn, last_act=True)
+        self.coord_mlp = MLP(hidden_dim, hidden_dim, 1, act_fn)
+        self.node_mlp = MLP(node_dim + hidden_dim, hidden_dim, node_dim, act_fn)
+        self.node_dim = node_dim
+        self.edge_dim = edge_dim
+        self.normalize = normalize
+        self.pre_norm = pre_norm
+
+    def forward(
+        self,
+        x: Tensor,
+        h: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        batch: Tensor | None = None,
+        **model_kwargs,
+    ) -> tuple[Tensor, Tensor]:
+        """x [N, D, T] and h [N, F, T] to the same shapes.
+
+        edge_attr: [E, A] or [E, A, T] or None; batch and further keywords are accepted as in the official layer, unused
+        """
+        check_tensor("ESLayer", "x", x, ("N", "D", "T"), integer=False)
+        check_tensor("ESLayer", "h", h, (x.shape[0], self.node_dim, x.shape[2]))
+        check_graph("ESLayer", x.shape[0], edge_index, edge_attr, batch)
+        check_edge_dim("ESLayer", edge_attr, self.edge_dim)
+        check_same_device("ESLayer", x=x, h=h, edge_index=edge_index, edge_attr=edge_attr)
+        if reads_values(edge_index):
+            check_graph_values("ESLayer", x.shape[0], edge_index, None)
+        if edge_attr is not None:
+            edge_attr = (edge_attr.transpose(1, 2) if edge_attr.dim() == 3 else edge_attr).to(x.dtype)
+        x, h = self.rows(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2), edge_index, edge_attr)
+        return x.transpose(1, 2), h.transpose(1, 2)
+
+    def rows(self, x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, F], edge_attr [E, A] or [E, T, A]."""
+        params = EGCLParams(*self.edge_mlp.tensors, *self.coord_mlp.tensors, *self.node_mlp.tensors)
+        flags = {"normalize": self.normalize, "pre_norm": self.pre_norm, "precision": self.precision}
+        return ops.egcl(x, h, edge_index, edge_attr, params, **flags)
+
+
+def check_silu(where: str, act_fn: object) -> None:
+    """Raise ValueError unless `act_fn` is SiLU, the only activation that the ops compute."""
+    if not isinstance(act_fn, nn.SiLU):
+        raise ValueError(f"{where}: act_fn must be nn.SiLU(), got {act_fn!r}")
+
+
+def check_edge_dim(where: str, edge_attr: Tensor | None, edge_dim: int) -> None:
+    """Raise ValueError unless `edge_attr` has `edge_dim` columns; None goes with 0."""
+    came = 0 if edge_attr is None else edge_attr.shape[1]
+    if came != edge_dim:
+        expected = f"[E, {edge_dim}]" if edge_dim else "None"
+        raise ValueError(f"{where}: edge_attr must be {expected}, got {f'[E, {came}]' if came else 'None'}")

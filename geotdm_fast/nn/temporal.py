@@ -1,0 +1,46 @@
+"""The temporal layer: attention over the frames of every node."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from geotdm_fast import ops
+from geotdm_fast.checks import check_same_device, check_tensor
+from geotdm_fast.nn.mlp import MLP
+from geotdm_fast.nn.precision import PrecisionMixin
+from geotdm_fast.nn.spatial import check_silu
+from geotdm_fast.reference import TemporalAttentionParams
+
+
+class ETLayer(PrecisionMixin, nn.Module):
+    """Equivariant temporal attention; formula in `geotdm_fast.reference.temporal_attention`.
+
+    node_dim and hidden_dim must be equal; act_fn: nn.SiLU(); time_emb_dim: width of the sinusoid of t - s
+    """
+
+    def __init__(self, node_dim: int, hidden_dim: int, act_fn: nn.Module, time_emb_dim: int):
+        super().__init__()
+        check_silu("ETLayer", act_fn)
+        if node_dim != hidden_dim:
+            raise ValueError(f"ETLayer: hidden_dim must equal node_dim {node_dim}, got {hidden_dim}")
+        self.q_mlp = MLP(node_dim, hidden_dim, hidden_dim, act_fn)
+        self.k_mlp = MLP(node_dim, hidden_dim, hidden_dim, act_fn)
+        self.v_mlp = MLP(node_dim, hidden_dim, node_dim, act_fn)
+        self.x_mlp = MLP(node_dim, hidden_dim, 1, act_fn)
+        self.time_emb = nn.Linear(time_emb_dim, hidden_dim)
+        self.hidden_dim = hidden_dim
+        self.time_emb_dim = time_emb_dim
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """x [N, D, T] and h [N, H, T] to the same shapes."""
+        check_tensor("ETLayer", "x", x, ("N", "D", "T"), integer=False)
+        check_tensor("ETLayer", "h", h, (x.shape[0], self.hidden_dim, x.shape[2]))
+        check_same_device("ETLayer", x=x, h=h)
+        x, h = self.rows(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2))
+        return x.transpose(1, 2), h.transpose(1, 2)
+
+    def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, H]; frames: numbers when not 0..T-1."""
+        mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
+        params = TemporalAttentionParams(*mlps, self.time_emb.weight, self.time_emb.bias)
+        return ops.temporal_attention(x, h, params, frames=frames, precision=self.precision)

@@ -1,0 +1,7 @@
+"""The only bridge between the layers and the implementations of an op."""
+
+from geotdm_fast.ops.backend import backend, status
+from geotdm_fast.ops.egcl import egcl
+from geotdm_fast.ops.temporal_attention import temporal_attention
+
+__all__ = ["backend", "egcl", "status", "temporal_attention"]

@@ -1,0 +1,8 @@
+"""Every op in plain PyTorch: the meaning of what the kernels compute, in any dtype, on CPU and CUDA."""
+
+from geotdm_fast.reference.egcl import EGCLParams, egcl
+from geotdm_fast.reference.linear import PRECISIONS, linear
+from geotdm_fast.reference.sinusoid import sinusoid
+from geotdm_fast.reference.temporal_attention import TemporalAttentionParams, temporal_attention
+
+__all__ = ["PRECISIONS", "EGCLParams", "TemporalAttentionParams", "egcl", "linear", "sinusoid", "temporal_attention"]

@@ -1,0 +1,82 @@
+"""Equivariant graph convolution on every frame of a trajectory: readable truth in any dtype."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from geotdm_fast.reference.linear import linear
+
+
+class EGCLParams(NamedTuple):
+    """Weights [out, in] and biases [out] of the three MLPs, by the names of SPEC's equations."""
+
+    edge_w1: Tensor  # [H, 2 F + 1 + A]: columns for h_i, h_j, d_ij, a_ij
+    edge_b1: Tensor
+    edge_w2: Tensor
+    edge_b2: Tensor
+    coord_w1: Tensor
+    coord_b1: Tensor
+    coord_w2: Tensor  # [1, H]
+    coord_b2: Tensor
+    node_w1: Tensor  # [H, F + H]
+    node_b1: Tensor
+    node_w2: Tensor
+    node_b2: Tensor
+
+
+def egcl(
+    x: Tensor,
+    h: Tensor,
+    edge_index: Tensor,
+    edge_attr: Tensor | None,
+    params: EGCLParams,
+    *,
+    normalize: bool = True,
+    pre_norm: bool = False,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    """One EGCL layer (Satorras et al. 2021), run on every frame alone.
+
+        r_ij = x_i - x_j,  d_ij = |r_ij|^2  (pre_norm: |r_ij|)
+        m_ij = silu(W2 silu(P_i + Q_j + w_d d_ij + W_a a_ij) + b2),  P = W_i h + b1,  Q = W_j h
+        g_ij = u2 . silu(U1 m_ij + e1) + e2,  divided by sqrt(|r_ij|^2 + 1e-8) + 1 if normalize and not pre_norm
+        x_i' = x_i + (1 / max(deg_i, 1)) sum_j g_ij r_ij
+        h_i' = V2 silu(V1 [h_i, sum_j m_ij] + c1) + c2
+
+    x: [N, T, D] - positions; h: [N, T, F] - features
+    edge_index: [2, E] int64 - receivers and senders in any order; self-loops, repeats and isolated nodes are allowed
+    edge_attr: [E, A], or [E, T, A] when it changes from frame to frame, or None
+    precision: rounding of the inputs of matrix products; distances and sums are not rounded
+    Returns x' [N, T, D] and h' [N, T, F]. On CUDA the sums over neighbours are not deterministic (atomics).
+    """
+    row, col = edge_index
+    num_nodes, _, num_features = h.shape
+    w_receiver, w_sender, w_distance, w_attr = params.edge_w1.tensor_split(
+        [num_features, 2 * num_features, 2 * num_features + 1], dim=1
+    )
+    # The first layer is split by columns: h_i and h_j pass through it once per node, not once per edge.
+    p = linear(h, w_receiver, params.edge_b1, precision)  # [N, T, H]
+    q = linear(h, w_sender, None, precision)  # [N, T, H]
+
+    r = x[row] - x[col]  # [E, T, D]
+    square = (r * r).sum(-1, keepdim=True)  # [E, T, 1]
+    distance = torch.linalg.vector_norm(r, dim=-1, keepdim=True) if pre_norm else square
+    pre = p[row] + q[col] + distance * w_distance[:, 0]
+    if edge_attr is not None:
+        a = linear(edge_attr, w_attr, None, precision)
+        pre = pre + (a[:, None] if a.dim() == 2 else a)
+    m = silu(linear(silu(pre), params.edge_w2, params.edge_b2, precision))  # [E, T, H]
+
+    gate = silu(linear(m, params.coord_w1, params.coord_b1, precision))
+    g = linear(gate, params.coord_w2, params.coord_b2, precision)  # [E, T, 1]
+    if normalize and not pre_norm:
+        g = g / ((square + 1e-8).sqrt() + 1)
+    degree = x.new_zeros(num_nodes).index_add(0, row, torch.ones_like(row, dtype=x.dtype))
+    shift = torch.zeros_like(x).index_add(0, row, g * r)
+    x_out = x + shift / degree.clamp(min=1)[:, None, None]
+
+    m_sum = m.new_zeros(num_nodes, *m.shape[1:]).index_add(0, row, m)  # [N, T, H]
+    hidden = silu(linear(torch.cat([h, m_sum], dim=-1), params.node_w1, params.node_b1, precision))
+    return x_out, linear(hidden, params.node_w2, params.node_b2, precision)

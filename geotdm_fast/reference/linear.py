@@ -1,0 +1,33 @@
+"""Matrix products whose inputs are rounded to a precision, accumulated in the tensors' own dtype."""
+
+import torch
+from torch import Tensor
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def rounded(x: Tensor, precision: str) -> Tensor:
+    """`x` rounded to the nearest value of `precision`, in the dtype of `x`; the gradient passes through.
+
+    precision: `fp32` leaves x as it is (also float64), `tf32` keeps 10 bits of mantissa, `bf16` keeps 7.
+    """
+    if precision == "fp32":
+        return x
+    if precision == "bf16":
+        low = x.bfloat16().to(x.dtype)
+    else:
+        bits = x.detach().float().contiguous().view(torch.int32)
+        # Round half to even at bit 13, as the tensor cores' conversion does.
+        bits = (bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF
+        low = bits.view(torch.float32).to(x.dtype)
+    return x + (low - x).detach()
+
+
+def matmul(a: Tensor, b: Tensor, precision: str = "fp32") -> Tensor:
+    """a b with both inputs rounded to `precision`."""
+    return rounded(a, precision) @ rounded(b, precision)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, precision: str = "fp32") -> Tensor:
+    """x W^T + b with x [..., I] and weight [O, I] rounded to `precision`; the bias is not rounded."""
+    return torch.nn.functional.linear(rounded(x, precision), rounded(weight, precision), bias)

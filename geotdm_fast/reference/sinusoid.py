@@ -1,0 +1,20 @@
+"""Sinusoidal embedding of a scalar."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def sinusoid(tau: Tensor, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """[sin(tau f_0..f_n-1) | cos(tau f_0..f_n-1)] with f_k = 10000^(-k / (n - 1)), n = dim // 2 (Vaswani et al. 2017).
+
+    tau: [M] any number type, may be negative - a diffusion step or a difference of frames
+    dim: width of the embedding; a zero column is appended when it is odd
+    Returns [M, dim] in `dtype`.
+    """
+    n = dim // 2
+    exponent = torch.arange(n, dtype=dtype, device=tau.device) * (-math.log(10000.0) / max(n - 1, 1))
+    angle = tau.to(dtype)[:, None] * exponent.exp()[None, :]
+    embedding = torch.cat([angle.sin(), angle.cos()], dim=-1)  # [M, 2 n]
+    return torch.nn.functional.pad(embedding, (0, dim % 2))

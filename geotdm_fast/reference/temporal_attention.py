@@ -1,0 +1,82 @@
+"""Attention over the frames of every node: readable truth in any dtype, memory linear in nodes and widths."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from geotdm_fast.reference.linear import linear, matmul
+from geotdm_fast.reference.sinusoid import sinusoid
+
+
+class TemporalAttentionParams(NamedTuple):
+    """Weights [out, in] and biases [out] of the query, key, value and gate MLPs and of the time embedding."""
+
+    q_w1: Tensor
+    q_b1: Tensor
+    q_w2: Tensor
+    q_b2: Tensor
+    k_w1: Tensor
+    k_b1: Tensor
+    k_w2: Tensor
+    k_b2: Tensor
+    v_w1: Tensor
+    v_b1: Tensor
+    v_w2: Tensor
+    v_b2: Tensor
+    x_w1: Tensor
+    x_b1: Tensor
+    x_w2: Tensor  # [1, H]
+    x_b2: Tensor
+    time_w: Tensor  # [H, time_emb_dim]
+    time_b: Tensor
+
+
+def temporal_attention(
+    x: Tensor,
+    h: Tensor,
+    params: TemporalAttentionParams,
+    *,
+    frames: Sequence[int] | None = None,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    """One temporal layer of EGTN (arXiv 2410.13027, Eq. 5-7; the gate g is taken before psi is added, as in its code).
+
+        q, k, v = MLPs of h,  g = MLP of v,  psi(tau) = W_time sinusoid(tau) + b_time
+        alpha_ts = softmax_s( q_t . (k_s + psi(t - s)) )
+        h_t' = h_t + sum_s alpha_ts (v_s + psi(t - s))
+        x_t' = x_t + sum_s alpha_ts g_s (x_t - x_s)
+
+    psi is one table over all differences of frames, so nothing of size [N, T, T, H] exists.
+
+    x: [N, T, D] - positions; h: [N, T, H] - features
+    frames: T ascending frame numbers when the frames are not 0, 1, ..., T-1 (the given frames of an interpolation)
+    precision: rounding of the inputs of matrix products; the softmax is not rounded
+    Returns x' [N, T, D] and h' [N, T, H].
+    """
+    num_nodes, num_frames, _ = h.shape
+    mlp = lambda z, w1, b1, w2, b2: linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
+    q = mlp(h, *params[0:4])  # [N, T, H]
+    k = mlp(h, *params[4:8])
+    v = mlp(h, *params[8:12])
+    g = mlp(v, *params[12:16])  # [N, T, 1]
+
+    frames = list(range(num_frames)) if frames is None else list(frames)
+    span = frames[-1] - frames[0]
+    tau = torch.arange(-span, span + 1, device=h.device)
+    embedded = sinusoid(tau, params.time_w.shape[1], h.dtype)
+    psi = linear(embedded, params.time_w, params.time_b, precision)  # [2 span + 1, H]
+    index = torch.tensor(frames, device=h.device)
+    lag = (index[:, None] - index[None, :] + span).expand(num_nodes, -1, -1)  # [N, T, S], the row of psi for (t, s)
+
+    logits = matmul(q, k.transpose(1, 2), precision) + matmul(q, psi.T, precision).gather(2, lag)
+    alpha = logits.softmax(dim=-1)  # [N, T, S]
+    alpha_by_lag = alpha.new_zeros(num_nodes, num_frames, 2 * span + 1).scatter(2, lag, alpha)
+    h_out = h + matmul(alpha, v, precision) + matmul(alpha_by_lag, psi, precision)
+
+    # Measured from the node's first frame, x_t - x_s does not lose digits to a far origin.
+    y = x - x[:, :1]
+    x_out = x + y * (alpha @ g) - alpha @ (g * y)
+    return x_out, h_out
