@@ -130,7 +130,8 @@ def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
