@@ -1,0 +1,77 @@
+"""`geotdm train`: train a model from a configuration file."""
+
+import argparse
+
+DESCRIPTION = """\
+Train a model as a YAML configuration says (ours in configs/, or the official project's as they are).
+
+The output folder (train.output_base_path/train.exp_name, or --output) receives
+  last.safetensors   the newest weights for use, with the configuration inside
+  best.safetensors   the weights with the best validation value
+  state.safetensors  everything that an exact resume needs
+  log.jsonl          one JSON object a line: step, loss, learning rate, gradient norm, speed, validation values
+  loss.png           the loss curve
+  config.yaml        the configuration with every default filled in
+The same command goes on where a stopped or killed run left off: a kill costs the steps since the last checkpoint.
+Ctrl-C and SIGTERM write a checkpoint first."""
+
+EPILOG = """\
+examples:
+  geotdm train configs/nbody_charged_small.yaml
+  geotdm train configs/nbody_charged_small.yaml --max-minutes 10 --threads 2
+  geotdm train configs/nbody_charged.yaml --set train.batch_size=64 --set train.exp_name=half --device cuda
+  geotdm train configs/md_small.yaml --set data.train.path=my.npz --set data.val.path=my.npz
+  torchrun --nproc-per-node 2 -m geotdm_fast train configs/nbody_charged.yaml      (one process per GPU)
+
+then:
+  geotdm sample --help, geotdm evaluate --help"""
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model from a YAML configuration",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="YAML file, the official project's or ours")
+    parser.add_argument("--output", metavar="DIR", help="output folder (default: from the configuration)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        dest="overrides",
+        help="replace one value of the configuration; may be repeated",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    parser.add_argument("--no-resume", action="store_true", help="start anew and discard the run in the output folder")
+    parser.add_argument("--max-minutes", type=float, metavar="M", help="stop with a checkpoint after M minutes")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; 0 when the run ended or its time was up. A signal exits with 128 + its number."""
+    import os
+
+    import torch
+
+    from geotdm_fast.config import load_config
+    from geotdm_fast.training import train
+
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {args.threads}")
+        torch.set_num_threads(args.threads)
+    overrides = list(args.overrides)
+    if args.max_minutes is not None:
+        overrides.append(f"train.max_minutes={args.max_minutes}")
+    config = load_config(args.config, overrides)
+    last = train(config, output_dir=args.output, device=args.device, resume=not args.no_resume, progress=not args.quiet)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"weights for use: {last}")
+    return 0

@@ -1,0 +1,55 @@
+"""`log.jsonl`: one JSON object a line, and its repair after a kill."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+from geotdm_fast.files import PathLike, atomic_path
+
+
+class JsonLines:
+    """Appends records to a file, each flushed as one line."""
+
+    def __init__(self, path: PathLike):
+        self.path = pathlib.Path(path)
+        self._file = None
+
+    def write(self, record: Mapping) -> None:
+        """Append one record. Raises OSError naming the file (a full disk)."""
+        try:
+            if self._file is None:
+                self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {self.path} ({error.strerror or error})") from error
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_log(path: PathLike) -> list[dict]:
+    """The records of a log; lines that a kill left half-written are passed over. An absent file is an empty log."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records
+
+
+def cut_log(path: PathLike, keep: int) -> None:
+    """Keep the log's first `keep` records, those that a checkpoint knows of; drop the rest and half-written lines."""
+    path = pathlib.Path(path)
+    if path.is_file():
+        kept = read_log(path)[:keep]
+        with atomic_path(path) as aside:
+            aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")

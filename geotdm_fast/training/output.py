@@ -1,0 +1,91 @@
+"""The files of a run, and when they are due. Only the writing process touches the disk."""
+
+import pathlib
+import time
+from collections.abc import Mapping
+
+from torch import nn
+
+from geotdm_fast.checkpoint import save_checkpoint
+from geotdm_fast.config import write_yaml
+from geotdm_fast.training.curve import draw_curve
+from geotdm_fast.training.log import JsonLines, cut_log
+from geotdm_fast.training.state import STATE_FILE, Progress
+
+SECONDS_BETWEEN_CURVES = 60.0
+
+
+class Output:
+    """The output folder of a run.
+
+    directory: where the files go
+    config: the run's configuration in normal form; it also goes into every checkpoint
+    writes: False on all processes but one
+    """
+
+    def __init__(self, directory: pathlib.Path, config: Mapping, *, writes: bool):
+        self.directory = directory
+        self.config = config
+        self.writes = writes
+        self.state_path = directory / STATE_FILE
+        self.last_path = directory / "last.safetensors"
+        self.log_path = directory / "log.jsonl"
+        self._log = JsonLines(self.log_path)
+        self._checkpoint_time = time.monotonic()
+        self._checkpoint_step = 0
+        self._curve_time = float("-inf")
+
+    def start_anew(self) -> None:
+        """Make the folder and take away what an earlier run left there under our names."""
+        if not self.writes:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for path in (self.state_path, self.log_path, self.last_path, self.directory / "best.safetensors"):
+            path.unlink(missing_ok=True)
+        write_yaml(self.directory / "config.yaml", self.config)
+
+    def continue_from(self, progress: Progress) -> None:
+        """Cut the log back to what the checkpoint knows."""
+        self._checkpoint_step = progress.step
+        if self.writes:
+            cut_log(self.log_path, progress.log_records)
+            write_yaml(self.directory / "config.yaml", self.config)
+
+    def log(self, progress: Progress, record: Mapping) -> None:
+        """Append a record to log.jsonl and count it."""
+        progress.log_records += 1
+        if self.writes:
+            self._log.write(record)
+
+    def save_weights(self, stem: str, network: nn.Module) -> None:
+        """Write `<stem>.safetensors`: weights for use with the configuration inside."""
+        if self.writes:
+            save_checkpoint(self.directory / f"{stem}.safetensors", network, self.config)
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Whether steps or minutes since the last checkpoint ask for one. The clock is the writing process's."""
+        train = self.config["train"]
+        every, minutes = train["checkpoint_every_steps"], train["checkpoint_every_minutes"]
+        if step == self._checkpoint_step:
+            return False
+        by_steps = every is not None and step % every == 0
+        return by_steps or (
+            self.writes and minutes is not None and time.monotonic() - self._checkpoint_time >= 60 * minutes
+        )
+
+    def checkpointed(self, step: int) -> None:
+        """Note that a checkpoint was written, and draw the curve if the last one is old."""
+        self._checkpoint_time = time.monotonic()
+        self._checkpoint_step = step
+        if self._checkpoint_time - self._curve_time >= SECONDS_BETWEEN_CURVES:
+            self._draw()
+
+    def finish(self) -> None:
+        """Draw the last curve and close the log."""
+        self._draw()
+        self._log.close()
+
+    def _draw(self) -> None:
+        if self.writes:
+            draw_curve(self.log_path, self.directory / "loss.png")
+            self._curve_time = time.monotonic()

@@ -1,0 +1,68 @@
+"""The value by which the best weights are chosen."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from geotdm_fast.data import TrajectoryDataset
+from geotdm_fast.training import draws
+from geotdm_fast.training.batches import BatchSource, to_device
+from geotdm_fast.training.distributed import Processes
+from geotdm_fast.training.objective import Objective
+
+
+class Validation:
+    """Evaluates weights on a data set, always with the same diffusion steps and noise.
+
+    `loss`: the training objective, steps spread evenly (one network call a batch). `nll`: the bound of
+    `calc_bpd_loop`, nats per graph summed over its scored nodes (`num_timesteps` calls a batch).
+    max_graphs: only so many graphs, None for all
+    """
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        config: Mapping,
+        *,
+        num_noisy: int,
+        processes: Processes,
+        max_graphs: int | None = None,
+    ):
+        train = config["train"]
+        self.kind = train["eval"]
+        self.seed = train["seed"]
+        self.train_config = train
+        self.processes = processes
+        self.max_graphs = max_graphs
+        self.source = BatchSource(
+            dataset,
+            seed=train["seed"],
+            batch_size=train["eval_batch_size"],
+            num_timesteps=config["diffusion"]["num_timesteps"],
+            num_noisy=num_noisy,
+        )
+        # Whole batches go round the processes: what is drawn does not depend on how many there are.
+        self.source.rank, self.source.world_size = processes.rank, processes.world_size
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module, diffusion) -> float:
+        """The mean over all graphs, the same on every process."""
+        device = self.processes.device
+        objective = Objective(network, diffusion, self.train_config)
+        was_training = network.training
+        network.eval()
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for number, noised in self.source.validation(self.max_graphs):
+            noised = to_device(noised, device)
+            total += objective(noised) if self.kind == "loss" else self._nll(objective, noised, number)
+        network.train(was_training)
+        return float(self.processes.sum(total))
+
+    def _nll(self, objective: Objective, noised, number: int) -> torch.Tensor:
+        x_start, model_kwargs = objective.split(noised.batch)
+        devices = [noised.steps.device] if noised.steps.is_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(draws.generator(self.seed, draws.NLL, number).initial_seed())
+            nats = objective.diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["total_bpd"]
+        return nats[noised.batch.scored].sum() / noised.num_graphs
