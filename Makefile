@@ -47,6 +47,7 @@ $(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile tools/make_ve
 	@$(PYTHON) tools/make_venv.py $@ --torch '$(TORCH)' --torch-args='$(TORCH_ARGS)' --pip-args='$(PIP_ARGS)'
 
 venv: $(READY)
+	@:
 
 demo: $(READY)
 	@$(PY) -m geotdm_fast.demo $(DEMO_ARGS)

@@ -6,6 +6,7 @@ it is brought up to date.
 """
 
 import argparse
+import os
 import re
 import shlex
 import subprocess
@@ -27,7 +28,7 @@ print(torch.__version__, torch.__file__, sep="\\n")
 def find_torch(python):
     """(version, file) of the torch that `python` imports; (None, None) where there is none or it is too old."""
     # cwd keeps the current folder, which is on the path of `python -c`, from offering a torch of its own
-    done = subprocess.run([str(python), "-c", TORCH_PLACE], stdout=subprocess.PIPE, cwd="/", check=True, text=True)
+    done = subprocess.run([str(python), "-c", TORCH_PLACE], capture_output=True, cwd="/", check=True, text=True)
     version, _, file = done.stdout.strip().partition("\n")
     if not file or release(version) < OLDEST_TORCH:
         return None, None
@@ -68,7 +69,9 @@ def install(folder, torch, torch_args, pip_args):
                 "the index of PyTorch's CPU builds (its install page has the URL): make TORCH_ARGS='--index-url URL'"
             )
         subprocess.run([*pip, *([] if not version else ["-q"]), *shlex.split(torch_args), torch], check=True)
-    subprocess.run([*pip, "-q", "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True)
+    # setuptools explains at length what an editable install is
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    subprocess.run([*pip, "-q", "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True, env=quiet)
 
 
 def python_of(folder):
