@@ -1,0 +1,112 @@
+"""A few representatives of many forecasts: k-means over where they end, for many scenes at once."""
+
+import math
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from geotdm_fast.metrics.graphs import check_finite
+
+# Distances held at once: 4 M numbers stay in a few tens of MB, and small chunks let easy scenes stop early.
+_MAX_DISTANCES = 1 << 22
+
+
+def kmeans_representatives(
+    end_points: Tensor,
+    num_clusters: int = 20,
+    *,
+    num_init: int = 8,
+    max_iter: int = 100,
+    seed: int = 0,
+    progress: bool = True,
+) -> Tensor:
+    """For each scene, the samples that end nearest to the k-means centres of where all of them end.
+
+    The official pedestrian protocol draws 60 samples and scores the best of 20 such representatives
+    (`displacement_summary(..., representatives=...)`).
+
+    end_points: [K, B, D] float - last position of sample k in scene b (`samples[:, scored, :, -1]`)
+    num_clusters: R <= K
+    num_init: greedy k-means++ starts per scene, of which the tightest is kept
+    returns: [R, B] int64 - indices into the K samples; two centres may share a sample
+
+    Random, from its own generator seeded with `seed`: the same on the CPU and, up to rounding, on CUDA; the global
+    generator is left alone. Raises ValueError for wrong shapes, sizes and non-finite positions.
+    Source: Arthur and Vassilvitskii 2007 (k-means++); Lloyd 1982.
+    """
+    where = "kmeans_representatives"
+    if end_points.dim() != 3 or 0 in end_points.shape:
+        raise ValueError(f"{where}: end_points must be [K, B, D], none of them 0, got {list(end_points.shape)}")
+    check_finite(where, "end_points", end_points)
+    num_samples, num_scenes, _ = end_points.shape
+    if not 1 <= num_clusters <= num_samples:
+        raise ValueError(f"{where}: num_clusters must be in 1..{num_samples} (the samples), got {num_clusters}")
+    for name, value in (("num_init", num_init), ("max_iter", max_iter)):
+        if value < 1:
+            raise ValueError(f"{where}: {name} must be at least 1, got {value}")
+    generator = torch.Generator().manual_seed(seed)
+    num_trials = 2 + int(math.log(num_clusters))
+    chunk = max(1, _MAX_DISTANCES // (num_init * num_samples * max(num_clusters, num_trials)))
+    chosen = []
+    bar = tqdm(total=num_scenes, desc="k-means", unit="scene", disable=not progress)
+    for points in end_points.transpose(0, 1).split(chunk):  # [b, K, D]
+        draws = torch.rand(len(points), num_init, num_clusters, num_trials, generator=generator, dtype=torch.float64)
+        chosen.append(_representatives(points, draws.to(points.device), num_clusters, max_iter))
+        bar.update(len(points))
+    bar.close()
+    return torch.cat(chosen).T.contiguous()
+
+
+def _representatives(points: Tensor, draws: Tensor, num_clusters: int, max_iter: int) -> Tensor:
+    num_scenes, num_init = draws.shape[:2]
+    tries = points.repeat_interleave(num_init, dim=0)  # [B * I, K, D]
+    centres = _plus_plus(tries, draws.flatten(0, 1), num_clusters)
+    centres = _lloyd(tries, centres, max_iter)
+    distance = _square_distance(tries, centres)  # [B * I, K, R]
+    spread = distance.amin(2).sum(1).view(num_scenes, num_init)
+    best = spread.argmin(1) + torch.arange(num_scenes, device=points.device) * num_init
+    return distance[best].argmin(1)  # [B, R]
+
+
+def _plus_plus(points: Tensor, draws: Tensor, num_clusters: int) -> Tensor:
+    """Greedy k-means++ centres [P, R, D] among points [P, K, D] from uniform draws [P, R, trials].
+
+    Each next centre is a point drawn with probability proportional to its squared distance from those before: of a few
+    such trials, the one that leaves the smallest sum of squared distances.
+    """
+    rows = torch.arange(len(points), device=points.device)
+    weight = torch.ones_like(points[..., 0])  # [P, K]
+    centres = []
+    for i in range(num_clusters):
+        total = weight.cumsum(1, dtype=torch.float64)
+        # Where all points are taken the weights are zero, and any point will do.
+        index = torch.searchsorted(total, draws[:, i] * total[:, -1:], right=True).clamp(max=points.shape[1] - 1)
+        trials = points[rows[:, None], index]  # [P, trials, D]
+        distance = _square_distance(trials, points)  # [P, trials, K]
+        if i > 0:
+            distance = torch.minimum(distance, weight[:, None])
+        best = distance.sum(2).argmin(1)
+        centres.append(trials[rows, best])
+        weight = distance[rows, best]
+    return torch.stack(centres, dim=1)
+
+
+def _lloyd(points: Tensor, centres: Tensor, max_iter: int) -> Tensor:
+    assigned = None
+    for _ in range(max_iter):
+        nearest = _square_distance(points, centres).argmin(2)  # [P, K]
+        if assigned is not None and torch.equal(nearest, assigned):
+            break
+        assigned = nearest
+        member = torch.nn.functional.one_hot(nearest, centres.shape[1]).to(points.dtype).transpose(1, 2)  # [P, R, K]
+        count = member.sum(2, keepdim=True)
+        # A centre that lost all its points stays where it was.
+        centres = torch.where(count > 0, member @ points / count.clamp(min=1), centres)
+    return centres
+
+
+def _square_distance(points: Tensor, centres: Tensor) -> Tensor:
+    # One axis at a time: D is 2 or 3, and [P, K, R, D] is never held.
+    axes = zip(points.unbind(-1), centres.unbind(-1), strict=True)
+    return sum((p[:, :, None] - c[:, None, :]).square() for p, c in axes)  # [P, K, R]
