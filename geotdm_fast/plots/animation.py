@@ -30,8 +30,8 @@ def animate(
     with style.styled():
         figure, scenes, clock = _stage(samples, graphs, title)
         canvas = FigureCanvasAgg(figure)
-        figure.set_dpi(DPI)
         canvas.draw()
+        canvas.draw()  # the first pass knows the labels' sizes, the second puts square panels between them
         figure.set_layout_engine("none")  # laid out once: nothing may move but the trajectories
         images = []
         for t in tqdm(range(len(samples.cond_mask)), desc="drawing", unit="frame", disable=not progress):
@@ -57,7 +57,7 @@ def _stage(samples: Samples, graphs: list[int], title: str | None):
     """The figure, one scene per panel, and the text that tells the time."""
     truth, forecasts = samples.truth(), samples.forecasts()[:MAX_SAMPLES]
     generated = samples.mode == "uncond"
-    figure, axes = style.panels(len(graphs) * (2 if generated else 1), columns=len(graphs))
+    figure, axes = style.panels(len(graphs) * (2 if generated else 1), columns=len(graphs), dpi=DPI)
     scenes = []
     for i, ax in enumerate(axes):
         graph = graphs[i % len(graphs)]
@@ -74,8 +74,8 @@ def _stage(samples: Samples, graphs: list[int], title: str | None):
     if samples.is_molecule and not generated:
         handles = [style.line(style.BROAD, 5.0, "truth"), style.line(style.PALETTE[0], 1.1, sampled, alpha=0.7)]
     elif generated:
-        handles = [style.line(style.PALETTE[0], 2.0, "one colour for each particle", marker="o")]
-        handles = [style.line(style.BROAD, 5.0, "bonds")] if samples.is_molecule else handles
+        one = style.line(style.PALETTE[0], 2.0, "one colour for each particle", marker="o")
+        handles = [style.line(style.BROAD, 5.0, "bonds")] if samples.is_molecule else [one]
     else:
         handles = [
             style.line(style.GIVEN, 2.0, "given"),
@@ -126,8 +126,7 @@ class _Scene:
         self.past, self.future, self.heads, self.lines = [], [], [], []
         for i in range(len(self.x)):
             colour = style.PALETTE[i % len(style.PALETTE)] if self.counted[i] else style.FAINT
-            empty = [] if self.x[i].any() else None  # an empty place in a scene with few people stays unseen
-            visible = empty is None
+            visible = bool(self.x[i].any())  # an empty place in a scene with few people stays unseen
             grey = style.GIVEN if self.counted[i] else style.FAINT
             make = lambda zorder, show=visible, **look: ax.plot([], [], zorder=zorder, visible=show, **look)[0]
             self.past.append(make(3, color=grey, lw=2.0))

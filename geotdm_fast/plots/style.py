@@ -39,7 +39,7 @@ def styled():
     return matplotlib.rc_context(_RC)
 
 
-def panels(count: int, columns: int, size: float = 3.1, header: float = 0.9):
+def panels(count: int, columns: int, size: float = 3.1, header: float = 0.9, dpi: float = DPI):
     """A figure of `count` square panels in rows of `columns`, with `header` inches kept free above them."""
     from matplotlib.figure import Figure
 
@@ -47,7 +47,7 @@ def panels(count: int, columns: int, size: float = 3.1, header: float = 0.9):
     rows = -(-count // columns)
     height = rows * size + header
     # Two narrow columns would squeeze the title: keep a least width.
-    figure = Figure(figsize=(max(columns * size, 6.2), height), layout="constrained")
+    figure = Figure(figsize=(max(columns * size, 6.2), height), dpi=dpi, layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - header / height), w_pad=0.06, h_pad=0.06)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in axes[count:]:
@@ -87,7 +87,7 @@ def save(figure, path: PathLike) -> None:
     if Path(path).suffix.lower() not in known:
         raise ValueError(f"plot: the picture's file must end in {', '.join(known)}, got {path}")
     with atomic_path(path) as aside:
-        figure.savefig(aside, dpi=DPI)
+        figure.savefig(aside)
 
 
 def with_unit(label: str, unit: str) -> str:

@@ -1,0 +1,93 @@
+"""The picture of a training run: losses over steps, read from `log.jsonl`."""
+
+import json
+import math
+from pathlib import Path
+
+from geotdm_fast.files import PathLike
+from geotdm_fast.plots import style
+
+# Key in the log, label, colour; the NLL has its own scale, in a panel below.
+_VALIDATION = (("val_loss", "validation loss", style.PALETTE[1]), ("val_nll", "validation NLL", style.PALETTE[1]))
+
+
+def plot_loss(log: PathLike, path: PathLike, *, title: str | None = None) -> None:
+    """Draw training loss (each record faint, their running mean full) and validation over steps.
+
+    log: JSON lines, each an object with an integer `step` and numbers such as `loss`, `val_loss`, `val_nll`, `lr`
+    path: .png, .pdf or .svg
+    Raises FileNotFoundError for no log, ValueError for a file without a single record of a loss.
+    """
+    records = _read(log)
+    loss = _column(records, "loss")
+    validation = [(label, colour, _column(records, key), key) for key, label, colour in _VALIDATION]
+    nll = [entry for entry in validation if entry[3] == "val_nll" and entry[2][0]]
+    if not loss[0] and not any(entry[2][0] for entry in validation):
+        raise ValueError(f"{log} must hold training records with a loss (log.jsonl of `geotdm train`); found none")
+    with style.styled():
+        style.save(_draw(loss, validation, nll, title or f"Training: {Path(log).resolve().parent.name}"), path)
+
+
+def _draw(loss: tuple, validation: list, nll: list, title: str):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.6 + 2.2 * bool(nll)), dpi=style.DPI, layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.75 / figure.get_figheight()))
+    axes = figure.subplots(1 + bool(nll), 1, sharex=True, squeeze=False, height_ratios=[2, 1][: 1 + bool(nll)])[:, 0]
+    handles = []
+    if loss[0]:
+        steps, values = loss
+        axes[0].plot(steps, values, color=style.PALETTE[0], lw=0.7, alpha=0.3)
+        axes[0].plot(steps, running_mean(values), color=style.PALETTE[0], lw=1.8)
+        handles += [style.line(style.PALETTE[0], 0.8, "training loss", alpha=0.4)]
+        handles += [style.line(style.PALETTE[0], 1.8, "its running mean")]
+    for label, colour, (steps, values), key in validation:
+        if values:
+            ax = axes[1] if key == "val_nll" else axes[0]
+            ax.plot(steps, values, ".-", color=colour, lw=1.4, ms=7)
+            if all(handle.get_label() != "validation" for handle in handles):
+                handles.append(style.line(colour, 1.4, "validation", marker="."))
+            if key == "val_nll":
+                ax.set_ylabel(f"{label} (nats per graph)")
+    shown = [v for line in axes[0].get_lines() for v in line.get_ydata()]
+    if shown and min(shown) > 0:
+        axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].set_ylabel("noise error (mean square per coordinate)")
+    axes[-1].set_xlabel("step")
+    last = max(loss[0] or [0])
+    about = f"{last} steps; lowest running mean {min(running_mean(loss[1])):.4g}" if loss[0] else "validation only"
+    style.head(figure, title, about, handles)
+    return figure
+
+
+def _read(log: PathLike) -> list[dict]:
+    path = Path(log)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a line that a kill left half-written
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records
+
+
+def _column(records: list[dict], key: str) -> tuple[list[int], list[float]]:
+    rows = [(r["step"], float(r[key])) for r in records if isinstance(r.get(key), int | float)]
+    rows = [(step, value) for step, value in rows if math.isfinite(value)]
+    return [step for step, _ in rows], [value for _, value in rows]
+
+
+def running_mean(values: list[float]) -> list[float]:
+    """Exponential mean over about a fiftieth of the values (at least ten), not biased towards the first."""
+    keep = 1 - 1 / max(10, len(values) / 50)
+    mean = weight = 0.0
+    smooth = []
+    for value in values:
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        smooth.append(mean / weight)
+    return smooth
