@@ -1,6 +1,7 @@
 """Checkpoints: ours are safetensors with the configuration inside; official `state_dict` files are read as well."""
 
 import json
+import pathlib
 import pickle
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from geotdm_fast.keys import check_choice, check_keys
 from geotdm_fast.nn import EGTN
 
 CONFIG_KEY = "geotdm_fast_config"
+OFFICIAL_SUFFIXES = (".pt", ".pth")
 DIFFUSION_KEYS = (
     "beta_schedule_name",
     "num_timesteps",
@@ -57,11 +59,24 @@ def save_checkpoint(path: PathLike, network: torch.nn.Module, config: Mapping) -
     save_tensors(path, dict(network.state_dict()), {CONFIG_KEY: json.dumps(config)})
 
 
-def load_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> tuple[EGTN, dict]:
-    """The network of a file that `save_checkpoint` wrote, in eval mode on `device`, and its config.
+def load_checkpoint(
+    path: PathLike, device: torch.device | str = "cpu", config: Mapping | None = None
+) -> tuple[EGTN, dict]:
+    """The network of a checkpoint, in eval mode on `device`, and its config.
 
+    path: a file that `save_checkpoint` wrote; or, with `config`, an official `state_dict` file (`.pt`, `.pth`)
+    config: what `geotdm_fast.config.load_config` reads from the YAML file that the official checkpoint was trained with;
+        for our own files it is inside
     Raises FileNotFoundError, or ValueError for a corrupt file, one without our config, or one whose tensors do not fit.
     """
+    if pathlib.Path(path).suffix in OFFICIAL_SUFFIXES:
+        if config is None:
+            raise ValueError(f"{path}: an official checkpoint needs the config that it was trained with, got none")
+        network = build_network(config)
+        load_state_dict(network, load_official_state_dict(path), path)
+        return network.to(device).eval(), dict(config)
+    if config is not None:
+        raise ValueError(f"{path}: config must be left out for our own checkpoints, which hold theirs")
     tensors, metadata = load_tensors(path)
     if CONFIG_KEY not in metadata:
         raise ValueError(
@@ -72,7 +87,7 @@ def load_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> tuple
         network = build_network(config)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: the config inside must describe an EGTN, got {error!r}") from error
-    load_state_dict(network, tensors, str(path))
+    load_state_dict(network, tensors, path)
     return network.to(device).eval(), config
 
 
