@@ -21,7 +21,7 @@ def displacement_errors(
     returns: ade [K, B], fde [K, B] - in the unit of the positions
 
     NaN in a sample gives NaN. Raises ValueError for wrong shapes and for a graph none of whose nodes count.
-    Source: arXiv 2410.13027, section 5.1.
+    Source: arXiv 2410.13027.
     """
     where = "displacement_errors"
     if target.dim() != 3 or target.shape[-1] == 0:
@@ -49,7 +49,7 @@ def displacement_summary(
         ade_best_kmeansR, fde_best_kmeansR: the smallest over R representatives of the K samples - the official
             pedestrian protocol with K = 60, R = 20; only if `representatives` is given
 
-    Raises ValueError for wrong shapes. Source: arXiv 2410.13027, section 5.1 and appendix; the official evaluation.
+    Raises ValueError for wrong shapes. Source: arXiv 2410.13027; the official evaluation.
     """
     where = "displacement_summary"
     if ade.dim() != 2 or 0 in ade.shape or fde.shape != ade.shape:

@@ -31,8 +31,8 @@ def kmeans_representatives(
     num_init: greedy k-means++ starts per scene, of which the tightest is kept
     returns: [R, B] int64 - indices into the K samples; two centres may share a sample
 
-    Random, from its own generator seeded with `seed`: the same on the CPU and, up to rounding, on CUDA; the global
-    generator is left alone. Raises ValueError for wrong shapes, sizes and non-finite positions.
+    Random, from its own generator seeded with `seed`, whose draws do not depend on the device; the global generator is
+    left alone. Raises ValueError for wrong shapes, sizes and non-finite positions.
     Source: Arthur and Vassilvitskii 2007 (k-means++); Lloyd 1982.
     """
     where = "kmeans_representatives"

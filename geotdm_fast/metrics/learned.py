@@ -39,7 +39,7 @@ def classification_score(
 
     Random, from its own generators: the global ones are left alone. The same seed gives the same score on the CPU;
     CUDA may differ in the last digits. Raises ValueError for wrong shapes and non-finite numbers.
-    Source: arXiv 2410.13027, section 5.2; Zhou et al. 2023 (LS4).
+    Source: arXiv 2410.13027; Zhou et al. 2023 (LS4).
     """
     where = "classification_score"
     real, fake, nodes = _prepare(where, real, fake, h, device, num_epochs)
@@ -77,7 +77,7 @@ def prediction_score(
 
     num_given: frames given, the rest are predicted (paper: 10 and 10)
     Other arguments, randomness and errors as in `classification_score`. The unit is the positions', squared.
-    Source: arXiv 2410.13027, section 5.2; Zhou et al. 2023 (LS4).
+    Source: arXiv 2410.13027; Zhou et al. 2023 (LS4).
     """
     where = "prediction_score"
     real, fake, nodes = _prepare(where, real, fake, h, device, num_epochs)

@@ -14,7 +14,7 @@ def marginal_score(real: Tensor, fake: Tensor, num_bins: int = 50) -> float:
     num_bins: equal bins from the smallest to the largest real value of each channel
 
     Deterministic. Raises ValueError for wrong shapes, non-finite numbers and a channel whose real values are all equal.
-    Source: arXiv 2410.13027, section 5.2, after Zhou et al. 2023 (LS4).
+    Source: arXiv 2410.13027, after Zhou et al. 2023 (LS4).
     """
     return float(marginal_distances(real, fake, num_bins).mean())
 
