@@ -65,8 +65,8 @@ def load_checkpoint(
     """The network of a checkpoint, in eval mode on `device`, and its config.
 
     path: a file that `save_checkpoint` wrote; or, with `config`, an official `state_dict` file (`.pt`, `.pth`)
-    config: what `geotdm_fast.config.load_config` reads from the YAML file that the official checkpoint was trained with;
-        for our own files it is inside
+    config: what `geotdm_fast.config.load_config` reads from the YAML file of the official checkpoint's training; our
+        own files hold theirs
     Raises FileNotFoundError, or ValueError for a corrupt file, one without our config, or one whose tensors do not fit.
     """
     if pathlib.Path(path).suffix in OFFICIAL_SUFFIXES:
