@@ -1,7 +1,12 @@
 """Trajectories from simulators, molecules, recordings and files: all end as `Trajectory`, batched by `collate`."""
 
+from geotdm_fast.data.md17 import md17_dataset
+from geotdm_fast.data.molecule import molecule_graph
+from geotdm_fast.data.molecule_files import file_dataset
 from geotdm_fast.data.nbody import nbody_dataset
 from geotdm_fast.data.open import normalise_section, open_dataset
+from geotdm_fast.data.own import array_dataset, npz_dataset
+from geotdm_fast.data.pedestrian import pedestrian_dataset, pedestrian_windows
 from geotdm_fast.data.simulate import InitialState, initial_state, simulate
 from geotdm_fast.data.trajectory import Batch, Trajectory, TrajectoryDataset, collate
 
@@ -10,10 +15,17 @@ __all__ = [
     "InitialState",
     "Trajectory",
     "TrajectoryDataset",
+    "array_dataset",
     "collate",
+    "file_dataset",
     "initial_state",
+    "md17_dataset",
+    "molecule_graph",
     "nbody_dataset",
     "normalise_section",
+    "npz_dataset",
     "open_dataset",
+    "pedestrian_dataset",
+    "pedestrian_windows",
     "simulate",
 ]

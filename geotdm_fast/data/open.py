@@ -9,7 +9,7 @@ from geotdm_fast.data.checks import SPLITS, check_count
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.keys import check_choice, check_keys
 
-_MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds")
+_MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types")
 _OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_MOLECULE_KEYS)
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
 _KEYS = {

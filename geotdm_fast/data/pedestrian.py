@@ -1,5 +1,6 @@
 """Pedestrians of the ETH and UCY recordings: windows of 20 frames around each person."""
 
+import itertools
 import pathlib
 from collections.abc import Sequence
 
@@ -140,6 +141,11 @@ def _read_recording(path: pathlib.Path) -> np.ndarray:
     rows[:, 0] /= _FRAME_STEP
     if (rows[:, 0] != np.round(rows[:, 0])).any():
         raise ValueError(f"pedestrian_windows: {path} must number frames in steps of {_FRAME_STEP}")
+    moments, counts = np.unique(rows[:, :2], axis=0, return_counts=True)
+    if (counts > 1).any():
+        frame, person = moments[np.argmax(counts)]
+        came = f"person {person:g} twice in frame {frame * _FRAME_STEP:g}"
+        raise ValueError(f"pedestrian_windows: {path} must have a person once in a frame, got {came}")
     return rows
 
 
@@ -147,13 +153,6 @@ def _windows(rows: np.ndarray, num_slots: int) -> tuple[np.ndarray, np.ndarray]:
     """data [B, num_slots, 20, 2] and num [B] of one recording."""
     by_person = np.lexsort((rows[:, 0], rows[:, 1]))
     frame, person, place = rows[by_person, 0], rows[by_person, 1], rows[by_person, 2:]
-    twice = (person[1:] == person[:-1]) & (frame[1:] == frame[:-1])
-    if twice.any():
-        first = np.argmax(twice)
-        raise ValueError(
-            f"pedestrian_windows: a person must be once in a frame, "
-            f"got person {person[first]:g} twice in frame {frame[first] * _FRAME_STEP:g}"
-        )
     last = NUM_FRAMES - 1
     # A person is once in a frame, so 20 rows whose ends are 19 frames apart miss none in between.
     starts = np.flatnonzero((person[last:] == person[:-last]) & (frame[last:] - frame[:-last] == last))
@@ -165,7 +164,7 @@ def _windows(rows: np.ndarray, num_slots: int) -> tuple[np.ndarray, np.ndarray]:
     data = np.zeros((len(starts), num_slots, NUM_FRAMES, 2))
     num = np.zeros(len(starts), dtype=np.int64)
     edges = np.flatnonzero(np.diff(moments, prepend=-np.inf, append=np.inf))
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in itertools.pairwise(edges):
         order, num[a:b] = _neighbours(tracks[a:b, _PRESENT], num_slots)
         filled = np.arange(order.shape[1]) < num[a:b, None]
         data[a:b, : order.shape[1]] = tracks[a:b][order] * filled[..., None, None]

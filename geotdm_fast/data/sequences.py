@@ -1,21 +1,11 @@
 """Trajectories made when asked for, out of a few shared tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from geotdm_fast.data.trajectory import Trajectory
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What the trajectories of one system share: h [N, F], edge_index [2, E], edge_attr [E, A] or None."""
-
-    h: Tensor
-    edge_index: Tensor
-    edge_attr: Tensor | None
 
 
 def complete_edges(num_nodes: int, self_loops: bool = False) -> Tensor:
@@ -32,24 +22,40 @@ def centred(x: Tensor) -> Tensor:
 
 
 class Windows(Sequence):
-    """Windows of `span` frames that start at `starts`, as views of one `x [frames, N, D]`."""
+    """Windows of `span` frames out of x [B, T, N, D], as views.
 
-    def __init__(self, x: Tensor, starts: Sequence[int], span: int, graph: Graph, project: bool = False):
+    places: the (trajectory, first frame) of every window
+    h: [B, N, F] - node features of every trajectory; edge_attr: [B, E, A] or None
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        places: Sequence[tuple[int, int]],
+        span: int,
+        h: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        project: bool = False,
+    ):
         self.x = x
-        self.starts = starts
+        self.places = places
         self.span = span
-        self.graph = graph
+        self.h = h
+        self.edge_index = edge_index
+        self.edge_attr = edge_attr
         self.project = project
-        self.scored = torch.arange(x.shape[1])
+        self.scored = torch.arange(x.shape[2])
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> Trajectory:
-        start = self.starts[index]
-        x = self.x[start : start + self.span].permute(1, 2, 0)  # [N, D, span]
+        trajectory, start = self.places[index]
+        x = self.x[trajectory, start : start + self.span].permute(1, 2, 0)  # [N, D, span]
         x = centred(x) if self.project else x
-        return Trajectory(x, self.graph.h, self.graph.edge_index, self.graph.edge_attr, self.scored)
+        edge_attr = None if self.edge_attr is None else self.edge_attr[trajectory]
+        return Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored)
 
 
 class Systems(Sequence):

@@ -1,0 +1,155 @@
+"""The graph and the features of a molecule."""
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from geotdm_fast.data.checks import (
+    check_array,
+    check_count,
+    check_flag,
+    check_indices,
+    check_number,
+    check_positions,
+    check_shape,
+)
+
+_ROWS_AT_ONCE = 256
+
+
+def molecule_graph(
+    positions: ArrayLike | Tensor,
+    atomic_numbers: ArrayLike | Tensor,
+    cutoff: float = 1.6,
+    max_hops: int = 3,
+    fully_connected: bool = False,
+    bonds: ArrayLike | Tensor | None = None,
+    *,
+    num_types: int = 10,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Atom features and edges up to `max_hops` bonds apart, from one frame of a molecule.
+
+    h_i = one_hot(z_i) x [1, z_i / num_types, (z_i / num_types)^2]; two atoms are bonded when at most `cutoff` apart.
+
+    positions: [N, 3] (angstrom)
+    atomic_numbers: [N], below num_types
+    cutoff: the longest bond (angstrom)
+    max_hops: pairs up to so many bonds apart get an edge
+    fully_connected: every pair gets an edge
+    bonds: [M, 2] - the bonds instead of those by distance, each pair once or twice, in any order
+    num_types: atomic numbers are below it (10 in the benchmark: up to fluorine)
+    Returns h [N, 3 num_types] float32, edge_index [2, E] int64 in row-major order and edge_attr [E, max_hops + 1]
+    float32: one-hot of hops - 1, or when fully connected one-hot of hops with 0 for pairs further apart.
+    Raises ValueError/TypeError for a bad argument. Warns when the bonds by distance do not join all atoms.
+    Source: the official features, after Satorras et al. 2021 and Kohler et al. 2020.
+    """
+    where = "molecule_graph"
+    positions = check_positions(where, "positions", positions, "N, 3", dtype=np.float64)
+    num_atoms = len(positions)
+    fully_connected = check_flag(where, "fully_connected", fully_connected)
+    max_hops = check_count(where, "max_hops", max_hops)
+    h = _atom_features(where, atomic_numbers, num_atoms, check_count(where, "num_types", num_types))
+    if bonds is None:
+        bonded = _pairs_within(positions, check_number(where, "cutoff", cutoff))
+        _warn_if_apart(where, num_atoms, bonded, cutoff)
+    else:
+        bonds = check_indices(where, "bonds", bonds, "M, 2", num_atoms)
+        bonded = np.concatenate([bonds, bonds[:, ::-1]])
+        bonded = bonded[bonded[:, 0] != bonded[:, 1]]
+    edge_index, hops = _pairs_by_hops(num_atoms, bonded, max_hops)
+    if fully_connected:
+        matrix = np.zeros((num_atoms, num_atoms), dtype=np.int64)
+        matrix[edge_index[0], edge_index[1]] = hops
+        edge_index = np.stack(np.nonzero(~np.eye(num_atoms, dtype=bool)))
+        kinds = matrix[edge_index[0], edge_index[1]]
+    else:
+        kinds = hops - 1
+    edge_attr = np.eye(max_hops + 1, dtype=np.float32)[kinds]
+    return h, torch.from_numpy(edge_index), torch.from_numpy(edge_attr)
+
+
+def count_fragments(num_nodes: int, edges: np.ndarray) -> int:
+    """How many pieces a graph of `num_nodes` nodes and `edges [M, 2]` has."""
+    root = list(range(num_nodes))
+
+    def find(node: int) -> int:
+        while root[node] != node:
+            root[node] = root[root[node]]
+            node = root[node]
+        return node
+
+    for a, b in edges.tolist():
+        root[find(a)] = find(b)
+    return sum(root[node] == node for node in range(num_nodes))
+
+
+def renumbered_bonds(where: str, bonds: ArrayLike | Tensor, atoms: np.ndarray, num_atoms: int) -> np.ndarray:
+    """The bonds between the chosen `atoms` of `num_atoms`, by their places in `atoms`: [M, 2]."""
+    bonds = check_indices(where, "bonds", bonds, "M, 2", num_atoms)
+    place = np.full(num_atoms, -1)
+    place[atoms] = np.arange(len(atoms))
+    bonds = place[bonds]
+    return bonds[(bonds >= 0).all(axis=1)]
+
+
+def _atom_features(where: str, atomic_numbers: ArrayLike | Tensor, num_atoms: int, num_types: int) -> Tensor:
+    z = check_array(where, "atomic_numbers", atomic_numbers, "N")
+    check_shape(where, "atomic_numbers", z, (num_atoms,))
+    if (z != np.round(z)).any() or z.min() < 0 or z.max() >= num_types:
+        bad = z[(z != np.round(z)) | (z < 0) | (z >= num_types)][0]
+        more = f"; give num_types={int(z.max()) + 1} or more" if z.max() >= num_types else ""
+        raise ValueError(f"{where}: atomic_numbers must be whole numbers from 0 to {num_types - 1}, got {bad}{more}")
+    z = torch.from_numpy(z.astype(np.int64))
+    powers = (z[:, None].float() / num_types) ** torch.arange(3.0)  # [N, 3]
+    one_hot = torch.nn.functional.one_hot(z, num_types)
+    return (one_hot[:, :, None] * powers[:, None, :]).flatten(1)
+
+
+def _pairs_within(positions: np.ndarray, cutoff: float) -> np.ndarray:
+    """Both orders of every pair of atoms at most `cutoff` apart: [M, 2]."""
+    found = []
+    for start in range(0, len(positions), _ROWS_AT_ONCE):
+        distance = np.linalg.norm(positions[start : start + _ROWS_AT_ONCE, None] - positions[None], axis=-1)
+        found.append(np.argwhere(distance <= cutoff) + np.array([start, 0]))
+    pairs = np.concatenate(found)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
+
+
+def _warn_if_apart(where: str, num_atoms: int, bonded: np.ndarray, cutoff: float) -> None:
+    fragments = count_fragments(num_atoms, bonded)
+    if fragments > 1:
+        warnings.warn(
+            f"{where}: bonds by distance (at most {cutoff} angstrom) leave {num_atoms} atoms in {fragments} pieces; in a "
+            "hot frame a bond may be longer than that. If this is one molecule, give its bonds as pairs of atoms, "
+            "bonds=[[0, 1], [1, 2], ...], or a larger cutoff",
+            stacklevel=3,
+        )
+
+
+def _pairs_by_hops(num_nodes: int, bonded: np.ndarray, max_hops: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ordered pairs 1 to `max_hops` bonds apart: edge_index [2, E] in row-major order and hops [E].
+
+    Pairs are keys row * N + col; each round steps from the newest pairs to their columns' neighbours, so that memory
+    follows the number of edges, not N^2.
+    """
+    first = np.unique(bonded[:, 0] * num_nodes + bonded[:, 1])
+    neighbours = first % num_nodes
+    degree = np.bincount(first // num_nodes, minlength=num_nodes)
+    begin = np.cumsum(degree) - degree
+    seen = np.concatenate([np.arange(num_nodes) * (num_nodes + 1), first])
+    rounds = [first]
+    for _ in range(1, max_hops):
+        row, col = np.divmod(rounds[-1], num_nodes)
+        steps = degree[col]
+        within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+        reached = np.repeat(row, steps) * num_nodes + neighbours[np.repeat(begin[col], steps) + within]
+        reached = np.setdiff1d(reached, seen)
+        seen = np.concatenate([seen, reached])
+        rounds.append(reached)
+    keys = np.concatenate(rounds)
+    hops = np.repeat(np.arange(1, max_hops + 1), [len(keys_of_round) for keys_of_round in rounds])
+    order = np.argsort(keys)
+    return np.stack(np.divmod(keys[order], num_nodes)), hops[order]
