@@ -4,11 +4,25 @@ import contextlib
 import json
 import os
 import pathlib
+import tokenize
 import zipfile
+import zlib
 
 import numpy as np
 
 PathLike = str | os.PathLike
+# What numpy raises for an archive that is cut short, damaged, or holds pickled objects.
+UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    SyntaxError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 @contextlib.contextmanager
@@ -58,7 +72,7 @@ def read_npz(path: PathLike, required: tuple[str, ...] = ()) -> dict[str, np.nda
         raise FileNotFoundError(f"{path}: no such file")
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} must be an .npz archive of plain arrays, got an unreadable file ({error})") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path} must be an .npz archive, got a single array")
@@ -70,10 +84,10 @@ def read_npz(path: PathLike, required: tuple[str, ...] = ()) -> dict[str, np.nda
         for name in archive.files:
             try:
                 arrays[name] = archive[name]
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}: array '{name}' must be plain numbers, got pickled objects, which are refused"
-                ) from error
-            except (OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+            except UNREADABLE as error:
+                if "allow_pickle" in str(error):
+                    raise ValueError(
+                        f"{path}: array '{name}' must be plain numbers, got pickled objects, which are refused"
+                    ) from error
                 raise ValueError(f"{path}: array '{name}' is corrupt ({error})") from error
     return arrays
