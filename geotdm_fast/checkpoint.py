@@ -3,6 +3,7 @@
 import json
 import pathlib
 import pickle
+import struct
 from collections.abc import Mapping
 
 import torch
@@ -15,6 +16,18 @@ from geotdm_fast.nn import EGTN
 
 CONFIG_KEY = "geotdm_fast_config"
 OFFICIAL_SUFFIXES = (".pt", ".pth")
+# What torch.load raises for a file that is cut short, not a pickle, or refused.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    struct.error,
+)
 DIFFUSION_KEYS = (
     "beta_schedule_name",
     "num_timesteps",
@@ -101,7 +114,7 @@ def load_official_state_dict(path: PathLike) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} must be a PyTorch file of tensors, got an unreadable one ({first_line})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -127,13 +140,14 @@ def load_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], sourc
 
 def save_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write named tensors and text metadata as safetensors, atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # Copies: safetensors refuses tensors that share memory or are not contiguous.
     copy = lambda tensor: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     plain = {name: copy(tensor) for name, tensor in tensors.items()}
+    # As bytes: safetensors' own writer makes files that only their owner can read, and hides the cause of a failure.
     with atomic_path(path) as aside:
-        save_file(plain, aside, metadata=dict(metadata))
+        aside.write_bytes(save(plain, metadata=dict(metadata)))
 
 
 def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
