@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from geotdm_fast.data.trajectory import Batch
+from geotdm_fast.tensor_cache import TensorCache
 
 
 class Frames(NamedTuple):
@@ -19,9 +19,6 @@ class Frames(NamedTuple):
     noisy_index: Tensor
 
 
-_frames_of_mask: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
 def frames_of(cond_mask: Tensor) -> Frames:
     """Split the frames of `cond_mask` [1, 1, T] (non-zero = given) into given and noisy ones.
 
@@ -30,10 +27,11 @@ def frames_of(cond_mask: Tensor) -> Frames:
     """
     if not isinstance(cond_mask, Tensor):
         raise TypeError(f"cond_mask must be a tensor [1, 1, T], got {type(cond_mask).__name__}")
-    known = _frames_of_mask.get(cond_mask)
-    if known is not None and known[0] == cond_mask._version:
-        return known[1]
-    if cond_mask.numel() != cond_mask.shape[-1]:
+    return _frames_of_mask(cond_mask)
+
+
+def _split_mask(cond_mask: Tensor) -> Frames:
+    if cond_mask.dim() == 0 or cond_mask.numel() != cond_mask.shape[-1]:
         raise ValueError(f"cond_mask must be [1, 1, T], got {list(cond_mask.shape)}")
     flags = cond_mask.reshape(-1).bool().tolist()
     given = tuple(t for t, flag in enumerate(flags) if flag)
@@ -41,9 +39,10 @@ def frames_of(cond_mask: Tensor) -> Frames:
     if not given or not noisy:
         raise ValueError(f"cond_mask must give some frames and leave some, got {len(given)} given of {len(flags)}")
     index = lambda frames: torch.tensor(frames, device=cond_mask.device)
-    frames = Frames(given, noisy, index(given), index(noisy))
-    _frames_of_mask[cond_mask] = (cond_mask._version, frames)
-    return frames
+    return Frames(given, noisy, index(given), index(noisy))
+
+
+_frames_of_mask = TensorCache(_split_mask)
 
 
 def cond_mask(ranges: Iterable[Sequence[int]], num_frames: int) -> Tensor:

@@ -2,18 +2,15 @@
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
-_num_graphs_of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+from geotdm_fast.tensor_cache import TensorCache
+
+_num_graphs = TensorCache(lambda batch: int(batch.max()) + 1 if batch.numel() else 0)
 
 
 def num_graphs(batch: Tensor) -> int:
     """max(batch) + 1. Reads the device once for each tensor, not once for each call."""
-    known = _num_graphs_of.get(batch)
-    if known is None or known[0] != batch._version:
-        known = (batch._version, int(batch.max()) + 1 if batch.numel() else 0)
-        _num_graphs_of[batch] = known
-    return known[1]
+    return _num_graphs(batch)
 
 
 def sum_by_graph(value: Tensor, batch: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarT
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.graph import mean_by_graph
 from geotdm_fast.keys import check_choice
+from geotdm_fast.tensor_cache import version
 
 GradientFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -82,26 +83,29 @@ class GeoTDM(GaussianDiffusion):
     def get_ref_frame(self, model_kwargs: dict | None = None) -> Tensor | None:
         """x_ref, [N, D, 1] or [N, D, T_noisy]; None in mode `uncond`.
 
-        Kept until `clear_ref_frame` or until other given positions come, so that sampling computes it once.
+        Kept until `clear_ref_frame` or until other given positions come (or these change in place), so that sampling
+        computes it once.
         """
         if self.mode == "uncond":
             return None
-        if "cond_mask" not in model_kwargs or model_kwargs.get("x_given") is None:
+        if model_kwargs.get("cond_mask") is None or model_kwargs.get("x_given") is None:
             raise ValueError("GeoTDM: model_kwargs must hold cond_mask and x_given in mode 'cond'")
         x_given, mask = model_kwargs["x_given"], model_kwargs["cond_mask"]
-        if self._ref_frame is not None and self._ref_source[0] is x_given and self._ref_source[1] is mask:
+        versions = (version(x_given), version(mask))
+        source = self._ref_source
+        if source is not None and source[0] is x_given and source[1] is mask and source[2] == versions:
             return self._ref_frame
         if self.prior == "learned":
             x_ref = self.denoise_network(diffusion_t=None, x=None, compute_ref=True, **model_kwargs)
         else:
             x_ref = FIXED_PRIORS[self.prior](x_given, frames_of(mask), model_kwargs["batch"])
-        self._ref_frame, self._ref_source = x_ref, (x_given, mask)
+        self._ref_frame, self._ref_source = x_ref, (x_given, mask, versions)
         return x_ref
 
     def clear_ref_frame(self) -> None:
         """Forget the reference frame; the loops do it themselves at start and end."""
         self._ref_frame: Tensor | None = None
-        self._ref_source: tuple[Tensor, Tensor] | None = None
+        self._ref_source: tuple[Tensor, Tensor, tuple] | None = None
 
     def _fresh_ref_frame(self, model_kwargs: dict) -> Tensor | None:
         """x_ref computed anew and not kept: what a loss differentiates."""
