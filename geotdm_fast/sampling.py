@@ -10,8 +10,8 @@ from torch import Tensor
 
 from geotdm_fast.data.trajectory import Batch
 
-# Node-frames per chunk when batch_size is not given: 200 systems of 5 x 30 on the CPU, 50 windows of aspirin.
-NODE_FRAMES_CPU = 32_768
+# Node-frames per chunk when batch_size is not given: on the CPU 54 systems of 5 x 30, or 13 windows of aspirin.
+NODE_FRAMES_CPU = 8_192
 NODE_FRAMES_CUDA = 524_288
 
 
@@ -31,7 +31,7 @@ def sample(
     train_config: the config's `train` section (`cond_mask`, or `tot_len`)
     seed: non-negative; the same seed, batch_size, device and precision give the same samples
     batch_size: most graphs in one call of the network; None: chosen from the graphs' size
-    returns: [K, N, D, T_noisy] float on the CPU - the frames that were not given, in the units of `batch.x`
+    returns: [K, N, D, T_noisy] on the CPU, in the network's dtype - the frames that were not given, in `batch.x`'s unit
 
     Random: the noise comes from torch's generator of the diffusion's device, seeded once and restored afterwards, so
     the caller's random stream goes on as if nothing had been drawn. The (sample, graph) pairs are taken sample by
@@ -66,12 +66,13 @@ def sample(
 def _draw(diffusion, batch: Batch, train_config: dict, device: torch.device, progress: bool) -> Tensor:
     from geotdm_fast.conditioning import split_batch
 
-    x_start, model_kwargs = split_batch(batch.to(device), train_config, diffusion.mode)
-    return diffusion.p_sample_loop(tuple(x_start.shape), progress=progress, model_kwargs=model_kwargs).float().cpu()
+    dtype = next(diffusion.denoise_network.parameters()).dtype
+    x_start, model_kwargs = split_batch(batch.to(device, dtype), train_config, diffusion.mode)
+    return diffusion.p_sample_loop(tuple(x_start.shape), progress=progress, model_kwargs=model_kwargs).cpu()
 
 
 def default_batch_size(batch: Batch, device: torch.device) -> int:
-    """Graphs per chunk such that a chunk holds about 33,000 node-frames (CPU) or 520,000 (CUDA), at least one."""
+    """Graphs per chunk such that a chunk holds about 8,000 node-frames (CPU) or 520,000 (CUDA), at least one."""
     node_frames = batch.x.shape[0] * batch.x.shape[-1] / batch.num_graphs
     return max(1, int((NODE_FRAMES_CUDA if device.type == "cuda" else NODE_FRAMES_CPU) // node_frames))
 

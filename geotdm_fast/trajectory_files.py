@@ -153,6 +153,14 @@ def _check(path: PathLike, s: Samples) -> None:
             raise ValueError(f"{path}: {name} must be {list(shape)}, got {list(getattr(s, name).shape)}")
 
 
+def check_xyz() -> None:
+    """Raise ImportError that says what to install when ASE is missing."""
+    import importlib.util
+
+    if importlib.util.find_spec("ase") is None:
+        raise ImportError("ASE is needed to write extended XYZ; pip install 'geotdm-fast[molecules]'")
+
+
 def write_xyz(path: PathLike, samples: Samples, progress: bool = True) -> None:
     """Write molecules as extended XYZ (angstrom), atomically: graph by graph, sample by sample, frame by frame.
 
@@ -161,11 +169,9 @@ def write_xyz(path: PathLike, samples: Samples, progress: bool = True) -> None:
     """
     if not samples.is_molecule or samples.samples.shape[2] != 3:
         raise ValueError(f"xyz: samples must be molecules in three dimensions, got '{samples.name}' (use .npz)")
-    try:
-        from ase import Atoms
-        from ase.io import write
-    except ImportError as error:
-        raise ImportError("xyz: ASE is needed to write extended XYZ; pip install 'geotdm-fast[molecules]'") from error
+    check_xyz()
+    from ase import Atoms
+    from ase.io import write
     from tqdm.auto import tqdm
 
     forecasts = samples.forecasts()  # [K, N, 3, T]

@@ -53,7 +53,10 @@ def _panel(ax, label: str, real: np.ndarray, drawn: np.ndarray) -> None:
     ax.stairs(density(drawn), bins, fill=True, color=style.PALETTE[0], alpha=0.45, lw=0)
     ax.stairs(density(real), bins, color=style.TRUTH, lw=1.6)
     beyond = float(np.mean((drawn < bins[0]) | (drawn > bins[-1]))) if len(drawn) else 0.0
-    ax.set_title(label if beyond < 0.005 else f"{label}, {beyond:.0%} of samples beyond")
+    ax.set_title(label)
+    if beyond >= 0.005:
+        note = f"{beyond:.0%} of the samples\nlie outside"
+        ax.text(0.98, 0.97, note, transform=ax.transAxes, ha="right", va="top", fontsize=7.5, color="#5F6368")
     ax.set_xlabel("length (Å)")
     if ax.get_subplotspec().is_first_col():
         ax.set_ylabel("density (1/Å)")

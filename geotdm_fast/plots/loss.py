@@ -7,8 +7,8 @@ from pathlib import Path
 from geotdm_fast.files import PathLike
 from geotdm_fast.plots import style
 
-# Key in the log, label, colour; the NLL has its own scale, in a panel below.
-_VALIDATION = (("val_loss", "validation loss", style.PALETTE[1]), ("val_nll", "validation NLL", style.PALETTE[1]))
+# Keys in the log; the NLL has its own scale, in a panel below.
+_VALIDATION = ("val_loss", "val_nll")
 
 
 def plot_loss(log: PathLike, path: PathLike, *, title: str | None = None) -> None:
@@ -20,20 +20,20 @@ def plot_loss(log: PathLike, path: PathLike, *, title: str | None = None) -> Non
     """
     records = _read(log)
     loss = _column(records, "loss")
-    validation = [(label, colour, _column(records, key), key) for key, label, colour in _VALIDATION]
-    nll = [entry for entry in validation if entry[3] == "val_nll" and entry[2][0]]
-    if not loss[0] and not any(entry[2][0] for entry in validation):
+    validation = {key: column for key in _VALIDATION if (column := _column(records, key))[0]}
+    if not loss[0] and not validation:
         raise ValueError(f"{log} must hold training records with a loss (log.jsonl of `geotdm train`); found none")
     with style.styled():
-        style.save(_draw(loss, validation, nll, title or f"Training: {Path(log).resolve().parent.name}"), path)
+        style.save(_draw(loss, validation, title or f"Training: {Path(log).resolve().parent.name}"), path)
 
 
-def _draw(loss: tuple, validation: list, nll: list, title: str):
+def _draw(loss: tuple, validation: dict[str, tuple], title: str):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.6 + 2.2 * bool(nll)), dpi=style.DPI, layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.75 / figure.get_figheight()))
-    axes = figure.subplots(1 + bool(nll), 1, sharex=True, squeeze=False, height_ratios=[2, 1][: 1 + bool(nll)])[:, 0]
+    rows = 2 if "val_nll" in validation else 1
+    figure = Figure(figsize=(8, 2.4 + 2.2 * rows), dpi=style.DPI, layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.85 / figure.get_figheight()))
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=[2, 1][:rows])[:, 0]
     handles = []
     if loss[0]:
         steps, values = loss
@@ -41,14 +41,13 @@ def _draw(loss: tuple, validation: list, nll: list, title: str):
         axes[0].plot(steps, running_mean(values), color=style.PALETTE[0], lw=1.8)
         handles += [style.line(style.PALETTE[0], 0.8, "training loss", alpha=0.4)]
         handles += [style.line(style.PALETTE[0], 1.8, "its running mean")]
-    for label, colour, (steps, values), key in validation:
-        if values:
-            ax = axes[1] if key == "val_nll" else axes[0]
-            ax.plot(steps, values, ".-", color=colour, lw=1.4, ms=7)
-            if all(handle.get_label() != "validation" for handle in handles):
-                handles.append(style.line(colour, 1.4, "validation", marker="."))
-            if key == "val_nll":
-                ax.set_ylabel(f"{label} (nats per graph)")
+    for key, (steps, values) in validation.items():
+        ax = axes[-1] if key == "val_nll" else axes[0]
+        ax.plot(steps, values, ".-", color=style.PALETTE[1], lw=1.4, ms=7)
+        if key == "val_nll":
+            ax.set_ylabel("NLL (nats per graph)")
+    if validation:
+        handles.append(style.line(style.PALETTE[1], 1.4, "validation", marker="."))
     shown = [v for line in axes[0].get_lines() for v in line.get_ydata()]
     if shown and min(shown) > 0:
         axes[0].set_yscale("log")

@@ -92,4 +92,4 @@ def save(figure, path: PathLike) -> None:
 
 def with_unit(label: str, unit: str) -> str:
     """`label (unit)`, or the label alone for numbers without a unit."""
-    return f"{label} ({unit})" if unit else label
+    return f"{label} ({'Å' if unit == 'angstrom' else unit})" if unit else label

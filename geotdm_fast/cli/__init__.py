@@ -1,0 +1,89 @@
+"""The command `geotdm`: one module for each subcommand, heavy imports inside their `run`."""
+
+import argparse
+import contextlib
+import os
+import sys
+import warnings
+
+DESCRIPTION = """\
+Diffusion over geometric trajectories (GeoTDM): forecast, interpolate or generate how particles, molecules
+or people move.
+
+a tour:
+  geotdm simulate charged --num-systems 100 --out charged.npz      make data, or bring your own .npz
+  geotdm train configs/nbody_charged_small.yaml                    train; stop and start again at any moment
+  geotdm sample outputs/nbody_charged_small/best.safetensors --num-samples 5 --out samples.npz
+  geotdm evaluate samples.npz                                      ADE, FDE and more, beside simple baselines
+  geotdm plot samples.npz --out forecast.png                       or .gif, or .html to turn in three dimensions
+
+`geotdm COMMAND --help` explains each; `geotdm doctor` says what runs on this machine."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, with the way to the help."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line: 0 when all went well, 1 when a check failed, 2 for a user's error, 130 for an interrupt.
+
+    A user's error (ValueError, TypeError, OSError, ImportError) is one line on stderr; `--debug` shows where it arose.
+    """
+    args = build_parser().parse_args(argv)
+    prefix = f"geotdm {args.command}"
+    try:
+        with _short_warnings(prefix, args.debug):
+            return args.run(args)
+    except KeyboardInterrupt:
+        print(f"{prefix}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; give the interpreter's last flush somewhere to go.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        message = _message(error)
+        if args.debug or message is None:
+            raise
+        print(f"{prefix}: error: {message}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `geotdm` and all its subcommands."""
+    from geotdm_fast import __version__
+    from geotdm_fast.cli import doctor, evaluate, plot, sample, simulate, train
+
+    parser = _Parser(prog="geotdm", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"geotdm {__version__}")
+    debug = {"action": "store_true", "help": "show the whole traceback of an error"}
+    parser.add_argument("--debug", **debug)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in (simulate, train, sample, evaluate, plot, doctor):
+        subparser = command.add_parser(subparsers)
+        # Its default must not undo `geotdm --debug COMMAND`.
+        subparser.add_argument("--debug", default=argparse.SUPPRESS, **debug)
+    return parser
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the user in one line; None for an error that is ours."""
+    if isinstance(error, RuntimeError) and not isinstance(error, OSError):
+        full = "out of memory" in str(error)
+        return f"{str(error).splitlines()[0]}; a smaller --batch-size needs less" if full else None
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename}: no such file"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _short_warnings(prefix: str, debug: bool):
+    """Show warnings as one line on stderr, without the place in the code."""
+    with warnings.catch_warnings():
+        if not debug:
+            warnings.showwarning = lambda message, *_, **__: print(f"{prefix}: warning: {message}", file=sys.stderr)
+        yield

@@ -1,0 +1,90 @@
+"""Options that several commands share, and what they check."""
+
+import argparse
+
+
+def new_command(subparsers, name: str, help: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A subcommand whose description and examples keep their line breaks."""
+    return subparsers.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def count(text: str) -> int:
+    """A whole number of at least one."""
+    return _whole(text, 1)
+
+
+def seed(text: str) -> int:
+    """A whole number of at least zero."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+    return value
+
+
+def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> None:
+    """The options of everything that draws from a checkpoint."""
+    data = parser.add_argument_group("data (default: the test section of the checkpoint's configuration)")
+    data.add_argument("--data", metavar="FILE.yaml", help="another configuration to take the data section from")
+    data.add_argument("--split", choices=("train", "val", "test"), help="which section (default: test)")
+    data.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="replace one key of the data section, e.g. path=mine.npz or root=DIR; may be repeated; "
+        "kind=... starts from an empty section",
+    )
+    data.add_argument("--num-graphs", type=count, metavar="N", help="so many graphs, evenly spaced (default: all)")
+    how = parser.add_argument_group("sampling")
+    how.add_argument(
+        "--num-samples", type=count, default=num_samples, metavar="K", help=f"per graph (default: {num_samples})"
+    )
+    how.add_argument("--seed", type=seed, default=0, help="the same seed gives the same samples (default: 0)")
+    how.add_argument(
+        "--batch-size",
+        type=count,
+        metavar="N",
+        help="graphs per network call (default: by their size); another value gives other samples",
+    )
+    how.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    how.add_argument(
+        "--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of matrix products (default: fp32)"
+    )
+    how.add_argument(
+        "--config", metavar="FILE.yaml", help="for official .pt checkpoints: the configuration they were trained with"
+    )
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """`--quiet`: no progress bars."""
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def choose_device(name: str | None):
+    """The torch device called `name`, or CUDA if there is one, else the CPU. ValueError for one that is not there."""
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got '{name}'") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got '{name}'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device: {name} is not there, this torch sees {torch.cuda.device_count()} GPUs")
+    return device

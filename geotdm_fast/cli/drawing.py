@@ -1,0 +1,127 @@
+"""From the options of `sample` and `evaluate` to a model, its data and samples."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+SPLITS = ("train", "val", "test")
+
+
+class Draw(NamedTuple):
+    """samples: `Samples`; diffusion, batch, train_config: what they were drawn with."""
+
+    samples: object
+    diffusion: object
+    batch: object
+    train_config: dict
+
+
+def draw(args: argparse.Namespace) -> Draw:
+    """Open the checkpoint and the data, and sample as the options say."""
+    from geotdm_fast.cli.arguments import choose_device
+    from geotdm_fast.data import collate
+    from geotdm_fast.sampling import sample
+    from geotdm_fast.trajectory_files import make_samples
+
+    device = choose_device(args.device)
+    diffusion, config = open_model(args.checkpoint, args.config, device, args.precision)
+    section, where = data_section(config, args.data, args.split, args.set)
+    dataset = open_data(section, where, args.num_graphs, progress=not args.quiet)
+    batch = collate([dataset[i] for i in range(len(dataset))])
+    drawn = sample(
+        diffusion,
+        batch,
+        config["train"],
+        num_samples=args.num_samples,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        progress=not args.quiet,
+    )
+    samples = make_samples(
+        drawn,
+        batch,
+        dataset,
+        config["train"],
+        mode=diffusion.mode,
+        seed=args.seed,
+        checkpoint=Path(args.checkpoint).name,
+    )
+    return Draw(samples, diffusion, batch, config["train"])
+
+
+def open_model(checkpoint: str, config_file: str | None, device, precision: str = "fp32"):
+    """The diffusion of a checkpoint (ours, or an official .pt with its configuration) and its config."""
+    from geotdm_fast.checkpoint import build_diffusion, load_checkpoint
+    from geotdm_fast.config import load_config
+
+    official = None if config_file is None else load_config(config_file)
+    network, config = load_checkpoint(checkpoint, device, official)
+    for section in ("data", "train", "diffusion"):
+        if section not in config:
+            raise ValueError(
+                f"{checkpoint}: the config inside must have a section '{section}', got {', '.join(config)}"
+            )
+    network.set_precision(precision)
+    return build_diffusion(network, config, device), config
+
+
+def data_section(config: dict, data_file: str | None, split: str | None, overrides: Iterable[str]) -> tuple[dict, str]:
+    """The data section to open and its name for messages.
+
+    data_file: a configuration file to take it from instead; split: its name, by default `test`
+    overrides: `key=value` texts, the value in YAML; `kind=...` starts from an empty section
+    """
+    from geotdm_fast.config import read_yaml
+
+    sections = config["data"]
+    source = "the checkpoint's configuration"
+    if data_file is not None:
+        source = data_file
+        sections = read_yaml(data_file).get("data")
+        if not isinstance(sections, dict):
+            raise ValueError(f"{data_file} must have a section 'data'")
+        if not set(sections) & set(SPLITS):  # the official sampling files have one section alone
+            sections = {split or "test": sections}
+    name = split or "test"
+    values = dict(_parse(text) for text in overrides)
+    if "kind" in values:
+        section = {}
+    elif name in sections:
+        section = dict(sections[name])
+    else:
+        raise ValueError(f"--split: {source} has no data section '{name}', only {', '.join(sections)}")
+    section |= values
+    if config["diffusion"].get("mode", "cond") == "uncond":
+        section.setdefault("project", True)  # the model lives in the space of zero mean
+    return section, f"data.{name}"
+
+
+def _parse(text: str) -> tuple[str, object]:
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"--set must be KEY=VALUE, got '{text}'")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text}: the value must be YAML ({' '.join(str(error).split())})") from error
+
+
+def open_data(section: dict, where: str, num_graphs: int | None, progress: bool = True):
+    """The data set of a section, or `num_graphs` of its trajectories, evenly spaced."""
+    from geotdm_fast.data import open_dataset
+
+    dataset = open_dataset(section, where, progress=progress)
+    if num_graphs is None or num_graphs >= len(dataset):
+        return dataset
+    return dataset.subset([i * len(dataset) // num_graphs for i in range(num_graphs)])
+
+
+def check_suffix(option: str, path: str, suffixes: tuple[str, ...]) -> str:
+    """The suffix of `path`, lower case; ValueError if it is none of `suffixes`: better now than after an hour."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in suffixes:
+        raise ValueError(f"{option} must end in {', '.join(suffixes)}; got '{path}'")
+    return suffix

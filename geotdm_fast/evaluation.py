@@ -1,0 +1,223 @@
+"""Score samples, beside forecasts without a model and the paper's figures."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geotdm_fast.data.trajectory import Batch
+from geotdm_fast.keys import check_choice
+from geotdm_fast.paper_results import paper_result
+from geotdm_fast.tables import cell_text, text_table
+from geotdm_fast.trajectory_files import Samples
+
+SCORES = {"cond": ("ade", "nll"), "uncond": ("marginal", "classification", "prediction", "nll")}
+_EXTRAPOLATIONS = ("standing_still", "constant_velocity")
+
+
+def parse_scores(text: str, mode: str) -> tuple[str, ...]:
+    """The scores named in `text` (`ade,nll`, or `all`) for a model of `mode`; ValueError for one that does not fit."""
+    if text == "all":
+        return SCORES[mode]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"scores must name at least one of all, {', '.join(SCORES[mode])}; got '{text}'")
+    every = dict.fromkeys((*SCORES["cond"], *SCORES["uncond"]))
+    for name in names:
+        check_choice("scores", name, ("all", *every))
+        if name == "all":
+            return SCORES[mode]
+        if name not in SCORES[mode]:
+            kind = "a conditional" if mode == "cond" else "an unconditional"
+            raise ValueError(f"scores: '{name}' does not fit {kind} model, whose scores are {', '.join(SCORES[mode])}")
+    return tuple(dict.fromkeys(names))
+
+
+def evaluate(
+    samples: Samples,
+    scores: Iterable[str],
+    *,
+    nll: Tensor | None = None,
+    kmeans: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> dict:
+    """Scores of samples as plain values, ready for JSON.
+
+    scores: of `SCORES[samples.mode]`
+    nll: [B] (nats) - from `likelihoods`; needed for the score `nll`
+    kmeans: also the best over so many k-means representatives of the samples (ADE and FDE)
+    seed, device: of the scores that train a network (classification, prediction)
+
+    `ade`: ADE and FDE (unit of the data) as mean and best over the K samples, those of baselines, the paper's.
+    `marginal` takes all samples; `classification` and `prediction` the first of each graph.
+    Raises ValueError for a score that does not fit the samples, or for samples that are not finite.
+    """
+    scores = parse_scores(",".join(scores), samples.mode)
+    if not np.isfinite(samples.samples).all():
+        raise ValueError("evaluate: samples must be finite, got NaN or Inf; the model has diverged")
+    num_given = int(samples.cond_mask.sum())
+    result = {
+        "data": samples.name,
+        "checkpoint": samples.checkpoint,
+        "mode": samples.mode,
+        "num_graphs": samples.num_graphs,
+        "num_samples": samples.num_samples,
+        "num_given": num_given,
+        "num_drawn": samples.samples.shape[-1],
+        "unit": samples.unit,
+        "seed": samples.seed,
+        "paper": paper_result(samples.name, samples.mode, num_given, samples.samples.shape[-1]),
+    }
+    for score in scores:
+        if score == "ade":
+            result |= {"forecast": _forecast(samples, kmeans, progress), "baselines": _baselines(samples)}
+        elif score == "nll":
+            if nll is None:
+                raise ValueError("evaluate: the score 'nll' needs a model: evaluate a checkpoint, not its samples")
+            error = float(nll.double().std() / math.sqrt(len(nll))) if len(nll) > 1 else None
+            result["nll"] = {"mean": float(nll.double().mean()), "standard_error": error}
+        elif score == "marginal":
+            result["marginal"] = _marginal(samples)
+        else:
+            result[score] = _learned(score, samples, seed, device, progress)
+    return result
+
+
+def likelihoods(
+    diffusion, batch: Batch, train_config: dict, *, seed: int, batch_size: int | None = None, progress: bool = True
+) -> Tensor:
+    """Bound on the negative log-likelihood (nats) of every graph, [B] float: `num_timesteps` network calls per chunk.
+
+    Random (one noise per step, from `seed`), in chunks of `batch_size`; the caller's generators are left alone.
+    Positions count in the stored unit. Raises as `GeoTDM.calc_bpd_loop` does.
+    """
+    from tqdm.auto import tqdm
+
+    from geotdm_fast.conditioning import split_batch
+    from geotdm_fast.metrics import nll_per_graph
+    from geotdm_fast.sampling import default_batch_size, seeded, select_graphs
+
+    device = torch.device(diffusion.device)
+    dtype = next(diffusion.denoise_network.parameters()).dtype
+    chunks = torch.arange(batch.num_graphs).split(batch_size or default_batch_size(batch, device))
+    bar = tqdm(total=batch.num_graphs, desc="likelihood", unit="graph", disable=not progress or len(chunks) == 1)
+    nats = []
+    with bar, seeded(device, seed), torch.no_grad():
+        for chunk in chunks:
+            part = select_graphs(batch, chunk).to(device, dtype)
+            x_start, model_kwargs = split_batch(part, train_config, diffusion.mode)
+            inner = progress and len(chunks) == 1
+            terms = diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=inner)
+            nats.append(nll_per_graph(terms["total_bpd"], part.batch, part.scored).cpu())
+            bar.update(len(chunk))
+    return torch.cat(nats)
+
+
+def _tensors(samples: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """samples [K, N, D, T], target [N, D, T] (both in the unit), batch [N], scored [M]."""
+    drawn = torch.from_numpy(samples.samples) * samples.scale
+    target = torch.from_numpy(samples.target) * samples.scale
+    return drawn, target, torch.from_numpy(samples.batch), torch.from_numpy(samples.scored)
+
+
+def _forecast(samples: Samples, kmeans: int | None, progress: bool) -> dict[str, float]:
+    from geotdm_fast.metrics import displacement_errors, displacement_summary, kmeans_representatives
+
+    drawn, target, batch, scored = _tensors(samples)
+    ade, fde = displacement_errors(drawn, target, batch, scored)
+    representatives = None
+    if kmeans is not None:
+        if len(scored) != samples.num_graphs:
+            raise ValueError("evaluate: kmeans needs exactly one scored node in each graph (pedestrians)")
+        representatives = kmeans_representatives(drawn[:, scored, :, -1], kmeans, progress=progress)
+    return displacement_summary(ade, fde, representatives=representatives)
+
+
+def _baselines(samples: Samples) -> dict[str, dict[str, float]]:
+    from geotdm_fast.metrics import baseline_forecast, displacement_errors
+
+    _, target, batch, scored = _tensors(samples)
+    truth = torch.from_numpy(samples.truth())
+    given = torch.from_numpy(samples.cond_mask)
+    prefix = bool(given[: int(given.sum())].all())
+    names = [n for n in _EXTRAPOLATIONS if prefix and int(given.sum()) >= (1 if n == "standing_still" else 2)]
+    if given[0] and given[-1]:
+        names.append("linear")
+    errors = {}
+    for name in names:
+        ade, fde = displacement_errors(baseline_forecast(name, truth, given)[None], target, batch, scored)
+        errors[name] = {"ade": float(ade.double().mean()), "fde": float(fde.double().mean())}
+    return errors
+
+
+def _marginal(samples: Samples) -> float:
+    from geotdm_fast.metrics import bond_lengths, by_graph, close_pairs, coordinate_channels, marginal_score
+
+    drawn, target, batch, _ = _tensors(samples)
+    if not samples.is_molecule:
+        return marginal_score(coordinate_channels(target), coordinate_channels(drawn.flatten(0, 1)))
+    real = by_graph(target, batch)
+    bonds = close_pairs(real[0, ..., 0])
+    fake = torch.cat([by_graph(one, batch) for one in drawn])
+    return marginal_score(bond_lengths(real, bonds), bond_lengths(fake, bonds))
+
+
+def _learned(score: str, samples: Samples, seed: int, device: torch.device | str, progress: bool) -> float:
+    from geotdm_fast.metrics import by_graph, classification_score, prediction_score
+
+    drawn, target, batch, _ = _tensors(samples)
+    h = torch.from_numpy(samples.h)
+    h = by_graph(h, batch) if h.dim() == 2 else None
+    function = classification_score if score == "classification" else prediction_score
+    return function(by_graph(target, batch), by_graph(drawn[0], batch), h, seed=seed, device=device, progress=progress)
+
+
+def report(result: dict) -> str:
+    """The result of `evaluate` as text: what was scored, then one table."""
+    task = f"{result['num_drawn']} frames from {result['num_given']} given"
+    if result["mode"] == "uncond":
+        task = f"{result['num_drawn']} frames, generated"
+    lines = [f"{result['data']}: {task}; {result['num_graphs']} graphs x {result['num_samples']} samples", ""]
+    if "forecast" in result:
+        lines += [_forecast_table(result), ""]
+    rows = []
+    paper = result["paper"] or {}
+    meaning = {
+        "marginal": "lower is better",
+        "classification": "higher is better, at most ln 2 = 0.693",
+        "prediction": "lower is better",
+    }
+    for score, about in meaning.items():
+        if score in result:
+            rows.append([score, result[score], paper.get(score), about])
+    if rows:
+        lines += [text_table(["score", "ours", "paper", ""], rows), ""]
+    if "nll" in result:
+        nll = result["nll"]
+        error = "" if nll["standard_error"] is None else f" +- {cell_text(nll['standard_error'])} (standard error)"
+        lines += [f"NLL at most {cell_text(nll['mean'])}{error} nats per graph", ""]
+    return "\n".join(lines).rstrip()
+
+
+def _forecast_table(result: dict) -> str:
+    forecast, num_samples = result["forecast"], result["num_samples"]
+    unit = f" ({result['unit']})" if result["unit"] else ""
+    rows = [[f"model, mean of {num_samples}", forecast["ade_mean"], forecast["fde_mean"]]]
+    if num_samples > 1:
+        rows.append([f"model, best of {num_samples}", forecast["ade_best"], forecast["fde_best"]])
+    for key in forecast:
+        if key.startswith("ade_best_kmeans"):
+            count = key.removeprefix("ade_best_kmeans")
+            label = f"model, best of {count} k-means representatives"
+            rows.append([label, forecast[key], forecast[key.replace("ade", "fde")]])
+    words = {"linear": "linear interpolation"}
+    for name, errors in result["baselines"].items():
+        rows.append([words.get(name, name.replace("_", " ")), errors["ade"], errors["fde"]])
+    if result["paper"]:
+        paper = result["paper"]
+        rows.append([f"paper, {paper['protocol']}", f"{paper['ade']:g}", f"{paper['fde']:g}"])
+    return text_table(["", f"ADE{unit}", f"FDE{unit}"], rows)
