@@ -54,7 +54,8 @@ def molecule_graph(
     h = _atom_features(where, atomic_numbers, num_atoms, check_count(where, "num_types", num_types))
     if bonds is None:
         bonded = _pairs_within(positions, check_number(where, "cutoff", cutoff))
-        _warn_if_apart(where, num_atoms, bonded, cutoff)
+        origin = f"by distance, at most {cutoff} angstrom,"
+        warn_if_apart(where, num_atoms, bonded, origin, "in a hot frame a bond may be longer")
     else:
         bonds = check_indices(where, "bonds", bonds, "M, 2", num_atoms)
         bonded = np.concatenate([bonds, bonds[:, ::-1]])
@@ -84,6 +85,17 @@ def count_fragments(num_nodes: int, edges: np.ndarray) -> int:
     for a, b in edges.tolist():
         root[find(a)] = find(b)
     return sum(root[node] == node for node in range(num_nodes))
+
+
+def warn_if_apart(where: str, num_atoms: int, bonds: np.ndarray, origin: str, reason: str) -> None:
+    """Warn when `bonds [M, 2]`, which nobody gave, leave the atoms in more than one piece."""
+    fragments = count_fragments(num_atoms, bonds)
+    if fragments > 1:
+        warnings.warn(
+            f"{where}: the bonds {origin} leave {num_atoms} atoms in {fragments} pieces; {reason}. If this is one "
+            "molecule, give its bonds as pairs of atoms: bonds=[[0, 1], [1, 2], ...]",
+            stacklevel=4,
+        )
 
 
 def renumbered_bonds(where: str, bonds: ArrayLike | Tensor, atoms: np.ndarray, num_atoms: int) -> np.ndarray:
@@ -116,17 +128,6 @@ def _pairs_within(positions: np.ndarray, cutoff: float) -> np.ndarray:
         found.append(np.argwhere(distance <= cutoff) + np.array([start, 0]))
     pairs = np.concatenate(found)
     return pairs[pairs[:, 0] != pairs[:, 1]]
-
-
-def _warn_if_apart(where: str, num_atoms: int, bonded: np.ndarray, cutoff: float) -> None:
-    fragments = count_fragments(num_atoms, bonded)
-    if fragments > 1:
-        warnings.warn(
-            f"{where}: bonds by distance (at most {cutoff} angstrom) leave {num_atoms} atoms in {fragments} pieces; in a "
-            "hot frame a bond may be longer than that. If this is one molecule, give its bonds as pairs of atoms, "
-            "bonds=[[0, 1], [1, 2], ...], or a larger cutoff",
-            stacklevel=3,
-        )
 
 
 def _pairs_by_hops(num_nodes: int, bonded: np.ndarray, max_hops: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from geotdm_fast.data.checks import check_flag
-from geotdm_fast.data.molecule import renumbered_bonds
+from geotdm_fast.data.molecule import renumbered_bonds, warn_if_apart
 from geotdm_fast.data.own import array_dataset
 from geotdm_fast.data.splits import SPLIT_RATIO
 from geotdm_fast.data.trajectory import TrajectoryDataset
@@ -93,14 +93,14 @@ def file_dataset(
         given = "topology" if topology is not None else "selection"
         raise ValueError(f"{where}: {given} must be None for ASE, it is for MDTraj and MDAnalysis")
     molecule, chosen = _LOADERS[reader](path, topology, selection)
-    if bonds is not None:
-        molecule = molecule._replace(bonds=np.asarray(bonds))
-    x, z, atom_bonds = molecule
+    x, z, atom_bonds = molecule if bonds is None else molecule._replace(bonds=np.asarray(bonds))
     atoms = chosen if with_h else chosen[z[chosen] > 1]
     if len(atoms) == 0:
         raise ValueError(f"{where} must have atoms left after selection={selection!r} and {with_h=}, got none")
     if atom_bonds is not None:
         atom_bonds = renumbered_bonds(where, atom_bonds, atoms, len(z))
+        if bonds is None:
+            warn_if_apart(where, len(atoms), atom_bonds, "of the topology", "a topology may leave bonds out")
     return array_dataset(
         x[:, atoms],
         split,
@@ -157,6 +157,7 @@ def _read_ase(path: pathlib.Path, topology: None, selection: None) -> tuple[_Mol
         raise ValueError(f"file_dataset: {path} must end in {', '.join(_ASE_FORMATS)} for ASE, got '{suffix}'")
     with _reading(path, "ASE"):
         frames = ase.io.read(path, index=":", format=_ASE_FORMATS[suffix])
+    frames = [frame for frame in frames if len(frame)]  # a PDB's closing END reads as an empty frame
     if not frames:
         raise ValueError(f"file_dataset: {path} must have a frame, got none")
     z = frames[0].numbers
