@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from geotdm_fast.data.checks import SPLITS, check_array, check_count, check_flag, check_positions, check_shape
 from geotdm_fast.data.molecule import molecule_graph, renumbered_bonds
-from geotdm_fast.data.sequences import Windows
+from geotdm_fast.data.sequences import Windows, frames_last
 from geotdm_fast.data.splits import split_range
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.files import PathLike, read_npz
@@ -69,10 +69,10 @@ def md17_dataset(
     h, edge_index, edge_attr = molecule_graph(
         x[0, atoms].astype(np.float32), z[atoms], cutoff, max_hops, fully_connected, bonds, num_types=num_types
     )
-    x = torch.from_numpy(x[frames.start : frames.stop : frames.step, atoms].astype(np.float32))  # [frames, N, 3]
-    places = [(0, start) for start in evenly_spaced(len(x) - span + 1, num_windows)]
+    x = frames_last(x[None, frames.start : frames.stop : frames.step, atoms])
+    places = [(0, start) for start in evenly_spaced(len(frames) - span + 1, num_windows)]
     return TrajectoryDataset(
-        Windows(x[None], places, span, h[None], edge_index, edge_attr[None], project),
+        Windows(x, places, span, h[None], edge_index, edge_attr[None], project),
         name=pathlib.Path(path).stem,
         unit="angstrom",
         atomic_numbers=torch.from_numpy(z[atoms].astype(np.int64)),

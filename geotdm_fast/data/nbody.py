@@ -7,7 +7,7 @@ import torch
 
 from geotdm_fast.data.checks import SPLITS, check_count, check_flag, check_positions, check_shape
 from geotdm_fast.data.npy import read_npy
-from geotdm_fast.data.sequences import Systems, complete_edges
+from geotdm_fast.data.sequences import Windows, complete_edges, frames_last
 from geotdm_fast.data.simulate import SYSTEMS, InitialState, initial_state, simulate, step_count
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.files import PathLike
@@ -71,8 +71,9 @@ def nbody_dataset(
             progress=progress,
         )
     h, edge_index, edge_attr = _features(kind, state, x.shape[0], x.shape[2])
-    x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=np.float32))  # [B, N, 3, T]
-    return TrajectoryDataset(Systems(x, h, edge_index, edge_attr, project), name=f"N-body {kind}")
+    places = [(system, 0) for system in range(len(x))]
+    windows = Windows(frames_last(x), places, num_frames, h, edge_index, edge_attr, project)
+    return TrajectoryDataset(windows, name=f"N-body {kind}")
 
 
 def has_official_files(root: PathLike | None, suffix: str | None) -> bool:

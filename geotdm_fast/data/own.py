@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geotdm_fast.data.checks import check_array, check_count, check_flag, check_indices, check_positions, check_shape
 from geotdm_fast.data.molecule import molecule_graph
-from geotdm_fast.data.sequences import Windows, complete_edges
+from geotdm_fast.data.sequences import Windows, complete_edges, frames_last
 from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio, split_range
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.files import PathLike, read_npz
@@ -133,11 +133,13 @@ def array_dataset(
     )
     h = _for_each(where, "h", h, many, num_trajectories)
     edge_attr = None if edge_attr is None else _for_each(where, "edge_attr", edge_attr, many, num_trajectories)
-    x = torch.from_numpy(x.astype(np.float32))
     places = [(b, t) for b in trajectories for t in range(frames.start, frames.stop - span + 1, stride)]
     numbers = None if z is None else torch.from_numpy(check_array(where, "z", z, "N").astype(np.int64))
     return TrajectoryDataset(
-        Windows(x, places, span, h, edge_index, edge_attr, project), name=name, unit=unit, atomic_numbers=numbers
+        Windows(frames_last(x), places, span, h, edge_index, edge_attr, project),
+        name=name,
+        unit=unit,
+        atomic_numbers=numbers,
     )
 
 

@@ -1,0 +1,184 @@
+"""Pedestrian windows on small handmade recordings: every branch of who stands beside whom."""
+
+import numpy as np
+import pytest
+import torch
+
+from geotdm_fast.data import collate, pedestrian_dataset, pedestrian_windows
+
+
+def walk(person, frames, y, speed=1.0):
+    """Rows of someone walking along x at height y."""
+    return [(10 * t, person, speed * t, y) for t in frames]
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = sorted(rows, key=lambda row: row[0])  # by frame; the order within a frame stays
+    path.write_text("".join("\t".join(f"{value}" for value in row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def root(tmp_path):
+    # Person 1 is there for 22 frames, 2 for 20, 3 for 19 (too few), 4 misses one in between.
+    rows = walk(1, range(22), 0.0) + walk(2, range(1, 21), 1.0) + walk(3, range(19), 2.0)
+    rows += [row for row in walk(4, range(22), 3.0) if row[0] != 100]
+    write(tmp_path / "all_data" / "crowds_zara01.txt", rows)
+    write(tmp_path / "all_data" / "biwi_eth.txt", rows)
+    return tmp_path
+
+
+def test_only_whole_tracks_count(root):
+    data, num = pedestrian_windows(root, "eth", "testing")
+    assert data.shape == (4, 1, 20, 2)
+    assert num.tolist() == [1, 1, 1, 1]
+    # By moment, and in the recording's order within one: 1 | 1, 2 | 1.
+    np.testing.assert_array_equal(data[:, 0, 0], [[0, 0], [1, 0], [1, 1], [2, 0]])
+    np.testing.assert_array_equal(data[2, 0, :, 0], np.arange(1, 21))
+
+
+def test_fewer_people_than_slots(root):
+    data, num = pedestrian_windows(root, "zara1", "testing")
+    assert data.shape == (4, 3, 20, 2)
+    assert num.tolist() == [1, 2, 2, 1]
+    np.testing.assert_array_equal(data[1, :, 0], [[1, 0], [1, 1], [0, 0]])
+    np.testing.assert_array_equal(data[2, :, 0], [[1, 1], [1, 0], [0, 0]])
+
+
+def test_others_come_in_order_without_a_distance_test(tmp_path):
+    write(tmp_path / "all_data" / "crowds_zara01.txt", walk(9, range(20), 0.0) + walk(2, range(20), 50.0))
+    data, num = pedestrian_windows(tmp_path, "zara1", "testing")
+    assert num.tolist() == [2, 2]
+    np.testing.assert_array_equal(data[:, :, 0, 1], [[0, 50, 0], [50, 0, 0]])
+
+
+def test_nearest_within_five_metres(tmp_path):
+    heights = {1: 0.0, 2: 4.0, 3: 6.0, 4: 1.0, 5: 100.0, 6: 9.0}
+    rows = [row for person, y in heights.items() for row in walk(person, range(20), y)]
+    write(tmp_path / "all_data" / "crowds_zara01.txt", rows)
+    data, num = pedestrian_windows(tmp_path, "zara1", "testing")
+    assert num.tolist() == [3, 3, 3, 3, 1, 2]
+    expected = [
+        [0, 1, 4],  # nearest two of those within 5 m
+        [4, 6, 1],
+        [6, 4, 9],
+        [1, 0, 4],
+        [100, 0, 0],  # nobody near: empty slots are zero
+        [9, 6, 0],  # 4.0 is exactly 5 m away, which is not nearer than 5 m
+    ]
+    np.testing.assert_array_equal(data[:, :, 0, 1], expected)
+    assert (data[4, 1:] == 0).all()
+
+
+def test_distance_is_taken_at_the_eighth_frame(tmp_path):
+    # Person 2 comes past person 1 at frame 7 and is far before and after.
+    still = [(10 * t, 1, 0.0, 0.0) for t in range(20)]
+    passing = [(10 * t, 2, 10.0 * (t - 7), 1.0) for t in range(20)]
+    away = [(10 * t, 3, 3.0 + 10.0 * abs(t - 8), 0.0) for t in range(20)]  # near at frame 8 only
+    for name in ("students003", "students001"):
+        write(tmp_path / "all_data" / f"{name}.txt", still + passing + away)
+    data, num = pedestrian_windows(tmp_path, "univ", "testing")
+    assert data.shape == (6, 2, 20, 2)  # both recordings, two slots
+    assert num.tolist() == [2, 2, 1] * 2
+    np.testing.assert_array_equal(data[0, :, 7], [[0, 0], [0, 1]])
+
+
+def test_slot_zero_is_the_person_even_where_two_stand_together(tmp_path):
+    rows = walk(1, range(20), 0.0) + [(10 * t, 2, float(t) if t <= 7 else 99.0, 0.0) for t in range(20)]
+    for name in ("students001", "students003"):
+        write(tmp_path / "all_data" / f"{name}.txt", rows)
+    data, num = pedestrian_windows(tmp_path, "univ", "testing")
+    assert num.tolist() == [2] * 4
+    np.testing.assert_array_equal(data[:2, :, 19, 0], [[19, 99], [99, 19]])
+
+
+def test_training_takes_the_other_scenes_by_name(tmp_path):
+    for i, name in enumerate(["uni_examples", "biwi_eth", "students001", "crowds_zara02", "biwi_hotel"]):
+        write(tmp_path / "train" / f"{name}_train.txt", walk(1, range(20 + i), float(i)))
+    data, _ = pedestrian_windows(tmp_path, "hotel", "training")
+    # biwi_eth 2 windows, zara02 4, students001 3, uni_examples 1
+    np.testing.assert_array_equal(data[:, 0, 0, 1], [1] * 2 + [3] * 4 + [2] * 3 + [0])
+    data, _ = pedestrian_windows(tmp_path, "univ", "training")
+    np.testing.assert_array_equal(data[:, 0, 0, 1], [1] * 2 + [4] * 5 + [3] * 4 + [0])
+
+
+def test_dataset(root):
+    dataset = pedestrian_dataset(root, "zara1", "testing", traj_scale=2.0)
+    assert len(dataset) == 4
+    assert dataset.scale == 2.0
+    assert dataset.unit == "m"
+    alone, two = dataset[0], dataset[1]
+    assert alone.x.shape == (1, 2, 20)
+    assert alone.edge_index.tolist() == [[0], [0]]
+    assert two.x.shape == (2, 2, 20)
+    assert two.edge_index.tolist() == [[0, 0, 1, 1], [0, 1, 0, 1]]
+    assert two.edge_attr is None
+    assert two.scored.tolist() == [0]
+    np.testing.assert_allclose(two.x[1, 0], np.arange(1, 21) / 2.0)
+    assert two.h.dtype == torch.float32
+    assert two.h[:, 0].tolist() == [[1.0] * 8 + [0.0] * 12] * 2
+    np.testing.assert_allclose(two.h[:, 1], 0.5)
+    batch = collate([dataset[i] for i in range(4)])
+    assert batch.x.shape == (6, 2, 20)
+    assert batch.scored.tolist() == [0, 1, 3, 5]
+
+
+def test_speed_features(tmp_path):
+    place = np.cumsum(np.arange(20.0))  # speed t at frame t
+    write(tmp_path / "all_data" / "biwi_eth.txt", [(10 * t, 1, 0.0, place[t]) for t in range(20)])
+    h = pedestrian_dataset(tmp_path, "eth", "testing", past_frames=6, future_frames=14)[0].h[0]
+    np.testing.assert_allclose(h[1], [1, 1, 2, 3, 4, 5] + [5] * 14)
+    np.testing.assert_allclose(h[0], [1] * 6 + [0] * 14)
+
+
+def test_reads_processed_files(root):
+    data, num = pedestrian_windows(root, "zara1", "testing")
+    np.save(root / "zara1_data_train.npy", data[:3] + 1.0)
+    np.save(root / "zara1_num_train.npy", num[:3])
+    dataset = pedestrian_dataset(root, "zara1", "training")
+    assert len(dataset) == 3
+    np.testing.assert_allclose(dataset[1].x, (data[1, :2] + 1.0).transpose(0, 2, 1))
+    np.save(root / "zara1_num_train.npy", np.array([1, 2, 4]))
+    with pytest.raises(ValueError, match=r"zara1_num_train\.npy must hold numbers from 1 to 3, got 1\.\.4"):
+        pedestrian_dataset(root, "zara1", "training")
+    np.save(root / "zara1_num_train.npy", np.array([1, 2]))
+    with pytest.raises(ValueError, match=r"zara1_num_train\.npy must be \[3\], got \[2\]"):
+        pedestrian_dataset(root, "zara1", "training")
+    (root / "zara1_num_train.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"zara1_num_train\.npy"):
+        pedestrian_dataset(root, "zara1", "training")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("0\t1\t2.0\n", r"must be \[rows, 4\], got \[1, 3\]"),
+        ("0\t1\tnan\t0\n", r"must be finite, got nan at \[0, 2\]"),
+        ("0 a b c\n", r"must hold lines of frame, person, x, y"),
+        ("5\t1\t0\t0\n", r"must number frames in steps of 10"),
+        ("10\t1\t0\t0\n10\t1\t1\t1\n", r"must have a person once in a frame, got person 1 twice in frame 10"),
+        ("10\t1\t0\t0\n", r"must have a person in 20 successive frames, got none"),
+    ],
+)
+def test_bad_recordings(tmp_path, text, message):
+    (tmp_path / "all_data").mkdir()
+    (tmp_path / "all_data" / "biwi_eth.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        pedestrian_windows(tmp_path, "eth", "testing")
+
+
+def test_bad_arguments(root):
+    with pytest.raises(ValueError, match=r"pedestrian_windows: scene must be .* got 'zara01'; did you mean 'zara1'"):
+        pedestrian_windows(root, "zara01", "testing")
+    with pytest.raises(ValueError, match=r"pedestrian_windows: phase must be one of training, testing; got 'test'"):
+        pedestrian_windows(root, "eth", "test")
+    with pytest.raises(FileNotFoundError, match=r"train must hold recordings \*_train\.txt, got none"):
+        pedestrian_windows(root, "eth", "training")
+    with pytest.raises(FileNotFoundError, match=r"biwi_hotel\.txt: no such recording"):
+        pedestrian_windows(root, "hotel", "testing")
+    with pytest.raises(ValueError, match=r"past_frames \+ future_frames must be 20, got 8 \+ 20"):
+        pedestrian_dataset(root, "eth", "testing", future_frames=20)
+    with pytest.raises(ValueError, match=r"pedestrian_dataset: past_frames must be at least 2, got 1"):
+        pedestrian_dataset(root, "eth", "testing", past_frames=1, future_frames=19)
+    with pytest.raises(ValueError, match=r"pedestrian_dataset: traj_scale must be positive and finite, got 0"):
+        pedestrian_dataset(root, "eth", "testing", traj_scale=0)
