@@ -135,12 +135,8 @@ def array_dataset(
     edge_attr = None if edge_attr is None else _for_each(where, "edge_attr", edge_attr, many, num_trajectories)
     places = [(b, t) for b in trajectories for t in range(frames.start, frames.stop - span + 1, stride)]
     numbers = None if z is None else torch.from_numpy(check_array(where, "z", z, "N").astype(np.int64))
-    return TrajectoryDataset(
-        Windows(frames_last(x), places, span, h, edge_index, edge_attr, project),
-        name=name,
-        unit=unit,
-        atomic_numbers=numbers,
-    )
+    windows = Windows(frames_last(x), places, span, h, edge_index, edge_attr, project)
+    return TrajectoryDataset(windows, name=name, unit=unit, atomic_numbers=numbers)
 
 
 def _graph(

@@ -1,0 +1,206 @@
+"""A user's own trajectories, from arrays, `.npz` and the files of simulation packages."""
+
+import importlib.util
+import warnings
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+import torch
+
+from geotdm_fast.data import array_dataset, collate, file_dataset, npz_dataset
+from geotdm_fast.data.sequences import complete_edges
+
+RNG = np.random.default_rng(0)
+LONG = RNG.standard_normal((50, 4, 3))
+MANY = RNG.standard_normal((10, 12, 4, 2))
+LINE = np.array([[0.0, 0, 0], [1.5, 0, 0], [3.0, 0, 0], [4.5, 0, 0]]) + 0.01 * RNG.standard_normal((50, 4, 3))
+
+
+def frames(item):
+    return item.x.permute(2, 0, 1).numpy()
+
+
+def test_one_long_trajectory():
+    dataset = array_dataset(LONG)
+    assert len(dataset) == 21  # spans of 30 by default
+    np.testing.assert_array_equal(frames(dataset[20]), LONG[20:].astype(np.float32))
+    assert torch.equal(dataset[0].edge_index, complete_edges(4))
+    assert dataset[0].edge_attr is None
+    assert torch.equal(dataset[0].h, torch.ones(4, 1))
+    # in time: 0..29, 30..39, 40..49
+    expected = {"train": range(0, 26, 4), "val": range(30, 36, 4), "test": range(40, 46, 4)}
+    for split, starts in expected.items():
+        dataset = array_dataset(LONG, split, span=5, stride=4)
+        assert len(dataset) == len(starts)
+        for i, start in enumerate(starts):
+            np.testing.assert_array_equal(frames(dataset[i]), LONG[start : start + 5].astype(np.float32))
+
+
+def test_many_trajectories():
+    dataset = array_dataset(MANY, "val")
+    assert len(dataset) == 2
+    np.testing.assert_array_equal(frames(dataset[1]), MANY[7].astype(np.float32))
+    dataset = array_dataset(MANY, "test", span=10, stride=2, split_ratio=(0.5, 0, 0.5))
+    assert len(dataset) == 10
+    np.testing.assert_array_equal(frames(dataset[9]), MANY[9, 2:].astype(np.float32))
+
+
+def test_graph_of_the_user():
+    edge_index = np.array([[0, 1, 2], [1, 0, 2]])
+    h, edge_attr = RNG.standard_normal((10, 4, 3)), RNG.standard_normal((10, 3, 2))
+    dataset = array_dataset(MANY, "test", h=h, edge_index=edge_index, edge_attr=edge_attr, project=True)
+    item = dataset[1]
+    np.testing.assert_allclose(item.h, h[9], rtol=1e-6)
+    np.testing.assert_allclose(item.edge_attr, edge_attr[9], rtol=1e-6)
+    np.testing.assert_array_equal(item.edge_index, edge_index)
+    np.testing.assert_allclose(item.x.mean(dim=(0, 2)), 0, atol=1e-6)
+    shared = array_dataset(MANY, h=h[0], edge_index=edge_index, edge_attr=edge_attr[0])
+    assert torch.equal(shared[0].h, shared[9].h)
+    batch = collate([shared[0], shared[9]])
+    assert batch.edge_attr.shape == (6, 2)
+    # A graph without edges is a graph.
+    assert array_dataset(MANY, edge_index=np.zeros((2, 0)))[0].edge_index.shape == (2, 0)
+
+
+def test_molecule():
+    dataset = array_dataset(LINE, z=[1, 6, 8, 1], max_hops=1)
+    assert dataset[0].edge_index.tolist() == [[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]]
+    assert dataset[0].h.shape == (4, 30)
+    assert dataset.atomic_numbers.tolist() == [1, 6, 8, 1]
+    with_own_h = array_dataset(LINE, z=[1, 6, 8, 1], h=np.ones((4, 2)), bonds=[[0, 3]])
+    assert with_own_h[0].h.shape == (4, 2)
+    assert with_own_h[0].edge_index.tolist() == [[0, 3], [3, 0]]
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, R=LINE, z=[1, 6, 8, 1], bonds=[[0, 1]], comment="anything else is passed over")
+    dataset = npz_dataset(path, "train", span=5)
+    assert dataset.name == "mine"
+    assert len(dataset) == 26
+    assert dataset[0].edge_index.tolist() == [[0, 1], [1, 0]]
+    assert npz_dataset(path, bonds=[[2, 3]])[0].edge_index.tolist() == [[2, 3], [3, 2]]
+    np.savez(path, x=MANY, h=np.ones((4, 1)), edge_index=[[0], [1]], edge_attr=np.ones((1, 5)))
+    assert npz_dataset(path, name="name", unit="m")[3].edge_attr.shape == (1, 5)
+
+
+TWO_FEATURES = {"edge_index": [[0], [1]], "edge_attr": np.ones((2, 3))}
+BAD_ARRAYS = [
+    (ValueError, r"array_dataset: x must be \[frames, N, 2\] or .*, got \[4, 3\]", LONG[0], {}),
+    (ValueError, r"x must be .* got \[10, 12, 4, 5\]", np.zeros((10, 12, 4, 5)), {}),
+    (ValueError, r"x must be finite, got nan at \[0, 0, 0\]", LONG * np.nan, {}),
+    (ValueError, r"x must not be empty, got \[0, 4, 3\]", LONG[:0], {}),
+    (ValueError, r"x must have at least span=60 frames, got 50", LONG, {"span": 60}),
+    (ValueError, r"split 'val' of x must have at least span=30 frames, got 10", LONG, {"split": "val"}),
+    (ValueError, r"split 'val' must hold a trajectory, got none of 2", MANY[:2], {"split": "val"}),
+    (ValueError, r"split must be one of train, val, test; got 'tset'", LONG, {"split": "tset"}),
+    (ValueError, r"stride must be at least 1, got 0", LONG, {"stride": 0}),
+    (ValueError, r"split_ratio must add up to at most 1", LONG, {"split_ratio": (0.6, 0.3, 0.2)}),
+    (ValueError, r"split_ratio must be three numbers", LONG, {"split_ratio": (0.6, 0.4)}),
+    (ValueError, r"edge_index must be \[2, E\], got \[3, 2\]", LONG, {"edge_index": np.zeros((3, 2), dtype=int)}),
+    (ValueError, r"edge_index must be node indices from 0 to 3, got 4", LONG, {"edge_index": [[0], [4]]}),
+    (ValueError, r"edge_index must be node indices from 0 to 3, got -1", LONG, {"edge_index": [[-1], [0]]}),
+    (TypeError, r"edge_index must hold whole numbers", LONG, {"edge_index": [[0.0], [1.0]]}),
+    (ValueError, r"edge_attr must come with edge_index", LONG, {"edge_attr": np.ones((1, 1))}),
+    (ValueError, r"edge_attr must be \[1, 3\], got \[2, 3\]", LONG, TWO_FEATURES),
+    (ValueError, r"h must be \[4, 2\], got \[5, 2\]", LONG, {"h": np.ones((5, 2))}),
+    (ValueError, r"h must be for one trajectory", LONG, {"h": np.ones((1, 4, 2))}),
+    (ValueError, r"h must be for 10 trajectories, got \[9, 4, 2\]", MANY, {"h": np.ones((9, 4, 2))}),
+    (ValueError, r"h must be finite, got inf", LONG, {"h": np.full((4, 2), np.inf)}),
+    (ValueError, r"z must be \[4\], got \[3\]", LONG, {"z": [1, 1, 1]}),
+    (ValueError, r"x must be three-dimensional when z is given, got 2", MANY, {"z": [1, 1, 1, 1]}),
+    (ValueError, r"bonds must come with z", LONG, {"bonds": [[0, 1]]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error, message, x, more", BAD_ARRAYS)
+def test_bad_arrays(error, message, x, more):
+    with pytest.raises(error, match=message):
+        array_dataset(x, **more)
+
+
+def test_bad_npz(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, positions=LONG)
+    with pytest.raises(ValueError, match=r"mine\.npz must contain the positions as one of x and R, got positions"):
+        npz_dataset(path)
+    np.savez(path, x=LONG, edge_index=[[0], [9]])
+    with pytest.raises(ValueError, match=r"mine\.npz: edge_index must be node indices from 0 to 3, got 9"):
+        npz_dataset(path)
+    path.write_bytes(b"not an archive")
+    with pytest.raises(ValueError, match=r"mine\.npz must be an \.npz archive"):
+        npz_dataset(path)
+    with pytest.raises(FileNotFoundError, match=r"other\.npz: no such file"):
+        npz_dataset(tmp_path / "other.npz")
+
+
+def write_frames(path, symbols="HCOH", number=40, file_format=None):
+    ase.io.write(path, [ase.Atoms(symbols, positions=LINE[t]) for t in range(number)], format=file_format)
+    return path
+
+
+@pytest.mark.parametrize("suffix, tolerance", [(".extxyz", 1e-7), (".xyz", 1e-7), (".traj", 1e-12), (".pdb", 1e-3)])
+def test_files_through_ase(tmp_path, suffix, tolerance):
+    path = write_frames(tmp_path / f"m{suffix}", file_format={".xyz": "xyz", ".pdb": "proteindatabank"}.get(suffix))
+    dataset = file_dataset(path)
+    assert len(dataset) == 11
+    np.testing.assert_allclose(frames(dataset[3]), LINE[3:33], atol=max(tolerance, 1e-6))
+    assert dataset.atomic_numbers.tolist() == [1, 6, 8, 1]
+    assert dataset.name == "m"
+    assert dataset[0].edge_index.shape == (2, 12)
+    heavy = file_dataset(path, split="train", span=8, with_h=False, bonds=[[0, 1], [2, 1]])
+    assert heavy.atomic_numbers.tolist() == [6, 8]
+    assert heavy[0].edge_index.tolist() == [[0, 1], [1, 0]]
+
+
+def test_bad_files(tmp_path, monkeypatch):
+    path = write_frames(tmp_path / "m.extxyz")
+    with pytest.raises(FileNotFoundError, match=r"absent\.extxyz: no such file"):
+        file_dataset(tmp_path / "absent.extxyz")
+    with pytest.raises(FileNotFoundError, match=r"absent\.pdb: no such file"):
+        file_dataset(path, tmp_path / "absent.pdb")
+    with pytest.raises(ValueError, match=r"m\.extxyz: reader must be one of .* got 'asee'; did you mean 'ase'"):
+        file_dataset(path, reader="asee")
+    with pytest.raises(ValueError, match=r"m\.extxyz: topology must be None for ASE"):
+        file_dataset(path, path, reader="ase")
+    with pytest.raises(ValueError, match=r"m\.extxyz: selection must be None for ASE"):
+        file_dataset(path, selection="name CA")
+    with pytest.raises(ValueError, match=r"m\.extxyz: x must have at least span=41 frames, got 40"):
+        file_dataset(path, span=41)
+    with pytest.raises(ValueError, match=r"must have atoms left after selection=None and with_h=False, got none"):
+        file_dataset(write_frames(tmp_path / "h.xyz", "HHHH"), with_h=False)
+    for name in ("m.txt", "m.pckl"):
+        (tmp_path / name).write_text("4")
+        with pytest.raises(ValueError, match=r"must end in \.xyz, .* for ASE, got '\.(txt|pckl)'"):
+            file_dataset(tmp_path / name, reader="ase")
+    for name in ("broken.traj", "broken.xyz"):
+        (tmp_path / name).write_text("this is no trajectory\n")
+        with pytest.raises(ValueError, match=rf"{name} must be readable by ASE"):
+            file_dataset(tmp_path / name)
+    mixed = [ase.Atoms("HC", positions=LINE[0, :2]), ase.Atoms("CH", positions=LINE[1, :2])]
+    ase.io.write(tmp_path / "mixed.extxyz", mixed)
+    with pytest.raises(ValueError, match=r"must have the same atoms in every frame, got others in frame 1"):
+        file_dataset(tmp_path / "mixed.extxyz")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("ase", "mdtraj", "MDAnalysis") else found(name)
+    )
+    with pytest.raises(ModuleNotFoundError, match=r"needs ase, .* pip install 'geotdm-fast\[molecules\]'"):
+        file_dataset(path)
+    with pytest.raises(ModuleNotFoundError, match=r"needs mdtraj, .* pip install 'geotdm-fast\[md\]'"):
+        file_dataset(path, path)
+    with pytest.raises(ModuleNotFoundError, match=r"needs MDAnalysis, .* pip install 'geotdm-fast\[md\]'"):
+        file_dataset(path, reader="mdanalysis")
+
+
+def test_pieces_are_warned_of_once(tmp_path):
+    path = tmp_path / "m.npz"
+    np.savez(path, R=LINE * 1.2, z=[1, 6, 8, 1])
+    with pytest.warns(UserWarning, match=r"leave 4 atoms in 4 pieces") as caught:
+        npz_dataset(path)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npz_dataset(path, cutoff=1.9)
