@@ -7,7 +7,7 @@ from geotdm_fast.data.nbody import nbody_dataset
 from geotdm_fast.data.open import normalise_section, open_dataset
 from geotdm_fast.data.own import array_dataset, npz_dataset
 from geotdm_fast.data.pedestrian import pedestrian_dataset, pedestrian_windows
-from geotdm_fast.data.simulate import InitialState, initial_state, simulate
+from geotdm_fast.data.simulation import InitialState, initial_state, simulate
 from geotdm_fast.data.trajectory import Batch, Trajectory, TrajectoryDataset, collate
 
 __all__ = [

@@ -8,7 +8,7 @@ import torch
 from geotdm_fast.data.checks import SPLITS, check_count, check_flag, check_positions, check_shape
 from geotdm_fast.data.npy import read_npy
 from geotdm_fast.data.sequences import Windows, complete_edges, frames_last
-from geotdm_fast.data.simulate import SYSTEMS, InitialState, initial_state, simulate, step_count
+from geotdm_fast.data.simulation import SYSTEMS, InitialState, initial_state, simulate, step_count
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice
