@@ -4,6 +4,8 @@ Shapes, dtypes and devices are checked on every call. Values (NaN, an index out 
 the CPU, and on CUDA only where a loop begins, because reading them waits for the device.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,29 +15,43 @@ def check_tensor(
 ) -> None:
     """Raise TypeError / ValueError unless `value` is a tensor of `shape`; letters stand for any size.
 
-    integer: True for an index, False for a floating-point tensor, None for either
+    integer: True for an index (int64 or int32), False for a floating-point tensor, None for either
     """
-    expected = "[" + ", ".join(str(size) for size in shape) + "]"
     if not isinstance(value, Tensor):
-        raise TypeError(f"{where}: {name} must be a tensor {expected}, got {type(value).__name__}")
-    matches = value.dim() == len(shape) and all(
-        isinstance(size, str) or size == came for size, came in zip(shape, value.shape, strict=True)
-    )
-    if not matches:
-        raise ValueError(f"{where}: {name} must be {expected}, got {list(value.shape)}")
-    if integer is True and (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool):
-        raise TypeError(f"{where}: {name} must hold integers, got {value.dtype}")
+        raise TypeError(f"{where}: {name} must be a tensor {_written(shape)}, got {type(value).__name__}")
+    check_shape(where, name, value.shape, shape)
+    # Smaller integers are no indices to PyTorch, and uint8 is a mask.
+    if integer is True and value.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{where}: {name} must be int64, got {value.dtype}")
     if integer is False and not value.is_floating_point():
         raise TypeError(f"{where}: {name} must be floating point, got {value.dtype}")
 
 
-def check_same_device(where: str, **tensors: Tensor | None) -> None:
-    """Raise ValueError unless all tensors are on the device of the first; None is passed over."""
-    present = [(name, tensor) for name, tensor in tensors.items() if tensor is not None]
+def check_shape(where: str, name: str, came: Sequence[int], shape: tuple[int | str, ...]) -> None:
+    """Raise ValueError unless the sizes `came` are those of `shape`; letters stand for any size."""
+    came = list(came)
+    fits = [isinstance(size, str) or size == other for size, other in zip(shape, came, strict=False)]
+    if len(came) != len(shape) or not all(fits):
+        raise ValueError(f"{where}: {name} must be {_written(shape)}, got {came}")
+
+
+def _written(shape: tuple[int | str, ...]) -> str:
+    return "[" + ", ".join(str(size) for size in shape) + "]"
+
+
+def check_same_device(where: str, **tensors: object) -> None:
+    """Raise ValueError unless all tensors are on the device of the first; what is no tensor is passed over."""
+    present = [(name, tensor) for name, tensor in tensors.items() if isinstance(tensor, Tensor)]
     first, reference = present[0]
     for name, tensor in present[1:]:
         if tensor.device != reference.device:
             raise ValueError(f"{where}: {name} must be on {reference.device} like {first}, got {tensor.device}")
+
+
+def check_same_dtype(where: str, name: str, value: Tensor, weight: Tensor) -> None:
+    """Raise TypeError unless `value` has the dtype of the network's `weight` (or autocast takes care of it)."""
+    if value.dtype != weight.dtype and not torch.is_autocast_enabled(value.device.type):
+        raise TypeError(f"{where}: {name} must be {weight.dtype} like the network, got {value.dtype}")
 
 
 def check_finite(where: str, name: str, value: Tensor) -> None:
@@ -46,14 +62,19 @@ def check_finite(where: str, name: str, value: Tensor) -> None:
         raise ValueError(f"{where}: {name} must be finite, got {value[tuple(place)].item()} at index {place}")
 
 
-def check_graph(where: str, num_nodes: int, edge_index: Tensor, edge_attr: Tensor | None, batch: Tensor | None) -> None:
-    """Shapes and dtypes of a graph of `num_nodes` nodes."""
+def check_graph(
+    where: str,
+    num_nodes: int,
+    edge_index: Tensor,
+    edge_attr: Tensor | None,
+    batch: Tensor | None,
+    num_frames: int | None = None,
+) -> None:
+    """Shapes and dtypes of a graph of `num_nodes` nodes; edge_attr is [E, A], or [E, A, num_frames]."""
     check_tensor(where, "edge_index", edge_index, (2, "E"), integer=True)
     if edge_attr is not None:
-        num_edges, shape = edge_index.shape[1], tuple(getattr(edge_attr, "shape", ()))
-        if len(shape) not in (2, 3) or shape[0] != num_edges:
-            came = list(shape) or type(edge_attr).__name__
-            raise ValueError(f"{where}: edge_attr must be [{num_edges}, A] or [{num_edges}, A, T], got {came}")
+        time_axis = ("T" if num_frames is None else num_frames,) if getattr(edge_attr, "ndim", 2) == 3 else ()
+        check_tensor(where, "edge_attr", edge_attr, (edge_index.shape[1], "A", *time_axis))
     if batch is not None:
         check_tensor(where, "batch", batch, (num_nodes,), integer=True)
 

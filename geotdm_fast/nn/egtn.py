@@ -8,6 +8,7 @@ from geotdm_fast.checks import (
     check_graph,
     check_graph_values,
     check_same_device,
+    check_same_dtype,
     check_tensor,
     reads_values,
 )
@@ -87,7 +88,8 @@ class EGTN(PrecisionMixin, nn.Module):
         diffusion_t: [N] - diffusion step of each node's graph
         x: [N, D, T_noisy] - noisy positions, in the order of their frames
         h: [N, F] or [N, F, T] - features, for all T frames (given and noisy) in their places
-        edge_index: [2, E] int64 (receivers, senders); edge_attr: [E, A] or None; batch: [N] int64 or None
+        edge_index: [2, E] int64 (receivers, senders); batch: [N] int64 or None
+        edge_attr: [E, A], or [E, A, T] when it changes from frame to frame, or None
         cond_mask: [1, 1, T], non-zero on the given frames of x_given [N, D, T]; absent: nothing is given
         compute_ref: return x_ref [N, D, num_w] instead, from the given frames alone; x and diffusion_t are unused
 
@@ -97,21 +99,35 @@ class EGTN(PrecisionMixin, nn.Module):
         Raises ValueError / TypeError naming the argument, what was expected and what came.
         """
         mask = model_kwargs.get("cond_mask")
-        frames = None if mask is None else frames_of(mask)
         x_given = None if mask is None else model_kwargs.get("x_given")
+        check_same_device(
+            "EGTN",
+            **{"the network": self.input_linear.weight},
+            x=x,
+            diffusion_t=diffusion_t,
+            x_given=x_given,
+            cond_mask=mask,
+            h=h,
+            edge_index=edge_index,
+            edge_attr=edge_attr,
+            batch=batch,
+        )
+        frames = None if mask is None else frames_of(mask)
         if model_kwargs.get("compute_ref", False):
             self._check_reference(frames, x_given)
             self._check_graph(x_given, h, edge_index, edge_attr, batch, x_given.shape[-1])
             return self._reference_frame(frames, x_given, h, edge_index, edge_attr)
         check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
+        num_frames = x.shape[-1]
         if frames is not None:
             num_frames = len(frames.given) + len(frames.noisy)
             check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
             check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
-        else:
-            num_frames = x.shape[-1]
+            _check_given(frames, x_given)
+        check_same_dtype("EGTN", "x", x, self.input_linear.weight)
         check_tensor("EGTN", "diffusion_t", diffusion_t, (x.shape[0],))
-        check_same_device("EGTN", x=x, diffusion_t=diffusion_t, x_given=x_given)
+        if reads_values(x):
+            check_finite("EGTN", "x", x)
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
         return self._denoise(diffusion_t, x, h, edge_index, edge_attr, frames, x_given)
 
@@ -150,6 +166,8 @@ class EGTN(PrecisionMixin, nn.Module):
         y = x_given.transpose(1, 2).index_select(1, frames.given_index) * self.scale  # [N, T_given, D]
         if h.dim() == 3:
             h = h.index_select(2, frames.given_index)
+        if edge_attr is not None and edge_attr.dim() == 3:
+            edge_attr = edge_attr.index_select(2, frames.given_index)
         z = self._embed(self.input_linear_ref, h, y)
         edge_attr = _edge_rows(edge_attr, y)
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
@@ -183,8 +201,8 @@ class EGTN(PrecisionMixin, nn.Module):
         check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
         if self.num_w not in (1, len(frames.noisy)):
             raise ValueError(f"EGTN: num_w must be 1 or the {len(frames.noisy)} noisy frames, got {self.num_w}")
-        if reads_values(x_given):
-            check_finite("EGTN", "x_given", x_given.index_select(2, frames.given_index))
+        check_same_dtype("EGTN", "x_given", x_given, self.input_linear.weight)
+        _check_given(frames, x_given)
 
     def _check_graph(
         self,
@@ -198,14 +216,16 @@ class EGTN(PrecisionMixin, nn.Module):
         num_nodes = x.shape[0]
         time_axis = (num_frames,) if isinstance(h, Tensor) and h.dim() == 3 else ()
         check_tensor("EGTN", "h", h, (num_nodes, self.node_dim, *time_axis))
-        check_graph("EGTN", num_nodes, edge_index, edge_attr, batch)
+        check_graph("EGTN", num_nodes, edge_index, edge_attr, batch, num_frames)
         check_edge_dim("EGTN", edge_attr, self.edge_dim)
-        check_same_device("EGTN", x=x, h=h, edge_index=edge_index, edge_attr=edge_attr, batch=batch)
-        if self.input_linear.weight.device != x.device:
-            raise ValueError(f"EGTN: x must be on {self.input_linear.weight.device} like the network, got {x.device}")
         if reads_values(x):
-            check_finite("EGTN", "x", x)
             check_graph_values("EGTN", num_nodes, edge_index, batch)
+
+
+def _check_given(frames: Frames, x_given: Tensor) -> None:
+    """The given frames must be finite; the others of x_given are never read."""
+    if reads_values(x_given):
+        check_finite("EGTN", "the given frames of x_given", x_given.index_select(2, frames.given_index))
 
 
 def _edge_rows(edge_attr: Tensor | None, y: Tensor) -> Tensor | None:

@@ -3,7 +3,14 @@
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.checks import check_graph, check_graph_values, check_same_device, check_tensor, reads_values
+from geotdm_fast.checks import (
+    check_graph,
+    check_graph_values,
+    check_same_device,
+    check_same_dtype,
+    check_tensor,
+    reads_values,
+)
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.reference import EGCLParams
@@ -51,9 +58,12 @@ class ESLayer(PrecisionMixin, nn.Module):
         """
         check_tensor("ESLayer", "x", x, ("N", "D", "T"), integer=False)
         check_tensor("ESLayer", "h", h, (x.shape[0], self.node_dim, x.shape[2]))
-        check_graph("ESLayer", x.shape[0], edge_index, edge_attr, batch)
+        check_graph("ESLayer", x.shape[0], edge_index, edge_attr, batch, x.shape[2])
         check_edge_dim("ESLayer", edge_attr, self.edge_dim)
-        check_same_device("ESLayer", x=x, h=h, edge_index=edge_index, edge_attr=edge_attr)
+        weight = self.edge_mlp.actions[0].weight
+        tensors = {"the layer": weight, "x": x, "h": h, "edge_index": edge_index, "edge_attr": edge_attr}
+        check_same_device("ESLayer", **tensors)
+        check_same_dtype("ESLayer", "x", x, weight)
         if reads_values(edge_index):
             check_graph_values("ESLayer", x.shape[0], edge_index, None)
         if edge_attr is not None:

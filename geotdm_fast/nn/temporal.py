@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.checks import check_same_device, check_tensor
+from geotdm_fast.checks import check_same_device, check_same_dtype, check_tensor
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.spatial import check_silu
@@ -35,7 +35,8 @@ class ETLayer(PrecisionMixin, nn.Module):
         """x [N, D, T] and h [N, H, T] to the same shapes."""
         check_tensor("ETLayer", "x", x, ("N", "D", "T"), integer=False)
         check_tensor("ETLayer", "h", h, (x.shape[0], self.hidden_dim, x.shape[2]))
-        check_same_device("ETLayer", x=x, h=h)
+        check_same_device("ETLayer", **{"the layer": self.time_emb.weight}, x=x, h=h)
+        check_same_dtype("ETLayer", "x", x, self.time_emb.weight)
         x, h = self.rows(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2))
         return x.transpose(1, 2), h.transpose(1, 2)
 
