@@ -3,11 +3,11 @@
 from geotdm_fast.data.md17 import md17_dataset
 from geotdm_fast.data.molecule import molecule_graph
 from geotdm_fast.data.molecule_files import file_dataset
-from geotdm_fast.data.nbody import nbody_dataset
+from geotdm_fast.data.nbody import draw_systems, nbody_dataset, system_features
 from geotdm_fast.data.open import normalise_section, open_dataset
 from geotdm_fast.data.own import array_dataset, npz_dataset
 from geotdm_fast.data.pedestrian import pedestrian_dataset, pedestrian_windows
-from geotdm_fast.data.simulation import InitialState, initial_state, simulate
+from geotdm_fast.data.simulate import InitialState, initial_state, simulate
 from geotdm_fast.data.trajectory import Batch, Trajectory, TrajectoryDataset, collate
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "TrajectoryDataset",
     "array_dataset",
     "collate",
+    "draw_systems",
     "file_dataset",
     "initial_state",
     "md17_dataset",
@@ -28,4 +29,5 @@ __all__ = [
     "pedestrian_dataset",
     "pedestrian_windows",
     "simulate",
+    "system_features",
 ]

@@ -8,7 +8,7 @@ import torch
 from geotdm_fast.data.checks import SPLITS, check_count, check_flag, check_positions, check_shape
 from geotdm_fast.data.npy import read_npy
 from geotdm_fast.data.sequences import Windows, complete_edges, frames_last
-from geotdm_fast.data.simulation import SYSTEMS, InitialState, initial_state, simulate, step_count
+from geotdm_fast.data.simulate import SYSTEMS, InitialState, initial_state, simulate, step_count
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice
@@ -58,7 +58,7 @@ def nbody_dataset(
             raise ValueError(f"{where}: num_frames must be at most {x.shape[1]} for {root}, got {num_frames}")
         x = x[:, :num_frames]
     else:
-        state = _draw(kind, split, NUM_SYSTEMS[split] if num_systems is None else num_systems, seed)
+        state = draw_systems(kind, split, NUM_SYSTEMS[split] if num_systems is None else num_systems, seed)
         x, _ = simulate(
             kind,
             state.x0,
@@ -70,7 +70,7 @@ def nbody_dataset(
             num_threads=num_threads,
             progress=progress,
         )
-    h, edge_index, edge_attr = _features(kind, state, x.shape[0], x.shape[2])
+    h, edge_index, edge_attr = system_features(kind, state)
     places = [(system, 0) for system in range(len(x))]
     windows = Windows(frames_last(x), places, num_frames, h, edge_index, edge_attr, project)
     return TrajectoryDataset(windows, name=f"N-body {kind}")
@@ -81,8 +81,17 @@ def has_official_files(root: PathLike | None, suffix: str | None) -> bool:
     return root is not None and suffix is not None and (pathlib.Path(root) / f"loc_{suffix}.npy").is_file()
 
 
-def _draw(kind: str, split: str, num_systems: int, seed: int) -> InitialState:
-    """One random stream per system, so that system i is the same however many are drawn."""
+def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0) -> InitialState:
+    """The starts of the first `num_systems` systems of a split, as `nbody_dataset` simulates them.
+
+    One random stream per system, seeded by (seed, kind, split, i): system i is the same however many are drawn.
+    Raises ValueError/TypeError for a bad argument.
+    """
+    where = "draw_systems"
+    check_choice(f"{where}: kind", kind, SYSTEMS)
+    check_choice(f"{where}: split", split, SPLITS)
+    num_systems = check_count(where, "num_systems", num_systems)
+    seed = check_count(where, "seed", seed, minimum=0)
     entropy = [seed, SYSTEMS.index(kind), SPLITS.index(split)]
     states = [
         initial_state(kind, 1, np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=(i,)))))
@@ -120,10 +129,9 @@ def _read_official(
     return loc, InitialState(loc[:, 0], vel[:, 0], charges, springs)
 
 
-def _features(
-    kind: str, state: InitialState, num_systems: int, num_nodes: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """h [B, N, 1], edge_index [2, E], edge_attr [B, E, 1]."""
+def system_features(kind: str, state: InitialState) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What the model reads of each system: h [B, N, 1], edge_index [2, E], edge_attr [B, E, 1]; see `nbody_dataset`."""
+    num_systems, num_nodes, _ = state.x0.shape
     edge_index = complete_edges(num_nodes)
     row, col = edge_index
     if kind == "charged":
@@ -133,3 +141,8 @@ def _features(
         springs = torch.from_numpy(np.array(state.springs, dtype=np.float32))
         return torch.zeros(num_systems, num_nodes, 1), edge_index, springs[:, row, col, None]
     return torch.ones(num_systems, num_nodes, 1), edge_index, torch.zeros(num_systems, len(row), 1)
+
+
+# The command line's names for these.
+_draw = draw_systems
+_features = lambda kind, state, num_systems, num_nodes: system_features(kind, state)
