@@ -1,6 +1,10 @@
 """`geotdm train`: train a model from a configuration file."""
 
 import argparse
+import os
+import pathlib
+
+from geotdm_fast.cli.arguments import count, new_command
 
 DESCRIPTION = """\
 Train a model as a YAML configuration says (ours in configs/, or the official project's as they are).
@@ -15,28 +19,34 @@ The output folder (train.output_base_path/train.exp_name, or --output) receives
 The same command goes on where a stopped or killed run left off: a kill costs the steps since the last checkpoint.
 Ctrl-C and SIGTERM write a checkpoint first."""
 
-EPILOG = """\
-examples:
+EXAMPLES = """\
   geotdm train configs/nbody_charged_small.yaml
   geotdm train configs/nbody_charged_small.yaml --max-minutes 10 --threads 2
+  geotdm train configs/md_small.yaml --data my_molecule.npz --set train.exp_name=my_molecule
   geotdm train configs/nbody_charged.yaml --set train.batch_size=64 --set train.exp_name=half --device cuda
-  geotdm train configs/md_small.yaml --set data.train.path=my.npz --set data.val.path=my.npz
   torchrun --nproc-per-node 2 -m geotdm_fast train configs/nbody_charged.yaml      (one process per GPU)
 
 then:
-  geotdm sample --help, geotdm evaluate --help"""
+  geotdm sample outputs/nbody_charged_small/best.safetensors --out samples.npz
+  geotdm evaluate samples.npz"""
+
+
+class _ShowKeys(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        from geotdm_fast.settings import manual
+
+        print(manual())
+        parser.exit()
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(
-        "train",
-        help="train a model from a YAML configuration",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """The parser of `geotdm train`."""
+    parser = new_command(subparsers, "train", "train a model from a YAML configuration", DESCRIPTION, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file, the official project's or ours")
     parser.add_argument("--output", metavar="DIR", help="output folder (default: from the configuration)")
+    parser.add_argument(
+        "--data", metavar="PATH", help="read all data from this file (its `path`) or folder (its `root`)"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -45,10 +55,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         dest="overrides",
         help="replace one value of the configuration; may be repeated",
     )
+    parser.add_argument("--keys", action=_ShowKeys, nargs=0, help="list every key of a configuration and exit")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument("--no-resume", action="store_true", help="start anew and discard the run in the output folder")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop with a checkpoint after M minutes")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
     return parser
@@ -56,18 +67,20 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Train; 0 when the run ended or its time was up. A signal exits with 128 + its number."""
-    import os
-
     import torch
 
-    from geotdm_fast.config import load_config
+    from geotdm_fast.config import load_config, read_yaml
     from geotdm_fast.training import train
 
     if args.threads is not None:
-        if args.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
     overrides = list(args.overrides)
+    if args.data is not None:
+        if not os.path.exists(args.data):
+            raise FileNotFoundError(f"--data {args.data}: no such file or folder")
+        key = "root" if os.path.isdir(args.data) else "path"
+        splits = [name for name in ("train", "val", "test") if name in (read_yaml(args.config).get("data") or ())]
+        overrides += [f"data.{split}.{key}={pathlib.Path(args.data).as_posix()}" for split in splits]
     if args.max_minutes is not None:
         overrides.append(f"train.max_minutes={args.max_minutes}")
     config = load_config(args.config, overrides)

@@ -92,13 +92,13 @@ class _Run:
         self.network.set_precision(train["precision"])
         self.average = None
         if train["ema_decay"] > 0:
-            self.average = WeightAverage(copy.deepcopy(self.network), train["ema_decay"])
+            self.average = WeightAverage(copy.deepcopy(self.network), self.network, train["ema_decay"])
         self.for_use = self.network if self.average is None else self.average.average
         self.diffusion_for_use = build_diffusion(self.for_use, config, ours.device)
         objective = Objective(self.network, build_diffusion(self.network, config, ours.device), train)
         self.objective = _distributed(objective, ours, self.source.training(0))
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=train["lr"], fused=ours.device.type == "cuda")
+        self.optimizer = torch.optim.Adam(self.parameters, lr=train["lr"], fused=True)
 
         self.output = Output(directory, config, writes=ours.writes)
         self.progress = Progress()
@@ -178,7 +178,7 @@ class _Run:
         self.progress.summed_steps += 1
         self.graphs += noised.num_graphs
         if self.average is not None:
-            self.average.update(self.network, step + 1)
+            self.average.update(step + 1)
 
     def _log_line(self) -> float:
         """Write the means since the last line and return the loss; this waits for the device."""

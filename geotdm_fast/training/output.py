@@ -8,7 +8,6 @@ from torch import nn
 
 from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.config import write_yaml
-from geotdm_fast.training.curve import draw_curve
 from geotdm_fast.training.log import JsonLines, cut_log
 from geotdm_fast.training.state import STATE_FILE, Progress
 
@@ -86,6 +85,8 @@ class Output:
         self._log.close()
 
     def _draw(self) -> None:
-        if self.writes:
-            draw_curve(self.log_path, self.directory / "loss.png")
+        if self.writes and self.log_path.is_file() and self.log_path.stat().st_size > 0:
+            from geotdm_fast.plots.loss import plot_loss
+
+            plot_loss(self.log_path, self.directory / "loss.png", title=f"Training: {self.config['train']['exp_name']}")
             self._curve_time = time.monotonic()

@@ -1,0 +1,102 @@
+"""Two processes under torchrun train as one does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny_training import RUN, log_of, tiny_config
+
+from geotdm_fast.checkpoint import load_tensors
+from geotdm_fast.data.open import open_dataset
+from geotdm_fast.training import train
+from geotdm_fast.training.batches import BatchSource
+
+
+def test_two_processes_equal_one(tmp_path):
+    # Batches of five (two and three graphs) and of one (the first process stands in with a graph that does not count);
+    # under prior `com` the prior's network has no gradient, which DistributedDataParallel must not wait for.
+    config = tiny_config(batch_size=5, num_steps=6, log_every_step=1, eval_batch_size=2, eval="nll")
+    config["diffusion"]["prior"] = "com"
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(config, output_dir=one, device="cpu", progress=False)
+
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        [*command, json.dumps(config), str(two)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+    a, b = log_of(one), log_of(two)
+    assert [record.keys() for record in a] == [record.keys() for record in b]
+    for mine, theirs in zip(a, b, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6)
+    state_of_one, _ = load_tensors(one / "state.safetensors")
+    state_of_two, _ = load_tensors(two / "state.safetensors")
+    assert state_of_one.keys() == state_of_two.keys()
+    for name in (key.removeprefix("adam.exp_avg.") for key in state_of_one if key.startswith("adam.exp_avg.")):
+        gradient = f"adam.exp_avg.{name}"
+        torch.testing.assert_close(state_of_two[gradient], state_of_one[gradient], rtol=1e-4, atol=1e-6)
+        # Adam divides by the gradient's size, so where that is rounding alone (biases that a softmax cancels) the
+        # weights drift apart; everywhere else they are equal.
+        clear = state_of_one[f"adam.exp_avg_sq.{name}"].sqrt() > 1e-5
+        for kind in ("weights", "average"):
+            a, b = state_of_one[f"{kind}.{name}"], state_of_two[f"{kind}.{name}"]
+            torch.testing.assert_close(b[clear], a[clear], rtol=1e-4, atol=2e-6)
+
+
+def _source(rank=0, world_size=1, batch_size=5):
+    dataset = open_dataset(tiny_config()["data"]["train"], progress=False)
+    return BatchSource(
+        dataset,
+        seed=3,
+        batch_size=batch_size,
+        num_timesteps=10,
+        num_noisy=3,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_shares_make_up_the_whole_batch(world_size):
+    shares = [_source(rank, world_size) for rank in range(world_size)]
+    whole = _source()
+    for step in range(3):
+        expected = whole.training(step)
+        parts = [source.training(step) for source in shares]
+        counted = [part for part in parts if part.weight.sum() > 0]
+        assert sum(part.batch.num_graphs for part in counted) == expected.batch.num_graphs == expected.num_graphs
+        for name in ("steps", "noise", "weight"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in counted]), getattr(expected, name))
+        assert torch.equal(torch.cat([part.batch.x for part in counted]), expected.batch.x)
+        assert float(expected.weight.sum()) == pytest.approx(1, abs=1e-6)
+
+
+def test_validation_shares_make_up_the_whole_set():
+    whole = dict(_source(batch_size=2).validation())
+    shares = [dict(_source(rank, 2, batch_size=2).validation()) for rank in range(2)]
+    assert sorted(whole) == sorted([*shares[0], *shares[1]]) == [0, 1, 2]
+    for number, noised in (shares[0] | shares[1]).items():
+        assert torch.equal(noised.noise, whole[number].noise) and torch.equal(noised.steps, whole[number].steps)
+    assert sum(float(noised.weight.sum()) for noised in whole.values()) == pytest.approx(1, abs=1e-6)
+    # Six graphs over ten diffusion steps: spread evenly, none twice.
+    steps = torch.cat([noised.steps[::5] for noised in whole.values()])
+    assert sorted(steps.tolist()) == [0, 2, 4, 5, 7, 9]
+
+
+def test_every_epoch_sees_every_graph_once_in_another_order():
+    source = _source(batch_size=2)
+    epochs = [torch.cat([source.training(3 * epoch + i).batch.x[::5, 0, 0] for i in range(3)]) for epoch in (0, 1)]
+    assert torch.equal(epochs[0].sort().values, epochs[1].sort().values)
+    assert not torch.equal(*epochs)
+    assert torch.equal(source.training(2).noise, _source(batch_size=2).training(2).noise)
+    assert not torch.equal(source.training(2).noise, source.training(1).noise)

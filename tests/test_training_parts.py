@@ -1,0 +1,196 @@
+"""The objective, the schedule, the average, the files and the limits of training."""
+
+import json
+import math
+
+import pytest
+import torch
+from tiny_training import log_of, tiny_config
+
+from geotdm_fast.checkpoint import build_diffusion, build_network, load_checkpoint
+from geotdm_fast.config import load_config
+from geotdm_fast.data import Trajectory, TrajectoryDataset
+from geotdm_fast.data.open import open_dataset
+from geotdm_fast.training import train
+from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.ema import WeightAverage
+from geotdm_fast.training.log import cut_log, read_log
+from geotdm_fast.training.objective import Objective, check_fits, num_noisy_frames
+from geotdm_fast.training.schedule import learning_rate, total_steps
+
+
+def test_loss_falls(tmp_path):
+    config = tiny_config(num_steps=120, lr=5e-3, log_every_step=20, batch_size=6, eval_every_epoch=40)
+    last = train(config, output_dir=tmp_path, progress=False)
+    losses = [record["loss"] for record in log_of(tmp_path) if "loss" in record]
+    assert len(losses) == 6 and losses[-1] < 0.5 * losses[0]
+    values = [record["val_loss"] for record in log_of(tmp_path) if "val_loss" in record]
+    assert len(values) == 3 and values[-1] < values[0]
+    network, inside = load_checkpoint(last)
+    assert inside == config and network.num_w == 3
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert load_config(tmp_path / "config.yaml") == config
+    first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    expected = {"step", "epoch", "loss", "lr", "grad_norm", "seconds", "graphs_per_second"}
+    assert first.keys() == expected and first["step"] == first["epoch"] == 20 and first["graphs_per_second"] > 0
+
+
+def _two_graphs():
+    """Graphs of three and two nodes, of which one and two count."""
+    rng = torch.Generator().manual_seed(0)
+
+    def graph(num_nodes, scored):
+        edges = torch.tensor([[i, j] for i in range(num_nodes) for j in range(num_nodes) if i != j]).T
+        return Trajectory(
+            x=torch.randn(num_nodes, 3, 6, generator=rng),
+            h=torch.ones(num_nodes, 1),
+            edge_index=edges,
+            edge_attr=torch.ones(edges.shape[1], 1),
+            scored=torch.tensor(scored),
+        )
+
+    return TrajectoryDataset([graph(3, [1]), graph(2, [0, 1])], name="two")
+
+
+@pytest.mark.parametrize("mode", ["cond", "uncond"])
+def test_objective_is_the_mean_over_graphs_of_the_mean_over_scored_nodes(mode):
+    config = tiny_config()
+    config["diffusion"]["mode"] = mode
+    config["train"] |= {"cond_mask": [[0, 1], [4, 6]]} if mode == "cond" else {"cond_mask": None, "tot_len": 3}
+    torch.manual_seed(0)
+    network = build_network(config)
+    diffusion = build_diffusion(network, config, "cpu")
+    objective = Objective(network, diffusion, config["train"])
+    source = BatchSource(_two_graphs(), seed=0, batch_size=2, num_timesteps=25, num_noisy=3)
+    noised = next(batch for _, batch in source.validation())
+    given = {"cond_mask": torch.tensor([1.0, 0, 0, 0, 1, 1]).view(1, 1, 6), "x_given": noised.batch.x}
+    x = noised.batch.x
+    per_node = diffusion.training_losses(
+        x_start=x[..., 1:4] if mode == "cond" else x[..., :3],
+        t=noised.steps,
+        model_kwargs=noised.batch.model_kwargs() | (given if mode == "cond" else {}),
+        noise=noised.noise,
+    )["loss"]
+    expected = (per_node[1] + (per_node[3] + per_node[4]) / 2) / 2
+    assert float(objective(noised).detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+
+
+def test_validation_by_nll_is_the_bound_per_graph(tmp_path):
+    config = tiny_config(num_steps=2, eval="nll", ema_decay=0)
+    train(config, output_dir=tmp_path, progress=False)
+    (value,) = [record["val_nll"] for record in log_of(tmp_path) if "val_nll" in record]
+    network, _ = load_checkpoint(tmp_path / "best.safetensors")
+    diffusion = build_diffusion(network, config, "cpu")
+    source = BatchSource(
+        open_dataset(config["data"]["val"], progress=False), seed=0, batch_size=3, num_timesteps=25, num_noisy=3
+    )
+    (_, noised) = next(source.validation())
+    x_start, model_kwargs = Objective(network, diffusion, config["train"]).split(noised.batch)
+    torch.manual_seed(1)
+    draws = [diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["total_bpd"].sum() / 3 for _ in range(8)]
+    # Another noise: the same up to the spread of the estimate.
+    mean, spread = torch.stack(draws).mean(), torch.stack(draws).std()
+    assert abs(value - float(mean)) < 5 * float(spread)
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(tiny_config(num_steps=2, eval="nll"), output_dir=tmp_path, progress=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_best_is_the_best_and_kept_epochs_are_kept(tmp_path):
+    # At a learning rate of zero nothing improves: best stays the first, though the average is the same.
+    config = tiny_config(num_steps=8, lr=0.0, eval_every_epoch=1, save_every_epoch=2)
+    train(config, output_dir=tmp_path, progress=False)
+    values = [record["val_loss"] for record in log_of(tmp_path) if "val_loss" in record]
+    assert len(values) == 4 and len(set(values)) == 1
+    assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_2.safetensors", "epoch_4.safetensors"]
+
+
+def test_without_validation_data_training_data_choose_and_test_data_never(tmp_path):
+    config = tiny_config(num_steps=2)
+    config["data"]["test"] = config["data"].pop("val") | {"split": "test"}
+    with pytest.warns(UserWarning, match="no data.val"):
+        train(config, output_dir=tmp_path, progress=False)
+    assert (tmp_path / "best.safetensors").is_file()
+
+
+def test_average():
+    network, average = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(average.weight)
+    torch.nn.init.ones_(network.weight)
+    ema = WeightAverage(average, network, 0.5)
+    ema.update(1)
+    expected = 1 - 2 / 11
+    assert float(average.weight) == pytest.approx(expected)
+    ema.update(1000)
+    assert float(average.weight) == pytest.approx(1 - (1 - expected) * 0.5)
+    assert not average.weight.requires_grad
+
+
+def _train(**settings):
+    return tiny_config(**settings)["train"]
+
+
+def test_learning_rates():
+    # The official pedestrian trainer counts epochs from 1 and multiplies at the start of epochs 10, 20, ...
+    step = _train(lr=5e-4, lr_decay_every=10)
+    assert [learning_rate(step, s, 7, None) for s in (0, 9 * 7 - 1, 9 * 7, 19 * 7)] == pytest.approx(
+        [5e-4, 5e-4, 4e-4, 3.2e-4]
+    )
+    cosine = _train(lr=1.0, schedule="cosine", lr_min=0.2)
+    assert [learning_rate(cosine, s, 7, 100) for s in (0, 50, 100, 200)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    warm = _train(lr=1.0, warmup_steps=4)
+    assert [learning_rate(warm, s, 7, 100) for s in (0, 3, 4)] == pytest.approx([0.25, 1, 1])
+
+
+def test_total_steps_is_the_first_limit():
+    assert total_steps(_train(num_steps=10, num_epochs=3), 4) == 10
+    assert total_steps(_train(num_steps=10, num_epochs=2), 4) == 8
+    assert total_steps(_train(num_steps=None, max_minutes=1.0), 4) is None
+
+
+def test_log_is_cut(tmp_path):
+    log = tmp_path / "log.jsonl"
+    assert read_log(log) == []
+    log.write_text('{"step": 1}\n{"step": 2}\n[3]\n{"st')
+    assert read_log(log) == [{"step": 1}, {"step": 2}]
+    cut_log(log, 1)
+    assert log.read_text() == '{"step": 1}\n'
+
+
+def test_sizes_must_fit_the_data():
+    dataset, config = _two_graphs(), tiny_config()
+    assert check_fits(config, dataset, "train") == 3
+    for key, wrong, right in (("node_dim", 2, 1), ("edge_dim", 0, 1), ("num_w", 4, 3)):
+        config = tiny_config()
+        config["denoise_model"][key] = wrong
+        with pytest.raises(ValueError, match=rf"denoise_model\.{key} must be {right}.*got {wrong}"):
+            check_fits(config, dataset, "train")
+    with pytest.raises(ValueError, match=r"ranges must lie in 0\.\.6 .*\[0, 9\]"):
+        check_fits(tiny_config(cond_mask=[[0, 9]]), dataset, "train")
+    config["diffusion"]["mode"] = "uncond"
+    config["train"] |= {"tot_len": 7}
+    with pytest.raises(ValueError, match=r"tot_len must be at most the 6 frames of the data, got 7"):
+        num_noisy_frames(config, 6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_path, monkeypatch):
+    from geotdm_fast.training import loop
+
+    train(tiny_config(num_steps=2), output_dir=tmp_path, progress=False)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    forward = Objective.forward
+    monkeypatch.setattr(loop.Objective, "forward", lambda self, noised: forward(self, noised) * math.nan)
+    with pytest.raises(ValueError, match=r"loss and gradient must be finite, got .*nan.* by step 3"):
+        train(tiny_config(num_steps=20, log_every_step=1), output_dir=tmp_path, progress=False)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
+def test_a_device_that_is_not_there():
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device must be cpu on this machine"):
+            train(tiny_config(), device="cuda", progress=False)

@@ -1,0 +1,194 @@
+"""A run that was killed, stopped or refused a disk ends as if nothing had happened."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import time
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from tiny_training import assert_same_run, log_of, start, steps_logged, tiny_config
+
+from geotdm_fast.checkpoint import load_tensors
+from geotdm_fast.training import train
+
+LONG = {"num_steps": 60, "checkpoint_every_steps": 7, "log_every_step": 5, "eval_every_epoch": 5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, one_thread):
+    output = tmp_path_factory.mktemp("undisturbed")
+    train(tiny_config(**LONG), output_dir=output, device="cpu", progress=False)
+    return output
+
+
+def _wait_for(run, output, step):
+    deadline = time.monotonic() + 120
+    while steps_logged(output) < step:
+        assert run.poll() is None, run.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_killed_and_resumed_equals_undisturbed(undisturbed, tmp_path, capsys):
+    run = start(tiny_config(**LONG), tmp_path)
+    _wait_for(run, tmp_path, 15)
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    _, metadata = load_tensors(tmp_path / "state.safetensors")
+    step = json.loads(metadata["progress"])["step"]
+    assert 0 < step < 60
+    assert steps_logged(tmp_path) - step <= 7 + 5, "no more than the steps since the last checkpoint are lost"
+
+    train(tiny_config(**LONG), output_dir=tmp_path, device="cpu", progress=False)
+    assert f"resuming {tmp_path} at step {step}" in capsys.readouterr().err
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_signal_writes_a_checkpoint_first(undisturbed, tmp_path):
+    run = start(tiny_config(**LONG | {"checkpoint_every_steps": None}), tmp_path)
+    _wait_for(run, tmp_path, 10)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(timeout=60) == 128 + signal.SIGTERM
+    assert "checkpoint written; the same command goes on" in run.stderr.read().decode()
+    train(tiny_config(**LONG), output_dir=tmp_path, device="cpu", progress=False)
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_interrupt_writes_a_checkpoint_first(tmp_path, monkeypatch):
+    from geotdm_fast.training import loop
+
+    one_step = loop._Run._one_step
+
+    def interrupted(run):
+        one_step(run)
+        if run.progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop._Run, "_one_step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped:
+        train(tiny_config(checkpoint_every_steps=None), output_dir=tmp_path, progress=False)
+    assert stopped.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    _, metadata = load_tensors(tmp_path / "state.safetensors")
+    assert json.loads(metadata["progress"])["step"] == 3
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7])
+def test_longer_run_continues_a_finished_one(tmp_path, stop_at):
+    # Ends within an epoch, at its end, and between two lines of the log. The last step of a run is validated.
+    settings = {"eval_every_epoch": 100, "schedule": "none"}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny_config(num_steps=10, **settings), output_dir=whole, progress=False)
+    train(tiny_config(num_steps=stop_at, **settings), output_dir=parts, progress=False)
+    train(tiny_config(num_steps=10, **settings), output_dir=parts, progress=False)
+    a, _ = load_tensors(whole / "state.safetensors")
+    b, _ = load_tensors(parts / "state.safetensors")
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    assert log_of(whole) == [r for r in log_of(parts) if "val_loss" not in r or r["step"] == 10]
+
+
+def test_log_is_cut_back_to_the_checkpoint(tmp_path):
+    config = tiny_config(num_steps=6)
+    train(config, output_dir=tmp_path, progress=False)
+    before = log_of(tmp_path)
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write(json.dumps({"step": 9, "loss": 1.0}) + "\n" + '{"step": 12, "lo')
+    train(config, output_dir=tmp_path, progress=False)
+    assert log_of(tmp_path) == before
+
+
+def test_corrupt_state_is_named_and_can_be_discarded(tmp_path):
+    config = tiny_config(num_steps=2)
+    train(config, output_dir=tmp_path, progress=False)
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"cannot resume from .*state\.safetensors.*corrupt.*--no-resume"):
+        train(config, output_dir=tmp_path, progress=False)
+    train(config, output_dir=tmp_path, progress=False, resume=False)
+    assert [record["step"] for record in log_of(tmp_path)] == [2]
+
+
+def test_foreign_state_is_refused(tmp_path):
+    train(tiny_config(num_steps=1), output_dir=tmp_path, progress=False)
+    (tmp_path / "last.safetensors").rename(tmp_path / "state.safetensors")
+    with pytest.raises(ValueError, match=r"not a training state"):
+        train(tiny_config(num_steps=1), output_dir=tmp_path, progress=False)
+
+
+def test_config_must_train_the_same(tmp_path):
+    train(tiny_config(num_steps=1), output_dir=tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"train\.lr must be 0\.001 as when the run began, got 0\.002"):
+        train(tiny_config(num_steps=1, lr=2e-3), output_dir=tmp_path, progress=False)
+    other = tiny_config(num_steps=1)
+    other["denoise_model"]["hidden_dim"] = 8
+    with pytest.raises(ValueError, match=r"denoise_model\.hidden_dim must be 16"):
+        train(other, output_dir=tmp_path, progress=False)
+    other = tiny_config(num_steps=1)
+    other["data"]["train"]["num_systems"] = 5
+    with pytest.raises(ValueError, match=r"data\.train\.num_systems must be 6"):
+        train(other, output_dir=tmp_path, progress=False)
+
+
+def test_data_must_be_the_same(tmp_path, monkeypatch):
+    from geotdm_fast.data.open import open_dataset
+    from geotdm_fast.training import loop
+
+    train(tiny_config(num_steps=1), output_dir=tmp_path, progress=False)
+    monkeypatch.setattr(loop, "open_dataset", lambda section, **kw: open_dataset(section | {"seed": 5}, **kw))
+    with pytest.raises(ValueError, match=r"data\.train must be the data that the run began with"):
+        train(tiny_config(num_steps=1), output_dir=tmp_path, progress=False)
+
+
+def test_full_disk_keeps_the_earlier_files(tmp_path, monkeypatch):
+    train(tiny_config(num_steps=2), output_dir=tmp_path, progress=False)
+    before = {name: (tmp_path / name).read_bytes() for name in ("state.safetensors", "last.safetensors")}
+
+    def no_space(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    monkeypatch.setattr("geotdm_fast.training.output.write_yaml", lambda *args: None)
+    monkeypatch.setattr("geotdm_fast.training.output.cut_log", lambda *args: None)
+    with pytest.raises(OSError, match=r"cannot write .*safetensors .*No space left.*the earlier file is unchanged"):
+        train(tiny_config(num_steps=9), output_dir=tmp_path, progress=False)
+    monkeypatch.undo()
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert not list(tmp_path.glob(".*tmp*")), "nothing half-written is left"
+    train(tiny_config(num_steps=9), output_dir=tmp_path, progress=False)
+
+
+def test_refused_write_keeps_the_earlier_files(tmp_path):
+    # The system itself refuses to write files of more than 20 kB; the state is larger.
+    train(tiny_config(num_steps=2), output_dir=tmp_path, progress=False)
+    state = tmp_path / "state.safetensors"
+    before = state.read_bytes()
+    assert len(before) > 20_000
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises((OSError, SafetensorError), match=r"File too large"):
+            train(tiny_config(num_steps=9), output_dir=tmp_path, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert state.read_bytes() == before
+
+
+def test_time_limit_stops_with_a_checkpoint(tmp_path, capsys):
+    last = train(tiny_config(num_steps=10_000, max_minutes=0.02), output_dir=tmp_path, progress=False)
+    assert last == tmp_path / "last.safetensors" and last.is_file()
+    _, metadata = load_tensors(tmp_path / "state.safetensors")
+    assert 0 < json.loads(metadata["progress"])["step"] < 10_000
+    assert "stopped after train.max_minutes" in capsys.readouterr().err
