@@ -14,7 +14,9 @@ def sinusoid(tau: Tensor, dim: int, dtype: torch.dtype = torch.float32) -> Tenso
     Returns [M, dim] in `dtype`.
     """
     n = dim // 2
-    exponent = torch.arange(n, dtype=dtype, device=tau.device) * (-math.log(10000.0) / max(n - 1, 1))
-    angle = tau.to(dtype)[:, None] * exponent.exp()[None, :]
-    embedding = torch.cat([angle.sin(), angle.cos()], dim=-1)  # [M, 2 n]
+    # bfloat16 cannot tell step 999 from 1000.
+    wide = torch.promote_types(dtype, torch.float32)
+    exponent = torch.arange(n, dtype=wide, device=tau.device) * (-math.log(10000.0) / max(n - 1, 1))
+    angle = tau.to(wide)[:, None] * exponent.exp()[None, :]
+    embedding = torch.cat([angle.sin(), angle.cos()], dim=-1).to(dtype)  # [M, 2 n]
     return torch.nn.functional.pad(embedding, (0, dim % 2))

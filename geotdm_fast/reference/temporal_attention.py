@@ -64,11 +64,11 @@ def temporal_attention(
     g = mlp(v, *params[12:16])  # [N, T, 1]
 
     frames = list(range(num_frames)) if frames is None else list(frames)
-    span = frames[-1] - frames[0]
+    span = frames[-1] - frames[0] if frames else 0
     tau = torch.arange(-span, span + 1, device=h.device)
     embedded = sinusoid(tau, params.time_w.shape[1], h.dtype)
     psi = linear(embedded, params.time_w, params.time_b, precision)  # [2 span + 1, H]
-    index = torch.tensor(frames, device=h.device)
+    index = torch.tensor(frames, device=h.device, dtype=torch.int64)
     lag = (index[:, None] - index[None, :] + span).expand(num_nodes, -1, -1)  # [N, T, S], the row of psi for (t, s)
 
     logits = matmul(q, k.transpose(1, 2), precision) + matmul(q, psi.T, precision).gather(2, lag)
