@@ -45,14 +45,15 @@ SCHEDULES = {"linear": _linear, "cosine": _cosine, "quadratic": _quadratic, "sig
 
 
 def get_named_beta_schedule(name: str, num_steps: int) -> np.ndarray:
-    """betas [num_steps] float64 in (0, 1] of the schedule `linear`, `cosine`, `quadratic` or `sigmoid`.
+    """betas [num_steps] float64 in (0, 1) of the schedule `linear`, `cosine`, `quadratic` or `sigmoid`.
 
-    Raises ValueError for an unknown name, and for so few steps that a beta would exceed 1.
+    Raises ValueError for an unknown name, and for so few steps that a beta would reach 1 (no signal would be left).
     """
     check_choice("get_named_beta_schedule: name", name, SCHEDULES)
     if num_steps < 1:
         raise ValueError(f"get_named_beta_schedule: num_steps must be at least 1, got {num_steps}")
     betas = SCHEDULES[name](num_steps)
-    if betas.min() <= 0 or betas.max() > 1:
-        raise ValueError(f"get_named_beta_schedule: num_steps must be at least 20 for '{name}', got {num_steps}")
+    if betas.max() >= 1:
+        least = next(steps for steps in itertools.count(num_steps + 1) if SCHEDULES[name](steps).max() < 1)
+        raise ValueError(f"get_named_beta_schedule: num_steps must be at least {least} for '{name}', got {num_steps}")
     return betas
