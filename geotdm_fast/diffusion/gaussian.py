@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geotdm_fast.checks import check_tensor
 from geotdm_fast.diffusion.schedules import get_named_beta_schedule
 
 
@@ -42,10 +43,11 @@ class GaussianDiffusion:
     def table(self, values: np.ndarray, t: Tensor, like: Tensor) -> Tensor:
         """values[t] in the dtype and shape of `like`: [N] to [N, D, T] by expansion."""
         key = (id(values), t.device, like.dtype)
-        if key not in self._tables:
-            # The array is kept beside its tensor, so that its id stays its own.
-            self._tables[key] = (values, torch.from_numpy(values).to(like.dtype).to(t.device))
-        chosen = self._tables[key][1][t]
+        known = self._tables.get(key)
+        # The array is kept beside its tensor, so that its id stays its own; a copy of this object has other ids.
+        if known is None or known[0] is not values:
+            known = self._tables[key] = (values, torch.from_numpy(values).to(like.dtype).to(t.device))
+        chosen = known[1][t]
         return chosen.reshape(-1, *[1] * (like.dim() - 1)).expand(like.shape)
 
     def q_mean_variance(self, x_start: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,6 +60,8 @@ class GaussianDiffusion:
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise; the noise is drawn when it is not given."""
         if noise is None:
             noise = torch.randn_like(x_start)
+        else:
+            check_tensor("q_sample", "noise", noise, tuple(x_start.shape), integer=False)
         signal = self.table(self.sqrt_alphas_cumprod, t, x_start) * x_start
         return signal + self.table(self.sqrt_one_minus_alphas_cumprod, t, x_start) * noise
 
