@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from geotdm_fast.checks import check_finite, check_graph_values, check_tensor
+from geotdm_fast.checks import check_index, check_tensor, reads_values
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.diffusion import likelihood
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
+from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_start
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
-from geotdm_fast.graph import mean_by_graph
+from geotdm_fast.graph import mean_by_graph, num_graphs
 from geotdm_fast.keys import check_choice
 from geotdm_fast.tensor_cache import version
 
@@ -88,8 +89,7 @@ class GeoTDM(GaussianDiffusion):
         """
         if self.mode == "uncond":
             return None
-        if model_kwargs.get("cond_mask") is None or model_kwargs.get("x_given") is None:
-            raise ValueError("GeoTDM: model_kwargs must hold cond_mask and x_given in mode 'cond'")
+        check_model_kwargs("get_ref_frame", self.mode, model_kwargs)
         x_given, mask = model_kwargs["x_given"], model_kwargs["cond_mask"]
         versions = (version(x_given), version(mask))
         source = self._ref_source
@@ -140,7 +140,9 @@ class GeoTDM(GaussianDiffusion):
         Returns `mean`, `variance`, `log_variance`, `pred_xstart`, all in the shape of x.
         """
         check_tensor("p_mean_variance", "t", t, (x.shape[0],), integer=True)
-        model_kwargs = model_kwargs or {}
+        if reads_values(t):
+            check_index("p_mean_variance", "t", t, self.num_timesteps)
+        check_model_kwargs("p_mean_variance", self.mode, model_kwargs)
         x_ref = self.get_ref_frame(model_kwargs)
         if self.mode == "uncond":
             x = self.project_to_subspace(x, model_kwargs["batch"])
@@ -220,6 +222,8 @@ class GeoTDM(GaussianDiffusion):
         model_kwargs: dict | None = None,
     ) -> Tensor:
         """The sample after steps 0, keep_every, 2 keep_every, ... and after the last: [N, D, T_noisy, kept]."""
+        if keep_every < 1:
+            raise ValueError(f"p_sample_loop_keeptraj: keep_every must be at least 1, got {keep_every}")
         kept, sample = [], None
         for i, out in enumerate(self.p_sample_loop_progressive(shape, noise, cond_fn, progress, model_kwargs)):
             sample = out["sample"]
@@ -239,7 +243,7 @@ class GeoTDM(GaussianDiffusion):
         model_kwargs: dict | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """Yield the result of `p_sample` after every step; positions are relative to x_ref in mode `cond`."""
-        self._check_inputs("p_sample_loop", None, model_kwargs)
+        check_loop("p_sample_loop", self.mode, "shape", shape, model_kwargs)
         if noise is None:
             noise = torch.randn(*shape, device=self.device, dtype=self._dtype())
         else:
@@ -262,7 +266,7 @@ class GeoTDM(GaussianDiffusion):
         """
         if not 1 <= optimize_step <= self.num_timesteps:
             raise ValueError(f"optimize: optimize_step must be in 1..{self.num_timesteps}, got {optimize_step}")
-        self._check_inputs("optimize", x_start, model_kwargs)
+        check_start("optimize", self.mode, x_start, model_kwargs, noise)
         if noise is None:
             noise = torch.randn_like(x_start)
         batch = model_kwargs["batch"]
@@ -302,14 +306,15 @@ class GeoTDM(GaussianDiffusion):
         Returns `loss` and `mse`, both [N]: the mean over the dimensions of a node.
         noise, then t, are drawn when they are not given: one t for each graph.
         """
-        self._check_inputs("training_losses", x_start, model_kwargs)
+        check_start("training_losses", self.mode, x_start, model_kwargs, noise)
         batch = model_kwargs["batch"]
         if noise is None:
             noise = torch.randn_like(x_start)
-        else:
-            check_tensor("training_losses", "noise", noise, tuple(x_start.shape), integer=False)
         if t is None:
-            t = torch.randint(0, self.num_timesteps, size=(int(batch.max()) + 1,)).to(x_start.device)[batch]
+            t = torch.randint(0, self.num_timesteps, size=(num_graphs(batch),)).to(x_start.device)[batch]
+        else:
+            check_tensor("training_losses", "t", t, (x_start.shape[0],), integer=True)
+            check_index("training_losses", "t", t, self.num_timesteps)
         x_ref = self._fresh_ref_frame(model_kwargs)
         x_start = self._relative(x_start, x_ref, batch)
         if self.mode == "uncond":
@@ -334,7 +339,7 @@ class GeoTDM(GaussianDiffusion):
         Returns `total_bpd` [N], `prior_bpd` [N], and for each step from the last to the first `vb` [N, S] (terms of the
         bound), `xstart_mse` [N, S] and `mse` [N, S] (of the noise). The sum over the nodes of a graph is its bound.
         """
-        self._check_inputs("calc_bpd_loop", x_start, model_kwargs)
+        check_start("calc_bpd_loop", self.mode, x_start, model_kwargs)
         self.clear_ref_frame()
         x_start = self._relative(x_start, self.get_ref_frame(model_kwargs), model_kwargs["batch"])
         terms = likelihood.bound(self, x_start, model_kwargs, self._steps(self.num_timesteps, progress))
@@ -355,20 +360,3 @@ class GeoTDM(GaussianDiffusion):
         """The dtype of the network, in which sampling draws its noise."""
         parameter = next(self.denoise_network.parameters(), None)
         return torch.get_default_dtype() if parameter is None else parameter.dtype
-
-    def _check_inputs(self, where: str, x_start: Tensor | None, model_kwargs: dict | None) -> None:
-        """What every loop checks once: values too, since one wait for the device costs nothing here."""
-        if model_kwargs is None or "batch" not in model_kwargs:
-            raise ValueError(f"{where}: model_kwargs must hold h, edge_index, edge_attr and batch")
-        num_nodes = model_kwargs["batch"].shape[0]
-        if x_start is not None:
-            check_tensor(where, "x_start", x_start, (num_nodes, "D", "T"), integer=False)
-            check_finite(where, "x_start", x_start)
-        if self.mode == "cond":
-            if model_kwargs.get("cond_mask") is None or model_kwargs.get("x_given") is None:
-                raise ValueError(f"{where}: model_kwargs must hold cond_mask and x_given in mode 'cond'")
-            frames = frames_of(model_kwargs["cond_mask"])
-            x_given = model_kwargs["x_given"]
-            check_tensor(where, "x_given", x_given, (num_nodes, "D", len(frames.given) + len(frames.noisy)))
-            check_finite(where, "x_given", x_given.index_select(2, frames.given_index))
-        check_graph_values(where, num_nodes, model_kwargs["edge_index"], model_kwargs["batch"])

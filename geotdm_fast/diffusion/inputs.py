@@ -1,0 +1,53 @@
+"""What `GeoTDM` checks before it computes, so that an error names the method and the argument."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from geotdm_fast.checks import check_finite, check_graph_values, check_same_device, check_shape, check_tensor
+from geotdm_fast.conditioning import frames_of
+
+# What a call of the network needs in model_kwargs, and what it needs besides in mode `cond`.
+GRAPH_KEYS = ("h", "edge_index", "edge_attr", "batch")
+CONDITION_KEYS = ("cond_mask", "x_given")
+
+
+def check_model_kwargs(where: str, mode: str, model_kwargs: dict | None) -> None:
+    """Raise ValueError unless `model_kwargs` holds what the network needs in `mode`; only edge_attr may be None."""
+    needed = GRAPH_KEYS + (CONDITION_KEYS if mode == "cond" else ())
+    given = model_kwargs or {}
+    missing = [name for name in needed if name not in given or (given[name] is None and name != "edge_attr")]
+    if missing:
+        expected = f"{', '.join(needed)} in mode '{mode}'"
+        raise ValueError(f"{where}: model_kwargs must hold {expected}, got no {', '.join(missing)}")
+
+
+def check_loop(where: str, mode: str, name: str, shape: Sequence[int], model_kwargs: dict | None) -> None:
+    """What every loop checks once: values too, since one wait for the device costs nothing there.
+
+    shape: of the positions called `name`, which must be [N, D, T_noisy]
+    """
+    check_model_kwargs(where, mode, model_kwargs)
+    batch, edge_index = model_kwargs["batch"], model_kwargs["edge_index"]
+    check_tensor(where, "batch", batch, ("N",), integer=True)
+    check_tensor(where, "edge_index", edge_index, (2, "E"), integer=True)
+    num_nodes = batch.shape[0]
+    expected: tuple[int | str, ...] = (num_nodes, "D", "T")
+    if mode == "cond":
+        x_given, mask = model_kwargs["x_given"], model_kwargs["cond_mask"]
+        check_same_device(where, batch=batch, edge_index=edge_index, x_given=x_given, cond_mask=mask)
+        frames = frames_of(mask)
+        check_tensor(where, "x_given", x_given, (num_nodes, "D", len(frames.given) + len(frames.noisy)))
+        check_finite(where, "the given frames of x_given", x_given.index_select(2, frames.given_index))
+        expected = (num_nodes, x_given.shape[1], len(frames.noisy))
+    check_shape(where, name, shape, expected)
+    check_graph_values(where, num_nodes, edge_index, batch)
+
+
+def check_start(where: str, mode: str, x_start: Tensor, model_kwargs: dict | None, noise: Tensor | None = None) -> None:
+    """The same for a method that begins with data, and its noise if it is given."""
+    check_tensor(where, "x_start", x_start, ("N", "D", "T_noisy"), integer=False)
+    check_loop(where, mode, "x_start", x_start.shape, model_kwargs)
+    check_finite(where, "x_start", x_start)
+    if noise is not None:
+        check_tensor(where, "noise", noise, tuple(x_start.shape), integer=False)
