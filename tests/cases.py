@@ -117,7 +117,7 @@ class Tamed(torch.nn.Module):
         frame = x.mean(dim=2)
         if "cond_mask" in model_kwargs:
             frame = model_kwargs["x_given"][..., model_kwargs["cond_mask"].reshape(-1).nonzero().max()]
-        return torch.stack([frame[batch == graph].mean(dim=0) for graph in batch]).unsqueeze(-1)
+        return torch.stack([frame[batch == graph].mean(dim=0) for graph in batch.unique()])[batch].unsqueeze(-1)
 
 
 def diffusion(network: torch.nn.Module, mode: str = "cond", prior: str | None = None, **changes) -> GeoTDM:
