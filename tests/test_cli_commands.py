@@ -109,6 +109,32 @@ def test_sample_other_data(charged, tmp_path):
     assert read_samples(out).num_graphs == 3
 
 
+def test_sampling_file_with_one_data_section(charged, tmp_path):
+    """The official sampling files have no train, val and test under `data`."""
+    section = {
+        "name": "nbody_test",
+        "suffix": "test_charged5_initvel1",
+        "span": 12,
+        "force_length": 2,
+        "return_index": True,
+    }
+    (tmp_path / "sampling.yaml").write_text(yaml.safe_dump({"data": section, "eval": {}}))
+    out = tmp_path / "s.npz"
+    assert main(["sample", charged, "--data", str(tmp_path / "sampling.yaml"), "--out", str(out), "--quiet"]) == 0
+    assert read_samples(out).num_graphs == 2
+
+
+def test_precision_and_chunks(charged, samples, tmp_path):
+    options = ["--num-samples", "2", "--out", str(tmp_path / "s.npz"), "--quiet"]
+    full = read_samples(samples).samples
+    assert main(["sample", charged, *options, "--precision", "bf16"]) == 0
+    rounded = read_samples(tmp_path / "s.npz").samples
+    assert 0 < np.abs(rounded - full).max() < 0.5 * np.abs(full).max()
+    assert main(["sample", charged, *options, "--batch-size", "5"]) == 0
+    chunked = read_samples(tmp_path / "s.npz").samples
+    assert np.isfinite(chunked).all() and not np.array_equal(chunked, full)
+
+
 def test_official_checkpoint(charged, tmp_path):
     """A state dict with DistributedDataParallel's prefix, and its configuration, draw the same as our file."""
     import torch

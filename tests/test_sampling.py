@@ -137,7 +137,7 @@ def test_select_graphs_of_different_sizes():
 
 def test_default_batch_size_follows_the_size(batch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert default_batch_size(batch, cpu) == 8192 // 60
+    assert default_batch_size(batch, cpu) == 4800 // 60
     assert default_batch_size(batch, cuda) > default_batch_size(batch, cpu)
     huge = dataclasses.replace(batch, x=torch.empty(1, 3, 1).expand(100_000, 3, 100), num_graphs=1)
     assert default_batch_size(huge, cpu) == 1
