@@ -133,6 +133,23 @@ def diffusion(network: torch.nn.Module, mode: str = "cond", prior: str | None = 
     return GeoTDM(network, **arguments | changes, mode=mode, prior=prior)
 
 
+def conditional(prior: str = "learned", mask: str = "prefix", domain: str = "nbody", **changes):
+    """A tame conditional diffusion, x_start, model_kwargs; keywords as for `diffusion`."""
+    network, x_start, model_kwargs = case(domain).conditional(MASKS[mask], learned=prior == "learned")
+    return diffusion(Tamed(network), prior=prior, **changes), x_start, model_kwargs
+
+
+def unconditional(domain: str = "nbody", **changes):
+    """The same without given frames."""
+    batch = case(domain).batch
+    return diffusion(Tamed(case(domain).network()), "uncond", **changes), batch.x, batch.model_kwargs()
+
+
+def other(x: Tensor, seed: int = 1) -> Tensor:
+    """Noise in the shape of x."""
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+
+
 def _complete(size: int) -> tuple[Tensor, Tensor]:
     return torch.ones(size, size).fill_diagonal_(0).nonzero().T.contiguous()
 
