@@ -181,7 +181,10 @@ def report(result: dict) -> str:
     task = f"{result['num_drawn']} frames from {result['num_given']} given"
     if result["mode"] == "uncond":
         task = f"{result['num_drawn']} frames, generated"
-    lines = [f"{result['data']}: {task}; {result['num_graphs']} graphs x {result['num_samples']} samples", ""]
+    scored = f"{result['num_graphs']} graphs"
+    if set(result) & {"forecast", "marginal", "classification", "prediction"}:
+        scored += f" x {result['num_samples']} samples"
+    lines = [f"{result['data']}: {task}; {scored}", ""]
     if "forecast" in result:
         lines += [_forecast_table(result), ""]
     rows = []
