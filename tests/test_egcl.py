@@ -22,9 +22,9 @@ def inputs(num_nodes=5, num_frames=3, dim=3, width=4, edge_dim=2, edges=EDGES, p
     return x, h, edges, draw(*shape) if edge_dim else None
 
 
-def layer(normalize, pre_norm, width=4, edge_dim=2) -> ESLayer:
+def layer(normalize, pre_norm, width=4, edge_dim=2, hidden=6) -> ESLayer:
     torch.manual_seed(3)
-    return ESLayer(width, edge_dim, 6, nn.SiLU(), normalize, pre_norm).double()
+    return ESLayer(width, edge_dim, hidden, nn.SiLU(), normalize, pre_norm).double()
 
 
 def params(module: ESLayer) -> EGCLParams:
@@ -58,12 +58,12 @@ def test_layer_is_the_op_with_frames_last():
 
 @pytest.mark.parametrize(("normalize", "pre_norm"), FLAGS)
 @pytest.mark.parametrize("edge_dim", [0, 2])
-@pytest.mark.parametrize("num_frames", [1, 3])
+@pytest.mark.parametrize("num_frames", [1, 2])
 def test_gradients(normalize, pre_norm, edge_dim, num_frames):
     """Self-loops have a gradient without pre_norm; with it |r| has a kink at 0, tested apart."""
     edges = EDGES[:, EDGES[0] != EDGES[1]] if pre_norm else EDGES
-    x, h, edge_index, edge_attr = inputs(num_frames=num_frames, edge_dim=edge_dim, edges=edges)
-    weights = params(layer(normalize, pre_norm, edge_dim=edge_dim))
+    x, h, edge_index, edge_attr = inputs(num_frames=num_frames, width=2, edge_dim=edge_dim, edges=edges)
+    weights = params(layer(normalize, pre_norm, width=2, edge_dim=edge_dim, hidden=3))
     leaves = [v.requires_grad_() for v in (x, h, edge_attr) if v is not None]
 
     def op(*leaves):

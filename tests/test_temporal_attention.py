@@ -95,8 +95,8 @@ def test_far_from_the_origin_no_digits_are_lost():
 
 
 def test_memory_does_not_grow_with_frames_times_frames_times_width():
-    """The official layer would need N H T T floats, 2 GB here."""
-    num_nodes, num_frames, width = 2, 2048, 64
+    """The official layer would need N H T T floats, half a GB here."""
+    num_nodes, num_frames, width = 2, 1024, 64
     x, h = torch.randn(num_nodes, num_frames, 3), torch.randn(num_nodes, num_frames, width)
     module = ETLayer(width, width, nn.SiLU(), 32)
     with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
