@@ -104,16 +104,14 @@ def likelihoods(
     device = torch.device(diffusion.device)
     dtype = next(diffusion.denoise_network.parameters()).dtype
     chunks = torch.arange(batch.num_graphs).split(batch_size or default_batch_size(batch, device))
-    bar = tqdm(total=batch.num_graphs, desc="likelihood", unit="graph", disable=not progress or len(chunks) == 1)
+    bar = tqdm(total=len(chunks) * diffusion.num_timesteps, desc="likelihood", unit="step", disable=not progress)
     nats = []
     with bar, seeded(device, seed), torch.no_grad():
         for chunk in chunks:
             part = select_graphs(batch, chunk).to(device, dtype)
             x_start, model_kwargs = split_batch(part, train_config, diffusion.mode)
-            inner = progress and len(chunks) == 1
-            terms = diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=inner)
+            terms = diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=bar.update)
             nats.append(nll_per_graph(terms["total_bpd"], part.batch, part.scored).cpu())
-            bar.update(len(chunk))
     return torch.cat(nats)
 
 

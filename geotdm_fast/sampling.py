@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -50,12 +50,10 @@ def sample(
     graphs = torch.arange(batch.num_graphs).repeat(num_samples)  # sample by sample
     chunks = graphs.split(batch_size)
     pieces = []
-    several = progress and len(chunks) > 1
-    bar = tqdm(total=len(graphs), desc="sampling", unit="graph", disable=not several)
+    bar = tqdm(total=len(chunks) * diffusion.num_timesteps, desc="sampling", unit="step", disable=not progress)
     with bar, seeded(device, seed), _evaluating(diffusion.denoise_network):
         for chunk in chunks:
-            pieces.append(_draw(diffusion, select_graphs(batch, chunk), train_config, device, progress and not several))
-            bar.update(len(chunk))
+            pieces.append(_draw(diffusion, select_graphs(batch, chunk), train_config, device, bar.update))
     # The graphs of one sample lie in the batch's own node order, so the pieces only have to be cut into samples.
     samples = torch.cat(pieces).unflatten(0, (num_samples, len(batch.batch)))  # [K, N, D, T_noisy]
     broken = int((~torch.isfinite(samples)).flatten(1).any(1).sum())
@@ -64,12 +62,14 @@ def sample(
     return samples
 
 
-def _draw(diffusion, batch: Batch, train_config: dict, device: torch.device, progress: bool) -> Tensor:
+def _draw(
+    diffusion, batch: Batch, train_config: dict, device: torch.device, after_step: Callable[[], object]
+) -> Tensor:
     from geotdm_fast.conditioning import split_batch
 
     dtype = next(diffusion.denoise_network.parameters()).dtype
     x_start, model_kwargs = split_batch(batch.to(device, dtype), train_config, diffusion.mode)
-    return diffusion.p_sample_loop(tuple(x_start.shape), progress=progress, model_kwargs=model_kwargs).cpu()
+    return diffusion.p_sample_loop(tuple(x_start.shape), progress=after_step, model_kwargs=model_kwargs).cpu()
 
 
 def default_batch_size(batch: Batch, device: torch.device) -> int:

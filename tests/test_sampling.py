@@ -270,6 +270,7 @@ def test_paper_rows_only_where_the_task_is_the_papers():
     assert paper_result("N-body charged", "cond", 4, 8) is None
     assert paper_result("pedestrians zara1", "cond", 8, 12)["fde"] == 0.39
     assert paper_result("md17_ethanol", "uncond", 0, 20)["marginal"] == 0.314
+    assert paper_result("ethanol", "cond", 10, 20) == {"protocol": "on MD17, mean of 5", "ade": 0.115, "fde": 0.209}
     assert paper_result("my own data", "cond", 10, 20) is None
 
 

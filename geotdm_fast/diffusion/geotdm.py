@@ -1,6 +1,6 @@
 """Diffusion over geometric trajectories with an equivariant network (arXiv 2410.13027, Sec. 4)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from geotdm_fast.keys import check_choice
 from geotdm_fast.tensor_cache import version
 
 GradientFunction = Callable[[Tensor, Tensor], Tensor]
+# False, True for a bar of the steps, or what to call after every step.
+Progress = bool | Callable[[], object]
 
 
 class GeoTDM(GaussianDiffusion):
@@ -197,7 +199,7 @@ class GeoTDM(GaussianDiffusion):
         shape: Sequence[int],
         noise: Tensor | None = None,
         cond_fn: GradientFunction | None = None,
-        progress: bool = False,
+        progress: Progress = False,
         model_kwargs: dict | None = None,
     ) -> Tensor:
         """Draw trajectories: [N, D, T_noisy], with x_ref added in mode `cond`.
@@ -218,7 +220,7 @@ class GeoTDM(GaussianDiffusion):
         keep_every: int = 10,
         noise: Tensor | None = None,
         cond_fn: GradientFunction | None = None,
-        progress: bool = False,
+        progress: Progress = False,
         model_kwargs: dict | None = None,
     ) -> Tensor:
         """The sample after steps 0, keep_every, 2 keep_every, ... and after the last: [N, D, T_noisy, kept]."""
@@ -239,7 +241,7 @@ class GeoTDM(GaussianDiffusion):
         shape: Sequence[int],
         noise: Tensor | None = None,
         cond_fn: GradientFunction | None = None,
-        progress: bool = False,
+        progress: Progress = False,
         model_kwargs: dict | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """Yield the result of `p_sample` after every step; positions are relative to x_ref in mode `cond`."""
@@ -282,7 +284,7 @@ class GeoTDM(GaussianDiffusion):
         return self._absolute(x_t, x_ref)
 
     def _reverse(
-        self, x: Tensor, num_steps: int, cond_fn: GradientFunction | None, progress: bool, model_kwargs: dict | None
+        self, x: Tensor, num_steps: int, cond_fn: GradientFunction | None, progress: Progress, model_kwargs: dict | None
     ) -> Iterator[dict[str, Tensor]]:
         """Ancestral sampling from step num_steps - 1 down to 0 (Ho et al. 2020, Algorithm 2)."""
         for step in self._steps(num_steps, progress):
@@ -332,7 +334,7 @@ class GeoTDM(GaussianDiffusion):
 
     @torch.no_grad()
     def calc_bpd_loop(
-        self, x_start: Tensor, model_kwargs: dict | None = None, progress: bool = False
+        self, x_start: Tensor, model_kwargs: dict | None = None, progress: Progress = False
     ) -> dict[str, Tensor]:
         """The whole variational bound, in nats (the official name says bits per dimension).
 
@@ -348,10 +350,12 @@ class GeoTDM(GaussianDiffusion):
 
     # --- shared ---------------------------------------------------------------------------------------------------
 
-    def _steps(self, num_steps: int, progress: bool):
+    def _steps(self, num_steps: int, progress: Progress) -> Iterable[int]:
         steps = range(num_steps - 1, -1, -1)
         if not progress:
             return steps
+        if callable(progress):
+            return _announced(steps, progress)
         from tqdm.auto import tqdm
 
         return tqdm(steps, desc="diffusion", unit="step")
@@ -360,3 +364,9 @@ class GeoTDM(GaussianDiffusion):
         """The dtype of the network, in which sampling draws its noise."""
         parameter = next(self.denoise_network.parameters(), None)
         return torch.get_default_dtype() if parameter is None else parameter.dtype
+
+
+def _announced(steps: Iterable[int], after_each: Callable[[], object]) -> Iterator[int]:
+    for step in steps:
+        yield step
+        after_each()
