@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import NUM_STEPS, conditional, diffusion, other
+from cases import NUM_STEPS, conditional, diffusion, other, unconditional
 from tolerances import assert_same
 
 from geotdm_fast import ModelMeanType, ModelVarType
@@ -105,6 +105,47 @@ def test_loss_is_the_mean_over_a_node_of_the_squared_error_of_the_noise():
     losses = model.training_losses(x_start, t=t, model_kwargs=model_kwargs, noise=noise)
     assert_same(losses["loss"], (eps - noise).square().flatten(1).mean(dim=1), 1e-12)
     assert torch.equal(losses["loss"], losses["mse"])
+
+
+def test_unconditional_loss_is_that_of_the_zero_mean_part():
+    """Positions and noise lose their mean over each graph's nodes and frames, and so does the network's output."""
+    model, x_start, model_kwargs = unconditional()
+    batch, t = model_kwargs["batch"], 3 + model_kwargs["batch"]
+    noise = other(x_start) + 2
+    means = torch.stack([noise[batch == graph].mean(dim=(0, 2)) for graph in (0, 1)])[batch].unsqueeze(-1)
+    assert_same(model.project_to_subspace(noise, batch), noise - means, 1e-13)
+    centred = lambda x: model.project_to_subspace(x, batch)
+    x_t = model.q_sample(centred(x_start), t, noise - means)
+    eps, _ = model.denoise_network(diffusion_t=t, x=x_t, **model_kwargs)
+    losses = model.training_losses(x_start + 5, t=t, model_kwargs=model_kwargs, noise=noise)
+    assert_same(losses["loss"], (centred(eps) - noise + means).square().flatten(1).mean(dim=1), 1e-12)
+
+
+def test_variances_of_the_first_and_later_steps():
+    """At t = 0 both types have the posterior's of the next step, because its own is 0."""
+    betas = get_named_beta_schedule("linear", NUM_STEPS)
+    abar = np.cumprod(1 - betas)
+    posterior = betas[1:] * (1 - abar[:-1]) / (1 - abar[1:])
+    expected = {
+        ModelVarType.FIXED_LARGE: np.append(posterior[0], betas[1:]),
+        ModelVarType.FIXED_SMALL: np.append(posterior[0], posterior),
+    }
+    for var_type, variance in expected.items():
+        model, x_start, model_kwargs = conditional("com", model_var_type=var_type)
+        for step in (0, 1, NUM_STEPS - 1):
+            out = model.p_mean_variance(x_start, torch.full((len(x_start),), step), model_kwargs=model_kwargs)
+            assert_same(out["log_variance"], torch.full_like(x_start, np.log(variance[step])), 1e-12)
+
+
+@pytest.mark.parametrize("make", [conditional, unconditional])
+def test_prior_term_of_the_bound_by_formula(make):
+    """KL(N(sqrt(abar) x_0, 1 - abar) || N(0, 1)) after the last step."""
+    model, x_start, model_kwargs = make()
+    x_ref = model.get_ref_frame(model_kwargs)
+    centred = model.project_to_subspace(x_start, model_kwargs["batch"]) if x_ref is None else x_start - x_ref
+    abar = np.prod(1 - get_named_beta_schedule("linear", NUM_STEPS))
+    expected = 0.5 * (abar * centred.square() - abar - np.log(1 - abar)).flatten(1).sum(dim=1)
+    assert_same(model.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["prior_bpd"], expected, 1e-5)
 
 
 def test_drawn_steps_and_noise_come_in_the_official_order():

@@ -10,8 +10,8 @@ from geotdm_fast import ESLayer, reference
 from geotdm_fast.reference import EGCLParams
 
 FLAGS = [(True, False), (False, False), (True, True), (False, True)]  # normalize, pre_norm
-# Node 0 has a self-loop, 0 -> 1 comes twice, node 4 has no edge, node 3 only sends.
-EDGES = torch.tensor([[2, 0, 1, 1, 0, 2, 1], [1, 0, 0, 0, 2, 3, 2]])
+# Node 0 has a self-loop, 0 -> 1 comes twice, node 2 has one neighbour, node 3 only sends, node 4 has no edge.
+EDGES = torch.tensor([[2, 0, 1, 1, 0, 0, 1], [1, 0, 0, 0, 2, 3, 2]])
 
 
 def inputs(num_nodes=5, num_frames=3, dim=3, width=4, edge_dim=2, edges=EDGES, per_frame=False, seed=0):
