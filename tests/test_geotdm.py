@@ -66,12 +66,18 @@ def test_loops_do_not_use_or_leave_a_reference_frame():
         torch.manual_seed(6)
         return model.p_sample_loop(x_start.shape, model_kwargs=model_kwargs)
 
-    before = loss(), sample()
+    bound = lambda: model.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["prior_bpd"]
+    before = loss(), sample(), bound()
     model.get_ref_frame(model_kwargs)
+    stale = model._ref_frame, model._ref_source
     with torch.no_grad():
         model.denoise_network.network.ws.mul_(1.5)
-    after = loss(), sample()
-    assert all((a - b).abs().max() > 1e-6 for a, b in zip(before, after, strict=True))
+    after = []
+    for run in (loss, sample, bound):
+        model._ref_frame, model._ref_source = stale
+        after.append(run())
+        assert model._ref_frame is None
+    assert all(not torch.allclose(a, b) for a, b in zip(before, after, strict=True))
     fresh = diffusion(model.denoise_network, prior="learned")
     torch.manual_seed(6)
     assert torch.equal(after[1], fresh.p_sample_loop(x_start.shape, model_kwargs=model_kwargs))
