@@ -196,8 +196,7 @@ def test_whole_chain(domain, mode, prior, mask, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS[:-1])
-@pytest.mark.parametrize("domain", DOMAINS)
-def test_whole_chain_by_each_motion(domain, kind, monkeypatch):
+def test_whole_chain_by_each_motion(kind, monkeypatch, domain="molecule"):
     change = motion(kind, case(domain).batch)
     first = draws(43)(setting(domain, "cond", "learned", "ends", None).x_start)
     samples = []
