@@ -68,7 +68,9 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
 
 def save_checkpoint(path: PathLike, network: torch.nn.Module, config: Mapping) -> None:
     """Write the network's state dict and `config` (with `denoise_model` and `diffusion`) to one safetensors file."""
-    network = getattr(network, "module", network)
+    # DistributedDataParallel and torch.compile each wrap the network and put their own prefix before its names.
+    for wrapper in ("module", "_orig_mod"):
+        network = getattr(network, wrapper, network)
     save_tensors(path, dict(network.state_dict()), {CONFIG_KEY: json.dumps(config)})
 
 
@@ -98,7 +100,7 @@ def load_checkpoint(
     try:
         config = json.loads(metadata[CONFIG_KEY])
         network = build_network(config)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: the config inside must describe an EGTN, got {error!r}") from error
     load_state_dict(network, tensors, path)
     return network.to(device).eval(), config

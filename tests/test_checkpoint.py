@@ -66,9 +66,12 @@ def test_round_trip_is_exact_and_carries_the_config(network, saved):
     assert diffusion.num_timesteps == 50 and diffusion.mode == "cond" and diffusion.prior == "learned"
 
 
-def test_wrapped_networks_are_saved_without_their_wrapper(network, saved, tmp_path):
-    wrapped = torch.nn.Module()
-    wrapped.module = network
+@pytest.mark.parametrize("wrappers", [["module"], ["_orig_mod"], ["_orig_mod", "module"]])
+def test_wrapped_networks_are_saved_without_their_wrapper(network, saved, tmp_path, wrappers):
+    wrapped = network  # as DistributedDataParallel and torch.compile do
+    for name in wrappers:
+        inner, wrapped = wrapped, torch.nn.Module()
+        setattr(wrapped, name, inner)
     save_checkpoint(tmp_path / "wrapped.safetensors", wrapped, CONFIG)
     assert (tmp_path / "wrapped.safetensors").read_bytes() == saved.read_bytes()
 
@@ -141,6 +144,7 @@ def test_a_safetensors_file_of_others(tmp_path):
         ("[1]", "the config inside must describe an EGTN"),
         (json.dumps({"diffusion": {}}), "the config inside must describe an EGTN, got KeyError"),
         (json.dumps({"denoise_model": NETWORK | {"hiden": 1}}), "the config inside must describe an EGTN"),
+        (json.dumps({"denoise_model": NETWORK | {"act_fn": "relu"}}), "describe an EGTN, got .*act_fn must be 'silu'"),
         (json.dumps({"denoise_model": NETWORK | {"hidden_dim": 9}}), r"must be \[9, .*\], got \[8, "),
         (json.dumps({"denoise_model": NETWORK | {"n_layers": 2}}), r"must hold the .* missing: s_modules\.1"),
         (json.dumps({"denoise_model": NETWORK | {"learn_ref_frame": False}}), "unknown: input_linear_ref"),
