@@ -78,5 +78,5 @@ def temporal_attention(
 
     # Measured from the node's first frame, x_t - x_s does not lose digits to a far origin.
     y = x - x[:, :1]
-    x_out = x + y * (alpha @ g) - alpha @ (g * y)
+    x_out = x + (y * (alpha @ g) - alpha @ (g * y))
     return x_out, h_out

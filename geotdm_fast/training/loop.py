@@ -187,7 +187,7 @@ class _Run:
         now = time.monotonic()
         record = {
             "step": self.progress.step,
-            "epoch": (self.progress.step - 1) // self.source.per_epoch + 1,
+            "epoch": self._epoch(),
             "loss": loss,
             "lr": self.optimizer.param_groups[0]["lr"],
             "grad_norm": norm,
@@ -218,18 +218,22 @@ class _Run:
         at_end = self.total is not None and progress.step == self.total
         due = at_end or (ends_epoch and epoch % train["eval_every_epoch"] == 0)
         if due and progress.step > progress.validated_step:
-            self._validate(epoch)
+            self._validate()
         keep_every = train["save_every_epoch"] if train["save_model"] else None
         if ends_epoch and keep_every is not None and epoch % keep_every == 0:
             self.output.save_weights(f"epoch_{epoch}", self.for_use)
 
-    def _validate(self, epoch: int) -> None:
+    def _epoch(self) -> int:
+        """The epoch, from 1, of the last step done."""
+        return (self.progress.step - 1) // self.source.per_epoch + 1
+
+    def _validate(self) -> None:
         progress, name = self.progress, f"val_{self.train_config['eval']}"
         value = self.validation(self.for_use, self.diffusion_for_use)
         if not math.isfinite(value):
             raise ValueError(f"train: {name} must be finite, got {value} at step {progress.step}")
         progress.validated_step = progress.step
-        self.output.log(progress, {"step": progress.step, "epoch": epoch, name: value})
+        self.output.log(progress, {"step": progress.step, "epoch": self._epoch(), name: value})
         if progress.best is None or value < progress.best:
             progress.best = value
             self.output.save_weights("best", self.for_use)

@@ -32,7 +32,7 @@ class Output:
         self._log = JsonLines(self.log_path)
         self._checkpoint_time = time.monotonic()
         self._checkpoint_step = 0
-        self._curve_time = float("-inf")
+        self._curve_time = self._checkpoint_time
 
     def start_anew(self) -> None:
         """Make the folder and take away what an earlier run left there under our names."""

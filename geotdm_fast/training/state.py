@@ -65,7 +65,6 @@ def save_state(
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"adam.{key}.{name}"] = value
     tensors["sums"] = sums
-    tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in tensors.items()}
     metadata = {
         "format": FORMAT,
         "progress": json.dumps(asdict(progress)),

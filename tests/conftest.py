@@ -1,0 +1,15 @@
+"""What every test starts from: one thread, a known seed, torch's default dtype."""
+
+import pytest
+import torch
+
+
+def pytest_configure(config):
+    # Tiny tensors are fastest on one thread, and the tests share the machine.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def known_seed():
+    """The order of the tests changes no number."""
+    torch.manual_seed(0)
