@@ -1,8 +1,12 @@
 """Diffusion over geometric trajectories (GeoTDM, arXiv 2410.13027), fast."""
 
-from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
-from geotdm_fast.nn import EGTN, ESLayer, ETLayer
-from geotdm_fast.ops import backend
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
+    from geotdm_fast.nn import EGTN, ESLayer, ETLayer
+    from geotdm_fast.ops import backend
 
 __version__ = "0.1.0"
 __all__ = [
@@ -15,3 +19,27 @@ __all__ = [
     "ModelVarType",
     "backend",
 ]
+
+_MODULE_OF = {
+    "EGTN": "nn",
+    "ESLayer": "nn",
+    "ETLayer": "nn",
+    "GeoTDM": "diffusion",
+    "LossType": "diffusion",
+    "ModelMeanType": "diffusion",
+    "ModelVarType": "diffusion",
+    "backend": "ops",
+}
+
+
+def __getattr__(name: str):
+    # Loaded on first use: `geotdm --help` should not wait seconds for torch.
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'geotdm_fast' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"geotdm_fast.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,10 +1,12 @@
 """Checks of tensors at the border: an error names the place, the argument, what was expected and what came.
 
-Shapes, dtypes and devices are checked on every call. Values (NaN, an index out of range) are checked on every call on
-the CPU, and on CUDA only where a loop begins, because reading them waits for the device.
+Shapes, dtypes and devices are checked on every call. Values (NaN, an index out of range) are checked where a loop
+begins, and on the CPU on every call from outside; on CUDA no more than that, because reading them waits for the device.
 """
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -97,6 +99,22 @@ def check_index(where: str, name: str, index: Tensor, size: int) -> None:
         raise ValueError(f"{where}: {name} must be in 0..{size - 1}, got {low if low < 0 else high}")
 
 
+_trusted = contextvars.ContextVar("geotdm_fast_trusted", default=False)
+
+
+@contextlib.contextmanager
+def trusted() -> Iterator[None]:
+    """Within the block values are not checked: a loop has checked its input, and what it draws from there is its own.
+
+    An untrained network may diverge; its samples come back as they are, on the CPU as on CUDA.
+    """
+    token = _trusted.set(True)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
 def reads_values(tensor: Tensor) -> bool:
-    """Whether values can be checked on every call: on the CPU and outside `torch.compile`."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether values are to be checked: on the CPU, outside `torch.compile`, and not in a `trusted` block."""
+    return not torch.compiler.is_compiling() and tensor.device.type == "cpu" and not _trusted.get()

@@ -125,9 +125,10 @@ def read_samples(path: PathLike) -> Samples:
     names = [field.name for field in fields(Samples)]
     missing = [name for name in ["format", *names] if name not in arrays]
     if missing or str(arrays["format"]) != FORMAT:
+        lacks = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "") or f"the format '{FORMAT}'"
         raise ValueError(
             f"{path} must be a file of samples as written by `geotdm sample`; "
-            f"it holds {', '.join(arrays) or 'nothing'} and lacks {', '.join(missing) or f'the format {FORMAT!r}'}"
+            f"it holds {', '.join(arrays) or 'nothing'} and lacks {lacks}"
         )
     convert = {"scale": float, "seed": int, "unit": str, "name": str, "mode": str, "checkpoint": str}
     samples = Samples(**{name: convert.get(name, np.asarray)(arrays[name]) for name in names})

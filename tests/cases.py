@@ -10,6 +10,7 @@ from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.data.trajectory import Batch, Trajectory, collate
 
 NUM_FRAMES = 7
+NUM_STEPS = 25
 # Ranges of given frames: a forecast, and two interpolations.
 MASKS = {"prefix": [[0, 3]], "ends": [[0, 2], [6, 7]], "holes": [[1, 2], [3, 5]]}
 DOMAINS = ("nbody", "molecule", "pedestrian")
@@ -92,17 +93,61 @@ def pedestrian() -> Case:
     return Case(graphs, node_dim=2, edge_dim=0, pre_norm=True)
 
 
+class Tamed(torch.nn.Module):
+    """A network with random weights whose chain of `NUM_STEPS` steps stays finite: the right noise for positions
+    N(0, 1) around an anchor, and the network's own output, bounded, on top. Equivariant as the network is.
+    """
+
+    def __init__(self, network: EGTN):
+        super().__init__()
+        self.network = network
+        self.learn_ref_frame = network.learn_ref_frame
+        betas = torch.linspace(1e-4, 2e-2, NUM_STEPS, dtype=torch.float64) * 1000 / NUM_STEPS
+        self.register_buffer("noise_level", (1 - (1 - betas).cumprod(0)).sqrt())
+
+    def forward(self, diffusion_t, x, batch, **model_kwargs):
+        output = self.network(diffusion_t=diffusion_t, x=x, batch=batch, **model_kwargs)
+        if model_kwargs.get("compute_ref", False):
+            return output
+        bounded = output[0] / (1 + output[0].norm(dim=1, keepdim=True))
+        return self.noise_level[diffusion_t][:, None, None] * (x - self._anchor(x, batch, model_kwargs)) + bounded, None
+
+    def _anchor(self, x, batch, model_kwargs):
+        """The mean of each graph's last given frame, or of all frames when none is given."""
+        frame = x.mean(dim=2)
+        if "cond_mask" in model_kwargs:
+            frame = model_kwargs["x_given"][..., model_kwargs["cond_mask"].reshape(-1).nonzero().max()]
+        return torch.stack([frame[batch == graph].mean(dim=0) for graph in batch.unique()])[batch].unsqueeze(-1)
+
+
 def diffusion(network: torch.nn.Module, mode: str = "cond", prior: str | None = None, **changes) -> GeoTDM:
-    """A `GeoTDM` of 25 steps; keywords replace its arguments."""
+    """A `GeoTDM` of `NUM_STEPS` steps; keywords replace its arguments."""
     arguments = {
         "beta_schedule_name": "linear",
-        "num_timesteps": 25,
+        "num_timesteps": NUM_STEPS,
         "model_mean_type": ModelMeanType.EPSILON,
         "model_var_type": ModelVarType.FIXED_LARGE,
         "loss_type": LossType.MSE,
         "device": "cpu",
     }
     return GeoTDM(network, **arguments | changes, mode=mode, prior=prior)
+
+
+def conditional(prior: str = "learned", mask: str = "prefix", domain: str = "nbody", **changes):
+    """A tame conditional diffusion, x_start, model_kwargs; keywords as for `diffusion`."""
+    network, x_start, model_kwargs = case(domain).conditional(MASKS[mask], learned=prior == "learned")
+    return diffusion(Tamed(network), prior=prior, **changes), x_start, model_kwargs
+
+
+def unconditional(domain: str = "nbody", **changes):
+    """The same without given frames."""
+    batch = case(domain).batch
+    return diffusion(Tamed(case(domain).network()), "uncond", **changes), batch.x, batch.model_kwargs()
+
+
+def other(x: Tensor, seed: int = 1) -> Tensor:
+    """Noise in the shape of x."""
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
 
 
 def _complete(size: int) -> tuple[Tensor, Tensor]:

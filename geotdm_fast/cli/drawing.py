@@ -17,8 +17,11 @@ class Draw(NamedTuple):
     train_config: dict
 
 
-def draw(args: argparse.Namespace) -> Draw:
-    """Open the checkpoint and the data, and sample as the options say."""
+def draw(args: argparse.Namespace, molecules: bool = False) -> Draw:
+    """Open the checkpoint and the data, and sample as the options say.
+
+    molecules: refuse other data before any work is done
+    """
     from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.data import collate
     from geotdm_fast.sampling import sample
@@ -28,6 +31,8 @@ def draw(args: argparse.Namespace) -> Draw:
     diffusion, config = open_model(args.checkpoint, args.config, device, args.precision)
     section, where = data_section(config, args.data, args.split, args.set)
     dataset = open_data(section, where, args.num_graphs, progress=not args.quiet)
+    if molecules and dataset.atomic_numbers is None:
+        raise ValueError(f"--xyz: the data must be molecules, got '{dataset.name}'")
     batch = collate([dataset[i] for i in range(len(dataset))])
     drawn = sample(
         diffusion,

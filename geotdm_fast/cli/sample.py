@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.xyz is not None:
         check_suffix("--xyz", args.xyz, (".xyz", ".extxyz"))
         check_xyz()
-    samples = draw(args).samples
+    samples = draw(args, molecules=args.xyz is not None).samples
     write_samples(args.out, samples)
     num_drawn = samples.samples.shape[-1]
     print(f"{args.out}: {samples.num_samples} samples of {samples.num_graphs} graphs, {num_drawn} frames each")

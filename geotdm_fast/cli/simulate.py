@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from geotdm_fast.cli.drawing import check_suffix
-    from geotdm_fast.data.nbody import _draw as draw_systems
-    from geotdm_fast.data.nbody import _features as features
+    from geotdm_fast.data.nbody import draw_systems, system_features
     from geotdm_fast.data.simulate import SYSTEMS, simulate, step_count
     from geotdm_fast.files import write_npz
     from geotdm_fast.keys import check_choice
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         save_every=100,
         progress=not args.quiet,
     )
-    h, edge_index, edge_attr = features(args.kind, state, len(x), x.shape[2])
+    h, edge_index, edge_attr = system_features(args.kind, state)
     arrays = {"charges": state.charges, "springs": state.springs}
     first = 0 if args.kind == "gravity" else 1
     write_npz(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from geotdm_fast.checks import check_index, check_tensor, reads_values
+from geotdm_fast.checks import check_index, check_tensor, reads_values, trusted
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.diffusion import likelihood
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
@@ -287,7 +287,7 @@ class GeoTDM(GaussianDiffusion):
         """Ancestral sampling from step num_steps - 1 down to 0 (Ho et al. 2020, Algorithm 2)."""
         for step in self._steps(num_steps, progress):
             t = torch.full((x.shape[0],), step, device=x.device)
-            with torch.no_grad():
+            with torch.no_grad(), trusted():
                 out = self.p_sample(x, t, cond_fn=cond_fn, model_kwargs=model_kwargs)
             yield out
             x = out["sample"]

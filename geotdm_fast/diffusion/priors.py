@@ -20,7 +20,7 @@ def com_last(x_given: Tensor, frames: Frames, batch: Tensor) -> Tensor:
 
 def last_frame(x_given: Tensor, frames: Frames, batch: Tensor) -> Tensor:
     """Every node's own place in the last given frame: [N, D, 1]."""
-    return x_given[..., frames.given[-1]].unsqueeze(-1)
+    return x_given.index_select(2, frames.given_index[-1:])  # a copy, which does not change with x_given
 
 
 def none(x_given: Tensor, frames: Frames, batch: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ def plot_loss(log: PathLike, path: PathLike, *, title: str | None = None) -> Non
 
 def _draw(loss: tuple, validation: dict[str, tuple], title: str):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     rows = 2 if "val_nll" in validation else 1
     figure = Figure(figsize=(8, 2.4 + 2.2 * rows), dpi=style.DPI, layout="constrained")
@@ -52,6 +53,9 @@ def _draw(loss: tuple, validation: dict[str, tuple], title: str):
     if shown and min(shown) > 0:
         axes[0].set_yscale("log")
         axes[0].yaxis.set_major_formatter("{x:g}")
+        if max(shown) < 30 * min(shown):  # a decade or less has too few labels of its own
+            axes[0].yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+            axes[0].yaxis.set_minor_formatter("{x:g}")
     axes[0].set_ylabel("noise error (mean square per coordinate)")
     axes[-1].set_xlabel("step")
     last = max(loss[0] or [0])
@@ -82,11 +86,11 @@ def _column(records: list[dict], key: str) -> tuple[list[int], list[float]]:
 
 
 def running_mean(values: list[float]) -> list[float]:
-    """Exponential mean over about a fiftieth of the values (at least ten), not biased towards the first."""
-    keep = 1 - 1 / max(10, len(values) / 50)
-    mean = weight = 0.0
-    smooth = []
-    for value in values:
-        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
-        smooth.append(mean / weight)
-    return smooth
+    """Mean over a window of a twentieth of the values (at least five) around each, cut off at both ends."""
+    import numpy as np
+
+    half = max(2, len(values) // 40)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    low, high = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
+    return ((total[high] - total[low]) / (high - low)).tolist()

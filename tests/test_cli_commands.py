@@ -1,0 +1,234 @@
+"""Every command on tiny input, through `main`."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from tiny_models import charged_config, ethanol_config, write_checkpoint, write_ethanol
+
+from geotdm_fast.cli import main
+from geotdm_fast.data import open_dataset
+from geotdm_fast.trajectory_files import read_samples
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def charged(folder):
+    return write_checkpoint(folder / "charged.safetensors", charged_config())
+
+
+@pytest.fixture(scope="module")
+def ethanol(folder):
+    write_ethanol(folder / "ethanol.npz")
+    return write_checkpoint(folder / "ethanol.safetensors", ethanol_config(folder / "ethanol.npz"))
+
+
+@pytest.fixture(scope="module")
+def samples(folder, charged):
+    """A file of samples that the tests of later commands read."""
+    path = str(folder / "samples.npz")
+    assert main(["sample", charged, "--num-samples", "2", "--out", path, "--quiet"]) == 0
+    return path
+
+
+@pytest.mark.parametrize("kind", ["charged", "springs", "gravity"])
+def test_simulate_writes_what_the_data_set_of_that_name_holds(tmp_path, capsys, kind):
+    path = tmp_path / "x.npz"
+    options = ["--num-systems", "3", "--num-frames", "7", "--split", "val", "--seed", "5", "--quiet"]
+    assert main(["simulate", kind, "--out", str(path), *options]) == 0
+    assert f"3 {kind} systems" in capsys.readouterr().out
+    section = {"kind": "nbody", "system": kind, "split": "val", "seed": 5, "num_systems": 3, "num_frames": 7}
+    simulated = open_dataset(section, progress=False)
+    read = open_dataset({"kind": "npz", "path": str(path)}, progress=False)
+    assert len(read) == 3
+    for a, b in zip(simulated, read, strict=True):
+        for name in ("x", "h", "edge_index", "edge_attr"):
+            assert np.array_equal(getattr(a, name), getattr(b, name)), name
+    with np.load(path) as file:
+        n = 10 if kind == "gravity" else 5
+        assert file["v"].shape == (3, 7, n, 3)
+        assert file["t"][0] == pytest.approx(0.0 if kind == "gravity" else 0.1)
+        assert {"charged": "charges", "springs": "springs", "gravity": "h"}[kind] in file.files
+        # Velocities are those of the positions: central differences agree to the second order.
+        moved = (file["x"][:, 2:] - file["x"][:, :-2]) / 0.2
+        assert np.median(np.abs(moved - file["v"][:, 1:-1])) < 0.05
+
+
+def test_train_then_sample(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(charged_config(output_base_path=str(tmp_path / "runs"))))
+    assert main(["train", str(tmp_path / "config.yaml"), "--quiet", "--device", "cpu"]) == 0
+    run = tmp_path / "runs" / "tiny"
+    assert main(["sample", str(run / "last.safetensors"), "--out", str(tmp_path / "s.npz"), "--quiet"]) == 0
+    assert main(["plot", str(run / "log.jsonl"), "--out", str(tmp_path / "loss.png")]) == 0
+    with Image.open(tmp_path / "loss.png") as picture:
+        assert picture.size[0] == 1200
+    assert read_samples(tmp_path / "s.npz").samples.shape == (1, 30, 3, 8)
+
+
+def test_sample_is_reproducible(folder, charged, samples, tmp_path, capsys):
+    first = read_samples(samples)
+    assert first.samples.shape == (2, 30, 3, 8) and first.x_given.shape == (30, 3, 4)
+    assert (first.name, first.mode, first.seed, first.checkpoint) == (
+        "N-body charged",
+        "cond",
+        0,
+        "charged.safetensors",
+    )
+    again = str(tmp_path / "again.npz")
+    assert main(["sample", charged, "--num-samples", "2", "--out", again, "--quiet"]) == 0
+    assert np.array_equal(first.samples, read_samples(again).samples)
+    assert "2 samples of 6 graphs, 8 frames each" in capsys.readouterr().out
+    assert main(["sample", charged, "--num-samples", "2", "--seed", "1", "--out", again, "--quiet"]) == 0
+    assert not np.array_equal(first.samples, read_samples(again).samples)
+
+
+def test_sample_other_data(charged, tmp_path):
+    out = tmp_path / "s.npz"
+    assert (
+        main(["simulate", "charged", "--num-systems", "4", "--num-frames", "12", "--out", str(tmp_path / "x.npz")]) == 0
+    )
+    own = ["--set", "kind=npz", "--set", f"path={tmp_path / 'x.npz'}", "--num-graphs", "2"]
+    assert main(["sample", charged, *own, "--out", str(out), "--quiet"]) == 0
+    with np.load(tmp_path / "x.npz") as file:
+        expected = np.concatenate([file["x"][0], file["x"][2]], axis=1)  # evenly spaced: systems 0 and 2
+    assert np.allclose(read_samples(out).truth(), expected.transpose(1, 2, 0))
+    assert main(["sample", charged, "--set", "num_systems=2", "--out", str(out), "--quiet"]) == 0
+    assert read_samples(out).num_graphs == 2
+    section = {"kind": "nbody", "system": "charged", "split": "val", "num_systems": 3, "num_frames": 12}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({"data": {"val": section}}))
+    other = ["--data", str(tmp_path / "other.yaml"), "--split", "val"]
+    assert main(["sample", charged, *other, "--out", str(out), "--quiet"]) == 0
+    assert read_samples(out).num_graphs == 3
+
+
+def test_sampling_file_with_one_data_section(charged, tmp_path):
+    """The official sampling files have no train, val and test under `data`."""
+    section = {
+        "name": "nbody_test",
+        "suffix": "test_charged5_initvel1",
+        "span": 12,
+        "force_length": 2,
+        "return_index": True,
+    }
+    (tmp_path / "sampling.yaml").write_text(yaml.safe_dump({"data": section, "eval": {}}))
+    out = tmp_path / "s.npz"
+    assert main(["sample", charged, "--data", str(tmp_path / "sampling.yaml"), "--out", str(out), "--quiet"]) == 0
+    assert read_samples(out).num_graphs == 2
+
+
+def test_precision_and_chunks(charged, samples, tmp_path):
+    options = ["--num-samples", "2", "--out", str(tmp_path / "s.npz"), "--quiet"]
+    full = read_samples(samples).samples
+    assert main(["sample", charged, *options, "--precision", "bf16"]) == 0
+    rounded = read_samples(tmp_path / "s.npz").samples
+    assert 0 < np.abs(rounded - full).max() < 0.5 * np.abs(full).max()
+    assert main(["sample", charged, *options, "--batch-size", "5"]) == 0
+    chunked = read_samples(tmp_path / "s.npz").samples
+    assert np.isfinite(chunked).all() and not np.array_equal(chunked, full)
+
+
+def test_official_checkpoint(charged, tmp_path):
+    """A state dict with DistributedDataParallel's prefix, and its configuration, draw the same as our file."""
+    import torch
+
+    from geotdm_fast.checkpoint import load_checkpoint
+
+    network, config = load_checkpoint(charged)
+    torch.save({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path / "ckpt_best.pt")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    official = [str(tmp_path / "ckpt_best.pt"), "--config", str(tmp_path / "config.yaml")]
+    for command, out in ((official, "a.npz"), ([charged], "b.npz")):
+        assert main(["sample", *command, "--out", str(tmp_path / out), "--quiet"]) == 0
+    a, b = (read_samples(tmp_path / name) for name in ("a.npz", "b.npz"))
+    assert np.array_equal(a.samples, b.samples)
+
+
+def test_molecules_as_xyz(ethanol, tmp_path):
+    ase_io = pytest.importorskip("ase.io")
+    out = ["--out", str(tmp_path / "s.npz"), "--xyz", str(tmp_path / "s.xyz")]
+    assert main(["sample", ethanol, "--num-graphs", "2", *out, "--quiet"]) == 0
+    samples = read_samples(tmp_path / "s.npz")
+    frames = ase_io.read(tmp_path / "s.xyz", index=":")
+    assert len(frames) == 2 * 20
+    assert frames[0].get_chemical_formula() == "C2H6O"
+    assert np.allclose(frames[25].positions, samples.samples[0, 9:, :, 5], atol=1e-6)
+
+
+def test_evaluate_samples_and_checkpoint_agree(charged, samples, tmp_path, capsys):
+    assert main(["evaluate", samples, "--json", str(tmp_path / "a.json"), "--quiet"]) == 0
+    table = capsys.readouterr().out
+    assert "model, mean of 2" in table and "standing still" in table
+    scored = ["evaluate", charged, "--num-samples", "2", "--json", str(tmp_path / "b.json"), "--quiet"]
+    assert main(scored) == 0
+    assert "nats per graph" in capsys.readouterr().out
+    a, b = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert "nll" not in a and np.isfinite(b["nll"]["mean"])
+    assert a["forecast"] == b["forecast"] and a["baselines"] == b["baselines"]
+
+
+def test_evaluate_unconditional(ethanol, tmp_path, capsys):
+    scores = ["--scores", "marginal,nll", "--num-samples", "1", "--json", str(tmp_path / "a.json"), "--quiet"]
+    assert main(["evaluate", ethanol, *scores]) == 0
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert result["marginal"] > 0 and result["paper"]["marginal"] == 0.314
+    assert "lower is better" in capsys.readouterr().out
+
+
+def test_evaluate_learned_scores(ethanol, tmp_path, capsys):
+    out = str(tmp_path / "s.npz")
+    assert main(["sample", ethanol, "--out", out, "--quiet"]) == 0
+    assert main(["evaluate", out, "--scores", "classification,prediction", "--quiet"]) == 0
+    table = capsys.readouterr().out
+    assert "classification" in table and "prediction" in table and "0.4630" in table
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "gif", "html"])
+def test_plot(samples, tmp_path, capsys, suffix):
+    out = tmp_path / f"p.{suffix}"
+    assert main(["plot", samples, "--out", str(out), "--num-systems", "1", "--title", "A title", "--quiet"]) == 0
+    assert out.stat().st_size > 5000
+    assert f"p.{suffix}" in capsys.readouterr().out
+
+
+def test_plot_bonds(ethanol, tmp_path):
+    out = str(tmp_path / "s.npz")
+    assert main(["sample", ethanol, "--num-graphs", "2", "--out", out, "--quiet"]) == 0
+    assert main(["plot", out, "--kind", "bonds", "--out", str(tmp_path / "bonds.png")]) == 0
+    with Image.open(tmp_path / "bonds.png") as picture:
+        assert picture.size[0] == 1215
+
+
+def test_doctor(capsys):
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for words in ("versions", "torch", "numpy", "vector instructions", "threads", "egcl", "temporal_attention", "ase"):
+        assert words in text
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for command in ("simulate", "train", "sample", "evaluate", "plot", "doctor"):
+        assert command in text
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        own = capsys.readouterr().out
+        assert f"geotdm {command}" in own and "examples:" in own
+        assert max(map(len, own.splitlines())) <= 130
+
+
+def test_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "geotdm_fast", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("geotdm 0.")

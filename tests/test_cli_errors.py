@@ -1,0 +1,208 @@
+"""What users get wrong: exit code 2 and one line that says what was expected and what came."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny_models import charged_config, write_checkpoint
+
+from geotdm_fast.cli import main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("errors") / "charged.safetensors", charged_config())
+
+
+@pytest.fixture
+def said(capsys):
+    """Runs a command that must fail and returns its one line."""
+
+    def run(*argv: object) -> str:
+        try:
+            code = main([str(word) for word in argv])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        captured = capsys.readouterr()
+        lines = [line for line in captured.err.splitlines() if "simulating" not in line]
+        assert code == 2, captured
+        assert len(lines) == 1 and captured.out == "", captured
+        assert lines[0].startswith("geotdm")
+        return lines[0]
+
+    return run
+
+
+def test_command_line_itself(said):
+    assert "invalid choice: 'smaple'" in said("smaple")
+    assert "required" in said()
+    assert "unrecognized arguments: --spam" in said("doctor", "--spam")
+    assert "KIND must be one of charged, springs, gravity; got 'charge'; did you mean 'charged'?" in said(
+        "simulate", "charge", "--out", "x.npz"
+    )
+    assert "--num-systems: must be at least 1, got 0" in said(
+        "simulate", "charged", "--num-systems", "0", "--out", "a.npz"
+    )
+    assert "--seed: must be a whole number, got 'x'" in said("simulate", "charged", "--seed", "x", "--out", "a.npz")
+
+
+def test_missing_files(said, tmp_path, checkpoint):
+    assert "none.safetensors: no such file" in said("sample", tmp_path / "none.safetensors", "--out", "s.npz")
+    assert "none.safetensors: no such file" in said("evaluate", tmp_path / "none.safetensors")
+    assert "none.npz: no such file" in said("evaluate", tmp_path / "none.npz")
+    assert "none.npz: no such file" in said("plot", tmp_path / "none.npz", "--out", "p.png")
+    assert "none.jsonl: no such file" in said("plot", tmp_path / "none.jsonl", "--out", "p.png")
+    assert "none.yaml: no such file" in said("train", tmp_path / "none.yaml")
+    assert "none.yaml: no such file" in said("sample", checkpoint, "--data", tmp_path / "none.yaml", "--out", "s.npz")
+    own = ("--set", "kind=npz", "--set", f"path={tmp_path / 'none.npz'}")
+    assert "none.npz: no such file" in said("sample", checkpoint, *own, "--out", tmp_path / "s.npz", "--quiet")
+
+
+def test_corrupt_and_foreign_checkpoints(said, tmp_path, checkpoint):
+    whole = pathlib.Path(checkpoint).read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert "must be a safetensors file" in said("sample", tmp_path / "cut.safetensors", "--out", tmp_path / "s.npz")
+    (tmp_path / "text.safetensors").write_text("not a checkpoint")
+    assert "must be a safetensors file" in said("evaluate", tmp_path / "text.safetensors")
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    assert "needs the config" in said("sample", tmp_path / "text.pt", "--out", tmp_path / "s.npz")
+
+
+def test_wrong_kinds_of_npz(said, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 3)))
+    assert "must be a file of samples" in said("evaluate", tmp_path / "x.npz")
+    assert "it holds x and lacks format" in said("plot", tmp_path / "x.npz", "--out", tmp_path / "p.png")
+    np.savez(tmp_path / "pickled.npz", samples=np.array([{}], dtype=object))
+    assert "pickled objects, which are refused" in said("plot", tmp_path / "pickled.npz", "--out", tmp_path / "p.png")
+    (tmp_path / "text.npz").write_text("no archive")
+    assert "must be an .npz archive" in said("evaluate", tmp_path / "text.npz")
+
+
+def test_suffixes_are_checked_before_the_work(said, tmp_path, checkpoint):
+    assert "--out must end in .npz; got 's.txt'" in said("sample", checkpoint, "--out", "s.txt")
+    assert "--xyz must end in .xyz, .extxyz" in said("sample", checkpoint, "--out", "s.npz", "--xyz", "s.pdb")
+    assert "--json must end in .json" in said("evaluate", checkpoint, "--json", "s.txt")
+    assert "--out must end in .png, .pdf, .svg, .gif, .html; got 'p.jpg'" in said("plot", "s.npz", "--out", "p.jpg")
+    assert "the file to draw must end in .npz, .jsonl" in said("plot", "s.txt", "--out", "p.png")
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    assert "--out must end in .png, .pdf, .svg for a log" in said("plot", tmp_path / "log.jsonl", "--out", "p.gif")
+
+
+def test_data_sections(said, tmp_path, checkpoint):
+    sample = ("sample", checkpoint, "--out", tmp_path / "s.npz", "--quiet")
+    assert "data.test: unknown key 'num_system'; did you mean 'num_systems'?" in said(*sample, "--set", "num_system=3")
+    assert "--set must be KEY=VALUE, got 'spam'" in said(*sample, "--set", "spam")
+    assert "the value must be YAML" in said(*sample, "--set", "path=[")
+    (tmp_path / "no_data.yaml").write_text("train: {}\n")
+    assert "must have a section 'data'" in said(*sample, "--data", tmp_path / "no_data.yaml")
+    (tmp_path / "data.yaml").write_text("data: {train: {kind: nbody, system: charged, split: train}}\n")
+    assert "has no data section 'val', only train" in said(*sample, "--data", tmp_path / "data.yaml", "--split", "val")
+
+
+def test_data_that_do_not_fit_the_model(said, tmp_path, checkpoint):
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(2, 12, 5, 3)), h=np.zeros((5, 4)))
+    own = ("--set", "kind=npz", "--set", f"path={tmp_path / 'x.npz'}", "--out", tmp_path / "s.npz", "--quiet")
+    assert "h must be [10, 1], got [10, 4]" in said("sample", checkpoint, *own)
+    frames = ("--set", "num_frames=3", "--out", tmp_path / "s.npz", "--quiet")
+    assert "ranges must lie in 0..3" in said("sample", checkpoint, *frames)
+
+
+def test_scores(said, checkpoint):
+    assert "did you mean 'ade'?" in said("evaluate", checkpoint, "--scores", "ad", "--quiet")
+    assert "'marginal' does not fit a conditional model" in said(
+        "evaluate", checkpoint, "--scores", "marginal", "--quiet"
+    )
+
+
+def test_scores_of_samples(said, tmp_path, checkpoint, capsys):
+    samples = tmp_path / "s.npz"
+    assert main(["sample", checkpoint, "--out", str(samples), "--quiet"]) == 0
+    capsys.readouterr()
+    assert "'nll' needs a model" in said("evaluate", samples, "--scores", "nll")
+    assert "kmeans needs exactly one scored node" in said("evaluate", samples, "--kmeans", "2", "--quiet")
+    assert "bond lengths need molecules" in said("plot", samples, "--kind", "bonds", "--out", tmp_path / "p.png")
+
+
+def test_xyz_of_particles(said, tmp_path, checkpoint):
+    out = ("--out", tmp_path / "s.npz", "--xyz", tmp_path / "s.xyz", "--quiet")
+    assert "--xyz: the data must be molecules, got 'N-body charged'" in said("sample", checkpoint, *out)
+    assert not (tmp_path / "s.npz").exists()
+
+
+def test_xyz_without_ase(said, tmp_path, checkpoint, monkeypatch):
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ase" else found(name))
+    out = ("--out", tmp_path / "s.npz", "--xyz", tmp_path / "s.xyz")
+    assert "pip install 'geotdm-fast[molecules]'" in said("sample", checkpoint, *out)
+
+
+def test_devices(said, tmp_path, checkpoint):
+    out = ("--out", tmp_path / "s.npz")
+    assert "--device must be cpu, cuda or cuda:N, got 'gpu'" in said("sample", checkpoint, *out, "--device", "gpu")
+    assert "--device must be cpu, cuda or cuda:N, got 'meta'" in said("sample", checkpoint, *out, "--device", "meta")
+    assert "cuda:99 is not there" in said("sample", checkpoint, *out, "--device", "cuda:99")
+    assert "--precision: invalid choice: 'fp8'" in said("sample", checkpoint, *out, "--precision", "fp8")
+
+
+def test_unwritable_output(said, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot write" in said("simulate", "charged", "--num-systems", "1", "--out", tmp_path / "file" / "x.npz")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    for argv in (["--debug", "plot"], ["plot", "--debug"]):
+        with pytest.raises(FileNotFoundError):
+            main([*argv, str(tmp_path / "none.npz"), "--out", "p.png"])
+
+
+def test_interrupt(monkeypatch, capsys):
+    import geotdm_fast.doctor
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(geotdm_fast.doctor, "report", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "geotdm doctor: interrupted\n"
+
+
+def test_out_of_memory_says_what_helps(monkeypatch, said):
+    import geotdm_fast.doctor
+
+    def full():
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.\nmore lines")
+
+    monkeypatch.setattr(geotdm_fast.doctor, "report", full)
+    assert said("doctor").endswith("Tried to allocate 2 GiB.; a smaller --batch-size needs less")
+
+
+def test_our_own_mistakes_are_not_hidden(monkeypatch):
+    import geotdm_fast.doctor
+
+    def broken():
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(geotdm_fast.doctor, "report", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["doctor"])
+
+
+def test_warnings_are_one_line(monkeypatch, capsys):
+    import warnings
+
+    import geotdm_fast.doctor
+
+    monkeypatch.setattr(geotdm_fast.doctor, "report", lambda: warnings.warn("look out", stacklevel=1) or "done")
+    assert main(["doctor"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "geotdm doctor: warning: look out\n" and captured.out == "done\n"
+
+
+def test_a_reader_that_leaves(tmp_path):
+    command = f"{sys.executable} -m geotdm_fast doctor | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
