@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+
+from geotdm_fast.tensor_cache import TensorCache
 
 
 class SortedEdges(NamedTuple):
@@ -22,31 +23,35 @@ class SortedEdges(NamedTuple):
     by_sender: Tensor
 
 
-_known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
 def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
-    """Sort `edge_index` [2, E]; the result is kept for as long as the tensor lives and is not written to."""
-    # A tensor born in inference mode does not count its writes.
-    version = None if edge_index.is_inference() else edge_index._version
-    known = _known.get(edge_index)
-    if known is not None and version is not None and known[0] == (version, num_nodes):
-        return known[1]
+    """Sort `edge_index` [2, E], once for as long as the tensor lives and is not written to.
+
+    Raises ValueError for an index outside 0..num_nodes-1: the kernels trust their indices.
+    """
+    edges = _sort(edge_index)
+    size = len(edges.first) - 1
+    if size > num_nodes:
+        raise ValueError(f"egcl: edge_index must be in 0..{num_nodes - 1}, got {size - 1}")
+    if size == num_nodes:
+        return edges
+    extended = lambda first: torch.cat([first, first[-1:].expand(num_nodes - size)])
+    return edges._replace(first=extended(edges.first), sender_first=extended(edges.sender_first))
+
+
+def _sorted(edge_index: Tensor) -> SortedEdges:
     row, col = edge_index.long()
+    if edge_index.numel() and int(edge_index.min()) < 0:
+        raise ValueError(f"egcl: edge_index must not be negative, got {int(edge_index.min())}")
+    size = int(edge_index.max()) + 1 if edge_index.numel() else 0
     order = torch.argsort(row, stable=True)
     sender = col[order]
-    edges = SortedEdges(
-        order=order,
-        sender=sender,
-        first=_offsets(row, num_nodes),
-        sender_first=_offsets(col, num_nodes),
-        by_sender=torch.argsort(sender, stable=True),
-    )
-    _known[edge_index] = ((version, num_nodes), edges)
-    return edges
+    return SortedEdges(order, sender, _offsets(row, size), _offsets(col, size), torch.argsort(sender, stable=True))
 
 
 def _offsets(index: Tensor, size: int) -> Tensor:
     """[size + 1]: how many entries of `index` are below each number."""
     counts = torch.bincount(index, minlength=size)
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+_sort = TensorCache(_sorted)
