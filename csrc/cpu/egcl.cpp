@@ -34,9 +34,8 @@ EGCLWeights forward_weights(Weights& w, at::TensorList p, const FirstLayer& firs
 }
 
 EGCLTransposed transposed_weights(Weights& w, at::TensorList p, const FirstLayer& first) {
-  return {w.transposed(first.receiver), w.transposed(first.sender), w.transposed(p[kEdgeW2]),
-          w.transposed(p[kCoordW1]),    w.transposed(first.node_h), w.transposed(first.node_m),
-          w.transposed(p[kNodeW2])};
+  return {w.transposed(first.receiver), w.transposed(first.sender), w.transposed(p[kEdgeW2]), w.transposed(p[kCoordW1]),
+          w.transposed(first.node_h),   w.transposed(first.node_m), w.transposed(p[kNodeW2])};
 }
 
 int64_t tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
@@ -100,7 +99,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
   auto grad_m_sum = rows(), grad_p = rows(), grad_q = at::zeros_like(p);
   auto grad_term = edge_term ? at::empty({num_edges, stride}, options) : at::empty({0, stride}, options);
 
-  EGCLBackward a{size, {index_data(first), index_data(sender)}, forward_weights(packed, params, slices),
+  EGCLBackward a{size,
+                 {index_data(first), index_data(sender)},
+                 forward_weights(packed, params, slices),
                  transposed_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = edge_term ? data(term) : nullptr;
   a.p = data(p), a.q = data(q), a.m_sum = data(m_sum);

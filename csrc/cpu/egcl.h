@@ -46,8 +46,8 @@ struct EGCLBackward {
   EGCLWeights weight;
   EGCLTransposed transposed;
   const float *x{}, *h{}, *edge_term{}, *p{}, *q{}, *m_sum{};
-  const float *grad_x_out{}, *grad_h_out{};      // [N, T, D], [N, T, H]
-  float *grad_m_sum{}, *grad_p{}, *grad_q{};     // [N, T, stride]
+  const float *grad_x_out{}, *grad_h_out{};       // [N, T, D], [N, T, H]
+  float *grad_m_sum{}, *grad_p{}, *grad_q{};      // [N, T, stride]
   float *grad_x{}, *grad_h{}, *grad_edge_term{};  // [N, T, D], [N, T, H], [E, stride] or null
   // For the edges of one chunk, counted from `chunk_first`: what the senders will add up.
   int64_t chunk_first{};

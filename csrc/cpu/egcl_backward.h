@@ -54,7 +54,8 @@ GEOTDM_INLINE void distance_backward(const EGCLSizes& size, const EdgeRow& row, 
   for (int64_t d = 0; d < size.dim; ++d) grad_r[d] += along * row.r[d];
 }
 
-// Receivers first .. last - 1: grad_p, their part of grad_x, grad_edge_term, and for the senders edge_grad_q, edge_grad_x.
+// Receivers first .. last - 1: grad_p, their part of grad_x, grad_edge_term, and for the senders edge_grad_q,
+// edge_grad_x.
 inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t last, float* slot, float* memory) {
   const EGCLSizes& size = a.size;
   const int64_t width = size.width, stride = size.stride, dim = size.dim, num_frames = size.num_frames;
@@ -97,8 +98,7 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
         for (int64_t r = 0; r < rows; ++r) {
           const int64_t t = r % frames;
           float grad_g = 0;
-          for (int64_t d = 0; d < dim; ++d)
-            grad_g += mean * a.grad_x_out[(node_row + t) * dim + d] * edge_rows[r].r[d];
+          for (int64_t d = 0; d < dim; ++d) grad_g += mean * a.grad_x_out[(node_row + t) * dim + d] * edge_rows[r].r[d];
           const float grad_raw = grad_g * edge_rows[r].scale;
           Vec total{};
           float* row = gate + r * stride;
@@ -118,8 +118,7 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
           const float raw = sum(total) + a.weight.coord_b2;
           const float g = raw * edge_rows[r].scale;
           grad_scale[r] = grad_g * raw;
-          for (int64_t d = 0; d < dim; ++d)
-            grad_r[r * dim + d] = g * mean * a.grad_x_out[(node_row + t) * dim + d];
+          for (int64_t d = 0; d < dim; ++d) grad_r[r * dim + d] = g * mean * a.grad_x_out[(node_row + t) * dim + d];
         }
         gemm_at(width, width, rows, gate, stride, m, stride, slot + at.coord1, stride);
         gemm(rows, width, width, gate, stride, a.transposed.coord1, grad, stride);
@@ -158,10 +157,10 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
   }
 }
 
-// Senders first .. last - 1 add up the edges of one chunk in order. by_sender: the edges of each sender, ascending, from
-// sender_first[j]; cursor[j] counts those already added.
-inline void egcl_senders(const EGCLBackward& a, const int64_t* sender_first, const int64_t* by_sender,
-                         int64_t* cursor, int64_t chunk_last, int64_t first, int64_t last) {
+// Senders first .. last - 1 add up the edges of one chunk in order. by_sender: the edges of each sender, ascending,
+// from sender_first[j]; cursor[j] counts those already added.
+inline void egcl_senders(const EGCLBackward& a, const int64_t* sender_first, const int64_t* by_sender, int64_t* cursor,
+                         int64_t chunk_last, int64_t first, int64_t last) {
   const int64_t frames = a.size.num_frames, stride = a.size.stride, dim = a.size.dim;
   for (int64_t j = first; j < last; ++j) {
     for (; cursor[j] < sender_first[j + 1] && by_sender[cursor[j]] < chunk_last; ++cursor[j]) {
@@ -169,7 +168,8 @@ inline void egcl_senders(const EGCLBackward& a, const int64_t* sender_first, con
       float* grad_q = a.grad_q + j * frames * stride;
       const float* from = a.edge_grad_q + edge * frames * stride;
       for (int64_t c = 0; c < frames * stride; c += kWidth) store(grad_q + c, load(grad_q + c) + load(from + c));
-      for (int64_t c = 0; c < frames * dim; ++c) a.grad_x[j * frames * dim + c] += a.edge_grad_x[edge * frames * dim + c];
+      for (int64_t c = 0; c < frames * dim; ++c)
+        a.grad_x[j * frames * dim + c] += a.edge_grad_x[edge * frames * dim + c];
     }
   }
 }

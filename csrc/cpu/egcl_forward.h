@@ -100,7 +100,8 @@ inline void egcl_messages(const EGCLForward& a, int64_t first, int64_t last, flo
         for (int64_t r = 0; r < tile.rows(); ++r) {
           const int64_t t = r % frames;
           add_row(m_sum + t * stride, m + r * stride, stride);
-          const float g = (dot_row(gate + r * stride, a.weight.coord2, stride) + a.weight.coord_b2) * edge_rows[r].scale;
+          const float g =
+              (dot_row(gate + r * stride, a.weight.coord2, stride) + a.weight.coord_b2) * edge_rows[r].scale;
           for (int64_t d = 0; d < dim; ++d) shift[t * dim + d] += g * edge_rows[r].r[d];
         }
       }

@@ -63,7 +63,8 @@ GEOTDM_INLINE void panel_remainder(int64_t rows, int64_t k, const float* a, int6
   }
 }
 
-// b_stride and panel_step tell where B's rows and panels lie: (kPanel, k * kPanel) packed, (row stride, kPanel) as it is.
+// b_stride and panel_step tell where B's rows and panels lie: (kPanel, k * kPanel) packed, (row stride, kPanel) as it
+// is.
 inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t row_stride, int64_t k_stride,
                      const float* b, int64_t b_stride, int64_t panel_step, float* c, int64_t c_stride,
                      bool accumulate) {
@@ -73,8 +74,8 @@ inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t ro
       panel_rows<kRows>(k, a + i * row_stride, row_stride, k_stride, b, b_stride, c + i * c_stride + n0, c_stride,
                         accumulate);
     if (i < m)
-      panel_remainder<kRows - 1>(m - i, k, a + i * row_stride, row_stride, k_stride, b, b_stride,
-                                 c + i * c_stride + n0, c_stride, accumulate);
+      panel_remainder<kRows - 1>(m - i, k, a + i * row_stride, row_stride, k_stride, b, b_stride, c + i * c_stride + n0,
+                                 c_stride, accumulate);
   }
 }
 
@@ -85,8 +86,8 @@ inline void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stri
 }
 
 // C[K, N] += A[M, K]^T B[M, N]: a weight's gradient from a tile of M rows; B as it is, rows padded(N) apart.
-inline void gemm_at(int64_t k, int64_t n, int64_t m, const float* a, int64_t a_stride, const float* b,
-                    int64_t b_stride, float* c, int64_t c_stride) {
+inline void gemm_at(int64_t k, int64_t n, int64_t m, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                    float* c, int64_t c_stride) {
   multiply(k, n, m, a, 1, a_stride, b, b_stride, kPanel, c, c_stride, true);
 }
 

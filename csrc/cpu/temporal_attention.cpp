@@ -17,10 +17,10 @@ TemporalSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h) 
 }
 
 TemporalWeights forward_weights(Weights& w, at::TensorList p) {
-  return {w.matrix(p[kQW1]), w.matrix(p[kQW2]), w.matrix(p[kKW1]), w.matrix(p[kKW2]), w.matrix(p[kVW1]),
-          w.matrix(p[kVW2]), w.matrix(p[kXW1]), w.vector(p[kQB1]), w.vector(p[kQB2]), w.vector(p[kKB1]),
-          w.vector(p[kKB2]), w.vector(p[kVB1]), w.vector(p[kVB2]), w.vector(p[kXB1]), w.vector(p[kXW2]),
-          *data(p[kXB2])};
+  return {w.matrix(p[kQW1]), w.matrix(p[kQW2]), w.matrix(p[kKW1]), w.matrix(p[kKW2]),
+          w.matrix(p[kVW1]), w.matrix(p[kVW2]), w.matrix(p[kXW1]), w.vector(p[kQB1]),
+          w.vector(p[kQB2]), w.vector(p[kKB1]), w.vector(p[kKB2]), w.vector(p[kVB1]),
+          w.vector(p[kVB2]), w.vector(p[kXB1]), w.vector(p[kXW2]), *data(p[kXB2])};
 }
 
 TemporalWeights transposed_weights(Weights& w, at::TensorList p) {
@@ -85,10 +85,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
 
   const int64_t num_rows = size.num_nodes * size.num_frames;
   Slots psi_slots(size.lags() * stride, options), slots(TemporalSlot(width, stride).size, options);
-  psi_slots.run(size.num_nodes, k.temporal_attend_backward_scratch(size),
-                [&](int64_t i, int64_t j, float* slot, float* memory) {
-                  k.temporal_attend_backward(a, i, j, slot, memory);
-                });
+  psi_slots.run(
+      size.num_nodes, k.temporal_attend_backward_scratch(size),
+      [&](int64_t i, int64_t j, float* slot, float* memory) { k.temporal_attend_backward(a, i, j, slot, memory); });
   slots.run(tiles(num_rows), k.temporal_project_backward_scratch(size),
             [&](int64_t i, int64_t j, float* slot, float* memory) {
               k.temporal_project_backward(a, i * kTileRows, std::min(j * kTileRows, num_rows), slot, memory);
@@ -96,9 +95,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
 
   const SlotReader read(slots, width, stride);
   const TemporalSlot s(width, stride);
-  Tensors grads{read.matrix(s.q1),   read.vector(s.q_b1), read.matrix(s.q2), read.vector(s.q_b2),
-                read.matrix(s.k1),   read.vector(s.k_b1), read.matrix(s.k2), read.vector(s.k_b2),
-                read.matrix(s.v1),   read.vector(s.v_b1), read.matrix(s.v2), read.vector(s.v_b2),
+  Tensors grads{read.matrix(s.q1),   read.vector(s.q_b1), read.matrix(s.q2),
+                read.vector(s.q_b2), read.matrix(s.k1),   read.vector(s.k_b1),
+                read.matrix(s.k2),   read.vector(s.k_b2), read.matrix(s.v1),
+                read.vector(s.v_b1), read.matrix(s.v2),   read.vector(s.v_b2),
                 read.matrix(s.x1),   read.vector(s.x_b1), read.vector(s.x2).view({1, width}),
                 read.scalar(s.x_b2)};
   for (auto& grad : grads) grad = grad.contiguous().clone();

@@ -51,7 +51,8 @@ struct TemporalSlot {
   TemporalSlot(int64_t width, int64_t stride) {
     int64_t next = 0;
     for (int64_t* matrix : {&q1, &q2, &k1, &k2, &v1, &v2, &x1}) *matrix = next, next += width * stride;
-    for (int64_t* vector : {&q_b1, &q_b2, &k_b1, &k_b2, &v_b1, &v_b2, &x_b1, &x2, &x_b2}) *vector = next, next += stride;
+    for (int64_t* vector : {&q_b1, &q_b2, &k_b1, &k_b2, &v_b1, &v_b2, &x_b1, &x2, &x_b2})
+      *vector = next, next += stride;
     size = next;
   }
 };

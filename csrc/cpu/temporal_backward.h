@@ -1,5 +1,5 @@
-// Temporal attention backward: the attention of every node, recomputed in blocks of query frames, then the MLPs of every
-// row. Weights' gradients and psi's go to fixed slots (see EGCLEdgeSlot).
+// Temporal attention backward: the attention of every node, recomputed in blocks of query frames, then the MLPs of
+// every row. Weights' gradients and psi's go to fixed slots (see EGCLEdgeSlot).
 #pragma once
 
 #include "temporal_forward.h"
@@ -12,7 +12,8 @@ inline int64_t temporal_attend_backward_scratch(const TemporalSizes& size) {
          kQueryRows * (2 * at.row + 3 * at.lag_row + size.stride) + 256;
 }
 
-// Nodes first .. last - 1: grad_q, grad_k, grad_v, grad_gate, grad_x, and psi's gradient into psi_slot [2 T - 1, stride].
+// Nodes first .. last - 1: grad_q, grad_k, grad_v, grad_gate, grad_x, and psi's gradient into psi_slot [2 T - 1,
+// stride].
 inline void temporal_attend_backward(const TemporalBackward& a, int64_t first, int64_t last, float* psi_slot,
                                      float* memory) {
   const int64_t frames = a.size.num_frames, dim = a.size.dim, width = a.size.width, stride = a.size.stride;
@@ -47,8 +48,8 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t first, i
       attention_weights(block, q, width, stride, packed_kt, a.psi, at, alpha, alpha_by_lag);
       copy_rows(grad_out, stride, a.grad_h_out + (node + t0) * width, width, block.rows, width);
       gemm(block.rows, frames, width, grad_out, stride, packed_vt, grad, at.row);
-      gemm(block.rows, block.columns, width, grad_out, stride, a.psi.transposed_packed + block.base * width, grad_by_lag,
-           at.lag_row);
+      gemm(block.rows, block.columns, width, grad_out, stride, a.psi.transposed_packed + block.base * width,
+           grad_by_lag, at.lag_row);
       for (int64_t r = 0; r < block.rows; ++r) {
         const int64_t t = t0 + r;
         float *row = grad + r * at.row, *weight = alpha + r * at.row;
@@ -99,7 +100,9 @@ inline void mlp_rows_backward(const float* h, const float* grad_out, const float
   gemm(rows, width, width, grad_hidden, stride, w1_transposed, grad_h, stride, true);
 }
 
-inline int64_t temporal_project_backward_scratch(const TemporalSizes& size) { return 5 * kTileRows * size.stride + 128; }
+inline int64_t temporal_project_backward_scratch(const TemporalSizes& size) {
+  return 5 * kTileRows * size.stride + 128;
+}
 
 // Rows first .. last - 1: grad_h through the residual and the MLPs. grad_v receives the gate's part first.
 inline void temporal_project_backward(const TemporalBackward& a, int64_t first, int64_t last, float* slot,

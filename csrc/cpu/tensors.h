@@ -39,7 +39,8 @@ class Weights {
 
  private:
   const float* packed(const at::Tensor& b) {  // [k, n], any strides
-    auto out = at::empty({b.size(0), round_up(b.size(1), k_.panel)}, b.options().memory_format(at::MemoryFormat::Contiguous));
+    auto out =
+        at::empty({b.size(0), round_up(b.size(1), k_.panel)}, b.options().memory_format(at::MemoryFormat::Contiguous));
     k_.pack(mutable_data(out), b.const_data_ptr<float>(), b.size(0), b.size(1), b.stride(0), b.stride(1));
     kept_.push_back(out);
     return data(out);
@@ -64,9 +65,8 @@ void parallel(int64_t count, int64_t floats, const at::TensorOptions& options, c
   const int64_t aligned = round_up(floats, 16);
   auto memory = at::empty({at::get_num_threads() * aligned + 16}, options);
   auto* start = reinterpret_cast<float*>(round_up(reinterpret_cast<int64_t>(mutable_data(memory)), 64));
-  at::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
-    task(first, last, start + at::get_thread_num() * aligned);
-  });
+  at::parallel_for(0, count, 1,
+                   [&](int64_t first, int64_t last) { task(first, last, start + at::get_thread_num() * aligned); });
 }
 
 // Gradients of weights in slots: slot s sums its fixed share of the work, then the slots are added in order, so that
