@@ -27,7 +27,7 @@ IN_SOURCE = ROOT / "geotdm_fast" / f"_C{SUFFIX}"  # where an editable install ha
 FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno -fno-trapping-math"
 # The loops over threads are in torch's headers. OpenMP itself is not linked: torch has loaded one, and a second would
 # have threads of its own.
-TORCH_SOURCES = {name: "-fopenmp" for name in ("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/kernels")}
+TORCH_SOURCES = dict.fromkeys(("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/kernels"), "-fopenmp")
 KERNELS = {"cpu/kernels_baseline": ""}
 if platform.machine() in ("x86_64", "AMD64"):
     KERNELS["cpu/kernels_avx2"] = "-mavx2 -mfma"
@@ -101,7 +101,7 @@ def objects(source: str) -> str:
 
 
 class BuildExt(build_ext):
-    """Compiles in a folder that outlives pip's temporary ones, one for each torch and Python: only changes cost time."""
+    """Compiles in a folder that outlives pip's temporary ones, one for each torch and Python, so only changes cost time."""
 
     def finalize_options(self):
         given = self.build_temp  # to this very command
