@@ -101,7 +101,7 @@ def objects(source: str) -> str:
 
 
 class BuildExt(build_ext):
-    """Compiles in a folder that outlives pip's temporary ones, one for each torch and Python, so only changes cost time."""
+    """Compiles in a folder that outlives pip's temporary ones, one for each torch and Python: only changes cost."""
 
     def finalize_options(self):
         given = self.build_temp  # to this very command
