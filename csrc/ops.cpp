@@ -1,8 +1,12 @@
 // The schemas of all ops, and what this build is (`geotdm_fast._C.build_info`).
 #include <pybind11/pybind11.h>
 #include <torch/library.h>
+#include <torch/version.h>
 
 #include "cpu/kernels.h"
+
+// geotdm_fast/ops/module.py finds it in the file: loading beside another torch could crash.
+[[gnu::used]] static const char built_with[] = "geotdm_fast._C built with torch " TORCH_VERSION;
 
 TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
@@ -29,7 +33,11 @@ PYBIND11_MODULE(_C, m) {
         pybind11::dict info;
         info["isa"] = geotdm::kernels().isa;
         info["compiler"] = __VERSION__;
+        info["torch"] = TORCH_VERSION;
+        info["panel"] = geotdm::kernels().panel;
         return info;
       },
-      "The instruction set that runs on this machine, and the compiler.");
+      "The instruction set that runs on this machine, the compiler, torch, and the panel: the width of what an op "
+      "keeps "
+      "for its backward is a multiple of that many floats.");
 }

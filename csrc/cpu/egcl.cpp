@@ -1,6 +1,8 @@
 // The op egcl on the CPU: checks, memory and loops around the kernels of egcl_forward.h and egcl_backward.h.
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/library.h>
 
+#include "checks.h"
 #include "tensors.h"
 
 namespace geotdm {
@@ -14,6 +16,29 @@ enum { kEdgeW1, kEdgeB1, kEdgeW2, kEdgeB2, kCoordW1, kCoordB1, kCoordW2, kCoordB
 
 EGCLSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h, bool normalize, bool pre_norm) {
   return {x.size(0), x.size(1), x.size(2), h.size(2), round_up(h.size(2), k.panel), normalize, pre_norm};
+}
+
+void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, const at::Tensor& first,
+                  const at::Tensor& sender, const std::optional<at::Tensor>& edge_term, at::TensorList params) {
+  check_rows(op, x, h);
+  check_edges(op, first, sender, x.size(0));
+  const int64_t width = h.size(2);
+  if (edge_term) check(op, "edge_term", *edge_term, {sender.numel(), width});
+  // The last columns of edge_w1 belong to edge_term, which comes ready.
+  const int64_t columns = params.empty() || params[kEdgeW1].dim() != 2 ? 0 : params[kEdgeW1].size(1);
+  const ParamShape shapes[] = {{"edge_w1", width, std::max(columns, 2 * width + 1)},
+                               {"edge_b1", width, 0},
+                               {"edge_w2", width, width},
+                               {"edge_b2", width, 0},
+                               {"coord_w1", width, width},
+                               {"coord_b1", width, 0},
+                               {"coord_w2", 1, width},
+                               {"coord_b2", 1, 0},
+                               {"node_w1", width, 2 * width},
+                               {"node_b1", width, 0},
+                               {"node_w2", width, width},
+                               {"node_b2", width, 0}};
+  check_params(op, params, shapes);
 }
 
 struct FirstLayer {  // slices of the first edge layer, and of the node layer, by what they multiply
@@ -51,6 +76,8 @@ auto by_tile(int64_t rows, const Task& task) {
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> egcl_forward(
     const at::Tensor& x, const at::Tensor& h, const at::Tensor& first, const at::Tensor& sender,
     const std::optional<at::Tensor>& edge_term, at::TensorList params, bool normalize, bool pre_norm) {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  check_inputs("egcl_forward", x, h, first, sender, edge_term, params);
   const Kernels& k = kernels();
   const EGCLSizes size = sizes(k, x, h, normalize, pre_norm);
   const auto options = h.options();
@@ -87,8 +114,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
     const at::Tensor& first, const at::Tensor& sender, const at::Tensor& sender_first, const at::Tensor& by_sender,
     const std::optional<at::Tensor>& edge_term, at::TensorList params, const at::Tensor& p, const at::Tensor& q,
     const at::Tensor& m_sum, bool normalize, bool pre_norm) {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  const char* op = "egcl_backward";
+  check_inputs(op, x, h, first, sender, edge_term, params);
+  check_senders(op, sender, sender_first, by_sender, x.size(0));
+  check_dense(op, "grad_x_out", grad_x_out, x.sizes());
+  check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels();
   const EGCLSizes size = sizes(k, x, h, normalize, pre_norm);
+  for (const auto& [name, kept] : {std::pair{"p", &p}, {"q", &q}, {"m_sum", &m_sum}})
+    check_dense(op, name, *kept, {size.num_nodes, size.num_frames, size.stride});
   const int64_t width = size.width, stride = size.stride, num_edges = sender.size(0);
   const auto options = h.options();
   Weights packed(k);
@@ -167,8 +202,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
                 node.vector(n.node_b1),
                 node.matrix(n.node2),
                 node.vector(n.node_b2)};
-  for (auto& grad : grads) grad = grad.contiguous().clone();
-  return {grad_x, grad_h, grad_term.narrow(1, 0, width), grads};
+  for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
+  return {grad_x, grad_h, grad_term.narrow(1, 0, width).contiguous(), grads};
 }
 
 }  // namespace

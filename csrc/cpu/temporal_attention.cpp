@@ -1,6 +1,8 @@
 // The op temporal_attention on the CPU: memory and loops around the kernels of temporal_forward.h, temporal_backward.h.
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/library.h>
 
+#include "checks.h"
 #include "tensors.h"
 
 namespace geotdm {
@@ -14,6 +16,19 @@ enum { kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, k
 
 TemporalSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h) {
   return {x.size(0), x.size(1), x.size(2), h.size(2), round_up(h.size(2), k.panel)};
+}
+
+void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, const at::Tensor& psi,
+                  at::TensorList params) {
+  check_rows(op, x, h);
+  TORCH_CHECK_VALUE(x.size(1) > 0, op, ": x must have at least one frame, got ", x.sizes());
+  const int64_t width = h.size(2);
+  check(op, "psi", psi, {2 * x.size(1) - 1, width});
+  const ParamShape shapes[] = {{"q_w1", width, width}, {"q_b1", width, 0}, {"q_w2", width, width}, {"q_b2", width, 0},
+                               {"k_w1", width, width}, {"k_b1", width, 0}, {"k_w2", width, width}, {"k_b2", width, 0},
+                               {"v_w1", width, width}, {"v_b1", width, 0}, {"v_w2", width, width}, {"v_b2", width, 0},
+                               {"x_w1", width, width}, {"x_b1", width, 0}, {"x_w2", 1, width},     {"x_b2", 1, 0}};
+  check_params(op, params, shapes);
 }
 
 TemporalWeights forward_weights(Weights& w, at::TensorList p) {
@@ -42,6 +57,8 @@ int64_t tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> temporal_attention_forward(
     const at::Tensor& x, const at::Tensor& h, const at::Tensor& psi, at::TensorList params) {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  check_inputs("temporal_attention_forward", x, h, psi, params);
   const Kernels& k = kernels();
   const TemporalSizes size = sizes(k, x, h);
   const auto options = h.options();
@@ -68,8 +85,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
     const at::Tensor& psi, at::TensorList params, const at::Tensor& q, const at::Tensor& key, const at::Tensor& v,
     const at::Tensor& gate) {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  const char* op = "temporal_attention_backward";
+  check_inputs(op, x, h, psi, params);
+  check_dense(op, "grad_x_out", grad_x_out, x.sizes());
+  check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels();
   const TemporalSizes size = sizes(k, x, h);
+  for (const auto& [name, kept] : {std::pair{"q", &q}, {"k", &key}, {"v", &v}})
+    check_dense(op, name, *kept, {size.num_nodes, size.num_frames, size.stride});
+  check_dense(op, "gate", gate, {size.num_nodes, size.num_frames});
   const int64_t width = size.width, stride = size.stride;
   const auto options = h.options();
   Weights packed(k);
@@ -101,7 +126,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
                 read.vector(s.v_b1), read.matrix(s.v2),   read.vector(s.v_b2),
                 read.matrix(s.x1),   read.vector(s.x_b1), read.vector(s.x2).view({1, width}),
                 read.scalar(s.x_b2)};
-  for (auto& grad : grads) grad = grad.contiguous().clone();
+  for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
   auto grad_psi = psi_slots.total().view({size.lags(), stride}).narrow(1, 0, width).flip(0).contiguous();
   return {grad_x, grad_h, grad_psi, grads};
 }
