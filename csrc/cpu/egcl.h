@@ -56,10 +56,10 @@ struct EGCLBackward {
 };
 
 // A weight's gradient is summed in slots, each a fixed share of the rows, so that the order of additions never depends
-// on the number of threads. Offsets of the parts of one slot, in floats.
+// on the number of threads. Offsets of the parts of one slot, in floats. (Always inline: see simd.h.)
 struct EGCLEdgeSlot {
   int64_t edge2, coord1, edge_b2, coord_b1, coord2, distance, coord_b2, size;
-  EGCLEdgeSlot(int64_t width, int64_t stride)
+  [[gnu::always_inline]] EGCLEdgeSlot(int64_t width, int64_t stride)
       : edge2(0),
         coord1(width * stride),
         edge_b2(2 * width * stride),
@@ -72,7 +72,7 @@ struct EGCLEdgeSlot {
 
 struct EGCLNodeSlot {
   int64_t node2, node1_h, node1_m, receiver, sender, node_b2, node_b1, edge_b1, size;
-  EGCLNodeSlot(int64_t width, int64_t stride)
+  [[gnu::always_inline]] EGCLNodeSlot(int64_t width, int64_t stride)
       : node2(0),
         node1_h(width * stride),
         node1_m(2 * width * stride),

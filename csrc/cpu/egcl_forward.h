@@ -2,8 +2,6 @@
 // independent tasks, so any number of threads gives the same bits.
 #pragma once
 
-#include <cmath>
-
 #include "egcl.h"
 #include "tiles.h"
 
@@ -38,8 +36,8 @@ GEOTDM_INLINE EdgeRow edge_row(const EGCLSizes& size, const float* x_receiver, c
     row.r[d] = x_receiver[d] - x_sender[d];
     row.square += row.r[d] * row.r[d];
   }
-  row.distance = size.pre_norm ? std::sqrt(row.square) : row.square;
-  row.scale = size.normalize && !size.pre_norm ? 1.0f / (std::sqrt(row.square + 1e-8f) + 1.0f) : 1.0f;
+  row.distance = size.pre_norm ? __builtin_sqrtf(row.square) : row.square;
+  row.scale = size.normalize && !size.pre_norm ? 1.0f / (__builtin_sqrtf(row.square + 1e-8f) + 1.0f) : 1.0f;
   return row;
 }
 
@@ -63,7 +61,9 @@ inline void gather_edges(const Args& a, const EdgeTile& tile, EdgeRow* edge_rows
   }
 }
 
-GEOTDM_INLINE int64_t frames_per_tile(const EGCLSizes& size) { return smaller(size.num_frames, kTileRows); }
+GEOTDM_INLINE int64_t frames_per_tile(const EGCLSizes& size) {
+  return larger(1, smaller(size.num_frames, kTileRows));  // 1: a graph may have no frame
+}
 GEOTDM_INLINE int64_t edges_per_tile(const EGCLSizes& size) { return larger(1, kTileRows / frames_per_tile(size)); }
 
 // m_sum and x' of receivers first .. last - 1. scratch: egcl_messages_scratch floats.

@@ -1,6 +1,6 @@
 // Vectors of floats in the width of the instruction set that this file is compiled for, and the functions on them.
 //
-// Every kernel file is compiled once for each instruction set, in a namespace of its own (GEOTDM_ISA); dispatch.h
+// Every kernel file is compiled once for each instruction set, in a namespace of its own (GEOTDM_ISA); kernels.cpp
 // chooses at run time. Nothing here may call a function that the linker could take from another of those copies.
 #pragma once
 

@@ -10,7 +10,7 @@ namespace geotdm {
 struct TemporalSizes {
   int64_t num_nodes, num_frames, dim;
   int64_t width, stride;
-  int64_t lags() const { return 2 * num_frames - 1; }
+  [[gnu::always_inline]] int64_t lags() const { return 2 * num_frames - 1; }
 };
 
 // Matrices packed for x W^T (forward) or dz W (transposed); vectors padded with zeros.
@@ -48,7 +48,7 @@ struct TemporalBackward {
 // One slot of the weights' gradients; see EGCLEdgeSlot.
 struct TemporalSlot {
   int64_t q1, q2, k1, k2, v1, v2, x1, q_b1, q_b2, k_b1, k_b2, v_b1, v_b2, x_b1, x2, x_b2, size;
-  TemporalSlot(int64_t width, int64_t stride) {
+  [[gnu::always_inline]] TemporalSlot(int64_t width, int64_t stride) {
     int64_t next = 0;
     for (int64_t* matrix : {&q1, &q2, &k1, &k2, &v1, &v2, &x1}) *matrix = next, next += width * stride;
     for (int64_t* vector : {&q_b1, &q_b2, &k_b1, &k_b2, &v_b1, &v_b2, &x_b1, &x2, &x_b2})
