@@ -38,10 +38,10 @@ inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t l
 }
 
 inline int64_t egcl_edges_backward_scratch(const EGCLSizes& size) {
-  return 6 * kTileRows * size.stride + kTileRows * (int64_t(sizeof(EdgeRow)) / 4) + 128;
+  return (6 * kTileRows + 3) * size.stride + kTileRows * (int64_t(sizeof(EdgeRow)) / 4) + 128;
 }
 
-// Adds to grad_r what distance and scale say, and returns nothing else: d = |r|^2 or |r|, scale = 1 / (|r| + 1).
+// Adds to grad_r what distance and scale say: d = |r|^2 or |r|, scale = 1 / (|r| + 1).
 GEOTDM_INLINE void distance_backward(const EGCLSizes& size, const EdgeRow& row, float grad_distance, float grad_scale,
                                      float* grad_r) {
   float along = 0;  // times r
@@ -49,7 +49,7 @@ GEOTDM_INLINE void distance_backward(const EGCLSizes& size, const EdgeRow& row, 
     along = row.distance > 0 ? grad_distance / row.distance : 0.0f;
   } else {
     along = 2 * grad_distance;
-    if (size.normalize) along -= grad_scale * row.scale * row.scale / std::sqrt(row.square + 1e-8f);
+    if (size.normalize) along -= grad_scale * row.scale * row.scale / __builtin_sqrtf(row.square + 1e-8f);
   }
   for (int64_t d = 0; d < size.dim; ++d) grad_r[d] += along * row.r[d];
 }
@@ -67,6 +67,8 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
   float* m_slope = scratch.take(kTileRows * stride);
   float* gate = scratch.take(kTileRows * stride);
   float* grad = scratch.take(kTileRows * stride);
+  float* tile_sums = scratch.take(3 * stride);  // of a tile, as in tiles.h: what three slots get
+  float *sum_coord2 = tile_sums, *sum_coord_b1 = sum_coord2 + stride, *sum_distance = sum_coord_b1 + stride;
   auto* edge_rows = reinterpret_cast<EdgeRow*>(scratch.take(kTileRows * (sizeof(EdgeRow) / 4)));
   const int64_t tile_frames = frames_per_tile(size), tile_edges = edges_per_tile(size);
 
@@ -94,7 +96,8 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
         gemm(rows, width, width, m, stride, a.weight.coord1, gate, stride);
 
         // The gate: `gate` becomes the gradient before its activation.
-        float grad_r[kTileRows * 3], grad_scale[kTileRows];
+        float grad_r[kTileRows * 3], grad_scale[kTileRows], sum_coord_b2 = 0;
+        fill_zero(tile_sums, 3 * stride);
         for (int64_t r = 0; r < rows; ++r) {
           const int64_t t = r % frames;
           float grad_g = 0;
@@ -107,14 +110,12 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
             const Vec value = silu_and_slope(load(row + c) + load(a.weight.coord_b1 + c), slope);
             const Vec u = load(a.weight.coord2 + c);
             total += value * u;
-            float* sum_coord2 = slot + at.coord2 + c;
-            store(sum_coord2, load(sum_coord2) + value * grad_raw);
+            store(sum_coord2 + c, load(sum_coord2 + c) + value * grad_raw);
             const Vec grad_z = u * slope * grad_raw;
             store(row + c, grad_z);
-            float* sum_b1 = slot + at.coord_b1 + c;
-            store(sum_b1, load(sum_b1) + grad_z);
+            store(sum_coord_b1 + c, load(sum_coord_b1 + c) + grad_z);
           }
-          slot[at.coord_b2] += grad_raw;
+          sum_coord_b2 += grad_raw;
           const float raw = sum(total) + a.weight.coord_b2;
           const float g = raw * edge_rows[r].scale;
           grad_scale[r] = grad_g * raw;
@@ -141,8 +142,7 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
             store(grad_p + c, load(grad_p + c) + v);
             if (term) store(term + c, load(term + c) + v);
             total += v * load(a.weight.distance + c);
-            float* sum_distance = slot + at.distance + c;
-            store(sum_distance, load(sum_distance) + v * edge_rows[r].distance);
+            store(sum_distance + c, load(sum_distance + c) + v * edge_rows[r].distance);
           }
           distance_backward(size, edge_rows[r], sum(total), grad_scale[r], grad_r + r * dim);
           float* sender_x = a.edge_grad_x + ((edge - a.chunk_first) * num_frames + frame + t) * dim;
@@ -151,6 +151,10 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
             sender_x[d] = -grad_r[r * dim + d];
           }
         }
+        add_row(slot + at.coord2, sum_coord2, stride);
+        add_row(slot + at.coord_b1, sum_coord_b1, stride);
+        add_row(slot + at.distance, sum_distance, stride);
+        slot[at.coord_b2] += sum_coord_b2;
       }
       for (int64_t c = 0; c < frames * dim; ++c) a.grad_x[node_row * dim + c] += grad_x[c];
     }

@@ -27,7 +27,8 @@ inline void pack(float* packed, const float* b, int64_t k, int64_t n, int64_t k_
   }
 }
 
-// ROWS rows of C times one panel. A[m, k] is at a[m * row_stride + k * k_stride].
+// ROWS rows of C times one panel. A[m, k] is at a[m * row_stride + k * k_stride]. What is accumulated is summed apart
+// first: over many tiles that rounds less than adding every product to C.
 template <int ROWS>
 GEOTDM_INLINE void panel_rows(int64_t k, const float* a, int64_t row_stride, int64_t k_stride, const float* b,
                               int64_t b_stride, float* c, int64_t c_stride, bool accumulate) {
@@ -35,7 +36,7 @@ GEOTDM_INLINE void panel_rows(int64_t k, const float* a, int64_t row_stride, int
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) acc[r][v] = accumulate ? load(c + r * c_stride + v * kWidth) : Vec{};
+    for (int v = 0; v < kVectors; ++v) acc[r][v] = Vec{};
   for (int64_t i = 0; i < k; ++i) {
     Vec row[kVectors];
 #pragma GCC unroll 4
@@ -50,7 +51,10 @@ GEOTDM_INLINE void panel_rows(int64_t k, const float* a, int64_t row_stride, int
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) store(c + r * c_stride + v * kWidth, acc[r][v]);
+    for (int v = 0; v < kVectors; ++v) {
+      float* to = c + r * c_stride + v * kWidth;
+      store(to, accumulate ? load(to) + acc[r][v] : acc[r][v]);
+    }
 }
 
 template <int ROWS>

@@ -40,7 +40,7 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t first, i
     fill_zero(a.grad_k + node * stride, frames * stride);
     fill_zero(a.grad_v + node * stride, frames * stride);
     fill_zero(grad_gate, frames);
-    for (int64_t c = 0; c < frames * dim; ++c) grad_x[c] = grad_x_out[c];
+    fill_zero(grad_x, frames * dim);  // grad_x_out comes last: what is added before is much smaller
 
     for (int64_t t0 = 0; t0 < frames; t0 += kQueryRows) {
       const QueryBlock block(t0, frames);
@@ -54,20 +54,19 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t first, i
         const int64_t t = t0 + r;
         float *row = grad + r * at.row, *weight = alpha + r * at.row;
         const float* lag = grad_by_lag + r * at.lag_row + block.offset(r);
-        float along = 0, total = 0;  // grad_x_out . y_t; sum of alpha grad_alpha
+        float along = 0, pulls = 0;  // grad_x_out . y_t; sum of alpha g
         for (int64_t d = 0; d < dim; ++d) along += grad_x_out[t * dim + d] * y[d * at.row + t];
         for (int64_t s = 0; s < frames; ++s) {
           float apart = along;  // grad_x_out . (x_t - x_s)
           for (int64_t d = 0; d < dim; ++d) apart -= grad_x_out[t * dim + d] * y[d * at.row + s];
           row[s] += lag[s] + gate[s] * apart;
-          total += weight[s] * row[s];
           grad_gate[s] += weight[s] * apart;
           const float pull = weight[s] * gate[s];
-          for (int64_t d = 0; d < dim; ++d) {
-            grad_x[t * dim + d] += pull * grad_x_out[t * dim + d];
-            grad_x[s * dim + d] -= pull * grad_x_out[t * dim + d];
-          }
+          pulls += pull;
+          for (int64_t d = 0; d < dim; ++d) grad_x[s * dim + d] -= pull * grad_x_out[t * dim + d];
         }
+        for (int64_t d = 0; d < dim; ++d) grad_x[t * dim + d] += pulls * grad_x_out[t * dim + d];
+        const float total = dot_row(weight, row, at.row);  // of alpha grad_alpha; the padding of both is zero
         for (int64_t s = 0; s < frames; ++s) row[s] = weight[s] * (row[s] - total);
         fill_zero(row + frames, at.row - frames);
       }
@@ -82,6 +81,7 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t first, i
       gemm_at(block.columns, width, block.rows, grad_by_lag, at.lag_row, q, stride, grad_psi, stride);
       gemm_at(block.columns, width, block.rows, alpha_by_lag, at.lag_row, grad_out, stride, grad_psi, stride);
     }
+    for (int64_t c = 0; c < frames * dim; ++c) grad_x[c] += grad_x_out[c];
   }
 }
 
@@ -101,7 +101,7 @@ inline void mlp_rows_backward(const float* h, const float* grad_out, const float
 }
 
 inline int64_t temporal_project_backward_scratch(const TemporalSizes& size) {
-  return 5 * kTileRows * size.stride + 128;
+  return (5 * kTileRows + 1) * size.stride + 128;
 }
 
 // Rows first .. last - 1: grad_h through the residual and the MLPs. grad_v receives the gate's part first.
@@ -116,6 +116,7 @@ inline void temporal_project_backward(const TemporalBackward& a, int64_t first, 
   float* slope = scratch.take(kTileRows * stride);
   float* grad_hidden = scratch.take(kTileRows * stride);
   float* grad_h = scratch.take(kTileRows * stride);
+  float* sum_x2 = scratch.take(stride);  // of a tile, as in tiles.h
   for (int64_t row = first; row < last; row += kTileRows) {
     const int64_t rows = smaller(kTileRows, last - row);
     copy_rows(h, stride, a.h + row * width, width, rows, width);
@@ -126,15 +127,18 @@ inline void temporal_project_backward(const TemporalBackward& a, int64_t first, 
     float* grad_v = a.grad_v + row * stride;
     gemm(rows, width, width, v, stride, w.x1, hidden, stride);
     bias_silu_slope(hidden, slope, w.x_b1, rows, stride);
+    float sum_x_b2 = 0;
+    fill_zero(sum_x2, stride);
     for (int64_t r = 0; r < rows; ++r) {
       const float grad_gate = a.grad_gate[row + r];
-      slot[at.x_b2] += grad_gate;
+      sum_x_b2 += grad_gate;
       for (int64_t c = 0; c < stride; c += kWidth) {
-        float* total = slot + at.x2 + c;
-        store(total, load(total) + load(hidden + r * stride + c) * grad_gate);
+        store(sum_x2 + c, load(sum_x2 + c) + load(hidden + r * stride + c) * grad_gate);
         store(grad_hidden + r * stride + c, load(w.x2 + c) * grad_gate);
       }
     }
+    add_row(slot + at.x2, sum_x2, stride);
+    slot[at.x_b2] += sum_x_b2;
     scale_and_total(grad_hidden, slope, slot + at.x_b1, rows, stride);
     gemm_at(width, width, rows, grad_hidden, stride, v, stride, slot + at.x1, stride);
     gemm(rows, width, width, grad_hidden, stride, wt.x1, grad_v, stride, true);

@@ -155,7 +155,7 @@ inline void temporal_attend(const TemporalForward& a, int64_t first, int64_t las
         const float gate = dot_row(row, columns, at.row);
         for (int64_t d = 0; d < dim; ++d) {
           const float pulled = dot_row(row, columns + (d + 1) * at.row, at.row);
-          a.x_out[(node + t) * dim + d] = x[t * dim + d] + (x[t * dim + d] - x[d]) * gate - pulled;
+          a.x_out[(node + t) * dim + d] = x[t * dim + d] + ((x[t * dim + d] - x[d]) * gate - pulled);
         }
       }
     }

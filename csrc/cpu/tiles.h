@@ -18,7 +18,9 @@ struct Scratch {
 GEOTDM_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 GEOTDM_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-GEOTDM_INLINE void fill_zero(float* p, int64_t count) { std::memset(p, 0, count * sizeof(float)); }
+GEOTDM_INLINE void fill_zero(float* p, int64_t count) {
+  if (count > 0) std::memset(p, 0, count * sizeof(float));  // empty tensors may have no address
+}
 
 // Dense rows to padded ones and back; the padding is zero.
 inline void copy_rows(float* to, int64_t to_stride, const float* from, int64_t from_stride, int64_t rows,
@@ -54,22 +56,26 @@ inline void bias_silu_slope(float* z, float* slope, const float* bias, int64_t r
     }
 }
 
-// z *= slope, and total += sum over rows of the product: a gradient through an activation, and its bias's.
+// z *= slope, and total += sum over rows of the product: a gradient through an activation, and its bias's. A tile is
+// summed apart first: fewer roundings than adding every row to the total.
 inline void scale_and_total(float* z, const float* slope, float* total, int64_t rows, int64_t stride) {
   for (int64_t c = 0; c < stride; c += kWidth) {
-    Vec sum = load(total + c);
+    Vec sum{};
     for (int64_t r = 0; r < rows; ++r) {
       const Vec v = load(z + r * stride + c) * load(slope + r * stride + c);
       store(z + r * stride + c, v);
       sum += v;
     }
-    store(total + c, sum);
+    store(total + c, load(total + c) + sum);
   }
 }
 
 inline void add_total(const float* z, float* total, int64_t rows, int64_t stride) {
-  for (int64_t r = 0; r < rows; ++r, z += stride)
-    for (int64_t c = 0; c < stride; c += kWidth) store(total + c, load(total + c) + load(z + c));
+  for (int64_t c = 0; c < stride; c += kWidth) {
+    Vec sum{};
+    for (int64_t r = 0; r < rows; ++r) sum += load(z + r * stride + c);
+    store(total + c, load(total + c) + sum);
+  }
 }
 
 GEOTDM_INLINE void add_row(float* to, const float* from, int64_t stride) {
