@@ -5,6 +5,8 @@ import contextvars
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
+
 from geotdm_fast.keys import check_choice
 from geotdm_fast.ops import native
 
@@ -28,8 +30,11 @@ def backend(name: str) -> Iterator[None]:
 
 
 def current_backend() -> str:
-    """The name that the innermost `backend` block chose; `auto` outside."""
-    return _current.get()
+    """The name that the innermost `backend` block chose; `auto` outside.
+
+    While `torch.compile` traces, `reference`: it fuses that, and cannot look into a context variable or sorted edges.
+    """
+    return "reference" if torch.compiler.is_compiling() else _current.get()
 
 
 class OpStatus(NamedTuple):
@@ -45,5 +50,5 @@ def status() -> list[OpStatus]:
     info = native.build_info()
     if info is None:
         return [OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS]
-    takes = "float32 on the CPU, H a multiple of 16 up to 256; other inputs run the reference"
+    takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference"
     return [OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS]

@@ -24,26 +24,33 @@ def egcl(
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
 
-    The CPU kernels compute every precision in float32, give the same bits for any number of threads, and are
-    differentiable once; memory does not grow with the number of edges. Other inputs run the reference.
+    The CPU kernels compute every precision in float32 (bfloat16 inputs are converted, results converted back), give the
+    same bits for any number of threads, and are differentiable once; memory grows with the edges of one node, not of
+    all. Other inputs run the reference, and so does `torch.compile`.
     """
     if current_backend() == "reference" or why_not_native(x, h, edge_attr, params) is not None:
         flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
         return reference.egcl(x, h, edge_index, edge_attr, params, **flags)
     edges = sorted_edges(edge_index, x.shape[0])
+    weights = [param.float() for param in params]
     edge_term = None
     if edge_attr is not None:
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
-        edge_term = torch.nn.functional.linear(edge_attr, params.edge_w1[:, 2 * h.shape[-1] + 1 :])[edges.order]
-    return _NativeEGCL.apply(x.contiguous(), h.contiguous(), edge_term, edges, normalize, pre_norm, *params)
+        w_attr = weights[0][:, 2 * h.shape[-1] + 1 :]
+        with native.no_autocast():
+            edge_term = torch.nn.functional.linear(edge_attr.float(), w_attr)[edges.order]
+    x_out, h_out = _NativeEGCL.apply(
+        x.float().contiguous(), h.float().contiguous(), edge_term, edges, normalize, pre_norm, *weights
+    )
+    return x_out.to(x.dtype), h_out.to(h.dtype)
 
 
 def why_not_native(x: Tensor, h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> str | None:
     """Why the CPU kernels do not take these inputs, or None if they do."""
     if params.edge_w2.shape[0] != h.shape[-1]:
         return f"the hidden width {params.edge_w2.shape[0]} is not the width of h, {h.shape[-1]}"
-    if edge_attr is not None and (edge_attr.dim() != 2 or edge_attr.dtype != torch.float32):
-        return "edge_attr changes from frame to frame, or is not float32"
+    if edge_attr is not None and (edge_attr.dim() != 2 or edge_attr.dtype not in native.DTYPES):
+        return "edge_attr changes from frame to frame, or is not float32 or bfloat16"
     return native.why_not(x, h, params)
 
 

@@ -22,21 +22,22 @@ def temporal_attention(
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.temporal_attention`, which documents formula, shapes and dtypes.
 
-    The CPU kernels compute every precision in float32, give the same bits for any number of threads, and are
-    differentiable once; memory is linear in T. Other inputs, and frames with gaps, run the reference.
+    The CPU kernels compute every precision in float32 (bfloat16 inputs are converted, results converted back), give the
+    same bits for any number of threads, and are differentiable once; memory is linear in T. Other inputs, and frames
+    with gaps, run the reference, and so does `torch.compile`.
     """
     if current_backend() == "reference" or why_not_native(x, h, params, frames) is not None:
         return reference.temporal_attention(x, h, params, frames=frames, precision=precision)
+    *weights, time_w, time_b = [param.float() for param in params]
     num_frames = h.shape[1]
-    tau = torch.arange(-(num_frames - 1), num_frames)
-    embedded = reference.sinusoid(tau, params.time_w.shape[1], h.dtype)
-    psi = torch.nn.functional.linear(embedded, params.time_w, params.time_b)  # [2 T - 1, H]
-    return _NativeTemporalAttention.apply(x.contiguous(), h.contiguous(), psi, *params[:-2])
+    tau = torch.arange(-(num_frames - 1), num_frames, device=h.device)
+    with native.no_autocast():
+        psi = torch.nn.functional.linear(reference.sinusoid(tau, time_w.shape[1]), time_w, time_b)  # [2 T - 1, H]
+    x_out, h_out = _NativeTemporalAttention.apply(x.float().contiguous(), h.float().contiguous(), psi, *weights)
+    return x_out.to(x.dtype), h_out.to(h.dtype)
 
 
-def why_not_native(
-    x: Tensor, h: Tensor, params: TemporalAttentionParams, frames: Sequence[int] | None
-) -> str | None:
+def why_not_native(x: Tensor, h: Tensor, params: TemporalAttentionParams, frames: Sequence[int] | None) -> str | None:
     """Why the CPU kernels do not take these inputs, or None if they do."""
     if frames is not None:
         return "the frames have gaps"
