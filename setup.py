@@ -59,12 +59,11 @@ def compiler() -> list[str]:
 
 
 def ninja() -> str | None:
-    # the package's own program is not on PATH while its environment is not activated
+    folder = None
     if importlib.util.find_spec("ninja"):
-        import ninja as package
-
-        return shutil.which("ninja", path=package.BIN_DIR)
-    return shutil.which("ninja")
+        # the package's own program is not on PATH while its environment is not activated
+        folder = importlib.import_module("ninja").BIN_DIR
+    return (folder and shutil.which("ninja", path=folder)) or shutil.which("ninja")
 
 
 def compile_module(folder: Path) -> Path:
@@ -128,8 +127,6 @@ class WithoutModule(build_py):
     """Says why there is no module, unless that is what was asked for."""
 
     def run(self):
-        if wanted() == "1":
-            raise CompileError(f"geotdm_fast._C cannot be built: {what_is_missing()}")
         super().run()
         if self.editable_mode:
             IN_SOURCE.unlink(missing_ok=True)
@@ -149,7 +146,10 @@ def consequence() -> str:
 
 
 def main():
-    if wanted() == "0" or what_is_missing():
+    missing = what_is_missing()
+    if wanted() == "1" and missing:
+        raise SystemExit(f"geotdm_fast._C cannot be built: {missing}")
+    if wanted() == "0" or missing:
         setup(cmdclass={"build_py": WithoutModule})
     else:
         sources = [f"csrc/{name}.cpp" for name in [*TORCH_SOURCES, *KERNELS]]

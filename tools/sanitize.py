@@ -14,51 +14,53 @@ FOLDER = ROOT / "build" / "sanitize"
 TESTS = ("test_egcl.py", "test_temporal_attention.py", "test_native_*.py")
 FLAGS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 COMPILER = os.environ.get("CXX", "g++")
-WHICH = "from geotdm_fast import _C; print(_C.__file__, _C.build_info()['isa'])"
 
 
 def main() -> int:
     build = [sys.executable, "setup.py", "-q", "build", "--build-lib", str(FOLDER / "lib")]
-    environment = os.environ | {"CXX": COMPILER, "CXXFLAGS": FLAGS, "LDFLAGS": FLAGS, "GEOTDM_BUILD": "1"}
-    subprocess.run(
-        [*build, "build_ext", "--build-temp", str(FOLDER / "objects")], cwd=ROOT, env=environment, check=True
-    )
-
-    # Python itself is not built with the sanitizers, so their libraries have to come first.
-    libraries = [
-        subprocess.run(
-            [COMPILER, f"-print-file-name={name}"], capture_output=True, check=True, text=True
-        ).stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
+    build += ["build_ext", "--build-temp", str(FOLDER / "objects")]
+    flags = {"CXX": COMPILER, "CXXFLAGS": FLAGS, "LDFLAGS": FLAGS, "GEOTDM_BUILD": "1"}
+    subprocess.run(build, cwd=ROOT, env=os.environ | flags, check=True)
     environment = os.environ | {
-        "LD_PRELOAD": " ".join(libraries),
+        # Python itself is not built with the sanitizers, so their libraries have to come first.
+        "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
         "ASAN_OPTIONS": "detect_leaks=0",  # Python frees little at its end
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": str(FOLDER / "lib"),
     }
     tests = sorted(str(path) for pattern in TESTS for path in (ROOT / "tests").glob(pattern))
-    for wanted in ("", "avx2", "baseline"):
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *sys.argv[1:]]
+    done = []
+    for wanted in ("avx512", "avx2", "baseline"):
         environment["GEOTDM_CPU_ISA"] = wanted
-        # the working folder comes first on the path of `python -m`, so the tests import the package that lies there
-        python = {"cwd": FOLDER / "lib", "env": environment}
-        shown = subprocess.run(
-            [sys.executable, "-c", "import torch; " + WHICH], **python, capture_output=True, text=True
-        )
-        file, _, isa = shown.stdout.strip().partition(" ")
-        if not file.startswith(str(FOLDER)):
-            print(f"sanitize: the module of {FOLDER} does not load: {shown.stderr or file}", file=sys.stderr)
-            return 1
-        if wanted not in ("", isa) or (isa == "baseline" and wanted == ""):
+        isa = loaded_isa(environment)
+        if isa in done:  # this processor has no wider one
             continue
+        done.append(isa)
         print(f"sanitize: {isa}", flush=True)
-        pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *sys.argv[1:]]
-        done = subprocess.run([*pytest, *tests], **python)
-        if done.returncode:
-            return done.returncode
-    print("sanitize: clean")
+        # the working folder comes first on the path of `python -m`, so the tests import the package that lies there
+        if code := subprocess.run([*pytest, *tests], cwd=FOLDER / "lib", env=environment).returncode:
+            return code
+    print(f"sanitize: clean for {', '.join(done)}")
     return 0
+
+
+def library(name: str) -> str:
+    shown = subprocess.run([COMPILER, f"-print-file-name={name}"], stdout=subprocess.PIPE, check=True, text=True)
+    return shown.stdout.strip()
+
+
+def loaded_isa(environment: dict[str, str]) -> str:
+    """The instruction set that runs, of the module with the sanitizers and no other."""
+    code = "from geotdm_fast.ops import native; print(native._C.__file__, native.build_info()['isa'])"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER / "lib", env=environment, stdout=subprocess.PIPE, check=True, text=True
+    )
+    file, _, isa = shown.stdout.strip().rpartition(" ")
+    if not file.startswith(str(FOLDER)):
+        raise SystemExit(f"sanitize: {file} was loaded instead of the module in {FOLDER}")
+    return isa
 
 
 if __name__ == "__main__":

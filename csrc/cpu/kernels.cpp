@@ -29,7 +29,7 @@ const Kernels& choose() {
   const char* variable = std::getenv("GEOTDM_CPU_ISA");
   const std::string wanted = variable ? variable : "";
   if (!wanted.empty() && wanted != "baseline" && wanted != "avx2" && wanted != "avx512")
-    throw std::runtime_error("GEOTDM_CPU_ISA must be baseline, avx2 or avx512, got " + wanted);
+    throw std::invalid_argument("GEOTDM_CPU_ISA must be baseline, avx2 or avx512, got " + wanted);
 #if defined(__x86_64__)
   if ((wanted.empty() || wanted == "avx512") && has_avx512()) return kernels_avx512;
   if (wanted != "baseline" && has_avx2()) return kernels_avx2;
