@@ -233,7 +233,7 @@ class PlainEGTN(nn.Module):
         y = x_given * self.scale
         num_frames = y.shape[-1]
         h = h[..., None].repeat(1, 1, num_frames) if h.dim() == 2 else h
-        z = to_frames(self.input_linear_ref(to_rows(h)), num_frames)
+        z = to_frames(self.input_linear_ref(to_rows(h.to(y.dtype))), num_frames)
         y, z = self.layers(self.s_modules_ref, self.t_modules_ref, y, z, edge_index, edge_attr)
         weight = z.mean(1)[:, :-1, None] * self.ws  # [N, T_given - 1, num_w]
         weight = torch.cat([weight, 1 - weight.sum(1, keepdim=True)], dim=1)
