@@ -86,8 +86,8 @@ def make_contender(workload: Workload, name: str, dtype: str = "float32", device
 
 def make_truth(workload: Workload, device: str = "cpu") -> Contender:
     """Float64, or float32 where that does not fit, in the memory-efficient structure, every layer recomputed."""
-    widest = 8 * workload.num_frames * workload.num_edges * workload.arguments["hidden_dim"]
-    dtype = torch.float64 if 12 * widest < free_memory(device) else torch.float32
+    one_layer = bytes_needed(workload, "efficient", "float32", "training") / workload.arguments["n_layers"]
+    dtype = torch.float64 if 2 * one_layer < 0.8 * free_memory(device) else torch.float32
     network = EfficientEGTN(**workload.arguments, recompute=True)
     network.load_state_dict(workload.network().state_dict())
     inputs = workload.inputs(device, dtype)

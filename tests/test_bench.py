@@ -244,7 +244,7 @@ def test_step_writes_lines_and_a_table_last(tmp_path, capsys):
         assert row["error"] < 1e-4 and row["machine"]["threads"] == 1 and row["commit"] and row["date"]
     shown = capsys.readouterr().out
     assert "W-md: graphs 2, nodes 42, edges 360" in shown
-    assert f"inference, float32: {ours[0]['times_best_peer']:.2f} times the best peer" in shown
+    assert f"inference, float32: {ours[0]['times_best_peer']:.2f} times as fast as the best peer" in shown
     assert shown.index("torch ") < shown.index("W-nbody") < shown.index("lines added")
 
 
