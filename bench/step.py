@@ -18,7 +18,7 @@ DESCRIPTION = """\
 Time one call of the denoising network (inference), and one call with the gradients of all parameters (training).
 Our network runs against plain transcriptions of the peers (bench/baselines.py), all with the same weights and inputs:
 A B C D E A B C D E ... in one process; medians count. A large matrix product takes its turn among them: the floor is
-the least number of operations (DESIGN: 12 H^2 + 6 T H multiply-adds for a node-frame, 2 H^2 for an edge-frame; three
+the least number of operations (12 H^2 + 6 T H multiply-adds for a node-frame, 2 H^2 for an edge-frame; three
 times as many for training) at the matrix rate measured so. Before any clock starts every contender must give the
 results of the equations in float64: 1e-4 in float32. A peer that does not fit into memory is left out and named.
 Peak memory of forward + backward is measured in a fresh process each (--memory)."""
