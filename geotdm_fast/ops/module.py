@@ -2,13 +2,15 @@
 
 import functools
 import importlib
-import importlib.util
+import importlib.machinery
 import re
 import warnings
 from pathlib import Path
 from types import ModuleType
 
 import torch
+
+import geotdm_fast
 
 HOW = "with torch, ninja and a C++ compiler at hand: pip install --no-build-isolation . in the sources"
 
@@ -18,7 +20,8 @@ def load_module() -> tuple[ModuleType | None, str | None]:
 
     Raises ValueError where GEOTDM_CPU_ISA names no instruction set.
     """
-    spec = importlib.util.find_spec("geotdm_fast._C")
+    # in this package's own folder: an editable install of another copy would offer the module of that one
+    spec = importlib.machinery.PathFinder.find_spec("geotdm_fast._C", geotdm_fast.__path__)
     if spec is None:
         return None, f"not built ({HOW})"
     # One that was compiled with another torch may crash as it loads, so the file is asked before.
