@@ -203,7 +203,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
                 node.matrix(n.node2),
                 node.vector(n.node_b2)};
   for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
-  return {grad_x, grad_h, grad_term.narrow(1, 0, width).contiguous(), grads};
+  if (width < stride) grad_term = grad_term.narrow(1, 0, width).clone(at::MemoryFormat::Contiguous);
+  return {grad_x, grad_h, grad_term, grads};
 }
 
 }  // namespace

@@ -127,7 +127,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
                 read.matrix(s.x1),   read.vector(s.x_b1), read.vector(s.x2).view({1, width}),
                 read.scalar(s.x_b2)};
   for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
-  auto grad_psi = psi_slots.total().view({size.lags(), stride}).narrow(1, 0, width).flip(0).contiguous();
+  auto grad_psi = psi_slots.total().view({size.lags(), stride}).narrow(1, 0, width).flip(0);
+  // Not contiguous(): that keeps the stride of a single row.
+  grad_psi = grad_psi.clone(at::MemoryFormat::Contiguous);
   return {grad_x, grad_h, grad_psi, grads};
 }
 
