@@ -54,11 +54,10 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t first, i
         const int64_t t = t0 + r;
         float *row = grad + r * at.row, *weight = alpha + r * at.row;
         const float* lag = grad_by_lag + r * at.lag_row + block.offset(r);
-        float along = 0, pulls = 0;  // grad_x_out . y_t; sum of alpha g
-        for (int64_t d = 0; d < dim; ++d) along += grad_x_out[t * dim + d] * y[d * at.row + t];
+        float pulls = 0;  // sum of alpha g
         for (int64_t s = 0; s < frames; ++s) {
-          float apart = along;  // grad_x_out . (x_t - x_s)
-          for (int64_t d = 0; d < dim; ++d) apart -= grad_x_out[t * dim + d] * y[d * at.row + s];
+          float apart = 0;  // grad_x_out . (x_t - x_s)
+          for (int64_t d = 0; d < dim; ++d) apart += grad_x_out[t * dim + d] * (y[d * at.row + t] - y[d * at.row + s]);
           row[s] += lag[s] + gate[s] * apart;
           grad_gate[s] += weight[s] * apart;
           const float pull = weight[s] * gate[s];
