@@ -58,7 +58,8 @@ def temporal_params(width: int, time_emb_dim: int = 13) -> TemporalAttentionPara
 
 
 def _parameter(*shape: int) -> Tensor:
-    return draw(*shape, scale=shape[-1] ** -0.5 if len(shape) > 1 else 0.3)
+    # As wide as torch's own initial values: a softmax of much sharper logits would measure chance.
+    return draw(*shape, scale=(3 * shape[-1]) ** -0.5 if len(shape) > 1 else 0.3)
 
 
 def egcl(x, h, edge_attr, *params, edge_index, **flags):
@@ -101,11 +102,11 @@ def assert_native_as_accurate(op: Callable, inputs: Callable[[], list], names: l
     first = inputs()
     more = DRAWS - 1 if first[1].numel() < 20_000 else 0
     ours, plain = zip(*(_errors(op, draw, names) for draw in [first, *(inputs() for _ in range(more))]), strict=True)
-    size = lambda errors, name: statistics.fmean(e[name] ** 2 for e in errors) ** 0.5
-    # Plain PyTorch may happen to hit one result; then its median over all of them is the measure.
-    median = statistics.median(size(plain, name) for name in plain[0])
+    size = lambda errors, name: statistics.median(e[name] for e in errors)
+    # Plain PyTorch may happen to hit one result; then the upper quartile of its errors is the measure.
+    quartile = statistics.quantiles((size(plain, name) for name in plain[0]), n=4)[2]
     for name in plain[0]:
-        allowed = TIMES_PLAIN * max(median, size(plain, name)) + ROUNDOFF[precision]
+        allowed = TIMES_PLAIN * max(quartile, size(plain, name)) + ROUNDOFF[precision]
         assert size(ours, name) <= allowed, f"{name}: relative error {size(ours, name):.2e} is over {allowed:.2e}"
 
 
