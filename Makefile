@@ -7,6 +7,7 @@ TORCH_ARGS ?=
 PIP_ARGS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+SANITIZE_ARGS ?=
 
 # PY=... names an interpreter to use as it is: nothing is set up, nothing is installed.
 ifdef PY
@@ -19,14 +20,15 @@ TOOL := $(VENV)/bin/
 READY := $(VENV)/.ready-$(shell printf '%s' "$(CURDIR)" | cksum | cut -d ' ' -f 1)
 endif
 
-CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh,csrc/*.$(suffix) csrc/*/*.$(suffix)))
+CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format venv clean distclean
+.PHONY: help demo test sanitize lint format venv clean distclean
 
 help:
 	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
 	@echo 'make test       lint, then the whole test suite'
+	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
 	@echo 'make lint       ruff and clang-format, changing nothing'
 	@echo 'make format     ruff and clang-format, changing files'
 	@echo 'make venv       set up $(VENV) and stop (every target above does it by itself)'
@@ -41,9 +43,10 @@ help:
 	@echo '  PIP_ARGS    options of every pip install [$(PIP_ARGS)]'
 	@echo '  DEMO_ARGS   options of the demo; DEMO_ARGS=--help lists them [$(DEMO_ARGS)]'
 	@echo '  TEST_ARGS   options of pytest, e.g. "-k equivariance -x" [$(TEST_ARGS)]'
+	@echo '  SANITIZE_ARGS  options of pytest under the sanitizers [$(SANITIZE_ARGS)]'
 	@echo '  PY          use this interpreter as it is: no $(VENV), nothing installed, no network'
 
-$(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile tools/make_venv.py
+$(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile tools/make_venv.py $(CXX_FILES)
 	@$(PYTHON) tools/make_venv.py $@ --torch '$(TORCH)' --torch-args='$(TORCH_ARGS)' --pip-args='$(PIP_ARGS)'
 
 venv: $(READY)
@@ -57,6 +60,9 @@ demo: $(READY)
 
 test: lint
 	@$(PY) -m pytest --durations=15 $(TEST_ARGS)
+
+sanitize: $(READY)
+	@$(PY) tools/sanitize.py $(SANITIZE_ARGS)
 
 lint: $(READY)
 	@$(PY) -m ruff check .
@@ -77,4 +83,4 @@ clean:
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) geotdm_fast/_C.*.so

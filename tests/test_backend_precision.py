@@ -145,8 +145,10 @@ def test_gradients_pass_through_the_rounding(precision):
 # --- precision of a network ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["reference", "auto"])
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_precisions_are_ordered_and_as_good_as_their_roundoff(domain):
+def test_precisions_are_ordered_and_as_good_as_their_roundoff(domain, name):
+    """The compiled kernels compute every precision in float32: there only the bounds hold, not the order."""
     graphs, mask = case(domain), cond_mask(MASKS["prefix"], NUM_FRAMES)
     noisy = frames_of(mask).noisy
     batch = graphs.batch
@@ -157,7 +159,8 @@ def test_precisions_are_ordered_and_as_good_as_their_roundoff(domain):
     def run(dtype):
         network.to(dtype)
         x, kwargs = batch.x[..., noisy].to(dtype), model_kwargs | {"x_given": batch.x.to(dtype)}
-        x_out, h_out = network(diffusion_t=step, x=x, **kwargs)
+        with backend(name):
+            x_out, h_out = network(diffusion_t=step, x=x, **kwargs)
         return torch.cat([(x_out + x).flatten(), h_out.flatten()]).detach()
 
     exact = run(torch.float64)
@@ -166,7 +169,8 @@ def test_precisions_are_ordered_and_as_good_as_their_roundoff(domain):
         assert network.set_precision(precision) is network
         errors[precision] = relative_error(run(torch.float32), exact)
         assert errors[precision] <= ROUNDOFFS * ROUNDOFF[precision], errors
-    assert 10 * errors["fp32"] < errors["tf32"] < errors["bf16"] / 2
+    if name == "reference":
+        assert 10 * errors["fp32"] < errors["tf32"] < errors["bf16"] / 2
     network.set_precision("fp32")
     assert torch.equal(run(torch.float64), exact)
 

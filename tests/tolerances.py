@@ -46,4 +46,4 @@ def assert_as_accurate(ours, plain, exact, precision: str, what: str = "result")
 
 
 def _float64(value) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if torch.is_tensor(value) else value, dtype=np.float64)
+    return np.asarray(value.detach().cpu().double() if torch.is_tensor(value) else value, dtype=np.float64)

@@ -70,8 +70,24 @@ def install(folder, torch, torch_args, pip_args):
             )
         subprocess.run([*pip, *([] if not version else ["-q"]), *shlex.split(torch_args), torch], check=True)
     # setuptools explains at length what an editable install is
-    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    subprocess.run([*pip, "-q", "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True, env=quiet)
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "GEOTDM_BUILD": build_module(folder)}
+    subprocess.run([*pip, "-q", "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True, env=environment)
+
+
+def build_module(folder):
+    """GEOTDM_BUILD for the installation: where everything is there that the C++ module needs, it has to compile."""
+    given = os.environ.get("GEOTDM_BUILD", "")
+    if given:
+        return given
+    code = "import setup; print(setup.what_is_missing() or '')"
+    done = subprocess.run([python_of(folder), "-c", code], stdout=subprocess.PIPE, cwd=ROOT, check=True, text=True)
+    missing = done.stdout.strip()
+    if missing:
+        # said here because pip shows nothing of a build that succeeds
+        say(f"Warning: no C++ module, so the CPU runs the reference in PyTorch, which is slower: {missing}")
+        return "0"
+    say("Compiling what has changed of the C++ module.")
+    return "1"
 
 
 def python_of(folder):

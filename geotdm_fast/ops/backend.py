@@ -2,13 +2,16 @@
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from geotdm_fast import reference
+import torch
+
 from geotdm_fast.keys import check_choice
+from geotdm_fast.ops import native
 
 BACKENDS = ("auto", "reference")
+OPS = ("egcl", "temporal_attention")
 _current = contextvars.ContextVar("geotdm_fast_backend", default="auto")
 
 
@@ -26,6 +29,14 @@ def backend(name: str) -> Iterator[None]:
         _current.reset(token)
 
 
+def current_backend() -> str:
+    """The name that the innermost `backend` block chose; `auto` outside.
+
+    While `torch.compile` traces, `reference`: it fuses that, and cannot look into a context variable or sorted edges.
+    """
+    return "reference" if torch.compiler.is_compiling() else _current.get()
+
+
 class OpStatus(NamedTuple):
     """One op, the implementation that `auto` takes on this machine, and why not a faster one."""
 
@@ -34,18 +45,10 @@ class OpStatus(NamedTuple):
     reason: str
 
 
-# The fused kernels register here as they come; until then `auto` has one candidate for each op.
-_IMPLEMENTATIONS: dict[str, Callable] = {
-    "egcl": reference.egcl,
-    "temporal_attention": reference.temporal_attention,
-}
-
-
-def implementation(op: str) -> Callable:
-    """The function that computes `op` under the current backend."""
-    return _IMPLEMENTATIONS[op]
-
-
 def status() -> list[OpStatus]:
-    """What runs for each op and why."""
-    return [OpStatus(op, "reference", "no fused kernel in this version") for op in _IMPLEMENTATIONS]
+    """What runs for each op on the CPU and why; CUDA inputs run the reference."""
+    info = native.build_info()
+    if info is None:
+        return [OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS]
+    takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference"
+    return [OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS]

@@ -1,10 +1,14 @@
-"""The temporal op: `geotdm_fast.reference.temporal_attention` by the implementation that the backend chooses."""
+"""The temporal op: `geotdm_fast.reference.temporal_attention` by the fastest implementation that takes the input."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from geotdm_fast.ops.backend import implementation
+from geotdm_fast import reference
+from geotdm_fast.ops import native
+from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import TemporalAttentionParams
 
 
@@ -16,5 +20,44 @@ def temporal_attention(
     frames: Sequence[int] | None = None,
     precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
-    """Equal to `geotdm_fast.reference.temporal_attention`, which documents formula, shapes and dtypes."""
-    return implementation("temporal_attention")(x, h, params, frames=frames, precision=precision)
+    """Equal to `geotdm_fast.reference.temporal_attention`, which documents formula, shapes and dtypes.
+
+    The CPU kernels compute every precision in float32 (bfloat16 inputs are converted, results converted back), give the
+    same bits for any number of threads, and are differentiable once; memory is linear in T. Other inputs, and frames
+    with gaps, run the reference, and so does `torch.compile`.
+    """
+    if current_backend() == "reference" or why_not_native(x, h, params, frames) is not None:
+        return reference.temporal_attention(x, h, params, frames=frames, precision=precision)
+    *weights, time_w, time_b = [param.float() for param in params]
+    num_frames = h.shape[1]
+    tau = torch.arange(-(num_frames - 1), num_frames, device=h.device)
+    with native.no_autocast():
+        psi = torch.nn.functional.linear(reference.sinusoid(tau, time_w.shape[1]), time_w, time_b)  # [2 T - 1, H]
+    x_out, h_out = _NativeTemporalAttention.apply(x.float().contiguous(), h.float().contiguous(), psi, *weights)
+    return x_out.to(x.dtype), h_out.to(h.dtype)
+
+
+def why_not_native(x: Tensor, h: Tensor, params: TemporalAttentionParams, frames: Sequence[int] | None) -> str | None:
+    """Why the CPU kernels do not take these inputs, or None if they do."""
+    if frames is not None:
+        return "the frames have gaps"
+    if h.shape[1] == 0:
+        return "there is no frame"
+    return native.why_not(x, h, params)
+
+
+class _NativeTemporalAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, h: Tensor, psi: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
+        x_out, h_out, q, k, v, gate = torch.ops.geotdm_fast.temporal_attention_forward(x, h, psi, params)
+        ctx.save_for_backward(x, h, psi, q, k, v, gate, *params)
+        return x_out, h_out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
+        x, h, psi, q, k, v, gate, *params = ctx.saved_tensors
+        grad_x, grad_h, grad_psi, grad_params = torch.ops.geotdm_fast.temporal_attention_backward(
+            grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, psi, params, q, k, v, gate
+        )
+        return grad_x, grad_h, grad_psi, *grad_params

@@ -1,0 +1,131 @@
+// EGCL forward: P and Q of every row; messages of every receiver; the node MLP of every row. Each is a loop over
+// independent tasks, so any number of threads gives the same bits.
+#pragma once
+
+#include "egcl.h"
+#include "tiles.h"
+
+namespace geotdm::GEOTDM_ISA {
+
+// Rows first .. last - 1 of P = W_i h + b1 and Q = W_j h.
+inline void egcl_project(const EGCLForward& a, int64_t first, int64_t last) {
+  const int64_t width = a.size.width, stride = a.size.stride;
+  for (int64_t row = first; row < last; row += kTileRows) {
+    const int64_t rows = smaller(kTileRows, last - row);
+    const float* h = a.h + row * width;
+    gemm(rows, width, width, h, width, a.weight.receiver, a.p + row * stride, stride);
+    add_bias(a.p + row * stride, a.weight.edge_b1, rows, stride);
+    gemm(rows, width, width, h, width, a.weight.sender, a.q + row * stride, stride);
+  }
+}
+
+// A tile of edge-frames of one receiver: `edges` edges from `edge`, `frames` frames from `frame`.
+struct EdgeTile {
+  int64_t receiver, edge, edges, frame, frames;
+  GEOTDM_INLINE int64_t rows() const { return edges * frames; }
+};
+
+// What of an edge-frame does not pass the MLPs: r = x_i - x_j, the distance that they see, and the gate's divisor.
+struct EdgeRow {
+  float r[3], distance, square, scale;
+};
+
+GEOTDM_INLINE EdgeRow edge_row(const EGCLSizes& size, const float* x_receiver, const float* x_sender) {
+  EdgeRow row{};
+  for (int64_t d = 0; d < size.dim; ++d) {
+    row.r[d] = x_receiver[d] - x_sender[d];
+    row.square += row.r[d] * row.r[d];
+  }
+  row.distance = size.pre_norm ? __builtin_sqrtf(row.square) : row.square;
+  row.scale = size.normalize && !size.pre_norm ? 1.0f / (__builtin_sqrtf(row.square + 1e-8f) + 1.0f) : 1.0f;
+  return row;
+}
+
+// First layer of the edge MLP for a tile: z = P_i + Q_j + w_d d + A_e, before the activation.
+template <typename Args>
+inline void gather_edges(const Args& a, const EdgeTile& tile, EdgeRow* edge_rows, float* z) {
+  const int64_t stride = a.size.stride, dim = a.size.dim, num_frames = a.size.num_frames;
+  for (int64_t e = tile.edge; e < tile.edge + tile.edges; ++e) {
+    const int64_t sender = a.graph.sender[e];
+    const float* term = a.edge_term ? a.edge_term + e * stride : nullptr;
+    for (int64_t t = tile.frame; t < tile.frame + tile.frames; ++t, z += stride, ++edge_rows) {
+      const int64_t i = tile.receiver * num_frames + t, j = sender * num_frames + t;
+      *edge_rows = edge_row(a.size, a.x + i * dim, a.x + j * dim);
+      const float *p = a.p + i * stride, *q = a.q + j * stride;
+      for (int64_t c = 0; c < stride; c += kWidth) {
+        Vec v = load(p + c) + load(q + c) + load(a.weight.distance + c) * edge_rows->distance;
+        if (term) v += load(term + c);
+        store(z + c, v);
+      }
+    }
+  }
+}
+
+GEOTDM_INLINE int64_t frames_per_tile(const EGCLSizes& size) {
+  return larger(1, smaller(size.num_frames, kTileRows));  // 1: a graph may have no frame
+}
+GEOTDM_INLINE int64_t edges_per_tile(const EGCLSizes& size) { return larger(1, kTileRows / frames_per_tile(size)); }
+
+// m_sum and x' of receivers first .. last - 1. scratch: egcl_messages_scratch floats.
+inline int64_t egcl_messages_scratch(const EGCLSizes& size) {
+  return 4 * kTileRows * size.stride + kTileRows * (int64_t(sizeof(EdgeRow)) / 4) + 64;
+}
+
+inline void egcl_messages(const EGCLForward& a, int64_t first, int64_t last, float* memory) {
+  const EGCLSizes& size = a.size;
+  const int64_t width = size.width, stride = size.stride, dim = size.dim;
+  Scratch scratch{memory};
+  float* z = scratch.take(kTileRows * stride);
+  float* m = scratch.take(kTileRows * stride);
+  float* gate = scratch.take(kTileRows * stride);
+  auto* edge_rows = reinterpret_cast<EdgeRow*>(scratch.take(kTileRows * (sizeof(EdgeRow) / 4)));
+  const int64_t tile_frames = frames_per_tile(size), tile_edges = edges_per_tile(size);
+
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t begin = a.graph.first[i], end = a.graph.first[i + 1];
+    const float mean = 1.0f / float(larger(end - begin, 1));
+    for (int64_t frame = 0; frame < size.num_frames; frame += tile_frames) {
+      const int64_t frames = smaller(tile_frames, size.num_frames - frame);
+      float* m_sum = a.m_sum + (i * size.num_frames + frame) * stride;
+      float shift[kTileRows * 3] = {};
+      fill_zero(m_sum, frames * stride);
+      for (int64_t e = begin; e < end; e += tile_edges) {
+        const EdgeTile tile{i, e, smaller(tile_edges, end - e), frame, frames};
+        gather_edges(a, tile, edge_rows, z);
+        for (int64_t c = 0; c < tile.rows() * stride; c += kWidth) store(z + c, silu(load(z + c)));
+        gemm(tile.rows(), width, width, z, stride, a.weight.edge2, m, stride);
+        bias_silu(m, a.weight.edge_b2, tile.rows(), stride);
+        gemm(tile.rows(), width, width, m, stride, a.weight.coord1, gate, stride);
+        bias_silu(gate, a.weight.coord_b1, tile.rows(), stride);
+        for (int64_t r = 0; r < tile.rows(); ++r) {
+          const int64_t t = r % frames;
+          add_row(m_sum + t * stride, m + r * stride, stride);
+          const float g =
+              (dot_row(gate + r * stride, a.weight.coord2, stride) + a.weight.coord_b2) * edge_rows[r].scale;
+          for (int64_t d = 0; d < dim; ++d) shift[t * dim + d] += g * edge_rows[r].r[d];
+        }
+      }
+      const int64_t at = (i * size.num_frames + frame) * dim;
+      for (int64_t c = 0; c < frames * dim; ++c) a.x_out[at + c] = a.x[at + c] + shift[c] * mean;
+    }
+  }
+}
+
+// Rows first .. last - 1 of h' = V2 silu(V1 [h, m_sum] + c1) + c2. scratch: 2 tiles.
+inline void egcl_update(const EGCLForward& a, int64_t first, int64_t last, float* memory) {
+  const int64_t width = a.size.width, stride = a.size.stride;
+  Scratch scratch{memory};
+  float* hidden = scratch.take(kTileRows * stride);
+  float* out = scratch.take(kTileRows * stride);
+  for (int64_t row = first; row < last; row += kTileRows) {
+    const int64_t rows = smaller(kTileRows, last - row);
+    gemm(rows, width, width, a.h + row * width, width, a.weight.node1_h, hidden, stride);
+    gemm(rows, width, width, a.m_sum + row * stride, stride, a.weight.node1_m, hidden, stride, true);
+    bias_silu(hidden, a.weight.node_b1, rows, stride);
+    gemm(rows, width, width, hidden, stride, a.weight.node2, out, stride);
+    add_bias(out, a.weight.node_b2, rows, stride);
+    copy_out(a.h_out + row * width, width, out, stride, rows);
+  }
+}
+
+}  // namespace geotdm::GEOTDM_ISA

@@ -1,0 +1,143 @@
+// The op temporal_attention on the CPU: memory and loops around the kernels of temporal_forward.h, temporal_backward.h.
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <torch/library.h>
+
+#include "checks.h"
+#include "tensors.h"
+
+namespace geotdm {
+
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+// The order of TemporalAttentionParams in geotdm_fast/reference/temporal_attention.py, without the time embedding.
+enum { kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, kXW1, kXB1, kXW2, kXB2 };
+
+TemporalSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h) {
+  return {x.size(0), x.size(1), x.size(2), h.size(2), round_up(h.size(2), k.panel)};
+}
+
+void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, const at::Tensor& psi,
+                  at::TensorList params) {
+  check_rows(op, x, h);
+  TORCH_CHECK_VALUE(x.size(1) > 0, op, ": x must have at least one frame, got ", x.sizes());
+  const int64_t width = h.size(2);
+  check(op, "psi", psi, {2 * x.size(1) - 1, width});
+  const ParamShape shapes[] = {{"q_w1", width, width}, {"q_b1", width, 0}, {"q_w2", width, width}, {"q_b2", width, 0},
+                               {"k_w1", width, width}, {"k_b1", width, 0}, {"k_w2", width, width}, {"k_b2", width, 0},
+                               {"v_w1", width, width}, {"v_b1", width, 0}, {"v_w2", width, width}, {"v_b2", width, 0},
+                               {"x_w1", width, width}, {"x_b1", width, 0}, {"x_w2", 1, width},     {"x_b2", 1, 0}};
+  check_params(op, params, shapes);
+}
+
+TemporalWeights forward_weights(Weights& w, at::TensorList p) {
+  return {w.matrix(p[kQW1]), w.matrix(p[kQW2]), w.matrix(p[kKW1]), w.matrix(p[kKW2]),
+          w.matrix(p[kVW1]), w.matrix(p[kVW2]), w.matrix(p[kXW1]), w.vector(p[kQB1]),
+          w.vector(p[kQB2]), w.vector(p[kKB1]), w.vector(p[kKB2]), w.vector(p[kVB1]),
+          w.vector(p[kVB2]), w.vector(p[kXB1]), w.vector(p[kXW2]), *data(p[kXB2])};
+}
+
+TemporalWeights transposed_weights(Weights& w, at::TensorList p) {
+  TemporalWeights t{};
+  t.q1 = w.transposed(p[kQW1]), t.q2 = w.transposed(p[kQW2]);
+  t.k1 = w.transposed(p[kKW1]), t.k2 = w.transposed(p[kKW2]);
+  t.v1 = w.transposed(p[kVW1]), t.v2 = w.transposed(p[kVW2]);
+  t.x1 = w.transposed(p[kXW1]);
+  return t;
+}
+
+// psi [2 T - 1, H] comes with row tau + T - 1; the kernels want sigma = s - t + T - 1, the other way round.
+PsiTable psi_table(Weights& w, const at::Tensor& psi) {
+  const auto reversed = psi.flip(0);
+  return {w.transposed(reversed), w.matrix(reversed)};
+}
+
+int64_t tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> temporal_attention_forward(
+    const at::Tensor& x, const at::Tensor& h, const at::Tensor& psi, at::TensorList params) {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  check_inputs("temporal_attention_forward", x, h, psi, params);
+  const Kernels& k = kernels();
+  const TemporalSizes size = sizes(k, x, h);
+  const auto options = h.options();
+  Weights packed(k);
+  auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, size.stride}, options); };
+  auto x_out = at::empty_like(x), h_out = at::empty_like(h), q = rows(), key = rows(), v = rows();
+  auto gate = at::empty({size.num_nodes, size.num_frames}, options);
+
+  TemporalForward a{size, forward_weights(packed, params), psi_table(packed, psi)};
+  a.x = data(x), a.h = data(h);
+  a.q = mutable_data(q), a.k = mutable_data(key), a.v = mutable_data(v), a.gate = mutable_data(gate);
+  a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
+
+  const int64_t num_rows = size.num_nodes * size.num_frames;
+  parallel(tiles(num_rows), kTileRows * size.stride + 64, options, [&](int64_t i, int64_t j, float* memory) {
+    k.temporal_project(a, i * kTileRows, std::min(j * kTileRows, num_rows), memory);
+  });
+  parallel(size.num_nodes, k.temporal_attend_scratch(size), options,
+           [&](int64_t i, int64_t j, float* memory) { k.temporal_attend(a, i, j, memory); });
+  return {x_out, h_out, q, key, v, gate};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backward(
+    const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
+    const at::Tensor& psi, at::TensorList params, const at::Tensor& q, const at::Tensor& key, const at::Tensor& v,
+    const at::Tensor& gate) {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  const char* op = "temporal_attention_backward";
+  check_inputs(op, x, h, psi, params);
+  check_dense(op, "grad_x_out", grad_x_out, x.sizes());
+  check_dense(op, "grad_h_out", grad_h_out, h.sizes());
+  const Kernels& k = kernels();
+  const TemporalSizes size = sizes(k, x, h);
+  for (const auto& [name, kept] : {std::pair{"q", &q}, {"k", &key}, {"v", &v}})
+    check_dense(op, name, *kept, {size.num_nodes, size.num_frames, size.stride});
+  check_dense(op, "gate", gate, {size.num_nodes, size.num_frames});
+  const int64_t width = size.width, stride = size.stride;
+  const auto options = h.options();
+  Weights packed(k);
+  auto grad_x = at::empty_like(x), grad_h = at::empty_like(h);
+  auto grad_q = at::empty_like(q), grad_k = at::empty_like(q), grad_v = at::empty_like(q);
+  auto grad_gate = at::empty_like(gate);
+
+  TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params), psi_table(packed, psi)};
+  a.x = data(x), a.h = data(h), a.q = data(q), a.k = data(key), a.v = data(v), a.gate = data(gate);
+  a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);
+  a.grad_q = mutable_data(grad_q), a.grad_k = mutable_data(grad_k), a.grad_v = mutable_data(grad_v);
+  a.grad_gate = mutable_data(grad_gate), a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);
+
+  const int64_t num_rows = size.num_nodes * size.num_frames;
+  Slots psi_slots(size.lags() * stride, options), slots(TemporalSlot(width, stride).size, options);
+  psi_slots.run(
+      size.num_nodes, k.temporal_attend_backward_scratch(size),
+      [&](int64_t i, int64_t j, float* slot, float* memory) { k.temporal_attend_backward(a, i, j, slot, memory); });
+  slots.run(tiles(num_rows), k.temporal_project_backward_scratch(size),
+            [&](int64_t i, int64_t j, float* slot, float* memory) {
+              k.temporal_project_backward(a, i * kTileRows, std::min(j * kTileRows, num_rows), slot, memory);
+            });
+
+  const SlotReader read(slots, width, stride);
+  const TemporalSlot s(width, stride);
+  Tensors grads{read.matrix(s.q1),   read.vector(s.q_b1), read.matrix(s.q2),
+                read.vector(s.q_b2), read.matrix(s.k1),   read.vector(s.k_b1),
+                read.matrix(s.k2),   read.vector(s.k_b2), read.matrix(s.v1),
+                read.vector(s.v_b1), read.matrix(s.v2),   read.vector(s.v_b2),
+                read.matrix(s.x1),   read.vector(s.x_b1), read.vector(s.x2).view({1, width}),
+                read.scalar(s.x_b2)};
+  for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
+  auto grad_psi = psi_slots.total().view({size.lags(), stride}).narrow(1, 0, width).flip(0);
+  // Not contiguous(): that keeps the stride of a single row.
+  grad_psi = grad_psi.clone(at::MemoryFormat::Contiguous);
+  return {grad_x, grad_h, grad_psi, grads};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(geotdm_fast, CPU, m) {
+  m.impl("temporal_attention_forward", temporal_attention_forward);
+  m.impl("temporal_attention_backward", temporal_attention_backward);
+}
+
+}  // namespace geotdm

@@ -1,0 +1,60 @@
+// What the temporal attention kernels are given. Rows are (node, frame); arrays that the op owns have rows `stride`
+// floats apart (the width H rounded up to a whole panel).
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+
+namespace geotdm {
+
+struct TemporalSizes {
+  int64_t num_nodes, num_frames, dim;
+  int64_t width, stride;
+  [[gnu::always_inline]] int64_t lags() const { return 2 * num_frames - 1; }
+};
+
+// Matrices packed for x W^T (forward) or dz W (transposed); vectors padded with zeros.
+struct TemporalWeights {
+  const float *q1, *q2, *k1, *k2, *v1, *v2, *x1;
+  const float *q_b1, *q_b2, *k_b1, *k_b2, *v_b1, *v_b2, *x_b1, *x2;
+  float x_b2;
+};
+
+// Row sigma = s - t + T - 1 holds psi(t - s): with t fixed, ascending in s like a row of the attention.
+struct PsiTable {
+  const float* packed;             // [2 T - 1, H], packed
+  const float* transposed_packed;  // [H, 2 T - 1], packed
+};
+
+struct TemporalForward {
+  TemporalSizes size;
+  TemporalWeights weight;
+  PsiTable psi;
+  const float *x{}, *h{};           // [N, T, D], [N, T, H]
+  float *q{}, *k{}, *v{}, *gate{};  // [N, T, stride] and gate [N, T]: kept for the way back
+  float *x_out{}, *h_out{};         // [N, T, D], [N, T, H]
+};
+
+struct TemporalBackward {
+  TemporalSizes size;
+  TemporalWeights weight, transposed;
+  PsiTable psi;
+  const float *x{}, *h{}, *q{}, *k{}, *v{}, *gate{};
+  const float *grad_x_out{}, *grad_h_out{};
+  float *grad_q{}, *grad_k{}, *grad_v{}, *grad_gate{};  // [N, T, stride] and [N, T]
+  float *grad_x{}, *grad_h{};                           // [N, T, D], [N, T, H]
+};
+
+// One slot of the weights' gradients; see EGCLEdgeSlot.
+struct TemporalSlot {
+  int64_t q1, q2, k1, k2, v1, v2, x1, q_b1, q_b2, k_b1, k_b2, v_b1, v_b2, x_b1, x2, x_b2, size;
+  [[gnu::always_inline]] TemporalSlot(int64_t width, int64_t stride) {
+    int64_t next = 0;
+    for (int64_t* matrix : {&q1, &q2, &k1, &k2, &v1, &v2, &x1}) *matrix = next, next += width * stride;
+    for (int64_t* vector : {&q_b1, &q_b2, &k_b1, &k_b2, &v_b1, &v_b2, &x_b1, &x2, &x_b2})
+      *vector = next, next += stride;
+    size = next;
+  }
+};
+
+}  // namespace geotdm

@@ -1,0 +1,165 @@
+// Temporal attention forward: the MLPs of every row, then the attention of every node in blocks of query frames, so
+// that memory is linear in T. Each is a loop over independent tasks: any number of threads gives the same bits.
+#pragma once
+
+#include "egcl.h"
+#include "temporal_attention.h"
+#include "tiles.h"
+
+namespace geotdm::GEOTDM_ISA {
+
+constexpr int64_t kQueryRows = 48;  // query frames of a block
+
+// out = W2 silu(W1 in + b1) + b2 for one tile.
+inline void mlp_rows(const float* in, int64_t in_stride, const float* w1, const float* b1, const float* w2,
+                     const float* b2, float* hidden, float* out, int64_t rows, int64_t width, int64_t stride) {
+  gemm(rows, width, width, in, in_stride, w1, hidden, stride);
+  bias_silu(hidden, b1, rows, stride);
+  gemm(rows, width, width, hidden, stride, w2, out, stride);
+  add_bias(out, b2, rows, stride);
+}
+
+// Rows first .. last - 1 of q, k, v and the gate.
+inline void temporal_project(const TemporalForward& a, int64_t first, int64_t last, float* memory) {
+  const int64_t width = a.size.width, stride = a.size.stride;
+  const TemporalWeights& w = a.weight;
+  float* hidden = memory;
+  for (int64_t row = first; row < last; row += kTileRows) {
+    const int64_t rows = smaller(kTileRows, last - row);
+    const float* h = a.h + row * width;
+    mlp_rows(h, width, w.q1, w.q_b1, w.q2, w.q_b2, hidden, a.q + row * stride, rows, width, stride);
+    mlp_rows(h, width, w.k1, w.k_b1, w.k2, w.k_b2, hidden, a.k + row * stride, rows, width, stride);
+    float* v = a.v + row * stride;
+    mlp_rows(h, width, w.v1, w.v_b1, w.v2, w.v_b2, hidden, v, rows, width, stride);
+    gemm(rows, width, width, v, stride, w.x1, hidden, stride);
+    bias_silu(hidden, w.x_b1, rows, stride);
+    for (int64_t r = 0; r < rows; ++r) a.gate[row + r] = dot_row(hidden + r * stride, w.x2, stride) + w.x_b2;
+  }
+}
+
+// A block of query frames and the columns of the psi table that it meets: sigma in base .. base + columns - 1, base at
+// the start of a panel. Frame s of query t is at column t_offset(t) + s.
+struct QueryBlock {
+  int64_t frame, rows, num_frames, base, columns;
+  GEOTDM_INLINE QueryBlock(int64_t first, int64_t frames)
+      : frame(first), rows(smaller(kQueryRows, frames - first)), num_frames(frames) {
+    base = (frames - rows - first) / kPanel * kPanel;
+    columns = 2 * frames - 1 - first - base;
+  }
+  GEOTDM_INLINE int64_t offset(int64_t r) const { return num_frames - 1 - (frame + r) - base; }
+};
+
+// Scratch of one block, by sizes that fit every block of a node.
+struct BlockSizes {
+  int64_t row, lag_row;  // floats from one row to the next of [rows, T] and of [rows, lags of a block]
+  GEOTDM_INLINE explicit BlockSizes(int64_t frames)
+      : row(padded(frames)), lag_row(padded(frames + kQueryRows + kPanel)) {}
+};
+
+// alpha [rows, T] of a block by softmax, its padding zero; by_lag is scratch.
+inline void attention_weights(const QueryBlock& block, const float* q, int64_t width, int64_t stride,
+                              const float* packed_k, const PsiTable& psi, const BlockSizes& at, float* alpha,
+                              float* by_lag) {
+  gemm(block.rows, block.num_frames, width, q, stride, packed_k, alpha, at.row);
+  gemm(block.rows, block.columns, width, q, stride, psi.transposed_packed + block.base * width, by_lag, at.lag_row);
+  for (int64_t r = 0; r < block.rows; ++r) {
+    float* row = alpha + r * at.row;
+    const float* lag = by_lag + r * at.lag_row + block.offset(r);
+    float highest = row[0] + lag[0];
+    for (int64_t s = 0; s < block.num_frames; ++s) {
+      row[s] += lag[s];
+      highest = row[s] > highest ? row[s] : highest;
+    }
+    const int64_t whole = block.num_frames / kWidth * kWidth;
+    float total = 0;
+    Vec vector_total{};
+    for (int64_t s = 0; s < whole; s += kWidth) {
+      const Vec e = exp(load(row + s) - highest);
+      store(row + s, e);
+      vector_total += e;
+    }
+    total = sum(vector_total);
+    if (whole < at.row) {
+      // The last, partial vector: its padding must not count.
+      for (int64_t s = block.num_frames; s < at.row; ++s) row[s] = highest - 1e4f;
+      Vec e = exp(load(row + whole) - highest);
+      for (int64_t s = whole; s < block.num_frames; ++s) total += e[s - whole];
+      store(row + whole, e);
+      fill_zero(row + block.num_frames, at.row - block.num_frames);
+    }
+    const float scale = 1.0f / total;
+    for (int64_t s = 0; s < at.row; s += kWidth) store(row + s, load(row + s) * scale);
+  }
+}
+
+// Writes rows [rows, T] into their places among the lags, the rest zero.
+inline void spread_by_lag(const QueryBlock& block, const BlockSizes& at, const float* rows, float* by_lag) {
+  for (int64_t r = 0; r < block.rows; ++r) {
+    float* to = by_lag + r * at.lag_row;
+    fill_zero(to, at.lag_row);
+    std::memcpy(to + block.offset(r), rows + r * at.row, block.num_frames * sizeof(float));
+  }
+}
+
+// out [rows, stride] (+)= by_lag psi.
+inline void times_psi(const QueryBlock& block, const BlockSizes& at, const float* by_lag, const PsiTable& psi,
+                      int64_t width, int64_t stride, float* out) {
+  const int64_t lags = 2 * block.num_frames - 1;
+  multiply(block.rows, width, block.columns, by_lag, at.lag_row, 1, psi.packed + block.base * kPanel, kPanel,
+           lags * kPanel, out, stride, true);
+}
+
+// The columns of the coordinate update for one node: g_s, and g_s (x_s - x_0) for each dimension; padded with zeros.
+inline void gate_columns(const float* x, const float* gate, int64_t frames, int64_t dim, int64_t row, float* columns) {
+  fill_zero(columns, (dim + 1) * row);
+  for (int64_t s = 0; s < frames; ++s) {
+    columns[s] = gate[s];
+    for (int64_t d = 0; d < dim; ++d) columns[(d + 1) * row + s] = gate[s] * (x[s * dim + d] - x[d]);
+  }
+}
+
+inline int64_t temporal_attend_scratch(const TemporalSizes& size) {
+  const BlockSizes at(size.num_frames);
+  return packed_size(size.width, size.num_frames) + packed_size(size.num_frames, size.width) + 4 * at.row +
+         kQueryRows * (at.row + at.lag_row + size.stride) + 128;
+}
+
+// Nodes first .. last - 1: softmax, values with psi, and the coordinate update.
+inline void temporal_attend(const TemporalForward& a, int64_t first, int64_t last, float* memory) {
+  const int64_t frames = a.size.num_frames, dim = a.size.dim, width = a.size.width, stride = a.size.stride;
+  const BlockSizes at(frames);
+  Scratch scratch{memory};
+  float* packed_k = scratch.take(packed_size(width, frames));
+  float* packed_v = scratch.take(packed_size(frames, width));
+  float* columns = scratch.take((dim + 1) * at.row);
+  float* alpha = scratch.take(kQueryRows * at.row);
+  float* by_lag = scratch.take(kQueryRows * at.lag_row);
+  float* out = scratch.take(kQueryRows * stride);
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t node = i * frames;
+    const float* x = a.x + node * dim;
+    pack(packed_k, a.k + node * stride, width, frames, 1, stride);
+    pack(packed_v, a.v + node * stride, frames, width, stride, 1);
+    gate_columns(x, a.gate + node, frames, dim, at.row, columns);
+    for (int64_t t0 = 0; t0 < frames; t0 += kQueryRows) {
+      const QueryBlock block(t0, frames);
+      attention_weights(block, a.q + (node + t0) * stride, width, stride, packed_k, a.psi, at, alpha, by_lag);
+      spread_by_lag(block, at, alpha, by_lag);
+      gemm(block.rows, width, frames, alpha, at.row, packed_v, out, stride);
+      times_psi(block, at, by_lag, a.psi, width, stride, out);
+      for (int64_t r = 0; r < block.rows; ++r) {
+        const int64_t t = t0 + r;
+        const float *h = a.h + (node + t) * width, *row = alpha + r * at.row;
+        float* h_out = a.h_out + (node + t) * width;
+        for (int64_t c = 0; c < width; ++c) h_out[c] = h[c] + out[r * stride + c];
+        const float gate = dot_row(row, columns, at.row);
+        for (int64_t d = 0; d < dim; ++d) {
+          const float pulled = dot_row(row, columns + (d + 1) * at.row, at.row);
+          a.x_out[(node + t) * dim + d] = x[t * dim + d] + ((x[t * dim + d] - x[d]) * gate - pulled);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace geotdm::GEOTDM_ISA

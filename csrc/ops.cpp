@@ -1,0 +1,43 @@
+// The schemas of all ops, and what this build is (`geotdm_fast._C.build_info`).
+#include <pybind11/pybind11.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include "cpu/kernels.h"
+
+// geotdm_fast/ops/module.py finds it in the file: loading beside another torch could crash.
+[[gnu::used]] static const char built_with[] = "geotdm_fast._C built with torch " TORCH_VERSION;
+
+TORCH_LIBRARY(geotdm_fast, m) {
+  m.def(
+      "egcl_forward(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor? edge_term, Tensor[] params, "
+      "bool normalize, bool pre_norm) -> (Tensor x_out, Tensor h_out, Tensor p, Tensor q, Tensor m_sum)");
+  m.def(
+      "egcl_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor first, Tensor sender, "
+      "Tensor sender_first, Tensor by_sender, Tensor? edge_term, Tensor[] params, Tensor p, Tensor q, Tensor m_sum, "
+      "bool normalize, bool pre_norm) -> (Tensor grad_x, Tensor grad_h, Tensor grad_edge_term, Tensor[] grad_params)");
+  m.def(
+      "temporal_attention_forward(Tensor x, Tensor h, Tensor psi, Tensor[] params) "
+      "-> (Tensor x_out, Tensor h_out, Tensor q, Tensor k, Tensor v, Tensor gate)");
+  m.def(
+      "temporal_attention_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor psi, "
+      "Tensor[] params, Tensor q, Tensor k, Tensor v, Tensor gate) "
+      "-> (Tensor grad_x, Tensor grad_h, Tensor grad_psi, Tensor[] grad_params)");
+}
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "CPU kernels of geotdm_fast; importing it registers the ops.";
+  m.def(
+      "build_info",
+      [] {
+        pybind11::dict info;
+        info["isa"] = geotdm::kernels().isa;
+        info["compiler"] = __VERSION__;
+        info["torch"] = TORCH_VERSION;
+        info["panel"] = geotdm::kernels().panel;
+        return info;
+      },
+      "The instruction set that runs on this machine, the compiler, torch, and the panel: the width of what an op "
+      "keeps "
+      "for its backward is a multiple of that many floats.");
+}

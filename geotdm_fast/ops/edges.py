@@ -1,0 +1,57 @@
+"""The edges of a graph in the order that kernels read them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.tensor_cache import TensorCache
+
+
+class SortedEdges(NamedTuple):
+    """Edges sorted by receiver (stable), and for every sender the sorted edges that leave it.
+
+    order: [E] - sorted edge to its place in edge_index; sender: [E] - senders in sorted order
+    first: [N + 1] - the edges of receiver i are first[i] .. first[i + 1] - 1
+    sender_first: [N + 1], by_sender: [E] - the sorted edges of sender j, ascending, from sender_first[j]
+    """
+
+    order: Tensor
+    sender: Tensor
+    first: Tensor
+    sender_first: Tensor
+    by_sender: Tensor
+
+
+def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
+    """Sort `edge_index` [2, E], once for as long as the tensor lives and is not written to.
+
+    Raises ValueError for an index outside 0..num_nodes-1: the kernels trust their indices.
+    """
+    edges = _sort(edge_index)
+    size = len(edges.first) - 1
+    if size > num_nodes:
+        raise ValueError(f"egcl: edge_index must be in 0..{num_nodes - 1}, got {size - 1}")
+    if size == num_nodes:
+        return edges
+    extended = lambda first: torch.cat([first, first[-1:].expand(num_nodes - size)])
+    return edges._replace(first=extended(edges.first), sender_first=extended(edges.sender_first))
+
+
+def _sorted(edge_index: Tensor) -> SortedEdges:
+    row, col = edge_index.long()
+    if edge_index.numel() and int(edge_index.min()) < 0:
+        raise ValueError(f"egcl: edge_index must not be negative, got {int(edge_index.min())}")
+    size = int(edge_index.max()) + 1 if edge_index.numel() else 0
+    order = torch.argsort(row, stable=True)
+    sender = col[order]
+    return SortedEdges(order, sender, _offsets(row, size), _offsets(col, size), torch.argsort(sender, stable=True))
+
+
+def _offsets(index: Tensor, size: int) -> Tensor:
+    """[size + 1]: how many entries of `index` are below each number."""
+    counts = torch.bincount(index, minlength=size)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+_sort = TensorCache(_sorted)

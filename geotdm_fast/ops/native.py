@@ -1,0 +1,46 @@
+"""The compiled CPU module `geotdm_fast._C`: whether it is there, and which inputs its kernels take."""
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.ops.module import load_module, warn_missing
+
+_C, missing = load_module()
+if _C is not None:
+    from geotdm_fast.ops import fakes  # noqa: F401 - registers
+
+# The kernels compute in float32; bfloat16 is converted at the op's border.
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def build_info() -> dict[str, str | int] | None:
+    """`isa`, the instruction set that runs here, `compiler`, and `panel` (see fakes.py); None without the module."""
+    return None if _C is None else _C.build_info()
+
+
+def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
+    """Why the CPU kernels do not take these inputs, or None if they do.
+
+    They take float32 or bfloat16 on the CPU, D = 2 or 3, and widths that are a multiple of 16 up to 256, one width
+    throughout.
+    """
+    width = h.shape[-1]
+    if x.device.type != "cpu":
+        return f"inputs are on {x.device.type}"
+    if any(t.dtype not in DTYPES for t in (x, h, *params)):
+        return "inputs are not all float32 or bfloat16"
+    if x.shape[-1] not in (2, 3):
+        return f"D = {x.shape[-1]} is not 2 or 3"
+    if width % 16 or not 16 <= width <= 256:
+        return f"the width {width} is not a multiple of 16 up to 256"
+    if _C is None:
+        warn_missing(missing)
+        return f"geotdm_fast._C is {missing}"
+    return None
+
+
+def no_autocast() -> contextlib.AbstractContextManager:
+    """A block whose products are float32, also within `torch.autocast`; entering the latter costs, so only there."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else contextlib.nullcontext()
