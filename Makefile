@@ -7,6 +7,7 @@ TORCH_ARGS ?=
 PIP_ARGS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 SANITIZE_ARGS ?=
 
 # PY=... names an interpreter to use as it is: nothing is set up, nothing is installed.
@@ -23,11 +24,12 @@ endif
 CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize lint format venv clean distclean
+.PHONY: help demo bench test sanitize lint format venv clean distclean
 
 help:
 	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
 	@echo 'make test       lint, then the whole test suite'
+	@echo 'make bench      time and memory against the peers, for the record on an idle machine (a quarter of an hour)'
 	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
 	@echo 'make lint       ruff and clang-format, changing nothing'
 	@echo 'make format     ruff and clang-format, changing files'
@@ -43,6 +45,7 @@ help:
 	@echo '  PIP_ARGS    options of every pip install [$(PIP_ARGS)]'
 	@echo '  DEMO_ARGS   options of the demo; DEMO_ARGS=--help lists them [$(DEMO_ARGS)]'
 	@echo '  TEST_ARGS   options of pytest, e.g. "-k equivariance -x" [$(TEST_ARGS)]'
+	@echo '  BENCH_ARGS  options of the benchmark; BENCH_ARGS=--help lists them [$(BENCH_ARGS)]'
 	@echo '  SANITIZE_ARGS  options of pytest under the sanitizers [$(SANITIZE_ARGS)]'
 	@echo '  PY          use this interpreter as it is: no $(VENV), nothing installed, no network'
 
@@ -52,8 +55,11 @@ $(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile tools/make_ve
 venv: $(READY)
 	@:
 
-# glibc gives large blocks back at once and faults them in again: 229 s instead of 152 s for the demo on two cores.
+# glibc gives large blocks back at once and faults them in again: without the C++ module a third of the demo's time.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456
+
+bench: $(READY)
+	@$(PY) -m bench.step --memory $(BENCH_ARGS)
 
 demo: $(READY)
 	@$(KEEP_MEMORY) $(PY) -m geotdm_fast.demo $(DEMO_ARGS)
