@@ -63,8 +63,6 @@ EGCLTransposed transposed_weights(Weights& w, at::TensorList p, const FirstLayer
           w.transposed(first.node_h),   w.transposed(first.node_m), w.transposed(p[kNodeW2])};
 }
 
-int64_t tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
-
 // Runs task(first_row, last_row, ...) for a range of tiles.
 template <typename Task>
 auto by_tile(int64_t rows, const Task& task) {

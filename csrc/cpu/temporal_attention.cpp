@@ -53,8 +53,6 @@ PsiTable psi_table(Weights& w, const at::Tensor& psi) {
   return {w.transposed(reversed), w.matrix(reversed)};
 }
 
-int64_t tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
-
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> temporal_attention_forward(
     const at::Tensor& x, const at::Tensor& h, const at::Tensor& psi, at::TensorList params) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;

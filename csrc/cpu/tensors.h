@@ -14,6 +14,7 @@
 namespace geotdm {
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+inline int64_t tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 
 inline const float* data(const at::Tensor& t) { return t.const_data_ptr<float>(); }
 inline float* mutable_data(const at::Tensor& t) { return t.mutable_data_ptr<float>(); }

@@ -141,8 +141,3 @@ def system_features(kind: str, state: InitialState) -> tuple[torch.Tensor, torch
         springs = torch.from_numpy(np.array(state.springs, dtype=np.float32))
         return torch.zeros(num_systems, num_nodes, 1), edge_index, springs[:, row, col, None]
     return torch.ones(num_systems, num_nodes, 1), edge_index, torch.zeros(num_systems, len(row), 1)
-
-
-# The command line's names for these.
-_draw = draw_systems
-_features = lambda kind, state, num_systems, num_nodes: system_features(kind, state)
