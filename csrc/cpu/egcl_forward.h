@@ -41,22 +41,24 @@ GEOTDM_INLINE EdgeRow edge_row(const EGCLSizes& size, const float* x_receiver, c
   return row;
 }
 
-// First layer of the edge MLP for a tile: z = P_i + Q_j + w_d d + A_e, before the activation.
-template <typename Args>
-inline void gather_edges(const Args& a, const EdgeTile& tile, EdgeRow* edge_rows, float* z) {
+// First layer of the edge MLP for a tile: keep(c, z) for the vectors z = P_i + Q_j + w_d d + A_e that start at float c
+// of the tile, before the activation.
+template <typename Args, typename Keep>
+GEOTDM_INLINE void gather_edges(const Args& a, const EdgeTile& tile, EdgeRow* edge_rows, Keep keep) {
   const int64_t stride = a.size.stride, dim = a.size.dim, num_frames = a.size.num_frames;
+  int64_t at = 0;
   for (int64_t e = tile.edge; e < tile.edge + tile.edges; ++e) {
     const int64_t sender = a.graph.sender[e];
     const float* term = a.edge_term ? a.edge_term + e * stride : nullptr;
-    for (int64_t t = tile.frame; t < tile.frame + tile.frames; ++t, z += stride, ++edge_rows) {
+    for (int64_t t = tile.frame; t < tile.frame + tile.frames; ++t, at += stride, ++edge_rows) {
       const int64_t i = tile.receiver * num_frames + t, j = sender * num_frames + t;
       *edge_rows = edge_row(a.size, a.x + i * dim, a.x + j * dim);
-      const float *p = a.p + i * stride, *q = a.q + j * stride;
-      for (int64_t c = 0; c < stride; c += kWidth) {
-        Vec v = load(p + c) + load(q + c) + load(a.weight.distance + c) * edge_rows->distance;
-        if (term) v += load(term + c);
-        store(z + c, v);
-      }
+      const float *p = a.p + i * stride, *q = a.q + j * stride, distance = edge_rows->distance;
+      for_columns(stride, [&]<int N>(int64_t c, std::integral_constant<int, N>) GEOTDM_INLINE_LAMBDA {
+        auto z = load<N>(p + c) + load<N>(q + c) + load<N>(a.weight.distance + c) * distance;
+        if (term) z = z + load<N>(term + c);
+        keep(at + c, z);
+      });
     }
   }
 }
@@ -91,17 +93,16 @@ inline void egcl_messages(const EGCLForward& a, int64_t first, int64_t last, flo
       fill_zero(m_sum, frames * stride);
       for (int64_t e = begin; e < end; e += tile_edges) {
         const EdgeTile tile{i, e, smaller(tile_edges, end - e), frame, frames};
-        gather_edges(a, tile, edge_rows, z);
-        for (int64_t c = 0; c < tile.rows() * stride; c += kWidth) store(z + c, silu(load(z + c)));
+        gather_edges(a, tile, edge_rows,
+                     [&](int64_t at, const auto& v) GEOTDM_INLINE_LAMBDA { store(z + at, silu(v)); });
         gemm(tile.rows(), width, width, z, stride, a.weight.edge2, m, stride);
         bias_silu(m, a.weight.edge_b2, tile.rows(), stride);
         gemm(tile.rows(), width, width, m, stride, a.weight.coord1, gate, stride);
-        bias_silu(gate, a.weight.coord_b1, tile.rows(), stride);
         for (int64_t r = 0; r < tile.rows(); ++r) {
           const int64_t t = r % frames;
           add_row(m_sum + t * stride, m + r * stride, stride);
-          const float g =
-              (dot_row(gate + r * stride, a.weight.coord2, stride) + a.weight.coord_b2) * edge_rows[r].scale;
+          const float raw = silu_dot(gate + r * stride, a.weight.coord_b1, a.weight.coord2, stride);
+          const float g = (raw + a.weight.coord_b2) * edge_rows[r].scale;
           for (int64_t d = 0; d < dim; ++d) shift[t * dim + d] += g * edge_rows[r].r[d];
         }
       }

@@ -32,8 +32,7 @@ inline void temporal_project(const TemporalForward& a, int64_t first, int64_t la
     float* v = a.v + row * stride;
     mlp_rows(h, width, w.v1, w.v_b1, w.v2, w.v_b2, hidden, v, rows, width, stride);
     gemm(rows, width, width, v, stride, w.x1, hidden, stride);
-    bias_silu(hidden, w.x_b1, rows, stride);
-    for (int64_t r = 0; r < rows; ++r) a.gate[row + r] = dot_row(hidden + r * stride, w.x2, stride) + w.x_b2;
+    for (int64_t r = 0; r < rows; ++r) a.gate[row + r] = silu_dot(hidden + r * stride, w.x_b1, w.x2, stride) + w.x_b2;
   }
 }
 
@@ -70,24 +69,13 @@ inline void attention_weights(const QueryBlock& block, const float* q, int64_t w
       row[s] += lag[s];
       highest = row[s] > highest ? row[s] : highest;
     }
-    const int64_t whole = block.num_frames / kWidth * kWidth;
-    float total = 0;
-    Vec vector_total{};
-    for (int64_t s = 0; s < whole; s += kWidth) {
-      const Vec e = exp(load(row + s) - highest);
-      store(row + s, e);
-      vector_total += e;
-    }
-    total = sum(vector_total);
-    if (whole < at.row) {
-      // The last, partial vector: its padding must not count.
-      for (int64_t s = block.num_frames; s < at.row; ++s) row[s] = highest - 1e4f;
-      Vec e = exp(load(row + whole) - highest);
-      for (int64_t s = whole; s < block.num_frames; ++s) total += e[s - whole];
-      store(row + whole, e);
-      fill_zero(row + block.num_frames, at.row - block.num_frames);
-    }
-    const float scale = 1.0f / total;
+    for (int64_t s = block.num_frames; s < at.row; ++s) row[s] = highest;
+    for_columns(at.row, [&]<int N>(int64_t s, std::integral_constant<int, N>)
+                            GEOTDM_INLINE_LAMBDA { store(row + s, exp(load<N>(row + s) - highest)); });
+    fill_zero(row + block.num_frames, at.row - block.num_frames);
+    Vec total{};
+    for (int64_t s = 0; s < at.row; s += kWidth) total += load(row + s);
+    const float scale = 1.0f / sum(total);
     for (int64_t s = 0; s < at.row; s += kWidth) store(row + s, load(row + s) * scale);
   }
 }

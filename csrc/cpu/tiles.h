@@ -1,6 +1,8 @@
 // Operations on tiles of rows in cache, between the matrix products.
 #pragma once
 
+#include <type_traits>
+
 #include "gemm.h"
 
 namespace geotdm::GEOTDM_ISA {
@@ -35,6 +37,14 @@ inline void copy_out(float* to, int64_t width, const float* from, int64_t stride
   for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * width, from + r * stride, width * sizeof(float));
 }
 
+// f(c, batch) for the columns c of a row, a batch of vectors at a time; `stride` is a whole number of panels.
+template <typename F>
+GEOTDM_INLINE void for_columns(int64_t stride, F f) {
+  int64_t c = 0;
+  for (; c + 4 * kWidth <= stride; c += 4 * kWidth) f(c, std::integral_constant<int, 4>());
+  for (; c < stride; c += kPanel) f(c, std::integral_constant<int, kVectors>());
+}
+
 inline void add_bias(float* z, const float* bias, int64_t rows, int64_t stride) {
   for (int64_t r = 0; r < rows; ++r, z += stride)
     for (int64_t c = 0; c < stride; c += kWidth) store(z + c, load(z + c) + load(bias + c));
@@ -43,17 +53,18 @@ inline void add_bias(float* z, const float* bias, int64_t rows, int64_t stride) 
 // z becomes silu(z + bias).
 inline void bias_silu(float* z, const float* bias, int64_t rows, int64_t stride) {
   for (int64_t r = 0; r < rows; ++r, z += stride)
-    for (int64_t c = 0; c < stride; c += kWidth) store(z + c, silu(load(z + c) + load(bias + c)));
+    for_columns(stride, [&]<int N>(int64_t c, std::integral_constant<int, N>)
+                            GEOTDM_INLINE_LAMBDA { store(z + c, silu(load<N>(z + c) + load<N>(bias + c))); });
 }
 
 // The same, keeping the slope of silu for the way back.
 inline void bias_silu_slope(float* z, float* slope, const float* bias, int64_t rows, int64_t stride) {
   for (int64_t r = 0; r < rows; ++r, z += stride, slope += stride)
-    for (int64_t c = 0; c < stride; c += kWidth) {
-      Vec s;
-      store(z + c, silu_and_slope(load(z + c) + load(bias + c), s));
+    for_columns(stride, [&]<int N>(int64_t c, std::integral_constant<int, N>) GEOTDM_INLINE_LAMBDA {
+      Batch<N> s;
+      store(z + c, silu_and_slope(load<N>(z + c) + load<N>(bias + c), s));
       store(slope + c, s);
-    }
+    });
 }
 
 // z *= slope, and total += sum over rows of the product: a gradient through an activation, and its bias's. A tile is
@@ -82,9 +93,19 @@ GEOTDM_INLINE void add_row(float* to, const float* from, int64_t stride) {
   for (int64_t c = 0; c < stride; c += kWidth) store(to + c, load(to + c) + load(from + c));
 }
 
+// weight . silu(z + bias) for one row: a last layer of one output.
+GEOTDM_INLINE float silu_dot(const float* z, const float* bias, const float* weight, int64_t stride) {
+  Vec total{};
+  for_columns(stride, [&]<int N>(int64_t c, std::integral_constant<int, N>) GEOTDM_INLINE_LAMBDA {
+    total += sum(silu(load<N>(z + c) + load<N>(bias + c)) * load<N>(weight + c));
+  });
+  return sum(total);
+}
+
 GEOTDM_INLINE float dot_row(const float* a, const float* b, int64_t stride) {
   Vec total{};
-  for (int64_t c = 0; c < stride; c += kWidth) total += load(a + c) * load(b + c);
+  for_columns(stride, [&]<int N>(int64_t c, std::integral_constant<int, N>)
+                          GEOTDM_INLINE_LAMBDA { total += sum(load<N>(a + c) * load<N>(b + c)); });
   return sum(total);
 }
 
