@@ -37,6 +37,7 @@ struct EGCLForward {
   EGCLWeights weight;
   const float *x{}, *h{}, *edge_term{};  // [N, T, D], [N, T, H], [E, stride] or null
   float *p{}, *q{}, *m_sum{};            // [N, T, stride]
+  float* hidden{};                       // [N, T, stride]: the node MLP's before its bias; null where nothing is kept
   float *x_out{}, *h_out{};              // [N, T, D], [N, T, H]
 };
 
@@ -45,7 +46,7 @@ struct EGCLBackward {
   EGCLGraph graph;
   EGCLWeights weight;
   EGCLTransposed transposed;
-  const float *x{}, *h{}, *edge_term{}, *p{}, *q{}, *m_sum{};
+  const float *x{}, *h{}, *edge_term{}, *p{}, *q{}, *m_sum{}, *hidden{};
   const float *grad_x_out{}, *grad_h_out{};       // [N, T, D], [N, T, H]
   float *grad_m_sum{}, *grad_p{}, *grad_q{};      // [N, T, stride]
   float *grad_x{}, *grad_h{}, *grad_edge_term{};  // [N, T, D], [N, T, H], [E, stride] or null

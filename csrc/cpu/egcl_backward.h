@@ -21,9 +21,7 @@ inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t l
     const float* m_sum = a.m_sum + row * stride;
     copy_rows(h, stride, a.h + row * width, width, rows, width);
     copy_rows(grad, stride, a.grad_h_out + row * width, width, rows, width);
-    gemm(rows, width, width, h, stride, a.weight.node1_h, hidden, stride);
-    gemm(rows, width, width, m_sum, stride, a.weight.node1_m, hidden, stride, true);
-    bias_silu_slope(hidden, slope, a.weight.node_b1, rows, stride);
+    bias_silu_slope(hidden, slope, a.hidden + row * stride, a.weight.node_b1, rows, stride);
 
     gemm_at(width, width, rows, grad, stride, hidden, stride, slot + at.node2, stride);
     add_total(grad, slot + at.node_b2, rows, stride);
@@ -91,7 +89,7 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
           store(z_slope + at, slope);
         });
         gemm(rows, width, width, z, stride, a.weight.edge2, m, stride);
-        bias_silu_slope(m, m_slope, a.weight.edge_b2, rows, stride);
+        bias_silu_slope(m, m_slope, m, a.weight.edge_b2, rows, stride);
         gemm(rows, width, width, m, stride, a.weight.coord1, gate, stride);
 
         // The gate: `gate` becomes the gradient before its activation.

@@ -96,7 +96,7 @@ inline void egcl_messages(const EGCLForward& a, int64_t first, int64_t last, flo
         gather_edges(a, tile, edge_rows,
                      [&](int64_t at, const auto& v) GEOTDM_INLINE_LAMBDA { store(z + at, silu(v)); });
         gemm(tile.rows(), width, width, z, stride, a.weight.edge2, m, stride);
-        bias_silu(m, a.weight.edge_b2, tile.rows(), stride);
+        bias_silu(m, m, a.weight.edge_b2, tile.rows(), stride);
         gemm(tile.rows(), width, width, m, stride, a.weight.coord1, gate, stride);
         for (int64_t r = 0; r < tile.rows(); ++r) {
           const int64_t t = r % frames;
@@ -120,9 +120,10 @@ inline void egcl_update(const EGCLForward& a, int64_t first, int64_t last, float
   float* out = scratch.take(kTileRows * stride);
   for (int64_t row = first; row < last; row += kTileRows) {
     const int64_t rows = smaller(kTileRows, last - row);
-    gemm(rows, width, width, a.h + row * width, width, a.weight.node1_h, hidden, stride);
-    gemm(rows, width, width, a.m_sum + row * stride, stride, a.weight.node1_m, hidden, stride, true);
-    bias_silu(hidden, a.weight.node_b1, rows, stride);
+    float* z = a.hidden ? a.hidden + row * stride : hidden;
+    gemm(rows, width, width, a.h + row * width, width, a.weight.node1_h, z, stride);
+    gemm(rows, width, width, a.m_sum + row * stride, stride, a.weight.node1_m, z, stride, true);
+    bias_silu(hidden, z, a.weight.node_b1, rows, stride);
     gemm(rows, width, width, hidden, stride, a.weight.node2, out, stride);
     add_bias(out, a.weight.node_b2, rows, stride);
     copy_out(a.h_out + row * width, width, out, stride, rows);

@@ -53,8 +53,10 @@ PsiTable psi_table(Weights& w, const at::Tensor& psi) {
   return {w.transposed(reversed), w.matrix(reversed)};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> temporal_attention_forward(
-    const at::Tensor& x, const at::Tensor& h, const at::Tensor& psi, at::TensorList params) {
+// kept: q, k, v, the hidden layers of the MLPs and the gate, for the way back; empty without `keep`.
+std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at::Tensor& x, const at::Tensor& h,
+                                                                       const at::Tensor& psi, at::TensorList params,
+                                                                       bool keep) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   check_inputs("temporal_attention_forward", x, h, psi, params);
   const Kernels& k = kernels();
@@ -64,11 +66,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, size.stride}, options); };
   auto x_out = at::empty_like(x), h_out = at::empty_like(h), q = rows(), key = rows(), v = rows();
   auto gate = at::empty({size.num_nodes, size.num_frames}, options);
+  const auto hidden = keep ? at::empty({4, size.num_nodes, size.num_frames, size.stride}, options) : at::Tensor();
 
   TemporalForward a{size, forward_weights(packed, params), psi_table(packed, psi)};
   a.x = data(x), a.h = data(h);
   a.q = mutable_data(q), a.k = mutable_data(key), a.v = mutable_data(v), a.gate = mutable_data(gate);
-  a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
+  a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out), a.hidden = keep ? mutable_data(hidden) : nullptr;
 
   const int64_t num_rows = size.num_nodes * size.num_frames;
   parallel(tiles(num_rows), kTileRows * size.stride + 64, options, [&](int64_t i, int64_t j, float* memory) {
@@ -76,13 +79,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   });
   parallel(size.num_nodes, k.temporal_attend_scratch(size), options,
            [&](int64_t i, int64_t j, float* memory) { k.temporal_attend(a, i, j, memory); });
-  return {x_out, h_out, q, key, v, gate};
+  return {x_out, h_out, keep ? Tensors{q, key, v, hidden, gate} : Tensors{}};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backward(
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
-    const at::Tensor& psi, at::TensorList params, const at::Tensor& q, const at::Tensor& key, const at::Tensor& v,
-    const at::Tensor& gate) {
+    const at::Tensor& psi, at::TensorList params, at::TensorList kept) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const char* op = "temporal_attention_backward";
   check_inputs(op, x, h, psi, params);
@@ -90,18 +92,23 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels();
   const TemporalSizes size = sizes(k, x, h);
-  for (const auto& [name, kept] : {std::pair{"q", &q}, {"k", &key}, {"v", &v}})
-    check_dense(op, name, *kept, {size.num_nodes, size.num_frames, size.stride});
-  check_dense(op, "gate", gate, {size.num_nodes, size.num_frames});
+  const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
+  check_kept(op, kept,
+             {{"q", kept_rows},
+              {"k", kept_rows},
+              {"v", kept_rows},
+              {"hidden", {4, size.num_nodes, size.num_frames, size.stride}},
+              {"gate", {size.num_nodes, size.num_frames}}});
   const int64_t width = size.width, stride = size.stride;
   const auto options = h.options();
   Weights packed(k);
   auto grad_x = at::empty_like(x), grad_h = at::empty_like(h);
-  auto grad_q = at::empty_like(q), grad_k = at::empty_like(q), grad_v = at::empty_like(q);
-  auto grad_gate = at::empty_like(gate);
+  auto grad_q = at::empty_like(kept[0]), grad_k = at::empty_like(kept[0]), grad_v = at::empty_like(kept[0]);
+  auto grad_gate = at::empty_like(kept[4]);
 
   TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params), psi_table(packed, psi)};
-  a.x = data(x), a.h = data(h), a.q = data(q), a.k = data(key), a.v = data(v), a.gate = data(gate);
+  a.x = data(x), a.h = data(h), a.q = data(kept[0]), a.k = data(kept[1]), a.v = data(kept[2]);
+  a.hidden = data(kept[3]), a.gate = data(kept[4]);
   a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);
   a.grad_q = mutable_data(grad_q), a.grad_k = mutable_data(grad_k), a.grad_v = mutable_data(grad_v);
   a.grad_gate = mutable_data(grad_gate), a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);

@@ -26,12 +26,16 @@ struct PsiTable {
   const float* transposed_packed;  // [H, 2 T - 1], packed
 };
 
+// The hidden layers of the four MLPs before bias and activation, in the order in which they are kept.
+enum HiddenLayer { kHiddenQ, kHiddenK, kHiddenV, kHiddenX };
+
 struct TemporalForward {
   TemporalSizes size;
   TemporalWeights weight;
   PsiTable psi;
   const float *x{}, *h{};           // [N, T, D], [N, T, H]
   float *q{}, *k{}, *v{}, *gate{};  // [N, T, stride] and gate [N, T]: kept for the way back
+  float* hidden{};                  // [4, N, T, stride], as HiddenLayer; null where nothing is kept
   float *x_out{}, *h_out{};         // [N, T, D], [N, T, H]
 };
 
@@ -39,7 +43,7 @@ struct TemporalBackward {
   TemporalSizes size;
   TemporalWeights weight, transposed;
   PsiTable psi;
-  const float *x{}, *h{}, *q{}, *k{}, *v{}, *gate{};
+  const float *x{}, *h{}, *q{}, *k{}, *v{}, *gate{}, *hidden{};
   const float *grad_x_out{}, *grad_h_out{};
   float *grad_q{}, *grad_k{}, *grad_v{}, *grad_gate{};  // [N, T, stride] and [N, T]
   float *grad_x{}, *grad_h{};                           // [N, T, D], [N, T, H]

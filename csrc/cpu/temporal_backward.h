@@ -84,13 +84,12 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t first, i
   }
 }
 
-// Through out = W2 silu(W1 h + b1) + b2 for one tile: adds to grad_h [rows, stride] and to the slot.
-inline void mlp_rows_backward(const float* h, const float* grad_out, const float* w1, const float* b1,
+// Through out = W2 silu(z + b1) + b2, z = W1 h, for one tile: adds to grad_h [rows, stride] and to the slot.
+inline void mlp_rows_backward(const float* h, const float* z, const float* grad_out, const float* b1,
                               const float* w1_transposed, const float* w2_transposed, float* slot_w1, float* slot_b1,
                               float* slot_w2, float* slot_b2, float* hidden, float* slope, float* grad_hidden,
                               float* grad_h, int64_t rows, int64_t width, int64_t stride) {
-  gemm(rows, width, width, h, stride, w1, hidden, stride);
-  bias_silu_slope(hidden, slope, b1, rows, stride);
+  bias_silu_slope(hidden, slope, z, b1, rows, stride);
   gemm_at(width, width, rows, grad_out, stride, hidden, stride, slot_w2, stride);
   add_total(grad_out, slot_b2, rows, stride);
   gemm(rows, width, width, grad_out, stride, w2_transposed, grad_hidden, stride);
@@ -116,6 +115,9 @@ inline void temporal_project_backward(const TemporalBackward& a, int64_t first, 
   float* grad_hidden = scratch.take(kTileRows * stride);
   float* grad_h = scratch.take(kTileRows * stride);
   float* sum_x2 = scratch.take(stride);  // of a tile, as in tiles.h
+  const auto z = [&](HiddenLayer layer, int64_t row) {
+    return a.hidden + (layer * a.size.num_nodes * a.size.num_frames + row) * stride;
+  };
   for (int64_t row = first; row < last; row += kTileRows) {
     const int64_t rows = smaller(kTileRows, last - row);
     copy_rows(h, stride, a.h + row * width, width, rows, width);
@@ -124,8 +126,7 @@ inline void temporal_project_backward(const TemporalBackward& a, int64_t first, 
     // The gate x2 . silu(X1 v + b1) + b2.
     const float* v = a.v + row * stride;
     float* grad_v = a.grad_v + row * stride;
-    gemm(rows, width, width, v, stride, w.x1, hidden, stride);
-    bias_silu_slope(hidden, slope, w.x_b1, rows, stride);
+    bias_silu_slope(hidden, slope, z(kHiddenX, row), w.x_b1, rows, stride);
     float sum_x_b2 = 0;
     fill_zero(sum_x2, stride);
     for (int64_t r = 0; r < rows; ++r) {
@@ -143,12 +144,12 @@ inline void temporal_project_backward(const TemporalBackward& a, int64_t first, 
     gemm(rows, width, width, grad_hidden, stride, wt.x1, grad_v, stride, true);
 
     const float *grad_q = a.grad_q + row * stride, *grad_k = a.grad_k + row * stride;
-    mlp_rows_backward(h, grad_q, w.q1, w.q_b1, wt.q1, wt.q2, slot + at.q1, slot + at.q_b1, slot + at.q2, slot + at.q_b2,
-                      hidden, slope, grad_hidden, grad_h, rows, width, stride);
-    mlp_rows_backward(h, grad_k, w.k1, w.k_b1, wt.k1, wt.k2, slot + at.k1, slot + at.k_b1, slot + at.k2, slot + at.k_b2,
-                      hidden, slope, grad_hidden, grad_h, rows, width, stride);
-    mlp_rows_backward(h, grad_v, w.v1, w.v_b1, wt.v1, wt.v2, slot + at.v1, slot + at.v_b1, slot + at.v2, slot + at.v_b2,
-                      hidden, slope, grad_hidden, grad_h, rows, width, stride);
+    mlp_rows_backward(h, z(kHiddenQ, row), grad_q, w.q_b1, wt.q1, wt.q2, slot + at.q1, slot + at.q_b1, slot + at.q2,
+                      slot + at.q_b2, hidden, slope, grad_hidden, grad_h, rows, width, stride);
+    mlp_rows_backward(h, z(kHiddenK, row), grad_k, w.k_b1, wt.k1, wt.k2, slot + at.k1, slot + at.k_b1, slot + at.k2,
+                      slot + at.k_b2, hidden, slope, grad_hidden, grad_h, rows, width, stride);
+    mlp_rows_backward(h, z(kHiddenV, row), grad_v, w.v_b1, wt.v1, wt.v2, slot + at.v1, slot + at.v_b1, slot + at.v2,
+                      slot + at.v_b2, hidden, slope, grad_hidden, grad_h, rows, width, stride);
     copy_out(a.grad_h + row * width, width, grad_h, stride, rows);
   }
 }

@@ -10,11 +10,12 @@ namespace geotdm::GEOTDM_ISA {
 
 constexpr int64_t kQueryRows = 48;  // query frames of a block
 
-// out = W2 silu(W1 in + b1) + b2 for one tile.
+// out = W2 silu(z + b1) + b2 with z = W1 in, for one tile. z and hidden may be the same memory.
 inline void mlp_rows(const float* in, int64_t in_stride, const float* w1, const float* b1, const float* w2,
-                     const float* b2, float* hidden, float* out, int64_t rows, int64_t width, int64_t stride) {
-  gemm(rows, width, width, in, in_stride, w1, hidden, stride);
-  bias_silu(hidden, b1, rows, stride);
+                     const float* b2, float* z, float* hidden, float* out, int64_t rows, int64_t width,
+                     int64_t stride) {
+  gemm(rows, width, width, in, in_stride, w1, z, stride);
+  bias_silu(hidden, z, b1, rows, stride);
   gemm(rows, width, width, hidden, stride, w2, out, stride);
   add_bias(out, b2, rows, stride);
 }
@@ -24,15 +25,19 @@ inline void temporal_project(const TemporalForward& a, int64_t first, int64_t la
   const int64_t width = a.size.width, stride = a.size.stride;
   const TemporalWeights& w = a.weight;
   float* hidden = memory;
+  const auto z = [&](HiddenLayer layer, int64_t row) {
+    return a.hidden ? a.hidden + (layer * a.size.num_nodes * a.size.num_frames + row) * stride : hidden;
+  };
   for (int64_t row = first; row < last; row += kTileRows) {
     const int64_t rows = smaller(kTileRows, last - row);
     const float* h = a.h + row * width;
-    mlp_rows(h, width, w.q1, w.q_b1, w.q2, w.q_b2, hidden, a.q + row * stride, rows, width, stride);
-    mlp_rows(h, width, w.k1, w.k_b1, w.k2, w.k_b2, hidden, a.k + row * stride, rows, width, stride);
-    float* v = a.v + row * stride;
-    mlp_rows(h, width, w.v1, w.v_b1, w.v2, w.v_b2, hidden, v, rows, width, stride);
-    gemm(rows, width, width, v, stride, w.x1, hidden, stride);
-    for (int64_t r = 0; r < rows; ++r) a.gate[row + r] = silu_dot(hidden + r * stride, w.x_b1, w.x2, stride) + w.x_b2;
+    float *q = a.q + row * stride, *k = a.k + row * stride, *v = a.v + row * stride;
+    mlp_rows(h, width, w.q1, w.q_b1, w.q2, w.q_b2, z(kHiddenQ, row), hidden, q, rows, width, stride);
+    mlp_rows(h, width, w.k1, w.k_b1, w.k2, w.k_b2, z(kHiddenK, row), hidden, k, rows, width, stride);
+    mlp_rows(h, width, w.v1, w.v_b1, w.v2, w.v_b2, z(kHiddenV, row), hidden, v, rows, width, stride);
+    float* gate = z(kHiddenX, row);
+    gemm(rows, width, width, v, stride, w.x1, gate, stride);
+    for (int64_t r = 0; r < rows; ++r) a.gate[row + r] = silu_dot(gate + r * stride, w.x_b1, w.x2, stride) + w.x_b2;
   }
 }
 

@@ -40,7 +40,14 @@ def egcl(
         with native.no_autocast():
             edge_term = torch.nn.functional.linear(edge_attr.float(), w_attr)[edges.order]
     x_out, h_out = _NativeEGCL.apply(
-        x.float().contiguous(), h.float().contiguous(), edge_term, edges, normalize, pre_norm, *weights
+        x.float().contiguous(),
+        h.float().contiguous(),
+        edge_term,
+        edges,
+        normalize,
+        pre_norm,
+        native.needs_grad(x, h, edge_term, *weights),
+        *weights,
     )
     return x_out.to(x.dtype), h_out.to(h.dtype)
 
@@ -64,19 +71,21 @@ class _NativeEGCL(torch.autograd.Function):
         edges: SortedEdges,
         normalize: bool,
         pre_norm: bool,
+        keep: bool,
         *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        x_out, h_out, p, q, m_sum = torch.ops.geotdm_fast.egcl_forward(
-            x, h, edges.first, edges.sender, edge_term, params, normalize, pre_norm
+        x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
+            x, h, edges.first, edges.sender, edge_term, params, normalize, pre_norm, keep
         )
-        ctx.save_for_backward(x, h, edge_term, p, q, m_sum, *params)
-        ctx.edges, ctx.normalize, ctx.pre_norm = edges, normalize, pre_norm
+        ctx.save_for_backward(x, h, edge_term, *kept, *params)
+        ctx.num_kept, ctx.edges, ctx.normalize, ctx.pre_norm = len(kept), edges, normalize, pre_norm
         return x_out, h_out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
-        x, h, edge_term, p, q, m_sum, *params = ctx.saved_tensors
+        x, h, edge_term, *saved = ctx.saved_tensors
+        kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         edges = ctx.edges
         grad_x, grad_h, grad_edge_term, grad_params = torch.ops.geotdm_fast.egcl_backward(
             grad_x_out.contiguous(),
@@ -89,10 +98,8 @@ class _NativeEGCL(torch.autograd.Function):
             edges.by_sender,
             edge_term,
             params,
-            p,
-            q,
-            m_sum,
+            kept,
             ctx.normalize,
             ctx.pre_norm,
         )
-        return grad_x, grad_h, None if edge_term is None else grad_edge_term, None, None, None, *grad_params
+        return grad_x, grad_h, None if edge_term is None else grad_edge_term, None, None, None, None, *grad_params

@@ -41,6 +41,11 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
     return None
 
 
+def needs_grad(*inputs: Tensor | None) -> bool:
+    """Whether a forward must keep anything for its backward."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+
+
 def no_autocast() -> contextlib.AbstractContextManager:
     """A block whose products are float32, also within `torch.autocast`; entering the latter costs, so only there."""
     return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else contextlib.nullcontext()
