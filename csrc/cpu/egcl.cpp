@@ -86,22 +86,21 @@ std::tuple<at::Tensor, at::Tensor, Tensors> egcl_forward(const at::Tensor& x, co
   const FirstLayer slices(params, size.width);
   const auto term = edge_term ? padded_rows(*edge_term, size.stride) : at::Tensor();
   auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, size.stride}, options); };
-  auto x_out = at::empty_like(x), h_out = at::empty_like(h), p = rows(), q = rows(), m_sum = rows();
-  const auto hidden = keep ? rows() : at::Tensor();
+  auto x_out = at::empty_like(x), h_out = at::empty_like(h), p = rows(), q = rows();
+  const Tensors kept = keep ? Tensors{p, q, rows(), rows()} : Tensors{};
 
   EGCLForward a{size, {index_data(first), index_data(sender)}, forward_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = edge_term ? data(term) : nullptr;
-  a.p = mutable_data(p), a.q = mutable_data(q), a.m_sum = mutable_data(m_sum);
-  a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out), a.hidden = keep ? mutable_data(hidden) : nullptr;
+  a.p = mutable_data(p), a.q = mutable_data(q), a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
+  if (keep) a.m_sum = mutable_data(kept[2]), a.hidden = mutable_data(kept[3]);
 
-  const int64_t num_rows = size.num_nodes * size.num_frames, tile = kTileRows * size.stride;
+  const int64_t num_rows = size.num_nodes * size.num_frames;
   parallel(tiles(num_rows), 0, options,
            by_tile(num_rows, [&](int64_t i, int64_t j, float*) { k.egcl_project(a, i, j); }));
-  parallel(size.num_nodes, k.egcl_messages_scratch(size), options,
-           [&](int64_t i, int64_t j, float* memory) { k.egcl_messages(a, i, j, memory); });
-  parallel(tiles(num_rows), 2 * tile + 64, options,
-           by_tile(num_rows, [&](int64_t i, int64_t j, float* memory) { k.egcl_update(a, i, j, memory); }));
-  return {x_out, h_out, keep ? Tensors{p, q, m_sum, hidden} : Tensors{}};
+  parallel(
+      size.num_nodes, k.egcl_nodes_scratch(size), options,
+      [&](int64_t i, int64_t j, float* memory) { k.egcl_nodes(a, i, j, memory); }, nodes_per_tile(size.num_frames));
+  return {x_out, h_out, kept};
 }
 
 // Receivers whose edges fit the memory of one chunk (at least one), from `receiver`.

@@ -64,22 +64,23 @@ std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at:
   const auto options = h.options();
   Weights packed(k);
   auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, size.stride}, options); };
-  auto x_out = at::empty_like(x), h_out = at::empty_like(h), q = rows(), key = rows(), v = rows();
-  auto gate = at::empty({size.num_nodes, size.num_frames}, options);
-  const auto hidden = keep ? at::empty({4, size.num_nodes, size.num_frames, size.stride}, options) : at::Tensor();
+  auto x_out = at::empty_like(x), h_out = at::empty_like(h);
+  Tensors kept;
+  if (keep)
+    kept = {rows(), rows(), rows(), at::empty({4, size.num_nodes, size.num_frames, size.stride}, options),
+            at::empty({size.num_nodes, size.num_frames}, options)};
 
   TemporalForward a{size, forward_weights(packed, params), psi_table(packed, psi)};
   a.x = data(x), a.h = data(h);
-  a.q = mutable_data(q), a.k = mutable_data(key), a.v = mutable_data(v), a.gate = mutable_data(gate);
-  a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out), a.hidden = keep ? mutable_data(hidden) : nullptr;
-
-  const int64_t num_rows = size.num_nodes * size.num_frames;
-  parallel(tiles(num_rows), kTileRows * size.stride + 64, options, [&](int64_t i, int64_t j, float* memory) {
-    k.temporal_project(a, i * kTileRows, std::min(j * kTileRows, num_rows), memory);
-  });
-  parallel(size.num_nodes, k.temporal_attend_scratch(size), options,
-           [&](int64_t i, int64_t j, float* memory) { k.temporal_attend(a, i, j, memory); });
-  return {x_out, h_out, keep ? Tensors{q, key, v, hidden, gate} : Tensors{}};
+  a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
+  if (keep) {
+    a.q = mutable_data(kept[0]), a.k = mutable_data(kept[1]), a.v = mutable_data(kept[2]);
+    a.hidden = mutable_data(kept[3]), a.gate = mutable_data(kept[4]);
+  }
+  parallel(
+      size.num_nodes, k.temporal_nodes_scratch(size), options,
+      [&](int64_t i, int64_t j, float* memory) { k.temporal_nodes(a, i, j, memory); }, nodes_per_tile(size.num_frames));
+  return {x_out, h_out, kept};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backward(

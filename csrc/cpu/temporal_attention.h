@@ -33,10 +33,10 @@ struct TemporalForward {
   TemporalSizes size;
   TemporalWeights weight;
   PsiTable psi;
-  const float *x{}, *h{};           // [N, T, D], [N, T, H]
-  float *q{}, *k{}, *v{}, *gate{};  // [N, T, stride] and gate [N, T]: kept for the way back
-  float* hidden{};                  // [4, N, T, stride], as HiddenLayer; null where nothing is kept
-  float *x_out{}, *h_out{};         // [N, T, D], [N, T, H]
+  const float *x{}, *h{};    // [N, T, D], [N, T, H]
+  float *x_out{}, *h_out{};  // [N, T, D], [N, T, H]
+  // Kept for the way back, all or none: [N, T, stride], gate [N, T], hidden [4, N, T, stride] as HiddenLayer.
+  float *q{}, *k{}, *v{}, *gate{}, *hidden{};
 };
 
 struct TemporalBackward {

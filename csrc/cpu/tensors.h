@@ -61,13 +61,14 @@ inline at::Tensor padded_rows(const at::Tensor& t, int64_t stride) {
 }
 
 // Runs task(first, last, memory) over 0 .. count - 1, each thread with its own scratch of `floats`. A thread that is
-// done takes the next part: cores are not equally fast, nor parts equally long.
+// done takes the next part: cores are not equally fast, nor parts equally long. Parts are multiples of `grain`.
 template <typename Task>
-void parallel(int64_t count, int64_t floats, const at::TensorOptions& options, const Task& task) {
+void parallel(int64_t count, int64_t floats, const at::TensorOptions& options, const Task& task, int64_t grain = 1) {
   if (count == 0) return;
   constexpr int64_t kPartsPerThread = 8;
   const int64_t threads = at::in_parallel_region() ? 1 : std::min<int64_t>(at::get_num_threads(), count);
-  const int64_t part = threads == 1 ? count : std::max<int64_t>(1, count / (threads * kPartsPerThread));
+  const int64_t part =
+      threads == 1 ? count : round_up(std::max<int64_t>(1, count / (threads * kPartsPerThread)), grain);
   const int64_t aligned = round_up(floats, 16);
   auto memory = at::empty({threads * aligned + 16}, options);
   auto* start = reinterpret_cast<float*>(round_up(reinterpret_cast<int64_t>(mutable_data(memory)), 64));
