@@ -23,12 +23,9 @@ struct Kernels {
   void (*egcl_project_backward)(const EGCLBackward&, int64_t first, int64_t last, float* slot, float* memory);
 
   int64_t (*temporal_nodes_scratch)(const TemporalSizes&);
-  int64_t (*temporal_attend_backward_scratch)(const TemporalSizes&);
-  int64_t (*temporal_project_backward_scratch)(const TemporalSizes&);
+  int64_t (*temporal_nodes_backward_scratch)(const TemporalSizes&);
   void (*temporal_nodes)(const TemporalForward&, int64_t first, int64_t last, float* memory);
-  void (*temporal_attend_backward)(const TemporalBackward&, int64_t first, int64_t last, float* psi_slot,
-                                   float* memory);
-  void (*temporal_project_backward)(const TemporalBackward&, int64_t first, int64_t last, float* slot, float* memory);
+  void (*temporal_nodes_backward)(const TemporalBackward&, int64_t first, int64_t last, float* slot, float* memory);
 };
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;

@@ -104,28 +104,19 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
   const auto options = h.options();
   Weights packed(k);
   auto grad_x = at::empty_like(x), grad_h = at::empty_like(h);
-  auto grad_q = at::empty_like(kept[0]), grad_k = at::empty_like(kept[0]), grad_v = at::empty_like(kept[0]);
-  auto grad_gate = at::empty_like(kept[4]);
-
   TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params), psi_table(packed, psi)};
   a.x = data(x), a.h = data(h), a.q = data(kept[0]), a.k = data(kept[1]), a.v = data(kept[2]);
   a.hidden = data(kept[3]), a.gate = data(kept[4]);
   a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);
-  a.grad_q = mutable_data(grad_q), a.grad_k = mutable_data(grad_k), a.grad_v = mutable_data(grad_v);
-  a.grad_gate = mutable_data(grad_gate), a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);
+  a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);
 
-  const int64_t num_rows = size.num_nodes * size.num_frames;
-  Slots psi_slots(size.lags() * stride, options), slots(TemporalSlot(width, stride).size, options);
-  psi_slots.run(
-      size.num_nodes, k.temporal_attend_backward_scratch(size),
-      [&](int64_t i, int64_t j, float* slot, float* memory) { k.temporal_attend_backward(a, i, j, slot, memory); });
-  slots.run(tiles(num_rows), k.temporal_project_backward_scratch(size),
-            [&](int64_t i, int64_t j, float* slot, float* memory) {
-              k.temporal_project_backward(a, i * kTileRows, std::min(j * kTileRows, num_rows), slot, memory);
-            });
+  const TemporalSlot s(size);
+  Slots slots(s.size, options);
+  slots.run(
+      size.num_nodes, k.temporal_nodes_backward_scratch(size),
+      [&](int64_t i, int64_t j, float* slot, float* memory) { k.temporal_nodes_backward(a, i, j, slot, memory); });
 
   const SlotReader read(slots, width, stride);
-  const TemporalSlot s(width, stride);
   Tensors grads{read.matrix(s.q1),   read.vector(s.q_b1), read.matrix(s.q2),
                 read.vector(s.q_b2), read.matrix(s.k1),   read.vector(s.k_b1),
                 read.matrix(s.k2),   read.vector(s.k_b2), read.matrix(s.v1),
@@ -133,7 +124,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
                 read.matrix(s.x1),   read.vector(s.x_b1), read.vector(s.x2).view({1, width}),
                 read.scalar(s.x_b2)};
   for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
-  auto grad_psi = psi_slots.total().view({size.lags(), stride}).narrow(1, 0, width).flip(0);
+  auto grad_psi = read.matrix(s.psi, size.lags()).flip(0);
   // Not contiguous(): that keeps the stride of a single row.
   grad_psi = grad_psi.clone(at::MemoryFormat::Contiguous);
   return {grad_x, grad_h, grad_psi, grads};

@@ -120,8 +120,9 @@ class SlotReader {
  public:
   SlotReader(const Slots& slots, int64_t width, int64_t stride)
       : total_(slots.total()), width_(width), stride_(stride) {}
-  at::Tensor matrix(int64_t offset) const {
-    return total_.narrow(0, offset, width_ * stride_).view({width_, stride_}).narrow(1, 0, width_);
+  at::Tensor matrix(int64_t offset) const { return matrix(offset, width_); }
+  at::Tensor matrix(int64_t offset, int64_t rows) const {
+    return total_.narrow(0, offset, rows * stride_).view({rows, stride_}).narrow(1, 0, width_);
   }
   at::Tensor vector(int64_t offset) const { return total_.narrow(0, offset, width_); }
   at::Tensor scalar(int64_t offset) const { return total_.narrow(0, offset, 1); }
