@@ -47,7 +47,7 @@ class OpStatus(NamedTuple):
 
 
 def status() -> list[OpStatus]:
-    """What runs for each op on the CPU and why; CUDA inputs run the reference, or look at all pairs for radius graphs."""
+    """What runs for each op on the CPU and why; CUDA inputs run the reference (radius graphs: all pairs)."""
     search = OpStatus("radius_graph", *neighbour_search.status())
     info = native.build_info()
     if info is None:

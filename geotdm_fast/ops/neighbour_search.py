@@ -113,9 +113,10 @@ def _by_tree(points: Tensor, cutoff: float, limit: float, loop: bool) -> tuple[T
     slack = 4 * (4 + points.shape[1]) * torch.finfo(points.dtype).eps
     tree = cKDTree(points.double().numpy(), balanced_tree=False)
     pairs = torch.from_numpy(tree.query_pairs(cutoff * (1 + slack), output_type="ndarray"))
-    i, j = pairs.unbind(1)
-    exact = squared_distances(points[i], points[j]) <= limit
-    i, j = i[exact], j[exact]
+    i, j = pairs.T.contiguous()
+    exact = squared_distances(points.index_select(0, i), points.index_select(0, j)) <= limit
+    if not bool(exact.all()):
+        i, j = i[exact], j[exact]
     own = torch.arange(size if loop else 0)
     keys = torch.cat([i * size + j, j * size + i, own * (size + 1)]).numpy()
     keys.sort()

@@ -71,14 +71,15 @@ def _grouped(x: Tensor, batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
 
 def _numbered(row: Tensor, col: Tensor, degree: Tensor, order: Tensor) -> Tensor:
     """edge_index of edges between points, which are sorted: their own numbers, and sorted again by those, in O(E)."""
+    if torch.equal(order, torch.arange(len(order), device=order.device)):
+        return torch.stack([row, col])
     degree_of_node = torch.empty_like(degree)
     degree_of_node[order] = degree
     # Within a group numbers ascend, so the edges of a receiver stay in order: only their first place changes.
     move = _begin(degree_of_node)[order] - _begin(degree)
-    place = torch.arange(len(row), device=row.device) + move[row]
-    edge_index = row.new_empty(2, len(row))
-    edge_index[0, place], edge_index[1, place] = order[row], order[col]
-    return edge_index
+    place = torch.arange(len(row), device=row.device) + move.repeat_interleave(degree)
+    sender = torch.empty_like(col).scatter_(0, place, order.index_select(0, col))
+    return torch.stack([torch.arange(len(order), device=row.device).repeat_interleave(degree_of_node), sender])
 
 
 def _begin(sizes: Tensor) -> Tensor:
