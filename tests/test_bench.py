@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 from cases import DOMAINS, MASKS, case  # noqa: E402
 from tolerances import assert_same  # noqa: E402
 
-from bench import contenders, gate, memory, record, sampling, single_op, step  # noqa: E402
+from bench import bench_radius_graph, contenders, gate, memory, record, sampling, single_op, step  # noqa: E402
 from bench.baselines import EfficientEGTN, OfficialEGTN  # noqa: E402
 from bench.contenders import Contender, bytes_needed, make_contender, make_truth, split_by_memory  # noqa: E402
 from bench.timing import MatrixProduct, Times, interleaved, products_for, rates  # noqa: E402
@@ -298,6 +298,16 @@ def test_every_line_names_machine_versions_commit_and_date():
 def test_the_workloads_are_documented():
     notes = (ROOT / "bench" / "NOTES.md").read_text(encoding="utf-8")
     assert all(f"W-{name}" in notes for name in SIZES)
+
+
+@pytest.mark.parametrize("search", ["auto", "all pairs", "reference", "query_pairs", "sparse_distance_matrix"])
+def test_radius_graph_searches_are_checked_before_they_are_timed(search):
+    case = bench_radius_graph.Case(3, 2, 40, 3.0)
+    call = bench_radius_graph.make_call(search, case)
+    bench_radius_graph.check(call, case, search, "cpu")
+    wrong = bench_radius_graph.make_call(search, case._replace(cutoff=3.2))
+    with pytest.raises(ValueError, match=f"{search} finds [0-9]+ edges instead of [0-9]+, so it is not timed"):
+        bench_radius_graph.check(wrong, case, search, "cpu")
 
 
 @pytest.mark.parametrize("suite", ["bench_egcl", "bench_temporal_attention"])
