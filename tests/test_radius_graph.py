@@ -134,13 +134,13 @@ def test_a_pair_at_the_cutoff_is_an_edge(search, dtype, dim):
     assert radius_graph(x, 0.99).shape == (2, 0)
 
 
-def test_the_neighbours_of_the_cutoff_in_the_dtype(search):
-    for dtype in (torch.float32, torch.float64):
-        cutoff = torch.tensor(0.3, dtype=dtype)
-        up = torch.nextafter(cutoff, torch.tensor(1, dtype=dtype))
-        down = torch.nextafter(cutoff, torch.tensor(0, dtype=dtype))
-        edges = radius_graph(torch.stack([torch.zeros_like(up), up, cutoff, down])[:, None], 0.3)
-        assert edges[1][edges[0] == 0].tolist() == [2, 3]
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_neighbours_of_the_cutoff_in_the_dtype(search, dtype):
+    for cutoff in (0.1 * k for k in range(1, 25)):
+        at = torch.tensor(cutoff, dtype=dtype)
+        up, down = (torch.nextafter(at, torch.tensor(limit, dtype=dtype)) for limit in (9, 0))
+        edges = radius_graph(torch.stack([torch.zeros_like(at), up, at, down])[:, None], cutoff)
+        assert edges[1][edges[0] == 0].tolist() == [2, 3], cutoff
 
 
 def test_coincident_points(search):
