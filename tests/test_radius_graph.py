@@ -136,9 +136,11 @@ def test_a_pair_at_the_cutoff_is_an_edge(search, dtype, dim):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_neighbours_of_the_cutoff_in_the_dtype(search, dtype):
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
     for cutoff in (0.1 * k for k in range(1, 25)):
         at = torch.tensor(cutoff, dtype=dtype)
-        up, down = (torch.nextafter(at, torch.tensor(limit, dtype=dtype)) for limit in (9, 0))
+        # The bits of a positive number, plus and minus one; torch.nextafter does not take every dtype.
+        up, down = ((at.view(bits) + step).view(dtype) for step in (1, -1))
         edges = radius_graph(torch.stack([torch.zeros_like(at), up, at, down])[:, None], cutoff)
         assert edges[1][edges[0] == 0].tolist() == [2, 3], cutoff
 
