@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 
 from geotdm_fast.keys import check_choice
-from geotdm_fast.ops import native
+from geotdm_fast.ops import native, neighbour_search
 
 BACKENDS = ("auto", "reference")
+# Those with a C++ implementation.
 OPS = ("egcl", "temporal_attention")
 _current = contextvars.ContextVar("geotdm_fast_backend", default="auto")
 
@@ -46,9 +47,10 @@ class OpStatus(NamedTuple):
 
 
 def status() -> list[OpStatus]:
-    """What runs for each op on the CPU and why; CUDA inputs run the reference."""
+    """What runs for each op on the CPU and why; CUDA inputs run the reference (radius graphs: all pairs)."""
+    search = OpStatus("radius_graph", *neighbour_search.status())
     info = native.build_info()
     if info is None:
-        return [OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS]
+        return [*(OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS), search]
     takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference"
-    return [OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS]
+    return [*(OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS), search]
