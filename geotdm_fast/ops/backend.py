@@ -30,12 +30,10 @@ def backend(name: str) -> Iterator[None]:
         _current.reset(token)
 
 
+@torch.compiler.assume_constant_result
 def current_backend() -> str:
-    """The name that the innermost `backend` block chose; `auto` outside.
-
-    While `torch.compile` traces, `reference`: it fuses that, and cannot look into a context variable or sorted edges.
-    """
-    return "reference" if torch.compiler.is_compiling() else _current.get()
+    """What the innermost `backend` block chose, `auto` outside; a graph that `torch.compile` traces keeps it."""
+    return _current.get()
 
 
 class OpStatus(NamedTuple):

@@ -26,7 +26,7 @@ def egcl(
 
     The CPU kernels compute every precision in float32 (bfloat16 inputs are converted, results converted back), give the
     same bits for any number of threads, and are differentiable once; memory grows with the edges of one node, not of
-    all. Other inputs run the reference, and so does `torch.compile`.
+    all. Other inputs run the reference.
     """
     if current_backend() == "reference" or why_not_native(x, h, edge_attr, params) is not None:
         flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}

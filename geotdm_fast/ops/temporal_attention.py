@@ -24,7 +24,7 @@ def temporal_attention(
 
     The CPU kernels compute every precision in float32 (bfloat16 inputs are converted, results converted back), give the
     same bits for any number of threads, and are differentiable once; memory is linear in T. Other inputs, and frames
-    with gaps, run the reference, and so does `torch.compile`.
+    with gaps, run the reference.
     """
     if current_backend() == "reference" or why_not_native(x, h, params, frames) is not None:
         return reference.temporal_attention(x, h, params, frames=frames, precision=precision)
