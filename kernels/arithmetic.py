@@ -5,14 +5,33 @@ import triton.language as tl
 
 
 @triton.jit
-def product(a, b, PRECISION: tl.constexpr):
-    """a b in float32, the inputs rounded to PRECISION (fp32, tf32, bf16)."""
+def rounded(x, PRECISION: tl.constexpr):
+    """The input of a product: bfloat16, or float32 whose rounding to tf32 the matrix units do.
+
+    *_emulated, for Triton's interpreter, which knows neither: float32 holding the nearest value, ties to even.
+    """
     if PRECISION == "bf16":
-        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
-    elif PRECISION == "tf32":
-        return tl.dot(a, b, input_precision="tf32")
+        return x.to(tl.bfloat16)
+    elif PRECISION == "bf16_emulated":
+        return _without_low_bits(x.to(tl.float32), 16)
+    elif PRECISION == "tf32_emulated":
+        return _without_low_bits(x, 13)
     else:
-        return tl.dot(a, b, input_precision="ieee")
+        return x
+
+
+@triton.jit
+def _without_low_bits(x, DROP: tl.constexpr):
+    bits = x.to(tl.int32, bitcast=True)
+    bits = (bits + ((1 << (DROP - 1)) - 1) + ((bits >> DROP) & 1)) & -(1 << DROP)
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def product(a, b, PRECISION: tl.constexpr):
+    """a b in float32, the inputs rounded."""
+    INPUT: tl.constexpr = "tf32" if PRECISION == "tf32" else "ieee"
+    return tl.dot(rounded(a, PRECISION), rounded(b, PRECISION), input_precision=INPUT)
 
 
 @triton.jit
@@ -37,21 +56,21 @@ def _sliced_product(p_weight, b, PADDED: tl.constexpr, SLICE: tl.constexpr, PREC
 
 
 @triton.jit
-def silu_of_double(half, HAS_TANH: tl.constexpr):
-    """SiLU(2 half) = half (1 + tanh(half)): one special-function operation where HAS_TANH, two elsewhere.
+def silu_of_double(half, PRECISION: tl.constexpr):
+    """SiLU(2 half) = half (1 + tanh(half)): one special-function operation in low precision, two elsewhere.
 
     Weights before an activation are halved (exactly) when they are rounded, so no product with 1/2 is left here.
     """
-    if HAS_TANH:
+    if PRECISION == "bf16" or PRECISION == "tf32":
         return half * _tanh(half) + half
     else:
         return 2 * half / (1 + tl.exp(-2 * half))
 
 
 @triton.jit
-def silu_and_slope(half, HAS_TANH: tl.constexpr):
+def silu_and_slope(half, PRECISION: tl.constexpr):
     """SiLU(2 half) and its derivative there, s + x s (1 - s) with s = 1 / (1 + exp(-x)), x = 2 half."""
-    if HAS_TANH:
+    if PRECISION == "bf16" or PRECISION == "tf32":
         sigmoid = 0.5 * _tanh(half) + 0.5
     else:
         sigmoid = 1 / (1 + tl.exp(-2 * half))
@@ -82,4 +101,4 @@ def load_weight(p_weight, stride, WIDTH: tl.constexpr, PADDED: tl.constexpr, PRE
         b_weight = tl.load(p_weight + o_out * stride + o_in)
     else:
         b_weight = tl.load(p_weight + o_out * stride + o_in, mask=(o_in < WIDTH) & (o_out < WIDTH), other=0)
-    return b_weight.to(tl.bfloat16) if PRECISION == "bf16" else b_weight
+    return rounded(b_weight, PRECISION)

@@ -7,7 +7,14 @@ Rows are PADDED wide, the power of two from WIDTH on; what is beyond WIDTH is ze
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import load_vector, load_weight, product, silu_of_double, weight_product
+from geotdm_fast.kernels.arithmetic import (
+    load_vector,
+    load_weight,
+    product,
+    rounded,
+    silu_of_double,
+    weight_product,
+)
 
 
 @triton.jit
@@ -27,10 +34,10 @@ def egcl_project_kernel(
     b_h = tl.load(p_h + o_row[:, None] * WIDTH + o_col[None, :], mask=m_h, other=0)
     b_out = product(b_h, load_weight(p_w1 + half * WIDTH, w1_stride, WIDTH, PADDED, PRECISION), PRECISION)
     b_out = 0.5 * b_out + (0.5 * load_vector(p_b1, o_col, WIDTH, PADDED) * (1 - half))[None, :]
-    tl.store(p_pq + (o_row[:, None] * 2 + half) * PADDED + o_col[None, :], b_out, mask=m_row)
+    tl.store(p_pq + (o_row[:, None] * 2 + half) * PADDED + o_col[None, :], rounded(b_out, PRECISION), mask=m_row)
     if tl.program_id(0) == 0:
         p_weight = p_w2 if half == 0 else p_u1
-        b_weight = 0.5 * load_weight(p_weight, WIDTH, WIDTH, PADDED, "fp32")
+        b_weight = 0.5 * load_weight(p_weight, WIDTH, WIDTH, PADDED, PRECISION)
         tl.store(p_halved + half * PADDED * PADDED + o_col[None, :] * PADDED + o_col[:, None], b_weight)
 
 
@@ -40,7 +47,6 @@ def egcl_edges_kernel(
     num_rows, num_frames, w1_stride,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
     HAS_TERM: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr, PRECISION: tl.constexpr,
-    HAS_TANH: tl.constexpr,
 ):  # fmt: skip
     """x' and the sum of m over the neighbours of every row.
 
@@ -81,16 +87,16 @@ def egcl_edges_kernel(
             m_term = m_edge[:, None] & (o_col < WIDTH)[None, :]
             o_term = (o_edge + i_neighbour).to(tl.int64)[:, None] * WIDTH + o_col[None, :]
             b_z += 0.5 * tl.load(p_term + o_term, mask=m_term, other=0).to(tl.float32)
-        b_a = tl.trans(silu_of_double(b_z, HAS_TANH))
+        b_a = tl.trans(silu_of_double(b_z, PRECISION))
         b_m = weight_product(p_halved, b_w2, b_a, PADDED, SLICE, PRECISION)  # [PADDED, BLOCK]
-        b_m = silu_of_double(b_m + 0.5 * load_vector(p_b2, o_col, WIDTH, PADDED)[:, None], HAS_TANH)
+        b_m = silu_of_double(b_m + 0.5 * load_vector(p_b2, o_col, WIDTH, PADDED)[:, None], PRECISION)
         b_sum += b_m * tl.clamp(left, 0.0, 1.0)[None, :]
         if SLICE == PADDED:
             # [BLOCK, PADDED]: the sum over columns stays within four threads
             b_gate = product(tl.trans(b_m), tl.trans(b_u1), PRECISION)
         else:
             b_gate = tl.trans(weight_product(p_halved + PADDED * PADDED, b_u1, b_m, PADDED, SLICE, PRECISION))
-        b_gate = silu_of_double(b_gate + 0.5 * load_vector(p_e1, o_col, WIDTH, PADDED)[None, :], HAS_TANH)
+        b_gate = silu_of_double(b_gate + 0.5 * load_vector(p_e1, o_col, WIDTH, PADDED)[None, :], PRECISION)
         gate = tl.sum(b_gate * load_vector(p_u2, o_col, WIDTH, PADDED)[None, :], axis=1) + tl.load(p_e2)
         if NORMALIZE and not PRE_NORM:
             b_r = b_r / (tl.sqrt(square + 1e-8) + 1)[:, None]
@@ -107,7 +113,7 @@ def egcl_edges_kernel(
 @triton.jit
 def egcl_update_kernel(
     p_h, p_m_sum, p_v1, p_c1, p_v2, p_c2, p_h_out, num_rows,
-    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr, HAS_TANH: tl.constexpr,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """h' = V2 silu(V1 [h, m_sum] + c1) + c2 of every row."""
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -119,6 +125,6 @@ def egcl_update_kernel(
     b_hidden = product(b_h, load_weight(p_v1, 2 * WIDTH, WIDTH, PADDED, PRECISION), PRECISION)
     b_m_sum = tl.load(p_m_sum + o_row[:, None] * PADDED + o_col[None, :], mask=m_row, other=0)
     b_hidden += product(b_m_sum, load_weight(p_v1 + WIDTH, 2 * WIDTH, WIDTH, PADDED, PRECISION), PRECISION)
-    b_hidden = silu_of_double(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[None, :]), HAS_TANH)
+    b_hidden = silu_of_double(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[None, :]), PRECISION)
     b_out = product(b_hidden, load_weight(p_v2, WIDTH, WIDTH, PADDED, PRECISION), PRECISION)
     tl.store(p_h_out + o_h, b_out + load_vector(p_c2, o_col, WIDTH, PADDED)[None, :], mask=m_h)

@@ -73,8 +73,7 @@ def egcl_forward(
         return out
     rows = rows_configuration(size, precision, capability(x))
     tiles = edges_configuration(size, precision, capability(x))
-    shared = {"WIDTH": width, "PADDED": size, "PRECISION": precision}
-    has_tanh = uses_tanh(x, precision)
+    shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
     with on_device(x):
         egcl_project_kernel[(triton.cdiv(num_rows, rows.block), 2)](
             h, edge_w1, edge_b1, edge_w2, coord_w1, out.pq, out.halved, num_rows, edge_w1.stride(0),
@@ -85,11 +84,11 @@ def egcl_forward(
             out.halved, edge_w1, edge_b2, coord_b1, coord_w2, coord_b2, out.x_out, out.m_sum,
             num_rows, num_frames, edge_w1.stride(0),
             DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
-            PRE_NORM=pre_norm, HAS_TANH=has_tanh, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
+            PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
         )  # fmt: skip
         egcl_update_kernel[(triton.cdiv(num_rows, rows.block),)](
             h, out.m_sum, node_w1, node_b1, node_w2, node_b2, out.h_out, num_rows,
-            BLOCK=rows.block, HAS_TANH=has_tanh, num_warps=rows.num_warps, num_stages=rows.num_stages, **shared,
+            BLOCK=rows.block, num_warps=rows.num_warps, num_stages=rows.num_stages, **shared,
         )  # fmt: skip
     return out
 
@@ -107,6 +106,6 @@ def capability(x: Tensor) -> int:
     return 10 * major + minor
 
 
-def uses_tanh(x: Tensor, precision: str) -> bool:
-    """Whether SiLU goes through the GPU's approximate tanh, whose error is that of tf32."""
-    return x.is_cuda and precision != "fp32"
+def executed(precision: str, x: Tensor) -> str:
+    """PRECISION of the kernels: what the GPU rounds in hardware is emulated in the interpreter."""
+    return precision if x.is_cuda or precision == "fp32" else f"{precision}_emulated"
