@@ -35,24 +35,34 @@ def product(a, b, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def weight_product(p_weight, b_weight, b, PADDED: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr):
-    """W b [PADDED, N] of a square weight: `b_weight`, or where SLICE < PADDED, read from `p_weight` by SLICE columns."""
+def weight_product(
+    p_weight, b_weight, b, IS_TRANSPOSED: tl.constexpr, PADDED: tl.constexpr, SLICE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """W b or W^T b [PADDED, N] of a square weight: of `b_weight`, or where SLICE < PADDED, of what is at `p_weight`,
+    read SLICE columns at a time."""
     if SLICE == PADDED:
-        return product(b_weight, b, PRECISION)
+        return product(tl.trans(b_weight) if IS_TRANSPOSED else b_weight, b, PRECISION)
+    elif IS_TRANSPOSED:
+        return _sliced_product(p_weight, b, 1, PADDED, PADDED, SLICE, PRECISION)
     else:
-        return _sliced_product(p_weight, b, PADDED, SLICE, PRECISION)
+        return _sliced_product(p_weight, b, PADDED, 1, PADDED, SLICE, PRECISION)
 
 
 @triton.jit
-def _sliced_product(p_weight, b, PADDED: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr):
+def _sliced_product(
+    p_weight, b, ROW: tl.constexpr, COLUMN: tl.constexpr, PADDED: tl.constexpr, SLICE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
     SIZE: tl.constexpr = b.shape[0]
     if SIZE == SLICE:
-        o_weight = tl.arange(0, PADDED)[:, None] * PADDED + tl.arange(0, SLICE)[None, :]
+        o_weight = tl.arange(0, PADDED)[:, None] * ROW + tl.arange(0, SLICE)[None, :] * COLUMN
         return product(tl.load(p_weight + o_weight), b, PRECISION)
     else:
         first, second = tl.split(tl.permute(tl.reshape(b, [2, SIZE // 2, b.shape[1]]), [1, 2, 0]))
-        b_out = _sliced_product(p_weight, first, PADDED, SLICE, PRECISION)
-        return b_out + _sliced_product(p_weight + SIZE // 2, second, PADDED, SLICE, PRECISION)
+        b_out = _sliced_product(p_weight, first, ROW, COLUMN, PADDED, SLICE, PRECISION)
+        p_second = p_weight + SIZE // 2 * COLUMN
+        return b_out + _sliced_product(p_second, second, ROW, COLUMN, PADDED, SLICE, PRECISION)
 
 
 @triton.jit

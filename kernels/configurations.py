@@ -32,3 +32,19 @@ def edges_configuration(size: int, precision: str, capability: int) -> Configura
 def rows_configuration(size: int, precision: str, capability: int) -> Configuration:
     """For egcl_project_kernel and egcl_update_kernel."""
     return Configuration(32 if precision == "fp32" or size >= 256 else 64, size, 4 if size <= 64 else 8)
+
+
+def backward_configuration(size: int, precision: str, capability: int) -> Configuration:
+    """For egcl_edges_backward_kernel."""
+    if precision == "fp32":
+        return Configuration(16, 16, 8)
+    if size >= 256:
+        return Configuration(16, 64, 8)
+    return Configuration(32, size, 8)
+
+
+def weight_configuration(size: int, precision: str, capability: int) -> tuple[int, int, int, int]:
+    """For egcl_weight_kernel: tile of the weight, rows at a time, warps, slots."""
+    if precision == "fp32":
+        return min(size, 64), 16, 4, 16
+    return min(size, 128), 64, 8, 64

@@ -88,14 +88,16 @@ def egcl_edges_kernel(
             o_term = (o_edge + i_neighbour).to(tl.int64)[:, None] * WIDTH + o_col[None, :]
             b_z += 0.5 * tl.load(p_term + o_term, mask=m_term, other=0).to(tl.float32)
         b_a = tl.trans(silu_of_double(b_z, PRECISION))
-        b_m = weight_product(p_halved, b_w2, b_a, PADDED, SLICE, PRECISION)  # [PADDED, BLOCK]
+        # Plus 0, so that triton 3.6 does not move the reading of slices out of the loop, all of them at once.
+        p_w2 = p_halved + tl.multiple_of(tl.minimum(i_neighbour, 0), 16)
+        b_m = weight_product(p_w2, b_w2, b_a, False, PADDED, SLICE, PRECISION)  # [PADDED, BLOCK]
         b_m = silu_of_double(b_m + 0.5 * load_vector(p_b2, o_col, WIDTH, PADDED)[:, None], PRECISION)
         b_sum += b_m * tl.clamp(left, 0.0, 1.0)[None, :]
         if SLICE == PADDED:
             # [BLOCK, PADDED]: the sum over columns stays within four threads
             b_gate = product(tl.trans(b_m), tl.trans(b_u1), PRECISION)
         else:
-            b_gate = tl.trans(weight_product(p_halved + PADDED * PADDED, b_u1, b_m, PADDED, SLICE, PRECISION))
+            b_gate = tl.trans(weight_product(p_w2 + PADDED * PADDED, b_u1, b_m, False, PADDED, SLICE, PRECISION))
         b_gate = silu_of_double(b_gate + 0.5 * load_vector(p_e1, o_col, WIDTH, PADDED)[None, :], PRECISION)
         gate = tl.sum(b_gate * load_vector(p_u2, o_col, WIDTH, PADDED)[None, :], axis=1) + tl.load(p_e2)
         if NORMALIZE and not PRE_NORM:

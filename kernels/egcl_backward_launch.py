@@ -1,0 +1,193 @@
+"""Launches the backward kernels of EGCL, one chunk of edges after the other."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from geotdm_fast.kernels.configurations import (
+    backward_configuration,
+    padded,
+    rows_configuration,
+    weight_configuration,
+)
+from geotdm_fast.kernels.egcl_backward import (
+    egcl_edge_sum_kernel,
+    egcl_edges_backward_kernel,
+    egcl_project_backward_kernel,
+    egcl_update_backward_kernel,
+    egcl_weight_kernel,
+)
+from geotdm_fast.kernels.egcl_launch import Forward, capability, executed, on_device
+
+# Edges times frames whose five rows of H are in memory at once: 84 MB in bfloat16 at H = 128, of which a part stays in
+# the L2 cache; enough work for every multiprocessor, few enough launches.
+CHUNK = 65536
+
+
+class Graph(NamedTuple):
+    """Edges sorted by receiver, as `geotdm_fast.ops.edges.SortedEdges` describes them; all int64."""
+
+    receiver: Tensor
+    sender: Tensor
+    first: Tensor
+    sender_first: Tensor
+    by_sender: Tensor
+
+
+class Gradients(NamedTuple):
+    """x: [N, T, D]; h: [N, T, H]; edge_term: [E, H] or None; params: in the order of EGCLParams."""
+
+    x: Tensor
+    h: Tensor
+    edge_term: Tensor | None
+    params: list[Tensor]
+
+
+def egcl_backward(
+    grad_x_out: Tensor,
+    grad_h_out: Tensor,
+    x: Tensor,
+    h: Tensor,
+    graph: Graph,
+    edge_term: Tensor | None,
+    params: Sequence[Tensor],
+    forward: Forward,
+    normalize: bool,
+    pre_norm: bool,
+    precision: str,
+    chunk: int = CHUNK,
+) -> Gradients:
+    """Gradients of `egcl_forward`, which says what the arguments are; the same bits in every run.
+
+    forward: its result, of which x_out and h_out are not read; chunk: edges times frames whose rows are held at once
+    """
+    num_nodes, num_frames, dim = x.shape
+    width, num_rows, num_edges = h.shape[2], num_nodes * num_frames, graph.sender.numel()
+    size = padded(width)
+    edge_w1, edge_b1, edge_w2, edge_b2, coord_w1, coord_b1, coord_w2, coord_b2, node_w1, node_b1, node_w2, node_b2 = params
+    with on_device(x):
+        weights = _Weights(x, width, size, precision)
+        rows = rows_configuration(size, precision, capability(x))
+        tiles = backward_configuration(size, precision, capability(x))
+        shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
+        row_options = shared | {"BLOCK": rows.block, "num_warps": rows.num_warps, "num_stages": rows.num_stages}
+        row_grid = (triton.cdiv(num_rows, rows.block),)
+        low = forward.pq.dtype
+        per_row = lambda dtype: x.new_empty(num_nodes, num_frames, size, dtype=dtype)
+
+        # The node MLP.
+        grad_h = torch.empty_like(h)
+        hidden, grad_hidden, grad_m_sum = per_row(low), per_row(low), per_row(torch.float32)
+        if num_rows:
+            egcl_update_backward_kernel[row_grid](
+                grad_h_out, h, forward.m_sum, node_w1, node_b1, node_w2, hidden, grad_hidden, grad_m_sum, grad_h,
+                num_rows, **row_options,
+            )  # fmt: skip
+        grad_node_w1 = torch.cat([weights.of(grad_hidden, h), weights.of(grad_hidden, forward.m_sum)], dim=1)
+        grad_node_w2 = weights.of(grad_h_out, hidden)
+        grad_node_b1 = grad_hidden.sum((0, 1), dtype=torch.float32)[:width]
+        del hidden, grad_hidden
+
+        # The edges, chunk by chunk.
+        degree = graph.first.diff()
+        grad_shift = grad_x_out / degree.clamp(min=1)[:, None, None]
+        grad_x = grad_x_out.clone()
+        grad_p, grad_q = (x.new_zeros(num_nodes, num_frames, size) for _ in range(2))
+        grad_term = None if edge_term is None else torch.empty_like(edge_term)
+        grad_w2, grad_u1 = weights.zeros(), weights.zeros()
+        sums = x.new_zeros(5, size)
+        receiver, sender = graph.receiver.int(), graph.sender.int()
+        # Where the edges of a sender begin among by_sender, counted from an edge on: a search in a sorted list.
+        keys = graph.sender[graph.by_sender] * num_edges + graph.by_sender
+        nodes = torch.arange(num_nodes, device=x.device)
+        step = max(1, chunk // max(num_frames, 1))
+        chunks = range(0, num_edges, step) if num_frames else ()
+        for begin in chunks:
+            end = min(begin + step, num_edges)
+            places = (end - begin) * num_frames
+            num_tiles = triton.cdiv(places, tiles.block)
+            a, m, grad_z, grad_y, grad_v = (x.new_empty(places, size, dtype=low) for _ in range(5))
+            grad_r = x.new_empty(places, dim)
+            tile_sums = x.new_empty(num_tiles, 5, size)
+            egcl_edges_backward_kernel[(num_tiles,)](
+                x, forward.pq, receiver, sender, x if edge_term is None else edge_term, forward.halved, edge_w1,
+                edge_b2, coord_b1, coord_w2, coord_b2, grad_shift, grad_m_sum,
+                a, m, grad_z, grad_y, grad_v, grad_r, tile_sums,
+                begin, places, num_frames, edge_w1.stride(0),
+                DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
+                PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
+            )  # fmt: skip
+            weights.add(grad_w2, grad_y, a)
+            weights.add(grad_u1, grad_v, m)
+            sums += tile_sums.sum(0)
+            if grad_term is not None:
+                grad_term[begin:end] = grad_z.view(-1, num_frames, size).sum(1, dtype=torch.float32)[:, :width]
+            received = graph.first.clamp(begin, end)
+            sent = [torch.searchsorted(keys, nodes * num_edges + edge) for edge in (begin, end)]
+            for values, to_receiver, to_sender, sign in ((grad_z, grad_p, grad_q, 1), (grad_r, grad_x, grad_x, -1)):
+                _add_edges(values, None, received[:-1], received[1:], to_receiver, begin, num_frames, 1)
+                _add_edges(values, graph.by_sender, *sent, to_sender, begin, num_frames, sign)
+            del a, m, grad_z, grad_y, grad_v, grad_r
+
+        # P and Q.
+        if num_rows:
+            egcl_project_backward_kernel[row_grid](
+                grad_p, grad_q, edge_w1, grad_h, num_rows, edge_w1.stride(0), **row_options
+            )
+        grad_w1 = torch.zeros_like(edge_w1)
+        grad_w1[:, :width] = weights.of(grad_p, h)
+        grad_w1[:, width : 2 * width] = weights.of(grad_q, h)
+        grad_w1[:, 2 * width] = sums[3, :width]
+    grad_params = [
+        grad_w1, grad_p.sum((0, 1))[:width], weights.finished(grad_w2), sums[0, :width],
+        weights.finished(grad_u1), sums[1, :width], sums[2:3, :width], sums[4, :1],
+        grad_node_w1, grad_node_b1, grad_node_w2, grad_h_out.sum((0, 1)),
+    ]  # fmt: skip
+    return Gradients(grad_x, grad_h, grad_term, grad_params)
+
+
+def _add_edges(
+    values: Tensor, edges: Tensor | None, begin: Tensor, end: Tensor, total: Tensor, first: int, num_frames: int, sign: int
+) -> None:
+    """total [N, T, ...] += sign times the sum of each node's rows of values [edges * T, ...]."""
+    size = values.shape[1] * num_frames
+    block = min(1024, triton.next_power_of_2(size))
+    egcl_edge_sum_kernel[(begin.numel(), triton.cdiv(size, block))](
+        values, begin if edges is None else edges, begin, end, total, first, size,
+        IS_LISTED=edges is not None, SIGN=sign, BLOCK=block, num_warps=4 if block >= 512 else 1,
+    )  # fmt: skip
+
+
+class _Weights:
+    """Gradients of square weights: sums over rows in a fixed number of slots, which are added in order."""
+
+    def __init__(self, x: Tensor, width: int, size: int, precision: str):
+        self.x, self.width, self.size, self.precision = x, width, size, precision
+        self.tile, self.block, self.num_warps, self.slots = weight_configuration(size, precision, capability(x))
+
+    def zeros(self) -> Tensor:
+        return self.x.new_zeros(self.slots, self.size, self.size)
+
+    def add(self, total: Tensor, grad: Tensor, rows: Tensor) -> None:
+        """total += grad^T rows; both [..., H or padded H]."""
+        if grad.numel() == 0:
+            return
+        tiles = self.size // self.tile
+        egcl_weight_kernel[(self.slots, tiles, tiles)](
+            grad, rows, total, grad.numel() // grad.shape[-1], grad.shape[-1], rows.shape[-1], grad.shape[-1],
+            rows.shape[-1], PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
+            PRECISION=executed(self.precision, self.x),
+        )  # fmt: skip
+
+    def finished(self, total: Tensor) -> Tensor:
+        """[H, H]."""
+        return total.sum(0)[: self.width, : self.width]
+
+    def of(self, grad: Tensor, rows: Tensor) -> Tensor:
+        """grad^T rows [H, H]."""
+        total = self.zeros()
+        self.add(total, grad, rows)
+        return self.finished(total)
