@@ -80,10 +80,8 @@ def silu_of_double(half, PRECISION: tl.constexpr):
 @triton.jit
 def silu_and_slope(half, PRECISION: tl.constexpr):
     """SiLU(2 half) and its derivative there, s + x s (1 - s) with s = 1 / (1 + exp(-x)), x = 2 half."""
-    if PRECISION == "bf16" or PRECISION == "tf32":
-        sigmoid = 0.5 * _tanh(half) + 0.5
-    else:
-        sigmoid = 1 / (1 + tl.exp(-2 * half))
+    IS_LOW: tl.constexpr = PRECISION == "bf16" or PRECISION == "tf32"
+    sigmoid = 0.5 * _tanh(half) + 0.5 if IS_LOW else 1 / (1 + tl.exp(-2 * half))
     value = 2 * half * sigmoid
     return value, sigmoid + value - value * sigmoid
 

@@ -43,7 +43,8 @@ def egcl_project_kernel(
 
 @triton.jit
 def egcl_edges_kernel(
-    p_x, p_pq, p_node, p_edge, p_degree, p_sender, p_term, p_halved, p_w1, p_b2, p_e1, p_u2, p_e2, p_x_out, p_m_sum,
+    p_x, p_pq, p_node, p_first_edge, p_degree, p_sender, p_term, p_halved, p_w1, p_b2, p_e1, p_u2, p_e2,
+    p_x_out, p_m_sum,
     num_rows, num_frames, w1_stride,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
     HAS_TERM: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr, PRECISION: tl.constexpr,
@@ -62,7 +63,7 @@ def egcl_edges_kernel(
     o_place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     m_row = o_place < num_rows
     o_node = tl.load(p_node + o_place // num_frames, mask=m_row, other=0)
-    o_edge = tl.load(p_edge + o_place // num_frames, mask=m_row, other=0)
+    o_edge = tl.load(p_first_edge + o_place // num_frames, mask=m_row, other=0)
     degree = tl.load(p_degree + o_place // num_frames, mask=m_row, other=0)
     o_frame = o_place % num_frames
     o_row = (o_node * num_frames + o_frame).to(tl.int64)

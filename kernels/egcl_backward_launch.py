@@ -1,6 +1,5 @@
 """Launches the backward kernels of EGCL, one chunk of edges after the other."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,21 +19,12 @@ from geotdm_fast.kernels.egcl_backward import (
     egcl_update_backward_kernel,
     egcl_weight_kernel,
 )
-from geotdm_fast.kernels.egcl_launch import Forward, capability, executed, on_device
+from geotdm_fast.kernels.egcl_launch import Graph, Kept, capability, executed, on_device
+from geotdm_fast.reference import EGCLParams
 
 # Edges times frames whose five rows of H are in memory at once: 84 MB in bfloat16 at H = 128, of which a part stays in
 # the L2 cache; enough work for every multiprocessor, few enough launches.
 CHUNK = 65536
-
-
-class Graph(NamedTuple):
-    """Edges sorted by receiver, as `geotdm_fast.ops.edges.SortedEdges` describes them; all int64."""
-
-    receiver: Tensor
-    sender: Tensor
-    first: Tensor
-    sender_first: Tensor
-    by_sender: Tensor
 
 
 class Gradients(NamedTuple):
@@ -53,8 +43,8 @@ def egcl_backward(
     h: Tensor,
     graph: Graph,
     edge_term: Tensor | None,
-    params: Sequence[Tensor],
-    forward: Forward,
+    params: EGCLParams,
+    kept: Kept,
     normalize: bool,
     pre_norm: bool,
     precision: str,
@@ -62,12 +52,11 @@ def egcl_backward(
 ) -> Gradients:
     """Gradients of `egcl_forward`, which says what the arguments are; the same bits in every run.
 
-    forward: its result, of which x_out and h_out are not read; chunk: edges times frames whose rows are held at once
+    kept: by the forward; chunk: edges times frames whose rows are held at once
     """
     num_nodes, num_frames, dim = x.shape
     width, num_rows, num_edges = h.shape[2], num_nodes * num_frames, graph.sender.numel()
     size = padded(width)
-    edge_w1, edge_b1, edge_w2, edge_b2, coord_w1, coord_b1, coord_w2, coord_b2, node_w1, node_b1, node_w2, node_b2 = params
     with on_device(x):
         weights = _Weights(x, width, size, precision)
         rows = rows_configuration(size, precision, capability(x))
@@ -75,7 +64,7 @@ def egcl_backward(
         shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
         row_options = shared | {"BLOCK": rows.block, "num_warps": rows.num_warps, "num_stages": rows.num_stages}
         row_grid = (triton.cdiv(num_rows, rows.block),)
-        low = forward.pq.dtype
+        low = kept.pq.dtype
         per_row = lambda dtype: x.new_empty(num_nodes, num_frames, size, dtype=dtype)
 
         # The node MLP.
@@ -83,25 +72,21 @@ def egcl_backward(
         hidden, grad_hidden, grad_m_sum = per_row(low), per_row(low), per_row(torch.float32)
         if num_rows:
             egcl_update_backward_kernel[row_grid](
-                grad_h_out, h, forward.m_sum, node_w1, node_b1, node_w2, hidden, grad_hidden, grad_m_sum, grad_h,
-                num_rows, **row_options,
+                grad_h_out, h, kept.m_sum, params.node_w1, params.node_b1, params.node_w2,
+                hidden, grad_hidden, grad_m_sum, grad_h, num_rows, **row_options,
             )  # fmt: skip
-        grad_node_w1 = torch.cat([weights.of(grad_hidden, h), weights.of(grad_hidden, forward.m_sum)], dim=1)
+        grad_node_w1 = torch.cat([weights.of(grad_hidden, h), weights.of(grad_hidden, kept.m_sum)], dim=1)
         grad_node_w2 = weights.of(grad_h_out, hidden)
         grad_node_b1 = grad_hidden.sum((0, 1), dtype=torch.float32)[:width]
         del hidden, grad_hidden
 
         # The edges, chunk by chunk.
-        degree = graph.first.diff()
-        grad_shift = grad_x_out / degree.clamp(min=1)[:, None, None]
+        grad_shift = grad_x_out / graph.first.diff().clamp(min=1)[:, None, None]
         grad_x = grad_x_out.clone()
         grad_p, grad_q = (x.new_zeros(num_nodes, num_frames, size) for _ in range(2))
         grad_term = None if edge_term is None else torch.empty_like(edge_term)
         grad_w2, grad_u1 = weights.zeros(), weights.zeros()
         sums = x.new_zeros(5, size)
-        receiver, sender = graph.receiver.int(), graph.sender.int()
-        # Where the edges of a sender begin among by_sender, counted from an edge on: a search in a sorted list.
-        keys = graph.sender[graph.by_sender] * num_edges + graph.by_sender
         nodes = torch.arange(num_nodes, device=x.device)
         step = max(1, chunk // max(num_frames, 1))
         chunks = range(0, num_edges, step) if num_frames else ()
@@ -113,10 +98,10 @@ def egcl_backward(
             grad_r = x.new_empty(places, dim)
             tile_sums = x.new_empty(num_tiles, 5, size)
             egcl_edges_backward_kernel[(num_tiles,)](
-                x, forward.pq, receiver, sender, x if edge_term is None else edge_term, forward.halved, edge_w1,
-                edge_b2, coord_b1, coord_w2, coord_b2, grad_shift, grad_m_sum,
-                a, m, grad_z, grad_y, grad_v, grad_r, tile_sums,
-                begin, places, num_frames, edge_w1.stride(0),
+                x, kept.pq, graph.receiver, graph.sender, x if edge_term is None else edge_term, kept.halved,
+                params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2,
+                grad_shift, grad_m_sum, a, m, grad_z, grad_y, grad_v, grad_r, tile_sums,
+                begin, places, num_frames, params.edge_w1.stride(0),
                 DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
                 PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
             )  # fmt: skip
@@ -126,18 +111,18 @@ def egcl_backward(
             if grad_term is not None:
                 grad_term[begin:end] = grad_z.view(-1, num_frames, size).sum(1, dtype=torch.float32)[:, :width]
             received = graph.first.clamp(begin, end)
-            sent = [torch.searchsorted(keys, nodes * num_edges + edge) for edge in (begin, end)]
+            sent = [torch.searchsorted(graph.sent, nodes * num_edges + edge) for edge in (begin, end)]
             for values, to_receiver, to_sender, sign in ((grad_z, grad_p, grad_q, 1), (grad_r, grad_x, grad_x, -1)):
-                _add_edges(values, None, received[:-1], received[1:], to_receiver, begin, num_frames, 1)
-                _add_edges(values, graph.by_sender, *sent, to_sender, begin, num_frames, sign)
+                _add_edges(values, None, received[:-1], received[1:], to_receiver, begin, 1)
+                _add_edges(values, graph.by_sender, *sent, to_sender, begin, sign)
             del a, m, grad_z, grad_y, grad_v, grad_r
 
         # P and Q.
         if num_rows:
             egcl_project_backward_kernel[row_grid](
-                grad_p, grad_q, edge_w1, grad_h, num_rows, edge_w1.stride(0), **row_options
+                grad_p, grad_q, params.edge_w1, grad_h, num_rows, params.edge_w1.stride(0), **row_options
             )
-        grad_w1 = torch.zeros_like(edge_w1)
+        grad_w1 = torch.zeros_like(params.edge_w1)
         grad_w1[:, :width] = weights.of(grad_p, h)
         grad_w1[:, width : 2 * width] = weights.of(grad_q, h)
         grad_w1[:, 2 * width] = sums[3, :width]
@@ -150,10 +135,10 @@ def egcl_backward(
 
 
 def _add_edges(
-    values: Tensor, edges: Tensor | None, begin: Tensor, end: Tensor, total: Tensor, first: int, num_frames: int, sign: int
+    values: Tensor, edges: Tensor | None, begin: Tensor, end: Tensor, total: Tensor, first: int, sign: int
 ) -> None:
     """total [N, T, ...] += sign times the sum of each node's rows of values [edges * T, ...]."""
-    size = values.shape[1] * num_frames
+    size = total[0].numel()
     block = min(1024, triton.next_power_of_2(size))
     egcl_edge_sum_kernel[(begin.numel(), triton.cdiv(size, block))](
         values, begin if edges is None else edges, begin, end, total, first, size,
@@ -173,11 +158,11 @@ class _Weights:
 
     def add(self, total: Tensor, grad: Tensor, rows: Tensor) -> None:
         """total += grad^T rows; both [..., H or padded H]."""
-        if grad.numel() == 0:
+        num_rows, tiles = grad.numel() // grad.shape[-1], self.size // self.tile
+        if num_rows == 0:
             return
-        tiles = self.size // self.tile
-        egcl_weight_kernel[(self.slots, tiles, tiles)](
-            grad, rows, total, grad.numel() // grad.shape[-1], grad.shape[-1], rows.shape[-1], grad.shape[-1],
+        egcl_weight_kernel[(min(self.slots, triton.cdiv(num_rows, self.block)), tiles, tiles)](
+            grad, rows, total, num_rows, grad.shape[-1], rows.shape[-1], grad.shape[-1],
             rows.shape[-1], PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
             PRECISION=executed(self.precision, self.x),
         )  # fmt: skip

@@ -1,7 +1,6 @@
 """Launches the EGCL kernels: tensors in, tensors out, on the current stream of their device."""
 
 import contextlib
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,37 +9,46 @@ from torch import Tensor
 
 from geotdm_fast.kernels.configurations import edges_configuration, padded, rows_configuration
 from geotdm_fast.kernels.egcl import egcl_edges_kernel, egcl_project_kernel, egcl_update_kernel
+from geotdm_fast.reference import EGCLParams
 
 
-class Receivers(NamedTuple):
-    """The receivers by falling degree, so that neighbouring rows end together and the longest start first.
+class Graph(NamedTuple):
+    """Edges sorted by receiver, in the tables that the kernels read.
 
-    node, edge: [N] int32 - a receiver and the first of its sorted edges; degree: [N] float32; sender: [E] int32
+    node, first_edge: [N] int32, degree: [N] float32 - receivers by falling degree, so that neighbouring rows of a tile
+    end together and the longest tiles start first, and of each the first edge
+    receiver, sender: [E] int32 - of every edge; first: [N + 1] int64 - the edges of receiver i begin at first[i]
+    by_sender: [E] int64 - edges by sender; sent: [E] int64 - sender * E + edge of those, ascending
     """
 
     node: Tensor
-    edge: Tensor
+    first_edge: Tensor
     degree: Tensor
+    receiver: Tensor
     sender: Tensor
+    first: Tensor
+    by_sender: Tensor
+    sent: Tensor
 
 
-def receivers(first: Tensor, sender: Tensor) -> Receivers:
-    """first: [N + 1], sender: [E] - edges sorted by receiver."""
+def graph_tables(first: Tensor, sender: Tensor, by_sender: Tensor) -> Graph:
+    """Of edges sorted by receiver: first [N + 1], sender [E], and by_sender [E], which sorts them by sender."""
     degree = first.diff()
     node = torch.argsort(degree, descending=True, stable=True)
-    return Receivers(node.int(), first[node].int(), degree[node].float(), sender.int())
+    receiver = torch.repeat_interleave(degree, output_size=sender.numel())
+    sent = sender[by_sender] * sender.numel() + by_sender
+    return Graph(
+        node.int(), first[node].int(), degree[node].float(), receiver.int(), sender.int(), first, by_sender, sent
+    )
 
 
-class Forward(NamedTuple):
-    """What the forward returns and its backward reads.
+class Kept(NamedTuple):
+    """What the forward keeps for the backward; zero beyond H, pq and halved in bfloat16 where the products are.
 
-    x_out: [N, T, D]; h_out: [N, T, H]; pq: [N, T, 2, padded H] - P / 2 and Q / 2; m_sum: [N, T, padded H]
-    halved: [2, padded H, padded H] - W2 / 2 and U1 / 2. The last three are zero beyond H; pq and halved are bfloat16
-    where the products are.
+    pq: [N, T, 2, padded H] - P / 2 and Q / 2; m_sum: [N, T, padded H]
+    halved: [2, padded H, padded H] - W2 / 2 and U1 / 2
     """
 
-    x_out: Tensor
-    h_out: Tensor
     pq: Tensor
     m_sum: Tensor
     halved: Tensor
@@ -49,48 +57,55 @@ class Forward(NamedTuple):
 def egcl_forward(
     x: Tensor,
     h: Tensor,
-    edges: Receivers,
+    graph: Graph,
     edge_term: Tensor | None,
-    params: Sequence[Tensor],
+    params: EGCLParams,
     normalize: bool,
     pre_norm: bool,
     precision: str,
-) -> Forward:
-    """x: [N, T, D], h: [N, T, H], edge_term: [E, H] in sorted order = W_a a, params: EGCLParams; float32, contiguous."""
+) -> tuple[Tensor, Tensor, Kept]:
+    """`geotdm_fast.reference.egcl`, by three kernels; nothing of the size of edges times frames is in memory.
+
+    x: [N, T, D], h: [N, T, H], edge_term: [E, H] = W_a a in the order of the graph, params; all float32 and
+    contiguous. A graph that changes from frame to frame is one over N * T nodes with T = 1. Deterministic.
+    Raises ValueError from 2^31 rows or edges on.
+    """
     num_nodes, num_frames, dim = x.shape
     width, num_rows = h.shape[2], num_nodes * num_frames
     size = padded(width)
-    edge_w1, edge_b1, edge_w2, edge_b2, coord_w1, coord_b1, coord_w2, coord_b2, node_w1, node_b1, node_w2, node_b2 = params
+    if max(num_rows, graph.sender.numel()) >= 2**31:
+        raise ValueError(
+            f"egcl: nodes times frames and edges must be under 2^31, got {num_rows} and {graph.sender.numel()}"
+        )
     low = torch.bfloat16 if precision == "bf16" else torch.float32
-    out = Forward(
-        torch.empty_like(x),
-        torch.empty_like(h),
-        h.new_empty(num_nodes, num_frames, 2, size, dtype=low),
-        h.new_empty(num_nodes, num_frames, size),
-        h.new_empty(2, size, size, dtype=low),
-    )
+    x_out, h_out = torch.empty_like(x), torch.empty_like(h)
+    pq = h.new_empty(num_nodes, num_frames, 2, size, dtype=low)
+    m_sum = h.new_empty(num_nodes, num_frames, size)
+    halved = h.new_empty(2, size, size, dtype=low)
+    kept = Kept(pq, m_sum, halved)
     if num_rows == 0:
-        return out
+        return x_out, h_out, kept
     rows = rows_configuration(size, precision, capability(x))
     tiles = edges_configuration(size, precision, capability(x))
     shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
+    row_options = shared | {"BLOCK": rows.block, "num_warps": rows.num_warps, "num_stages": rows.num_stages}
     with on_device(x):
         egcl_project_kernel[(triton.cdiv(num_rows, rows.block), 2)](
-            h, edge_w1, edge_b1, edge_w2, coord_w1, out.pq, out.halved, num_rows, edge_w1.stride(0),
-            BLOCK=rows.block, num_warps=rows.num_warps, num_stages=rows.num_stages, **shared,
+            h, params.edge_w1, params.edge_b1, params.edge_w2, params.coord_w1, pq, halved,
+            num_rows, params.edge_w1.stride(0), **row_options,
         )  # fmt: skip
         egcl_edges_kernel[(triton.cdiv(num_rows, tiles.block),)](
-            x, out.pq, edges.node, edges.edge, edges.degree, edges.sender, x if edge_term is None else edge_term,
-            out.halved, edge_w1, edge_b2, coord_b1, coord_w2, coord_b2, out.x_out, out.m_sum,
-            num_rows, num_frames, edge_w1.stride(0),
+            x, pq, graph.node, graph.first_edge, graph.degree, graph.sender, x if edge_term is None else edge_term,
+            halved, params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2, x_out, m_sum,
+            num_rows, num_frames, params.edge_w1.stride(0),
             DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
             PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
         )  # fmt: skip
         egcl_update_kernel[(triton.cdiv(num_rows, rows.block),)](
-            h, out.m_sum, node_w1, node_b1, node_w2, node_b2, out.h_out, num_rows,
-            BLOCK=rows.block, num_warps=rows.num_warps, num_stages=rows.num_stages, **shared,
+            h, m_sum, params.node_w1, params.node_b1, params.node_w2, params.node_b2, h_out,
+            num_rows, **row_options,
         )  # fmt: skip
-    return out
+    return x_out, h_out, kept
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:

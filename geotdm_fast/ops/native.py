@@ -1,7 +1,5 @@
 """The compiled CPU module `geotdm_fast._C`: whether it is there, and which inputs its kernels take."""
 
-import contextlib
-
 import torch
 from torch import Tensor
 
@@ -39,8 +37,3 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
         warn_missing(missing)
         return f"geotdm_fast._C is {missing}"
     return None
-
-
-def no_autocast() -> contextlib.AbstractContextManager:
-    """A block whose products are float32, also within `torch.autocast`; entering the latter costs, so only there."""
-    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else contextlib.nullcontext()
