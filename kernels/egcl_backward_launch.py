@@ -48,7 +48,7 @@ def egcl_backward(
     normalize: bool,
     pre_norm: bool,
     precision: str,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Gradients:
     """Gradients of `egcl_forward`, which says what the arguments are; the same bits in every run.
 
@@ -84,11 +84,11 @@ def egcl_backward(
         grad_shift = grad_x_out / graph.first.diff().clamp(min=1)[:, None, None]
         grad_x = grad_x_out.clone()
         grad_p, grad_q = (x.new_zeros(num_nodes, num_frames, size) for _ in range(2))
-        grad_term = None if edge_term is None else torch.empty_like(edge_term)
+        grad_term = None if edge_term is None else torch.zeros_like(edge_term)
         grad_w2, grad_u1 = weights.zeros(), weights.zeros()
         sums = x.new_zeros(5, size)
         nodes = torch.arange(num_nodes, device=x.device)
-        step = max(1, chunk // max(num_frames, 1))
+        step = max(1, (chunk or CHUNK) // max(num_frames, 1))
         chunks = range(0, num_edges, step) if num_frames else ()
         for begin in chunks:
             end = min(begin + step, num_edges)
