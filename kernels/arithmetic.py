@@ -35,34 +35,29 @@ def product(a, b, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def weight_product(
-    p_weight, b_weight, b, IS_TRANSPOSED: tl.constexpr, PADDED: tl.constexpr, SLICE: tl.constexpr,
-    PRECISION: tl.constexpr,
+def weight_times(
+    p_weight, row_stride, column_stride, b, FIRST: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,
+    SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """W b or W^T b [PADDED, N] of a square weight: of `b_weight`, or where SLICE < PADDED, of what is at `p_weight`,
-    read SLICE columns at a time."""
-    if SLICE == PADDED:
-        return product(tl.trans(b_weight) if IS_TRANSPOSED else b_weight, b, PRECISION)
-    elif IS_TRANSPOSED:
-        return _sliced_product(p_weight, b, 1, PADDED, PADDED, SLICE, PRECISION)
-    else:
-        return _sliced_product(p_weight, b, PADDED, 1, PADDED, SLICE, PRECISION)
+    """W b [PADDED, N] of a weight [WIDTH, WIDTH] in memory, zero beyond, read SLICE columns at a time.
 
-
-@triton.jit
-def _sliced_product(
-    p_weight, b, ROW: tl.constexpr, COLUMN: tl.constexpr, PADDED: tl.constexpr, SLICE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
+    W[o, i] is at p_weight + o row_stride + i column_stride, so that W^T is W with its strides exchanged. FIRST: 0
+    """
     SIZE: tl.constexpr = b.shape[0]
     if SIZE == SLICE:
-        o_weight = tl.arange(0, PADDED)[:, None] * ROW + tl.arange(0, SLICE)[None, :] * COLUMN
-        return product(tl.load(p_weight + o_weight), b, PRECISION)
+        o_out, o_in = tl.arange(0, PADDED)[:, None], FIRST + tl.arange(0, SLICE)[None, :]
+        p_weight += o_out * row_stride + o_in * column_stride
+        if WIDTH == PADDED:
+            return product(tl.load(p_weight), b, PRECISION)
+        else:
+            return product(tl.load(p_weight, mask=(o_out < WIDTH) & (o_in < WIDTH), other=0), b, PRECISION)
     else:
-        first, second = tl.split(tl.permute(tl.reshape(b, [2, SIZE // 2, b.shape[1]]), [1, 2, 0]))
-        b_out = _sliced_product(p_weight, first, ROW, COLUMN, PADDED, SLICE, PRECISION)
-        p_second = p_weight + SIZE // 2 * COLUMN
-        return b_out + _sliced_product(p_second, second, ROW, COLUMN, PADDED, SLICE, PRECISION)
+        HALF: tl.constexpr = SIZE // 2
+        first, second = tl.split(tl.permute(tl.reshape(b, [2, HALF, b.shape[1]]), [1, 2, 0]))
+        b_out = weight_times(p_weight, row_stride, column_stride, first, FIRST, WIDTH, PADDED, SLICE, PRECISION)
+        return b_out + weight_times(
+            p_weight, row_stride, column_stride, second, FIRST + HALF, WIDTH, PADDED, SLICE, PRECISION
+        )
 
 
 @triton.jit
@@ -99,14 +94,3 @@ def load_vector(p_vector, o_col, WIDTH: tl.constexpr, PADDED: tl.constexpr):
         return tl.load(p_vector + o_col).to(tl.float32)
     else:
         return tl.load(p_vector + o_col, mask=o_col < WIDTH, other=0).to(tl.float32)
-
-
-@triton.jit
-def load_weight(p_weight, stride, WIDTH: tl.constexpr, PADDED: tl.constexpr, PRECISION: tl.constexpr):
-    """W^T [PADDED in, PADDED out] of a weight [WIDTH out, WIDTH in] whose rows are `stride` apart, zero elsewhere."""
-    o_in, o_out = tl.arange(0, PADDED)[:, None], tl.arange(0, PADDED)[None, :]
-    if WIDTH == PADDED:
-        b_weight = tl.load(p_weight + o_out * stride + o_in)
-    else:
-        b_weight = tl.load(p_weight + o_out * stride + o_in, mask=(o_in < WIDTH) & (o_out < WIDTH), other=0)
-    return rounded(b_weight, PRECISION)

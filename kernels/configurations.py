@@ -30,8 +30,10 @@ def edges_configuration(size: int, precision: str, capability: int) -> Configura
 
 
 def rows_configuration(size: int, precision: str, capability: int) -> Configuration:
-    """For egcl_project_kernel and egcl_update_kernel."""
-    return Configuration(32 if precision == "fp32" or size >= 256 else 64, size, 4 if size <= 64 else 8)
+    """For the kernels over rows: project, update, and their backward ones."""
+    if precision == "fp32":
+        return Configuration(16, 16, 4 if size <= 64 else 8)
+    return Configuration(64, size, 4 if size <= 64 else 8) if size < 256 else Configuration(16, 64, 8)
 
 
 def backward_configuration(size: int, precision: str, capability: int) -> Configuration:

@@ -7,20 +7,13 @@ Rows are PADDED wide, the power of two from WIDTH on; what is beyond WIDTH is ze
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import (
-    load_vector,
-    load_weight,
-    product,
-    rounded,
-    silu_of_double,
-    weight_product,
-)
+from geotdm_fast.kernels.arithmetic import load_vector, product, rounded, silu_of_double, weight_times
 
 
 @triton.jit
 def egcl_project_kernel(
     p_h, p_w1, p_b1, p_w2, p_u1, p_pq, p_halved, num_rows, w1_stride,
-    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """pq [rows, 2, PADDED]: P / 2 = (W_i h + b1) / 2 by the programs of the second axis' 0, Q / 2 = W_j h / 2 by 1.
 
@@ -29,16 +22,21 @@ def egcl_project_kernel(
     half = tl.program_id(1)
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
-    m_row = (o_row < num_rows)[:, None]
-    m_h = m_row & (o_col < WIDTH)[None, :]
-    b_h = tl.load(p_h + o_row[:, None] * WIDTH + o_col[None, :], mask=m_h, other=0)
-    b_out = product(b_h, load_weight(p_w1 + half * WIDTH, w1_stride, WIDTH, PADDED, PRECISION), PRECISION)
-    b_out = 0.5 * b_out + (0.5 * load_vector(p_b1, o_col, WIDTH, PADDED) * (1 - half))[None, :]
-    tl.store(p_pq + (o_row[:, None] * 2 + half) * PADDED + o_col[None, :], rounded(b_out, PRECISION), mask=m_row)
+    m_row = o_row < num_rows
+    m_h = m_row[:, None] & (o_col < WIDTH)[None, :]
+    b_h = tl.trans(tl.load(p_h + o_row[:, None] * WIDTH + o_col[None, :], mask=m_h, other=0))  # [PADDED, BLOCK]
+    b_out = weight_times(p_w1 + half * WIDTH, w1_stride, 1, b_h, 0, WIDTH, PADDED, SLICE, PRECISION)
+    b_out = 0.5 * b_out + (0.5 * load_vector(p_b1, o_col, WIDTH, PADDED) * (1 - half))[:, None]
+    p_pq += (o_row[None, :] * 2 + half) * PADDED + o_col[:, None]
+    tl.store(p_pq, rounded(b_out, PRECISION), mask=m_row[None, :])
     if tl.program_id(0) == 0:
         p_weight = p_w2 if half == 0 else p_u1
-        b_weight = 0.5 * load_weight(p_weight, WIDTH, WIDTH, PADDED, PRECISION)
-        tl.store(p_halved + half * PADDED * PADDED + o_col[None, :] * PADDED + o_col[:, None], b_weight)
+        p_halved += half * PADDED * PADDED
+        for first in tl.range(0, PADDED, 16):
+            o_out = first + tl.arange(0, 16)[:, None]
+            m_weight = (o_out < WIDTH) & (o_col < WIDTH)[None, :]
+            b_weight = 0.5 * tl.load(p_weight + o_out * WIDTH + o_col[None, :], mask=m_weight, other=0)
+            tl.store(p_halved + o_out * PADDED + o_col[None, :], rounded(b_weight, PRECISION))
 
 
 @triton.jit
@@ -91,14 +89,18 @@ def egcl_edges_kernel(
         b_a = tl.trans(silu_of_double(b_z, PRECISION))
         # Plus 0, so that triton 3.6 does not move the reading of slices out of the loop, all of them at once.
         p_w2 = p_halved + tl.multiple_of(tl.minimum(i_neighbour, 0), 16)
-        b_m = weight_product(p_w2, b_w2, b_a, False, PADDED, SLICE, PRECISION)  # [PADDED, BLOCK]
+        if SLICE == PADDED:
+            b_m = product(b_w2, b_a, PRECISION)  # [PADDED, BLOCK]
+        else:
+            b_m = weight_times(p_w2, PADDED, 1, b_a, 0, PADDED, PADDED, SLICE, PRECISION)
         b_m = silu_of_double(b_m + 0.5 * load_vector(p_b2, o_col, WIDTH, PADDED)[:, None], PRECISION)
         b_sum += b_m * tl.clamp(left, 0.0, 1.0)[None, :]
         if SLICE == PADDED:
             # [BLOCK, PADDED]: the sum over columns stays within four threads
             b_gate = product(tl.trans(b_m), tl.trans(b_u1), PRECISION)
         else:
-            b_gate = tl.trans(weight_product(p_w2 + PADDED * PADDED, b_u1, b_m, False, PADDED, SLICE, PRECISION))
+            p_u1 = p_w2 + PADDED * PADDED
+            b_gate = tl.trans(weight_times(p_u1, PADDED, 1, b_m, 0, PADDED, PADDED, SLICE, PRECISION))
         b_gate = silu_of_double(b_gate + 0.5 * load_vector(p_e1, o_col, WIDTH, PADDED)[None, :], PRECISION)
         gate = tl.sum(b_gate * load_vector(p_u2, o_col, WIDTH, PADDED)[None, :], axis=1) + tl.load(p_e2)
         if NORMALIZE and not PRE_NORM:
@@ -116,18 +118,18 @@ def egcl_edges_kernel(
 @triton.jit
 def egcl_update_kernel(
     p_h, p_m_sum, p_v1, p_c1, p_v2, p_c2, p_h_out, num_rows,
-    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """h' = V2 silu(V1 [h, m_sum] + c1) + c2 of every row."""
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
-    m_row = (o_row < num_rows)[:, None]
-    m_h = m_row & (o_col < WIDTH)[None, :]
-    o_h = o_row[:, None] * WIDTH + o_col[None, :]
-    b_h = tl.load(p_h + o_h, mask=m_h, other=0)
-    b_hidden = product(b_h, load_weight(p_v1, 2 * WIDTH, WIDTH, PADDED, PRECISION), PRECISION)
-    b_m_sum = tl.load(p_m_sum + o_row[:, None] * PADDED + o_col[None, :], mask=m_row, other=0)
-    b_hidden += product(b_m_sum, load_weight(p_v1 + WIDTH, 2 * WIDTH, WIDTH, PADDED, PRECISION), PRECISION)
-    b_hidden = silu_of_double(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[None, :]), PRECISION)
-    b_out = product(b_hidden, load_weight(p_v2, WIDTH, WIDTH, PADDED, PRECISION), PRECISION)
-    tl.store(p_h_out + o_h, b_out + load_vector(p_c2, o_col, WIDTH, PADDED)[None, :], mask=m_h)
+    m_row = o_row < num_rows
+    m_h = m_row[:, None] & (o_col < WIDTH)[None, :]
+    b_h = tl.trans(tl.load(p_h + o_row[:, None] * WIDTH + o_col[None, :], mask=m_h, other=0))  # [PADDED, BLOCK]
+    b_hidden = weight_times(p_v1, 2 * WIDTH, 1, b_h, 0, WIDTH, PADDED, SLICE, PRECISION)
+    b_m = tl.trans(tl.load(p_m_sum + o_row[:, None] * PADDED + o_col[None, :], mask=m_row[:, None], other=0))
+    b_hidden += weight_times(p_v1 + WIDTH, 2 * WIDTH, 1, b_m, 0, WIDTH, PADDED, SLICE, PRECISION)
+    b_hidden = silu_of_double(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[:, None]), PRECISION)
+    b_out = weight_times(p_v2, WIDTH, 1, b_hidden, 0, WIDTH, PADDED, SLICE, PRECISION)
+    b_out += load_vector(p_c2, o_col, WIDTH, PADDED)[:, None]
+    tl.store(p_h_out + o_row[None, :] * WIDTH + o_col[:, None], b_out, mask=tl.trans(m_h))

@@ -7,20 +7,13 @@ at a time and added up by two small kernels in a fixed order, so every run gives
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import (
-    load_vector,
-    load_weight,
-    product,
-    rounded,
-    silu_and_slope,
-    weight_product,
-)
+from geotdm_fast.kernels.arithmetic import load_vector, product, rounded, silu_and_slope, weight_times
 
 
 @triton.jit
 def egcl_update_backward_kernel(
     p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_hidden, p_grad_hidden, p_grad_m_sum, p_grad_h, num_rows,
-    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Through h' = V2 silu(V1 [h, m_sum] + c1) + c2: grad_m_sum and the first part of grad_h.
 
@@ -28,22 +21,24 @@ def egcl_update_backward_kernel(
     """
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
-    m_row = (o_row < num_rows)[:, None]
-    m_h = m_row & (o_col < WIDTH)[None, :]
+    m_row = o_row < num_rows
+    m_h = m_row[:, None] & (o_col < WIDTH)[None, :]
     o_h = o_row[:, None] * WIDTH + o_col[None, :]
-    o_out = o_row[:, None] * PADDED + o_col[None, :]
-    b_v1_h = load_weight(p_v1, 2 * WIDTH, WIDTH, PADDED, PRECISION)
-    b_v1_m = load_weight(p_v1 + WIDTH, 2 * WIDTH, WIDTH, PADDED, PRECISION)
-    b_hidden = product(tl.load(p_h + o_h, mask=m_h, other=0), b_v1_h, PRECISION)
-    b_hidden += product(tl.load(p_m_sum + o_out, mask=m_row, other=0), b_v1_m, PRECISION)
-    b_hidden, b_slope = silu_and_slope(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[None, :]), PRECISION)
-    tl.store(p_hidden + o_out, rounded(b_hidden, PRECISION), mask=m_row)
-    b_grad = tl.load(p_grad_h_out + o_h, mask=m_h, other=0)
-    b_v2 = load_weight(p_v2, WIDTH, WIDTH, PADDED, PRECISION)
-    b_grad = product(b_grad, tl.trans(b_v2), PRECISION) * b_slope
-    tl.store(p_grad_hidden + o_out, rounded(b_grad, PRECISION), mask=m_row)
-    tl.store(p_grad_m_sum + o_out, product(b_grad, tl.trans(b_v1_m), PRECISION), mask=m_row)
-    tl.store(p_grad_h + o_h, product(b_grad, tl.trans(b_v1_h), PRECISION), mask=m_h)
+    o_out = o_row[None, :] * PADDED + o_col[:, None]
+    b_h = tl.trans(tl.load(p_h + o_h, mask=m_h, other=0))  # [PADDED, BLOCK], as all that follows
+    b_hidden = weight_times(p_v1, 2 * WIDTH, 1, b_h, 0, WIDTH, PADDED, SLICE, PRECISION)
+    b_m = tl.trans(tl.load(p_m_sum + o_row[:, None] * PADDED + o_col[None, :], mask=m_row[:, None], other=0))
+    b_hidden += weight_times(p_v1 + WIDTH, 2 * WIDTH, 1, b_m, 0, WIDTH, PADDED, SLICE, PRECISION)
+    b_hidden, b_slope = silu_and_slope(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[:, None]), PRECISION)
+    tl.store(p_hidden + o_out, rounded(b_hidden, PRECISION), mask=m_row[None, :])
+    b_grad = tl.trans(tl.load(p_grad_h_out + o_h, mask=m_h, other=0))
+    b_grad = weight_times(p_v2, 1, WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION) * b_slope
+    b_grad = rounded(b_grad, PRECISION)
+    tl.store(p_grad_hidden + o_out, b_grad, mask=m_row[None, :])
+    b_grad_m = weight_times(p_v1 + WIDTH, 1, 2 * WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
+    tl.store(p_grad_m_sum + o_out, b_grad_m, mask=m_row[None, :])
+    b_grad_h = weight_times(p_v1, 1, 2 * WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
+    tl.store(p_grad_h + tl.trans(o_h), b_grad_h, mask=tl.trans(m_h))
 
 
 @triton.jit
@@ -94,11 +89,11 @@ def egcl_edges_backward_kernel(
     p_sums += (tl.program_id(0).to(tl.int64) * 5) * PADDED + o_col
     b_a = rounded(tl.trans(b_a), PRECISION)
     tl.store(p_a + o_out, b_a, mask=m_out)
-    b_m = weight_product(p_halved, b_w2, b_a, False, PADDED, SLICE, PRECISION)
+    b_m = _edge_product(p_halved, b_w2, b_a, False, PADDED, SLICE, PRECISION)
     b_m, b_m_slope = silu_and_slope(b_m + 0.5 * load_vector(p_b2, o_col, WIDTH, PADDED)[:, None], PRECISION)
     b_m = rounded(b_m, PRECISION)
     tl.store(p_m + o_out, b_m, mask=m_out)
-    b_gate = weight_product(p_u1, b_u1, b_m, False, PADDED, SLICE, PRECISION)
+    b_gate = _edge_product(p_u1, b_u1, b_m, False, PADDED, SLICE, PRECISION)
     b_gate, b_grad = silu_and_slope(b_gate + 0.5 * load_vector(p_e1, o_col, WIDTH, PADDED)[:, None], PRECISION)
 
     # The gate: raw = u2 . gate + e2 moves the receiver by raw scale r / degree.
@@ -114,14 +109,14 @@ def egcl_edges_backward_kernel(
     b_grad = rounded(b_grad, PRECISION)
     tl.store(p_grad_v + o_out, b_grad, mask=m_out)
 
-    b_grad = 2 * weight_product(p_u1, b_u1, b_grad, True, PADDED, SLICE, PRECISION)
+    b_grad = 2 * _edge_product(p_u1, b_u1, b_grad, True, PADDED, SLICE, PRECISION)
     b_grad += tl.load(p_grad_m_sum + o_row[None, :] * PADDED + o_col[:, None], mask=m_out, other=0)
     b_grad *= b_m_slope
     tl.store(p_sums, tl.sum(b_grad, axis=1))
     b_grad = rounded(b_grad, PRECISION)
     tl.store(p_grad_y + o_out, b_grad, mask=m_out)
 
-    b_grad = 2 * weight_product(p_halved, b_w2, b_grad, True, PADDED, SLICE, PRECISION) * tl.trans(b_a_slope)
+    b_grad = 2 * _edge_product(p_halved, b_w2, b_grad, True, PADDED, SLICE, PRECISION) * tl.trans(b_a_slope)
     tl.store(p_grad_z + o_out, rounded(b_grad, PRECISION), mask=m_out)
     tl.store(p_sums + 3 * PADDED, tl.sum(b_grad * distance[None, :], axis=1))
     grad_distance = tl.sum(b_grad * w_distance[:, None], axis=0)
@@ -133,6 +128,19 @@ def egcl_edges_backward_kernel(
             along -= grad_raw * raw * scale / tl.sqrt(square + 1e-8)
     b_grad_r = (raw * scale)[:, None] * b_grad_shift + along[:, None] * b_r
     tl.store(p_grad_r + o_place.to(tl.int64)[:, None] * DIM + o_dim[None, :], b_grad_r, mask=m_shift)
+
+
+@triton.jit
+def _edge_product(
+    p_weight, b_weight, b, IS_TRANSPOSED: tl.constexpr, PADDED: tl.constexpr, SLICE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """W b or W^T b; `b_weight` is W where it is not read in slices."""
+    if SLICE == PADDED:
+        return product(tl.trans(b_weight) if IS_TRANSPOSED else b_weight, b, PRECISION)
+    else:
+        ROW: tl.constexpr = 1 if IS_TRANSPOSED else PADDED
+        return weight_times(p_weight, ROW, PADDED + 1 - ROW, b, 0, PADDED, PADDED, SLICE, PRECISION)
 
 
 @triton.jit
@@ -184,17 +192,17 @@ def egcl_weight_kernel(
 @triton.jit
 def egcl_project_backward_kernel(
     p_grad_p, p_grad_q, p_w1, p_grad_h, num_rows, w1_stride,
-    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """grad_h += W_i^T grad_P + W_j^T grad_Q of every row."""
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
     m_row = (o_row < num_rows)[:, None]
-    m_h = m_row & (o_col < WIDTH)[None, :]
+    m_h = (o_row < num_rows)[None, :] & (o_col < WIDTH)[:, None]
     o_in = o_row[:, None] * PADDED + o_col[None, :]
-    p_grad_h += o_row[:, None] * WIDTH + o_col[None, :]
-    b_w_i = tl.trans(load_weight(p_w1, w1_stride, WIDTH, PADDED, PRECISION))
-    b_grad = product(tl.load(p_grad_p + o_in, mask=m_row, other=0), b_w_i, PRECISION)
-    b_w_j = tl.trans(load_weight(p_w1 + WIDTH, w1_stride, WIDTH, PADDED, PRECISION))
-    b_grad += product(tl.load(p_grad_q + o_in, mask=m_row, other=0), b_w_j, PRECISION)
+    p_grad_h += o_row[None, :] * WIDTH + o_col[:, None]
+    b_grad_p = tl.trans(tl.load(p_grad_p + o_in, mask=m_row, other=0))  # [PADDED, BLOCK]
+    b_grad = weight_times(p_w1, 1, w1_stride, b_grad_p, 0, WIDTH, PADDED, SLICE, PRECISION)
+    b_grad_q = tl.trans(tl.load(p_grad_q + o_in, mask=m_row, other=0))
+    b_grad += weight_times(p_w1 + WIDTH, 1, w1_stride, b_grad_q, 0, WIDTH, PADDED, SLICE, PRECISION)
     tl.store(p_grad_h, tl.load(p_grad_h, mask=m_h, other=0) + b_grad, mask=m_h)

@@ -62,7 +62,8 @@ def egcl_backward(
         rows = rows_configuration(size, precision, capability(x))
         tiles = backward_configuration(size, precision, capability(x))
         shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
-        row_options = shared | {"BLOCK": rows.block, "num_warps": rows.num_warps, "num_stages": rows.num_stages}
+        row_options = shared | {"BLOCK": rows.block, "SLICE": rows.slice}
+        row_options |= {"num_warps": rows.num_warps, "num_stages": rows.num_stages}
         row_grid = (triton.cdiv(num_rows, rows.block),)
         low = kept.pq.dtype
         per_row = lambda dtype: x.new_empty(num_nodes, num_frames, size, dtype=dtype)

@@ -88,7 +88,8 @@ def egcl_forward(
     rows = rows_configuration(size, precision, capability(x))
     tiles = edges_configuration(size, precision, capability(x))
     shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
-    row_options = shared | {"BLOCK": rows.block, "num_warps": rows.num_warps, "num_stages": rows.num_stages}
+    row_options = shared | {"BLOCK": rows.block, "SLICE": rows.slice}
+    row_options |= {"num_warps": rows.num_warps, "num_stages": rows.num_stages}
     with on_device(x):
         egcl_project_kernel[(triton.cdiv(num_rows, rows.block), 2)](
             h, params.edge_w1, params.edge_b1, params.edge_w2, params.coord_w1, pq, halved,
