@@ -50,6 +50,10 @@ class Launch(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        sys.exit("codegen: TRITON_INTERPRET must not be set: interpreted kernels are not compiled")
     limits = json.loads(LIMITS.read_text())
     rows, broken = [], []
     for case in cases(args):

@@ -7,9 +7,10 @@ import triton
 from torch import Tensor
 
 from geotdm_fast.kernels.configurations import (
+    Configuration,
     backward_configuration,
     padded,
-    rows_configuration,
+    rows_backward_configuration,
     weight_configuration,
 )
 from geotdm_fast.kernels.egcl_backward import (
@@ -49,18 +50,20 @@ def egcl_backward(
     pre_norm: bool,
     precision: str,
     chunk: int | None = None,
+    configuration: Configuration | None = None,
 ) -> Gradients:
     """Gradients of `egcl_forward`, which says what the arguments are; the same bits in every run.
 
-    kept: by the forward; chunk: edges times frames whose rows are held at once
+    kept: by the forward; chunk: edges times frames whose rows are held at once (CHUNK)
+    configuration: of the kernel over edges, in place of the table's
     """
     num_nodes, num_frames, dim = x.shape
     width, num_rows, num_edges = h.shape[2], num_nodes * num_frames, graph.sender.numel()
     size = padded(width)
     with on_device(x):
         weights = _Weights(x, width, size, precision)
-        rows = rows_configuration(size, precision, capability(x))
-        tiles = backward_configuration(size, precision, capability(x))
+        rows = rows_backward_configuration(size, precision, capability(x))
+        tiles = configuration or backward_configuration(size, precision, capability(x))
         shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
         row_options = shared | {"BLOCK": rows.block, "SLICE": rows.slice}
         row_options |= {"num_warps": rows.num_warps, "num_stages": rows.num_stages}

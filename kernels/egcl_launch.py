@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from geotdm_fast.kernels.configurations import edges_configuration, padded, rows_configuration
+from geotdm_fast.kernels.configurations import Configuration, edges_configuration, padded, rows_configuration
 from geotdm_fast.kernels.egcl import egcl_edges_kernel, egcl_project_kernel, egcl_update_kernel
 from geotdm_fast.reference import EGCLParams
 
@@ -63,12 +63,14 @@ def egcl_forward(
     normalize: bool,
     pre_norm: bool,
     precision: str,
+    configuration: Configuration | None = None,
 ) -> tuple[Tensor, Tensor, Kept]:
     """`geotdm_fast.reference.egcl`, by three kernels; nothing of the size of edges times frames is in memory.
 
     x: [N, T, D], h: [N, T, H], edge_term: [E, H] = W_a a in the order of the graph, params; all float32 and
-    contiguous. A graph that changes from frame to frame is one over N * T nodes with T = 1. Deterministic.
-    Raises ValueError from 2^31 rows or edges on.
+    contiguous. configuration: of the kernel over edges, in place of the table's
+    A graph that changes from frame to frame is one over N * T nodes with T = 1. Deterministic. Raises ValueError from
+    2^31 rows or edges on.
     """
     num_nodes, num_frames, dim = x.shape
     width, num_rows = h.shape[2], num_nodes * num_frames
@@ -86,7 +88,7 @@ def egcl_forward(
     if num_rows == 0:
         return x_out, h_out, kept
     rows = rows_configuration(size, precision, capability(x))
-    tiles = edges_configuration(size, precision, capability(x))
+    tiles = configuration or edges_configuration(size, precision, capability(x))
     shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
     row_options = shared | {"BLOCK": rows.block, "SLICE": rows.slice}
     row_options |= {"num_warps": rows.num_warps, "num_stages": rows.num_stages}
