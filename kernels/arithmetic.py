@@ -61,6 +61,24 @@ def weight_times(
 
 
 @triton.jit
+def weight_times_rows(
+    p_weight, row_stride, column_stride, p_rows, stride, o_row, m_row, WIDTH: tl.constexpr, PADDED: tl.constexpr,
+    SLICE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """W b as above with b [WIDTH, N], the transposed rows o_row of a matrix in memory, `stride` apart."""
+    o_out = tl.arange(0, PADDED)[:, None]
+    b_out = tl.zeros([PADDED, o_row.shape[0]], tl.float32)
+    for first in tl.range(0, PADDED, SLICE):
+        o_in = first + tl.arange(0, SLICE)
+        m_rows = m_row[None, :] & (o_in < WIDTH)[:, None]
+        b_rows = tl.load(p_rows + o_row[None, :] * stride + o_in[:, None], mask=m_rows, other=0)
+        m_weight = (o_out < WIDTH) & (o_in < WIDTH)[None, :]
+        b_weight = tl.load(p_weight + o_out * row_stride + o_in[None, :] * column_stride, mask=m_weight, other=0)
+        b_out += product(b_weight, b_rows, PRECISION)
+    return b_out
+
+
+@triton.jit
 def silu_of_double(half, PRECISION: tl.constexpr):
     """SiLU(2 half) = half (1 + tanh(half)): one special-function operation in low precision, two elsewhere.
 

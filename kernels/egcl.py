@@ -7,7 +7,14 @@ Rows are PADDED wide, the power of two from WIDTH on; what is beyond WIDTH is ze
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import load_vector, product, rounded, silu_of_double, weight_times
+from geotdm_fast.kernels.arithmetic import (
+    load_vector,
+    product,
+    rounded,
+    silu_of_double,
+    weight_times,
+    weight_times_rows,
+)
 
 
 @triton.jit
@@ -23,9 +30,9 @@ def egcl_project_kernel(
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
     m_row = o_row < num_rows
-    m_h = m_row[:, None] & (o_col < WIDTH)[None, :]
-    b_h = tl.trans(tl.load(p_h + o_row[:, None] * WIDTH + o_col[None, :], mask=m_h, other=0))  # [PADDED, BLOCK]
-    b_out = weight_times(p_w1 + half * WIDTH, w1_stride, 1, b_h, 0, WIDTH, PADDED, SLICE, PRECISION)
+    p_w = p_w1 + half * WIDTH
+    # [PADDED, BLOCK]
+    b_out = weight_times_rows(p_w, w1_stride, 1, p_h, WIDTH, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
     b_out = 0.5 * b_out + (0.5 * load_vector(p_b1, o_col, WIDTH, PADDED) * (1 - half))[:, None]
     p_pq += (o_row[None, :] * 2 + half) * PADDED + o_col[:, None]
     tl.store(p_pq, rounded(b_out, PRECISION), mask=m_row[None, :])
@@ -124,12 +131,11 @@ def egcl_update_kernel(
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
     m_row = o_row < num_rows
-    m_h = m_row[:, None] & (o_col < WIDTH)[None, :]
-    b_h = tl.trans(tl.load(p_h + o_row[:, None] * WIDTH + o_col[None, :], mask=m_h, other=0))  # [PADDED, BLOCK]
-    b_hidden = weight_times(p_v1, 2 * WIDTH, 1, b_h, 0, WIDTH, PADDED, SLICE, PRECISION)
-    b_m = tl.trans(tl.load(p_m_sum + o_row[:, None] * PADDED + o_col[None, :], mask=m_row[:, None], other=0))
-    b_hidden += weight_times(p_v1 + WIDTH, 2 * WIDTH, 1, b_m, 0, WIDTH, PADDED, SLICE, PRECISION)
+    # [PADDED, BLOCK], as all that follows
+    b_hidden = weight_times_rows(p_v1, 2 * WIDTH, 1, p_h, WIDTH, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
+    p_v1 += WIDTH
+    b_hidden += weight_times_rows(p_v1, 2 * WIDTH, 1, p_m_sum, PADDED, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
     b_hidden = silu_of_double(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[:, None]), PRECISION)
     b_out = weight_times(p_v2, WIDTH, 1, b_hidden, 0, WIDTH, PADDED, SLICE, PRECISION)
     b_out += load_vector(p_c2, o_col, WIDTH, PADDED)[:, None]
-    tl.store(p_h_out + o_row[None, :] * WIDTH + o_col[:, None], b_out, mask=tl.trans(m_h))
+    tl.store(p_h_out + o_row[None, :] * WIDTH + o_col[:, None], b_out, mask=m_row[None, :] & (o_col < WIDTH)[:, None])

@@ -7,38 +7,40 @@ at a time and added up by two small kernels in a fixed order, so every run gives
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import load_vector, product, rounded, silu_and_slope, weight_times
+from geotdm_fast.kernels.arithmetic import (
+    load_vector,
+    product,
+    rounded,
+    silu_and_slope,
+    weight_times,
+    weight_times_rows,
+)
 
 
 @triton.jit
 def egcl_update_backward_kernel(
-    p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_hidden, p_grad_hidden, p_grad_m_sum, p_grad_h, num_rows,
+    p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_hidden, p_grad_hidden, p_grad_m_sum, num_rows,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Through h' = V2 silu(V1 [h, m_sum] + c1) + c2: grad_m_sum and the first part of grad_h.
+    """Through h' = V2 silu(V1 [h, m_sum] + c1) + c2 to m_sum.
 
-    hidden, grad_hidden [rows, PADDED]: after the activation, and the gradient before it, for the weights.
+    hidden, grad_hidden [rows, PADDED]: after the activation, and the gradient before it, for the weights and h.
     """
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
     m_row = o_row < num_rows
-    m_h = m_row[:, None] & (o_col < WIDTH)[None, :]
-    o_h = o_row[:, None] * WIDTH + o_col[None, :]
     o_out = o_row[None, :] * PADDED + o_col[:, None]
-    b_h = tl.trans(tl.load(p_h + o_h, mask=m_h, other=0))  # [PADDED, BLOCK], as all that follows
-    b_hidden = weight_times(p_v1, 2 * WIDTH, 1, b_h, 0, WIDTH, PADDED, SLICE, PRECISION)
-    b_m = tl.trans(tl.load(p_m_sum + o_row[:, None] * PADDED + o_col[None, :], mask=m_row[:, None], other=0))
-    b_hidden += weight_times(p_v1 + WIDTH, 2 * WIDTH, 1, b_m, 0, WIDTH, PADDED, SLICE, PRECISION)
+    p_v1_m = p_v1 + WIDTH
+    # [PADDED, BLOCK], as all that follows
+    b_hidden = weight_times_rows(p_v1, 2 * WIDTH, 1, p_h, WIDTH, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
+    b_hidden += weight_times_rows(p_v1_m, 2 * WIDTH, 1, p_m_sum, PADDED, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
     b_hidden, b_slope = silu_and_slope(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[:, None]), PRECISION)
     tl.store(p_hidden + o_out, rounded(b_hidden, PRECISION), mask=m_row[None, :])
-    b_grad = tl.trans(tl.load(p_grad_h_out + o_h, mask=m_h, other=0))
-    b_grad = weight_times(p_v2, 1, WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION) * b_slope
-    b_grad = rounded(b_grad, PRECISION)
+    b_grad = weight_times_rows(p_v2, 1, WIDTH, p_grad_h_out, WIDTH, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
+    b_grad = rounded(b_grad * b_slope, PRECISION)
     tl.store(p_grad_hidden + o_out, b_grad, mask=m_row[None, :])
-    b_grad_m = weight_times(p_v1 + WIDTH, 1, 2 * WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
+    b_grad_m = weight_times(p_v1_m, 1, 2 * WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
     tl.store(p_grad_m_sum + o_out, b_grad_m, mask=m_row[None, :])
-    b_grad_h = weight_times(p_v1, 1, 2 * WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
-    tl.store(p_grad_h + tl.trans(o_h), b_grad_h, mask=tl.trans(m_h))
 
 
 @triton.jit
@@ -191,18 +193,18 @@ def egcl_weight_kernel(
 
 @triton.jit
 def egcl_project_backward_kernel(
-    p_grad_p, p_grad_q, p_w1, p_grad_h, num_rows, w1_stride,
+    p_grad_p, p_grad_q, p_grad_hidden, p_w1, p_v1, p_grad_h, num_rows, w1_stride,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """grad_h += W_i^T grad_P + W_j^T grad_Q of every row."""
+    """grad_h = W_i^T grad_P + W_j^T grad_Q + V1_h^T grad_hidden of every row."""
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
-    m_row = (o_row < num_rows)[:, None]
-    m_h = (o_row < num_rows)[None, :] & (o_col < WIDTH)[:, None]
-    o_in = o_row[:, None] * PADDED + o_col[None, :]
-    p_grad_h += o_row[None, :] * WIDTH + o_col[:, None]
-    b_grad_p = tl.trans(tl.load(p_grad_p + o_in, mask=m_row, other=0))  # [PADDED, BLOCK]
-    b_grad = weight_times(p_w1, 1, w1_stride, b_grad_p, 0, WIDTH, PADDED, SLICE, PRECISION)
-    b_grad_q = tl.trans(tl.load(p_grad_q + o_in, mask=m_row, other=0))
-    b_grad += weight_times(p_w1 + WIDTH, 1, w1_stride, b_grad_q, 0, WIDTH, PADDED, SLICE, PRECISION)
-    tl.store(p_grad_h, tl.load(p_grad_h, mask=m_h, other=0) + b_grad, mask=m_h)
+    m_row = o_row < num_rows
+    p_w_j = p_w1 + WIDTH
+    # [PADDED, BLOCK]
+    b_grad = weight_times_rows(p_w1, 1, w1_stride, p_grad_p, PADDED, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
+    b_grad += weight_times_rows(p_w_j, 1, w1_stride, p_grad_q, PADDED, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
+    b_grad += weight_times_rows(
+        p_v1, 1, 2 * WIDTH, p_grad_hidden, PADDED, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION
+    )
+    tl.store(p_grad_h + o_row[None, :] * WIDTH + o_col[:, None], b_grad, mask=m_row[None, :] & (o_col < WIDTH)[:, None])

@@ -72,17 +72,16 @@ def egcl_backward(
         per_row = lambda dtype: x.new_empty(num_nodes, num_frames, size, dtype=dtype)
 
         # The node MLP.
-        grad_h = torch.empty_like(h)
         hidden, grad_hidden, grad_m_sum = per_row(low), per_row(low), per_row(torch.float32)
         if num_rows:
             egcl_update_backward_kernel[row_grid](
                 grad_h_out, h, kept.m_sum, params.node_w1, params.node_b1, params.node_w2,
-                hidden, grad_hidden, grad_m_sum, grad_h, num_rows, **row_options,
+                hidden, grad_hidden, grad_m_sum, num_rows, **row_options,
             )  # fmt: skip
         grad_node_w1 = torch.cat([weights.of(grad_hidden, h), weights.of(grad_hidden, kept.m_sum)], dim=1)
         grad_node_w2 = weights.of(grad_h_out, hidden)
         grad_node_b1 = grad_hidden.sum((0, 1), dtype=torch.float32)[:width]
-        del hidden, grad_hidden
+        del hidden
 
         # The edges, chunk by chunk.
         grad_shift = grad_x_out / graph.first.diff().clamp(min=1)[:, None, None]
@@ -121,11 +120,13 @@ def egcl_backward(
                 _add_edges(values, graph.by_sender, *sent, to_sender, begin, sign)
             del a, m, grad_z, grad_y, grad_v, grad_r
 
-        # P and Q.
+        # h, by P, Q and the node MLP.
+        grad_h = torch.empty_like(h)
         if num_rows:
             egcl_project_backward_kernel[row_grid](
-                grad_p, grad_q, params.edge_w1, grad_h, num_rows, params.edge_w1.stride(0), **row_options
-            )
+                grad_p, grad_q, grad_hidden, params.edge_w1, params.node_w1, grad_h,
+                num_rows, params.edge_w1.stride(0), **row_options,
+            )  # fmt: skip
         grad_w1 = torch.zeros_like(params.edge_w1)
         grad_w1[:, :width] = weights.of(grad_p, h)
         grad_w1[:, width : 2 * width] = weights.of(grad_q, h)
