@@ -203,7 +203,9 @@ def predicted(case: Case, launch: Launch, counts: Counts) -> dict:
 def problems(case: Case, launch: Launch, counts: Counts, limits: dict) -> list[str]:
     """Which limits the kernel breaks."""
     found = []
-    spilled = next((e["spilled"] for e in limits["exceptions"] if is_about(e, case, launch)), limits["spilled"])
+    about = [limits, *(exception for exception in limits["exceptions"] if is_about(exception, case, launch))]
+    limit = lambda name: next(limits[name] for limits in reversed(about) if name in limits)
+    spilled = limit("spilled")
     if counts.spilled > spilled:
         found.append(f"{counts.spilled} bytes a thread are spilled, over {spilled}")
     shared = limits["shared"][str(case.capability)]
@@ -216,8 +218,8 @@ def problems(case: Case, launch: Launch, counts: Counts, limits: dict) -> list[s
             found.append("no matrix instruction")
         if case.precision == "bf16" and case.capability == 90:
             special = predicted(case, launch, counts)["special_per_silu"]
-            if special > limits["special_per_silu"]:
-                found.append(f"{special} special functions for a SiLU, over {limits['special_per_silu']}")
+            if special > limit("special_per_silu"):
+                found.append(f"{special} special functions for a SiLU, over {limit('special_per_silu')}")
     return found
 
 
