@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_ARGS ?=
+TRITON ?= triton==3.9.0
 PIP_ARGS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -42,6 +43,7 @@ help:
 	@echo '  VENV        folder of the virtual environment [$(VENV)]'
 	@echo '  TORCH       what to install where there is no torch yet [$(TORCH)]'
 	@echo '  TORCH_ARGS  options of that pip install alone, e.g. --index-url URL for another build of PyTorch [$(TORCH_ARGS)]'
+	@echo '  TRITON      what to install on Linux where torch brings no triton: its interpreter runs the GPU kernels [$(TRITON)]'
 	@echo '  PIP_ARGS    options of every pip install [$(PIP_ARGS)]'
 	@echo '  DEMO_ARGS   options of the demo; DEMO_ARGS=--help lists them [$(DEMO_ARGS)]'
 	@echo '  TEST_ARGS   options of pytest, e.g. "-k equivariance -x" [$(TEST_ARGS)]'
@@ -50,7 +52,7 @@ help:
 	@echo '  PY          use this interpreter as it is: no $(VENV), nothing installed, no network'
 
 $(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile tools/make_venv.py $(CXX_FILES)
-	@$(PYTHON) tools/make_venv.py $@ --torch '$(TORCH)' --torch-args='$(TORCH_ARGS)' --pip-args='$(PIP_ARGS)'
+	@$(PYTHON) tools/make_venv.py $@ --torch '$(TORCH)' --torch-args='$(TORCH_ARGS)' --triton '$(TRITON)' --pip-args='$(PIP_ARGS)'
 
 venv: $(READY)
 	@:

@@ -15,7 +15,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
@@ -146,16 +146,21 @@ def consequence() -> str:
 
 
 def main():
+    # kernels/ holds Triton alone, beside csrc/; installed it is a part of the package
+    places = {
+        "packages": [*find_packages(include=["geotdm_fast*"]), "geotdm_fast.kernels"],
+        "package_dir": {"geotdm_fast.kernels": "kernels"},
+    }
     missing = what_is_missing()
     if wanted() == "1" and missing:
         raise SystemExit(f"geotdm_fast._C cannot be built: {missing}")
     if wanted() == "0" or missing:
-        setup(cmdclass={"build_py": WithoutModule})
+        setup(**places, cmdclass={"build_py": WithoutModule})
     else:
         sources = [f"csrc/{name}.cpp" for name in [*TORCH_SOURCES, *KERNELS]]
         # optional: setuptools turns a CompileError into a warning
         module = Extension("geotdm_fast._C", sources, optional=wanted() != "1")
-        setup(ext_modules=[module], cmdclass={"build_ext": BuildExt})
+        setup(**places, ext_modules=[module], cmdclass={"build_ext": BuildExt})
 
 
 if __name__ == "__main__":

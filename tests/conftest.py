@@ -1,7 +1,13 @@
 """What every test starts from: one thread, a known seed, torch's default dtype."""
 
+import os
+
 import pytest
 import torch
+
+# Before anything imports triton: where no GPU is in sight, its interpreter runs the kernels on CPU tensors.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_configure(config):

@@ -94,26 +94,40 @@ def cotangents_of(inputs: list[Tensor | None]) -> list[Tensor]:
     return [torch.randn_like(inputs[0]), torch.randn_like(inputs[1])]
 
 
-def assert_native_as_accurate(op: Callable, inputs: Callable[[], list], names: list[str], precision: str = "fp32"):
-    """Outputs and gradients of the compiled op against the reference in float64, beside the reference in float32.
+def assert_native_as_accurate(
+    op: Callable,
+    inputs: Callable[[], list],
+    names: list[str],
+    precision: str = "fp32",
+    exact_op: Callable | None = None,
+    implementation: str = "auto",
+    draws: int = DRAWS,
+):
+    """Outputs and gradients of an op against the reference in float64, beside the reference in the op's precision.
 
     inputs: draws them. Few numbers have errors of much chance, so small inputs are drawn several times.
+    exact_op: what the reference runs in float64, if that is not `op`
     """
     first = inputs()
-    more = DRAWS - 1 if first[1].numel() < 20_000 else 0
-    ours, plain = zip(*(_errors(op, draw, names) for draw in [first, *(inputs() for _ in range(more))]), strict=True)
+    more = draws - 1 if first[1].numel() < 20_000 else 0
+    all_draws = [first, *(inputs() for _ in range(more))]
+    errors = [_errors(op, exact_op or op, draw, names, implementation) for draw in all_draws]
+    ours, plain = zip(*errors, strict=True)
     size = lambda errors, name: statistics.median(e[name] for e in errors)
     for name in plain[0]:
         allowed = TIMES_PLAIN * size(plain, name) + ROUNDOFF[precision]
         assert size(ours, name) <= allowed, f"{name}: relative error {size(ours, name):.2e} is over {allowed:.2e}"
 
 
-def _errors(op: Callable, inputs: list[Tensor | None], names: list[str]) -> tuple[dict, dict]:
+def _errors(
+    op: Callable, exact_op: Callable, inputs: list[Tensor | None], names: list[str], implementation: str
+) -> tuple[dict, dict]:
     cotangents = cotangents_of(inputs)
-    ours = results(op, inputs, cotangents)
+    with backend(implementation):
+        ours = results(op, inputs, cotangents)
     with backend("reference"):
         plain = results(op, inputs, cotangents)
-        exact = results(op, inputs, cotangents, torch.float64)
+        exact = results(exact_op, inputs, cotangents, torch.float64)
     assert [a.dtype for a in ours] == [b.dtype for b in plain]
     names = ["x_out", "h_out", *(name for name, v in zip(names, inputs, strict=True) if v is not None)]
     ours, plain, exact = (by_layer(names, values) for values in (ours, plain, exact))

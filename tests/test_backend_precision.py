@@ -45,7 +45,7 @@ def test_another_thread_keeps_its_own_backend():
 
 @pytest.mark.parametrize("name", ["refrence", "cuda", ""])
 def test_unknown_backend(name):
-    message = f"backend: name must be one of auto, reference; got '{name}'"
+    message = f"backend: name must be one of auto, reference, triton; got '{name}'"
     with pytest.raises(ValueError, match=message), backend(name):
         pass
 

@@ -64,7 +64,7 @@ def copy_of_sources(folder: pathlib.Path, with_objects: bool) -> pathlib.Path:
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, folder)
     ignore = shutil.ignore_patterns("__pycache__", "*.so")
-    for name in ("csrc", "geotdm_fast"):
+    for name in ("csrc", "geotdm_fast", "kernels"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     if with_objects:
         for objects in (ROOT / "build").glob("torch-*"):
@@ -132,6 +132,8 @@ def test_wheel_has_the_module_and_no_sources(wheel):
     assert [name for name in names if name.endswith(".so")] == [f"geotdm_fast/{setup_file().IN_SOURCE.name}"]
     folders = {name.split("/")[0] for name in names}
     assert len(folders) == 2 and "geotdm_fast" in folders  # and the .dist-info
+    kernels = {f"geotdm_fast/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
+    assert kernels <= set(names) and len(kernels) > 1
     assert "none-any" not in wheel.name
 
 
@@ -194,8 +196,9 @@ def test_source_distribution_is_complete(bare_sources, tmp_path):
     run(bare_sources, "-c", code, tmp_path, **WITHOUT)
     shutil.unpack_archive(next(tmp_path.glob("*.tar.gz")), tmp_path)
     (folder,) = tmp_path.glob("geotdm_fast-*/")
-    listed = lambda root: {path.relative_to(root) for path in (root / "csrc").rglob("*.*")}
-    assert listed(folder) == listed(bare_sources) != set()
+    for part in ("csrc", "kernels"):
+        listed = lambda root, part=part: {path.relative_to(root) for path in (root / part).rglob("*.*")}
+        assert listed(folder) == listed(bare_sources) != set()
 
 
 def test_without_the_module_the_reference_runs_with_one_warning(bare_sources, tmp_path):

@@ -53,8 +53,8 @@ def create(folder):
         (site / "borrowed_torch.pth").write_text(f"{torch_file.parent.parent}\n")
 
 
-def install(folder, torch, torch_args, pip_args):
-    """All pinned packages, torch where none is borrowed, and this package, editable."""
+def install(folder, torch, torch_args, triton, pip_args):
+    """All pinned packages, torch where none is borrowed, triton where torch brings none, and this package, editable."""
     # --isolated is not used: the user's pip settings (proxy, index) hold
     pip = [str(python_of(folder)), "-m", "pip", "install", "--disable-pip-version-check", *shlex.split(pip_args)]
     # constraints.txt is closed under dependencies (tests/test_install.py), so nothing is left for pip to choose
@@ -69,9 +69,18 @@ def install(folder, torch, torch_args, pip_args):
                 "the index of PyTorch's CPU builds (its install page has the URL): make TORCH_ARGS='--index-url URL'"
             )
         subprocess.run([*pip, *([] if not version else ["-q"]), *shlex.split(torch_args), torch], check=True)
+    if sys.platform == "linux" and not has_triton(folder):
+        subprocess.run([*pip, "-q", "--no-deps", triton], check=True)
     # setuptools explains at length what an editable install is
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "GEOTDM_BUILD": build_module(folder)}
     subprocess.run([*pip, "-q", "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True, env=environment)
+
+
+def has_triton(folder):
+    """Whether there is a triton: builds of torch for GPUs bring the one that they need."""
+    code = "import importlib.util as u; print(u.find_spec('triton') is not None)"
+    done = subprocess.run([python_of(folder), "-c", code], stdout=subprocess.PIPE, cwd="/", check=True, text=True)
+    return done.stdout.strip() == "True"
 
 
 def build_module(folder):
@@ -108,6 +117,7 @@ def main():
     parser.add_argument("stamp", type=Path, help="file to write last; its folder is the environment")
     parser.add_argument("--torch", default="torch", help="requirement to install where this interpreter has no torch")
     parser.add_argument("--torch-args", default="", help="options of that pip install alone")
+    parser.add_argument("--triton", default="triton", help="requirement to install where torch brings no triton")
     parser.add_argument("--pip-args", default="", help="options of every pip install")
     args = parser.parse_args()
     folder = args.stamp.absolute().parent
@@ -117,7 +127,7 @@ def main():
             args.stamp.unlink()
         else:
             create(folder)
-        install(folder, args.torch, args.torch_args, args.pip_args)
+        install(folder, args.torch, args.torch_args, args.triton, args.pip_args)
     except subprocess.CalledProcessError as error:
         sys.exit(
             f"{folder.name} could not be set up: {shlex.join(map(str, error.cmd))} failed. The next make starts over."

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 
 from geotdm_fast.keys import check_choice
-from geotdm_fast.ops import native, neighbour_search
+from geotdm_fast.ops import kernels, native, neighbour_search
 
-BACKENDS = ("auto", "reference")
+BACKENDS = ("auto", "reference", "triton")
 # Those with a C++ implementation.
 OPS = ("egcl", "temporal_attention")
 _current = contextvars.ContextVar("geotdm_fast_backend", default="auto")
@@ -18,9 +18,11 @@ _current = contextvars.ContextVar("geotdm_fast_backend", default="auto")
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Run the block with the implementation `name`: `auto` (the fastest that fits the input) or `reference`.
+    """Run the block with the implementation `name`: `auto` (the fastest that fits the input), `reference` or `triton`.
 
-    The choice follows the context (threads and tasks do not disturb one another). Raises ValueError for another name.
+    `triton` is `auto`, but for an op that has Triton kernels: that runs them, on the CPU in Triton's interpreter, or
+    raises ValueError with the reason why it cannot. The choice follows the context (threads and tasks do not disturb
+    one another). Raises ValueError for another name.
     """
     check_choice("backend: name", name, BACKENDS)
     token = _current.set(name)
@@ -45,10 +47,17 @@ class OpStatus(NamedTuple):
 
 
 def status() -> list[OpStatus]:
-    """What runs for each op on the CPU and why; CUDA inputs run the reference (radius graphs: all pairs)."""
-    search = OpStatus("radius_graph", *neighbour_search.status())
+    """What runs for each op on this machine, and why: on the CPU, and on CUDA where there is a device."""
     info = native.build_info()
     if info is None:
-        return [*(OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS), search]
-    takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference"
-    return [*(OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS), search]
+        on_cpu = [OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS]
+    else:
+        takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference"
+        on_cpu = [OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS]
+    on_cpu.append(OpStatus("radius_graph", *neighbour_search.status()))
+    if not torch.cuda.is_available():
+        return on_cpu
+    why_not = kernels.missing() or kernels.why_not_device(torch.device("cuda", torch.cuda.current_device()))
+    takes = f"float32 and bfloat16 on CUDA, H up to {kernels.MAX_WIDTH}; other inputs run the reference"
+    egcl = OpStatus("egcl", "reference" if why_not else "triton", why_not or takes)
+    return [*on_cpu, egcl, OpStatus("temporal_attention", "reference", "there are no kernels for CUDA yet")]

@@ -1,6 +1,7 @@
 """The edges of a graph in the order that kernels read them."""
 
-from typing import NamedTuple
+import dataclasses
+import functools
 
 import torch
 from torch import Tensor
@@ -8,7 +9,8 @@ from torch import Tensor
 from geotdm_fast.tensor_cache import TensorCache
 
 
-class SortedEdges(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class SortedEdges:
     """Edges sorted by receiver (stable), and for every sender the sorted edges that leave it.
 
     order: [E] - sorted edge to its place in edge_index; sender: [E] - senders in sorted order
@@ -22,6 +24,13 @@ class SortedEdges(NamedTuple):
     sender_first: Tensor
     by_sender: Tensor
 
+    @functools.cached_property
+    def tables(self):
+        """What the Triton kernels read, `geotdm_fast.kernels.egcl_launch.Graph`."""
+        from geotdm_fast.kernels.egcl_launch import graph_tables
+
+        return graph_tables(self.first, self.sender, self.by_sender)
+
 
 def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
     """Sort `edge_index` [2, E], once for as long as the tensor lives and is not written to.
@@ -30,20 +39,24 @@ def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
     """
     if torch.compiler.is_compiling():
         return SortedEdges(*_sorted_edges_op(edge_index, num_nodes))
-    edges = _sort(edge_index)
-    size = len(edges.first) - 1
-    if size > num_nodes:
-        raise ValueError(f"egcl: edge_index must be in 0..{num_nodes - 1}, got {size - 1}")
-    if size == num_nodes:
-        return edges
-    extended = lambda first: torch.cat([first, first[-1:].expand(num_nodes - size)])
-    return edges._replace(first=extended(edges.first), sender_first=extended(edges.sender_first))
+    known = _sort(edge_index)
+    if num_nodes not in known:
+        edges = known[None]
+        missing = num_nodes - (len(edges.first) - 1)
+        if missing < 0:
+            raise ValueError(f"egcl: edge_index must be in 0..{num_nodes - 1}, got {num_nodes - missing - 1}")
+        extended = lambda first: torch.cat([first, first[-1:].expand(missing)])
+        firsts = {"first": extended(edges.first), "sender_first": extended(edges.sender_first)}
+        known[num_nodes] = dataclasses.replace(edges, **firsts)
+    return known[num_nodes]
 
 
 @torch.library.custom_op("geotdm_fast::sorted_edges", mutates_args=())
 def _sorted_edges_op(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`sorted_edges` for `torch.compile`, which cannot trace it: copies, because a compiled graph may reuse memory."""
-    order, sender, first, sender_first, by_sender = map(torch.clone, sorted_edges(edge_index, num_nodes))
+    edges = sorted_edges(edge_index, num_nodes)
+    copies = (edges.order, edges.sender, edges.first, edges.sender_first, edges.by_sender)
+    order, sender, first, sender_first, by_sender = map(torch.clone, copies)
     return order, sender, first, sender_first, by_sender
 
 
@@ -70,4 +83,5 @@ def _offsets(index: Tensor, size: int) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-_sort = TensorCache(_sorted)
+# SortedEdges for each number of nodes that was asked for; None: for as many as have edges.
+_sort = TensorCache(lambda edge_index: {None: _sorted(edge_index)})

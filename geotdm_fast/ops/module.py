@@ -40,5 +40,5 @@ def load_module() -> tuple[ModuleType | None, str | None]:
 def warn_missing(missing: str) -> None:
     """Once: a user whom pip showed nothing of the build should know why it is slow."""
     warnings.warn(
-        f"geotdm_fast._C is {missing}. The CPU runs the reference, which is slower.", RuntimeWarning, stacklevel=5
+        f"geotdm_fast._C is {missing}. The CPU runs the reference, which is slower.", RuntimeWarning, stacklevel=6
     )

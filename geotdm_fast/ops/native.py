@@ -1,7 +1,5 @@
 """The compiled CPU module `geotdm_fast._C`: whether it is there, and which inputs its kernels take."""
 
-import contextlib
-
 import torch
 from torch import Tensor
 
@@ -44,8 +42,3 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
 def needs_grad(*inputs: Tensor | None) -> bool:
     """Whether a forward must keep anything for its backward."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-
-
-def no_autocast() -> contextlib.AbstractContextManager:
-    """A block whose products are float32, also within `torch.autocast`; entering the latter costs, so only there."""
-    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else contextlib.nullcontext()

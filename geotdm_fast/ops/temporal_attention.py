@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from geotdm_fast import reference
 from geotdm_fast.ops import native
+from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import TemporalAttentionParams
 
@@ -31,7 +32,7 @@ def temporal_attention(
     *weights, time_w, time_b = [param.float() for param in params]
     num_frames = h.shape[1]
     tau = torch.arange(-(num_frames - 1), num_frames, device=h.device)
-    with native.no_autocast():
+    with no_autocast(h.device.type):
         psi = torch.nn.functional.linear(reference.sinusoid(tau, time_w.shape[1]), time_w, time_b)  # [2 T - 1, H]
     x_out, h_out = _NativeTemporalAttention.apply(
         x.float().contiguous(), h.float().contiguous(), psi, native.needs_grad(x, h, psi, *weights), *weights

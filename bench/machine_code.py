@@ -1,0 +1,98 @@
+"""Compiles a Triton kernel for a GPU that need not be there, and counts what is in its machine code."""
+
+import collections
+import pathlib
+import re
+import subprocess
+import tempfile
+from typing import NamedTuple
+
+LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*?);", re.MULTILINE)
+BYTES = {"256": 32, "128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
+
+
+class Counts(NamedTuple):
+    """Registers, spilled bytes of a thread and shared bytes of a program; then what one warp executes.
+
+    Of a kernel with a loop over neighbours or blocks, one turn of the loop. wgmma, mma, tcgen05: matrix instructions;
+    special: all special functions, silu: tanh and exp among them; load_bytes: from global memory, a thread
+    """
+
+    registers: int
+    spilled: int
+    shared: int
+    wgmma: int
+    mma: int
+    tcgen05: int
+    special: int
+    silu: int
+    instructions: int
+    load_bytes: int
+
+
+def compiled_counts(launch, capability: int) -> Counts:
+    """Compile `launch` (bench.codegen.Launch) for sm_<capability>."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = [name for name, _ in launch.signature]
+    constants = {(names.index(name),): value for name, value in launch.constants}
+    # Tensors of torch begin at multiples of 16 bytes; nothing is assumed of sizes.
+    attributes = {(i,): [["tt.divisibility", 16]] for i, (_, kind) in enumerate(launch.signature) if kind[0] == "*"}
+    source = ASTSource(launch.kernel, dict(launch.signature), constants, attributes)
+    target = GPUTarget("cuda", capability, 32)
+    kernel = triton.compile(source, target=target, options=dict(launch.options))
+    usage, code = disassembled(kernel.asm["cubin"])
+    found = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+    body = turn(code)
+    count = lambda pattern: sum(number for op, number in body.items() if re.match(pattern, op))
+    return Counts(
+        found["REG"],
+        found["STACK"] + found["LOCAL"],
+        kernel.metadata.shared,
+        count(r"[HQ]GMMA"),
+        count(r"[HQI]MMA"),
+        count(r"UTC\w*MMA"),
+        count("MUFU"),
+        count(r"MUFU\.(TANH|EX2)"),
+        sum(body.values()),
+        sum(number * width(op) for op, number in body.items() if re.match(r"LDG(STS)?\b", op)),
+    )
+
+
+def width(op: str) -> int:
+    """Bytes that a load moves for a thread."""
+    return next((BYTES[part] for part in op.split(".") if part in BYTES), 4)
+
+
+def disassembled(cubin: bytes) -> tuple[str, list[tuple[int, str, str]]]:
+    """The resource report, and (address, operation, operands) of every instruction."""
+    import triton
+
+    cuobjdump = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        run = lambda option: (
+            subprocess.run(
+                [cuobjdump, option, file.name], check=True, capture_output=True, text=True, timeout=120
+            ).stdout
+        )
+        usage, code = run("--dump-resource-usage"), run("-sass")
+    return usage, [(int(address, 16), op, operands) for address, op, operands in LINE.findall(code)]
+
+
+def turn(code: list[tuple[int, str, str]]) -> collections.Counter:
+    """How often each operation is in one turn of the loop that holds the arithmetic; of the whole code without one."""
+    loops = []
+    for address, op, operands in code:
+        to = re.search(r"0x([0-9a-f]+)", operands) if op.startswith("BRA") else None
+        if to and int(to[1], 16) < address:
+            loops.append((int(to[1], 16), address))
+    bodies = [collections.Counter(op for address, op, _ in code if first <= address <= last) for first, last in loops]
+    whole = collections.Counter(op for _, op, _ in code)
+    weight = lambda body: sum(number for op, number in body.items() if re.match(r"FFMA|\w*MMA|MUFU", op))
+    # The smallest loop with most of the arithmetic; a loop that only waits for a barrier has none.
+    heavy = [body for body in bodies if weight(body) > 0.5 * weight(whole)]
+    return min(heavy, key=lambda body: sum(body.values()), default=whole)

@@ -1,0 +1,129 @@
+"""Launches the EGCL kernels: tensors in, tensors out, on the current stream of their device."""
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from geotdm_fast.kernels.configurations import Configuration, edges_configuration, padded, rows_configuration
+from geotdm_fast.kernels.egcl import egcl_edges_kernel, egcl_project_kernel, egcl_update_kernel
+from geotdm_fast.reference import EGCLParams
+
+
+class Graph(NamedTuple):
+    """Edges sorted by receiver, in the tables that the kernels read.
+
+    node, first_edge: [N] int32, degree: [N] float32 - receivers by falling degree, so that neighbouring rows of a tile
+    end together and the longest tiles start first, and of each the first edge
+    receiver, sender: [E] int32 - of every edge; first: [N + 1] int64 - the edges of receiver i begin at first[i]
+    by_sender: [E] int64 - edges by sender; sent: [E] int64 - sender * E + edge of those, ascending
+    """
+
+    node: Tensor
+    first_edge: Tensor
+    degree: Tensor
+    receiver: Tensor
+    sender: Tensor
+    first: Tensor
+    by_sender: Tensor
+    sent: Tensor
+
+
+def graph_tables(first: Tensor, sender: Tensor, by_sender: Tensor) -> Graph:
+    """Of edges sorted by receiver: first [N + 1], sender [E], and by_sender [E], which sorts them by sender."""
+    degree = first.diff()
+    node = torch.argsort(degree, descending=True, stable=True)
+    receiver = torch.repeat_interleave(degree, output_size=sender.numel())
+    sent = sender[by_sender] * sender.numel() + by_sender
+    return Graph(
+        node.int(), first[node].int(), degree[node].float(), receiver.int(), sender.int(), first, by_sender, sent
+    )
+
+
+class Kept(NamedTuple):
+    """What the forward keeps for the backward; zero beyond H, pq and halved in bfloat16 where the products are.
+
+    pq: [N, T, 2, padded H] - P / 2 and Q / 2; m_sum: [N, T, padded H]
+    halved: [2, padded H, padded H] - W2 / 2 and U1 / 2
+    """
+
+    pq: Tensor
+    m_sum: Tensor
+    halved: Tensor
+
+
+def egcl_forward(
+    x: Tensor,
+    h: Tensor,
+    graph: Graph,
+    edge_term: Tensor | None,
+    params: EGCLParams,
+    normalize: bool,
+    pre_norm: bool,
+    precision: str,
+    configuration: Configuration | None = None,
+) -> tuple[Tensor, Tensor, Kept]:
+    """`geotdm_fast.reference.egcl`, by three kernels; nothing of the size of edges times frames is in memory.
+
+    x: [N, T, D], h: [N, T, H], edge_term: [E, H] = W_a a in the order of the graph, params; all float32 and
+    contiguous. configuration: of the kernel over edges, in place of the table's
+    A graph that changes from frame to frame is one over N * T nodes with T = 1. Deterministic. Raises ValueError from
+    2^31 rows or edges on.
+    """
+    num_nodes, num_frames, dim = x.shape
+    width, num_rows = h.shape[2], num_nodes * num_frames
+    size = padded(width)
+    if max(num_rows, graph.sender.numel()) >= 2**31:
+        raise ValueError(
+            f"egcl: nodes times frames and edges must be under 2^31, got {num_rows} and {graph.sender.numel()}"
+        )
+    low = torch.bfloat16 if precision == "bf16" else torch.float32
+    x_out, h_out = torch.empty_like(x), torch.empty_like(h)
+    pq = h.new_empty(num_nodes, num_frames, 2, size, dtype=low)
+    m_sum = h.new_empty(num_nodes, num_frames, size)
+    halved = h.new_empty(2, size, size, dtype=low)
+    kept = Kept(pq, m_sum, halved)
+    if num_rows == 0:
+        return x_out, h_out, kept
+    rows = rows_configuration(size, precision, capability(x))
+    tiles = configuration or edges_configuration(size, precision, capability(x))
+    shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
+    row_options = shared | {"BLOCK": rows.block, "SLICE": rows.slice}
+    row_options |= {"num_warps": rows.num_warps, "num_stages": rows.num_stages}
+    with on_device(x):
+        egcl_project_kernel[(triton.cdiv(num_rows, rows.block), 2)](
+            h, params.edge_w1, params.edge_b1, params.edge_w2, params.coord_w1, pq, halved,
+            num_rows, params.edge_w1.stride(0), **row_options,
+        )  # fmt: skip
+        egcl_edges_kernel[(triton.cdiv(num_rows, tiles.block),)](
+            x, pq, graph.node, graph.first_edge, graph.degree, graph.sender, x if edge_term is None else edge_term,
+            halved, params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2, x_out, m_sum,
+            num_rows, num_frames, params.edge_w1.stride(0),
+            DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
+            PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
+        )  # fmt: skip
+        egcl_update_kernel[(triton.cdiv(num_rows, rows.block),)](
+            h, m_sum, params.node_w1, params.node_b1, params.node_w2, params.node_b2, h_out,
+            num_rows, **row_options,
+        )  # fmt: skip
+    return x_out, h_out, kept
+
+
+def on_device(x: Tensor) -> contextlib.AbstractContextManager:
+    """Triton launches on the current device, which need not be that of the tensors."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+
+
+def capability(x: Tensor) -> int:
+    """80, 90, 100: of the GPU that holds x; 90 in the interpreter."""
+    if not x.is_cuda:
+        return 90
+    major, minor = torch.cuda.get_device_capability(x.device)
+    return 10 * major + minor
+
+
+def executed(precision: str, x: Tensor) -> str:
+    """PRECISION of the kernels: what the GPU rounds in hardware is emulated in the interpreter."""
+    return precision if x.is_cuda or precision == "fp32" else f"{precision}_emulated"
