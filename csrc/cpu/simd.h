@@ -52,7 +52,7 @@ GEOTDM_INLINE float sum(Vec v) {
 // a if it is below (above) b, else b: a NaN in b stays, as minps and maxps have it.
 GEOTDM_INLINE Vec min(Vec a, Vec b) {
 #if defined(__AVX512F__)
-  return Vec(_mm512_min_ps(__m512(a), __m512(b)));
+  return Vec(_mm512_maskz_min_ps(-1, __m512(a), __m512(b)));
 #elif defined(__AVX2__) && GEOTDM_WIDTH == 8
   return Vec(_mm256_min_ps(__m256(a), __m256(b)));
 #else
@@ -61,7 +61,7 @@ GEOTDM_INLINE Vec min(Vec a, Vec b) {
 }
 GEOTDM_INLINE Vec max(Vec a, Vec b) {
 #if defined(__AVX512F__)
-  return Vec(_mm512_max_ps(__m512(a), __m512(b)));
+  return Vec(_mm512_maskz_max_ps(-1, __m512(a), __m512(b)));
 #elif defined(__AVX2__) && GEOTDM_WIDTH == 8
   return Vec(_mm256_max_ps(__m256(a), __m256(b)));
 #else
