@@ -1,6 +1,6 @@
-// Pairs of bfloat16 numbers in the lanes of a vector of floats, by AVX512_BF16. With GEOTDM_EMULATE the same is computed
-// without it, for tests: products of two bfloat16 are exact in float32, so only the order of the two sums has to be the
-// instruction's. (It also takes numbers below 2^-126 as zero.)
+// Pairs of bfloat16 numbers in the lanes of a vector of floats, by AVX512_BF16. With GEOTDM_EMULATE the same is
+// computed without it, for tests: products of two bfloat16 are exact in float32, so only the order of the two sums has
+// to be the instruction's. (It also takes numbers below 2^-126 as zero.)
 #pragma once
 
 #include "simd.h"

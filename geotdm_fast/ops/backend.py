@@ -52,5 +52,8 @@ def status() -> list[OpStatus]:
     info = native.build_info()
     if info is None:
         return [*(OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS), search]
-    takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference"
+    low = info["low_precision_isa"]
+    products = low if low != info["isa"] else "in float32, without AVX512_BF16"
+    takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference; "
+    takes += f"bfloat16 products: {products}"
     return [*(OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS), search]

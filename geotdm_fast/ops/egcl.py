@@ -24,9 +24,10 @@ def egcl(
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
 
-    The CPU kernels compute every precision in float32 (bfloat16 inputs are converted, results converted back), give the
-    same bits for any number of threads, and are differentiable once; memory grows with the edges of one node, not of
-    all. Other inputs run the reference, and so does `torch.compile`.
+    The CPU kernels give the same bits for any number of threads and are differentiable once; memory grows with the edges
+    of one node, not of all. They compute in float32 (bfloat16 inputs are converted, results converted back); on
+    processors with AVX512_BF16, matrix products of bfloat16 tensors and of `precision="bf16"` are of bfloat16 numbers,
+    summed in float32, on the way back too. Other inputs run the reference, and so does `torch.compile`.
     """
     if current_backend() == "reference" or why_not_native(x, h, edge_attr, params) is not None:
         flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
@@ -47,6 +48,7 @@ def egcl(
         normalize,
         pre_norm,
         native.needs_grad(x, h, edge_term, *weights),
+        native.low_precision(precision, h, *params),
         *weights,
     )
     return x_out.to(x.dtype), h_out.to(h.dtype)
@@ -72,13 +74,14 @@ class _NativeEGCL(torch.autograd.Function):
         normalize: bool,
         pre_norm: bool,
         keep: bool,
+        low_precision: bool,
         *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
         x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
-            x, h, edges.first, edges.sender, edge_term, params, normalize, pre_norm, keep
+            x, h, edges.first, edges.sender, edge_term, params, normalize, pre_norm, keep, low_precision
         )
         ctx.save_for_backward(x, h, edge_term, *kept, *params)
-        ctx.num_kept, ctx.edges, ctx.normalize, ctx.pre_norm = len(kept), edges, normalize, pre_norm
+        ctx.num_kept, ctx.edges, ctx.flags = len(kept), edges, (normalize, pre_norm, low_precision)
         return x_out, h_out
 
     @staticmethod
@@ -99,7 +102,7 @@ class _NativeEGCL(torch.autograd.Function):
             edge_term,
             params,
             kept,
-            ctx.normalize,
-            ctx.pre_norm,
+            *ctx.flags,
         )
-        return grad_x, grad_h, None if edge_term is None else grad_edge_term, None, None, None, None, *grad_params
+        grad_edge_term = None if edge_term is None else grad_edge_term
+        return grad_x, grad_h, grad_edge_term, None, None, None, None, None, *grad_params
