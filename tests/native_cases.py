@@ -95,13 +95,14 @@ def cotangents_of(inputs: list[Tensor | None]) -> list[Tensor]:
 
 
 def assert_native_as_accurate(op: Callable, inputs: Callable[[], list], names: list[str], precision: str = "fp32"):
-    """Outputs and gradients of the compiled op against the reference in float64, beside the reference in float32.
+    """Outputs and gradients of the compiled op against the reference in float64, beside the reference in `precision`.
 
     inputs: draws them. Few numbers have errors of much chance, so small inputs are drawn several times.
     """
     first = inputs()
     more = DRAWS - 1 if first[1].numel() < 20_000 else 0
-    ours, plain = zip(*(_errors(op, draw, names) for draw in [first, *(inputs() for _ in range(more))]), strict=True)
+    draws = [first, *(inputs() for _ in range(more))]
+    ours, plain = zip(*(_errors(op, drawn, names, precision) for drawn in draws), strict=True)
     size = lambda errors, name: statistics.median(e[name] for e in errors)
     # Plain PyTorch may happen to hit one result; then the upper quartile of its errors is the measure.
     quartile = statistics.quantiles((size(plain, name) for name in plain[0]), n=4)[2]
@@ -110,11 +111,11 @@ def assert_native_as_accurate(op: Callable, inputs: Callable[[], list], names: l
         assert size(ours, name) <= allowed, f"{name}: relative error {size(ours, name):.2e} is over {allowed:.2e}"
 
 
-def _errors(op: Callable, inputs: list[Tensor | None], names: list[str]) -> tuple[dict, dict]:
+def _errors(op: Callable, inputs: list[Tensor | None], names: list[str], precision: str) -> tuple[dict, dict]:
     cotangents = cotangents_of(inputs)
-    ours = results(op, inputs, cotangents)
+    ours = results(bind(op, precision=precision), inputs, cotangents)
     with backend("reference"):
-        plain = results(op, inputs, cotangents)
+        plain = results(bind(op, precision=precision), inputs, cotangents)
         exact = results(op, inputs, cotangents, torch.float64)
     assert [a.dtype for a in ours] == [b.dtype for b in plain]
     names = ["x_out", "h_out", *(name for name, v in zip(names, inputs, strict=True) if v is not None)]

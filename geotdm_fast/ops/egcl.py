@@ -24,10 +24,11 @@ def egcl(
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
 
-    The CPU kernels give the same bits for any number of threads and are differentiable once; memory grows with the edges
-    of one node, not of all. They compute in float32 (bfloat16 inputs are converted, results converted back); on
-    processors with AVX512_BF16, matrix products of bfloat16 tensors and of `precision="bf16"` are of bfloat16 numbers,
-    summed in float32, on the way back too. Other inputs run the reference, and so does `torch.compile`.
+    The CPU kernels give the same bits for any number of threads and are differentiable once; memory grows with the
+    edges of one node, not of all. They compute in float32 (bfloat16 inputs are converted, results converted back). On
+    processors with AVX512_BF16 the matrix products for bfloat16 h or params, or `precision="bf16"`, are of bfloat16
+    numbers, summed in float32, on the way back too; those of edge_attr stay float32. Other inputs run the reference,
+    and so does `torch.compile`.
     """
     if current_backend() == "reference" or why_not_native(x, h, edge_attr, params) is not None:
         flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}

@@ -22,10 +22,11 @@ def temporal_attention(
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.temporal_attention`, which documents formula, shapes and dtypes.
 
-    The CPU kernels give the same bits for any number of threads and are differentiable once; memory is linear in T. They
-    compute in float32 (bfloat16 inputs are converted, results converted back); on processors with AVX512_BF16, matrix
-    products of bfloat16 tensors and of `precision="bf16"`, the attention's among them, are of bfloat16 numbers, summed
-    in float32, on the way back too. Other inputs, and frames with gaps, run the reference, and so does `torch.compile`.
+    The CPU kernels give the same bits for any number of threads and are differentiable once; memory is linear in T.
+    They compute in float32 (bfloat16 inputs are converted, results converted back). On processors with AVX512_BF16 the
+    matrix products for bfloat16 h or params, or `precision="bf16"`, the attention's among them, are of bfloat16
+    numbers, summed in float32, on the way back too; that of the time embedding stays float32. Other inputs, and frames
+    with gaps, run the reference, and so does `torch.compile`.
     """
     if current_backend() == "reference" or why_not_native(x, h, params, frames) is not None:
         return reference.temporal_attention(x, h, params, frames=frames, precision=precision)
