@@ -18,7 +18,6 @@ struct Products {
 
 GEOTDM_INLINE int64_t pairs_in(int64_t k) { return (k + 1) / 2; }
 GEOTDM_INLINE int64_t packed_rows(int64_t k) { return pairs_in(k) * kPanel; }
-GEOTDM_INLINE int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
 
 // Sizes of blocks that are rounded at a time, on the stack: 6 KB of A in `multiply`, 6 KB of A and 16 KB of B in
 // `gemm_at` (AVX-512).
@@ -32,7 +31,7 @@ GEOTDM_INLINE void pair_columns(Pair* to, const float* from, int64_t stride, int
     int64_t i = 0;
     for (; i + 2 * kWidth <= k; i += 2 * kWidth)
       store(to + i / 2, pairs_in_order(load(from + i), load(from + i + kWidth)));
-    const int64_t next = at_most(i + kWidth, k);
+    const int64_t next = smaller(i + kWidth, k);
     if (i < k) store(to + i / 2, pairs_in_order(load_first(from + i, k - i), load_first(from + next, k - next)));
   }
 }
@@ -48,7 +47,7 @@ GEOTDM_INLINE void pair_rows(Pair* to, int64_t step, const float* from, int64_t 
 GEOTDM_INLINE Vec gather_first(const float* p, int64_t stride, int64_t count) {
   if (stride == 1) return load_first(p, count);
   float v[kWidth] = {};
-  for (int64_t i = 0; i < at_most(count, kWidth); ++i) v[i] = p[i * stride];
+  for (int64_t i = 0; i < smaller(count, kWidth); ++i) v[i] = p[i * stride];
   return load(v);
 }
 
@@ -56,10 +55,10 @@ inline void pack(float* packed, const float* b, int64_t k, int64_t n, int64_t k_
   alignas(64) Pair block[kPanel * kDepthPairs];
   auto* to = reinterpret_cast<Pair*>(packed);
   for (int64_t n0 = 0; n0 < n; n0 += kPanel, b += kPanel * n_stride) {
-    const int64_t columns = at_most(n - n0, kPanel);
+    const int64_t columns = smaller(n - n0, kPanel);
     if (k_stride == 1) {
       for (int64_t k0 = 0; k0 < k; k0 += kDepth) {
-        const int64_t depth = at_most(k - k0, kDepth);
+        const int64_t depth = smaller(k - k0, kDepth);
         pair_columns(block, b + k0, n_stride, columns, depth);
         for (int64_t i = 0; i < pairs_in(depth); ++i, to += kPanel)
           for (int64_t c = 0; c < kPanel; ++c) to[c] = c < columns ? block[c * kDepthPairs + i] : 0;
@@ -67,7 +66,7 @@ inline void pack(float* packed, const float* b, int64_t k, int64_t n, int64_t k_
     } else {
       for (int64_t i = 0; i < k; i += 2, to += kPanel)
         for (int64_t c = 0; c < kPanel; c += kWidth) {
-          const float* row = b + i * k_stride + at_most(c, columns) * n_stride;
+          const float* row = b + i * k_stride + smaller(c, columns) * n_stride;
           const Vec low = gather_first(row, n_stride, columns - c);
           store(to + c, pairs_across(low, i + 1 < k ? gather_first(row + k_stride, n_stride, columns - c) : Vec{}));
         }
@@ -79,10 +78,10 @@ inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_
                      int64_t panel_step, float* c, int64_t c_stride, bool accumulate) {
   alignas(64) Pair block[kRows * kDepthPairs];
   for (int64_t i = 0; i < m; i += kRows, a += kRows * a_stride, c += kRows * c_stride) {
-    const int64_t rows = at_most(m - i, kRows);
+    const int64_t rows = smaller(m - i, kRows);
     int64_t k0 = 0;
     do {  // once also for k = 0, which writes zeros
-      const int64_t depth = at_most(k - k0, kDepth);
+      const int64_t depth = smaller(k - k0, kDepth);
       pair_columns(block, a + k0, a_stride, rows, depth);
       const float* b = packed_b + packed_rows(k0);
       for (int64_t n0 = 0; n0 < n; n0 += kPanel, b += panel_step)
@@ -97,16 +96,16 @@ inline void gemm_at(int64_t k, int64_t n, int64_t m, const float* a, int64_t a_s
                     float* c, int64_t c_stride) {
   alignas(64) Pair block_a[kSummedRows / 2 * kColumnsA], block_b[kSummedRows / 2 * kColumnsB];
   for (int64_t m0 = 0; m0 < m; m0 += kSummedRows, a += kSummedRows * a_stride, b += kSummedRows * b_stride) {
-    const int64_t summed = at_most(m - m0, kSummedRows);
+    const int64_t summed = smaller(m - m0, kSummedRows);
     for (int64_t n0 = 0; n0 < n; n0 += kColumnsB) {
-      const int64_t columns = at_most(padded(n - n0), kColumnsB);
+      const int64_t columns = smaller(padded(n - n0), kColumnsB);
       pair_rows(block_b, kColumnsB, b + n0, b_stride, summed, columns);
       for (int64_t k0 = 0; k0 < k; k0 += kColumnsA) {
-        const int64_t rows = at_most(k - k0, kColumnsA);
+        const int64_t rows = smaller(k - k0, kColumnsA);
         pair_rows(block_a, kColumnsA, a + k0, a_stride, summed, rows);
         for (int64_t i = 0; i < rows; i += kRows)
           for (int64_t j = 0; j < columns; j += kPanel)
-            panel_remainder<kRows, Products>(at_most(rows - i, kRows), pairs_in(summed), block_a + i, 1, kColumnsA,
+            panel_remainder<kRows, Products>(smaller(rows - i, kRows), pairs_in(summed), block_a + i, 1, kColumnsA,
                                              reinterpret_cast<const float*>(block_b + j), kColumnsB,
                                              c + (k0 + i) * c_stride + n0 + j, c_stride, true);
       }
