@@ -225,3 +225,12 @@ def test_no_function_of_one_instruction_set_can_be_taken_by_another(sources, whe
         assert not shared
         wanted = {symbol for kind, symbol in symbols if kind == "U"}
         assert wanted <= {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="binutils are not installed")
+def test_bfloat16_products_are_in_their_own_kernels_alone(sources, wheel):
+    (folder,) = (sources / "build").glob(f"torch-{torch.__version__}-*")
+    for name in map(pathlib.Path, setup_file().KERNELS):
+        disassembled = subprocess.run(["objdump", "-d", folder / f"{name.name}.o"], check=True, capture_output=True)
+        assert (b"vdpbf16ps" in disassembled.stdout) == (name.name == "kernels_avx512bf16")
