@@ -91,6 +91,12 @@ def test_only_bf16_rounds(name, precision):
 
 
 @pytest.mark.parametrize("name", OPS)
+def test_fp32_rounds_nothing_on_the_way_back_either(name):
+    op, _ = native_call(name)
+    assert_native_as_accurate(op, lambda: native_call(name)[1], OPS[name])
+
+
+@pytest.mark.parametrize("name", OPS)
 def test_any_bfloat16_factor_means_bfloat16_products(name):
     """Of x nothing is multiplied by a weight."""
     op, inputs = native_call(name)
