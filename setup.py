@@ -31,7 +31,10 @@ TORCH_SOURCES = dict.fromkeys(("ops", "cpu/egcl", "cpu/temporal_attention", "cpu
 KERNELS = {"cpu/kernels_baseline": ""}
 if platform.machine() in ("x86_64", "AMD64"):
     KERNELS["cpu/kernels_avx2"] = "-mavx2 -mfma"
-    KERNELS["cpu/kernels_avx512"] = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
+    AVX512 = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
+    KERNELS["cpu/kernels_avx512"] = AVX512
+    # every compiler that takes -std=c++20 takes this too (GCC 10, Clang 10)
+    KERNELS["cpu/kernels_avx512bf16"] = f"{AVX512} -mavx512bf16"
 
 
 def what_is_missing() -> str | None:

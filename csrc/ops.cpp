@@ -11,17 +11,18 @@
 TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
       "egcl_forward(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor? edge_term, Tensor[] params, "
-      "bool normalize, bool pre_norm, bool keep) -> (Tensor x_out, Tensor h_out, Tensor[] kept)");
+      "bool normalize, bool pre_norm, bool keep, bool low_precision) -> (Tensor x_out, Tensor h_out, Tensor[] kept)");
   m.def(
       "egcl_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor first, Tensor sender, "
       "Tensor sender_first, Tensor by_sender, Tensor? edge_term, Tensor[] params, Tensor[] kept, "
-      "bool normalize, bool pre_norm) -> (Tensor grad_x, Tensor grad_h, Tensor grad_edge_term, Tensor[] grad_params)");
+      "bool normalize, bool pre_norm, bool low_precision) -> (Tensor grad_x, Tensor grad_h, Tensor grad_edge_term, "
+      "Tensor[] grad_params)");
   m.def(
-      "temporal_attention_forward(Tensor x, Tensor h, Tensor psi, Tensor[] params, bool keep) "
+      "temporal_attention_forward(Tensor x, Tensor h, Tensor psi, Tensor[] params, bool keep, bool low_precision) "
       "-> (Tensor x_out, Tensor h_out, Tensor[] kept)");
   m.def(
       "temporal_attention_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor psi, "
-      "Tensor[] params, Tensor[] kept) "
+      "Tensor[] params, Tensor[] kept, bool low_precision) "
       "-> (Tensor grad_x, Tensor grad_h, Tensor grad_psi, Tensor[] grad_params)");
 }
 
@@ -31,13 +32,14 @@ PYBIND11_MODULE(_C, m) {
       "build_info",
       [] {
         pybind11::dict info;
-        info["isa"] = geotdm::kernels().isa;
+        info["isa"] = geotdm::kernels(false).isa;
+        info["low_precision_isa"] = geotdm::kernels(true).isa;
         info["compiler"] = __VERSION__;
         info["torch"] = TORCH_VERSION;
-        info["panel"] = geotdm::kernels().panel;
+        info["panel"] = geotdm::kernels(false).panel;
         return info;
       },
-      "The instruction set that runs on this machine, the compiler, torch, and the panel: the width of what an op "
-      "keeps "
-      "for its backward is a multiple of that many floats.");
+      "The instruction set that runs on this machine, and the one for products of bfloat16 (avx512bf16, or the same: "
+      "then they are float32), the compiler, torch, and the panel: the width of what an op keeps for its backward is a "
+      "multiple of that many floats.");
 }

@@ -111,7 +111,7 @@ def assert_native_as_accurate(
     first = inputs()
     more = draws - 1 if first[1].numel() < 20_000 else 0
     all_draws = [first, *(inputs() for _ in range(more))]
-    errors = [_errors(op, exact_op or op, draw, names, implementation) for draw in all_draws]
+    errors = [_errors(op, exact_op or op, draw, names, precision, implementation) for draw in all_draws]
     ours, plain = zip(*errors, strict=True)
     size = lambda errors, name: statistics.median(e[name] for e in errors)
     for name in plain[0]:
@@ -120,7 +120,12 @@ def assert_native_as_accurate(
 
 
 def _errors(
-    op: Callable, exact_op: Callable, inputs: list[Tensor | None], names: list[str], implementation: str
+    op: Callable,
+    exact_op: Callable,
+    inputs: list[Tensor | None],
+    names: list[str],
+    precision: str,
+    implementation: str,
 ) -> tuple[dict, dict]:
     cotangents = cotangents_of(inputs)
     with backend(implementation):

@@ -1,9 +1,8 @@
 """The C++ module as users get it: wheels, editable installs, machines without a compiler, older processors.
 
-Everything is built from a copy of the sources; it takes along what `make` has compiled, so only changes cost time.
+Everything is built from a copy of the sources (builds.py).
 """
 
-import importlib.util
 import os
 import pathlib
 import re
@@ -15,22 +14,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from builds import ROOT, copy_of_sources, missing, needs_compiler, run, setup_file
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ISAS = ["baseline", "avx2", "avx512"]
+ISAS = ["baseline", "avx2", "avx512", "avx512bf16"]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 WITHOUT = {"CXX": "no-such-compiler"}
-
-
-def setup_file():
-    spec = importlib.util.spec_from_file_location("setup", ROOT / "setup.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-missing = setup_file().what_is_missing()
-needs_compiler = pytest.mark.skipif(missing is not None, reason=f"the module cannot be built here: {missing}")
 
 # Forward and backward of a small model, by the implementation that `auto` takes; the numbers go to a file.
 STEP = """
@@ -48,28 +36,6 @@ numbers = [x_out, h_out, *(p.grad for p in network.parameters() if p.grad is not
 np.save(sys.argv[1], torch.cat([n.detach().flatten() for n in numbers]).numpy())
 print(ops.native._C.__file__ if ops.native._C else None, ops.status()[0].active)
 """
-
-
-def run(folder, *arguments, ok=True, **variables):
-    """What a Python process says that finds modules in `folder` first."""
-    keep = {name: value for name, value in os.environ.items() if not name.startswith(("GEOTDM_", "CXX", "PYTHONPATH"))}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=folder, env=keep | variables, capture_output=True, text=True
-    )
-    assert (done.returncode == 0) == ok, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def copy_of_sources(folder: pathlib.Path, with_objects: bool) -> pathlib.Path:
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy2(ROOT / name, folder)
-    ignore = shutil.ignore_patterns("__pycache__", "*.so")
-    for name in ("csrc", "geotdm_fast", "kernels"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    if with_objects:
-        for objects in (ROOT / "build").glob("torch-*"):
-            shutil.copytree(objects, folder / "build" / objects.name)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +201,7 @@ def test_every_instruction_set_gives_the_same_numbers(unpacked, tmp_path):
     for asked in ("", *ISAS):
         file = tmp_path / f"{asked or 'default'}.npy"
         said = run(unpacked, "-c", STEP, file, GEOTDM_CPU_ISA=asked)
-        expected = min(asked or widest, widest, key=ISAS.index)
+        expected = min(asked or widest, widest, key=ISAS.index)  # avx512bf16 is for bfloat16 alone
         assert str(unpacked) in said and f" cpu ({expected})" in said
         numbers[asked] = np.load(file)
     assert np.isfinite(numbers[""]).all() and np.abs(numbers[""]).max() > 1
@@ -244,7 +210,7 @@ def test_every_instruction_set_gives_the_same_numbers(unpacked, tmp_path):
         assert error < 1e-5, f"{asked}: {error}"
 
     said = run(unpacked, "-c", STEP, file, ok=False, GEOTDM_CPU_ISA="sse9")
-    assert "ValueError: GEOTDM_CPU_ISA must be baseline, avx2 or avx512, got sse9" in said
+    assert "ValueError: GEOTDM_CPU_ISA must be baseline, avx2, avx512 or avx512bf16, got sse9" in said
 
 
 @needs_compiler
@@ -262,3 +228,12 @@ def test_no_function_of_one_instruction_set_can_be_taken_by_another(sources, whe
         assert not shared
         wanted = {symbol for kind, symbol in symbols if kind == "U"}
         assert wanted <= {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="binutils are not installed")
+def test_bfloat16_products_are_in_their_own_kernels_alone(sources, wheel):
+    (folder,) = (sources / "build").glob(f"torch-{torch.__version__}-*")
+    for name in map(pathlib.Path, setup_file().KERNELS):
+        disassembled = subprocess.run(["objdump", "-d", folder / f"{name.name}.o"], check=True, capture_output=True)
+        assert (b"vdpbf16ps" in disassembled.stdout) == (name.name == "kernels_avx512bf16")

@@ -82,7 +82,7 @@ def test_bfloat16_results_are_float32_results_rounded():
         low = [v.bfloat16() for v in inputs]
         cotangents = [c.bfloat16() for c in cotangents_of(inputs)]
         ours = results(op, low, cotangents)
-        expected = results(op, low, cotangents, torch.float32)
+        expected = results(bind(op, precision="bf16"), low, cotangents, torch.float32)
         assert all(torch.equal(a, b.bfloat16()) for a, b in zip(ours, expected, strict=True))
 
 
@@ -221,9 +221,11 @@ def test_without_the_module_the_reference_runs(monkeypatch):
 
 def test_status_says_what_the_module_takes():
     rows = [row for row in ops.status() if row.op in ("egcl", "temporal_attention")]
-    isa = native.build_info()["isa"]
-    assert isa in ("baseline", "avx2", "avx512")
+    isa, low_isa = native.build_info()["isa"], native.build_info()["low_precision_isa"]
+    assert isa in ("baseline", "avx2", "avx512") and low_isa in (isa, "avx512bf16")
     assert {row.active for row in rows} == {f"cpu ({isa})"} and all("H a multiple of 16" in r.reason for r in rows)
+    products = "in float32, without AVX512_BF16" if low_isa == isa else "avx512bf16"
+    assert all(row.reason.endswith(f"bfloat16 products: {products}") for row in rows)
 
 
 def test_compiled_kernels_do_run():

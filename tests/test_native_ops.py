@@ -21,6 +21,7 @@ def egcl_forward_arguments() -> dict:
         "normalize": True,
         "pre_norm": False,
         "keep": True,
+        "low_precision": False,
     }
 
 
@@ -30,7 +31,7 @@ def egcl_backward_arguments() -> dict:
     kept = torch.ops.geotdm_fast.egcl_forward(*forward.values())[2]
     gradients = {"grad_x_out": draw(NODES, FRAMES, 3), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
     senders = {"sender_first": edges.sender_first, "by_sender": edges.by_sender}
-    last = ("edge_term", "params", "kept", "normalize", "pre_norm")
+    last = ("edge_term", "params", "kept", "normalize", "pre_norm", "low_precision")
     order = ("x", "h", "first", "sender", "sender_first", "by_sender", *last)
     arguments = forward | senders | {"kept": kept}
     return gradients | {name: arguments[name] for name in order}
@@ -39,15 +40,17 @@ def egcl_backward_arguments() -> dict:
 def temporal_attention_forward_arguments() -> dict:
     x, h = draw(NODES, FRAMES, 2), draw(NODES, FRAMES, WIDTH)
     params = list(temporal_params(WIDTH)[:-2])
-    return {"x": x, "h": h, "psi": draw(2 * FRAMES - 1, WIDTH), "params": params, "keep": True}
+    psi = draw(2 * FRAMES - 1, WIDTH)
+    return {"x": x, "h": h, "psi": psi, "params": params, "keep": True, "low_precision": False}
 
 
 def temporal_attention_backward_arguments() -> dict:
     forward = temporal_attention_forward_arguments()
     kept = torch.ops.geotdm_fast.temporal_attention_forward(*forward.values())[2]
     del forward["keep"]
+    low_precision = forward.pop("low_precision")
     gradients = {"grad_x_out": draw(NODES, FRAMES, 2), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
-    return gradients | forward | {"kept": kept}
+    return gradients | forward | {"kept": kept, "low_precision": low_precision}
 
 
 ARGUMENTS = {

@@ -32,7 +32,7 @@ def main() -> int:
     tests = sorted(str(path) for pattern in TESTS for path in (ROOT / "tests").glob(pattern))
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *sys.argv[1:]]
     done = []
-    for wanted in ("avx512", "avx2", "baseline"):
+    for wanted in ("avx512bf16", "avx2", "baseline"):
         environment["GEOTDM_CPU_ISA"] = wanted
         isa = loaded_isa(environment)
         if isa in done:  # this processor has no wider one

@@ -76,10 +76,10 @@ std::tuple<at::Tensor, at::Tensor, Tensors> egcl_forward(const at::Tensor& x, co
                                                          const at::Tensor& first, const at::Tensor& sender,
                                                          const std::optional<at::Tensor>& edge_term,
                                                          at::TensorList params, bool normalize, bool pre_norm,
-                                                         bool keep) {
+                                                         bool keep, bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   check_inputs("egcl_forward", x, h, first, sender, edge_term, params);
-  const Kernels& k = kernels();
+  const Kernels& k = kernels(low_precision);
   const EGCLSizes size = sizes(k, x, h, normalize, pre_norm);
   const auto options = h.options();
   Weights packed(k);
@@ -114,14 +114,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
     const at::Tensor& first, const at::Tensor& sender, const at::Tensor& sender_first, const at::Tensor& by_sender,
     const std::optional<at::Tensor>& edge_term, at::TensorList params, at::TensorList kept, bool normalize,
-    bool pre_norm) {
+    bool pre_norm, bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const char* op = "egcl_backward";
   check_inputs(op, x, h, first, sender, edge_term, params);
   check_senders(op, sender, sender_first, by_sender, x.size(0));
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
-  const Kernels& k = kernels();
+  const Kernels& k = kernels(low_precision);
   const EGCLSizes size = sizes(k, x, h, normalize, pre_norm);
   const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
   check_kept(op, kept, {{"p", kept_rows}, {"q", kept_rows}, {"m_sum", kept_rows}, {"hidden", kept_rows}});

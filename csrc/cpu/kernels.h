@@ -28,9 +28,14 @@ struct Kernels {
   void (*temporal_nodes_backward)(const TemporalBackward&, int64_t first, int64_t last, float* slot, float* memory);
 };
 
-extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
+extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_avx512bf16;
 
-// The widest set that this processor has, or a narrower one that GEOTDM_CPU_ISA names (baseline, avx2, avx512).
-const Kernels& kernels();
+// The rows that an op keeps are as wide in both: the two tables take turns in one process.
+constexpr int64_t kPanelAVX512 = 32;
+
+// The widest set that this processor has, or a narrower one that GEOTDM_CPU_ISA names (baseline, avx2, avx512,
+// avx512bf16). low_precision: matrix products may round what they multiply to bfloat16; they do where that is faster,
+// with AVX512_BF16, and are float32 elsewhere.
+const Kernels& kernels(bool low_precision);
 
 }  // namespace geotdm

@@ -4,3 +4,4 @@
 #define GEOTDM_PANEL_VECTORS 2
 #define GEOTDM_PANEL_ROWS 12
 #include "kernels.inc"
+static_assert(geotdm::avx512::kPanel == geotdm::kPanelAVX512);

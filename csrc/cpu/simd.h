@@ -22,6 +22,9 @@ namespace geotdm::GEOTDM_ISA {
 
 constexpr int kWidth = GEOTDM_WIDTH;  // floats in a vector
 
+GEOTDM_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+GEOTDM_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
 typedef float Vec __attribute__((vector_size(kWidth * 4)));
 typedef int32_t VecInt __attribute__((vector_size(kWidth * 4)));
 typedef float UnalignedVec __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));

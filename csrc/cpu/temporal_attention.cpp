@@ -56,10 +56,10 @@ PsiTable psi_table(Weights& w, const at::Tensor& psi) {
 // kept: q, k, v, the hidden layers of the MLPs and the gate, for the way back; empty without `keep`.
 std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at::Tensor& x, const at::Tensor& h,
                                                                        const at::Tensor& psi, at::TensorList params,
-                                                                       bool keep) {
+                                                                       bool keep, bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   check_inputs("temporal_attention_forward", x, h, psi, params);
-  const Kernels& k = kernels();
+  const Kernels& k = kernels(low_precision);
   const TemporalSizes size = sizes(k, x, h);
   const auto options = h.options();
   Weights packed(k);
@@ -85,13 +85,13 @@ std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at:
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backward(
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
-    const at::Tensor& psi, at::TensorList params, at::TensorList kept) {
+    const at::Tensor& psi, at::TensorList params, at::TensorList kept, bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const char* op = "temporal_attention_backward";
   check_inputs(op, x, h, psi, params);
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
-  const Kernels& k = kernels();
+  const Kernels& k = kernels(low_precision);
   const TemporalSizes size = sizes(k, x, h);
   const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
   check_kept(op, kept,

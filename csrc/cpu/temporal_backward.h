@@ -53,7 +53,7 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t i, const
     attention_weights(block, q, width, stride, packed_kt, a.psi, at, alpha, alpha_by_lag);
     copy_rows(grad_out, stride, a.grad_h_out + (node + t0) * width, width, block.rows, width);
     gemm(block.rows, frames, width, grad_out, stride, packed_vt, grad, at.row);
-    gemm(block.rows, block.columns, width, grad_out, stride, a.psi.transposed_packed + block.base * width, grad_by_lag,
+    gemm(block.rows, block.columns, width, grad_out, stride, block.of_transposed(a.psi, width), grad_by_lag,
          at.lag_row);
     for (int64_t r = 0; r < block.rows; ++r) {
       const int64_t t = t0 + r;

@@ -54,6 +54,9 @@ struct QueryBlock {
     columns = 2 * frames - 1 - first - base;
   }
   GEOTDM_INLINE int64_t offset(int64_t r) const { return num_frames - 1 - (frame + r) - base; }
+  GEOTDM_INLINE const float* of_transposed(const PsiTable& psi, int64_t width) const {
+    return psi.transposed_packed + base / kPanel * packed_rows(width);
+  }
 };
 
 // Scratch of one block, by sizes that fit every block of a node.
@@ -68,7 +71,7 @@ inline void attention_weights(const QueryBlock& block, const float* q, int64_t w
                               const float* packed_k, const PsiTable& psi, const BlockSizes& at, float* alpha,
                               float* by_lag) {
   gemm(block.rows, block.num_frames, width, q, stride, packed_k, alpha, at.row);
-  gemm(block.rows, block.columns, width, q, stride, psi.transposed_packed + block.base * width, by_lag, at.lag_row);
+  gemm(block.rows, block.columns, width, q, stride, block.of_transposed(psi, width), by_lag, at.lag_row);
   for (int64_t r = 0; r < block.rows; ++r) {
     float* row = alpha + r * at.row;
     const float* lag = by_lag + r * at.lag_row + block.offset(r);
@@ -101,8 +104,8 @@ inline void spread_by_lag(const QueryBlock& block, const BlockSizes& at, const f
 inline void times_psi(const QueryBlock& block, const BlockSizes& at, const float* by_lag, const PsiTable& psi,
                       int64_t width, int64_t stride, float* out) {
   const int64_t lags = 2 * block.num_frames - 1;
-  multiply(block.rows, width, block.columns, by_lag, at.lag_row, 1, psi.packed + block.base * kPanel, kPanel,
-           lags * kPanel, out, stride, true);
+  multiply(block.rows, width, block.columns, by_lag, at.lag_row, psi.packed + packed_rows(block.base),
+           packed_rows(lags), out, stride, true);
 }
 
 // The columns of the coordinate update for one node: g_s, and g_s (x_s - x_0) for each dimension; padded with zeros.

@@ -19,9 +19,6 @@ struct Scratch {
   }
 };
 
-GEOTDM_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-GEOTDM_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 GEOTDM_INLINE void fill_zero(float* p, int64_t count) {
   if (count > 0) std::memset(p, 0, count * sizeof(float));  // empty tensors may have no address
 }

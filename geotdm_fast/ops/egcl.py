@@ -25,11 +25,12 @@ def egcl(
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
 
-    On CUDA the Triton kernels compute in float32, with the inputs of products in `precision`; on the CPU the C++ module
-    computes every precision in float32. Both convert bfloat16 inputs and results, give the same bits in every run, and
-    are differentiable once; memory does not grow with the edges times frames, but for a chunk of them in the backward.
-    Other inputs run the reference, and so does `torch.compile` on CUDA. Raises ValueError where `backend("triton")` is
-    asked for and the Triton kernels do not take the input.
+    Float32 and bfloat16 inputs run the C++ module on the CPU and the Triton kernels on CUDA, which convert bfloat16,
+    give the same bits in every run and are differentiable once; memory does not grow with the edges times frames, but
+    for a chunk of them in the backward. Sums are float32; products take bfloat16 factors for bfloat16 h or params and
+    for `precision="bf16"` (on the CPU where it has AVX512_BF16, else float32), tf32 ones on CUDA for "tf32"; those of
+    edge_attr stay float32. Other inputs run the reference, and so does `torch.compile` on CUDA. Raises ValueError where
+    `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
@@ -43,9 +44,10 @@ def egcl(
         w_attr = weights[0][:, 2 * h.shape[-1] + 1 :]
         with no_autocast(x.device.type):
             edge_term = torch.nn.functional.linear(edge_attr.float(), w_attr)[edges.order]
+    products = "bf16" if native.low_precision(precision, h, *params) else precision
     keep = native.needs_grad(x, h, edge_term, *weights)
     x_out, h_out = implementation.apply(
-        x.float().contiguous(), h.float().contiguous(), edge_term, edges, normalize, pre_norm, precision, keep, *weights
+        x.float().contiguous(), h.float().contiguous(), edge_term, edges, normalize, pre_norm, products, keep, *weights
     )
     return x_out.to(x.dtype), h_out.to(h.dtype)
 
@@ -99,11 +101,12 @@ class _NativeEGCL(torch.autograd.Function):
         keep: bool,
         *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
+        low_precision = precision == "bf16"
         x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
-            x, h, edges.first, edges.sender, edge_term, params, normalize, pre_norm, keep
+            x, h, edges.first, edges.sender, edge_term, params, normalize, pre_norm, keep, low_precision
         )
         ctx.save_for_backward(x, h, edge_term, *kept, *params)
-        ctx.num_kept, ctx.edges, ctx.normalize, ctx.pre_norm = len(kept), edges, normalize, pre_norm
+        ctx.num_kept, ctx.edges, ctx.flags = len(kept), edges, (normalize, pre_norm, low_precision)
         return x_out, h_out
 
     @staticmethod
@@ -124,10 +127,10 @@ class _NativeEGCL(torch.autograd.Function):
             edge_term,
             params,
             kept,
-            ctx.normalize,
-            ctx.pre_norm,
+            *ctx.flags,
         )
-        return grad_x, grad_h, None if edge_term is None else grad_edge_term, None, None, None, None, None, *grad_params
+        grad_edge_term = None if edge_term is None else grad_edge_term
+        return grad_x, grad_h, grad_edge_term, None, None, None, None, None, *grad_params
 
 
 class _TritonEGCL(torch.autograd.Function):

@@ -14,26 +14,27 @@ def _rows(h: Tensor) -> Tensor:
 
 
 @torch.library.register_fake("geotdm_fast::egcl_forward")
-def _egcl_forward(x, h, first, sender, edge_term, params, normalize, pre_norm, keep):
+def _egcl_forward(x, h, first, sender, edge_term, params, normalize, pre_norm, keep, low_precision):
     return torch.empty_like(x), torch.empty_like(h), [_rows(h) for _ in range(4 * keep)]
 
 
 @torch.library.register_fake("geotdm_fast::egcl_backward")
 def _egcl_backward(
     grad_x_out, grad_h_out, x, h, first, sender, sender_first, by_sender, edge_term, params, kept, normalize, pre_norm,
+    low_precision,
 ):  # fmt: skip
     grad_edge_term = h.new_empty(0 if edge_term is None else sender.shape[0], h.shape[2])
     return torch.empty_like(x), torch.empty_like(h), grad_edge_term, [p.new_empty(p.shape) for p in params]
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_forward")
-def _temporal_attention_forward(x, h, psi, params, keep):
+def _temporal_attention_forward(x, h, psi, params, keep, low_precision):
     rows = _rows(h)
     kept = [_rows(h), _rows(h), rows, rows.new_empty(4, *rows.shape), h.new_empty(h.shape[:2])] if keep else []
     return torch.empty_like(x), torch.empty_like(h), kept
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_backward")
-def _temporal_attention_backward(grad_x_out, grad_h_out, x, h, psi, params, kept):
+def _temporal_attention_backward(grad_x_out, grad_h_out, x, h, psi, params, kept, low_precision):
     grads = [p.new_empty(p.shape) for p in params]
     return torch.empty_like(x), torch.empty_like(h), psi.new_empty(psi.shape), grads

@@ -9,12 +9,16 @@ _C, missing = load_module()
 if _C is not None:
     from geotdm_fast.ops import fakes  # noqa: F401 - registers
 
-# The kernels compute in float32; bfloat16 is converted at the op's border.
+# The kernels take and return float32; bfloat16 is converted at the op's border.
 DTYPES = (torch.float32, torch.bfloat16)
 
 
 def build_info() -> dict[str, str | int] | None:
-    """`isa`, the instruction set that runs here, `compiler`, and `panel` (see fakes.py); None without the module."""
+    """What the module was built with and what runs here; None without the module.
+
+    `isa` and `low_precision_isa` are the instruction sets of float32 and of bfloat16 products, `compiler`, `torch`, and
+    `panel` (see fakes.py).
+    """
     return None if _C is None else _C.build_info()
 
 
@@ -42,3 +46,8 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
 def needs_grad(*inputs: Tensor | None) -> bool:
     """Whether a forward must keep anything for its backward."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+
+
+def low_precision(precision: str, h: Tensor, *params: Tensor) -> bool:
+    """Whether the factors of matrix products may be rounded to bfloat16."""
+    return precision == "bf16" or any(t.dtype == torch.bfloat16 for t in (h, *params))

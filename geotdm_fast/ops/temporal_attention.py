@@ -23,8 +23,10 @@ def temporal_attention(
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.temporal_attention`, which documents formula, shapes and dtypes.
 
-    The CPU kernels compute every precision in float32 (bfloat16 inputs are converted, results converted back), give the
-    same bits for any number of threads, and are differentiable once; memory is linear in T. Other inputs, and frames
+    The CPU kernels give the same bits for any number of threads and are differentiable once; memory is linear in T.
+    They compute in float32 (bfloat16 inputs are converted, results converted back). On processors with AVX512_BF16 the
+    matrix products for bfloat16 h or params, or `precision="bf16"`, the attention's among them, are of bfloat16
+    numbers, summed in float32, on the way back too; that of the time embedding stays float32. Other inputs, and frames
     with gaps, run the reference.
     """
     if current_backend() == "reference" or why_not_native(x, h, params, frames) is not None:
@@ -35,7 +37,12 @@ def temporal_attention(
     with no_autocast(h.device.type):
         psi = torch.nn.functional.linear(reference.sinusoid(tau, time_w.shape[1]), time_w, time_b)  # [2 T - 1, H]
     x_out, h_out = _NativeTemporalAttention.apply(
-        x.float().contiguous(), h.float().contiguous(), psi, native.needs_grad(x, h, psi, *weights), *weights
+        x.float().contiguous(),
+        h.float().contiguous(),
+        psi,
+        native.needs_grad(x, h, psi, *weights),
+        native.low_precision(precision, h, *params),
+        *weights,
     )
     return x_out.to(x.dtype), h_out.to(h.dtype)
 
@@ -51,10 +58,12 @@ def why_not_native(x: Tensor, h: Tensor, params: TemporalAttentionParams, frames
 
 class _NativeTemporalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, h: Tensor, psi: Tensor, keep: bool, *params: Tensor) -> tuple[Tensor, Tensor]:
-        x_out, h_out, kept = torch.ops.geotdm_fast.temporal_attention_forward(x, h, psi, params, keep)
+    def forward(
+        ctx, x: Tensor, h: Tensor, psi: Tensor, keep: bool, low_precision: bool, *params: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        x_out, h_out, kept = torch.ops.geotdm_fast.temporal_attention_forward(x, h, psi, params, keep, low_precision)
         ctx.save_for_backward(x, h, psi, *kept, *params)
-        ctx.num_kept = len(kept)
+        ctx.num_kept, ctx.low_precision = len(kept), low_precision
         return x_out, h_out
 
     @staticmethod
@@ -63,6 +72,6 @@ class _NativeTemporalAttention(torch.autograd.Function):
         x, h, psi, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         grad_x, grad_h, grad_psi, grad_params = torch.ops.geotdm_fast.temporal_attention_backward(
-            grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, psi, params, kept
+            grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, psi, params, kept, ctx.low_precision
         )
-        return grad_x, grad_h, grad_psi, None, *grad_params
+        return grad_x, grad_h, grad_psi, None, None, *grad_params

@@ -1,0 +1,48 @@
+"""The kernels of AVX512_BF16 on any x86-64: the module is built once more with AVX-512 emulated, and tested.
+
+The same sources in the same vector widths; only the instruction of AVX512_BF16 and its rounding are written out.
+"""
+
+import platform
+import shutil
+
+import pytest
+import torch
+from builds import ROOT, copy_of_sources, needs_compiler, run, setup_file
+
+pytestmark = [
+    needs_compiler,
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these kernels are for x86-64"),
+]
+
+TESTS = """
+import sys
+import pytest
+from geotdm_fast.ops import native
+assert native._C.__file__.startswith(sys.argv[1]), native._C.__file__
+assert native.build_info()["low_precision_isa"] == "avx512bf16", native.build_info()
+sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[2:]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    """A folder to import the package from."""
+    folder = copy_of_sources(tmp_path_factory.mktemp("emulated"), with_objects=True)
+    setup = setup_file(folder)
+    setup.TORCH_SOURCES["cpu/kernels"] += " -DGEOTDM_EMULATE"
+    flags = "-O1 -Wno-psabi -DGEOTDM_EMULATE"  # later flags win: -O3 compiles vectors this wide for a minute
+    if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
+        flags += " -mavx2 -mfma"
+    for name in ("cpu/kernels_avx512", "cpu/kernels_avx512bf16"):
+        setup.KERNELS[name] = flags
+    objects = folder / "build" / f"torch-{torch.__version__}-{setup.SUFFIX.split('.')[1]}"
+    module = setup.compile_module(objects)
+    shutil.copy2(module, folder / "geotdm_fast" / module.name)
+    return folder
+
+
+def test_products_of_bfloat16(emulated):
+    tests = [ROOT / "tests" / "test_native_low_precision.py", ROOT / "tests" / "test_native_dispatch.py"]
+    said = run(emulated, "-c", TESTS, emulated, *tests, "-k", "low_precision or bfloat16 or status or do_run")
+    assert " passed" in said and "skipped" not in said
