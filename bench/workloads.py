@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geotdm_fast import EGTN
+from geotdm_fast import EGTN, radius_graph
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.data.molecule import molecule_graph
 from geotdm_fast.data.trajectory import Batch, Trajectory, collate
@@ -187,17 +187,6 @@ def complete_edges(size: int, loops: bool = False) -> Tensor:
     return pairs.nonzero().T.contiguous()
 
 
-def radius_edges(x: Tensor, cutoff: float) -> Tensor:
-    """[2, E]: the ordered pairs of x [N, 3] at most `cutoff` apart, sorted by receiver."""
-    found = []
-    for start in range(0, len(x), 1024):
-        near = torch.cdist(x[start : start + 1024], x, compute_mode="donot_use_mm_for_euclid_dist") <= cutoff
-        row, col = near.nonzero().T
-        found.append(torch.stack([row + start, col]))
-    edges = torch.cat(found, dim=1)
-    return edges[:, edges[0] != edges[1]]
-
-
 def _nbody(generator: torch.Generator, num_frames: int, index: int) -> Trajectory:
     charge = torch.randint(0, 2, (5, 1), generator=generator) * 2.0 - 1
     row, col = edges = complete_edges(5)
@@ -239,7 +228,7 @@ def _large(generator: torch.Generator, num_frames: int, file: PathLike | None, c
         x = torch.from_numpy(arrays["R"][:num_frames]).float().permute(1, 2, 0).contiguous()
         z = torch.from_numpy(arrays["z"]).long().unique(return_inverse=True)[1]
     h = torch.nn.functional.one_hot(z).float()
-    return Trajectory(x, h, radius_edges(x[..., 0], cutoff), None, torch.arange(len(x)))
+    return Trajectory(x, h, radius_graph(x[..., 0], cutoff), None, torch.arange(len(x)))
 
 
 def _walk(start: Tensor, num_frames: int, generator: torch.Generator) -> Tensor:

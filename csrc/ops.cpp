@@ -11,17 +11,17 @@
 TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
       "egcl_forward(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor? edge_term, Tensor[] params, "
-      "bool normalize, bool pre_norm) -> (Tensor x_out, Tensor h_out, Tensor p, Tensor q, Tensor m_sum)");
+      "bool normalize, bool pre_norm, bool keep) -> (Tensor x_out, Tensor h_out, Tensor[] kept)");
   m.def(
       "egcl_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor first, Tensor sender, "
-      "Tensor sender_first, Tensor by_sender, Tensor? edge_term, Tensor[] params, Tensor p, Tensor q, Tensor m_sum, "
+      "Tensor sender_first, Tensor by_sender, Tensor? edge_term, Tensor[] params, Tensor[] kept, "
       "bool normalize, bool pre_norm) -> (Tensor grad_x, Tensor grad_h, Tensor grad_edge_term, Tensor[] grad_params)");
   m.def(
-      "temporal_attention_forward(Tensor x, Tensor h, Tensor psi, Tensor[] params) "
-      "-> (Tensor x_out, Tensor h_out, Tensor q, Tensor k, Tensor v, Tensor gate)");
+      "temporal_attention_forward(Tensor x, Tensor h, Tensor psi, Tensor[] params, bool keep) "
+      "-> (Tensor x_out, Tensor h_out, Tensor[] kept)");
   m.def(
       "temporal_attention_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor psi, "
-      "Tensor[] params, Tensor q, Tensor k, Tensor v, Tensor gate) "
+      "Tensor[] params, Tensor[] kept) "
       "-> (Tensor grad_x, Tensor grad_h, Tensor grad_psi, Tensor[] grad_params)");
 }
 

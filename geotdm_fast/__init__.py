@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
     from geotdm_fast.nn import EGTN, ESLayer, ETLayer
-    from geotdm_fast.ops import backend
+    from geotdm_fast.ops import backend, radius_graph
 
 __version__ = "0.1.0"
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ModelMeanType",
     "ModelVarType",
     "backend",
+    "radius_graph",
 ]
 
 _MODULE_OF = {
@@ -29,6 +30,7 @@ _MODULE_OF = {
     "ModelMeanType": "diffusion",
     "ModelVarType": "diffusion",
     "backend": "ops",
+    "radius_graph": "ops",
 }
 
 

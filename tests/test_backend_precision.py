@@ -78,7 +78,7 @@ def test_auto_computes_what_the_reference_computes(domain):
 
 def test_status_names_every_op_and_a_reason():
     rows = {row.op: row for row in ops.status()}
-    assert {*rows} == {"egcl", "temporal_attention"}
+    assert {*rows} == {"egcl", "temporal_attention", "radius_graph"}
     assert all(row.active and row.reason for row in rows.values())
 
 

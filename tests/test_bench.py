@@ -14,11 +14,11 @@ sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 from cases import DOMAINS, MASKS, case  # noqa: E402
 from tolerances import assert_same  # noqa: E402
 
-from bench import contenders, gate, memory, record, sampling, single_op, step  # noqa: E402
+from bench import bench_radius_graph, contenders, gate, memory, record, sampling, single_op, step  # noqa: E402
 from bench.baselines import EfficientEGTN, OfficialEGTN  # noqa: E402
 from bench.contenders import Contender, bytes_needed, make_contender, make_truth, split_by_memory  # noqa: E402
 from bench.timing import MatrixProduct, Times, interleaved, products_for, rates  # noqa: E402
-from bench.workloads import SIZES, make_workload, radius_edges  # noqa: E402
+from bench.workloads import SIZES, make_workload  # noqa: E402
 from geotdm_fast.ops.backend import current_backend  # noqa: E402
 
 STRUCTURES = (OfficialEGTN, EfficientEGTN)
@@ -135,13 +135,6 @@ def test_a_large_workload_is_a_gas_or_the_file(tmp_path):
     assert own.batch.h.tolist() == torch.eye(3)[[1, 0, 0, 2, 1, 0, 0]].tolist()
     with pytest.raises(ValueError, match=r"R must be \[at least 20, atoms, 3\], got \[12, 7, 3\]"):
         make_workload("large", large_file=tmp_path / "own.npz", num_frames=20)
-
-
-def test_radius_edges_are_every_near_pair():
-    x = torch.rand(1500, 3)
-    row, col = radius_edges(x, 0.1)
-    near = torch.linalg.vector_norm(x[:, None] - x[None], dim=-1) <= 0.1
-    assert torch.equal(torch.stack([row, col]), (near & ~torch.eye(1500, dtype=torch.bool)).nonzero().T)
 
 
 def test_workloads_refuse_what_they_are_not():
@@ -305,6 +298,16 @@ def test_every_line_names_machine_versions_commit_and_date():
 def test_the_workloads_are_documented():
     notes = (ROOT / "bench" / "NOTES.md").read_text(encoding="utf-8")
     assert all(f"W-{name}" in notes for name in SIZES)
+
+
+@pytest.mark.parametrize("search", ["auto", "all pairs", "reference", "query_pairs", "sparse_distance_matrix"])
+def test_radius_graph_searches_are_checked_before_they_are_timed(search):
+    case = bench_radius_graph.Case(3, 2, 40, 3.0)
+    call = bench_radius_graph.make_call(search, case)
+    bench_radius_graph.check(call, case, search, "cpu")
+    wrong = bench_radius_graph.make_call(search, case._replace(cutoff=3.2))
+    with pytest.raises(ValueError, match=f"{search} finds [0-9]+ edges instead of [0-9]+, so it is not timed"):
+        bench_radius_graph.check(wrong, case, search, "cpu")
 
 
 @pytest.mark.parametrize("suite", ["bench_egcl", "bench_temporal_attention"])

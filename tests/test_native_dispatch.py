@@ -24,6 +24,7 @@ from native_cases import (
     temporal_inputs,
 )
 from tolerances import GOLDEN, ROUNDOFF, assert_as_accurate, assert_same
+from torch._dynamo.backends.common import aot_autograd
 
 from geotdm_fast import EGTN, backend, ops
 from geotdm_fast.ops import native
@@ -120,12 +121,23 @@ def test_a_network_under_autocast():
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_a_compiled_network_equals_the_eager_one():
-    """torch.compile takes the whole network as one graph."""
+@pytest.mark.parametrize(("name", "calls"), [("auto", 1), ("reference", 0)])
+def test_a_compiled_network_equals_the_eager_one_and_runs_the_same_ops(name, calls):
+    """torch.compile takes the whole network as one graph, with the ops that the backend at that moment chooses."""
+    torch.compiler.reset()
     model, inputs = network(n_layers=1)
     run = lambda module: module(**inputs)
-    with backend("auto"):
-        expected, ours = run(model), run(torch.compile(model, backend="eager", fullgraph=True))
+    traced = []
+
+    def keep_graph(graph, example_inputs):
+        def trace(partition, example_inputs):
+            traced.extend(str(node.target) for node in partition.graph.nodes)
+            return partition
+
+        return aot_autograd(fw_compiler=trace)(graph, example_inputs)
+
+    with backend(name):
+        expected, ours = run(model), run(torch.compile(model, backend=keep_graph, fullgraph=True))
     for a, b in zip(ours, expected, strict=True):
         assert_same(a, b, GOLDEN["forward"])
     parameters = [*model.parameters()]
@@ -133,6 +145,8 @@ def test_a_compiled_network_equals_the_eager_one():
     floor = 1e-3 * max(float(g.norm()) for g in gradients[1])
     for a, b in zip(*gradients, strict=True):
         assert_same(a, b, GOLDEN["gradient"], floor)
+    for op in ("egcl_forward", "temporal_attention_forward", "egcl_backward", "temporal_attention_backward"):
+        assert sum(f"geotdm_fast.{op}." in target for target in traced) == calls, (op, traced)
 
 
 # --- what runs the reference ------------------------------------------------------------------------------------------
@@ -196,7 +210,8 @@ def test_without_the_module_the_reference_runs(monkeypatch):
     monkeypatch.setattr(native, "_C", None)
     monkeypatch.setattr(native, "missing", "not built")
     assert native.build_info() is None
-    assert {(row.active, row.reason) for row in ops.status()} == {("reference", "geotdm_fast._C is not built")}
+    rows = {row.op: (row.active, row.reason) for row in ops.status()}
+    assert rows["egcl"] == rows["temporal_attention"] == ("reference", "geotdm_fast._C is not built")
     for name in ("egcl", "temporal_attention"):
         op, inputs = native_call(name)
         ours = op(*inputs)
@@ -205,7 +220,7 @@ def test_without_the_module_the_reference_runs(monkeypatch):
 
 
 def test_status_says_what_the_module_takes():
-    rows = ops.status()
+    rows = [row for row in ops.status() if row.op in ("egcl", "temporal_attention")]
     isa = native.build_info()["isa"]
     assert isa in ("baseline", "avx2", "avx512")
     assert {row.active for row in rows} == {f"cpu ({isa})"} and all("H a multiple of 16" in r.reason for r in rows)

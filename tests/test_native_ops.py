@@ -20,31 +20,34 @@ def egcl_forward_arguments() -> dict:
         "params": list(egcl_params(WIDTH, 2)),
         "normalize": True,
         "pre_norm": False,
+        "keep": True,
     }
 
 
 def egcl_backward_arguments() -> dict:
     forward = egcl_forward_arguments()
     edges = sorted_edges(EDGES, NODES)
-    kept = torch.ops.geotdm_fast.egcl_forward(*forward.values())[2:]
+    kept = torch.ops.geotdm_fast.egcl_forward(*forward.values())[2]
     gradients = {"grad_x_out": draw(NODES, FRAMES, 3), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
     senders = {"sender_first": edges.sender_first, "by_sender": edges.by_sender}
-    last = ("edge_term", "params", "p", "q", "m_sum", "normalize", "pre_norm")
+    last = ("edge_term", "params", "kept", "normalize", "pre_norm")
     order = ("x", "h", "first", "sender", "sender_first", "by_sender", *last)
-    arguments = forward | senders | dict(zip(("p", "q", "m_sum"), kept, strict=True))
+    arguments = forward | senders | {"kept": kept}
     return gradients | {name: arguments[name] for name in order}
 
 
 def temporal_attention_forward_arguments() -> dict:
     x, h = draw(NODES, FRAMES, 2), draw(NODES, FRAMES, WIDTH)
-    return {"x": x, "h": h, "psi": draw(2 * FRAMES - 1, WIDTH), "params": list(temporal_params(WIDTH)[:-2])}
+    params = list(temporal_params(WIDTH)[:-2])
+    return {"x": x, "h": h, "psi": draw(2 * FRAMES - 1, WIDTH), "params": params, "keep": True}
 
 
 def temporal_attention_backward_arguments() -> dict:
     forward = temporal_attention_forward_arguments()
-    kept = torch.ops.geotdm_fast.temporal_attention_forward(*forward.values())[2:]
+    kept = torch.ops.geotdm_fast.temporal_attention_forward(*forward.values())[2]
+    del forward["keep"]
     gradients = {"grad_x_out": draw(NODES, FRAMES, 2), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
-    return gradients | forward | dict(zip(("q", "k", "v", "gate"), kept, strict=True))
+    return gradients | forward | {"kept": kept}
 
 
 ARGUMENTS = {
@@ -134,15 +137,17 @@ ERRORS = [
     ("egcl_backward", "by_sender", lambda v: v.flip(0), ValueError, "by_sender must hold the edges of each sender"),
     ("egcl_backward", "by_sender", at(0, 7), ValueError, "by_sender must hold the edges of each sender"),
     ("egcl_backward", "by_sender", at(0, -1), ValueError, "by_sender must hold the edges of each sender"),
-    ("egcl_backward", "m_sum", lambda v: v[1:], ValueError, "m_sum must be"),
+    ("egcl_backward", "kept", lambda kept: kept[1:], ValueError, "kept must be 4 tensors, got 3"),
+    ("egcl_backward", "kept", lambda kept: [*kept[:2], kept[2][1:], kept[3]], ValueError, "m_sum must be"),
     ("egcl_backward", "params", lambda p: p[1:], ValueError, "params must be 12 tensors, got 11"),
     ("temporal_attention_forward", "x", lambda x: x[:, :0], ValueError, "x must be|h must be"),
     ("temporal_attention_forward", "psi", lambda v: v[1:], ValueError, r"psi must be \[5, 16\], got \[4, 16\]"),
     ("temporal_attention_forward", "params", first_of(wide), ValueError, r"q_w1 must be \[16, 16\], got \[16, 32\]"),
     ("temporal_attention_forward", "params", first_of(double), TypeError, "q_w1 must be Float, got Double"),
     ("temporal_attention_backward", "grad_h_out", double, TypeError, "grad_h_out must be Float, got Double"),
-    ("temporal_attention_backward", "gate", wide, ValueError, r"gate must be \[4, 3\], got \[4, 6\]"),
-    ("temporal_attention_backward", "k", lambda v: v[1:], ValueError, "k must be"),
+    ("temporal_attention_backward", "kept", first_of(wide), ValueError, "q must be"),
+    ("temporal_attention_backward", "kept", lambda kept: [*kept[:4], wide(kept[4])], ValueError, "gate must be"),
+    ("temporal_attention_backward", "kept", lambda kept: [], ValueError, "kept must be 5 tensors, got 0"),
 ]  # fmt: skip
 
 

@@ -59,6 +59,8 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     assert names["batch_of_mine"].x.shape == (120, 2, 30)
     first_walk = np.asarray(names["walks"][0], dtype=np.float32).transpose(1, 2, 0)  # [4, 2, 30]
     np.testing.assert_array_equal(names["batch_of_mine"].x[:4].numpy(), first_walk)
+    first_frame = names["of_every_frame"][:, names["frame"] == 0] // 30
+    assert torch.equal(first_frame, names["edge_index"]) and 0 < first_frame.shape[1] < 40 * 4
     assert names["losses"].shape == (40,)
     assert network.precision == "bf16"
 

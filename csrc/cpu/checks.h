@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <vector>
+
 namespace geotdm {
 
 // Float tensors may have any strides (weights).
@@ -43,6 +45,17 @@ void check_params(const char* op, at::TensorList params, const ParamShape (&shap
     const int64_t sizes[] = {shapes[i].rows, shapes[i].columns};
     check(op, shapes[i].name, params[i], at::IntArrayRef(sizes, shapes[i].columns ? 2 : 1));
   }
+}
+
+struct KeptShape {
+  const char* name;
+  std::vector<int64_t> sizes;
+};
+
+// What a forward kept for this backward.
+inline void check_kept(const char* op, at::TensorList kept, const std::vector<KeptShape>& shapes) {
+  TORCH_CHECK_VALUE(kept.size() == shapes.size(), op, ": kept must be ", shapes.size(), " tensors, got ", kept.size());
+  for (size_t i = 0; i < shapes.size(); ++i) check_dense(op, shapes[i].name, kept[i], shapes[i].sizes);
 }
 
 // Offsets [N + 1] that ascend from 0 to `end`.

@@ -71,9 +71,12 @@ auto by_tile(int64_t rows, const Task& task) {
   };
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> egcl_forward(
-    const at::Tensor& x, const at::Tensor& h, const at::Tensor& first, const at::Tensor& sender,
-    const std::optional<at::Tensor>& edge_term, at::TensorList params, bool normalize, bool pre_norm) {
+// kept: p, q, m_sum and the node MLP's hidden layer, for the way back; empty without `keep`.
+std::tuple<at::Tensor, at::Tensor, Tensors> egcl_forward(const at::Tensor& x, const at::Tensor& h,
+                                                         const at::Tensor& first, const at::Tensor& sender,
+                                                         const std::optional<at::Tensor>& edge_term,
+                                                         at::TensorList params, bool normalize, bool pre_norm,
+                                                         bool keep) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   check_inputs("egcl_forward", x, h, first, sender, edge_term, params);
   const Kernels& k = kernels();
@@ -83,21 +86,21 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> egcl_forw
   const FirstLayer slices(params, size.width);
   const auto term = edge_term ? padded_rows(*edge_term, size.stride) : at::Tensor();
   auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, size.stride}, options); };
-  auto x_out = at::empty_like(x), h_out = at::empty_like(h), p = rows(), q = rows(), m_sum = rows();
+  auto x_out = at::empty_like(x), h_out = at::empty_like(h), p = rows(), q = rows();
+  const Tensors kept = keep ? Tensors{p, q, rows(), rows()} : Tensors{};
 
   EGCLForward a{size, {index_data(first), index_data(sender)}, forward_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = edge_term ? data(term) : nullptr;
-  a.p = mutable_data(p), a.q = mutable_data(q), a.m_sum = mutable_data(m_sum);
-  a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
+  a.p = mutable_data(p), a.q = mutable_data(q), a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
+  if (keep) a.m_sum = mutable_data(kept[2]), a.hidden = mutable_data(kept[3]);
 
-  const int64_t num_rows = size.num_nodes * size.num_frames, tile = kTileRows * size.stride;
+  const int64_t num_rows = size.num_nodes * size.num_frames;
   parallel(tiles(num_rows), 0, options,
            by_tile(num_rows, [&](int64_t i, int64_t j, float*) { k.egcl_project(a, i, j); }));
-  parallel(size.num_nodes, k.egcl_messages_scratch(size), options,
-           [&](int64_t i, int64_t j, float* memory) { k.egcl_messages(a, i, j, memory); });
-  parallel(tiles(num_rows), 2 * tile + 64, options,
-           by_tile(num_rows, [&](int64_t i, int64_t j, float* memory) { k.egcl_update(a, i, j, memory); }));
-  return {x_out, h_out, p, q, m_sum};
+  parallel(
+      size.num_nodes, k.egcl_nodes_scratch(size), options,
+      [&](int64_t i, int64_t j, float* memory) { k.egcl_nodes(a, i, j, memory); }, nodes_per_tile(size.num_frames));
+  return {x_out, h_out, kept};
 }
 
 // Receivers whose edges fit the memory of one chunk (at least one), from `receiver`.
@@ -110,8 +113,8 @@ int64_t chunk_end(const int64_t* first, int64_t receiver, int64_t num_nodes, int
 std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
     const at::Tensor& first, const at::Tensor& sender, const at::Tensor& sender_first, const at::Tensor& by_sender,
-    const std::optional<at::Tensor>& edge_term, at::TensorList params, const at::Tensor& p, const at::Tensor& q,
-    const at::Tensor& m_sum, bool normalize, bool pre_norm) {
+    const std::optional<at::Tensor>& edge_term, at::TensorList params, at::TensorList kept, bool normalize,
+    bool pre_norm) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const char* op = "egcl_backward";
   check_inputs(op, x, h, first, sender, edge_term, params);
@@ -120,8 +123,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels();
   const EGCLSizes size = sizes(k, x, h, normalize, pre_norm);
-  for (const auto& [name, kept] : {std::pair{"p", &p}, {"q", &q}, {"m_sum", &m_sum}})
-    check_dense(op, name, *kept, {size.num_nodes, size.num_frames, size.stride});
+  const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
+  check_kept(op, kept, {{"p", kept_rows}, {"q", kept_rows}, {"m_sum", kept_rows}, {"hidden", kept_rows}});
   const int64_t width = size.width, stride = size.stride, num_edges = sender.size(0);
   const auto options = h.options();
   Weights packed(k);
@@ -129,7 +132,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
   const auto term = edge_term ? padded_rows(*edge_term, stride) : at::Tensor();
   auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, stride}, options); };
   auto grad_x = at::zeros_like(x), grad_h = at::empty_like(h);
-  auto grad_m_sum = rows(), grad_p = rows(), grad_q = at::zeros_like(p);
+  auto grad_m_sum = rows(), grad_p = rows(), grad_q = at::zeros_like(kept[0]);
   auto grad_term = edge_term ? at::empty({num_edges, stride}, options) : at::empty({0, stride}, options);
 
   EGCLBackward a{size,
@@ -137,7 +140,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
                  forward_weights(packed, params, slices),
                  transposed_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = edge_term ? data(term) : nullptr;
-  a.p = data(p), a.q = data(q), a.m_sum = data(m_sum);
+  a.p = data(kept[0]), a.q = data(kept[1]), a.m_sum = data(kept[2]), a.hidden = data(kept[3]);
   a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);
   a.grad_m_sum = mutable_data(grad_m_sum), a.grad_p = mutable_data(grad_p), a.grad_q = mutable_data(grad_q);
   a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);

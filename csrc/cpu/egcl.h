@@ -36,8 +36,10 @@ struct EGCLForward {
   EGCLGraph graph;
   EGCLWeights weight;
   const float *x{}, *h{}, *edge_term{};  // [N, T, D], [N, T, H], [E, stride] or null
-  float *p{}, *q{}, *m_sum{};            // [N, T, stride]
+  float *p{}, *q{};                      // [N, T, stride]
   float *x_out{}, *h_out{};              // [N, T, D], [N, T, H]
+  // Kept for the way back, both or none: [N, T, stride]; hidden: the node MLP's before its bias.
+  float *m_sum{}, *hidden{};
 };
 
 struct EGCLBackward {
@@ -45,7 +47,7 @@ struct EGCLBackward {
   EGCLGraph graph;
   EGCLWeights weight;
   EGCLTransposed transposed;
-  const float *x{}, *h{}, *edge_term{}, *p{}, *q{}, *m_sum{};
+  const float *x{}, *h{}, *edge_term{}, *p{}, *q{}, *m_sum{}, *hidden{};
   const float *grad_x_out{}, *grad_h_out{};       // [N, T, D], [N, T, H]
   float *grad_m_sum{}, *grad_p{}, *grad_q{};      // [N, T, stride]
   float *grad_x{}, *grad_h{}, *grad_edge_term{};  // [N, T, D], [N, T, H], [E, stride] or null
@@ -85,5 +87,10 @@ struct EGCLNodeSlot {
 };
 
 constexpr int64_t kTileRows = 60;  // rows of a tile: ten register blocks of six, two trajectories of thirty frames
+
+// Nodes whose frames fill a tile, at least one.
+[[gnu::always_inline]] inline int64_t nodes_per_tile(int64_t num_frames) {
+  return num_frames < 1 || num_frames > kTileRows ? 1 : kTileRows / num_frames;
+}
 
 }  // namespace geotdm

@@ -21,9 +21,7 @@ inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t l
     const float* m_sum = a.m_sum + row * stride;
     copy_rows(h, stride, a.h + row * width, width, rows, width);
     copy_rows(grad, stride, a.grad_h_out + row * width, width, rows, width);
-    gemm(rows, width, width, h, stride, a.weight.node1_h, hidden, stride);
-    gemm(rows, width, width, m_sum, stride, a.weight.node1_m, hidden, stride, true);
-    bias_silu_slope(hidden, slope, a.weight.node_b1, rows, stride);
+    bias_silu_slope(hidden, slope, a.hidden + row * stride, a.weight.node_b1, rows, stride);
 
     gemm_at(width, width, rows, grad, stride, hidden, stride, slot + at.node2, stride);
     add_total(grad, slot + at.node_b2, rows, stride);
@@ -85,14 +83,13 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
       for (int64_t e = begin; e < end; e += tile_edges) {
         const EdgeTile tile{i, e, smaller(tile_edges, end - e), frame, frames};
         const int64_t rows = tile.rows();
-        gather_edges(a, tile, edge_rows, z);
-        for (int64_t c = 0; c < rows * stride; c += kWidth) {
-          Vec slope;
-          store(z + c, silu_and_slope(load(z + c), slope));
-          store(z_slope + c, slope);
-        }
+        gather_edges(a, tile, edge_rows, [&]<int N>(int64_t at, const Batch<N>& v) GEOTDM_INLINE_LAMBDA {
+          Batch<N> slope;
+          store(z + at, silu_and_slope(v, slope));
+          store(z_slope + at, slope);
+        });
         gemm(rows, width, width, z, stride, a.weight.edge2, m, stride);
-        bias_silu_slope(m, m_slope, a.weight.edge_b2, rows, stride);
+        bias_silu_slope(m, m_slope, m, a.weight.edge_b2, rows, stride);
         gemm(rows, width, width, m, stride, a.weight.coord1, gate, stride);
 
         // The gate: `gate` becomes the gradient before its activation.
@@ -105,16 +102,16 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
           const float grad_raw = grad_g * edge_rows[r].scale;
           Vec total{};
           float* row = gate + r * stride;
-          for (int64_t c = 0; c < stride; c += kWidth) {
-            Vec slope;
-            const Vec value = silu_and_slope(load(row + c) + load(a.weight.coord_b1 + c), slope);
-            const Vec u = load(a.weight.coord2 + c);
-            total += value * u;
-            store(sum_coord2 + c, load(sum_coord2 + c) + value * grad_raw);
-            const Vec grad_z = u * slope * grad_raw;
+          for_columns(stride, [&]<int N>(int64_t c, std::integral_constant<int, N>) GEOTDM_INLINE_LAMBDA {
+            Batch<N> slope;
+            const auto value = silu_and_slope(load<N>(row + c) + load<N>(a.weight.coord_b1 + c), slope);
+            const auto u = load<N>(a.weight.coord2 + c);
+            total += sum(value * u);
+            store(sum_coord2 + c, load<N>(sum_coord2 + c) + value * grad_raw);
+            const auto grad_z = u * slope * grad_raw;
             store(row + c, grad_z);
-            store(sum_coord_b1 + c, load(sum_coord_b1 + c) + grad_z);
-          }
+            store(sum_coord_b1 + c, load<N>(sum_coord_b1 + c) + grad_z);
+          });
           sum_coord_b2 += grad_raw;
           const float raw = sum(total) + a.weight.coord_b2;
           const float g = raw * edge_rows[r].scale;

@@ -1,5 +1,5 @@
-// EGCL forward: P and Q of every row; messages of every receiver; the node MLP of every row. Each is a loop over
-// independent tasks, so any number of threads gives the same bits.
+// EGCL forward: P and Q of every row; then for some nodes at a time their messages and the node MLP of their rows. Both
+// are loops over independent tasks, so any number of threads gives the same bits.
 #pragma once
 
 #include "egcl.h"
@@ -41,22 +41,24 @@ GEOTDM_INLINE EdgeRow edge_row(const EGCLSizes& size, const float* x_receiver, c
   return row;
 }
 
-// First layer of the edge MLP for a tile: z = P_i + Q_j + w_d d + A_e, before the activation.
-template <typename Args>
-inline void gather_edges(const Args& a, const EdgeTile& tile, EdgeRow* edge_rows, float* z) {
+// First layer of the edge MLP for a tile: keep(c, z) for the vectors z = P_i + Q_j + w_d d + A_e that start at float c
+// of the tile, before the activation.
+template <typename Args, typename Keep>
+GEOTDM_INLINE void gather_edges(const Args& a, const EdgeTile& tile, EdgeRow* edge_rows, Keep keep) {
   const int64_t stride = a.size.stride, dim = a.size.dim, num_frames = a.size.num_frames;
+  int64_t at = 0;
   for (int64_t e = tile.edge; e < tile.edge + tile.edges; ++e) {
     const int64_t sender = a.graph.sender[e];
     const float* term = a.edge_term ? a.edge_term + e * stride : nullptr;
-    for (int64_t t = tile.frame; t < tile.frame + tile.frames; ++t, z += stride, ++edge_rows) {
+    for (int64_t t = tile.frame; t < tile.frame + tile.frames; ++t, at += stride, ++edge_rows) {
       const int64_t i = tile.receiver * num_frames + t, j = sender * num_frames + t;
       *edge_rows = edge_row(a.size, a.x + i * dim, a.x + j * dim);
-      const float *p = a.p + i * stride, *q = a.q + j * stride;
-      for (int64_t c = 0; c < stride; c += kWidth) {
-        Vec v = load(p + c) + load(q + c) + load(a.weight.distance + c) * edge_rows->distance;
-        if (term) v += load(term + c);
-        store(z + c, v);
-      }
+      const float *p = a.p + i * stride, *q = a.q + j * stride, distance = edge_rows->distance;
+      for_columns(stride, [&]<int N>(int64_t c, std::integral_constant<int, N>) GEOTDM_INLINE_LAMBDA {
+        auto z = load<N>(p + c) + load<N>(q + c) + load<N>(a.weight.distance + c) * distance;
+        if (term) z = z + load<N>(term + c);
+        keep(at + c, z);
+      });
     }
   }
 }
@@ -66,65 +68,80 @@ GEOTDM_INLINE int64_t frames_per_tile(const EGCLSizes& size) {
 }
 GEOTDM_INLINE int64_t edges_per_tile(const EGCLSizes& size) { return larger(1, kTileRows / frames_per_tile(size)); }
 
-// m_sum and x' of receivers first .. last - 1. scratch: egcl_messages_scratch floats.
-inline int64_t egcl_messages_scratch(const EGCLSizes& size) {
-  return 4 * kTileRows * size.stride + kTileRows * (int64_t(sizeof(EdgeRow)) / 4) + 64;
-}
+// Scratch memory of egcl_messages.
+struct MessageScratch {
+  float *z, *m, *gate;
+  EdgeRow* edge_rows;
+  GEOTDM_INLINE MessageScratch(const EGCLSizes& size, Scratch& scratch)
+      : z(scratch.take(kTileRows * size.stride)),
+        m(scratch.take(kTileRows * size.stride)),
+        gate(scratch.take(kTileRows * size.stride)),
+        edge_rows(reinterpret_cast<EdgeRow*>(scratch.take(kTileRows * (sizeof(EdgeRow) / 4)))) {}
+};
 
-inline void egcl_messages(const EGCLForward& a, int64_t first, int64_t last, float* memory) {
+// Receiver i: m_sum [T, stride] and x'.
+inline void egcl_messages(const EGCLForward& a, int64_t i, float* m_sum, const MessageScratch& s) {
   const EGCLSizes& size = a.size;
   const int64_t width = size.width, stride = size.stride, dim = size.dim;
-  Scratch scratch{memory};
-  float* z = scratch.take(kTileRows * stride);
-  float* m = scratch.take(kTileRows * stride);
-  float* gate = scratch.take(kTileRows * stride);
-  auto* edge_rows = reinterpret_cast<EdgeRow*>(scratch.take(kTileRows * (sizeof(EdgeRow) / 4)));
   const int64_t tile_frames = frames_per_tile(size), tile_edges = edges_per_tile(size);
-
-  for (int64_t i = first; i < last; ++i) {
-    const int64_t begin = a.graph.first[i], end = a.graph.first[i + 1];
-    const float mean = 1.0f / float(larger(end - begin, 1));
-    for (int64_t frame = 0; frame < size.num_frames; frame += tile_frames) {
-      const int64_t frames = smaller(tile_frames, size.num_frames - frame);
-      float* m_sum = a.m_sum + (i * size.num_frames + frame) * stride;
-      float shift[kTileRows * 3] = {};
-      fill_zero(m_sum, frames * stride);
-      for (int64_t e = begin; e < end; e += tile_edges) {
-        const EdgeTile tile{i, e, smaller(tile_edges, end - e), frame, frames};
-        gather_edges(a, tile, edge_rows, z);
-        for (int64_t c = 0; c < tile.rows() * stride; c += kWidth) store(z + c, silu(load(z + c)));
-        gemm(tile.rows(), width, width, z, stride, a.weight.edge2, m, stride);
-        bias_silu(m, a.weight.edge_b2, tile.rows(), stride);
-        gemm(tile.rows(), width, width, m, stride, a.weight.coord1, gate, stride);
-        bias_silu(gate, a.weight.coord_b1, tile.rows(), stride);
-        for (int64_t r = 0; r < tile.rows(); ++r) {
-          const int64_t t = r % frames;
-          add_row(m_sum + t * stride, m + r * stride, stride);
-          const float g =
-              (dot_row(gate + r * stride, a.weight.coord2, stride) + a.weight.coord_b2) * edge_rows[r].scale;
-          for (int64_t d = 0; d < dim; ++d) shift[t * dim + d] += g * edge_rows[r].r[d];
-        }
+  const int64_t begin = a.graph.first[i], end = a.graph.first[i + 1];
+  const float mean = 1.0f / float(larger(end - begin, 1));
+  fill_zero(m_sum, size.num_frames * stride);
+  for (int64_t frame = 0; frame < size.num_frames; frame += tile_frames, m_sum += tile_frames * stride) {
+    const int64_t frames = smaller(tile_frames, size.num_frames - frame);
+    float shift[kTileRows * 3] = {};
+    for (int64_t e = begin; e < end; e += tile_edges) {
+      const EdgeTile tile{i, e, smaller(tile_edges, end - e), frame, frames};
+      gather_edges(a, tile, s.edge_rows,
+                   [&](int64_t at, const auto& v) GEOTDM_INLINE_LAMBDA { store(s.z + at, silu(v)); });
+      gemm(tile.rows(), width, width, s.z, stride, a.weight.edge2, s.m, stride);
+      bias_silu(s.m, s.m, a.weight.edge_b2, tile.rows(), stride);
+      gemm(tile.rows(), width, width, s.m, stride, a.weight.coord1, s.gate, stride);
+      for (int64_t r = 0; r < tile.rows(); ++r) {
+        const int64_t t = r % frames;
+        add_row(m_sum + t * stride, s.m + r * stride, stride);
+        const float raw = silu_dot(s.gate + r * stride, a.weight.coord_b1, a.weight.coord2, stride);
+        const float g = (raw + a.weight.coord_b2) * s.edge_rows[r].scale;
+        for (int64_t d = 0; d < dim; ++d) shift[t * dim + d] += g * s.edge_rows[r].r[d];
       }
-      const int64_t at = (i * size.num_frames + frame) * dim;
-      for (int64_t c = 0; c < frames * dim; ++c) a.x_out[at + c] = a.x[at + c] + shift[c] * mean;
     }
+    const int64_t at = (i * size.num_frames + frame) * dim;
+    for (int64_t c = 0; c < frames * dim; ++c) a.x_out[at + c] = a.x[at + c] + shift[c] * mean;
   }
 }
 
-// Rows first .. last - 1 of h' = V2 silu(V1 [h, m_sum] + c1) + c2. scratch: 2 tiles.
-inline void egcl_update(const EGCLForward& a, int64_t first, int64_t last, float* memory) {
+// Rows first .. last - 1 of h' = V2 silu(V1 [h, m_sum] + c1) + c2; m_sum holds the first. hidden, out: a tile each.
+inline void egcl_update(const EGCLForward& a, int64_t first, int64_t last, const float* m_sum, float* hidden,
+                        float* out) {
   const int64_t width = a.size.width, stride = a.size.stride;
-  Scratch scratch{memory};
-  float* hidden = scratch.take(kTileRows * stride);
-  float* out = scratch.take(kTileRows * stride);
-  for (int64_t row = first; row < last; row += kTileRows) {
+  for (int64_t row = first; row < last; row += kTileRows, m_sum += kTileRows * stride) {
     const int64_t rows = smaller(kTileRows, last - row);
-    gemm(rows, width, width, a.h + row * width, width, a.weight.node1_h, hidden, stride);
-    gemm(rows, width, width, a.m_sum + row * stride, stride, a.weight.node1_m, hidden, stride, true);
-    bias_silu(hidden, a.weight.node_b1, rows, stride);
+    float* z = a.hidden ? a.hidden + row * stride : hidden;
+    gemm(rows, width, width, a.h + row * width, width, a.weight.node1_h, z, stride);
+    gemm(rows, width, width, m_sum, stride, a.weight.node1_m, z, stride, true);
+    bias_silu(hidden, z, a.weight.node_b1, rows, stride);
     gemm(rows, width, width, hidden, stride, a.weight.node2, out, stride);
     add_bias(out, a.weight.node_b2, rows, stride);
     copy_out(a.h_out + row * width, width, out, stride, rows);
+  }
+}
+
+inline int64_t egcl_nodes_scratch(const EGCLSizes& size) {
+  const int64_t rows = nodes_per_tile(size.num_frames) * size.num_frames;
+  return (3 * kTileRows + rows) * size.stride + kTileRows * (int64_t(sizeof(EdgeRow)) / 4) + 128;
+}
+
+// Nodes first .. last - 1, as many at a time as fill a tile: their messages, and the update while m_sum is in cache.
+inline void egcl_nodes(const EGCLForward& a, int64_t first, int64_t last, float* memory) {
+  const int64_t frames = a.size.num_frames, stride = a.size.stride, nodes = nodes_per_tile(frames);
+  Scratch scratch{memory};
+  const MessageScratch messages(a.size, scratch);
+  float* own = a.m_sum ? nullptr : scratch.take(nodes * frames * stride);
+  for (int64_t node = first; node < last; node += nodes) {
+    const int64_t end = smaller(node + nodes, last), row = node * frames;
+    float* m_sum = a.m_sum ? a.m_sum + row * stride : own;
+    for (int64_t i = node; i < end; ++i) egcl_messages(a, i, m_sum + (i - node) * frames * stride, messages);
+    egcl_update(a, row, end * frames, m_sum, messages.z, messages.m);
   }
 }
 

@@ -67,19 +67,27 @@ GEOTDM_INLINE void panel_remainder(int64_t rows, int64_t k, const float* a, int6
   }
 }
 
+// The longest chain of additions: longer sums are summed in parts, which rounds less.
+constexpr int64_t kChain = 128;
+
 // b_stride and panel_step tell where B's rows and panels lie: (kPanel, k * kPanel) packed, (row stride, kPanel) as it
 // is.
 inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t row_stride, int64_t k_stride,
                      const float* b, int64_t b_stride, int64_t panel_step, float* c, int64_t c_stride,
                      bool accumulate) {
   for (int64_t n0 = 0; n0 < n; n0 += kPanel, b += panel_step) {
-    int64_t i = 0;
-    for (; i + kRows <= m; i += kRows)
-      panel_rows<kRows>(k, a + i * row_stride, row_stride, k_stride, b, b_stride, c + i * c_stride + n0, c_stride,
-                        accumulate);
-    if (i < m)
-      panel_remainder<kRows - 1>(m - i, k, a + i * row_stride, row_stride, k_stride, b, b_stride, c + i * c_stride + n0,
-                                 c_stride, accumulate);
+    for (int64_t k0 = 0; k0 < k; k0 += kChain) {
+      const int64_t chain = k - k0 < kChain ? k - k0 : kChain;
+      const float *a_part = a + k0 * k_stride, *b_part = b + k0 * b_stride;
+      const bool add = accumulate || k0 > 0;
+      int64_t i = 0;
+      for (; i + kRows <= m; i += kRows)
+        panel_rows<kRows>(chain, a_part + i * row_stride, row_stride, k_stride, b_part, b_stride, c + i * c_stride + n0,
+                          c_stride, add);
+      if (i < m)
+        panel_remainder<kRows - 1>(m - i, chain, a_part + i * row_stride, row_stride, k_stride, b_part, b_stride,
+                                   c + i * c_stride + n0, c_stride, add);
+    }
   }
 }
 

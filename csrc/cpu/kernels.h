@@ -12,25 +12,20 @@ struct Kernels {
 
   void (*pack)(float* packed, const float* b, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride);
 
-  int64_t (*egcl_messages_scratch)(const EGCLSizes&);
+  int64_t (*egcl_nodes_scratch)(const EGCLSizes&);
   int64_t (*egcl_edges_backward_scratch)(const EGCLSizes&);
   void (*egcl_project)(const EGCLForward&, int64_t first, int64_t last);
-  void (*egcl_messages)(const EGCLForward&, int64_t first, int64_t last, float* memory);
-  void (*egcl_update)(const EGCLForward&, int64_t first, int64_t last, float* memory);
+  void (*egcl_nodes)(const EGCLForward&, int64_t first, int64_t last, float* memory);
   void (*egcl_update_backward)(const EGCLBackward&, int64_t first, int64_t last, float* slot, float* memory);
   void (*egcl_edges_backward)(const EGCLBackward&, int64_t first, int64_t last, float* slot, float* memory);
   void (*egcl_senders)(const EGCLBackward&, const int64_t* sender_first, const int64_t* by_sender, int64_t* cursor,
                        int64_t chunk_last, int64_t first, int64_t last);
   void (*egcl_project_backward)(const EGCLBackward&, int64_t first, int64_t last, float* slot, float* memory);
 
-  int64_t (*temporal_attend_scratch)(const TemporalSizes&);
-  int64_t (*temporal_attend_backward_scratch)(const TemporalSizes&);
-  int64_t (*temporal_project_backward_scratch)(const TemporalSizes&);
-  void (*temporal_project)(const TemporalForward&, int64_t first, int64_t last, float* memory);
-  void (*temporal_attend)(const TemporalForward&, int64_t first, int64_t last, float* memory);
-  void (*temporal_attend_backward)(const TemporalBackward&, int64_t first, int64_t last, float* psi_slot,
-                                   float* memory);
-  void (*temporal_project_backward)(const TemporalBackward&, int64_t first, int64_t last, float* slot, float* memory);
+  int64_t (*temporal_nodes_scratch)(const TemporalSizes&);
+  int64_t (*temporal_nodes_backward_scratch)(const TemporalSizes&);
+  void (*temporal_nodes)(const TemporalForward&, int64_t first, int64_t last, float* memory);
+  void (*temporal_nodes_backward)(const TemporalBackward&, int64_t first, int64_t last, float* slot, float* memory);
 };
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;

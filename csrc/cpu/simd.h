@@ -12,6 +12,7 @@
 #endif
 
 #define GEOTDM_INLINE inline __attribute__((always_inline))
+#define GEOTDM_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace geotdm::GEOTDM_ISA {
 
@@ -23,47 +24,154 @@ typedef float UnalignedVec __attribute__((vector_size(kWidth * 4), aligned(4), m
 
 GEOTDM_INLINE Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 GEOTDM_INLINE void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
-GEOTDM_INLINE Vec splat(float value) { return Vec{} + value; }
+// Not 0 + value: that turns -0 into 0, so it costs an addition.
+GEOTDM_INLINE Vec splat(float value) { return value - Vec{}; }
 
+// By halves: the shortest chain of additions.
+template <int W = kWidth>
+GEOTDM_INLINE float sum(const float* p) {
+  if constexpr (W == 1) {
+    return *p;
+  } else {
+    float half[W / 2];
+#pragma GCC unroll 8
+    for (int i = 0; i < W / 2; ++i) half[i] = p[i] + p[i + W / 2];
+    return sum<W / 2>(half);
+  }
+}
 GEOTDM_INLINE float sum(Vec v) {
-  float total = 0;
-  for (int i = 0; i < kWidth; ++i) total += v[i];
+  float p[kWidth];
+  std::memcpy(p, &v, sizeof p);
+  return sum<>(p);
+}
+
+// a if it is below (above) b, else b: a NaN in b stays, as minps and maxps have it.
+GEOTDM_INLINE Vec min(Vec a, Vec b) {
+#if defined(__AVX512F__) && GEOTDM_WIDTH == 16
+  return __builtin_ia32_minps512_mask(a, b, a, -1, 4);  // 4: the current rounding direction
+#elif defined(__AVX__) && GEOTDM_WIDTH == 8
+  return __builtin_ia32_minps256(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+GEOTDM_INLINE Vec max(Vec a, Vec b) {
+#if defined(__AVX512F__) && GEOTDM_WIDTH == 16
+  return __builtin_ia32_maxps512_mask(a, b, a, -1, 4);
+#elif defined(__AVX__) && GEOTDM_WIDTH == 8
+  return __builtin_ia32_maxps256(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// 2^n p, where the low bits of `biased` hold n, and neither p nor the result is beyond what a normal float holds.
+GEOTDM_INLINE Vec scale_by_power(Vec p, Vec biased) {
+  VecInt n, bits;
+  std::memcpy(&n, &biased, sizeof n);
+  std::memcpy(&bits, &p, sizeof bits);
+  bits += n << 23;
+  std::memcpy(&p, &bits, sizeof p);
+  return p;
+}
+
+// N vectors, computed side by side: exp is a chain of dependent steps, and one vector alone leaves the units idle.
+template <int N>
+struct Batch {
+  Vec v[N];
+};
+
+template <int N, typename F>
+GEOTDM_INLINE Batch<N> each(F f) {
+  Batch<N> out;
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) out.v[i] = f(i);
+  return out;
+}
+
+template <int N>
+GEOTDM_INLINE Batch<N> load(const float* p) {
+  return each<N>([&](int i) GEOTDM_INLINE_LAMBDA { return load(p + i * kWidth); });
+}
+template <int N>
+GEOTDM_INLINE void store(float* p, const Batch<N>& a) {
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) store(p + i * kWidth, a.v[i]);
+}
+
+#define GEOTDM_OPERATOR(op)                                                       \
+  template <int N>                                                                \
+  GEOTDM_INLINE Batch<N> operator op(const Batch<N>& a, const Batch<N>& b) {      \
+    return each<N>([&](int i) GEOTDM_INLINE_LAMBDA { return a.v[i] op b.v[i]; }); \
+  }                                                                               \
+  template <int N>                                                                \
+  GEOTDM_INLINE Batch<N> operator op(const Batch<N>& a, float b) {                \
+    return each<N>([&](int i) GEOTDM_INLINE_LAMBDA { return a.v[i] op b; });      \
+  }                                                                               \
+  template <int N>                                                                \
+  GEOTDM_INLINE Batch<N> operator op(float a, const Batch<N>& b) {                \
+    return each<N>([&](int i) GEOTDM_INLINE_LAMBDA { return a op b.v[i]; });      \
+  }
+GEOTDM_OPERATOR(+)
+GEOTDM_OPERATOR(-)
+GEOTDM_OPERATOR(*)
+GEOTDM_OPERATOR(/)
+#undef GEOTDM_OPERATOR
+
+template <int N>
+GEOTDM_INLINE Vec sum(const Batch<N>& a) {
+  Vec total = a.v[0];
+#pragma GCC unroll 8
+  for (int i = 1; i < N; ++i) total += a.v[i];
   return total;
 }
-
-// exp(x) to 2 ulp for |x| <= 87, clamped outside: 2^n exp(r) with |r| <= ln(2) / 2, exp(r) by a polynomial (Cephes).
-GEOTDM_INLINE Vec exp(Vec x) {
-  const Vec high = splat(87.0f), low = splat(-87.0f);
-  x = x > high ? high : x;
-  x = x < low ? low : x;
-  const Vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest integer
-  const Vec biased = x * 1.44269504088896341f + shift;
-  const Vec n = biased - shift;
-  Vec r = x - n * 0.693359375f;
-  r = r + n * 2.12194440e-4f;
-  Vec p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  VecInt bits;
-  std::memcpy(&bits, &biased, sizeof bits);
-  bits = (bits + 127) << 23;  // the low bits of `biased` hold n
-  Vec scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  return p * scale;
+template <int N>
+GEOTDM_INLINE Batch<N> min(const Batch<N>& a, const Batch<N>& b) {
+  return each<N>([&](int i) GEOTDM_INLINE_LAMBDA { return min(a.v[i], b.v[i]); });
+}
+template <int N>
+GEOTDM_INLINE Batch<N> max(const Batch<N>& a, const Batch<N>& b) {
+  return each<N>([&](int i) GEOTDM_INLINE_LAMBDA { return max(a.v[i], b.v[i]); });
+}
+template <int N>
+GEOTDM_INLINE Batch<N> scale_by_power(const Batch<N>& p, const Batch<N>& biased) {
+  return each<N>([&](int i) GEOTDM_INLINE_LAMBDA { return scale_by_power(p.v[i], biased.v[i]); });
+}
+template <int N>
+GEOTDM_INLINE Batch<N> splat(float value) {
+  return each<N>([&](int) GEOTDM_INLINE_LAMBDA { return splat(value); });
 }
 
-GEOTDM_INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
-GEOTDM_INLINE Vec silu(Vec x) { return x * sigmoid(x); }
+// exp(x) to 2 ulp for |x| <= 87, clamped outside: 2^n exp(r) with |r| <= ln(2) / 2, exp(r) by a polynomial.
+template <int N>
+GEOTDM_INLINE Batch<N> exp(Batch<N> x) {
+  x = max(splat<N>(-87.0f), min(splat<N>(87.0f), x));
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+  const Batch<N> biased = x * 1.44269504088896341f + kShift;
+  const Batch<N> n = biased - kShift;
+  Batch<N> r = x - n * 0.693359375f;  // ln(2) in two parts, the first of few bits
+  r = r + n * 2.12194440e-4f;
+  Batch<N> p = r * 1.3814598788e-3f + 8.3687165752e-3f;  // degree 6, fitted to 4e-9 of exp(r)
+  p = p * r + 4.1668388993e-2f;
+  p = p * r + 1.6666521132e-1f;
+  p = p * r + 4.9999994040e-1f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return scale_by_power(p, biased);
+}
 
-// d silu / dx = s (1 + x (1 - s)), s = sigmoid(x); returns silu(x) beside it.
-GEOTDM_INLINE Vec silu_and_slope(Vec x, Vec& slope) {
-  const Vec s = sigmoid(x);
-  slope = s * (1.0f + x * (1.0f - s));
-  return x * s;
+template <int N>
+GEOTDM_INLINE Batch<N> silu(const Batch<N>& x) {
+  return x / (1.0f + exp(-1.0f * x));
+}
+
+// d silu / dx = s (1 + x (1 - s)), s = 1 / (1 + exp(-x)); returns silu(x) beside it.
+template <int N>
+GEOTDM_INLINE Batch<N> silu_and_slope(const Batch<N>& x, Batch<N>& slope) {
+  const Batch<N> s = 1.0f / (1.0f + exp(-1.0f * x));
+  const Batch<N> value = x * s;
+  slope = s + value * (1.0f - s);
+  return value;
 }
 
 }  // namespace geotdm::GEOTDM_ISA

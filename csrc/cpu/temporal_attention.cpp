@@ -53,8 +53,10 @@ PsiTable psi_table(Weights& w, const at::Tensor& psi) {
   return {w.transposed(reversed), w.matrix(reversed)};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> temporal_attention_forward(
-    const at::Tensor& x, const at::Tensor& h, const at::Tensor& psi, at::TensorList params) {
+// kept: q, k, v, the hidden layers of the MLPs and the gate, for the way back; empty without `keep`.
+std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at::Tensor& x, const at::Tensor& h,
+                                                                       const at::Tensor& psi, at::TensorList params,
+                                                                       bool keep) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   check_inputs("temporal_attention_forward", x, h, psi, params);
   const Kernels& k = kernels();
@@ -62,27 +64,28 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   const auto options = h.options();
   Weights packed(k);
   auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, size.stride}, options); };
-  auto x_out = at::empty_like(x), h_out = at::empty_like(h), q = rows(), key = rows(), v = rows();
-  auto gate = at::empty({size.num_nodes, size.num_frames}, options);
+  auto x_out = at::empty_like(x), h_out = at::empty_like(h);
+  Tensors kept;
+  if (keep)
+    kept = {rows(), rows(), rows(), at::empty({4, size.num_nodes, size.num_frames, size.stride}, options),
+            at::empty({size.num_nodes, size.num_frames}, options)};
 
   TemporalForward a{size, forward_weights(packed, params), psi_table(packed, psi)};
   a.x = data(x), a.h = data(h);
-  a.q = mutable_data(q), a.k = mutable_data(key), a.v = mutable_data(v), a.gate = mutable_data(gate);
   a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
-
-  const int64_t num_rows = size.num_nodes * size.num_frames;
-  parallel(tiles(num_rows), kTileRows * size.stride + 64, options, [&](int64_t i, int64_t j, float* memory) {
-    k.temporal_project(a, i * kTileRows, std::min(j * kTileRows, num_rows), memory);
-  });
-  parallel(size.num_nodes, k.temporal_attend_scratch(size), options,
-           [&](int64_t i, int64_t j, float* memory) { k.temporal_attend(a, i, j, memory); });
-  return {x_out, h_out, q, key, v, gate};
+  if (keep) {
+    a.q = mutable_data(kept[0]), a.k = mutable_data(kept[1]), a.v = mutable_data(kept[2]);
+    a.hidden = mutable_data(kept[3]), a.gate = mutable_data(kept[4]);
+  }
+  parallel(
+      size.num_nodes, k.temporal_nodes_scratch(size), options,
+      [&](int64_t i, int64_t j, float* memory) { k.temporal_nodes(a, i, j, memory); }, nodes_per_tile(size.num_frames));
+  return {x_out, h_out, kept};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backward(
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
-    const at::Tensor& psi, at::TensorList params, const at::Tensor& q, const at::Tensor& key, const at::Tensor& v,
-    const at::Tensor& gate) {
+    const at::Tensor& psi, at::TensorList params, at::TensorList kept) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const char* op = "temporal_attention_backward";
   check_inputs(op, x, h, psi, params);
@@ -90,34 +93,30 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels();
   const TemporalSizes size = sizes(k, x, h);
-  for (const auto& [name, kept] : {std::pair{"q", &q}, {"k", &key}, {"v", &v}})
-    check_dense(op, name, *kept, {size.num_nodes, size.num_frames, size.stride});
-  check_dense(op, "gate", gate, {size.num_nodes, size.num_frames});
+  const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
+  check_kept(op, kept,
+             {{"q", kept_rows},
+              {"k", kept_rows},
+              {"v", kept_rows},
+              {"hidden", {4, size.num_nodes, size.num_frames, size.stride}},
+              {"gate", {size.num_nodes, size.num_frames}}});
   const int64_t width = size.width, stride = size.stride;
   const auto options = h.options();
   Weights packed(k);
   auto grad_x = at::empty_like(x), grad_h = at::empty_like(h);
-  auto grad_q = at::empty_like(q), grad_k = at::empty_like(q), grad_v = at::empty_like(q);
-  auto grad_gate = at::empty_like(gate);
-
   TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params), psi_table(packed, psi)};
-  a.x = data(x), a.h = data(h), a.q = data(q), a.k = data(key), a.v = data(v), a.gate = data(gate);
+  a.x = data(x), a.h = data(h), a.q = data(kept[0]), a.k = data(kept[1]), a.v = data(kept[2]);
+  a.hidden = data(kept[3]), a.gate = data(kept[4]);
   a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);
-  a.grad_q = mutable_data(grad_q), a.grad_k = mutable_data(grad_k), a.grad_v = mutable_data(grad_v);
-  a.grad_gate = mutable_data(grad_gate), a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);
+  a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);
 
-  const int64_t num_rows = size.num_nodes * size.num_frames;
-  Slots psi_slots(size.lags() * stride, options), slots(TemporalSlot(width, stride).size, options);
-  psi_slots.run(
-      size.num_nodes, k.temporal_attend_backward_scratch(size),
-      [&](int64_t i, int64_t j, float* slot, float* memory) { k.temporal_attend_backward(a, i, j, slot, memory); });
-  slots.run(tiles(num_rows), k.temporal_project_backward_scratch(size),
-            [&](int64_t i, int64_t j, float* slot, float* memory) {
-              k.temporal_project_backward(a, i * kTileRows, std::min(j * kTileRows, num_rows), slot, memory);
-            });
+  const TemporalSlot s(size);
+  Slots slots(s.size, options);
+  slots.run(
+      size.num_nodes, k.temporal_nodes_backward_scratch(size),
+      [&](int64_t i, int64_t j, float* slot, float* memory) { k.temporal_nodes_backward(a, i, j, slot, memory); });
 
   const SlotReader read(slots, width, stride);
-  const TemporalSlot s(width, stride);
   Tensors grads{read.matrix(s.q1),   read.vector(s.q_b1), read.matrix(s.q2),
                 read.vector(s.q_b2), read.matrix(s.k1),   read.vector(s.k_b1),
                 read.matrix(s.k2),   read.vector(s.k_b2), read.matrix(s.v1),
@@ -125,7 +124,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
                 read.matrix(s.x1),   read.vector(s.x_b1), read.vector(s.x2).view({1, width}),
                 read.scalar(s.x_b2)};
   for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
-  auto grad_psi = psi_slots.total().view({size.lags(), stride}).narrow(1, 0, width).flip(0);
+  auto grad_psi = read.matrix(s.psi, size.lags()).flip(0);
   // Not contiguous(): that keeps the stride of a single row.
   grad_psi = grad_psi.clone(at::MemoryFormat::Contiguous);
   return {grad_x, grad_h, grad_psi, grads};

@@ -26,34 +26,39 @@ struct PsiTable {
   const float* transposed_packed;  // [H, 2 T - 1], packed
 };
 
+// The hidden layers of the four MLPs before bias and activation, in the order in which they are kept.
+enum HiddenLayer { kHiddenQ, kHiddenK, kHiddenV, kHiddenX };
+
 struct TemporalForward {
   TemporalSizes size;
   TemporalWeights weight;
   PsiTable psi;
-  const float *x{}, *h{};           // [N, T, D], [N, T, H]
-  float *q{}, *k{}, *v{}, *gate{};  // [N, T, stride] and gate [N, T]: kept for the way back
-  float *x_out{}, *h_out{};         // [N, T, D], [N, T, H]
+  const float *x{}, *h{};    // [N, T, D], [N, T, H]
+  float *x_out{}, *h_out{};  // [N, T, D], [N, T, H]
+  // Kept for the way back, all or none: [N, T, stride], gate [N, T], hidden [4, N, T, stride] as HiddenLayer.
+  float *q{}, *k{}, *v{}, *gate{}, *hidden{};
 };
 
 struct TemporalBackward {
   TemporalSizes size;
   TemporalWeights weight, transposed;
   PsiTable psi;
-  const float *x{}, *h{}, *q{}, *k{}, *v{}, *gate{};
+  const float *x{}, *h{}, *q{}, *k{}, *v{}, *gate{}, *hidden{};
   const float *grad_x_out{}, *grad_h_out{};
-  float *grad_q{}, *grad_k{}, *grad_v{}, *grad_gate{};  // [N, T, stride] and [N, T]
-  float *grad_x{}, *grad_h{};                           // [N, T, D], [N, T, H]
+  float *grad_x{}, *grad_h{};  // [N, T, D], [N, T, H]
 };
 
 // One slot of the weights' gradients; see EGCLEdgeSlot.
 struct TemporalSlot {
-  int64_t q1, q2, k1, k2, v1, v2, x1, q_b1, q_b2, k_b1, k_b2, v_b1, v_b2, x_b1, x2, x_b2, size;
-  [[gnu::always_inline]] TemporalSlot(int64_t width, int64_t stride) {
+  int64_t q1, q2, k1, k2, v1, v2, x1, q_b1, q_b2, k_b1, k_b2, v_b1, v_b2, x_b1, x2, x_b2, psi, size;
+  [[gnu::always_inline]] explicit TemporalSlot(const TemporalSizes& s) {
+    const int64_t stride = s.stride;
     int64_t next = 0;
-    for (int64_t* matrix : {&q1, &q2, &k1, &k2, &v1, &v2, &x1}) *matrix = next, next += width * stride;
+    for (int64_t* matrix : {&q1, &q2, &k1, &k2, &v1, &v2, &x1}) *matrix = next, next += s.width * stride;
     for (int64_t* vector : {&q_b1, &q_b2, &k_b1, &k_b2, &v_b1, &v_b2, &x_b1, &x2, &x_b2})
       *vector = next, next += stride;
-    size = next;
+    psi = next;
+    size = next + s.lags() * stride;
   }
 };
 

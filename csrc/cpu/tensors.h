@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 #include <vector>
 
@@ -59,15 +60,24 @@ inline at::Tensor padded_rows(const at::Tensor& t, int64_t stride) {
   return out;
 }
 
-// Runs task(first, last, memory) over 0 .. count - 1, each thread with its own scratch of `floats`.
+// Runs task(first, last, memory) over 0 .. count - 1, each thread with its own scratch of `floats`. A thread that is
+// done takes the next part: cores are not equally fast, nor parts equally long. Parts are multiples of `grain`.
 template <typename Task>
-void parallel(int64_t count, int64_t floats, const at::TensorOptions& options, const Task& task) {
+void parallel(int64_t count, int64_t floats, const at::TensorOptions& options, const Task& task, int64_t grain = 1) {
   if (count == 0) return;
+  constexpr int64_t kPartsPerThread = 8;
+  const int64_t threads = at::in_parallel_region() ? 1 : std::min<int64_t>(at::get_num_threads(), count);
+  const int64_t part =
+      threads == 1 ? count : round_up(std::max<int64_t>(1, count / (threads * kPartsPerThread)), grain);
   const int64_t aligned = round_up(floats, 16);
-  auto memory = at::empty({at::get_num_threads() * aligned + 16}, options);
+  auto memory = at::empty({threads * aligned + 16}, options);
   auto* start = reinterpret_cast<float*>(round_up(reinterpret_cast<int64_t>(mutable_data(memory)), 64));
-  at::parallel_for(0, count, 1,
-                   [&](int64_t first, int64_t last) { task(first, last, start + at::get_thread_num() * aligned); });
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, threads, 1, [&](int64_t thread, int64_t end) {
+    for (; thread < end; ++thread)
+      for (int64_t first; (first = next.fetch_add(part)) < count;)
+        task(first, std::min(first + part, count), start + thread * aligned);
+  });
 }
 
 // Gradients of weights in slots: slot s sums its fixed share of the work, then the slots are added in order, so that
@@ -110,8 +120,9 @@ class SlotReader {
  public:
   SlotReader(const Slots& slots, int64_t width, int64_t stride)
       : total_(slots.total()), width_(width), stride_(stride) {}
-  at::Tensor matrix(int64_t offset) const {
-    return total_.narrow(0, offset, width_ * stride_).view({width_, stride_}).narrow(1, 0, width_);
+  at::Tensor matrix(int64_t offset) const { return matrix(offset, width_); }
+  at::Tensor matrix(int64_t offset, int64_t rows) const {
+    return total_.narrow(0, offset, rows * stride_).view({rows, stride_}).narrow(1, 0, width_);
   }
   at::Tensor vector(int64_t offset) const { return total_.narrow(0, offset, width_); }
   at::Tensor scalar(int64_t offset) const { return total_.narrow(0, offset, 1); }

@@ -16,8 +16,7 @@ from geotdm_fast.data.checks import (
     check_positions,
     check_shape,
 )
-
-_ROWS_AT_ONCE = 256
+from geotdm_fast.ops import radius_graph
 
 
 def molecule_graph(
@@ -53,7 +52,7 @@ def molecule_graph(
     max_hops = check_count(where, "max_hops", max_hops)
     h = _atom_features(where, atomic_numbers, num_atoms, check_count(where, "num_types", num_types))
     if bonds is None:
-        bonded = _pairs_within(positions, check_number(where, "cutoff", cutoff))
+        bonded = radius_graph(torch.tensor(positions), check_number(where, "cutoff", cutoff)).T.numpy()
         origin = f"by distance, at most {cutoff} angstrom,"
         warn_if_apart(where, num_atoms, bonded, origin, "in a hot frame a bond may be longer")
     else:
@@ -118,16 +117,6 @@ def _atom_features(where: str, atomic_numbers: ArrayLike | Tensor, num_atoms: in
     powers = (z[:, None].float() / num_types) ** torch.arange(3.0)  # [N, 3]
     one_hot = torch.nn.functional.one_hot(z, num_types)
     return (one_hot[:, :, None] * powers[:, None, :]).flatten(1)
-
-
-def _pairs_within(positions: np.ndarray, cutoff: float) -> np.ndarray:
-    """Both orders of every pair of atoms at most `cutoff` apart: [M, 2]."""
-    found = []
-    for start in range(0, len(positions), _ROWS_AT_ONCE):
-        distance = np.linalg.norm(positions[start : start + _ROWS_AT_ONCE, None] - positions[None], axis=-1)
-        found.append(np.argwhere(distance <= cutoff) + np.array([start, 0]))
-    pairs = np.concatenate(found)
-    return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
 def _pairs_by_hops(num_nodes: int, bonded: np.ndarray, max_hops: int) -> tuple[np.ndarray, np.ndarray]:

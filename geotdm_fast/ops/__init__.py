@@ -2,6 +2,7 @@
 
 from geotdm_fast.ops.backend import backend, status
 from geotdm_fast.ops.egcl import egcl
+from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.temporal_attention import temporal_attention
 
-__all__ = ["backend", "egcl", "status", "temporal_attention"]
+__all__ = ["backend", "egcl", "radius_graph", "status", "temporal_attention"]

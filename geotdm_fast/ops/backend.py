@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 
 from geotdm_fast.keys import check_choice
-from geotdm_fast.ops import kernels, native
+from geotdm_fast.ops import kernels, native, neighbour_search
 
 BACKENDS = ("auto", "reference", "triton")
+# Those with a C++ implementation.
 OPS = ("egcl", "temporal_attention")
 _current = contextvars.ContextVar("geotdm_fast_backend", default="auto")
 
@@ -31,12 +32,10 @@ def backend(name: str) -> Iterator[None]:
         _current.reset(token)
 
 
+@torch.compiler.assume_constant_result
 def current_backend() -> str:
-    """The name that the innermost `backend` block chose; `auto` outside.
-
-    While `torch.compile` traces, `reference`: it fuses that, and cannot look into a context variable or sorted edges.
-    """
-    return "reference" if torch.compiler.is_compiling() else _current.get()
+    """What the innermost `backend` block chose, `auto` outside; a graph that `torch.compile` traces keeps it."""
+    return _current.get()
 
 
 class OpStatus(NamedTuple):
@@ -48,13 +47,18 @@ class OpStatus(NamedTuple):
 
 
 def status() -> list[OpStatus]:
-    """What runs for each op on this machine, and why: on the CPU, and on CUDA where there is a device."""
+    """What runs for each op on this machine, and why: on the CPU, and on CUDA where there is a device.
+
+    Radius graphs on CUDA are all pairs.
+    """
+    search = OpStatus("radius_graph", *neighbour_search.status())
     info = native.build_info()
     if info is None:
         on_cpu = [OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS]
     else:
         takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference"
         on_cpu = [OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS]
+    on_cpu.append(search)
     if not torch.cuda.is_available():
         return on_cpu
     why_not = kernels.missing() or kernels.why_not_device(torch.device("cuda", torch.cuda.current_device()))

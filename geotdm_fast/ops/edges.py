@@ -37,6 +37,8 @@ def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
 
     Raises ValueError for an index outside 0..num_nodes-1: the kernels trust their indices.
     """
+    if torch.compiler.is_compiling():
+        return SortedEdges(*_sorted_edges_op(edge_index, num_nodes))
     known = _sort(edge_index)
     if num_nodes not in known:
         edges = known[None]
@@ -47,6 +49,22 @@ def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
         firsts = {"first": extended(edges.first), "sender_first": extended(edges.sender_first)}
         known[num_nodes] = dataclasses.replace(edges, **firsts)
     return known[num_nodes]
+
+
+@torch.library.custom_op("geotdm_fast::sorted_edges", mutates_args=())
+def _sorted_edges_op(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`sorted_edges` for `torch.compile`, which cannot trace it: copies, because a compiled graph may reuse memory."""
+    edges = sorted_edges(edge_index, num_nodes)
+    copied = (edges.order, edges.sender, edges.first, edges.sender_first, edges.by_sender)
+    order, sender, first, sender_first, by_sender = map(torch.clone, copied)
+    return order, sender, first, sender_first, by_sender
+
+
+@_sorted_edges_op.register_fake
+def _(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    per_edge = lambda: edge_index.new_empty(edge_index.shape[1], dtype=torch.int64)
+    per_node = lambda: edge_index.new_empty(num_nodes + 1, dtype=torch.int64)
+    return per_edge(), per_edge(), per_node(), per_node(), per_edge()
 
 
 def _sorted(edge_index: Tensor) -> SortedEdges:

@@ -28,8 +28,8 @@ def egcl(
     On CUDA the Triton kernels compute in float32, with the inputs of products in `precision`; on the CPU the C++ module
     computes every precision in float32. Both convert bfloat16 inputs and results, give the same bits in every run, and
     are differentiable once; memory does not grow with the edges times frames, but for a chunk of them in the backward.
-    Other inputs run the reference, and so does `torch.compile`. Raises ValueError where `backend("triton")` is asked
-    for and the Triton kernels do not take the input.
+    Other inputs run the reference, and so does `torch.compile` on CUDA. Raises ValueError where `backend("triton")` is
+    asked for and the Triton kernels do not take the input.
     """
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
@@ -43,8 +43,10 @@ def egcl(
         w_attr = weights[0][:, 2 * h.shape[-1] + 1 :]
         with no_autocast(x.device.type):
             edge_term = torch.nn.functional.linear(edge_attr.float(), w_attr)[edges.order]
+    keep = native.needs_grad(x, h, edge_term, *weights)
+    flags = (normalize, pre_norm, precision, keep)
     x_out, h_out = implementation.apply(
-        x.float().contiguous(), h.float().contiguous(), edge_term, edges, normalize, pre_norm, precision, *weights
+        x.float().contiguous(), h.float().contiguous(), edge_term, edges, *flags, *weights
     )
     return x_out.to(x.dtype), h_out.to(h.dtype)
 
@@ -57,6 +59,8 @@ def _implementation(
     if backend == "reference":
         return None
     if backend == "triton" or x.device.type != "cpu":
+        if torch.compiler.is_compiling():
+            return None
         why_not = why_not_triton(x, h, edge_attr, params)
         if backend == "triton" and why_not is not None:
             raise ValueError(f"egcl: backend triton does not take the input: {why_not}")
@@ -93,19 +97,21 @@ class _NativeEGCL(torch.autograd.Function):
         normalize: bool,
         pre_norm: bool,
         precision: str,
+        keep: bool,
         *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        x_out, h_out, p, q, m_sum = torch.ops.geotdm_fast.egcl_forward(
-            x, h, edges.first, edges.sender, edge_term, params, normalize, pre_norm
+        x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
+            x, h, edges.first, edges.sender, edge_term, params, normalize, pre_norm, keep
         )
-        ctx.save_for_backward(x, h, edge_term, p, q, m_sum, *params)
-        ctx.edges, ctx.normalize, ctx.pre_norm = edges, normalize, pre_norm
+        ctx.save_for_backward(x, h, edge_term, *kept, *params)
+        ctx.num_kept, ctx.edges, ctx.normalize, ctx.pre_norm = len(kept), edges, normalize, pre_norm
         return x_out, h_out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
-        x, h, edge_term, p, q, m_sum, *params = ctx.saved_tensors
+        x, h, edge_term, *saved = ctx.saved_tensors
+        kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         edges = ctx.edges
         grad_x, grad_h, grad_edge_term, grad_params = torch.ops.geotdm_fast.egcl_backward(
             grad_x_out.contiguous(),
@@ -118,13 +124,11 @@ class _NativeEGCL(torch.autograd.Function):
             edges.by_sender,
             edge_term,
             params,
-            p,
-            q,
-            m_sum,
+            kept,
             ctx.normalize,
             ctx.pre_norm,
         )
-        return grad_x, grad_h, None if edge_term is None else grad_edge_term, None, None, None, None, *grad_params
+        return grad_x, grad_h, None if edge_term is None else grad_edge_term, None, None, None, None, None, *grad_params
 
 
 class _TritonEGCL(torch.autograd.Function):
@@ -138,6 +142,7 @@ class _TritonEGCL(torch.autograd.Function):
         normalize: bool,
         pre_norm: bool,
         precision: str,
+        keep: bool,
         *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
         from geotdm_fast.kernels.egcl_launch import egcl_forward
@@ -167,4 +172,4 @@ class _TritonEGCL(torch.autograd.Function):
             Kept(pq, m_sum, halved),
             *ctx.flags,
         )
-        return grads.x, grads.h, grads.edge_term, None, None, None, None, *grads.params
+        return grads.x, grads.h, grads.edge_term, None, None, None, None, None, *grads.params

@@ -8,31 +8,32 @@ from geotdm_fast import _C
 _PANEL = _C.build_info()["panel"]
 
 
-def _kept(h: Tensor) -> Tensor:
+def _rows(h: Tensor) -> Tensor:
     """[N, T, H up to a whole panel]: rows that a forward keeps for its backward."""
     return h.new_empty(*h.shape[:2], -(-h.shape[2] // _PANEL) * _PANEL)
 
 
 @torch.library.register_fake("geotdm_fast::egcl_forward")
-def _egcl_forward(x, h, first, sender, edge_term, params, normalize, pre_norm):
-    return torch.empty_like(x), torch.empty_like(h), _kept(h), _kept(h), _kept(h)
+def _egcl_forward(x, h, first, sender, edge_term, params, normalize, pre_norm, keep):
+    return torch.empty_like(x), torch.empty_like(h), [_rows(h) for _ in range(4 * keep)]
 
 
 @torch.library.register_fake("geotdm_fast::egcl_backward")
 def _egcl_backward(
-    grad_x_out, grad_h_out, x, h, first, sender, sender_first, by_sender, edge_term, params, p, q, m_sum, normalize,
-    pre_norm,
+    grad_x_out, grad_h_out, x, h, first, sender, sender_first, by_sender, edge_term, params, kept, normalize, pre_norm,
 ):  # fmt: skip
     grad_edge_term = h.new_empty(0 if edge_term is None else sender.shape[0], h.shape[2])
     return torch.empty_like(x), torch.empty_like(h), grad_edge_term, [p.new_empty(p.shape) for p in params]
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_forward")
-def _temporal_attention_forward(x, h, psi, params):
-    return torch.empty_like(x), torch.empty_like(h), _kept(h), _kept(h), _kept(h), h.new_empty(h.shape[:2])
+def _temporal_attention_forward(x, h, psi, params, keep):
+    rows = _rows(h)
+    kept = [_rows(h), _rows(h), rows, rows.new_empty(4, *rows.shape), h.new_empty(h.shape[:2])] if keep else []
+    return torch.empty_like(x), torch.empty_like(h), kept
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_backward")
-def _temporal_attention_backward(grad_x_out, grad_h_out, x, h, psi, params, q, k, v, gate):
+def _temporal_attention_backward(grad_x_out, grad_h_out, x, h, psi, params, kept):
     grads = [p.new_empty(p.shape) for p in params]
     return torch.empty_like(x), torch.empty_like(h), psi.new_empty(psi.shape), grads

@@ -37,3 +37,8 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
         warn_missing(missing)
         return f"geotdm_fast._C is {missing}"
     return None
+
+
+def needs_grad(*inputs: Tensor | None) -> bool:
+    """Whether a forward must keep anything for its backward."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)

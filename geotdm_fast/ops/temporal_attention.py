@@ -25,7 +25,7 @@ def temporal_attention(
 
     The CPU kernels compute every precision in float32 (bfloat16 inputs are converted, results converted back), give the
     same bits for any number of threads, and are differentiable once; memory is linear in T. Other inputs, and frames
-    with gaps, run the reference, and so does `torch.compile`.
+    with gaps, run the reference.
     """
     if current_backend() == "reference" or why_not_native(x, h, params, frames) is not None:
         return reference.temporal_attention(x, h, params, frames=frames, precision=precision)
@@ -34,7 +34,9 @@ def temporal_attention(
     tau = torch.arange(-(num_frames - 1), num_frames, device=h.device)
     with no_autocast(h.device.type):
         psi = torch.nn.functional.linear(reference.sinusoid(tau, time_w.shape[1]), time_w, time_b)  # [2 T - 1, H]
-    x_out, h_out = _NativeTemporalAttention.apply(x.float().contiguous(), h.float().contiguous(), psi, *weights)
+    x_out, h_out = _NativeTemporalAttention.apply(
+        x.float().contiguous(), h.float().contiguous(), psi, native.needs_grad(x, h, psi, *weights), *weights
+    )
     return x_out.to(x.dtype), h_out.to(h.dtype)
 
 
@@ -49,16 +51,18 @@ def why_not_native(x: Tensor, h: Tensor, params: TemporalAttentionParams, frames
 
 class _NativeTemporalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, h: Tensor, psi: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
-        x_out, h_out, q, k, v, gate = torch.ops.geotdm_fast.temporal_attention_forward(x, h, psi, params)
-        ctx.save_for_backward(x, h, psi, q, k, v, gate, *params)
+    def forward(ctx, x: Tensor, h: Tensor, psi: Tensor, keep: bool, *params: Tensor) -> tuple[Tensor, Tensor]:
+        x_out, h_out, kept = torch.ops.geotdm_fast.temporal_attention_forward(x, h, psi, params, keep)
+        ctx.save_for_backward(x, h, psi, *kept, *params)
+        ctx.num_kept = len(kept)
         return x_out, h_out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
-        x, h, psi, q, k, v, gate, *params = ctx.saved_tensors
+        x, h, psi, *saved = ctx.saved_tensors
+        kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         grad_x, grad_h, grad_psi, grad_params = torch.ops.geotdm_fast.temporal_attention_backward(
-            grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, psi, params, q, k, v, gate
+            grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, psi, params, kept
         )
-        return grad_x, grad_h, grad_psi, *grad_params
+        return grad_x, grad_h, grad_psi, None, *grad_params

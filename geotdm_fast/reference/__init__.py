@@ -2,7 +2,17 @@
 
 from geotdm_fast.reference.egcl import EGCLParams, egcl
 from geotdm_fast.reference.linear import PRECISIONS, linear
+from geotdm_fast.reference.radius_graph import radius_graph
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.reference.temporal_attention import TemporalAttentionParams, temporal_attention
 
-__all__ = ["PRECISIONS", "EGCLParams", "TemporalAttentionParams", "egcl", "linear", "sinusoid", "temporal_attention"]
+__all__ = [
+    "PRECISIONS",
+    "EGCLParams",
+    "TemporalAttentionParams",
+    "egcl",
+    "linear",
+    "radius_graph",
+    "sinusoid",
+    "temporal_attention",
+]

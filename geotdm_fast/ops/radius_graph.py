@@ -1,0 +1,124 @@
+"""The radius graph: `geotdm_fast.reference.radius_graph` by the fastest implementation that takes the input."""
+
+import math
+import numbers
+
+import torch
+from torch import Tensor
+
+from geotdm_fast import reference
+from geotdm_fast.checks import check_same_device, check_tensor
+from geotdm_fast.ops import neighbour_search
+from geotdm_fast.ops.backend import current_backend
+from geotdm_fast.reference.radius_graph import check_capacity, computed_in
+
+_WHERE = "radius_graph"
+
+
+def radius_graph(
+    x: Tensor, cutoff: float, batch: Tensor | None = None, max_num_neighbors: int | None = None, loop: bool = False
+) -> Tensor:
+    """The edges between nodes of one graph that are at most `cutoff` apart, for one frame or for each of many.
+
+        (i, j) is an edge when |x_i - x_j| <= cutoff and (i != j or loop)
+
+    x: [N, D] float - positions, D = 2 or 3 (any D >= 1); or [N, T, D], the engine's own layout: a graph for each frame
+    cutoff: in the unit of x; a pair exactly so far apart is an edge
+    batch: [N] int64 - the graph of each node, in any order, numbers without nodes allowed; None: all are one graph
+    max_num_neighbors: the most edges that a receiver may have, its loop included; None: any number
+    loop: whether each node is its own neighbour
+    Returns edge_index [2, E] int64: row = receiver, col = sender, sorted by receiver, then by sender; both directions
+    of a pair are in it. For [N, T, D] the nodes are (node, frame), numbered i T + t as the rows of `x.flatten(0, 1)`,
+    so the edges are those of a graph of N T nodes with one frame.
+
+    Exact: coordinates and cutoff in the dtype of x (16-bit ones computed in float32), squares added in the order of the
+    coordinates, each operation rounded, compared with the square of the cutoff; equal to the reference in every edge.
+    Deterministic. No gradient, the result being indices; reads values, so a CUDA graph cannot capture it.
+    Raises ValueError for coordinates that are not finite, for a cutoff whose square the dtype cannot hold, and when a
+    receiver has more than `max_num_neighbors` edges (nothing is ever left out); ValueError/TypeError for wrong shapes
+    and dtypes.
+    Source: as in PyG, but for a pair at the cutoff (<= as in the official molecule graphs; torch_cluster takes <), for
+    the order, and for what happens above `max_num_neighbors` (torch_cluster drops edges).
+    """
+    _check(x, cutoff, batch, max_num_neighbors, loop)
+    if current_backend() == "reference":
+        return reference.radius_graph(x, cutoff, batch, max_num_neighbors, loop)
+    points, order, sizes = _grouped(x.detach(), batch)
+    row, col = neighbour_search.search(points, sizes, cutoff, loop)
+    degree = torch.bincount(row, minlength=len(points))
+    edge_index = _numbered(row, col, degree, order)
+    check_capacity(degree, len(points), max_num_neighbors)
+    return edge_index
+
+
+def _grouped(x: Tensor, batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The points of every graph and frame together, small groups first: points [M, D], their numbers [M], sizes [G]."""
+    num_nodes, dim = x.shape[0], x.shape[-1]
+    num_frames = x.shape[1] if x.dim() == 3 else 1
+    frames = torch.arange(num_frames, device=x.device)
+    if batch is None:
+        order = (torch.arange(num_nodes, device=x.device) * num_frames + frames[:, None]).flatten()
+        sizes = torch.full((num_frames if num_nodes else 0,), num_nodes, device=x.device)
+    else:
+        group = (batch.long()[:, None] * num_frames + frames).flatten()
+        group, order = group.sort(stable=True)
+        came = torch.unique_consecutive(group, return_counts=True)[1]
+        sizes, by_size = came.sort(stable=True)
+        move = _begin(came)[by_size] - _begin(sizes)
+        order = order[torch.arange(len(order), device=x.device) + move.repeat_interleave(sizes)]
+    return x.reshape(num_nodes * num_frames, dim)[order], order, sizes
+
+
+def _numbered(row: Tensor, col: Tensor, degree: Tensor, order: Tensor) -> Tensor:
+    """edge_index of edges between points, which are sorted: their own numbers, and sorted again by those, in O(E)."""
+    if torch.equal(order, torch.arange(len(order), device=order.device)):
+        return torch.stack([row, col])
+    degree_of_node = torch.empty_like(degree)
+    degree_of_node[order] = degree
+    # Within a group numbers ascend, so the edges of a receiver stay in order: only their first place changes.
+    move = _begin(degree_of_node)[order] - _begin(degree)
+    place = torch.arange(len(row), device=row.device) + move.repeat_interleave(degree)
+    sender = torch.empty_like(col).scatter_(0, place, order.index_select(0, col))
+    return torch.stack([torch.arange(len(order), device=row.device).repeat_interleave(degree_of_node), sender])
+
+
+def _begin(sizes: Tensor) -> Tensor:
+    """Where each of consecutive segments begins."""
+    return sizes.cumsum(0) - sizes
+
+
+def _check(x: Tensor, cutoff: float, batch: Tensor | None, max_num_neighbors: int | None, loop: bool) -> None:
+    three = isinstance(x, Tensor) and x.dim() == 3
+    check_tensor(_WHERE, "x", x, ("N", "T", "D") if three else ("N", "D"), integer=False)
+    if x.shape[-1] == 0:
+        raise ValueError(f"{_WHERE}: x must have at least one coordinate, got {list(x.shape)}")
+    if batch is not None:
+        check_tensor(_WHERE, "batch", batch, (x.shape[0],), integer=True)
+        check_same_device(_WHERE, x=x, batch=batch)
+        if batch.numel() and int(batch.min()) < 0:
+            raise ValueError(f"{_WHERE}: batch must not be negative, got {int(batch.min())}")
+    _check_cutoff(cutoff, x.dtype)
+    if max_num_neighbors is not None:
+        if isinstance(max_num_neighbors, bool) or not isinstance(max_num_neighbors, numbers.Integral):
+            raise TypeError(f"{_WHERE}: max_num_neighbors must be a whole number or None, got {max_num_neighbors!r}")
+        if max_num_neighbors < 1:
+            raise ValueError(f"{_WHERE}: max_num_neighbors must be at least 1, got {max_num_neighbors}")
+    if not isinstance(loop, bool):
+        raise TypeError(f"{_WHERE}: loop must be True or False, got {loop!r}")
+    finite = torch.isfinite(x)
+    if not bool(finite.all()):
+        node, *frame, axis = place = (~finite).nonzero()[0].tolist()
+        at = f"node {node}" + (f", frame {frame[0]}" if frame else "")
+        raise ValueError(f"{_WHERE}: x must be finite, got {x[tuple(place)].item()} at {at}, coordinate {axis}")
+
+
+def _check_cutoff(cutoff: float, dtype: torch.dtype) -> None:
+    if isinstance(cutoff, bool) or not isinstance(cutoff, numbers.Real):
+        raise TypeError(f"{_WHERE}: cutoff must be a number, got {cutoff!r}")
+    if not cutoff > 0:
+        raise ValueError(f"{_WHERE}: cutoff must be positive, got {cutoff}")
+    # Where squares neither overflow nor lose digits at the lower end.
+    limits = torch.finfo(computed_in(dtype))
+    low, high = math.sqrt(limits.tiny / limits.eps), min(math.sqrt(limits.max), torch.finfo(dtype).max)
+    if not low <= cutoff <= high:
+        raise ValueError(f"{_WHERE}: cutoff must be from {low:.1e} to {high:.1e} for {dtype}, got {cutoff}")

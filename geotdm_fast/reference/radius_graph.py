@@ -1,0 +1,80 @@
+"""Every pair of nodes within a distance: the definition, pair by pair, in any dtype and on any device."""
+
+import torch
+from torch import Tensor
+
+_PAIRS_AT_ONCE = 2**22
+
+
+def radius_graph(
+    x: Tensor, cutoff: float, batch: Tensor | None = None, max_num_neighbors: int | None = None, loop: bool = False
+) -> Tensor:
+    """The edges (i, j) of nodes of one graph, in one frame, at most `cutoff` apart; every pair is looked at.
+
+        (x_i1 - x_j1)^2 + ... + (x_iD - x_jD)^2 <= cutoff^2
+
+    x: [N, D], or [N, T, D]: a graph for each frame of its own, whose node (i, t) is numbered i T + t
+    batch: [N] int64 - the graph of each node, in any order; None: one graph
+    Returns edge_index [2, E] int64, receivers first, sorted by receiver, then by sender.
+    Rounding, `max_num_neighbors`, `loop` and errors are told at `geotdm_fast.radius_graph`, which checks its arguments.
+    """
+    num_nodes, dim = x.shape[0], x.shape[-1]
+    frames = x.detach().reshape(num_nodes, -1, dim) if x.numel() else x.new_zeros(num_nodes, 0, dim)
+    num_frames = frames.shape[1]
+    found = [x.new_zeros(2, 0, dtype=torch.int64)]
+    for t in range(num_frames):
+        found += [edges * num_frames + t for edges in _edges(frames[:, t], cutoff, batch, loop)]
+    edge_index = torch.cat(found, dim=1)
+    # A receiver's senders come from one frame and ascend already.
+    edge_index = edge_index[:, edge_index[0].argsort(stable=True)]
+    check_capacity(torch.bincount(edge_index[0]), num_nodes * num_frames, max_num_neighbors)
+    return edge_index
+
+
+def _edges(x: Tensor, cutoff: float, batch: Tensor | None, loop: bool) -> list[Tensor]:
+    """Those of one frame [N, D], some receivers at a time."""
+    limit = squared_cutoff(cutoff, x.dtype)
+    found = []
+    rows_at_once = max(1, _PAIRS_AT_ONCE // len(x))
+    for start in range(0, len(x), rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        near = squared_distances(x[rows, None], x) <= limit
+        if batch is not None:
+            near &= batch[rows, None] == batch
+        if not loop:
+            near.diagonal(start).zero_()
+        row, col = near.nonzero().T
+        found.append(torch.stack([row + start, col]))
+    return found
+
+
+def computed_in(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the distances: 16-bit coordinates are exact in float32, their squares would overflow."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """|a - b|^2 over the last dimension, each operation rounded, coordinates in order: what decides near the cutoff."""
+    total = None
+    for one, other in zip(a.to(computed_in(a.dtype)).unbind(-1), b.to(computed_in(b.dtype)).unbind(-1), strict=True):
+        difference = one - other
+        difference *= difference
+        total = difference if total is None else total.add_(difference)
+    return total
+
+
+def squared_cutoff(cutoff: float, dtype: torch.dtype) -> float:
+    """cutoff^2: the cutoff rounded to `dtype`, squared and rounded as the distances are."""
+    return float(torch.tensor(cutoff, dtype=dtype).to(computed_in(dtype)).square())
+
+
+def check_capacity(degree: Tensor, num_receivers: int, max_num_neighbors: int | None) -> None:
+    """Raise ValueError if a receiver has more than `max_num_neighbors` edges, naming the number that would do."""
+    if max_num_neighbors is None:
+        return
+    over = int((degree > max_num_neighbors).sum())
+    if over:
+        raise ValueError(
+            f"radius_graph: max_num_neighbors={max_num_neighbors} is too few for {over} of {num_receivers} receivers; "
+            f"{int(degree.max())} would do"
+        )
