@@ -11,6 +11,10 @@
 #error "compile through a kernels_*.cpp file, which defines GEOTDM_ISA and GEOTDM_WIDTH"
 #endif
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 #define GEOTDM_INLINE inline __attribute__((always_inline))
 #define GEOTDM_INLINE_LAMBDA __attribute__((always_inline))
 
@@ -47,19 +51,19 @@ GEOTDM_INLINE float sum(Vec v) {
 
 // a if it is below (above) b, else b: a NaN in b stays, as minps and maxps have it.
 GEOTDM_INLINE Vec min(Vec a, Vec b) {
-#if defined(__AVX512F__) && GEOTDM_WIDTH == 16
-  return __builtin_ia32_minps512_mask(a, b, a, -1, 4);  // 4: the current rounding direction
-#elif defined(__AVX__) && GEOTDM_WIDTH == 8
-  return __builtin_ia32_minps256(a, b);
+#if defined(__AVX512F__)
+  return Vec(_mm512_min_ps(__m512(a), __m512(b)));
+#elif defined(__AVX2__) && GEOTDM_WIDTH == 8
+  return Vec(_mm256_min_ps(__m256(a), __m256(b)));
 #else
   return a < b ? a : b;
 #endif
 }
 GEOTDM_INLINE Vec max(Vec a, Vec b) {
-#if defined(__AVX512F__) && GEOTDM_WIDTH == 16
-  return __builtin_ia32_maxps512_mask(a, b, a, -1, 4);
-#elif defined(__AVX__) && GEOTDM_WIDTH == 8
-  return __builtin_ia32_maxps256(a, b);
+#if defined(__AVX512F__)
+  return Vec(_mm512_max_ps(__m512(a), __m512(b)));
+#elif defined(__AVX2__) && GEOTDM_WIDTH == 8
+  return Vec(_mm256_max_ps(__m256(a), __m256(b)));
 #else
   return a > b ? a : b;
 #endif

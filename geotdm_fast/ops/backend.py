@@ -47,18 +47,14 @@ class OpStatus(NamedTuple):
 
 
 def status() -> list[OpStatus]:
-    """What runs for each op on this machine, and why: on the CPU, and on CUDA where there is a device.
-
-    Radius graphs on CUDA are all pairs.
-    """
-    search = OpStatus("radius_graph", *neighbour_search.status())
+    """What runs for each op on this machine, and why: on the CPU, and on CUDA where there is a device."""
     info = native.build_info()
     if info is None:
         on_cpu = [OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS]
     else:
         takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference"
         on_cpu = [OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS]
-    on_cpu.append(search)
+    on_cpu.append(OpStatus("radius_graph", *neighbour_search.status()))
     if not torch.cuda.is_available():
         return on_cpu
     why_not = kernels.missing() or kernels.why_not_device(torch.device("cuda", torch.cuda.current_device()))

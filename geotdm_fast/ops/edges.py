@@ -55,8 +55,8 @@ def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
 def _sorted_edges_op(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`sorted_edges` for `torch.compile`, which cannot trace it: copies, because a compiled graph may reuse memory."""
     edges = sorted_edges(edge_index, num_nodes)
-    copied = (edges.order, edges.sender, edges.first, edges.sender_first, edges.by_sender)
-    order, sender, first, sender_first, by_sender = map(torch.clone, copied)
+    copies = (edges.order, edges.sender, edges.first, edges.sender_first, edges.by_sender)
+    order, sender, first, sender_first, by_sender = map(torch.clone, copies)
     return order, sender, first, sender_first, by_sender
 
 

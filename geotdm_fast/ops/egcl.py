@@ -44,9 +44,8 @@ def egcl(
         with no_autocast(x.device.type):
             edge_term = torch.nn.functional.linear(edge_attr.float(), w_attr)[edges.order]
     keep = native.needs_grad(x, h, edge_term, *weights)
-    flags = (normalize, pre_norm, precision, keep)
     x_out, h_out = implementation.apply(
-        x.float().contiguous(), h.float().contiguous(), edge_term, edges, *flags, *weights
+        x.float().contiguous(), h.float().contiguous(), edge_term, edges, normalize, pre_norm, precision, keep, *weights
     )
     return x_out.to(x.dtype), h_out.to(h.dtype)
 
@@ -60,7 +59,7 @@ def _implementation(
         return None
     if backend == "triton" or x.device.type != "cpu":
         if torch.compiler.is_compiling():
-            return None
+            return None  # it knows ops, not launches
         why_not = why_not_triton(x, h, edge_attr, params)
         if backend == "triton" and why_not is not None:
             raise ValueError(f"egcl: backend triton does not take the input: {why_not}")
@@ -150,7 +149,8 @@ class _TritonEGCL(torch.autograd.Function):
         x_out, h_out, kept = egcl_forward(
             x, h, edges.tables, edge_term, EGCLParams(*params), normalize, pre_norm, precision
         )
-        ctx.save_for_backward(x, h, edge_term, *kept, *params)
+        if keep:
+            ctx.save_for_backward(x, h, edge_term, *kept, *params)
         ctx.edges, ctx.flags = edges, (normalize, pre_norm, precision)
         return x_out, h_out
 
