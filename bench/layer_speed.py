@@ -32,7 +32,7 @@ EPILOG = """\
   TRITON_INTERPRET=1 python -m bench.layer_speed --trial        every line of it on the CPU, at a tiny size"""
 # Radii in angstrom: about 0.7, 1.3, 2.3, 4.1, 6.6 and 10 million edge-frames of 10 frames of 3341 atoms.
 CUTOFFS = (4.0, 5.0, 6.0, 7.5, 9.0, 10.5)
-TRIAL_SIZES = {"num_graphs": 1, "num_frames": 3, "n_layers": 1, "hidden_dim": 16}
+TRIAL_SIZES = {"num_graphs": 1, "num_frames": 2, "n_layers": 1, "hidden_dim": 16}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,8 +77,9 @@ def measure(workload: Workload, direction: str, args: argparse.Namespace) -> lis
     replays = {key: captured(call, device) for key, call in calls.items()}
     products = {("product", name): _product(name, args) for name in args.precision}
     first = products | {key: graph.replay for key, graph in replays.items()}
-    times = device_times(first, args.repeats, device, limit=args.limit)
-    launched = device_times(products | calls, args.repeats, device, limit=args.limit)
+    options = {"warm_up": 0 if args.trial else 3, "limit": args.limit}
+    times = device_times(first, args.repeats, device, **options)
+    launched = device_times(products | calls, args.repeats, device, **options)
     rates = {name: args.products[name].flop / times["product", name].median for name in args.precision}
     # The pool of a graph is not the call's own memory.
     graphs = {key: graph.why_not for key, graph in replays.items()}
@@ -142,7 +143,7 @@ def sweep(args: argparse.Namespace) -> int:
     stop = time.perf_counter() + 4 * args.limit
     for cutoff in args.cutoffs:
         sizes = {key: value for key, value in _sizes(args).items() if key != "num_graphs"}
-        workload = make_workload("large", cutoff=cutoff, **sizes)
+        workload = make_workload("large", cutoff=cutoff, large_file=args.large, **sizes)
         for precision in args.precision:
             op = make_layer(workload, "ours", precision, device)
             for direction in args.directions:
@@ -152,7 +153,7 @@ def sweep(args: argparse.Namespace) -> int:
                 peak, _ = peak_of(call, device)
                 row = about(workload, direction, precision, "ours") | {"benchmark": "edges", "cutoff": cutoff}
                 row |= {"edge_frames": workload.num_edges * workload.num_frames, "peak_bytes": peak}
-                rows.append(row | {"seconds": times[precision].median, "repeats": args.repeats})
+                rows.append(row | {"seconds": times[precision].median, "repeats": len(times[precision].seconds)})
                 record.append(args.out, [rows[-1] | context])
         if time.perf_counter() > stop:
             print(f"edges: stopped after {cutoff} angstrom, out of time")

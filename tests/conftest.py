@@ -14,7 +14,9 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 DEVICES = [
     pytest.param(
         "cpu",
-        marks=pytest.mark.skipif(torch.cuda.is_available(), reason="Triton's interpreter runs where no GPU is in sight"),
+        marks=pytest.mark.skipif(
+            torch.cuda.is_available(), reason="Triton's interpreter runs where no GPU is in sight"
+        ),
     ),
     pytest.param(
         "cuda",

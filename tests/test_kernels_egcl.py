@@ -48,7 +48,17 @@ def on_device(values, device):
 
 
 def check(
-    device, num_frames, dim, width, edge_dim, precision="fp32", flags="normalize", edge_index=None, num_nodes=7, x=None, draws=1
+    device,
+    num_frames,
+    dim,
+    width,
+    edge_dim,
+    precision="fp32",
+    flags="normalize",
+    edge_index=None,
+    num_nodes=7,
+    x=None,
+    draws=1,
 ):
     edge_index = (graph(7, DEGREES) if edge_index is None else edge_index).to(device)
 

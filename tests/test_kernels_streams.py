@@ -1,4 +1,4 @@
-"""The Triton kernels among streams, CUDA graphs, devices and autocast; on the CPU what of it the interpreter can show."""
+"""The Triton kernels among streams, CUDA graphs, devices and autocast; on the CPU, what the interpreter can show."""
 
 import contextlib
 import pathlib
@@ -7,7 +7,6 @@ import sys
 import pytest
 import torch
 from native_cases import EGCL_NAMES, assert_same_bits, bind, cotangents_of, egcl, egcl_inputs, graph, results
-from tolerances import assert_same
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
@@ -15,13 +14,13 @@ sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 from bench.device_timing import captured  # noqa: E402
 from geotdm_fast import backend  # noqa: E402
 
-DEGREES = [3, 0, 1, 7, 0, 4, 2]
-SIZES = (7, 5, 3, 16, 2)  # nodes, frames, D, H, A
+DEGREES = [3, 0, 1, 2]
+SIZES = (5, 2, 3, 16, 2)  # nodes, frames, D, H, A
 
 
 def small_call(device: str):
     """The op bound to a small graph, its inputs and cotangents."""
-    edge_index = graph(7, DEGREES).to(device)
+    edge_index = graph(5, DEGREES).to(device)
     inputs = [v.to(device) for v in egcl_inputs(*SIZES, edge_index)]
     return bind(egcl, edge_index=edge_index), inputs, cotangents_of(inputs)
 
@@ -54,7 +53,7 @@ def test_two_streams_at_once_do_not_disturb_one_another(device):
         wait(device)
         streams = [stream(device) for _ in calls]
         found = [[] for _ in calls]
-        for _ in range(3):
+        for _ in range(2):
             for which, call in enumerate(calls):
                 with streams[which]:
                     found[which].append(results(*call))
@@ -95,7 +94,7 @@ def test_a_captured_graph_takes_the_inputs_of_each_replay(device, precision):
 
         graph_of_call = captured(call, device)
         assert device == "cpu" or graph_of_call.why_not is None
-        for _ in range(3):
+        for _ in range(2):
             other = [torch.randn_like(v) for v in inputs[:2]]
             with torch.no_grad():
                 for leaf, value in zip(leaves, other, strict=False):
@@ -110,11 +109,8 @@ def test_autocast_changes_nothing(device):
     op, inputs, cotangents = small_call(device)
     with backend("triton"):
         expected = results(op, inputs, cotangents)
-        with torch.autocast(device, torch.bfloat16):
-            found = results(op, inputs, cotangents)
-    for name, a, b in zip(["x_out", "h_out", *EGCL_NAMES], found, expected, strict=True):
-        # W_a a is a plain product, whose gradient autograd takes.
-        assert_same(a, b, 1e-6 if name in ("edge_attr", "edge_w1") else 0.0, what=name)
+        found = results(torch.autocast(device, torch.bfloat16)(op), inputs, cotangents)
+    assert_same_bits(found, expected, EGCL_NAMES)
 
 
 @pytest.mark.gpu
