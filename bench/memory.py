@@ -6,11 +6,12 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 
 import torch
 
 from bench import arguments, record
-from bench.contenders import Contender, make_contender, split_by_memory
+from bench.contenders import make_contender, split_by_memory
 from bench.workloads import make_workload
 from geotdm_fast.tables import text_table
 
@@ -93,26 +94,27 @@ def child(order: dict) -> int:
     tiny = order["spec"] | {"n_layers": 1, "num_frames": 4, "num_graphs": 1, "cutoff": 1.0}
     make_contender(make_workload(**tiny), *choice).training()
     contender = make_contender(make_workload(**order["spec"]), *choice)
-    peak, measured = _peak_of(contender)
+    peak, measured = peak_of(contender.training, contender.device)
     print(json.dumps({"peak_bytes": peak, "measured": measured}))
     return 0
 
 
-def _peak_of(contender: Contender) -> tuple[int, str]:
-    if contender.device.type == "cuda":
-        before = torch.cuda.memory_allocated(contender.device)
-        torch.cuda.reset_peak_memory_stats(contender.device)
-        contender.training()
-        return torch.cuda.max_memory_allocated(contender.device) - before, "torch.cuda.max_memory_allocated"
+def peak_of(call: Callable[[], object], device: torch.device) -> tuple[int, str]:
+    """Bytes at the peak of `call` beyond those before it, and how they were measured."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before, "torch.cuda.max_memory_allocated"
     try:
         before = _status("VmRSS")
         pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         # Not Linux: ru_maxrss cannot be reset, so what was highest before the call is the base line.
         before = _ru_maxrss()
-        contender.training()
+        call()
         return _ru_maxrss() - before, "ru_maxrss"
-    contender.training()
+    call()
     return _status("VmHWM") - before, "VmHWM"
 
 

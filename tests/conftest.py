@@ -8,11 +8,35 @@ import torch
 # Before anything imports triton: where no GPU is in sight, its interpreter runs the kernels on CPU tensors.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# Before cuBLAS starts: what it wants for tests under `torch.use_deterministic_algorithms`.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+DEVICES = [
+    pytest.param(
+        "cpu",
+        marks=pytest.mark.skipif(
+            torch.cuda.is_available(), reason="Triton's interpreter runs where no GPU is in sight"
+        ),
+    ),
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no usable GPU"),
+        ],
+    ),
+]
 
 
 def pytest_configure(config):
     # Tiny tensors are fastest on one thread, and the tests share the machine.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    """Where Triton kernels run: on the GPU (`pytest -m gpu`), or in Triton's interpreter."""
+    return request.param
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,6 @@ pytestmark = [
 ]
 assert poisoned
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FLAGS = {
     "normalize": {"normalize": True, "pre_norm": False},
     "pre_norm": {"normalize": True, "pre_norm": True},
@@ -44,18 +43,28 @@ FLAGS = {
 DEGREES = [3, 0, 1, 7, 0, 4, 2]  # two nodes without an edge
 
 
-def on_device(values):
-    return [None if v is None else v.to(DEVICE) for v in values]
+def on_device(values, device):
+    return [None if v is None else v.to(device) for v in values]
 
 
 def check(
-    num_frames, dim, width, edge_dim, precision="fp32", flags="normalize", edge_index=None, num_nodes=7, x=None, draws=1
+    device,
+    num_frames,
+    dim,
+    width,
+    edge_dim,
+    precision="fp32",
+    flags="normalize",
+    edge_index=None,
+    num_nodes=7,
+    x=None,
+    draws=1,
 ):
-    edge_index = (graph(7, DEGREES) if edge_index is None else edge_index).to(DEVICE)
+    edge_index = (graph(7, DEGREES) if edge_index is None else edge_index).to(device)
 
     def inputs():
         drawn = egcl_inputs(num_nodes, num_frames, dim, width, edge_dim, edge_index)
-        return on_device(drawn if x is None else [x(drawn[0]), *drawn[1:]])
+        return on_device(drawn if x is None else [x(drawn[0]), *drawn[1:]], device)
 
     op = bind(egcl, edge_index=edge_index, **FLAGS[flags])
     assert_native_as_accurate(bind(op, precision=precision), inputs, EGCL_NAMES, precision, op, "triton", draws)
@@ -74,38 +83,38 @@ def check(
         (16, "fp32", 9, 2, 2, "pre_norm"),
     ],
 )
-def test_widths_precisions_dimensions_and_flags(width, precision, num_frames, dim, edge_dim, flags):
-    check(num_frames, dim, width, edge_dim, precision, flags, draws=3 if precision == "fp32" else 1)
+def test_widths_precisions_dimensions_and_flags(width, precision, num_frames, dim, edge_dim, flags, device):
+    check(device, num_frames, dim, width, edge_dim, precision, flags, draws=3 if precision == "fp32" else 1)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_degrees_from_none_to_hundreds_in_one_batch(precision):
+def test_degrees_from_none_to_hundreds_in_one_batch(precision, device):
     degrees = [2, 300, 0, 1, 45, 3]
-    check(1, 3, 16, 2, precision, edge_index=graph(6, degrees), num_nodes=6)
+    check(device, 1, 3, 16, 2, precision, edge_index=graph(6, degrees), num_nodes=6)
 
 
 @pytest.mark.parametrize("flags", FLAGS)
-def test_self_loops_repeats_and_coincident_points(flags):
+def test_self_loops_repeats_and_coincident_points(flags, device):
     """Node 0 has a self-loop and a twin in the same place; |r| has a kink there, whose gradient is 0."""
-    check(3, 3, 16, 2, flags=flags, edge_index=EDGES, num_nodes=4, x=lambda x: x[[0, 0, 2, 3]])
+    check(device, 3, 3, 16, 2, flags=flags, edge_index=EDGES, num_nodes=4, x=lambda x: x[[0, 0, 2, 3]])
 
 
 @pytest.mark.parametrize("flags", FLAGS)
-def test_near_points(flags):
+def test_near_points(flags, device):
     """Positions from 1e-4 to 1: the gradient of the distance keeps its digits."""
-    check(4, 3, 16, 0, flags=flags, x=lambda x: x * torch.logspace(-4, 0, 7)[:, None, None])
+    check(device, 4, 3, 16, 0, flags=flags, x=lambda x: x * torch.logspace(-4, 0, 7)[:, None, None])
 
 
 @pytest.mark.parametrize(
     ("num_nodes", "num_frames", "degrees"), [(5, 3, []), (0, 3, []), (5, 0, [1, 2]), (5, 2, [0, 1])]
 )
-def test_without_edges_nodes_or_frames(num_nodes, num_frames, degrees):
-    check(num_frames, 3, 16, 2, edge_index=graph(num_nodes, degrees), num_nodes=num_nodes)
+def test_without_edges_nodes_or_frames(num_nodes, num_frames, degrees, device):
+    check(device, num_frames, 3, 16, 2, edge_index=graph(num_nodes, degrees), num_nodes=num_nodes)
 
 
-def test_bfloat16_inputs_return_bfloat16():
-    edge_index = graph(7, DEGREES).to(DEVICE)
-    inputs = on_device([v.bfloat16() for v in egcl_inputs(7, 4, 3, 16, 2, edge_index)])
+def test_bfloat16_inputs_return_bfloat16(device):
+    edge_index = graph(7, DEGREES).to(device)
+    inputs = on_device([v.bfloat16() for v in egcl_inputs(7, 4, 3, 16, 2, edge_index)], device)
     with backend("triton"):
         ours = egcl(*inputs, edge_index=edge_index)
     with backend("reference"):
@@ -115,9 +124,9 @@ def test_bfloat16_inputs_return_bfloat16():
         assert_same(a, b, 2.0**-8)
 
 
-def test_every_run_gives_the_same_bits_and_views_too():
-    edge_index = graph(7, DEGREES).to(DEVICE)
-    inputs = on_device(egcl_inputs(7, 5, 3, 16, 2, edge_index))
+def test_every_run_gives_the_same_bits_and_views_too(device):
+    edge_index = graph(7, DEGREES).to(device)
+    inputs = on_device(egcl_inputs(7, 5, 3, 16, 2, edge_index), device)
     cotangents = cotangents_of(inputs)
 
     def strided(v):
@@ -138,11 +147,11 @@ def test_every_run_gives_the_same_bits_and_views_too():
         assert_same(a, b, 1e-6 if name in ("edge_attr", "edge_w1") else 0.0, what=name)
 
 
-def test_backward_in_chunks(monkeypatch):
+def test_backward_in_chunks(monkeypatch, device):
     """Chunks of two edges cut receivers and senders apart."""
     launch = pytest.importorskip("geotdm_fast.kernels.egcl_backward_launch")
-    edge_index = graph(7, DEGREES).to(DEVICE)
-    inputs = on_device(egcl_inputs(7, 3, 3, 16, 2, edge_index))
+    edge_index = graph(7, DEGREES).to(device)
+    inputs = on_device(egcl_inputs(7, 3, 3, 16, 2, edge_index), device)
     cotangents = cotangents_of(inputs)
     with backend("triton"):
         whole = results(bind(egcl, edge_index=edge_index), inputs, cotangents)
@@ -152,9 +161,9 @@ def test_backward_in_chunks(monkeypatch):
         assert_same(a, b, 1e-6, what=name)
 
 
-def test_one_output_and_some_inputs():
-    edge_index = graph(7, DEGREES).to(DEVICE)
-    inputs = on_device(egcl_inputs(7, 2, 3, 16, 2, edge_index))
+def test_one_output_and_some_inputs(device):
+    edge_index = graph(7, DEGREES).to(device)
+    inputs = on_device(egcl_inputs(7, 2, 3, 16, 2, edge_index), device)
     for which, names in ((0, ["x", "edge_w1"]), (1, ["edge_attr", "node_b2"])):
         gradients = {}
         for name in ("triton", "reference"):
@@ -166,9 +175,9 @@ def test_one_output_and_some_inputs():
             assert_same(a, b, 1e-5, what=name)
 
 
-def test_nan_in_one_node_reaches_its_receivers_alone():
-    edge_index = torch.tensor([[0, 1, 2, 3, 3, 3], [1, 2, 1, 0, 0, 3]], device=DEVICE)
-    inputs = on_device(egcl_inputs(4, 3, 3, 16, 0, edge_index))
+def test_nan_in_one_node_reaches_its_receivers_alone(device):
+    edge_index = torch.tensor([[0, 1, 2, 3, 3, 3], [1, 2, 1, 0, 0, 3]], device=device)
+    inputs = on_device(egcl_inputs(4, 3, 3, 16, 0, edge_index), device)
     inputs[1][1] = float("nan")
     with backend("triton"):
         x_out, h_out = egcl(*inputs, edge_index=edge_index)
@@ -176,10 +185,10 @@ def test_nan_in_one_node_reaches_its_receivers_alone():
     assert x_out.isnan().any(dim=(1, 2)).tolist() == [True, True, True, False]
 
 
-def test_large_inputs_stay_where_the_reference_is():
+def test_large_inputs_stay_where_the_reference_is(device):
     """Silu of +-1e4 neither overflows nor loses its sign."""
-    edge_index = graph(7, DEGREES).to(DEVICE)
-    inputs = on_device(egcl_inputs(7, 3, 3, 16, 0, edge_index))
+    edge_index = graph(7, DEGREES).to(device)
+    inputs = on_device(egcl_inputs(7, 3, 3, 16, 0, edge_index), device)
     inputs[1] = inputs[1] * 1e4
     with backend("triton"):
         ours = egcl(*inputs, edge_index=edge_index)
@@ -189,11 +198,11 @@ def test_large_inputs_stay_where_the_reference_is():
         assert_same(a, b, 1e-5)
 
 
-def test_a_graph_for_each_frame_is_a_graph_over_nodes_times_frames():
+def test_a_graph_for_each_frame_is_a_graph_over_nodes_times_frames(device):
     launch = pytest.importorskip("geotdm_fast.kernels.egcl_launch")
     num_nodes, num_frames, width = 5, 3, 16
-    x, h, _, *params = on_device(egcl_inputs(num_nodes, num_frames, 3, width, 0, EDGES))
-    frames = [graph(num_nodes, degrees).to(DEVICE) for degrees in ([2, 0, 3], [1, 1, 1, 1, 1], [])]
+    x, h, _, *params = on_device(egcl_inputs(num_nodes, num_frames, 3, width, 0, EDGES), device)
+    frames = [graph(num_nodes, degrees).to(device) for degrees in ([2, 0, 3], [1, 1, 1, 1, 1], [])]
     rows = torch.cat([edge_index * num_frames + t for t, edge_index in enumerate(frames)], dim=1)
     edges = sorted_edges(rows, num_nodes * num_frames)
     flat = lambda v: v.reshape(num_nodes * num_frames, 1, -1)
@@ -208,23 +217,23 @@ def doubled(params):
     return EGCLParams(*(p.double() for p in params))
 
 
-def test_rows_beyond_2_to_the_31_numbers():
+def test_rows_beyond_2_to_the_31_numbers(device):
     """One tile of a graph whose last rows begin at number 2^31 of P and Q; memory is reserved, not touched."""
     launch = pytest.importorskip("geotdm_fast.kernels.egcl_launch")
     from geotdm_fast.kernels.egcl import egcl_edges_kernel
 
     width, num_nodes = 256, 2**22 + 64
     torch.use_deterministic_algorithms(False)
-    x, pq = torch.empty(num_nodes, 1, 3, device=DEVICE), torch.empty(num_nodes, 1, 2, width, device=DEVICE)
-    x_out, m_sum = torch.empty_like(x), torch.empty(num_nodes, 1, width, device=DEVICE)
+    x, pq = torch.empty(num_nodes, 1, 3, device=device), torch.empty(num_nodes, 1, 2, width, device=device)
+    x_out, m_sum = torch.empty_like(x), torch.empty(num_nodes, 1, width, device=device)
     assert pq.numel() > 2**31
-    params = EGCLParams(*on_device(egcl_params(width)))
-    last = torch.tensor([num_nodes - 1, num_nodes - 2], device=DEVICE)
-    small_x, small_h = draw(2, 1, 3).to(DEVICE), draw(2, 1, width).to(DEVICE)
-    edges = sorted_edges(torch.tensor([[0, 1], [1, 0]], device=DEVICE), 2)
+    params = EGCLParams(*on_device(egcl_params(width), device))
+    last = torch.tensor([num_nodes - 1, num_nodes - 2], device=device)
+    small_x, small_h = draw(2, 1, 3).to(device), draw(2, 1, width).to(device)
+    edges = sorted_edges(torch.tensor([[0, 1], [1, 0]], device=device), 2)
     expected_x, _, kept = launch.egcl_forward(small_x, small_h, edges.tables, None, params, True, False, "fp32")
     x[last], pq[last] = small_x, kept.pq
-    table = lambda values, dtype=torch.int32: torch.tensor(values, dtype=dtype, device=DEVICE)
+    table = lambda values, dtype=torch.int32: torch.tensor(values, dtype=dtype, device=device)
     egcl_edges_kernel[(1,)](
         x, pq, last.int(), table([0, 1]), table([1, 1], torch.float32), last.flip(0).int(), x, kept.halved,
         params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2, x_out, m_sum,
@@ -234,11 +243,11 @@ def test_rows_beyond_2_to_the_31_numbers():
     assert torch.equal(x_out[last], expected_x) and torch.equal(m_sum[last], kept.m_sum)
 
 
-def test_a_network_computes_what_the_reference_computes():
+def test_a_network_computes_what_the_reference_computes(device):
     torch.manual_seed(0)
-    network = EGTN(2, 2, 1, 16, 16, "silu", False, 0, 0).to(DEVICE)
-    x, h, edge_attr = draw(7, 3, 5).to(DEVICE), draw(7, 2, 5).to(DEVICE), draw(sum(DEGREES), 1).to(DEVICE)
-    edge_index, step = graph(7, DEGREES).to(DEVICE), torch.zeros(7, device=DEVICE)
+    network = EGTN(2, 2, 1, 16, 16, "silu", False, 0, 0).to(device)
+    x, h, edge_attr = draw(7, 3, 5).to(device), draw(7, 2, 5).to(device), draw(sum(DEGREES), 1).to(device)
+    edge_index, step = graph(7, DEGREES).to(device), torch.zeros(7, device=device)
     outputs = {}
     for name in ("triton", "reference"):
         with backend(name):
@@ -247,8 +256,8 @@ def test_a_network_computes_what_the_reference_computes():
         assert_same(a, b, 1e-5)
 
 
-def test_tables_are_made_once_for_a_graph():
-    edge_index = graph(9, DEGREES).to(DEVICE)
+def test_tables_are_made_once_for_a_graph(device):
+    edge_index = graph(9, DEGREES).to(device)
     assert sorted_edges(edge_index, 9).tables is sorted_edges(edge_index, 9).tables
     tables = sorted_edges(edge_index, 9).tables
     assert tables.degree.tolist() == [7, 4, 3, 2, 1, 0, 0, 0, 0] and tables.node[:5].tolist() == [3, 5, 0, 6, 2]
@@ -284,10 +293,10 @@ def test_without_triton_or_its_interpreter(monkeypatch):
     assert kernels.why_not_device(torch.device("meta")) == "inputs are on meta"
 
 
-def test_too_many_rows_are_refused():
+def test_too_many_rows_are_refused(device):
     launch = pytest.importorskip("geotdm_fast.kernels.egcl_launch")
     x, h = torch.empty(2**31, 1, 3, device="meta"), torch.empty(2**31, 1, 16, device="meta")
-    tables = sorted_edges(EDGES.to(DEVICE), 4).tables
+    tables = sorted_edges(EDGES.to(device), 4).tables
     with pytest.raises(
         ValueError, match=r"egcl: nodes times frames and edges must be under 2\^31, got 2147483648 and 7"
     ):

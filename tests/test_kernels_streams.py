@@ -1,0 +1,125 @@
+"""The Triton kernels among streams, CUDA graphs, devices and autocast; on the CPU, what the interpreter can show."""
+
+import contextlib
+import pathlib
+import sys
+
+import pytest
+import torch
+from native_cases import EGCL_NAMES, assert_same_bits, bind, cotangents_of, egcl, egcl_inputs, graph, results
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
+
+from bench.device_timing import captured  # noqa: E402
+from geotdm_fast import backend  # noqa: E402
+
+DEGREES = [3, 0, 1, 2]
+SIZES = (5, 2, 3, 16, 2)  # nodes, frames, D, H, A
+
+
+def small_call(device: str):
+    """The op bound to a small graph, its inputs and cotangents."""
+    edge_index = graph(5, DEGREES).to(device)
+    inputs = [v.to(device) for v in egcl_inputs(*SIZES, edge_index)]
+    return bind(egcl, edge_index=edge_index), inputs, cotangents_of(inputs)
+
+
+def stream(device: str) -> contextlib.AbstractContextManager:
+    """A block on a new stream, which begins when all before is done; all after begins when it is."""
+    return torch.cuda.stream(torch.cuda.Stream()) if device == "cuda" else contextlib.nullcontext()
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def test_another_stream_gives_the_same_bits(device):
+    op, inputs, cotangents = small_call(device)
+    with backend("triton"):
+        expected = results(op, inputs, cotangents)
+        wait(device)
+        with stream(device):
+            found = results(op, inputs, cotangents)
+        wait(device)
+    assert_same_bits(found, expected, EGCL_NAMES)
+
+
+def test_two_streams_at_once_do_not_disturb_one_another(device):
+    calls = [small_call(device) for _ in range(2)]
+    with backend("triton"):
+        expected = [results(*call) for call in calls]
+        wait(device)
+        streams = [stream(device) for _ in calls]
+        found = [[] for _ in calls]
+        for _ in range(2):
+            for which, call in enumerate(calls):
+                with streams[which]:
+                    found[which].append(results(*call))
+        wait(device)
+    for values, right in zip(found, expected, strict=True):
+        for value in values:
+            assert_same_bits(value, right, EGCL_NAMES)
+
+
+def test_work_of_the_current_stream_is_waited_for(device):
+    """x is written on the same stream just before the call, behind a product that takes a while."""
+    op, inputs, _ = small_call(device)
+    size = 4096 if device == "cuda" else 16
+    large = torch.randn(size, size, device=device)
+    with backend("triton"), torch.no_grad():
+        expected = op(*inputs)
+        x = torch.zeros_like(inputs[0])
+        wait(device)
+        with stream(device):
+            zero = (large @ large).sum() * 0
+            x.copy_(inputs[0] + zero)
+            found = op(x, *inputs[1:])
+        wait(device)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_captured_graph_takes_the_inputs_of_each_replay(device, precision):
+    op, inputs, cotangents = small_call(device)
+    op = bind(op, precision=precision)
+    with backend("triton"):
+        leaves = [v.clone().requires_grad_() for v in inputs]
+
+        def call():
+            outputs = op(*leaves)
+            return [*outputs, *torch.autograd.grad(outputs, leaves, cotangents)]
+
+        graph_of_call = captured(call, device)
+        assert device == "cpu" or graph_of_call.why_not is None
+        for _ in range(2):
+            other = [torch.randn_like(v) for v in inputs[:2]]
+            with torch.no_grad():
+                for leaf, value in zip(leaves, other, strict=False):
+                    leaf.copy_(value)
+            graph_of_call.replay()
+            wait(device)
+            found = [v.detach().clone() for v in graph_of_call.results]
+            assert_same_bits(found, results(op, [*other, *inputs[2:]], cotangents), EGCL_NAMES)
+
+
+def test_autocast_changes_nothing(device):
+    op, inputs, cotangents = small_call(device)
+    with backend("triton"):
+        expected = results(op, inputs, cotangents)
+        found = results(torch.autocast(device, torch.bfloat16)(op), inputs, cotangents)
+    assert_same_bits(found, expected, EGCL_NAMES)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
+def test_a_device_that_is_not_the_current_one():
+    op, inputs, cotangents = small_call("cuda:1")
+    with backend("triton"), torch.cuda.device(0):
+        found = results(op, inputs, cotangents)
+    with backend("triton"), torch.cuda.device(1):
+        expected = results(op, inputs, cotangents)
+    assert {v.device.index for v in found} == {1}
+    assert_same_bits(found, expected, EGCL_NAMES)
