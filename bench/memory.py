@@ -26,6 +26,7 @@ EPILOG = """\
   python -m bench.memory --sweep edges --large FILE"""
 FRAMES = (64, 128, 256, 512, 1024)
 CUTOFFS = (3.0, 4.0, 5.0, 6.0)
+IMPLEMENTATIONS = ("ours", "official", "efficient")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     rows = []
     for spec in points:
         workload = make_workload(**spec)
-        for implementation in ("ours", "official", "efficient"):
+        for implementation in args.implementations:
             row = {"benchmark": "memory", "workload": name, "sizes": workload.sizes, "sweep": args.sweep}
             row |= {"implementation": implementation, "dtype": args.dtype}
             fit, refused = split_by_memory(workload, [implementation], [args.dtype], "training", args.device)
@@ -64,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
             else:
                 row["left_out"] = refused[implementation, args.dtype]
             rows.append(row)
+            record.append(args.out, [row | context])
             if not args.quiet:
                 print(_progress(row), file=sys.stderr)
-    record.append(args.out, [row | context for row in rows])
     print(record.describe(context), report(rows, args.sweep), f"lines added to {args.out}", sep="\n\n")
     return 0
 
@@ -143,10 +144,11 @@ def report(rows: list[dict], sweep: str) -> str:
     table, last = [], None
     for point in points:
         peaks = [found[point, name] for name in names]
-        mine = found[point, "ours"]
-        slope = "" if last is None else f"{(mine - last[1]) / (point - last[0]) * per / 2**20:.3f}"
+        mine = found.get((point, "ours"))
+        rises = last is not None and mine is not None
+        slope = f"{(mine - last[1]) / (point - last[0]) * per / 2**20:.3f}" if rises else ""
         table.append([point, *("left out" if peak is None else f"{peak / 2**20:.0f}" for peak in peaks), slope])
-        last = (point, mine)
+        last = None if mine is None else (point, mine)
     sizes = {name: value for name, value in rows[0]["sizes"].items() if name not in (key, "given")}
     head = f"peak of forward + backward in MiB, {rows[0]['dtype']}, " + ", ".join(f"{k} {v}" for k, v in sizes.items())
     table = text_table([key, *names, f"ours, MiB per {unit} more"], table)
@@ -168,6 +170,14 @@ def _progress(row: dict) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = arguments.make_parser("bench.memory", DESCRIPTION, EPILOG)
     parser.add_argument("--sweep", choices=("frames", "edges"), default="frames", help="default: frames")
+    parser.add_argument(
+        "--implementations",
+        nargs="+",
+        choices=IMPLEMENTATIONS,
+        default=IMPLEMENTATIONS,
+        metavar="NAME",
+        help=f"of {' '.join(IMPLEMENTATIONS)} (default: all)",
+    )
     parser.add_argument(
         "--points", nargs="+", type=float, metavar="P", help="frames, or cutoffs in angstrom, instead of the usual ones"
     )
