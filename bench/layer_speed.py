@@ -112,16 +112,7 @@ def timing(
     """What stands in every row about its time and its floors."""
     flop = op.flop * (3 if direction == "backward" else 1)
     sheet = data_sheet(torch.cuda.get_device_name(op.device) if op.device.type == "cuda" else args.sheet)
-    return {
-        "seconds": times.median,
-        "seconds_least": times.least,
-        "seconds_most": times.most,
-        "repeats": len(times.seconds),
-        "gflop": flop / 1e9,
-        "matrix_gflops": rate / 1e9,
-        "floor_seconds": flop / rate,
-        "sheet_floor_seconds": flop / sheet[precision] if sheet else None,
-    }
+    return times.row(flop, rate) | {"sheet_floor_seconds": flop / sheet[precision] if sheet else None}
 
 
 def add_ratios(rows: list[dict]) -> None:

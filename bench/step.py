@@ -163,17 +163,7 @@ def _sentences(rows: list[dict]) -> list[str]:
 def _row(
     workload: Workload, mode: str, name: str, dtype: str, times: Times, rate: float, error: float
 ) -> dict[str, object]:
-    flop = workload.flop(mode)
-    return _about(workload, mode, name, dtype) | {
-        "seconds": times.median,
-        "seconds_least": times.least,
-        "seconds_most": times.most,
-        "repeats": len(times.seconds),
-        "gflop": flop / 1e9,
-        "matrix_gflops": rate / 1e9,
-        "floor_seconds": flop / rate,
-        "error": error,
-    }
+    return _about(workload, mode, name, dtype) | times.row(workload.flop(mode), rate) | {"error": error}
 
 
 def _about(workload: Workload, mode: str, name: str, dtype: str) -> dict[str, object]:

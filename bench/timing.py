@@ -26,6 +26,18 @@ class Times(NamedTuple):
     def most(self) -> float:
         return max(self.seconds)
 
+    def row(self, flop: float, rate: float) -> dict[str, object]:
+        """What a line of results says of them: flop, the least work of one repeat; rate, of the matrix product."""
+        return {
+            "seconds": self.median,
+            "seconds_least": self.least,
+            "seconds_most": self.most,
+            "repeats": len(self.seconds),
+            "gflop": flop / 1e9,
+            "matrix_gflops": rate / 1e9,
+            "floor_seconds": flop / rate,
+        }
+
 
 def interleaved(
     calls: Mapping[Hashable, Callable[[], object]],

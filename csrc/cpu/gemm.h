@@ -6,9 +6,8 @@
 //     rows, from one panel to the next;
 //   pack(packed, b, k, n, k_stride, n_stride): B[k, n] at b[k * k_stride + n * n_stride], into `packed`; a transpose is
 //     packed by swapping the strides;
-//   multiply(m, n, k, a, a_stride, packed_b, panel_step, c, c_stride, accumulate): C (+)= A B, for B the first k rows
-//   of
-//     panels that are panel_step floats apart;
+//   multiply(m, n, k, a, a_stride, packed_b, panel_step, c, c_stride, accumulate): C (+)= A B, for B the
+//     first k rows of panels that are panel_step floats apart;
 //   gemm_at(k, n, m, a, a_stride, b, b_stride, c, c_stride): C[K, N] += A[M, K]^T B[M, N], a weight's gradient from a
 //     tile of M rows; A and B as they are, rows padded(K) and padded(N) apart.
 #pragma once
