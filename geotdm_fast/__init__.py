@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
     from geotdm_fast.nn import EGTN, ESLayer, ETLayer
-    from geotdm_fast.ops import backend, radius_graph
+    from geotdm_fast.ops import backend, radius_graph, radius_neighbours
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ModelVarType",
     "backend",
     "radius_graph",
+    "radius_neighbours",
 ]
 
 _MODULE_OF = {
@@ -31,6 +32,7 @@ _MODULE_OF = {
     "ModelVarType": "diffusion",
     "backend": "ops",
     "radius_graph": "ops",
+    "radius_neighbours": "ops",
 }
 
 

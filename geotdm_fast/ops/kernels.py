@@ -33,17 +33,32 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
     They take float32 or bfloat16 on a CUDA device of compute capability 8.0 or more (on the CPU in Triton's
     interpreter), D = 2 or 3, and one width throughout, up to 256.
     """
-    if missing():
-        return missing()
     if any(t.dtype not in DTYPES for t in (x, h, *params)):
         return "inputs are not all float32 or bfloat16"
     if x.shape[-1] not in (2, 3):
         return f"D = {x.shape[-1]} is not 2 or 3"
     if not 1 <= h.shape[-1] <= MAX_WIDTH:
         return f"the width {h.shape[-1]} is not in 1..{MAX_WIDTH}"
-    if x.device.type == "cpu":
+    return why_not_on(x.device)
+
+
+def why_not_on(device: torch.device) -> str | None:
+    """Why no Triton kernel runs on this device, or None."""
+    if missing():
+        return missing()
+    if device.type == "cpu":
         return None if interpreted() else "inputs are on cpu, and TRITON_INTERPRET is not 1"
-    return why_not_device(x.device)
+    return why_not_device(device)
+
+
+def take_search(op: str, x: Tensor, backend: str) -> bool:
+    """Whether the Triton kernels search the neighbours of x. Raises ValueError where `backend` triton cannot."""
+    if x.device.type == "cpu" and backend != "triton":
+        return False
+    why_not = why_not_on(x.device)
+    if why_not and backend == "triton":
+        raise ValueError(f"{op}: backend triton does not take the input: {why_not}")
+    return not why_not
 
 
 @functools.cache

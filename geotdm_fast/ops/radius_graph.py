@@ -1,16 +1,16 @@
 """The radius graph: `geotdm_fast.reference.radius_graph` by the fastest implementation that takes the input."""
 
-import math
 import numbers
 
 import torch
 from torch import Tensor
 
 from geotdm_fast import reference
-from geotdm_fast.checks import check_same_device, check_tensor
-from geotdm_fast.ops import neighbour_search
+from geotdm_fast.ops import kernels, neighbour_search
 from geotdm_fast.ops.backend import current_backend
-from geotdm_fast.reference.radius_graph import check_capacity, computed_in
+from geotdm_fast.ops.radius_checks import check_search
+from geotdm_fast.reference.radius_graph import check_capacity
+from geotdm_fast.reference.radius_neighbours import counted
 
 _WHERE = "radius_graph"
 
@@ -43,12 +43,25 @@ def radius_graph(
     _check(x, cutoff, batch, max_num_neighbors, loop)
     if current_backend() == "reference":
         return reference.radius_graph(x, cutoff, batch, max_num_neighbors, loop)
+    if kernels.take_search(_WHERE, x, current_backend()):
+        return _by_kernels(x, cutoff, batch, max_num_neighbors, loop)
     points, order, sizes = _grouped(x.detach(), batch)
     row, col = neighbour_search.search(points, sizes, cutoff, loop)
     degree = torch.bincount(row, minlength=len(points))
     edge_index = _numbered(row, col, degree, order)
     check_capacity(degree, len(points), max_num_neighbors)
     return edge_index
+
+
+def _by_kernels(x: Tensor, cutoff: float, batch: Tensor | None, max_num_neighbors: int | None, loop: bool) -> Tensor:
+    """Counted, then listed in a table that is wide enough."""
+    from geotdm_fast.kernels.radius_graph_launch import radius_table
+
+    frames = x if x.dim() == 3 else x[:, None]
+    _, degree = radius_table(frames, cutoff, 0, batch, loop)
+    check_capacity(degree, len(degree), max_num_neighbors)
+    sender, degree = radius_table(frames, cutoff, int(degree.max()) if len(degree) else 0, batch, loop)
+    return counted(sender, degree, x).edge_index()
 
 
 def _grouped(x: Tensor, batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,37 +101,16 @@ def _begin(sizes: Tensor) -> Tensor:
 
 
 def _check(x: Tensor, cutoff: float, batch: Tensor | None, max_num_neighbors: int | None, loop: bool) -> None:
-    three = isinstance(x, Tensor) and x.dim() == 3
-    check_tensor(_WHERE, "x", x, ("N", "T", "D") if three else ("N", "D"), integer=False)
-    if x.shape[-1] == 0:
-        raise ValueError(f"{_WHERE}: x must have at least one coordinate, got {list(x.shape)}")
-    if batch is not None:
-        check_tensor(_WHERE, "batch", batch, (x.shape[0],), integer=True)
-        check_same_device(_WHERE, x=x, batch=batch)
-        if batch.numel() and int(batch.min()) < 0:
-            raise ValueError(f"{_WHERE}: batch must not be negative, got {int(batch.min())}")
-    _check_cutoff(cutoff, x.dtype)
+    check_search(_WHERE, x, cutoff, batch, loop)
+    if batch is not None and batch.numel() and int(batch.min()) < 0:
+        raise ValueError(f"{_WHERE}: batch must not be negative, got {int(batch.min())}")
     if max_num_neighbors is not None:
         if isinstance(max_num_neighbors, bool) or not isinstance(max_num_neighbors, numbers.Integral):
             raise TypeError(f"{_WHERE}: max_num_neighbors must be a whole number or None, got {max_num_neighbors!r}")
         if max_num_neighbors < 1:
             raise ValueError(f"{_WHERE}: max_num_neighbors must be at least 1, got {max_num_neighbors}")
-    if not isinstance(loop, bool):
-        raise TypeError(f"{_WHERE}: loop must be True or False, got {loop!r}")
     finite = torch.isfinite(x)
     if not bool(finite.all()):
         node, *frame, axis = place = (~finite).nonzero()[0].tolist()
         at = f"node {node}" + (f", frame {frame[0]}" if frame else "")
         raise ValueError(f"{_WHERE}: x must be finite, got {x[tuple(place)].item()} at {at}, coordinate {axis}")
-
-
-def _check_cutoff(cutoff: float, dtype: torch.dtype) -> None:
-    if isinstance(cutoff, bool) or not isinstance(cutoff, numbers.Real):
-        raise TypeError(f"{_WHERE}: cutoff must be a number, got {cutoff!r}")
-    if not cutoff > 0:
-        raise ValueError(f"{_WHERE}: cutoff must be positive, got {cutoff}")
-    # Where squares neither overflow nor lose digits at the lower end.
-    limits = torch.finfo(computed_in(dtype))
-    low, high = math.sqrt(limits.tiny / limits.eps), min(math.sqrt(limits.max), torch.finfo(dtype).max)
-    if not low <= cutoff <= high:
-        raise ValueError(f"{_WHERE}: cutoff must be from {low:.1e} to {high:.1e} for {dtype}, got {cutoff}")

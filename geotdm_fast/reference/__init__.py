@@ -3,16 +3,19 @@
 from geotdm_fast.reference.egcl import EGCLParams, egcl
 from geotdm_fast.reference.linear import PRECISIONS, linear
 from geotdm_fast.reference.radius_graph import radius_graph
+from geotdm_fast.reference.radius_neighbours import Neighbours, radius_neighbours
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.reference.temporal_attention import TemporalAttentionParams, temporal_attention
 
 __all__ = [
     "PRECISIONS",
     "EGCLParams",
+    "Neighbours",
     "TemporalAttentionParams",
     "egcl",
     "linear",
     "radius_graph",
+    "radius_neighbours",
     "sinusoid",
     "temporal_attention",
 ]
