@@ -6,7 +6,7 @@ from torch import Tensor
 
 from geotdm_fast.kernels.egcl_launch import on_device
 from geotdm_fast.kernels.radius_graph import radius_cells_kernel, radius_pairs_kernel, radius_search_kernel
-from geotdm_fast.reference.radius_graph import computed_in, squared_cutoff
+from geotdm_fast.reference.radius_graph import squared_cutoff
 
 # Rows of a program: [BLOCK, BLOCK] pairs are held at a time, or BLOCK rows walk over the cells around them.
 PAIRS_BLOCK, CELLS_BLOCK = 32, 128
@@ -36,7 +36,7 @@ def radius_table(
     degree = torch.zeros(num_rows, dtype=torch.int32, device=x.device)
     if num_rows == 0:
         return sender, degree
-    limit = torch.full((1,), squared_cutoff(cutoff, x.dtype), dtype=computed_in(x.dtype), device=x.device)
+    limit = squared_cutoff(cutoff, x)
     shared = {"DIM": dim, "LOOP": loop, "num_warps": 4, "enable_fp_fusion": False}
     with on_device(x):
         if dim in (2, 3) and min(max_num_nodes or num_nodes, num_nodes) >= CELLS_FROM:

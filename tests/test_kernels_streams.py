@@ -7,12 +7,13 @@ import sys
 import pytest
 import torch
 from native_cases import EGCL_NAMES, assert_same_bits, bind, cotangents_of, egcl, egcl_inputs, graph, results
+from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
 from bench.device_timing import captured  # noqa: E402
-from geotdm_fast import backend  # noqa: E402
+from geotdm_fast import backend, radius_neighbours, reference  # noqa: E402
 
 DEGREES = [3, 0, 1, 2]
 SIZES = (5, 2, 3, 16, 2)  # nodes, frames, D, H, A
@@ -103,6 +104,48 @@ def test_a_captured_graph_takes_the_inputs_of_each_replay(device, precision):
             wait(device)
             found = [v.detach().clone() for v in graph_of_call.results]
             assert_same_bits(found, results(op, [*other, *inputs[2:]], cotangents), EGCL_NAMES)
+
+
+@pytest.mark.parametrize("num_nodes", [40, 2000])
+def test_a_captured_neighbour_search_takes_the_positions_of_each_replay(device, num_nodes):
+    """40 nodes by all pairs, 2000 by cells (fewer in the interpreter)."""
+    launch = pytest.importorskip("geotdm_fast.kernels.radius_graph_launch")
+    if device == "cpu" and num_nodes > 1000:
+        num_nodes = 60
+    batch = torch.arange(num_nodes, device=device) % 3
+    x = torch.randn(num_nodes, 2, 3, device=device)
+    with pytest.MonkeyPatch.context() as patch, backend("triton"):
+        patch.setattr(launch, "CELLS_FROM", 50)
+        graph_of_call = captured(lambda: list(radius_neighbours(x, 0.4, 64, batch)), device)
+        assert device == "cpu" or graph_of_call.why_not is None
+        for _ in range(2):
+            x.copy_(torch.randn_like(x))
+            graph_of_call.replay()
+            wait(device)
+            for a, b in zip(graph_of_call.results, reference.radius_neighbours(x, 0.4, 64, batch), strict=True):
+                assert torch.equal(a, b)
+
+
+class ReadsNothing(TorchDispatchMode):
+    """Raises where a value would be read on the host, or a size depend on values: a capture would fail there."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func.overloadpacket)
+        if name in ("aten._local_scalar_dense", "aten.nonzero", "aten.bincount", "aten.masked_select"):
+            raise AssertionError(f"{name} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("cells_from", [1, 10**9])
+def test_the_neighbour_search_reads_nothing_on_the_host(device, cells_from, monkeypatch):
+    launch = pytest.importorskip("geotdm_fast.kernels.radius_graph_launch")
+    monkeypatch.setattr(launch, "CELLS_FROM", cells_from)
+    x, batch = torch.randn(20, 2, 3, device=device), torch.arange(20, device=device) % 3
+    with backend("triton"):
+        with ReadsNothing():
+            found = radius_neighbours(x, 0.4, 64, batch)
+        with ReadsNothing(), pytest.raises(AssertionError, match="waits for the device"):
+            found.check()
 
 
 def test_autocast_changes_nothing(device):

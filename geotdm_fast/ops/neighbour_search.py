@@ -25,7 +25,7 @@ def search(points: Tensor, sizes: Tensor, cutoff: float, loop: bool) -> tuple[Te
     points: [M, D] - group after group; sizes: [G] - how many points each group has, ascending
     Returns receivers and senders [E] int64, by their places in `points`, sorted by receiver, then by sender.
     """
-    limit = squared_cutoff(cutoff, points.dtype)
+    limit = squared_cutoff(cutoff, points)
     sizes = sizes.tolist()
     on_cpu = points.device.type == "cpu"
     use_tree = on_cpu and bool(sizes) and sizes[-1] >= TREE_FROM and has_tree() and _squares_fit(points)
@@ -67,7 +67,7 @@ def _empty(points: Tensor) -> tuple[Tensor, Tensor]:
     return none, none
 
 
-def _by_blocks(points: Tensor, sizes: list[int], limit: float, loop: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def _by_blocks(points: Tensor, sizes: list[int], limit: Tensor, loop: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """All pairs of many small groups at once, padded to the largest; of a large group, some receivers at once."""
     # The last point is nowhere, so padding is near to nothing.
     padded = torch.cat([points, points.new_full((1, points.shape[1]), math.nan)])
@@ -104,7 +104,7 @@ def _nonzero(mask: Tensor) -> Tensor:
     return mask.flatten().nonzero().flatten()
 
 
-def _by_tree(points: Tensor, cutoff: float, limit: float, loop: bool) -> tuple[Tensor, Tensor]:
+def _by_tree(points: Tensor, cutoff: float, limit: Tensor, loop: bool) -> tuple[Tensor, Tensor]:
     """The pairs of one group: a search in float64 a little too far, then the exact decision."""
     from scipy.spatial import cKDTree
 

@@ -33,7 +33,7 @@ def radius_graph(
 
 def _edges(x: Tensor, cutoff: float, batch: Tensor | None, loop: bool) -> list[Tensor]:
     """Those of one frame [N, D], some receivers at a time."""
-    limit = squared_cutoff(cutoff, x.dtype)
+    limit = squared_cutoff(cutoff, x)
     found = []
     rows_at_once = max(1, _PAIRS_AT_ONCE // len(x))
     for start in range(0, len(x), rows_at_once):
@@ -63,9 +63,9 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def squared_cutoff(cutoff: float, dtype: torch.dtype) -> float:
-    """cutoff^2: the cutoff rounded to `dtype`, squared and rounded as the distances are."""
-    return float(torch.tensor(cutoff, dtype=dtype).to(computed_in(dtype)).square())
+def squared_cutoff(cutoff: float, x: Tensor) -> Tensor:
+    """cutoff^2 [] for the positions x: rounded to their dtype, squared and rounded as the distances are."""
+    return torch.full((), cutoff, dtype=x.dtype, device=x.device).to(computed_in(x.dtype)).square()
 
 
 def check_capacity(degree: Tensor, num_receivers: int, max_num_neighbors: int | None) -> None:

@@ -23,13 +23,14 @@ class Neighbours(NamedTuple):
 
     def check(self) -> None:
         """Raise ValueError if senders are missing, naming the capacity that would do. Waits for the device."""
-        needed, finite = torch.stack([self.needed.long(), self.finite.long()]).tolist()
-        if not finite:
+        capacity = self.sender.shape[1]
+        if bool(self.finite & (self.needed <= capacity)):
+            return
+        if not bool(self.finite):
             raise ValueError("radius_neighbours: x must be finite")
-        if needed > self.sender.shape[1]:
-            raise ValueError(
-                f"radius_neighbours: capacity={self.sender.shape[1]} is too small for a receiver; {needed} would do"
-            )
+        raise ValueError(
+            f"radius_neighbours: capacity={capacity} is too small for a receiver; {int(self.needed)} would do"
+        )
 
     def edge_index(self) -> Tensor:
         """[2, E] int64, as `radius_graph` returns it. Raises as `check` does; waits for the device."""
