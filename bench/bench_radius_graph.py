@@ -1,4 +1,4 @@
-"""Radius graphs: `auto` against all pairs, the reference and the bare searches of libraries that could do it.
+"""Radius graphs: `auto`, and its table of fixed capacity, against all pairs, the reference and libraries' bare searches.
 
 python -m pytest bench/bench_radius_graph.py --threads 1
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bench.timing import synchronize
 from bench.workloads import LARGE_ATOMS, LARGE_DENSITY
-from geotdm_fast import backend, radius_graph
-from geotdm_fast.ops import neighbour_search
+from geotdm_fast import backend, radius_graph, radius_neighbours
+from geotdm_fast.ops import kernels, neighbour_search
 
 
 class Case(NamedTuple):
@@ -47,7 +47,7 @@ CASES = {
     "protein, 5 A, 10 frames": Case(1, 10, LARGE_ATOMS, 5.0),
     "50000, 5 A": Case(1, 1, 50_000, 5.0),
 }
-SEARCHES = ("auto", "all pairs", "reference", "query_pairs", "sparse_distance_matrix", "vesin")
+SEARCHES = ("auto", "table", "all pairs", "reference", "query_pairs", "sparse_distance_matrix", "vesin")
 
 
 def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Callable[[], object]:
@@ -55,6 +55,9 @@ def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Ca
     x, batch = case.make(device)
     if search in ("auto", "all pairs"):
         return lambda: radius_graph(x, case.cutoff, batch)
+    if search == "table":  # its capacity is known
+        capacity = int(radius_neighbours(x, case.cutoff, 0, batch).needed)
+        return lambda: radius_neighbours(x, case.cutoff, capacity, batch, max_num_nodes=case.nodes)
     if search == "reference":
 
         def reference():
@@ -87,6 +90,7 @@ def test_radius_graph(benchmark, monkeypatch, name, search, device):
     if search == "vesin" and importlib.util.find_spec("vesin") is None:
         pytest.skip("vesin is not installed")
     if search == "all pairs":
+        monkeypatch.setattr(kernels, "take_search", lambda *args: False)
         monkeypatch.setattr(neighbour_search, "has_tree", lambda: False)
         monkeypatch.setattr(neighbour_search, "_MANY", case.nodes + 1)
     benchmark.group = f"radius_graph, {name}"
@@ -105,7 +109,7 @@ def check(call: Callable[[], object], case: Case, search: str, device: torch.dev
     """Raise ValueError unless the search finds as many edges as `auto` does, but for a few at the cutoff."""
     expected = count(make_call("auto", case, device)(), "auto")
     found = count(call(), search)
-    if abs(found - expected) > (0 if search in ("auto", "all pairs", "reference") else 1e-5 * expected + 2):
+    if abs(found - expected) > (0 if search in SEARCHES[:4] else 1e-5 * expected + 2):
         raise ValueError(f"{search} finds {found} edges instead of {expected}, so it is not timed")
 
 
@@ -113,6 +117,8 @@ def count(found: object, search: str) -> int:
     """How many edges, both directions counted, without loops."""
     if isinstance(found, Tensor):
         return found.shape[1]
+    if search == "table":
+        return int(found.count.sum())
     if search == "vesin":
         return 2 * sum(len(i) for i, _ in found)
     if search == "query_pairs":

@@ -22,7 +22,7 @@ as they come. The whole ends after --minutes; the steps stand in the order of th
 Exit status: 0, all was well; 1, a step failed; 2, there is no GPU or an option is wrong."""
 EPILOG = """\
 Files in DIR: gpu_check.log (what every step printed), gpu_check.jsonl (the steps), layer.jsonl, step.jsonl,
-gpu_codegen.json, and gpu_check.txt (the table).
+gpu_codegen.json, radius_graph.json (neighbour searches, of pytest-benchmark), and gpu_check.txt (the table).
 
   make gpu-check PY=python3 GPU_ARGS='--out results'
   python -m bench.gpu_check --steps tests layer                 some steps alone
@@ -142,8 +142,11 @@ def steps(args: argparse.Namespace) -> list[Step]:
     # Not the whole folder: other tests import what a GPU machine need not have.
     files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kernels_*.py"))
     tests = [*python, "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"]
+    radius = [*python, "pytest", "-q", "-p", "no:cacheprovider", "bench/bench_radius_graph.py", *device]
+    radius += ["--benchmark-json", str(args.out / "radius_graph.json"), "--benchmark-columns", "median,iqr,rounds"]
+    radius += ["--benchmark-sort", "name", "--benchmark-max-time", "0.2", "-k"]
     if trial:
-        return trial_steps(args, [*tests, *files], layer, whole, codegen)
+        return trial_steps(args, [*tests, *files], layer, whole, codegen, [*radius, "auto and 22"])
     if importlib.util.find_spec("xdist"):
         tests += ["-n", "8"]  # most of the time is compiling
     layer += ["--graphs", "128"]
@@ -157,6 +160,7 @@ def steps(args: argparse.Namespace) -> list[Step]:
         Step("layer md", [*layer, "--workload", "md"], 100),
         Step("layer nbody", [*layer, "--workload", "nbody"], 80),
         Step("edges", [*layer, "--sweep", "edges", "--precision", "bf16", "fp32"], 60),
+        Step("radius", [*radius, "(auto or table or all) and not 50000"], 40),
         Step("step md", [*whole, "--workload", "md", "--modes", "inference"], 90),
         Step("step nbody", [*whole, "--workload", "nbody", "--modes", "inference"], 90),
         Step("codegen", codegen, 50),
@@ -166,7 +170,12 @@ def steps(args: argparse.Namespace) -> list[Step]:
 
 
 def trial_steps(
-    args: argparse.Namespace, tests: list[str], layer: list[str], whole: list[str], codegen: list[str]
+    args: argparse.Namespace,
+    tests: list[str],
+    layer: list[str],
+    whole: list[str],
+    codegen: list[str],
+    radius: list[str],
 ) -> list[Step]:
     """The same programs, as small as they go."""
     import numpy as np
@@ -182,6 +191,7 @@ def trial_steps(
         Step("tests", [*tests, "-k", "test_another_stream"], 60, interpreted=True),
         Step("layer nbody", [*layer, "--workload", "nbody"], 90, interpreted=True),
         Step("edges", [*layer, *edges], 60, interpreted=True),
+        Step("radius", radius, 60),
         Step("step nbody", [*whole, "--workload", "nbody", "--modes", "inference", "--no-compile"], 60),
         Step("codegen", [*codegen, "--width", "32", "--precision", "bf16"], 60),
     ]
@@ -307,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ("build", "tests", "layer", "edges", "step", "codegen")
+    names = ("build", "tests", "layer", "edges", "radius", "step", "codegen")
     parser.add_argument("--steps", nargs="+", choices=names, metavar="NAME", help=f"these alone, of {' '.join(names)}")
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:1, ..., or cpu with --trial")
     parser.add_argument("--trial", action="store_true", help="tiny sizes on the CPU: a trial of this program")

@@ -15,7 +15,8 @@ class Counts(NamedTuple):
     """Registers, spilled bytes of a thread and shared bytes of a program; then what one warp executes.
 
     Of a kernel with a loop over neighbours or blocks, one turn of the loop. wgmma, mma, tcgen05: matrix instructions;
-    special: all special functions, silu: tanh and exp among them; load_bytes: from global memory, a thread
+    special: all special functions, silu: tanh and exp among them; load_bytes: from global memory, a thread;
+    fused: float multiply-adds in the whole code
     """
 
     registers: int
@@ -28,6 +29,7 @@ class Counts(NamedTuple):
     silu: int
     instructions: int
     load_bytes: int
+    fused: int = 0
 
 
 def compiled_counts(launch, capability: int) -> Counts:
@@ -58,6 +60,7 @@ def compiled_counts(launch, capability: int) -> Counts:
         count(r"MUFU\.(TANH|EX2)"),
         sum(body.values()),
         sum(number * width(op) for op, number in body.items() if re.match(r"LDG(STS)?\b", op)),
+        sum(bool(re.match("[FD]FMA", op)) for _, op, _ in code),
     )
 
 

@@ -8,8 +8,9 @@ from geotdm_fast.kernels.egcl_launch import on_device
 from geotdm_fast.kernels.radius_graph import radius_cells_kernel, radius_pairs_kernel, radius_search_kernel
 from geotdm_fast.reference.radius_graph import squared_cutoff
 
-# Rows of a program: [BLOCK, BLOCK] pairs are held at a time, or BLOCK rows walk over the cells around them.
-PAIRS_BLOCK, CELLS_BLOCK = 32, 128
+# Rows of a program: [BLOCK, BLOCK] pairs are held at a time (32 spill on sm_90), or BLOCK rows walk over the cells
+# around them.
+PAIRS_BLOCK, CELLS_BLOCK = 16, 128
 # From so many nodes of a graph on cells are searched: a row has 27 of them to look at whatever is in them.
 CELLS_FROM = 1024
 # Cells along the longest axis: few enough that rounding moves a point by less than 2^-11 of a cell.
@@ -37,7 +38,7 @@ def radius_table(
     if num_rows == 0:
         return sender, degree
     limit = squared_cutoff(cutoff, x)
-    shared = {"DIM": dim, "LOOP": loop, "num_warps": 4, "enable_fp_fusion": False}
+    shared = {"DIM": dim, "LOOP": loop, "enable_fp_fusion": False}
     with on_device(x):
         if dim in (2, 3) and min(max_num_nodes or num_nodes, num_nodes) >= CELLS_FROM:
             _by_cells(x, cutoff, batch, limit, sender, degree, shared)
@@ -46,7 +47,7 @@ def radius_table(
             node, begin, end = _graphs(batch, num_nodes, x.device)
             radius_pairs_kernel[(triton.cdiv(num_nodes, PAIRS_BLOCK) * num_frames,)](
                 x, node, begin, end, limit, sender, degree, num_nodes, num_frames, capacity,
-                BLOCK=PAIRS_BLOCK, **shared,
+                BLOCK=PAIRS_BLOCK, num_warps=4, **shared,
             )  # fmt: skip
     return sender, degree
 
@@ -73,7 +74,7 @@ def _by_cells(
     key = torch.empty(num_rows, dtype=torch.int32, device=x.device)
     num_keys = min(MOST_KEYS, triton.next_power_of_2(2 * num_rows))
     grid = (triton.cdiv(num_rows, CELLS_BLOCK),)
-    options = {"HAS_BATCH": batch is not None, "BLOCK": CELLS_BLOCK}
+    options = {"HAS_BATCH": batch is not None, "BLOCK": CELLS_BLOCK, "num_warps": 4}
     given = x if batch is None else batch
     loop = shared["LOOP"]
     shared = {name: value for name, value in shared.items() if name != "LOOP"} | options

@@ -49,6 +49,14 @@ def test_kernels_over_edges_in_bf16_stay_within_the_limits(capability):
 
 
 @needs_triton
+def test_the_neighbour_search_stays_within_the_limits():
+    kernels = ["radius_pairs", "radius_cells", "radius_search"]
+    done = run("--width", "32", "--precision", "bf16", "--kernel", *kernels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9 kernels compiled, 0 over a limit" in done.stdout
+
+
+@needs_triton
 def test_interpreted_kernels_are_not_compiled():
     done = run(interpreted=True)
     assert done.returncode == 1 and "codegen: TRITON_INTERPRET must not be set" in done.stderr
@@ -98,6 +106,17 @@ def test_limits_bite(change, problem):
     good = Counts(250, 0, 81920, 16, 0, 0, 98, 96, 900, 200)
     found = codegen.problems(codegen.Case(128, "bf16", 90), Named(), good._replace(**change), LIMITS)
     assert problem in found if problem else not found
+
+
+def test_what_decides_at_the_cutoff_fuses_nothing():
+    class Search(Named):
+        name = "radius_search"
+
+    counts = Counts(40, 0, 16, 0, 0, 0, 3, 0, 440, 104)
+    case = codegen.SearchCase(True, 3, 90)
+    assert not codegen.problems(case, Search(), counts, LIMITS)
+    found = codegen.problems(case, Search(), counts._replace(fused=2), LIMITS)
+    assert found == ["2 fused multiply-adds: squared distances are not rounded as they should be"]
 
 
 def test_an_exception_is_for_what_it_names():

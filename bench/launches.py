@@ -1,0 +1,124 @@
+"""What a call of an op launches: every kernel with the types and constants that its machine code depends on."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+from unittest import mock
+
+import torch
+
+
+class Case(NamedTuple):
+    """One call of egcl; flags: (D, whether there is an edge term, normalize, pre_norm)."""
+
+    width: int
+    precision: str
+    capability: int
+    flags: tuple[int, bool, bool, bool] = (3, True, True, False)
+
+    def __str__(self) -> str:
+        flags = "" if self.flags == DEFAULT_FLAGS else " " + "".join(f"{int(flag)}" for flag in self.flags)
+        return f"H={self.width} {self.precision} sm_{self.capability}{flags}"
+
+
+DEFAULT_FLAGS = Case.__new__.__defaults__[0]
+
+
+class SearchCase(NamedTuple):
+    """One call of the neighbour search, by all pairs or by cells."""
+
+    by_cells: bool
+    dim: int
+    capability: int
+
+    def __str__(self) -> str:
+        return f"D={self.dim} sm_{self.capability}"
+
+
+class Launch(NamedTuple):
+    """A kernel with what its machine code depends on."""
+
+    kernel: object
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, object], ...]
+    options: tuple[tuple[str, int], ...]
+
+    @property
+    def name(self) -> str:
+        return self.kernel.fn.__name__.removesuffix("_kernel")
+
+
+def launches(case: Case | SearchCase) -> list[Launch]:
+    """What the call launches, each once."""
+    return _of_search(case) if isinstance(case, SearchCase) else _of_egcl(case)
+
+
+def _recorded(call: Callable[[], None]) -> list[Launch]:
+    """What is launched by `call` on tensors without data."""
+    from triton.runtime.jit import JITFunction
+
+    recorded = {}
+
+    def record(kernel, *args, grid, warmup, **options):
+        recorded[described(kernel, args, options)] = None
+
+    with mock.patch.object(JITFunction, "run", record):
+        call()
+    return list(recorded)
+
+
+def _of_search(case: SearchCase) -> list[Launch]:
+    from geotdm_fast.kernels import radius_graph_launch
+
+    x = torch.empty(1011, 30, case.dim, device="meta")
+    batch = torch.empty(1011, dtype=torch.int64, device="meta")
+    with mock.patch.object(radius_graph_launch, "CELLS_FROM", 1 if case.by_cells else 2**31):
+        return _recorded(lambda: radius_graph_launch.radius_table(x, 5.0, 63, batch, False))
+
+
+def _of_egcl(case: Case) -> list[Launch]:
+    from geotdm_fast.kernels import egcl_backward_launch, egcl_launch
+    from geotdm_fast.reference import EGCLParams
+
+    dim, has_term, normalize, pre_norm = case.flags
+    empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device="meta")
+    num_nodes, num_frames, num_edges, width = 1011, 30, 3001, case.width
+    matrix, vector = empty(width, width), empty(width)
+    params = EGCLParams(
+        empty(width, 2 * width + 1 + 4 * has_term), vector, matrix, vector, matrix, vector, empty(1, width), empty(1),
+        empty(width, 2 * width), vector, matrix, vector,
+    )  # fmt: skip
+    index, long = torch.int32, torch.int64
+    graph = egcl_launch.Graph(
+        empty(num_nodes, dtype=index), empty(num_nodes, dtype=index), empty(num_nodes),
+        empty(num_edges, dtype=index), empty(num_edges, dtype=index), empty(num_nodes + 1, dtype=long),
+        empty(num_edges, dtype=long), empty(num_edges, dtype=long),
+    )  # fmt: skip
+    x, h = empty(num_nodes, num_frames, dim), empty(num_nodes, num_frames, width)
+    term = empty(num_edges, width) if has_term else None
+    flags = (normalize, pre_norm, case.precision)
+
+    def call() -> None:
+        *_, kept = egcl_launch.egcl_forward(x, h, graph, term, params, *flags)
+        egcl_backward_launch.egcl_backward(x, h, x, h, graph, term, params, kept, *flags)
+
+    with (
+        mock.patch.multiple(egcl_launch, capability=lambda x: case.capability, executed=lambda precision, x: precision),
+        mock.patch.multiple(
+            egcl_backward_launch, capability=lambda x: case.capability, executed=lambda precision, x: precision
+        ),
+    ):
+        return _recorded(call)
+
+
+TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}
+
+
+def described(kernel, args: tuple, options: dict) -> Launch:
+    """The launch with types in place of tensors and numbers."""
+    names = [param.name for param in kernel.params]
+    values = dict(zip(names, args, strict=False)) | {name: options.pop(name) for name in names if name in options}
+    is_constant = {param.name: param.is_constexpr for param in kernel.params}
+    type_of = lambda value: TYPES[value.dtype] if torch.is_tensor(value) else "i32"
+    signature = tuple((name, "constexpr" if is_constant[name] else type_of(values[name])) for name in names)
+    constants = tuple((name, values[name]) for name in names if is_constant[name])
+    return Launch(kernel, signature, constants, tuple(sorted(options.items())))
