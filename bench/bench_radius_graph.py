@@ -1,4 +1,4 @@
-"""Radius graphs: `auto`, and its table of fixed capacity, against all pairs, the reference and libraries' bare searches.
+"""Radius graphs: `auto`, and its table of fixed capacity, against all pairs, the reference and bare searches.
 
 python -m pytest bench/bench_radius_graph.py --threads 1
 

@@ -121,8 +121,8 @@ def test_every_command_parses(gpu, tmp_path):
                 assert codegen.parse(options).capability == [90]
             else:
                 assert module in ("pytest", "bench.build_in_place")
-            if module == "pytest":
-                assert "tests/test_kernels_egcl.py" in options
+            if made.name == "tests":
+                assert {"tests/test_kernels_egcl.py", "tests/test_kernels_radius_graph.py"} <= {*options}
 
 
 def test_a_step_that_fails_or_hangs_is_reported_and_the_rest_goes_on(tmp_path, capsys, monkeypatch):
