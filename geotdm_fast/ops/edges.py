@@ -2,11 +2,15 @@
 
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from geotdm_fast.tensor_cache import TensorCache
+
+if TYPE_CHECKING:
+    from geotdm_fast.kernels.egcl_launch import Graph
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +29,7 @@ class SortedEdges:
     by_sender: Tensor
 
     @functools.cached_property
-    def tables(self):
+    def tables(self) -> "Graph":
         """What the Triton kernels read, `geotdm_fast.kernels.egcl_launch.Graph`."""
         from geotdm_fast.kernels.egcl_launch import graph_tables
 
@@ -51,6 +55,15 @@ def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
     return known[num_nodes]
 
 
+def edge_tables(edge_index: Tensor, num_nodes: int) -> "Graph":
+    """The edges as the Triton kernels read them; as `sorted_edges` otherwise."""
+    if torch.compiler.is_compiling():
+        from geotdm_fast.kernels.egcl_launch import Graph
+
+        return Graph(*_edge_tables_op(edge_index, num_nodes))
+    return sorted_edges(edge_index, num_nodes).tables
+
+
 @torch.library.custom_op("geotdm_fast::sorted_edges", mutates_args=())
 def _sorted_edges_op(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`sorted_edges` for `torch.compile`, which cannot trace it: copies, because a compiled graph may reuse memory."""
@@ -65,6 +78,39 @@ def _(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor, Tensor, Tenso
     per_edge = lambda: edge_index.new_empty(edge_index.shape[1], dtype=torch.int64)
     per_node = lambda: edge_index.new_empty(num_nodes + 1, dtype=torch.int64)
     return per_edge(), per_edge(), per_node(), per_node(), per_edge()
+
+
+@torch.library.custom_op("geotdm_fast::edge_tables", mutates_args=())
+def _edge_tables_op(edge_index: Tensor, num_nodes: int) -> list[Tensor]:
+    """`edge_tables` for `torch.compile`, in copies as above."""
+    return [table.clone() for table in edge_tables(edge_index, num_nodes)]
+
+
+@_edge_tables_op.register_fake
+def _(edge_index: Tensor, num_nodes: int) -> list[Tensor]:
+    per_edge = lambda dtype: edge_index.new_empty(edge_index.shape[1], dtype=dtype)
+    per_node = lambda dtype: edge_index.new_empty(num_nodes, dtype=dtype)
+    first = edge_index.new_empty(num_nodes + 1, dtype=torch.int64)
+    index, long = torch.int32, torch.int64
+    return [
+        per_node(index), per_node(index), per_node(torch.float32), per_edge(index), per_edge(index), first,
+        per_edge(long), per_edge(long),
+    ]  # fmt: skip
+
+
+def edges_of_frames(edge_index: Tensor, num_frames: int) -> Tensor:
+    """[2, E T]: the same edges in every frame, between rows i T + t, for as long as `edge_index` is not written to."""
+    if torch.compiler.is_compiling():
+        return _of_frames(edge_index, num_frames)
+    known = _frames(edge_index)
+    if num_frames not in known:
+        known[num_frames] = _of_frames(edge_index, num_frames)
+    return known[num_frames]
+
+
+def _of_frames(edge_index: Tensor, num_frames: int) -> Tensor:
+    frame = torch.arange(num_frames, device=edge_index.device)
+    return (edge_index.long()[:, :, None] * num_frames + frame).flatten(1)
 
 
 def _sorted(edge_index: Tensor) -> SortedEdges:
@@ -85,3 +131,5 @@ def _offsets(index: Tensor, size: int) -> Tensor:
 
 # SortedEdges for each number of nodes that was asked for; None: for as many as have edges.
 _sort = TensorCache(lambda edge_index: {None: _sorted(edge_index)})
+# [2, E T] for each number of frames that was asked for.
+_frames = TensorCache(lambda edge_index: {})

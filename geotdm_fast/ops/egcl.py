@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geotdm_fast import reference
-from geotdm_fast.ops import kernels, native
+from geotdm_fast.ops import kernels, native, triton_egcl
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
-from geotdm_fast.ops.edges import SortedEdges, sorted_edges
+from geotdm_fast.ops.edges import SortedEdges, edge_tables, edges_of_frames, sorted_edges
 from geotdm_fast.reference import EGCLParams
 
 
@@ -29,13 +29,20 @@ def egcl(
     give the same bits in every run and are differentiable once; memory does not grow with the edges times frames, but
     for a chunk of them in the backward. Sums are float32; products take bfloat16 factors for bfloat16 h or params and
     for `precision="bf16"` (on the CPU where it has AVX512_BF16, else float32), tf32 ones on CUDA for "tf32"; those of
-    edge_attr stay float32. Other inputs run the reference, and so does `torch.compile` on CUDA. Raises ValueError where
+    edge_attr stay float32. An edge_attr that changes from frame to frame makes every frame of a node a node. Other
+    inputs run the reference. `torch.compile(fullgraph=True)` takes all of it. Raises ValueError where
     `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
         flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
         return reference.egcl(x, h, edge_index, edge_attr, params, **flags)
+    if edge_attr is not None and edge_attr.dim() == 3:
+        rows = lambda v: v.reshape(-1, 1, v.shape[-1])  # [N T, 1, ...]
+        every = edges_of_frames(edge_index, x.shape[1])
+        flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
+        x_out, h_out = egcl(rows(x), rows(h), every, edge_attr.flatten(0, 1), params, **flags)
+        return x_out.view(x.shape), h_out.view(h.shape)
     edges = sorted_edges(edge_index, x.shape[0])
     weights = [param.float().contiguous() for param in params]
     edge_term = None
@@ -46,27 +53,25 @@ def egcl(
             edge_term = torch.nn.functional.linear(edge_attr.float(), w_attr)[edges.order]
     products = "bf16" if native.low_precision(precision, h, *params) else precision
     keep = native.needs_grad(x, h, edge_term, *weights)
-    x_out, h_out = implementation.apply(
-        x.float().contiguous(), h.float().contiguous(), edge_term, edges, normalize, pre_norm, products, keep, *weights
+    on_triton = implementation == "triton"
+    graph = edge_tables(edge_index, x.shape[0]) if on_triton else edges
+    x_out, h_out = (_TritonEGCL if on_triton else _NativeEGCL).apply(
+        x.float().contiguous(), h.float().contiguous(), edge_term, graph, normalize, pre_norm, products, keep, *weights
     )
     return x_out.to(x.dtype), h_out.to(h.dtype)
 
 
-def _implementation(
-    x: Tensor, h: Tensor, edge_attr: Tensor | None, params: EGCLParams
-) -> type[torch.autograd.Function] | None:
-    """What runs these inputs; None: the reference."""
+def _implementation(x: Tensor, h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> str | None:
+    """What runs these inputs, `triton` or `native`; None: the reference."""
     backend = current_backend()
     if backend == "reference":
         return None
     if backend == "triton" or x.device.type != "cpu":
-        if torch.compiler.is_compiling():
-            return None  # it knows ops, not launches
         why_not = why_not_triton(x, h, edge_attr, params)
         if backend == "triton" and why_not is not None:
             raise ValueError(f"egcl: backend triton does not take the input: {why_not}")
-        return _TritonEGCL if why_not is None else None
-    return _NativeEGCL if why_not_native(x, h, edge_attr, params) is None else None
+        return "triton" if why_not is None else None
+    return "native" if why_not_native(x, h, edge_attr, params) is None else None
 
 
 def why_not_native(x: Tensor, h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> str | None:
@@ -82,8 +87,8 @@ def why_not_triton(x: Tensor, h: Tensor, edge_attr: Tensor | None, params: EGCLP
 def _why_not_shape(h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> str | None:
     if params.edge_w2.shape[0] != h.shape[-1]:
         return f"the hidden width {params.edge_w2.shape[0]} is not the width of h, {h.shape[-1]}"
-    if edge_attr is not None and (edge_attr.dim() != 2 or edge_attr.dtype not in native.DTYPES):
-        return "edge_attr changes from frame to frame, or is not float32 or bfloat16"
+    if edge_attr is not None and edge_attr.dtype not in native.DTYPES:
+        return "edge_attr is not float32 or bfloat16"
     return None
 
 
@@ -140,39 +145,26 @@ class _TritonEGCL(torch.autograd.Function):
         x: Tensor,
         h: Tensor,
         edge_term: Tensor | None,
-        edges: SortedEdges,
+        graph: tuple[Tensor, ...],
         normalize: bool,
         pre_norm: bool,
         precision: str,
         keep: bool,
         *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        from geotdm_fast.kernels.egcl_launch import egcl_forward
-
-        x_out, h_out, kept = egcl_forward(
-            x, h, edges.tables, edge_term, EGCLParams(*params), normalize, pre_norm, precision
-        )
+        x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_term, params, normalize, pre_norm, precision)
         if keep:
             ctx.save_for_backward(x, h, edge_term, *kept, *params)
-        ctx.edges, ctx.flags = edges, (normalize, pre_norm, precision)
+        ctx.num_kept, ctx.graph, ctx.flags = len(kept), graph, (normalize, pre_norm, precision)
         return x_out, h_out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
-        from geotdm_fast.kernels.egcl_backward_launch import egcl_backward
-        from geotdm_fast.kernels.egcl_launch import Kept
-
-        x, h, edge_term, pq, m_sum, halved, *params = ctx.saved_tensors
-        grads = egcl_backward(
-            grad_x_out.contiguous(),
-            grad_h_out.contiguous(),
-            x,
-            h,
-            ctx.edges.tables,
-            edge_term,
-            EGCLParams(*params),
-            Kept(pq, m_sum, halved),
-            *ctx.flags,
+        x, h, edge_term, *saved = ctx.saved_tensors
+        kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
+        grad_x, grad_h, grad_edge_term, *grad_params = triton_egcl.backward(
+            grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_term, params, kept, *ctx.flags
         )
-        return grads.x, grads.h, grads.edge_term, None, None, None, None, None, *grads.params
+        grad_edge_term = None if edge_term is None else grad_edge_term
+        return grad_x, grad_h, grad_edge_term, None, None, None, None, None, *grad_params

@@ -42,6 +42,7 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
     return why_not_on(x.device)
 
 
+@torch.compiler.assume_constant_result
 def why_not_on(device: torch.device) -> str | None:
     """Why no Triton kernel runs on this device, or None."""
     if missing():

@@ -1,0 +1,115 @@
+"""The Triton EGCL as ops that `torch.compile` knows: it traces those, but not the launches."""
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.reference import EGCLParams
+
+
+def forward(
+    x: Tensor,
+    h: Tensor,
+    graph: tuple[Tensor, ...],
+    edge_term: Tensor | None,
+    params: tuple[Tensor, ...],
+    normalize: bool,
+    pre_norm: bool,
+    precision: str,
+) -> list[Tensor]:
+    """x', h', and what the backward wants: `geotdm_fast.kernels.egcl_launch.egcl_forward`."""
+    if torch.compiler.is_compiling():
+        return _forward_op(x, h, list(graph), edge_term, list(params), normalize, pre_norm, precision)
+    return _forward(x, h, graph, edge_term, params, normalize, pre_norm, precision)
+
+
+def backward(
+    grad_x_out: Tensor,
+    grad_h_out: Tensor,
+    x: Tensor,
+    h: Tensor,
+    graph: tuple[Tensor, ...],
+    edge_term: Tensor | None,
+    params: tuple[Tensor, ...],
+    kept: tuple[Tensor, ...],
+    normalize: bool,
+    pre_norm: bool,
+    precision: str,
+) -> list[Tensor]:
+    """Gradients of x, h, edge_term (empty without one) and params: `egcl_backward` beside the above."""
+    inputs = (grad_x_out, grad_h_out, x, h)
+    if torch.compiler.is_compiling():
+        lists = (list(graph), edge_term, list(params), list(kept))
+        return _backward_op(*inputs, *lists, normalize, pre_norm, precision)
+    return _backward(*inputs, graph, edge_term, params, kept, normalize, pre_norm, precision)
+
+
+def _forward(x, h, graph, edge_term, params, normalize, pre_norm, precision) -> list[Tensor]:
+    from geotdm_fast.kernels.egcl_launch import Graph, egcl_forward
+
+    x_out, h_out, kept = egcl_forward(
+        x, h, Graph(*graph), edge_term, EGCLParams(*params), normalize, pre_norm, precision
+    )
+    return [x_out, h_out, *kept]
+
+
+def _backward(
+    grad_x_out, grad_h_out, x, h, graph, edge_term, params, kept, normalize, pre_norm, precision
+) -> list[Tensor]:
+    from geotdm_fast.kernels.egcl_backward_launch import egcl_backward
+    from geotdm_fast.kernels.egcl_launch import Graph, Kept
+
+    grads = egcl_backward(
+        grad_x_out, grad_h_out, x, h, Graph(*graph), edge_term, EGCLParams(*params), Kept(*kept), normalize, pre_norm,
+        precision,
+    )  # fmt: skip
+    return [grads.x, grads.h, x.new_empty(0) if grads.edge_term is None else grads.edge_term, *grads.params]
+
+
+@torch.library.custom_op("geotdm_fast::triton_egcl_forward", mutates_args=())
+def _forward_op(
+    x: Tensor,
+    h: Tensor,
+    graph: list[Tensor],
+    edge_term: Tensor | None,
+    params: list[Tensor],
+    normalize: bool,
+    pre_norm: bool,
+    precision: str,
+) -> list[Tensor]:
+    return _forward(x, h, graph, edge_term, params, normalize, pre_norm, precision)
+
+
+@_forward_op.register_fake
+def _(x, h, graph, edge_term, params, normalize, pre_norm, precision):
+    from geotdm_fast.kernels.configurations import padded
+
+    num_nodes, num_frames, width = h.shape
+    size = padded(width)
+    low = torch.bfloat16 if precision == "bf16" else torch.float32
+    pq, halved = h.new_empty(num_nodes, num_frames, 2, size, dtype=low), h.new_empty(2, size, size, dtype=low)
+    return [torch.empty_like(x), torch.empty_like(h), pq, h.new_empty(num_nodes, num_frames, size), halved]
+
+
+@torch.library.custom_op("geotdm_fast::triton_egcl_backward", mutates_args=())
+def _backward_op(
+    grad_x_out: Tensor,
+    grad_h_out: Tensor,
+    x: Tensor,
+    h: Tensor,
+    graph: list[Tensor],
+    edge_term: Tensor | None,
+    params: list[Tensor],
+    kept: list[Tensor],
+    normalize: bool,
+    pre_norm: bool,
+    precision: str,
+) -> list[Tensor]:
+    grads = _backward(grad_x_out, grad_h_out, x, h, graph, edge_term, params, kept, normalize, pre_norm, precision)
+    # Some are parts of one tensor, which the results of an op may not be.
+    return [grad.clone(memory_format=torch.contiguous_format) for grad in grads]
+
+
+@_backward_op.register_fake
+def _(grad_x_out, grad_h_out, x, h, graph, edge_term, params, kept, normalize, pre_norm, precision):
+    grad_term = x.new_empty(0) if edge_term is None else torch.empty_like(edge_term)
+    return [torch.empty_like(x), torch.empty_like(h), grad_term, *(p.new_empty(p.shape) for p in params)]
