@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
+    from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
     from geotdm_fast.nn import EGTN, ESLayer, ETLayer
     from geotdm_fast.ops import backend, radius_graph, radius_neighbours
 
@@ -17,6 +17,7 @@ __all__ = [
     "LossType",
     "ModelMeanType",
     "ModelVarType",
+    "Sampler",
     "backend",
     "radius_graph",
     "radius_neighbours",
@@ -30,6 +31,7 @@ _MODULE_OF = {
     "LossType": "diffusion",
     "ModelMeanType": "diffusion",
     "ModelVarType": "diffusion",
+    "Sampler": "diffusion",
     "backend": "ops",
     "radius_graph": "ops",
     "radius_neighbours": "ops",

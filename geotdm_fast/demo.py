@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.cli.drawing import open_model
     from geotdm_fast.data import collate, open_dataset
+    from geotdm_fast.diffusion import Sampler
     from geotdm_fast.evaluation import evaluate
     from geotdm_fast.files import write_json
     from geotdm_fast.plots.animation import animate
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     batch = collate([dataset[i] for i in range(len(dataset))])
     clock.lap(f"simulate {args.num_systems} systems")
 
-    drawn = sample(diffusion, batch, config["train"], num_samples=args.num_samples, seed=args.seed)
+    drawn = sample(Sampler(diffusion), batch, config["train"], num_samples=args.num_samples, seed=args.seed)
     name = args.checkpoint.name
     samples = make_samples(drawn, batch, dataset, config["train"], mode=diffusion.mode, seed=args.seed, checkpoint=name)
     clock.lap(f"forecast {args.num_systems} x {args.num_samples} on {_device_name(device)}")

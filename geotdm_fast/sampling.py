@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -17,7 +17,7 @@ NODE_FRAMES_CUDA = 524_288
 
 
 def sample(
-    diffusion,
+    sampler,
     batch: Batch,
     train_config: dict,
     *,
@@ -26,34 +26,39 @@ def sample(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """Draw `num_samples` trajectories for every graph of `batch` by ancestral sampling (`GeoTDM.p_sample_loop`).
+    """Draw `num_samples` trajectories for every graph of `batch`.
 
+    sampler: `Sampler` - the model, the method and its steps
     batch: all graphs; conditional models read the given frames from `batch.x`, unconditional ones only its shape
     train_config: the config's `train` section (`cond_mask`, or `tot_len`)
-    seed: non-negative; the same seed, batch_size, device and precision give the same samples
+    seed: 0 ... 2^64 - 1; the same seed gives the same samples, whatever their number and the batch_size
     batch_size: most graphs in one call of the network; None: chosen from the graphs' size
     returns: [K, N, D, T_noisy] on the CPU, in the network's dtype - the frames that were not given, in `batch.x`'s unit
 
-    Random: the noise comes from torch's generator of the diffusion's device, seeded once and restored afterwards, so
-    the caller's random stream goes on as if nothing had been drawn. The (sample, graph) pairs are taken sample by
-    sample and cut into chunks of `batch_size`, which share the stream: another batch_size gives other samples of the
-    same distribution. One sample in one chunk equals `torch.manual_seed(seed)` before `p_sample_loop`.
+    Random: each (graph, sample) has noise of its own (`TrajectoryNoise`), and torch's generators are left alone. What
+    is drawn differs by rounding alone between batch sizes and devices.
     Raises ValueError for counts and seeds out of range; warns when a sample is not finite.
     """
+    from geotdm_fast.diffusion.noise import TrajectoryNoise
+
     for name, value, least in (("num_samples", num_samples, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise ValueError(f"sample: {name} must be at least {least}, got {value}")
     from tqdm.auto import tqdm
 
+    diffusion = sampler.diffusion
     device = torch.device(diffusion.device)
     batch_size = batch_size or default_batch_size(batch, device)
-    graphs = torch.arange(batch.num_graphs).repeat(num_samples)  # sample by sample
-    chunks = graphs.split(batch_size)
+    chunks = torch.arange(num_samples * batch.num_graphs).split(batch_size)  # sample by sample
     pieces = []
-    bar = tqdm(total=len(chunks) * diffusion.num_timesteps, desc="sampling", unit="step", disable=not progress)
-    with bar, seeded(device, seed), _evaluating(diffusion.denoise_network):
+    bar = tqdm(total=len(chunks) * sampler.num_steps, desc="sampling", unit="step", disable=not progress)
+    with bar, _evaluating(diffusion.denoise_network):
         for chunk in chunks:
-            pieces.append(_draw(diffusion, select_graphs(batch, chunk), train_config, device, bar.update))
+            sample_of, graph_of = chunk // batch.num_graphs, chunk % batch.num_graphs
+            x_start, model_kwargs = _inputs(diffusion, select_graphs(batch, graph_of), train_config)
+            shape = tuple(x_start.shape)
+            noise = TrajectoryNoise(seed, graph_of, sample_of, model_kwargs["batch"], *shape[1:], x_start.dtype)
+            pieces.append(sampler.draw(shape, model_kwargs, noise=noise, progress=bar.update).cpu())
     # The graphs of one sample lie in the batch's own node order, so the pieces only have to be cut into samples.
     samples = torch.cat(pieces).unflatten(0, (num_samples, len(batch.batch)))  # [K, N, D, T_noisy]
     broken = int((~torch.isfinite(samples)).flatten(1).any(1).sum())
@@ -62,14 +67,12 @@ def sample(
     return samples
 
 
-def _draw(
-    diffusion, batch: Batch, train_config: dict, device: torch.device, after_step: Callable[[], object]
-) -> Tensor:
+def _inputs(diffusion, batch: Batch, train_config: dict) -> tuple[Tensor, dict]:
+    """x_start and model_kwargs on the diffusion's device, in the network's dtype."""
     from geotdm_fast.conditioning import split_batch
 
     dtype = next(diffusion.denoise_network.parameters()).dtype
-    x_start, model_kwargs = split_batch(batch.to(device, dtype), train_config, diffusion.mode)
-    return diffusion.p_sample_loop(tuple(x_start.shape), progress=after_step, model_kwargs=model_kwargs).cpu()
+    return split_batch(batch.to(torch.device(diffusion.device), dtype), train_config, diffusion.mode)
 
 
 def default_batch_size(batch: Batch, device: torch.device) -> int:

@@ -1,13 +1,17 @@
 """Sampling of batches, files of samples, scores of samples."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 import torch
 from tiny_models import charged_config, made_samples, tiny_diffusion
+from tolerances import assert_same
 
 from geotdm_fast.data import Trajectory, collate, open_dataset
+from geotdm_fast.diffusion import Sampler
+from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.evaluation import evaluate, likelihoods, parse_scores, report
 from geotdm_fast.paper_results import paper_result
 from geotdm_fast.sampling import default_batch_size, sample, select_graphs
@@ -34,7 +38,7 @@ def diffusion():
 
 def draw(diffusion, batch, **options):
     options = {"num_samples": 2, "seed": 3, "progress": False} | options
-    return sample(diffusion, batch, CONFIG["train"], **options)
+    return sample(Sampler(diffusion), batch, CONFIG["train"], **options)
 
 
 def test_shape_and_variety(diffusion, batch):
@@ -61,22 +65,32 @@ def test_global_generators_go_on_undisturbed(diffusion, batch):
     assert np.array_equal(np.random.rand(3), expected[1])
 
 
-def test_one_chunk_is_the_plain_loop(diffusion, batch):
+def test_one_chunk_is_the_plain_loop(diffusion, batch, monkeypatch):
     from geotdm_fast.conditioning import split_batch
 
     x_start, model_kwargs = split_batch(batch, CONFIG["train"], "cond")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        plain = diffusion.p_sample_loop(x_start.shape, model_kwargs=model_kwargs)
-    assert torch.equal(draw(diffusion, batch, num_samples=1)[0], plain)
+    numbers, none = torch.arange(6), torch.zeros(6, dtype=torch.int64)
+    noise = TrajectoryNoise(3, numbers, none, batch.batch, *x_start.shape[1:], x_start.dtype)
+    draws = itertools.count(1)
+    monkeypatch.setattr(torch, "randn_like", lambda x: noise(next(draws)))
+    plain = diffusion.p_sample_loop(x_start.shape, noise=noise(0), model_kwargs=model_kwargs)
+    assert_same(draw(diffusion, batch, num_samples=1)[0], plain, 1e-4)
+
+
+@pytest.mark.parametrize(("batch_size", "num_samples"), [(1, 3), (4, 2), (5, 4)])
+def test_samples_do_not_depend_on_batch_size_or_number(diffusion, batch, batch_size, num_samples):
+    """But for rounding: a trajectory's noise is its own."""
+    drawn = draw(diffusion, batch, num_samples=num_samples, batch_size=batch_size)
+    assert_same(drawn[:2], draw(diffusion, batch), 1e-4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5])
-def test_chunks_put_every_graph_in_its_place(diffusion, batch, batch_size):
+def test_chunks_put_every_graph_in_its_place(diffusion, batch, batch_size, monkeypatch):
     """Without noise a sample depends on its own graph alone, so any chunking must give the same."""
-    quiet = tiny_diffusion(CONFIG)
-    quiet.p_sample_loop = lambda shape, progress, model_kwargs: model_kwargs["x_given"][..., 4:] + shape[1]
-    samples = draw(quiet, batch, num_samples=3, batch_size=batch_size)
+    monkeypatch.setattr(
+        Sampler, "draw", lambda self, shape, kwargs, noise, progress: kwargs["x_given"][..., 4:] + shape[1]
+    )
+    samples = draw(diffusion, batch, num_samples=3, batch_size=batch_size)
     assert torch.equal(samples, (batch.x[..., 4:] + 3).expand(3, -1, -1, -1))
 
 
@@ -106,9 +120,8 @@ def test_bad_options(diffusion, batch, options, message):
         draw(diffusion, batch, **options)
 
 
-def test_samples_that_are_not_finite_are_told(batch):
-    diffusion = tiny_diffusion(CONFIG)
-    diffusion.p_sample_loop = lambda shape, progress, model_kwargs: torch.full(shape, float("nan"))
+def test_samples_that_are_not_finite_are_told(diffusion, batch, monkeypatch):
+    monkeypatch.setattr(Sampler, "draw", lambda self, shape, kwargs, noise, progress: torch.full(shape, float("nan")))
     with pytest.warns(UserWarning, match="2 of 2 samples hold values that are not finite"):
         draw(diffusion, batch)
 

@@ -52,12 +52,23 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
     how.add_argument(
         "--num-samples", type=count, default=num_samples, metavar="K", help=f"per graph (default: {num_samples})"
     )
+    how.add_argument(
+        "--method",
+        default="ddpm",
+        metavar="NAME",
+        help="ddpm (as the model was made; default), ddim, dpmpp_2m, dpmpp_2m_sde",
+    )
+    how.add_argument("--steps", type=count, metavar="S", help="calls of the network (default: the model's own steps)")
+    how.add_argument(
+        "--spacing", default="uniform", metavar="NAME", help="which steps: uniform (default), quadratic, log_snr"
+    )
+    how.add_argument("--eta", type=float, default=0.0, help="noise of ddim, 0 to 1 (default: 0, none)")
     how.add_argument("--seed", type=seed, default=0, help="the same seed gives the same samples (default: 0)")
     how.add_argument(
         "--batch-size",
         type=count,
         metavar="N",
-        help="graphs per network call (default: by their size); another value gives other samples",
+        help="graphs per network call (default: by their size); the samples stay the same",
     )
     how.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     how.add_argument(

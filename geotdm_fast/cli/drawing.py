@@ -24,18 +24,20 @@ def draw(args: argparse.Namespace, molecules: bool = False) -> Draw:
     """
     from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.data import collate
+    from geotdm_fast.diffusion import Sampler
     from geotdm_fast.sampling import sample
     from geotdm_fast.trajectory_files import make_samples
 
     device = choose_device(args.device)
     diffusion, config = open_model(args.checkpoint, args.config, device, args.precision)
+    sampler = Sampler(diffusion, args.method, args.steps, args.spacing, args.eta)
     section, where = data_section(config, args.data, args.split, args.set)
     dataset = open_data(section, where, args.num_graphs, progress=not args.quiet)
     if molecules and dataset.atomic_numbers is None:
         raise ValueError(f"--xyz: the data must be molecules, got '{dataset.name}'")
     batch = collate([dataset[i] for i in range(len(dataset))])
     drawn = sample(
-        diffusion,
+        sampler,
         batch,
         config["train"],
         num_samples=args.num_samples,

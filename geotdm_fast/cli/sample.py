@@ -17,6 +17,7 @@ VMD, OVITO or ASE; it needs the extra `molecules`."""
 EXAMPLES = """\
   geotdm sample best.safetensors --num-samples 5 --out samples.npz
   geotdm sample best.safetensors --num-graphs 100 --seed 1 --device cpu --out samples.npz
+  geotdm sample best.safetensors --method dpmpp_2m --steps 20 --spacing log_snr --out samples.npz
   geotdm sample ethanol.safetensors --set path=my_ethanol.npz --out samples.npz --xyz samples.xyz
   geotdm sample ckpt_best.pt --config nbody_train_cond.yaml --out samples.npz
 

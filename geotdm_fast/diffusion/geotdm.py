@@ -1,6 +1,6 @@
 """Diffusion over geometric trajectories with an equivariant network (arXiv 2410.13027, Sec. 4)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,12 @@ from geotdm_fast.diffusion.gaussian import GaussianDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_start
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
+from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import mean_by_graph, num_graphs
 from geotdm_fast.keys import check_choice
 from geotdm_fast.tensor_cache import version
 
 GradientFunction = Callable[[Tensor, Tensor], Tensor]
-# False, True for a bar of the steps, or what to call after every step.
-Progress = bool | Callable[[], object]
 
 
 class GeoTDM(GaussianDiffusion):
@@ -116,22 +115,24 @@ class GeoTDM(GaussianDiffusion):
         self.clear_ref_frame()
         return x_ref
 
-    def _relative(self, x: Tensor, x_ref: Tensor | None, batch: Tensor) -> Tensor:
+    def to_relative(self, x: Tensor, x_ref: Tensor | None, batch: Tensor) -> Tensor:
         """Positions in the frame where the diffusion happens."""
         return x - x_ref if self.mode == "cond" else self.project_to_subspace(x, batch)
 
-    def _absolute(self, x: Tensor, x_ref: Tensor | None) -> Tensor:
+    def to_absolute(self, x: Tensor, x_ref: Tensor | None) -> Tensor:
+        """The inverse of `to_relative` in mode `cond`; x itself in mode `uncond`."""
         return x + x_ref if self.mode == "cond" else x
 
     # --- one step -------------------------------------------------------------------------------------------------
 
-    def _scale_timesteps(self, t: Tensor) -> Tensor:
+    def scale_timesteps(self, t: Tensor) -> Tensor:
+        """What the network and `cond_fn` are told of t."""
         return t.float() * (1000.0 / self.num_timesteps) if self.rescale_timesteps else t
 
     def _network_output(self, x: Tensor, t: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> Tensor:
         """The network at relative positions x, projected in mode `uncond`."""
         output, _ = self.denoise_network(
-            x=self._absolute(x, x_ref), diffusion_t=self._scale_timesteps(t), **model_kwargs
+            x=self.to_absolute(x, x_ref), diffusion_t=self.scale_timesteps(t), **model_kwargs
         )
         return self.project_to_subspace(output, model_kwargs["batch"]) if self.mode == "uncond" else output
 
@@ -165,13 +166,13 @@ class GeoTDM(GaussianDiffusion):
 
     def condition_mean(self, cond_fn: GradientFunction, p_mean_var: dict, x: Tensor, t: Tensor) -> Tensor:
         """mean + variance * grad log p(y | x_t) (Sohl-Dickstein et al. 2015)."""
-        gradient = cond_fn(x, self._scale_timesteps(t))
+        gradient = cond_fn(x, self.scale_timesteps(t))
         return p_mean_var["mean"] + p_mean_var["variance"] * gradient.to(x.dtype)
 
     def condition_score(self, cond_fn: GradientFunction, p_mean_var: dict, x: Tensor, t: Tensor) -> dict[str, Tensor]:
         """The p_mean_variance that a score moved by grad log p(y | x_t) would give (Song et al. 2020)."""
         eps = self.predict_eps_from_xstart(x, t, p_mean_var["pred_xstart"])
-        eps = eps - self.table(self.sqrt_one_minus_alphas_cumprod, t, x) * cond_fn(x, self._scale_timesteps(t))
+        eps = eps - self.table(self.sqrt_one_minus_alphas_cumprod, t, x) * cond_fn(x, self.scale_timesteps(t))
         pred_xstart = self.predict_xstart_from_eps(x, t, eps)
         mean, _, _ = self.q_posterior_mean_variance(pred_xstart, x, t)
         return p_mean_var | {"pred_xstart": pred_xstart, "mean": mean}
@@ -211,7 +212,7 @@ class GeoTDM(GaussianDiffusion):
             sample = out["sample"]
         x_ref = self.get_ref_frame(model_kwargs)
         self.clear_ref_frame()
-        return self._absolute(sample, x_ref)
+        return self.to_absolute(sample, x_ref)
 
     @torch.no_grad()
     def p_sample_loop_keeptraj(
@@ -234,7 +235,7 @@ class GeoTDM(GaussianDiffusion):
         kept.append(sample)
         x_ref = self.get_ref_frame(model_kwargs)
         self.clear_ref_frame()
-        return torch.stack([self._absolute(sample, x_ref) for sample in kept], dim=-1)
+        return torch.stack([self.to_absolute(sample, x_ref) for sample in kept], dim=-1)
 
     def p_sample_loop_progressive(
         self,
@@ -273,7 +274,7 @@ class GeoTDM(GaussianDiffusion):
             noise = torch.randn_like(x_start)
         batch = model_kwargs["batch"]
         x_ref = self._fresh_ref_frame(model_kwargs)
-        x_start = self._relative(x_start, x_ref, batch)
+        x_start = self.to_relative(x_start, x_ref, batch)
         if self.mode == "uncond":
             noise = self.project_to_subspace(noise, batch)
         t = torch.full((x_start.shape[0],), optimize_step - 1, device=x_start.device)
@@ -281,13 +282,13 @@ class GeoTDM(GaussianDiffusion):
         for out in self._reverse(x_t, optimize_step, cond_fn, False, model_kwargs):
             x_t = out["sample"]
         self.clear_ref_frame()
-        return self._absolute(x_t, x_ref)
+        return self.to_absolute(x_t, x_ref)
 
     def _reverse(
         self, x: Tensor, num_steps: int, cond_fn: GradientFunction | None, progress: Progress, model_kwargs: dict | None
     ) -> Iterator[dict[str, Tensor]]:
         """Ancestral sampling from step num_steps - 1 down to 0 (Ho et al. 2020, Algorithm 2)."""
-        for step in self._steps(num_steps, progress):
+        for step in falling_steps(num_steps, progress):
             t = torch.full((x.shape[0],), step, device=x.device)
             with torch.no_grad(), trusted():
                 out = self.p_sample(x, t, cond_fn=cond_fn, model_kwargs=model_kwargs)
@@ -318,7 +319,7 @@ class GeoTDM(GaussianDiffusion):
             check_tensor("training_losses", "t", t, (x_start.shape[0],), integer=True)
             check_index("training_losses", "t", t, self.num_timesteps)
         x_ref = self._fresh_ref_frame(model_kwargs)
-        x_start = self._relative(x_start, x_ref, batch)
+        x_start = self.to_relative(x_start, x_ref, batch)
         if self.mode == "uncond":
             noise = self.project_to_subspace(noise, batch)
         x_t = self.q_sample(x_start, t, noise=noise)
@@ -343,30 +344,14 @@ class GeoTDM(GaussianDiffusion):
         """
         check_start("calc_bpd_loop", self.mode, x_start, model_kwargs)
         self.clear_ref_frame()
-        x_start = self._relative(x_start, self.get_ref_frame(model_kwargs), model_kwargs["batch"])
-        terms = likelihood.bound(self, x_start, model_kwargs, self._steps(self.num_timesteps, progress))
+        x_start = self.to_relative(x_start, self.get_ref_frame(model_kwargs), model_kwargs["batch"])
+        terms = likelihood.bound(self, x_start, model_kwargs, falling_steps(self.num_timesteps, progress))
         self.clear_ref_frame()
         return terms
 
     # --- shared ---------------------------------------------------------------------------------------------------
 
-    def _steps(self, num_steps: int, progress: Progress) -> Iterable[int]:
-        steps = range(num_steps - 1, -1, -1)
-        if not progress:
-            return steps
-        if callable(progress):
-            return _announced(steps, progress)
-        from tqdm.auto import tqdm
-
-        return tqdm(steps, desc="diffusion", unit="step")
-
     def _dtype(self) -> torch.dtype:
         """The dtype of the network, in which sampling draws its noise."""
         parameter = next(self.denoise_network.parameters(), None)
         return torch.get_default_dtype() if parameter is None else parameter.dtype
-
-
-def _announced(steps: Iterable[int], after_each: Callable[[], object]) -> Iterator[int]:
-    for step in steps:
-        yield step
-        after_each()
