@@ -11,6 +11,7 @@
 #include <cuda_runtime.h>
 
 #define GEOTDM_DEVICE __device__ __forceinline__
+#define GEOTDM_ANYWHERE __host__ __device__
 #define GEOTDM_UNROLL _Pragma("unroll")
 
 namespace geotdm::cuda {
@@ -26,6 +27,7 @@ struct alignas(16) Float4 {
 };
 
 GEOTDM_DEVICE int thread_index() { return threadIdx.x; }
+GEOTDM_DEVICE int block_threads() { return blockDim.x; }
 GEOTDM_DEVICE int64_t block_index() { return blockIdx.x; }
 GEOTDM_DEVICE int block_index_y() { return blockIdx.y; }
 
@@ -147,18 +149,27 @@ GEOTDM_DEVICE float exp2_approx(float value) {
   return result;
 }
 GEOTDM_DEVICE float exp_exact(float value) { return expf(value); }
+GEOTDM_DEVICE float log_exact(float value) { return logf(value); }
 
-// A kernel is a type: `Arguments`, passed by value; `kThreads`, of a block; `kBlocks`, resident on a multiprocessor at
-// the least; and `run(const Arguments&)`.
+// A kernel is a type: `Arguments`, passed by value; `kThreads`, of a block at the most; `kBlocks`, resident on a
+// multiprocessor at the least; and `run(const Arguments&)`.
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks) kernel_entry(
     const __grid_constant__ typename Kernel::Arguments arguments) {
   Kernel::run(arguments);
 }
 
-// Launches `blocks_x` x `blocks_y` blocks; 0 (cudaSuccess) or the error.
+// The shared memory that a block of the current device may have.
+inline int shared_limit() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes;
+}
+
+// Launches `blocks_x` x `blocks_y` blocks of `threads`; 0 (cudaSuccess) or the error.
 template <class Kernel>
-int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int blocks_y, int shared_bytes,
+int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int blocks_y, int threads, int shared_bytes,
            Stream stream) {
   if (blocks_x == 0 || blocks_y == 0) return 0;
   const auto entry = kernel_entry<Kernel>;
@@ -166,9 +177,11 @@ int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int bl
   if (shared_bytes > 48 * 1024)
     if (const auto error = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes))
       return error;
-  entry<<<dim3(blocks_x, blocks_y), Kernel::kThreads, shared_bytes, stream>>>(arguments);
+  entry<<<dim3(blocks_x, blocks_y), threads, shared_bytes, stream>>>(arguments);
   return cudaGetLastError();
 }
+
+inline const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 }  // namespace geotdm::cuda
 
