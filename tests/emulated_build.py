@@ -25,8 +25,8 @@ needs_emulation = pytest.mark.skipif(missing is not None, reason=f"the emulation
 
 
 def sources() -> list[pathlib.Path]:
-    """What the kernels are compiled from, and the emulation's own files if it has any."""
-    return [*sorted(CUDA.glob("temporal_attention*.cu")), *sorted((CUDA / "emulation").glob("*.cpp"))]
+    """What the kernels are compiled from."""
+    return sorted(CUDA.glob("*.cu"))
 
 
 @functools.cache

@@ -86,8 +86,8 @@ struct TiledProduct {
 
 template <class Number>
 int product(const Product& p) {
-  return launch<TiledProduct<Number>>(p, (p.m + kTile - 1) / kTile, (p.n + kTile - 1) / kTile, 2 * kBufferBytes,
-                                      nullptr);
+  return launch<TiledProduct<Number>>(p, (p.m + kTile - 1) / kTile, (p.n + kTile - 1) / kTile,
+                                      TiledProduct<Number>::kThreads, 2 * kBufferBytes, nullptr);
 }
 
 // What load_matrices, transposed or not, gives lane after lane of four 8 x 8 matrices.
@@ -124,13 +124,9 @@ struct Functions {
     const int i = thread_index();
     const float value = p.from[i], other = shuffle_xor(value, 5);
     const uint32_t packed = pack_bf16(value, other);
-    const float results[] = {other,
-                             low_bf16(packed),
-                             high_bf16(packed),
-                             round_tf32(value),
-                             tanh_approx(value),
-                             exp2_approx(value),
-                             exp_exact(value)};
+    const float results[] = {
+        other,           low_bf16(packed), high_bf16(packed), round_tf32(value), tanh_approx(value), exp2_approx(value),
+        exp_exact(value)};
     for (int k = 0; k < 7; ++k) p.to[k * kThreads + i] = results[k];
   }
 };
@@ -142,10 +138,30 @@ struct Case {
   int which;
 };
 enum Which {
-  kRight, kReadAfterWrite, kWriteAfterRead, kWriteAfterWrite, kWarpBarrierForBlock, kShuffleForBarrier,
-  kMatricesWithoutBarrier, kPartOfBlock, kPartOfWarp, kTwoOperations, kTwoBarriers, kEarlyEnd, kBeyond, kBefore,
-  kMisaligned, kMisalignedRow, kMisalignedCopy, kMisalignedSource, kUnwritten, kNotWaited, kNotCommitted, kNoBarrier,
-  kOverwritten, kLeftOver,
+  kRight,
+  kReadAfterWrite,
+  kWriteAfterRead,
+  kWriteAfterWrite,
+  kWarpBarrierForBlock,
+  kShuffleForBarrier,
+  kMatricesWithoutBarrier,
+  kPartOfBlock,
+  kPartOfWarp,
+  kTwoOperations,
+  kTwoBarriers,
+  kEarlyEnd,
+  kBeyond,
+  kBefore,
+  kMisaligned,
+  kMisalignedRow,
+  kMisalignedCopy,
+  kMisalignedSource,
+  kUnwritten,
+  kNotWaited,
+  kNotCommitted,
+  kNoBarrier,
+  kOverwritten,
+  kLeftOver,
 };
 struct Mistake {
   using Arguments = Case;
@@ -203,12 +219,16 @@ struct Mistake {
         if (i != 7) p.out[i] = shuffle_xor(i, 1);
         break;
       case kTwoOperations:
-        if (i < 32 || i == 50) sync_warp();
-        else p.out[i] = shuffle_xor(i, 1);
+        if (i < 32 || i == 50)
+          sync_warp();
+        else
+          p.out[i] = shuffle_xor(i, 1);
         break;
       case kTwoBarriers:
-        if (i < 32) sync_block();
-        else sync_block();
+        if (i < 32)
+          sync_block();
+        else
+          sync_block();
         break;
       case kEarlyEnd:
         if (i >= 32) sync_block();
@@ -240,7 +260,11 @@ struct Mistake {
         sync_block();
         p.out[i] = numbers.load(i);
         break;
-      case kNotWaited: case kNotCommitted: case kNoBarrier: case kOverwritten: case kLeftOver:
+      case kNotWaited:
+      case kNotCommitted:
+      case kNoBarrier:
+      case kOverwritten:
+      case kLeftOver:
         if (i < 16) {
           copy_async(shared_memory() + 16 * i, bytes + 16 * i, true);
           if (p.which != kNotCommitted) commit_copies();
@@ -260,8 +284,10 @@ struct Mistake {
 
 EXPORT int product_bf16(const Product* p) { return product<uint16_t>(*p); }
 EXPORT int product_tf32(const Product* p) { return product<float>(*p); }
-EXPORT int matrices(const Matrices* p) { return launch<LoadOfMatrices>(*p, 1, 1, 512, nullptr); }
-EXPORT int functions(const Values* p) { return launch<Functions>(*p, 1, 1, 0, nullptr); }
+EXPORT int matrices(const Matrices* p) {
+  return launch<LoadOfMatrices>(*p, 1, 1, LoadOfMatrices::kThreads, 512, nullptr);
+}
+EXPORT int functions(const Values* p) { return launch<Functions>(*p, 1, 1, Functions::kThreads, 0, nullptr); }
 EXPORT int mistake(const Case* p, int64_t blocks, int shared_bytes) {
-  return launch<Mistake>(*p, blocks, 1, shared_bytes, nullptr);
+  return launch<Mistake>(*p, blocks, 1, Mistake::kThreads, shared_bytes, nullptr);
 }

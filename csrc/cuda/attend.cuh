@@ -25,7 +25,8 @@ struct TileRange {
 };
 
 // Gates of a tile's rows, with positions, from the arrays.
-GEOTDM_DEVICE void load_gates(const GateRows& to, const TemporalAttention& in, const float* gate, const WarpRows& rows) {
+GEOTDM_DEVICE void load_gates(const GateRows& to, const TemporalAttention& in, const float* gate,
+                              const WarpRows& rows) {
   const int row = lane_index();
   const float g = row < rows.count ? gate[rows.first + row] : 0;
   const Float4 y = relative_position(in, rows, row);

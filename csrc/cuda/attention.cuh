@@ -29,9 +29,8 @@ GEOTDM_DEVICE int lane_row(int i) { return 8 * i + lane_row(); }
 template <int M, int N, class Each>
 GEOTDM_DEVICE void for_row(Result<M, N>& c, int i, Each&& each) {
   GEOTDM_UNROLL
-  for (int n = 0; n < N; ++n)
-    GEOTDM_UNROLL
-    for (int j = 0; j < 2; ++j) each(8 * n + lane_column() + j, c[i / 2][n][i % 2 * 2 + j]);
+  for (int n = 0; n < N; ++n) GEOTDM_UNROLL
+  for (int j = 0; j < 2; ++j) each(8 * n + lane_column() + j, c[i / 2][n][i % 2 * 2 + j]);
 }
 
 template <int M, int N, class Each>
@@ -62,7 +61,8 @@ struct GateRows {
   GEOTDM_DEVICE void store(int i, Float4 v) const { at.store_as(4 * i, v); }
 };
 
-// x of a row minus x of its node's first frame, so that a far origin costs no digits. Zeros for rows that are not there.
+// x of a row minus x of its node's first frame, so that a far origin costs no digits. Zeros for rows that are not
+// there.
 GEOTDM_DEVICE Float4 relative_position(const TemporalAttention& in, const WarpRows& rows, int row) {
   Float4 y{};
   if (row >= rows.count) return y;
@@ -75,8 +75,7 @@ GEOTDM_DEVICE Float4 relative_position(const TemporalAttention& in, const WarpRo
 
 // A lane's part of the gates: gate_i += the hidden layer's columns, of which c holds some, times the last layer.
 template <Precision P, int M, int N>
-GEOTDM_DEVICE void add_gates(float (&gate)[2 * M], Result<M, N>& c, int first, const float* bias,
-                             const float* weight) {
+GEOTDM_DEVICE void add_gates(float (&gate)[2 * M], Result<M, N>& c, int first, const float* bias, const float* weight) {
   GEOTDM_UNROLL
   for (int n = 0; n < N; ++n) {
     const Float2 b = pair_of(bias, first + 8 * n + lane_column());
@@ -93,17 +92,16 @@ GEOTDM_DEVICE void add_gates(float (&gate)[2 * M], Result<M, N>& c, int first, c
 template <int M>
 GEOTDM_DEVICE void add_pulls(Float4 (&pull)[2 * M], Scores<M>& p, const GateRows& gates) {
   GEOTDM_UNROLL
-  for (int n = 0; n < 4; ++n)
+  for (int n = 0; n < 4; ++n) GEOTDM_UNROLL
+  for (int j = 0; j < 2; ++j) {
+    const Float4 key = gates.row(8 * n + lane_column() + j);
     GEOTDM_UNROLL
-    for (int j = 0; j < 2; ++j) {
-      const Float4 key = gates.row(8 * n + lane_column() + j);
-      GEOTDM_UNROLL
-      for (int i = 0; i < 2 * M; ++i) {
-        const float weight = p[i / 2][n][i % 2 * 2 + j];
-        pull[i].x += weight * key.x, pull[i].y += weight * key.y;
-        pull[i].z += weight * key.z, pull[i].w += weight * key.w;
-      }
+    for (int i = 0; i < 2 * M; ++i) {
+      const float weight = p[i / 2][n][i % 2 * 2 + j];
+      pull[i].x += weight * key.x, pull[i].y += weight * key.y;
+      pull[i].z += weight * key.z, pull[i].w += weight * key.w;
     }
+  }
 }
 
 // Coordinates of a query row: x + (y (sum alpha g) - sum alpha g y), the two sums being `pull`.w and the rest.

@@ -8,7 +8,8 @@ namespace geotdm::cuda {
 
 // The incoming gradient of x' of each row, and its product with the row's position: what the gates meet in
 // d alpha_ts = g_s grad_t . (y_t - y_s).
-GEOTDM_DEVICE Float4 pull_gradient(const TemporalAttention& in, const float* grad_x_out, const WarpRows& rows, int row) {
+GEOTDM_DEVICE Float4 pull_gradient(const TemporalAttention& in, const float* grad_x_out, const WarpRows& rows,
+                                   int row) {
   Float4 g{};
   if (row >= rows.count) return g;
   const float* from = grad_x_out + (rows.first + row) * in.dim;
@@ -118,12 +119,11 @@ struct QueryGradient {
         const float shrink = exp_of<P>(highest[i] - now);
         highest[i] = now, total[i] *= shrink, weighted[i] *= shrink;
         GEOTDM_UNROLL
-        for (int n = 0; n < 4; ++n)
-          GEOTDM_UNROLL
-          for (int j = 0; j < 2; ++j) {
-            const float v = s[0][n][2 * i + j], e = v == kNever ? 0.0f : exp_of<P>(v - now);
-            total[i] += e, weighted[i] += e * grad_alpha[0][n][2 * i + j];
-          }
+        for (int n = 0; n < 4; ++n) GEOTDM_UNROLL
+        for (int j = 0; j < 2; ++j) {
+          const float v = s[0][n][2 * i + j], e = v == kNever ? 0.0f : exp_of<P>(v - now);
+          total[i] += e, weighted[i] += e * grad_alpha[0][n][2 * i + j];
+        }
       }
       sync_warp();
     }
@@ -146,16 +146,14 @@ struct QueryGradient {
     for (int other = range.begin; other < range.end; ++other) {
       if (again) scores(a.tiling.tile(range.first_tile + other), s, grad_alpha);
       GEOTDM_UNROLL
-      for (int i = 0; i < 2; ++i)
-        GEOTDM_UNROLL
-        for (int n = 0; n < 4; ++n)
-          GEOTDM_UNROLL
-          for (int j = 0; j < 2; ++j) {
-            float& v = s[0][n][2 * i + j];
-            float& g = grad_alpha[0][n][2 * i + j];
-            v = v == kNever ? 0.0f : exp_of<P>(v - log_sum[i]);
-            g = v * (g - mean[i]);
-          }
+      for (int i = 0; i < 2; ++i) GEOTDM_UNROLL
+      for (int n = 0; n < 4; ++n) GEOTDM_UNROLL
+      for (int j = 0; j < 2; ++j) {
+        float& v = s[0][n][2 * i + j];
+        float& g = grad_alpha[0][n][2 * i + j];
+        v = v == kNever ? 0.0f : exp_of<P>(v - log_sum[i]);
+        g = v * (g - mean[i]);
+      }
       add_pulls(pull, s, t.gates);
       add_values<P>(sums, s, t.turns);
       add_values<P>(grad_turns, grad_alpha, t.turns);
@@ -278,15 +276,13 @@ struct KeyGradient {
       product<P>(grad, H, v, queries);
       product<P>(grad, kTurns, own_turns, queries.columns(H));
       GEOTDM_UNROLL
-      for (int i = 0; i < 2; ++i)
-        GEOTDM_UNROLL
-        for (int n = 0; n < 4; ++n)
-          GEOTDM_UNROLL
-          for (int j = 0; j < 2; ++j) {
-            const int query = 8 * n + lane_column() + j;
-            float& g = grad[0][n][2 * i + j];
-            g = p[0][n][2 * i + j] * (g + pull_term(gate[i], pulled.row(query)) - statistics.load(kRows + query));
-          }
+      for (int i = 0; i < 2; ++i) GEOTDM_UNROLL
+      for (int n = 0; n < 4; ++n) GEOTDM_UNROLL
+      for (int j = 0; j < 2; ++j) {
+        const int query = 8 * n + lane_column() + j;
+        float& g = grad[0][n][2 * i + j];
+        g = p[0][n][2 * i + j] * (g + pull_term(gate[i], pulled.row(query)) - statistics.load(kRows + query));
+      }
       add_values<P>(grad_v, p, queries.columns(part));
       add_values<P>(grad_k, grad, q_part);
       sync_warp();

@@ -73,15 +73,16 @@ struct BackwardOfWidth {
     const RowTiling tiling(in.num_nodes, in.num_frames);
 
     using Project = ProjectRows<P, H, true>;
-    if (const int error = launch_tiles<Project>(
-            {in, tiling, memory.weights, Project::stages(), memory.rows, grad_h_out}, 1, stream))
+    if (const int error =
+            launch_tiles<Project>({in, tiling, memory.weights, Project::stages(), memory.rows, grad_h_out}, 1, stream))
       return error;
     const AttentionGradientArguments<P> attention{in, tiling, memory.rows, grad_x_out, grad_x};
-    if (const int error = launch_tiles<QueryGradient<P, H>>(attention, QueryGradient<P, H>::kParts, stream)) return error;
+    if (const int error = launch_tiles<QueryGradient<P, H>>(attention, QueryGradient<P, H>::kParts, stream))
+      return error;
     if (const int error = launch_tiles<KeyGradient<P, H>>(attention, KeyGradient<P, H>::kParts, stream)) return error;
     using Mlp = MlpGradient<P, H>;
-    if (const int error = launch_tiles<Mlp>(
-            {in, tiling, memory.weights, Mlp::stages(), memory.rows, grad_h_out, grad_h}, 1, stream))
+    if (const int error =
+            launch_tiles<Mlp>({in, tiling, memory.weights, Mlp::stages(), memory.rows, grad_h_out, grad_h}, 1, stream))
       return error;
     return weights_gradients(memory, tiling.num_rows, node == 0, stream);
   }
@@ -100,15 +101,21 @@ struct BackwardOfWidth {
          square(kK1, r.grad_hidden[kHiddenK], r.h), square(kK2, r.grad_k, r.hidden[kHiddenK]),
          square(kV1, r.grad_hidden[kHiddenV], r.h), square(kV2, r.grad_v, r.hidden[kHiddenV]),
          square(kX1, r.grad_hidden[kHiddenX], r.v)},
-        num_rows, rows_of_part, is_first, memory.sums};
-    if (const int error = launch<Square>(squares, kNumMatrices * Square::kBlocksX, kParts, Square::kThreads,
-                                         Square::kBytes, stream))
+        num_rows,
+        rows_of_part,
+        is_first,
+        memory.sums};
+    if (const int error =
+            launch<Square>(squares, kNumMatrices * Square::kBlocksX, kParts, Square::kThreads, Square::kBytes, stream))
       return error;
     using Turns = WeightGradient<P, H, kTurns>;
-    typename Turns::Arguments turns{{{r.q, r.grad_turned, wide, kTurns, Layout::turns(0), kNoBias},
-                                     {r.grad_out, r.turned_sums, wide, kTurns, Layout::turns(1),
-                                      Layout::bias(kNumMatrices)}},
-                                    num_rows, rows_of_part, is_first, memory.sums};
+    typename Turns::Arguments turns{
+        {{r.q, r.grad_turned, wide, kTurns, Layout::turns(0), kNoBias},
+         {r.grad_out, r.turned_sums, wide, kTurns, Layout::turns(1), Layout::bias(kNumMatrices)}},
+        num_rows,
+        rows_of_part,
+        is_first,
+        memory.sums};
     if (const int error = launch<Turns>(turns, 2 * Turns::kBlocksX, kParts, Turns::kThreads, Turns::kBytes, stream))
       return error;
     using Gate = GateGradient<P, H>;

@@ -13,6 +13,8 @@
 #define GEOTDM_DEVICE __device__ __forceinline__
 #define GEOTDM_ANYWHERE __host__ __device__
 #define GEOTDM_UNROLL _Pragma("unroll")
+#define GEOTDM_UNROLL_TWICE _Pragma("unroll 2")
+#define GEOTDM_NO_UNROLL _Pragma("unroll 1")
 
 namespace geotdm::cuda {
 
@@ -104,8 +106,7 @@ GEOTDM_DEVICE void load_matrices_transposed(uint32_t (&r)[4], Shared<T> row) {
 // a: rows g, g + 8, g, g + 8 at columns 2 t, 2 t, 2 t + 8, 2 t + 8 (and the next); b: column g at rows 2 t, 2 t + 8
 // (and the next); c: row g at columns 2 t, 2 t + 1, then row g + 8.
 GEOTDM_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -114,8 +115,7 @@ GEOTDM_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_
 // c [16 x 8] += a [16 x 8] b [8 x 8], tf32 factors (float32 whose low 13 bits do not count). A lane holds
 // a: rows g, g + 8, g, g + 8 at columns t, t, t + 4, t + 4; b: column g at rows t, t + 4; c as above.
 GEOTDM_DEVICE void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
-  asm(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
@@ -154,8 +154,8 @@ GEOTDM_DEVICE float log_exact(float value) { return logf(value); }
 // A kernel is a type: `Arguments`, passed by value; `kThreads`, of a block at the most; `kBlocks`, resident on a
 // multiprocessor at the least; and `run(const Arguments&)`.
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks) kernel_entry(
-    const __grid_constant__ typename Kernel::Arguments arguments) {
+__global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks)
+    kernel_entry(const __grid_constant__ typename Kernel::Arguments arguments) {
   Kernel::run(arguments);
 }
 
@@ -177,7 +177,7 @@ int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int bl
   if (shared_bytes > 48 * 1024)
     if (const auto error = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes))
       return error;
-  entry<<<dim3(blocks_x, blocks_y), threads, shared_bytes, stream>>>(arguments);
+  entry<<<dim3(blocks_x, blocks_y), threads, shared_bytes, stream> > >(arguments);
   return cudaGetLastError();
 }
 

@@ -1,5 +1,5 @@
-// The whole layer for T <= 32: a warp takes as many nodes as fit into 32 rows from h to h', and nothing but x, h and the
-// weights is read, nothing but x', h' written.
+// The whole layer for T <= 32: a warp takes as many nodes as fit into 32 rows from h to h', and nothing but x, h and
+// the weights is read, nothing but x', h' written.
 #pragma once
 
 #include "attention.cuh"
@@ -46,7 +46,8 @@ struct FusedForward {
     WeightStream<P, H> weights(memory, a.weights.matrices, a.stages);
     const Tile<P> turns{(memory + WeightStream<P, H>::kBytes).template as<Element<P>>(), kTurns + kPad};
     const auto own = memory + (kBlockBytes + warp * kWarpBytes);
-    const Tile<P> h{own.template as<Element<P>>(), H + kPad}, hidden{(own + kRowsBytes).template as<Element<P>>(), H + kPad};
+    const Tile<P> h{own.template as<Element<P>>(), H + kPad},
+        hidden{(own + kRowsBytes).template as<Element<P>>(), H + kPad};
     const Tile<P> q{(own + 2 * kRowsBytes).template as<Element<P>>(), H + kTurns + kPad};
     const GateRows gates{(own + (2 * kRowsBytes + kQueryBytes)).template as<float>()};
 
@@ -74,12 +75,11 @@ struct FusedForward {
     clear(p);
     layer<P, H>(weights, hidden, [&](int first, auto& k) {
       GEOTDM_UNROLL
-      for (int m = 0; m < 2; ++m)
-        GEOTDM_UNROLL
-        for (int n = 0; n < kColumns / 8; ++n) {
-          const Float2 b = pair_of(vector(kBiasK2), first + 8 * n + lane_column());
-          k[m][n][0] += b.x, k[m][n][1] += b.y, k[m][n][2] += b.x, k[m][n][3] += b.y;
-        }
+      for (int m = 0; m < 2; ++m) GEOTDM_UNROLL
+      for (int n = 0; n < kColumns / 8; ++n) {
+        const Float2 b = pair_of(vector(kBiasK2), first + 8 * n + lane_column());
+        k[m][n][0] += b.x, k[m][n][1] += b.y, k[m][n][2] += b.x, k[m][n][3] += b.y;
+      }
       GEOTDM_UNROLL
       for (int column = 0; column < kColumns; column += kStep) {
         FactorA<P> query[2];
@@ -120,7 +120,7 @@ struct FusedForward {
       });
     }
     sync_warp();
-    _Pragma("unroll 1")
+    GEOTDM_NO_UNROLL
     for (int first = 0; first < H; first += kColumns) {
       const Tile<P> stage = weights.next();
       Result<2, kColumns / 8> c;

@@ -1,5 +1,5 @@
-// From the gradients of q, k, v and the gate back through their MLPs to h; on the way the arrays of hidden layers become
-// what the weights' gradients are made of.
+// From the gradients of q, k, v and the gate back through their MLPs to h; on the way the arrays of hidden layers
+// become what the weights' gradients are made of.
 #pragma once
 
 #include "project.cuh"
@@ -38,7 +38,8 @@ struct MlpGradient {
     const auto memory = shared_memory();
     WeightStream<P, H> weights(memory, a.weights.matrices, a.stages);
     const auto own = memory + (kBlockBytes + warp * kWarpBytes);
-    const Tile<P> one{own.template as<Element<P>>(), H + kPad}, other{(own + kRowsBytes).template as<Element<P>>(), H + kPad};
+    const Tile<P> one{own.template as<Element<P>>(), H + kPad},
+        other{(own + kRowsBytes).template as<Element<P>>(), H + kPad};
     const auto at = [&](Element<P>* array) { return array + rows.first * H; };
 
     // Takes a pair of what came through the last layer of an MLP: through silu, and the hidden layer into its place.
@@ -55,7 +56,8 @@ struct MlpGradient {
     };
     const auto last_layer = [&](int which, const Tile<P>& from, const Tile<P>& to) {
       layer<P, H>(weights, from, [&](int first, auto& c) {
-        for_pairs(c, [&](int row, int column, float& v, float& w) { through_silu(which, row, first + column, v, w, to); });
+        for_pairs(c,
+                  [&](int row, int column, float& v, float& w) { through_silu(which, row, first + column, v, w, to); });
       });
       sync_warp();
     };

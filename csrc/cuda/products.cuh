@@ -1,8 +1,8 @@
 // Products of small matrices by one warp: tiles in shared memory, and what a lane holds of their factors.
 //
 // A step is 16 deep, two units of 8. With g = lane / 4 and t = lane % 4 a lane holds, of a factor's row (a: rows g and
-// g + 8 of 16; b: column g of 8), the columns 2 t and 2 t + 1 of each unit; of a result [16 x 8] the same columns of rows
-// g and g + 8. So results are factors of a next product without moving: as rows of a, or as columns of b. (tf32
+// g + 8 of 16; b: column g of 8), the columns 2 t and 2 t + 1 of each unit; of a result [16 x 8] the same columns of
+// rows g and g + 8. So results are factors of a next product without moving: as rows of a, or as columns of b. (tf32
 // instructions number the depth otherwise; as long as both factors agree, that is of no account.)
 #pragma once
 
@@ -156,12 +156,11 @@ GEOTDM_DEVICE FactorA<P> load_a(const Tile<P>& tile, int row, int column) {
     load_matrices(a.r, tile.place(row + lane % 16, column + lane / 16 * 8));
   } else {
     GEOTDM_UNROLL
-    for (int unit = 0; unit < 2; ++unit)
-      GEOTDM_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const Float2 v = tile.pair(row + lane_row() + 8 * half, column + 8 * unit + lane_column());
-        set(a, unit, half, v.x), set(a, unit, half + 2, v.y);
-      }
+    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const Float2 v = tile.pair(row + lane_row() + 8 * half, column + 8 * unit + lane_column());
+      set(a, unit, half, v.x), set(a, unit, half + 2, v.y);
+    }
   }
   return a;
 }
@@ -175,12 +174,11 @@ GEOTDM_DEVICE FactorA<P> load_a_transposed(const Tile<P>& tile, int row, int col
     load_matrices_transposed(a.r, tile.place(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
   } else {
     GEOTDM_UNROLL
-    for (int unit = 0; unit < 2; ++unit)
-      GEOTDM_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const int depth = row + 8 * unit + lane_column() + i / 2;
-        set(a, unit, i, tile.at.load(depth * tile.stride + column + lane_row() + i % 2 * 8));
-      }
+    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const int depth = row + 8 * unit + lane_column() + i / 2;
+      set(a, unit, i, tile.at.load(depth * tile.stride + column + lane_row() + i % 2 * 8));
+    }
   }
   return a;
 }
@@ -195,12 +193,11 @@ GEOTDM_DEVICE void load_b(FactorB<P> (&b)[2], const Tile<P>& tile, int row, int 
     b[0].r[0] = r[0], b[0].r[1] = r[1], b[1].r[0] = r[2], b[1].r[1] = r[3];
   } else {
     GEOTDM_UNROLL
-    for (int n = 0; n < 2; ++n)
-      GEOTDM_UNROLL
-      for (int unit = 0; unit < 2; ++unit) {
-        const Float2 v = tile.pair(row + 8 * n + lane_row(), column + 8 * unit + lane_column());
-        set(b[n], unit, 0, v.x), set(b[n], unit, 1, v.y);
-      }
+    for (int n = 0; n < 2; ++n) GEOTDM_UNROLL
+    for (int unit = 0; unit < 2; ++unit) {
+      const Float2 v = tile.pair(row + 8 * n + lane_row(), column + 8 * unit + lane_column());
+      set(b[n], unit, 0, v.x), set(b[n], unit, 1, v.y);
+    }
   }
 }
 
@@ -214,14 +211,12 @@ GEOTDM_DEVICE void load_b_transposed(FactorB<P> (&b)[2], const Tile<P>& tile, in
     b[0].r[0] = r[0], b[0].r[1] = r[1], b[1].r[0] = r[2], b[1].r[1] = r[3];
   } else {
     GEOTDM_UNROLL
-    for (int n = 0; n < 2; ++n)
-      GEOTDM_UNROLL
-      for (int unit = 0; unit < 2; ++unit)
-        GEOTDM_UNROLL
-        for (int i = 0; i < 2; ++i) {
-          const int depth = row + 8 * unit + lane_column() + i;
-          set(b[n], unit, i, tile.at.load(depth * tile.stride + column + 8 * n + lane_row()));
-        }
+    for (int n = 0; n < 2; ++n) GEOTDM_UNROLL
+    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const int depth = row + 8 * unit + lane_column() + i;
+      set(b[n], unit, i, tile.at.load(depth * tile.stride + column + 8 * n + lane_row()));
+    }
   }
 }
 
@@ -234,12 +229,11 @@ GEOTDM_DEVICE FactorA<P> as_a(const float (&first)[4], const float (&second)[4])
     a.r[2] = pack_bf16(second[0], second[1]), a.r[3] = pack_bf16(second[2], second[3]);
   } else {
     GEOTDM_UNROLL
-    for (int unit = 0; unit < 2; ++unit)
-      GEOTDM_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const float v = (unit ? second : first)[i % 2 * 2 + i / 2];
-        set(a, unit, i, P == kTf32 ? round_tf32(v) : v);
-      }
+    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const float v = (unit ? second : first)[i % 2 * 2 + i / 2];
+      set(a, unit, i, P == kTf32 ? round_tf32(v) : v);
+    }
   }
   return a;
 }
@@ -253,12 +247,11 @@ GEOTDM_DEVICE void as_b(FactorB<P> (&b)[2], const float (&first)[4], const float
       b[n].r[0] = pack_bf16(first[2 * n], first[2 * n + 1]), b[n].r[1] = pack_bf16(second[2 * n], second[2 * n + 1]);
     } else {
       GEOTDM_UNROLL
-      for (int unit = 0; unit < 2; ++unit)
-        GEOTDM_UNROLL
-        for (int i = 0; i < 2; ++i) {
-          const float v = (unit ? second : first)[2 * n + i];
-          set(b[n], unit, i, P == kTf32 ? round_tf32(v) : v);
-        }
+      for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const float v = (unit ? second : first)[2 * n + i];
+        set(b[n], unit, i, P == kTf32 ? round_tf32(v) : v);
+      }
     }
   }
 }
@@ -270,29 +263,25 @@ using Result = float[M][N][4];
 template <int M, int N>
 GEOTDM_DEVICE void clear(Result<M, N>& c) {
   GEOTDM_UNROLL
-  for (int m = 0; m < M; ++m)
-    GEOTDM_UNROLL
-    for (int n = 0; n < N; ++n)
-      GEOTDM_UNROLL
-      for (int i = 0; i < 4; ++i) c[m][n][i] = 0;
+  for (int m = 0; m < M; ++m) GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n) GEOTDM_UNROLL
+  for (int i = 0; i < 4; ++i) c[m][n][i] = 0;
 }
 
 // each(row, column, first, second) for the pairs that the lane holds.
 template <int M, int N, class Each>
 GEOTDM_DEVICE void for_pairs(Result<M, N>& c, Each&& each) {
   GEOTDM_UNROLL
-  for (int m = 0; m < M; ++m)
-    GEOTDM_UNROLL
-    for (int half = 0; half < 2; ++half)
-      GEOTDM_UNROLL
-      for (int n = 0; n < N; ++n)
-        each(16 * m + 8 * half + lane_row(), 8 * n + lane_column(), c[m][n][2 * half], c[m][n][2 * half + 1]);
+  for (int m = 0; m < M; ++m) GEOTDM_UNROLL
+  for (int half = 0; half < 2; ++half) GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n)
+    each(16 * m + 8 * half + lane_row(), 8 * n + lane_column(), c[m][n][2 * half], c[m][n][2 * half + 1]);
 }
 
 // c += a b over `depth`: get_a(row, k) gives a factor of 16 rows, get_b(factors, column, k) two of 8 columns.
 template <Precision P, int M, int N, class GetA, class GetB>
 GEOTDM_DEVICE void sum_products(Result<M, N>& c, int depth, GetA&& get_a, GetB&& get_b) {
-  _Pragma("unroll 2")
+  GEOTDM_UNROLL_TWICE
   for (int k = 0; k < depth; k += kStep) {
     FactorA<P> a[M];
     GEOTDM_UNROLL

@@ -57,7 +57,8 @@ struct ProjectRows {
     const auto memory = shared_memory();
     WeightStream<P, H> weights(memory, a.weights.matrices, a.stages);
     const auto own = memory + (kBlockBytes + warp * kWarpBytes);
-    const Tile<P> h{own.template as<Element<P>>(), H + kPad}, hidden{(own + kRowsBytes).template as<Element<P>>(), H + kPad};
+    const Tile<P> h{own.template as<Element<P>>(), H + kPad},
+        hidden{(own + kRowsBytes).template as<Element<P>>(), H + kPad};
     const Tile<P> wide{(own + 2 * kRowsBytes).template as<Element<P>>(), H + kTurns + kPad};
     const auto at = [&](Element<P>* array, int columns) { return array + rows.first * columns; };
 

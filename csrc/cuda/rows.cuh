@@ -145,7 +145,9 @@ GEOTDM_DEVICE void load_turns(const Tile<P>& to, const TemporalAttention& in, co
 }
 
 // A pair (of sine, of cosine) turned by a frame's angle, and turned back; each is the other's transpose.
-GEOTDM_DEVICE Float2 turned(Float2 v, Float2 turn) { return {v.x * turn.y + v.y * turn.x, v.y * turn.y - v.x * turn.x}; }
+GEOTDM_DEVICE Float2 turned(Float2 v, Float2 turn) {
+  return {v.x * turn.y + v.y * turn.x, v.y * turn.y - v.x * turn.x};
+}
 GEOTDM_DEVICE Float2 turned_back(Float2 v, Float2 turn) {
   return {v.x * turn.y - v.y * turn.x, v.x * turn.x + v.y * turn.y};
 }
@@ -154,7 +156,7 @@ GEOTDM_DEVICE Float2 turned_back(Float2 v, Float2 turn) {
 template <Precision P, int H, class Sink>
 GEOTDM_DEVICE void layer(WeightStream<P, H>& weights, const Tile<P>& in, Sink&& sink, int depth = H) {
   constexpr int kColumns = stage_rows(H);
-  _Pragma("unroll 1")
+  GEOTDM_NO_UNROLL
   for (int column = 0; column < H; column += kColumns) {
     const Tile<P> stage = weights.next();
     Result<2, kColumns / 8> c;

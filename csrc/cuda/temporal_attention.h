@@ -20,7 +20,24 @@ constexpr int kMaxWidth = 256, kMaxTurns = 32, kMaxFrames = 4096;
 
 // The order of TemporalAttentionParams in geotdm_fast/reference/temporal_attention.py.
 enum Param {
-  kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, kXW1, kXB1, kXW2, kXB2, kTimeW, kTimeB,
+  kQW1,
+  kQB1,
+  kQW2,
+  kQB2,
+  kKW1,
+  kKB1,
+  kKW2,
+  kKB2,
+  kVW1,
+  kVB1,
+  kVW2,
+  kVB2,
+  kXW1,
+  kXB1,
+  kXW2,
+  kXB2,
+  kTimeW,
+  kTimeB,
   kNumParams
 };
 
@@ -34,8 +51,8 @@ struct TemporalAttention {
   int32_t window;        // only |t - s| <= window, by place in the tensor
   int32_t precision;     // Precision
   int32_t reserved;
-  const float *x, *h;   // [N, T, D], [N, T, H]
-  const float* turns;   // [T, num_turns]: cos(w_0 t), sin(w_0 t), cos(w_1 t), ... of every frame's number t
+  const float *x, *h;  // [N, T, D], [N, T, H]
+  const float* turns;  // [T, num_turns]: cos(w_0 t), sin(w_0 t), cos(w_1 t), ... of every frame's number t
   const float* params[kNumParams];
 };
 
@@ -55,8 +72,8 @@ struct TemporalBackward {
 
 }  // namespace geotdm::cuda
 
-// The functions return null, or what went wrong (a static text). They launch on `stream` of the current device, allocate
-// nothing, wait for nothing, and give the same bits in every run.
+// The functions return null, or what went wrong (a static text). They launch on `stream` of the current device,
+// allocate nothing, wait for nothing, and give the same bits in every run.
 extern "C" {
 size_t geotdm_temporal_forward_workspace(const geotdm::cuda::TemporalAttention* in);
 size_t geotdm_temporal_backward_workspace(const geotdm::cuda::TemporalAttention* in);

@@ -52,11 +52,13 @@ struct WeightGradient {
     const int64_t limit = begin + a.rows_of_part, end = limit < a.num_rows ? limit : a.num_rows;
     const auto memory = shared_memory();
     const auto left = [&](int64_t step) {
-      return Tile<P>{(memory + static_cast<int>(step % 2) * (kLeftBytes + kRightBytes)).template as<Element<P>>(), kM + kPad};
+      return Tile<P>{(memory + static_cast<int>(step % 2) * (kLeftBytes + kRightBytes)).template as<Element<P>>(),
+                     kM + kPad};
     };
     const auto right = [&](int64_t step) {
-      return Tile<P>{(memory + (static_cast<int>(step % 2) * (kLeftBytes + kRightBytes) + kLeftBytes)).template as<Element<P>>(),
-                     kN + kPad};
+      return Tile<P>{
+          (memory + (static_cast<int>(step % 2) * (kLeftBytes + kRightBytes) + kLeftBytes)).template as<Element<P>>(),
+          kN + kPad};
     };
     const auto fetch = [&](int64_t step) {
       const int64_t row = begin + step * kRows;

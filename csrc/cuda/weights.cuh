@@ -7,11 +7,14 @@
 namespace geotdm::cuda {
 
 // Native widths; others are padded with zeros, which change no sum.
-GEOTDM_ANYWHERE constexpr int padded_width(int width) { return width <= 32 ? 32 : width <= 64 ? 64 : width <= 128 ? 128 : 256; }
+GEOTDM_ANYWHERE constexpr int padded_width(int width) {
+  return width <= 32 ? 32 : width <= 64 ? 64 : width <= 128 ? 128 : 256;
+}
 
 // Turns [cos(w_k t), sin(w_k t)], padded. As psi(t - s) = time_w [sin(w_k (t - s)) | cos(w_k (t - s))] + time_b, the
-// addition theorems give q_t . psi(t - s) = u'_t . turn_s + (what is the same for all s), u' being u = time_w^T q rotated
-// by the angles of t; and sum_s alpha_ts psi(t - s) = time_w e_t + time_b, e being y = sum_s alpha_ts turn_s rotated back.
+// addition theorems give q_t . psi(t - s) = u'_t . turn_s + (what is the same for all s), u' being u = time_w^T q
+// rotated by the angles of t; and sum_s alpha_ts psi(t - s) = time_w e_t + time_b, e being y = sum_s alpha_ts turn_s
+// rotated back.
 constexpr int kTurns = 32;
 
 // Columns of a stage: how many channels of a result a warp holds at a time.
@@ -19,7 +22,8 @@ GEOTDM_ANYWHERE constexpr int stage_rows(int width) { return width < 64 ? width 
 
 enum Matrix { kQ1, kQ2, kK1, kK2, kV1, kV2, kX1, kNumMatrices };
 
-// Vectors of `width` floats each. Weights and biases before an activation come halved: silu(z) = y + y tanh(y), y = z/2.
+// Vectors of `width` floats each. Weights and biases before an activation come halved: silu(z) = y + y tanh(y), y =
+// z/2.
 enum Vector { kBiasQ1, kBiasQ2, kBiasK1, kBiasK2, kBiasV1, kBiasV2, kBiasX1, kGateWeight, kTimeBias, kNumVectors };
 
 // Where each matrix of `width` is, in elements from the start.

@@ -13,7 +13,10 @@
 #include "matrices.h"
 
 #define GEOTDM_DEVICE inline
+#define GEOTDM_ANYWHERE
 #define GEOTDM_UNROLL
+#define GEOTDM_UNROLL_TWICE
+#define GEOTDM_NO_UNROLL
 
 namespace geotdm::cuda {
 
@@ -28,6 +31,7 @@ struct alignas(16) Float4 {
 };
 
 inline int thread_index() { return emulation::block.self; }
+inline int block_threads() { return emulation::block.count(); }
 inline int64_t block_index() { return emulation::block.x; }
 inline int block_index_y() { return emulation::block.y; }
 
@@ -125,9 +129,14 @@ inline float exp_exact(float value) {
   ++emulation::block.counts.exp;
   return std::exp(value);
 }
+inline float log_exact(float value) { return std::log(value); }
+
+inline int shared_limit() { return emulation::kMaxSharedBytes; }
+inline const char* error_text(int) { return emulation::block.text.c_str(); }
 
 template <class Kernel>
-int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int blocks_y, int shared_bytes, Stream) {
+int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int blocks_y, int threads, int shared_bytes,
+           Stream) {
   static_assert(Kernel::kThreads % emulation::kWarp == 0 && Kernel::kThreads <= emulation::kMaxThreads);
   static_assert(Kernel::kBlocks >= 1);
   static const typename Kernel::Arguments* given;
@@ -137,7 +146,7 @@ int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int bl
     emulation::shared.check_copies();
     emulation::block.end();
   };
-  return emulation::launch(typeid(Kernel), Kernel::kThreads, entry, blocks_x, blocks_y, shared_bytes);
+  return emulation::launch(typeid(Kernel), threads, entry, blocks_x, blocks_y, shared_bytes);
 }
 
 }  // namespace geotdm::cuda

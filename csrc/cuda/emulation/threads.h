@@ -83,6 +83,8 @@ class Block {
   uint32_t warp_since(int thread) const { return warps_[thread / kWarp].since; }
   uint32_t block_since() const { return block_since_; }
 
+  int count() const { return count_; }
+
   // Runs `entry` on every thread of a block; false if there is a report.
   bool run(const char* kernel, int threads, void (*entry)()) {
     kernel_ = kernel;
