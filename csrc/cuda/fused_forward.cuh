@@ -25,7 +25,7 @@ struct FusedForward {
 
   static StageList stages() {
     using Layout = PackedLayout<H>;
-    constexpr int rows = stage_rows(H);
+    constexpr int rows = stage_rows<P>(H);
     StageList list;
     list.add(Layout::matrix(kQ1), H, H, rows);
     list.add(Layout::matrix(kQ2), H, H, rows);
@@ -36,7 +36,7 @@ struct FusedForward {
   }
 
   static GEOTDM_DEVICE void run(const Arguments& a) {
-    constexpr int kColumns = stage_rows(H);
+    constexpr int kColumns = stage_rows<P>(H);
     const TemporalAttention& in = a.in;
     const int num_warps = block_threads() / 32, warp = warp_index();
     const WarpRows rows = a.tiling.tile(block_index() * num_warps + warp);

@@ -23,7 +23,7 @@ struct MlpGradient {
 
   static StageList stages() {
     using Layout = PackedLayout<H>;
-    constexpr int rows = stage_rows(H);
+    constexpr int rows = stage_rows<P>(H);
     StageList list;
     for (int which : {kX1, kV2, kV1}) list.add(Layout::transposed(which), H, H, rows);
     list.add(Layout::from_turns(), H, kTurns, rows);

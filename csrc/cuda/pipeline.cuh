@@ -33,10 +33,13 @@ int warps_of() {
   return fit < Kernel::kMaxWarps ? fit : Kernel::kMaxWarps;
 }
 
+constexpr int kNoRoom = -1;  // the error of a GPU whose shared memory does not hold one warp's tiles
+
 // A kernel whose warps take tiles.
 template <class Kernel>
 int launch_tiles(const typename Kernel::Arguments& arguments, int parts, Stream stream) {
   const int warps = warps_of<Kernel>();
+  if (warps == 0) return kNoRoom;
   const int64_t needed = arguments.tiling.num_tiles() * Kernel::kWarpsOfTile;
   return launch<Kernel>(arguments, (needed + warps - 1) / warps, parts, 32 * warps,
                         Kernel::kBlockBytes + warps * Kernel::kWarpBytes, stream);

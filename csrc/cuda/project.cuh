@@ -34,12 +34,13 @@ struct ProjectRows {
     const float* grad_h_out;
   };
   static constexpr int kMaxWarps = 8, kThreads = 32 * kMaxWarps, kBlocks = 1, kWarpsOfTile = 1;
-  static constexpr int kRowsBytes = tile_bytes<P>(kRows, H), kQueryBytes = tile_bytes<P>(kRows, H + kTurns);
-  static constexpr int kWarpBytes = 2 * kRowsBytes + kQueryBytes, kBlockBytes = WeightStream<P, H>::kBytes;
+  // h, then what comes out of an MLP | its hidden layer | turns
+  static constexpr int kRowsBytes = tile_bytes<P>(kRows, H), kTurnBytes = tile_bytes<P>(kRows, kTurns);
+  static constexpr int kWarpBytes = 2 * kRowsBytes + kTurnBytes, kBlockBytes = WeightStream<P, H>::kBytes;
 
   static StageList stages() {
     using Layout = PackedLayout<H>;
-    constexpr int rows = stage_rows(H);
+    constexpr int rows = stage_rows<P>(H);
     StageList list;
     list.add(Layout::matrix(kQ1), H, H, rows);
     list.add(Layout::matrix(kQ2), H, H, rows);
@@ -57,40 +58,46 @@ struct ProjectRows {
     const auto memory = shared_memory();
     WeightStream<P, H> weights(memory, a.weights.matrices, a.stages);
     const auto own = memory + (kBlockBytes + warp * kWarpBytes);
-    const Tile<P> h{own.template as<Element<P>>(), H + kPad},
-        hidden{(own + kRowsBytes).template as<Element<P>>(), H + kPad};
-    const Tile<P> wide{(own + 2 * kRowsBytes).template as<Element<P>>(), H + kTurns + kPad};
+    const Tile<P> tile{own.template as<Element<P>>(), H + kPad};
+    const Tile<P> hidden{(own + kRowsBytes).template as<Element<P>>(), H + kPad};
+    const Tile<P> turns{(own + 2 * kRowsBytes).template as<Element<P>>(), kTurns + kPad};
     const auto at = [&](Element<P>* array, int columns) { return array + rows.first * columns; };
 
-    load_rows<P, H>(h, in.h + rows.first * in.width, in.width, rows.count);
-    sync_warp();
-    if constexpr (kForBackward) store_rows<P, H>(at(a.to.h, H), H, h, rows.count);
     const auto keep = [&](int which) {
       return [&, which](int row, int column, float y, float z) {
         if constexpr (kForBackward)
           if (row < rows.count) store_pair<P>(at(a.to.hidden[which], H) + row * H + column, make_pair<P>(y, z));
       };
     };
-    const auto mlp = [&](int first_bias, int second_bias, int which, const Tile<P>& to) {
-      hidden_layer<P, H>(weights, h, vector(first_bias), hidden, keep(which));
+    const auto mlp = [&](int first_bias, int second_bias, int which) {
+      load_rows<P, H>(tile, in.h + rows.first * in.width, in.width, rows.count);
       sync_warp();
-      linear_layer<P, H>(weights, hidden, vector(second_bias), to);
+      if constexpr (kForBackward)
+        if (which == kHiddenQ) store_rows<P, H>(at(a.to.h, H), H, tile, rows.count);
+      hidden_layer<P, H>(weights, tile, vector(first_bias), hidden, keep(which));
+      sync_warp();
+      linear_layer<P, H>(weights, hidden, vector(second_bias), tile);
+      sync_warp();
+    };
+    // The tile, and its product with time_w turned, side by side.
+    const auto store_with_turns = [&](Element<P>* to) {
+      to_turns<P, H>(weights, tile, in, rows, turns);
+      sync_warp();
+      store_rows<P, H>(to, H + kTurns, tile, rows.count);
+      store_rows<P, kTurns>(to + H, H + kTurns, turns, rows.count);
       sync_warp();
     };
 
-    mlp(kBiasQ1, kBiasQ2, kHiddenQ, wide);
-    to_turns<P, H>(weights, wide, in, rows, wide.columns(H));
+    mlp(kBiasQ1, kBiasQ2, kHiddenQ);
+    store_with_turns(at(a.to.q, H + kTurns));
+    mlp(kBiasK1, kBiasK2, kHiddenK);
+    store_rows<P, H>(at(a.to.k, H), H, tile, rows.count);
     sync_warp();
-    store_rows<P, H + kTurns>(at(a.to.q, H + kTurns), H + kTurns, wide, rows.count);
-    sync_warp();
-    mlp(kBiasK1, kBiasK2, kHiddenK, wide);
-    store_rows<P, H>(at(a.to.k, H), H, wide, rows.count);
-    sync_warp();
-    mlp(kBiasV1, kBiasV2, kHiddenV, wide);
-    store_rows<P, H>(at(a.to.v, H), H, wide, rows.count);
+    mlp(kBiasV1, kBiasV2, kHiddenV);
+    store_rows<P, H>(at(a.to.v, H), H, tile, rows.count);
 
     float gate[4]{};
-    layer<P, H>(weights, wide, [&](int first, auto& c) {
+    layer<P, H>(weights, tile, [&](int first, auto& c) {
       if constexpr (kForBackward)
         for_pairs(c, [&](int row, int column, float& y, float& z) {
           const Float2 b = pair_of(vector(kBiasX1), first + column);
@@ -105,11 +112,9 @@ struct ProjectRows {
     }
     if constexpr (kForBackward) {
       sync_warp();
-      load_rows<P, H>(wide, a.grad_h_out + rows.first * in.width, in.width, rows.count);
+      load_rows<P, H>(tile, a.grad_h_out + rows.first * in.width, in.width, rows.count);
       sync_warp();
-      to_turns<P, H>(weights, wide, in, rows, wide.columns(H));
-      sync_warp();
-      store_rows<P, H + kTurns>(at(a.to.grad_out, H + kTurns), H + kTurns, wide, rows.count);
+      store_with_turns(at(a.to.grad_out, H + kTurns));
     }
   }
 };

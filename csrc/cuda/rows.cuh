@@ -155,7 +155,7 @@ GEOTDM_DEVICE Float2 turned_back(Float2 v, Float2 turn) {
 // One layer of a warp's rows: sink(column, result [32 x columns of a stage]) for each stage of its matrix [H, depth].
 template <Precision P, int H, class Sink>
 GEOTDM_DEVICE void layer(WeightStream<P, H>& weights, const Tile<P>& in, Sink&& sink, int depth = H) {
-  constexpr int kColumns = stage_rows(H);
+  constexpr int kColumns = stage_rows<P>(H);
   GEOTDM_NO_UNROLL
   for (int column = 0; column < H; column += kColumns) {
     const Tile<P> stage = weights.next();

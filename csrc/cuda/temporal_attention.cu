@@ -1,5 +1,5 @@
 // The functions of temporal_attention.h: checks, and the precision's kernels.
-#include "block.cuh"
+#include "pipeline.cuh"
 #include "pipelines.h"
 
 namespace geotdm::cuda {
@@ -34,6 +34,7 @@ const char* run(const Call& call, StreamHandle stream) {
   if (const char* wrong = what_is_wrong(call.in)) return wrong;
   if (call.in.num_nodes == 0) return nullptr;
   const int error = with_precision<Direction>(call.in.precision, [&](auto of) { return of.run(call, stream); });
+  if (error == kNoRoom) return "the GPU has too little shared memory for this width in fp32 and tf32";
   return error ? error_text(error) : nullptr;
 }
 

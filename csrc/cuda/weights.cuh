@@ -17,8 +17,11 @@ GEOTDM_ANYWHERE constexpr int padded_width(int width) {
 // rotated back.
 constexpr int kTurns = 32;
 
-// Columns of a stage: how many channels of a result a warp holds at a time.
-GEOTDM_ANYWHERE constexpr int stage_rows(int width) { return width < 64 ? width : 64; }
+// Rows of a stage: how many channels of a result a warp holds at a time. A stage is at most 35 KiB.
+template <Precision P>
+GEOTDM_ANYWHERE constexpr int stage_rows(int width) {
+  return width < 64 || (width > 128 && P != kBf16) ? 32 : 64;
+}
 
 enum Matrix { kQ1, kQ2, kK1, kK2, kV1, kV2, kX1, kNumMatrices };
 
@@ -112,7 +115,7 @@ struct StageList {
     int16_t rows, depth;
   };
   int32_t count = 0;
-  Stage stages[40];
+  Stage stages[72];
 
   // A matrix [out, depth] in stages of at most `rows`.
   void add(int offset, int out, int depth, int rows) {
@@ -126,7 +129,7 @@ struct StageList {
 template <Precision P, int H>
 class WeightStream {
  public:
-  static constexpr int kStageBytes = tile_bytes<P>(stage_rows(H), H);
+  static constexpr int kStageBytes = tile_bytes<P>(stage_rows<P>(H), H);
   static constexpr int kBytes = 2 * kStageBytes;
 
   GEOTDM_DEVICE WeightStream(Shared<unsigned char> memory, const Element<P>* matrices, const StageList& list)
