@@ -29,7 +29,7 @@ from torch._dynamo.backends.common import aot_autograd
 from geotdm_fast import EGTN, backend, ops
 from geotdm_fast.ops import native
 from geotdm_fast.ops.egcl import why_not_native as egcl_why_not
-from geotdm_fast.ops.temporal_attention import why_not_native as temporal_why_not
+from geotdm_fast.ops.temporal_attention import why_not_compiled as temporal_why_not
 from geotdm_fast.reference import EGCLParams, TemporalAttentionParams
 
 pytestmark = needs_native
@@ -213,7 +213,7 @@ def test_egcl_with_another_hidden_width_falls_back():
 )
 def test_temporal_attention_falls_back_to_the_reference(reason, num_frames, dim, width, dtype, frames):
     inputs = [v.to(dtype) for v in temporal_inputs(NODES, num_frames, dim, width)]
-    assert reason in temporal_why_not(*inputs[:2], TemporalAttentionParams(*inputs[2:]), frames)
+    assert reason in temporal_why_not(*inputs[:2], TemporalAttentionParams(*inputs[2:]), frames, None)
     ours = temporal_attention(*inputs, frames=frames)
     with backend("reference"):
         expected = temporal_attention(*inputs, frames=frames)
