@@ -13,9 +13,7 @@ namespace {
 using Tensors = std::vector<at::Tensor>;
 
 // The order of TemporalAttentionParams in geotdm_fast/reference/temporal_attention.py.
-enum {
-  kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, kXW1, kXB1, kXW2, kXB2, kTimeW, kTimeB
-};
+enum { kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, kXW1, kXB1, kXW2, kXB2, kTimeW, kTimeB };
 
 // Of the op's argument `precision`: 0 float32, 1 tf32, which the CPU takes for float32, 2 bfloat16.
 constexpr int64_t kBfloat16 = 2;
@@ -32,10 +30,10 @@ void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, cons
   const int64_t width = h.size(2);
   const int64_t time_emb_dim = params.size() > kTimeW && params[kTimeW].dim() == 2 ? params[kTimeW].size(1) : 0;
   const ParamShape shapes[] = {
-      {"q_w1", width, width}, {"q_b1", width, 0}, {"q_w2", width, width}, {"q_b2", width, 0},
-      {"k_w1", width, width}, {"k_b1", width, 0}, {"k_w2", width, width}, {"k_b2", width, 0},
-      {"v_w1", width, width}, {"v_b1", width, 0}, {"v_w2", width, width}, {"v_b2", width, 0},
-      {"x_w1", width, width}, {"x_b1", width, 0}, {"x_w2", 1, width},     {"x_b2", 1, 0},
+      {"q_w1", width, width},          {"q_b1", width, 0},  {"q_w2", width, width}, {"q_b2", width, 0},
+      {"k_w1", width, width},          {"k_b1", width, 0},  {"k_w2", width, width}, {"k_b2", width, 0},
+      {"v_w1", width, width},          {"v_b1", width, 0},  {"v_w2", width, width}, {"v_b2", width, 0},
+      {"x_w1", width, width},          {"x_b1", width, 0},  {"x_w2", 1, width},     {"x_b2", 1, 0},
       {"time_w", width, time_emb_dim}, {"time_b", width, 0}};
   check_params(op, params, shapes);
   check(op, "turns", turns, {x.size(1), time_emb_dim / 2 * 2});
@@ -64,9 +62,8 @@ PsiTable psi_table(Weights& w, const at::Tensor& psi) { return {w.transposed(psi
 
 // kept: q, k, v, the hidden layers of the MLPs and the gate, for the way back; empty without `keep`.
 std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at::Tensor& x, const at::Tensor& h,
-                                                                       const at::Tensor& turns,
-                                                                       at::TensorList params, int64_t window, bool keep,
-                                                                       int64_t precision) {
+                                                                       const at::Tensor& turns, at::TensorList params,
+                                                                       int64_t window, bool keep, int64_t precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   check_inputs("temporal_attention_forward", x, h, turns, params, window, precision);
   const Kernels& k = kernels(precision == kBfloat16);

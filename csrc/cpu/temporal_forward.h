@@ -1,5 +1,6 @@
 // Temporal attention forward: for some nodes at a time the MLPs of their rows, then their attention in blocks of query
-// frames, so that memory is linear in T, and time is where a window bounds what they see. Nodes are independent: any number of threads gives the same bits.
+// frames, so that memory is linear in T, and time is where a window bounds what they see. Nodes are independent: any
+// number of threads gives the same bits.
 #pragma once
 
 #include "egcl.h"
