@@ -10,6 +10,7 @@ from geotdm_fast.checks import (
     check_same_device,
     check_same_dtype,
     check_tensor,
+    check_window,
     reads_values,
 )
 from geotdm_fast.conditioning import Frames, frames_of
@@ -27,8 +28,10 @@ class EGTN(PrecisionMixin, nn.Module):
     learn_ref_frame: has the second, small network that computes the mean of the learned prior (Sec. 4.2)
     n_layers_ref: its pairs of layers; num_w: frames of its output, as many as there are noisy frames
     scale: positions are multiplied by it on entry; pre_norm: feed |r| instead of |r|^2 to the edge MLPs
+    window: in every temporal layer, of both networks, a frame sees only those at most so many frames away, by their
+        numbers: time grows with T, not T^2; None, as in the paper: all
 
-    Constructor, arguments and state-dict keys are those of the official `EGTN`.
+    But for `window`, constructor, arguments and state-dict keys are those of the official `EGTN`.
     """
 
     def __init__(
@@ -44,8 +47,11 @@ class EGTN(PrecisionMixin, nn.Module):
         num_w: int,
         scale: float = 1,
         pre_norm: bool = False,
+        *,
+        window: int | None = None,
     ):
         super().__init__()
+        check_window("EGTN", window)
         if act_fn != "silu":
             raise ValueError(f"EGTN: act_fn must be 'silu', got {act_fn!r}")
         sizes = {"n_layers": n_layers, "node_dim": node_dim, "hidden_dim": hidden_dim, "time_emb_dim": time_emb_dim}
@@ -63,7 +69,7 @@ class EGTN(PrecisionMixin, nn.Module):
 
         act = nn.SiLU()
         spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm)
-        temporal = lambda: ETLayer(hidden_dim, hidden_dim, act, time_emb_dim)
+        temporal = lambda: ETLayer(hidden_dim, hidden_dim, act, time_emb_dim, window=window)
         self.input_linear = nn.Linear(node_dim + time_emb_dim, hidden_dim)
         self.s_modules = nn.ModuleList(spatial() for _ in range(n_layers))
         self.t_modules = nn.ModuleList(temporal() for _ in range(n_layers))

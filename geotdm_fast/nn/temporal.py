@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.checks import check_same_device, check_same_dtype, check_tensor
+from geotdm_fast.checks import check_same_device, check_same_dtype, check_tensor, check_window
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.spatial import check_silu
@@ -16,10 +16,14 @@ class ETLayer(PrecisionMixin, nn.Module):
     """Equivariant temporal attention; formula in `geotdm_fast.reference.temporal_attention`.
 
     node_dim and hidden_dim must be equal; act_fn: nn.SiLU(); time_emb_dim: width of the sinusoid of t - s
+    window: a frame sees only those at most so many frames away; None: all
     """
 
-    def __init__(self, node_dim: int, hidden_dim: int, act_fn: nn.Module, time_emb_dim: int):
+    def __init__(
+        self, node_dim: int, hidden_dim: int, act_fn: nn.Module, time_emb_dim: int, *, window: int | None = None
+    ):
         super().__init__()
+        check_window("ETLayer", window)
         check_silu("ETLayer", act_fn)
         if node_dim != hidden_dim:
             raise ValueError(f"ETLayer: hidden_dim must equal node_dim {node_dim}, got {hidden_dim}")
@@ -30,6 +34,7 @@ class ETLayer(PrecisionMixin, nn.Module):
         self.time_emb = nn.Linear(time_emb_dim, hidden_dim)
         self.hidden_dim = hidden_dim
         self.time_emb_dim = time_emb_dim
+        self.window = window
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x [N, D, T] and h [N, H, T] to the same shapes."""
@@ -44,4 +49,4 @@ class ETLayer(PrecisionMixin, nn.Module):
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, H]; frames: numbers when not 0..T-1."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
         params = TemporalAttentionParams(*mlps, self.time_emb.weight, self.time_emb.bias)
-        return ops.temporal_attention(x, h, params, frames=frames, precision=self.precision)
+        return ops.temporal_attention(x, h, params, frames=frames, window=self.window, precision=self.precision)
