@@ -124,13 +124,9 @@ struct Functions {
     const int i = thread_index();
     const float value = p.from[i], other = shuffle_xor(value, 5);
     const uint32_t packed = pack_bf16(value, other);
-    const float results[] = {other,
-                             low_bf16(packed),
-                             high_bf16(packed),
-                             round_tf32(value),
-                             tanh_approx(value),
-                             exp2_approx(value),
-                             exp_exact(value)};
+    const float results[] = {
+        other,           low_bf16(packed), high_bf16(packed), round_tf32(value), tanh_approx(value), exp2_approx(value),
+        exp_exact(value)};
     for (int k = 0; k < 7; ++k) p.to[k * kThreads + i] = results[k];
   }
 };
@@ -142,10 +138,32 @@ struct Case {
   int which;
 };
 enum Which {
-  kRight, kReadAfterWrite, kWriteAfterRead, kWriteAfterWrite, kWarpBarrierForBlock, kShuffleForBarrier,
-  kMatricesWithoutBarrier, kPartOfBlock, kPartOfWarp, kTwoOperations, kTwoBarriers, kEarlyEnd, kBeyond, kBefore,
-  kMisaligned, kMisalignedRow, kMisalignedCopy, kMisalignedSource, kUnwritten, kNotWaited, kNotCommitted, kNoBarrier,
-  kOverwritten, kLeftOver,
+  kRight,
+  kWarpBarrier,
+  kReadAfterWrite,
+  kWriteAfterRead,
+  kWriteAfterReadBeside,
+  kWriteAfterReadElsewhere,
+  kWriteAfterWrite,
+  kWarpBarrierForBlock,
+  kMatricesWithoutBarrier,
+  kPartOfBlock,
+  kPartOfWarp,
+  kTwoOperations,
+  kTwoBarriers,
+  kEarlyEnd,
+  kBeyond,
+  kBefore,
+  kMisaligned,
+  kMisalignedRow,
+  kMisalignedCopy,
+  kMisalignedSource,
+  kUnwritten,
+  kNotWaited,
+  kNotCommitted,
+  kNoBarrier,
+  kOverwritten,
+  kLeftOver,
 };
 struct Mistake {
   using Arguments = Case;
@@ -166,32 +184,53 @@ struct Mistake {
         sync_block();
         p.out[i] += numbers.load(i);
         break;
-      case kReadAfterWrite:
-        numbers.store(i, i);
+      case kReadAfterWrite:  // the shuffle orders the threads in any order of the emulation, but nothing in memory
+        if (i == 39) numbers.store(39, i);
+        p.out[i] = shuffle_xor(i, 1);
         if (i == 40) p.out[i] = numbers.load(39);
         break;
       case kWriteAfterRead:
         numbers.store(i, i);
         sync_block();
-        p.out[i] = numbers.load(i ^ 1);
+        if (i == 39) p.out[i] = numbers.load(40);
+        p.out[i] += shuffle_xor(i, 1);
+        if (i == 40) numbers.store(40, i);
+        break;
+      case kWriteAfterReadBeside:
         numbers.store(i, i);
+        sync_block();
+        if (i == 39) p.out[i] = numbers.load(0);
+        p.out[i] += shuffle_xor(i, 1);
+        if (i == 40) p.out[i] = numbers.load(0);
+        if (i == 40) numbers.store(0, i);
+        break;
+      case kWriteAfterReadElsewhere:
+        numbers.store(i, i);
+        sync_block();
+        if (i == 39 || i == 2) p.out[i] = numbers.load(0);
+        sync_warp();
+        if (i == 3) numbers.store(0, i);
         break;
       case kWriteAfterWrite:
         numbers.store(i % 63, i);
         break;
       case kWarpBarrierForBlock:
         numbers.store(i, i);
+        sync_block();
+        numbers.store(i, 2 * i);
         sync_warp();
         p.out[i] = numbers.load(63 - i);
         break;
-      case kShuffleForBarrier:
+      case kWarpBarrier:
         numbers.store(i, i);
-        p.out[i] = shuffle_xor(1, 1);
+        sync_warp();
         p.out[i] = numbers.load(i ^ 1);
+        sync_warp();
+        numbers.store(i ^ 2, i);
         break;
       case kMatricesWithoutBarrier: {
         if (i >= 32) break;
-        for (int k = 0; k < 4; ++k) (shared_memory() + 16 * (i % 8)).as<float>().store(k, i);
+        if (i < 8) (shared_memory() + 16 * i).as<float>().store_as(0, Float4{});
         uint32_t r[4];
         load_matrices(r, shared_memory() + 16 * (i % 8));
         break;
@@ -203,12 +242,16 @@ struct Mistake {
         if (i != 7) p.out[i] = shuffle_xor(i, 1);
         break;
       case kTwoOperations:
-        if (i < 32 || i == 50) sync_warp();
-        else p.out[i] = shuffle_xor(i, 1);
+        if (i < 32 || i == 50)
+          sync_warp();
+        else
+          p.out[i] = shuffle_xor(i, 1);
         break;
       case kTwoBarriers:
-        if (i < 32) sync_block();
-        else sync_block();
+        if (i < 32)
+          sync_block();
+        else
+          sync_block();
         break;
       case kEarlyEnd:
         if (i >= 32) sync_block();
@@ -240,7 +283,11 @@ struct Mistake {
         sync_block();
         p.out[i] = numbers.load(i);
         break;
-      case kNotWaited: case kNotCommitted: case kNoBarrier: case kOverwritten: case kLeftOver:
+      case kNotWaited:
+      case kNotCommitted:
+      case kNoBarrier:
+      case kOverwritten:
+      case kLeftOver:
         if (i < 16) {
           copy_async(shared_memory() + 16 * i, bytes + 16 * i, true);
           if (p.which != kNotCommitted) commit_copies();
@@ -248,7 +295,8 @@ struct Mistake {
           if (p.which == kNotWaited || p.which == kNotCommitted) p.out[i] = numbers.load(4 * i);
           if (p.which == kOverwritten) numbers.store(4 * i, i);
         }
-        if (p.which == kNoBarrier) p.out[i] = numbers.load(i);
+        p.out[i] = shuffle_xor(i, 1);
+        if (p.which == kNoBarrier && i == 31) p.out[i] = numbers.load(0);
         break;
     }
   }
