@@ -23,7 +23,7 @@ TOOL := $(VENV)/bin/
 READY := $(VENV)/.ready-$(shell printf '%s' "$(CURDIR)" | cksum | cut -d ' ' -f 1)
 endif
 
-CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix)))
+CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix) csrc/*/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo bench gpu-check test sanitize lint format venv clean distclean

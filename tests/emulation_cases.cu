@@ -139,11 +139,13 @@ struct Case {
 };
 enum Which {
   kRight,
+  kWarpBarrier,
   kReadAfterWrite,
   kWriteAfterRead,
+  kWriteAfterReadBeside,
+  kWriteAfterReadElsewhere,
   kWriteAfterWrite,
   kWarpBarrierForBlock,
-  kShuffleForBarrier,
   kMatricesWithoutBarrier,
   kPartOfBlock,
   kPartOfWarp,
@@ -182,32 +184,53 @@ struct Mistake {
         sync_block();
         p.out[i] += numbers.load(i);
         break;
-      case kReadAfterWrite:
-        numbers.store(i, i);
+      case kReadAfterWrite:  // the shuffle orders the threads in any order of the emulation, but nothing in memory
+        if (i == 39) numbers.store(39, i);
+        p.out[i] = shuffle_xor(i, 1);
         if (i == 40) p.out[i] = numbers.load(39);
         break;
       case kWriteAfterRead:
         numbers.store(i, i);
         sync_block();
-        p.out[i] = numbers.load(i ^ 1);
+        if (i == 39) p.out[i] = numbers.load(40);
+        p.out[i] += shuffle_xor(i, 1);
+        if (i == 40) numbers.store(40, i);
+        break;
+      case kWriteAfterReadBeside:
         numbers.store(i, i);
+        sync_block();
+        if (i == 39) p.out[i] = numbers.load(0);
+        p.out[i] += shuffle_xor(i, 1);
+        if (i == 40) p.out[i] = numbers.load(0);
+        if (i == 40) numbers.store(0, i);
+        break;
+      case kWriteAfterReadElsewhere:
+        numbers.store(i, i);
+        sync_block();
+        if (i == 39 || i == 2) p.out[i] = numbers.load(0);
+        sync_warp();
+        if (i == 3) numbers.store(0, i);
         break;
       case kWriteAfterWrite:
         numbers.store(i % 63, i);
         break;
       case kWarpBarrierForBlock:
         numbers.store(i, i);
+        sync_block();
+        numbers.store(i, 2 * i);
         sync_warp();
         p.out[i] = numbers.load(63 - i);
         break;
-      case kShuffleForBarrier:
+      case kWarpBarrier:
         numbers.store(i, i);
-        p.out[i] = shuffle_xor(1, 1);
+        sync_warp();
         p.out[i] = numbers.load(i ^ 1);
+        sync_warp();
+        numbers.store(i ^ 2, i);
         break;
       case kMatricesWithoutBarrier: {
         if (i >= 32) break;
-        for (int k = 0; k < 4; ++k) (shared_memory() + 16 * (i % 8)).as<float>().store(k, i);
+        if (i < 8) (shared_memory() + 16 * i).as<float>().store_as(0, Float4{});
         uint32_t r[4];
         load_matrices(r, shared_memory() + 16 * (i % 8));
         break;
@@ -272,7 +295,8 @@ struct Mistake {
           if (p.which == kNotWaited || p.which == kNotCommitted) p.out[i] = numbers.load(4 * i);
           if (p.which == kOverwritten) numbers.store(4 * i, i);
         }
-        if (p.which == kNoBarrier) p.out[i] = numbers.load(i);
+        p.out[i] = shuffle_xor(i, 1);
+        if (p.which == kNoBarrier && i == 31) p.out[i] = numbers.load(0);
         break;
     }
   }

@@ -22,6 +22,7 @@ class SharedMemory {
 
   template <class V>
   V load(int64_t at, Place place) {
+    static_assert(sizeof(V) >= kCell, "who reads and writes is known of every two bytes");
     check_place("reads", at, sizeof(V), sizeof(V), block.self, place);
     for (int64_t i = at; i < at + int64_t(sizeof(V)); i += kCell) read_cell(i, block.self, place);
     block.counts.shared_read += sizeof(V);
@@ -30,6 +31,7 @@ class SharedMemory {
 
   template <class V>
   void store(int64_t at, V value, Place place) {
+    static_assert(sizeof(V) >= kCell, "who reads and writes is known of every two bytes");
     check_place("writes", at, sizeof(V), sizeof(V), block.self, place);
     const uint32_t stamp = stamp_of(block.self);
     for (int64_t i = at; i < at + int64_t(sizeof(V)); i += kCell) write_cell(i, stamp, place);
@@ -74,7 +76,7 @@ class SharedMemory {
   void check_copies() const {
     const Copies& mine = copies_[block.self];
     if (!mine.pending.empty())
-      block.report("thread %d ends with %zu copies that it did not wait for, the first to %lld", block.self,
+      block.report("thread %d ends and has not waited for %zu of its copies, the first to byte %lld", block.self,
                    mine.pending.size(), static_cast<long long>(mine.pending[0].at));
   }
 
