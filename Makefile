@@ -54,7 +54,7 @@ help:
 	@echo '  SANITIZE_ARGS  options of pytest under the sanitizers [$(SANITIZE_ARGS)]'
 	@echo '  PY          use this interpreter as it is: no $(VENV), nothing installed, no network'
 
-$(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile tools/make_venv.py $(CXX_FILES)
+$(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile $(wildcard tools/*.py) $(CXX_FILES)
 	@$(PYTHON) tools/make_venv.py $@ --torch '$(TORCH)' --torch-args='$(TORCH_ARGS)' --triton '$(TRITON)' --pip-args='$(PIP_ARGS)'
 
 venv: $(READY)

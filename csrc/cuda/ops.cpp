@@ -21,7 +21,8 @@
 [[gnu::used]] static const char built_with[] = GEOTDM_CUDA_MARKER(GEOTDM_CUDA_VERSION, GEOTDM_CUDA_ARCHITECTURES);
 
 // In torch's header only with -DUSE_CUDA. Weak: a torch for the CPU lacks it, and the module is still to load there.
-extern "C" [[gnu::weak]] AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+extern "C" [[gnu::weak, gnu::visibility("default")]] AOTITorchError aoti_torch_get_current_cuda_stream(
+    int32_t device_index, void** stream);
 #endif
 
 namespace geotdm::cuda {
