@@ -258,8 +258,8 @@ struct KeyGradient {
       sync_warp();
       Scores<1> p, grad;
       clear(p), clear(grad);
-      product<P>(p, H, k, queries);
-      product<P>(p, kTurns, own_turns, queries.columns(H));
+      product<P, true>(p, H, k, queries);
+      product<P, true>(p, kTurns, own_turns, queries.columns(H));
       sync_warp();
       copy_rows<P, H + kTurns>(queries, a.rows.grad_out + asking.first * (H + kTurns), asking.count);
       copy_columns<P, H, kColumns>(q_part, a.rows.q + asking.first * (H + kTurns) + part, H + kTurns, asking.count);
@@ -273,8 +273,8 @@ struct KeyGradient {
       add_pulls(sums, p, pulled);
       wait_copies<0>();
       sync_warp();
-      product<P>(grad, H, v, queries);
-      product<P>(grad, kTurns, own_turns, queries.columns(H));
+      product<P, true>(grad, H, v, queries);
+      product<P, true>(grad, kTurns, own_turns, queries.columns(H));
       GEOTDM_UNROLL
       for (int i = 0; i < 2; ++i) GEOTDM_UNROLL
       for (int n = 0; n < 4; ++n) GEOTDM_UNROLL

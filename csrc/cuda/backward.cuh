@@ -55,7 +55,8 @@ struct BackwardOfWidth {
     for (int64_t node = 0; node < call.in.num_nodes; node += step)
       if (const int error = part(call, memory, node, step, stream)) return error;
     using Collect = CollectGradients<H>;
-    typename Collect::Arguments collect{call.in, memory.sums, kParts, {}};
+    // Of no nodes there are no sums.
+    typename Collect::Arguments collect{call.in, memory.sums, call.in.num_nodes ? kParts : 0, {}};
     for (int param = 0; param < kNumParams; ++param) collect.grads[param] = call.grad_params[param];
     const int widest = call.in.time_emb_dim > call.in.width ? call.in.time_emb_dim : call.in.width;
     const int blocks = (call.in.width * widest + Collect::kThreads - 1) / Collect::kThreads;

@@ -138,6 +138,9 @@ GEOTDM_DEVICE float round_tf32(float value) {
   return __uint_as_float(bits);
 }
 
+// The nearest number that is finite in every precision; of NaN, some such number.
+GEOTDM_DEVICE float finite(float value) { return fminf(fmaxf(value, -3e38f), 3e38f); }
+
 GEOTDM_DEVICE float tanh_approx(float value) {
   float result;
   asm("tanh.approx.f32 %0, %1;" : "=f"(result) : "f"(value));

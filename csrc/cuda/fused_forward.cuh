@@ -103,7 +103,7 @@ struct FusedForward {
     sync_warp();
     hide(kBiasV1);
     const Tile<P> v = h;
-    linear_layer<P, H>(weights, hidden, vector(kBiasV2), v);
+    linear_layer<P, H, true>(weights, hidden, vector(kBiasV2), v);
     sync_warp();
     write_gates(weights, v, vector(kBiasX1), vector(kGateWeight), vector(kNumVectors)[0], in, rows, gates);
     move(p, gates, in, a.x_out, rows);

@@ -98,7 +98,7 @@ template <>
 struct FactorA<kBf16> {
   uint32_t r[4];
 };
-// float32 as the sum of two tf32 numbers: what is left after both is half a unit in the last place of float32.
+// float32 as the sum of two tf32 numbers, 22 of its 24 bits.
 template <>
 struct FactorA<kFp32> {
   float high[2][4], low[2][4];
@@ -128,22 +128,32 @@ GEOTDM_DEVICE void set(Factor& factor, int unit, int i, float value) {
   }
 }
 
-// c += a b; for float32 the small products first, without the smallest (2^-24 of the whole).
-template <Precision P>
+// c += a b. For float32 three products without the smallest, 2^-22 of the whole, the small ones first; they are summed
+// apart, because the matrix units cut off what the sum so far has no room for, and an addition rounds. kFlipped: a b is
+// the transpose of another product b' a', and is to have its bits.
+template <Precision P, bool kFlipped = false>
 GEOTDM_DEVICE void multiply_add(float (&c)[4], const FactorA<P>& a, const FactorB<P>& b) {
   if constexpr (P == kBf16) {
     mma_bf16(c, a.r, b.r);
+  } else if constexpr (P == kTf32) {
+    mma_tf32(c, a.r[0], b.r[0]);
+    mma_tf32(c, a.r[1], b.r[1]);
   } else {
+    float sum[4]{};
     GEOTDM_UNROLL
     for (int unit = 0; unit < 2; ++unit) {
-      if constexpr (P == kFp32) {
-        mma_tf32(c, a.low[unit], b.high[unit]);
-        mma_tf32(c, a.high[unit], b.low[unit]);
-        mma_tf32(c, a.high[unit], b.high[unit]);
+      if constexpr (kFlipped) {
+        mma_tf32(sum, a.high[unit], b.low[unit]);
+        mma_tf32(sum, a.low[unit], b.high[unit]);
       } else {
-        mma_tf32(c, a.r[unit], b.r[unit]);
+        mma_tf32(sum, a.low[unit], b.high[unit]);
+        mma_tf32(sum, a.high[unit], b.low[unit]);
       }
     }
+    mma_tf32(sum, a.high[0], b.high[0]);
+    mma_tf32(sum, a.high[1], b.high[1]);
+    GEOTDM_UNROLL
+    for (int i = 0; i < 4; ++i) c[i] += sum[i];
   }
 }
 
@@ -279,7 +289,7 @@ GEOTDM_DEVICE void for_pairs(Result<M, N>& c, Each&& each) {
 }
 
 // c += a b over `depth`: get_a(row, k) gives a factor of 16 rows, get_b(factors, column, k) two of 8 columns.
-template <Precision P, int M, int N, class GetA, class GetB>
+template <Precision P, bool kFlipped = false, int M, int N, class GetA, class GetB>
 GEOTDM_DEVICE void sum_products(Result<M, N>& c, int depth, GetA&& get_a, GetB&& get_b) {
   GEOTDM_UNROLL_TWICE
   for (int k = 0; k < depth; k += kStep) {
@@ -292,17 +302,17 @@ GEOTDM_DEVICE void sum_products(Result<M, N>& c, int depth, GetA&& get_a, GetB&&
       get_b(b, 8 * n, k);
       GEOTDM_UNROLL
       for (int m = 0; m < M; ++m) {
-        multiply_add<P>(c[m][n], a[m], b[0]);
-        multiply_add<P>(c[m][n + 1], a[m], b[1]);
+        multiply_add<P, kFlipped>(c[m][n], a[m], b[0]);
+        multiply_add<P, kFlipped>(c[m][n + 1], a[m], b[1]);
       }
     }
   }
 }
 
 // c += a b^T of two tiles.
-template <Precision P, int M, int N>
+template <Precision P, bool kFlipped = false, int M, int N>
 GEOTDM_DEVICE void product(Result<M, N>& c, int depth, const Tile<P>& a, const Tile<P>& b) {
-  sum_products<P>(
+  sum_products<P, kFlipped>(
       c, depth, [&](int row, int k) { return load_a(a, row, k); },
       [&](FactorB<P>(&f)[2], int column, int k) { load_b(f, b, column, k); });
 }

@@ -2,6 +2,8 @@
 // tile, and what the backward recomputes.
 #pragma once
 
+#include <type_traits>
+
 #include "attention.cuh"
 
 namespace geotdm::cuda {
@@ -69,14 +71,14 @@ struct ProjectRows {
           if (row < rows.count) store_pair<P>(at(a.to.hidden[which], H) + row * H + column, make_pair<P>(y, z));
       };
     };
-    const auto mlp = [&](int first_bias, int second_bias, int which) {
+    const auto mlp = [&](int first_bias, int second_bias, auto which) {
       load_rows<P, H>(tile, in.h + rows.first * in.width, in.width, rows.count);
       sync_warp();
       if constexpr (kForBackward)
-        if (which == kHiddenQ) store_rows<P, H>(at(a.to.h, H), H, tile, rows.count);
-      hidden_layer<P, H>(weights, tile, vector(first_bias), hidden, keep(which));
+        if (which() == kHiddenQ) store_rows<P, H>(at(a.to.h, H), H, tile, rows.count);
+      hidden_layer<P, H>(weights, tile, vector(first_bias), hidden, keep(which()));
       sync_warp();
-      linear_layer<P, H>(weights, hidden, vector(second_bias), tile);
+      linear_layer<P, H, which() == kHiddenV>(weights, hidden, vector(second_bias), tile);
       sync_warp();
     };
     // The tile, and its product with time_w turned, side by side.
@@ -88,12 +90,12 @@ struct ProjectRows {
       sync_warp();
     };
 
-    mlp(kBiasQ1, kBiasQ2, kHiddenQ);
+    mlp(kBiasQ1, kBiasQ2, std::integral_constant<HiddenLayer, kHiddenQ>());
     store_with_turns(at(a.to.q, H + kTurns));
-    mlp(kBiasK1, kBiasK2, kHiddenK);
+    mlp(kBiasK1, kBiasK2, std::integral_constant<HiddenLayer, kHiddenK>());
     store_rows<P, H>(at(a.to.k, H), H, tile, rows.count);
     sync_warp();
-    mlp(kBiasV1, kBiasV2, kHiddenV);
+    mlp(kBiasV1, kBiasV2, std::integral_constant<HiddenLayer, kHiddenV>());
     store_rows<P, H>(at(a.to.v, H), H, tile, rows.count);
 
     float gate[4]{};

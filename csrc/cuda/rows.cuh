@@ -182,13 +182,15 @@ struct KeepNothing {
   GEOTDM_DEVICE void operator()(int, int, float, float) const {}
 };
 
-// to = in W^T + bias.
-template <Precision P, int H>
+// to = in W^T + bias. kFinite is for values: nodes share tiles, and a weight of zero times NaN would be NaN in the
+// neighbour's sum; a node with NaN in h has NaN among its own weights.
+template <Precision P, int H, bool kFinite = false>
 GEOTDM_DEVICE void linear_layer(WeightStream<P, H>& weights, const Tile<P>& in, const float* bias, const Tile<P>& to) {
   layer<P, H>(weights, in, [&](int first, auto& c) {
     for_pairs(c, [&](int row, int column, float& v, float& w) {
       const Float2 b = pair_of(bias, first + column);
-      to.store(row, first + column, v + b.x, w + b.y);
+      v += b.x, w += b.y;
+      to.store(row, first + column, kFinite ? finite(v) : v, kFinite ? finite(w) : w);
     });
   });
 }

@@ -32,7 +32,6 @@ const char* what_is_wrong(const TemporalAttention& in) {
 template <template <Precision> class Direction, class Call>
 const char* run(const Call& call, StreamHandle stream) {
   if (const char* wrong = what_is_wrong(call.in)) return wrong;
-  if (call.in.num_nodes == 0) return nullptr;
   const int error = with_precision<Direction>(call.in.precision, [&](auto of) { return of.run(call, stream); });
   if (error == kNoRoom) return "the GPU has too little shared memory for this width in fp32 and tf32";
   return error ? error_text(error) : nullptr;
@@ -40,7 +39,7 @@ const char* run(const Call& call, StreamHandle stream) {
 
 template <template <Precision> class Direction>
 size_t workspace(const TemporalAttention& in) {
-  if (what_is_wrong(in) || in.num_nodes == 0) return 0;
+  if (what_is_wrong(in)) return 0;
   return with_precision<Direction>(in.precision, [&](auto of) { return of.workspace(in); });
 }
 

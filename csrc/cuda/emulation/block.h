@@ -113,6 +113,8 @@ inline float low_bf16(uint32_t packed) { return emulation::from_bf16(packed & 0x
 inline float high_bf16(uint32_t packed) { return emulation::from_bf16(packed >> 16); }
 inline float round_tf32(float value) { return emulation::round_tf32(value); }
 
+inline float finite(float value) { return std::fmin(std::fmax(value, -3e38f), 3e38f); }
+
 // As far off as the instruction may be: 2^-11 of the value.
 inline float tanh_approx(float value) {
   ++emulation::block.counts.tanh;
