@@ -111,12 +111,7 @@ def test_a_window_over_all_frames_is_full_attention(num_frames, op, device):
         assert_same_bits(results(bind(op, window=window), inputs, cotangents), full, TEMPORAL_NAMES)
 
 
-def test_a_window_with_gaps_counts_places(op, device):
-    """|t - s| <= window by place in the tensor; psi by the frames' own numbers."""
-    check(op, device, (3, 6, 3, 32), frames=[0, 1, 5, 6, 30, 31], window=2)
-
-
-def test_no_frame_sees_itself_alone_but_in_a_window_of_none(op, device):
+def test_in_a_window_of_none_a_frame_sees_itself_alone(op, device):
     """Window 0: alpha is one, so x stays, and h moves by v + psi(0)."""
     x, h, *params = inputs_of(device, 3, 20, 3, 32)
     x_out, h_out = op(x, h, *params, window=0)
