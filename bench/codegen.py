@@ -12,8 +12,9 @@ import sys
 from collections.abc import Iterator
 
 from bench.launches import DEFAULT_FLAGS, Case, Launch, SearchCase, launches
+from bench.limits import limit as limit_of
 from bench.machine_code import Counts, compiled_counts
-from bench.record import RESULTS, commit, now
+from bench.record import RESULTS, replace_rows
 
 WIDTHS = (32, 48, 64, 96, 128, 256)
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -125,8 +126,7 @@ def predicted(case: Case, launch: Launch, counts: Counts) -> dict:
 def problems(case: Case | SearchCase, launch: Launch, counts: Counts, limits: dict) -> list[str]:
     """Which limits the kernel breaks."""
     found = []
-    about = [limits, *(exception for exception in limits["exceptions"] if is_about(exception, case, launch))]
-    limit = lambda name: next(limits[name] for limits in reversed(about) if name in limits)
+    limit = lambda name: limit_of(limits, name, lambda where: is_about(where, case, launch))
     spilled = limit("spilled")
     if counts.spilled > spilled:
         found.append(f"{counts.spilled} bytes a thread are spilled, over {spilled}")
@@ -147,9 +147,9 @@ def problems(case: Case | SearchCase, launch: Launch, counts: Counts, limits: di
     return found
 
 
-def is_about(exception: dict, case: Case | SearchCase, launch: Launch) -> bool:
+def is_about(where: dict, case: Case | SearchCase, launch: Launch) -> bool:
     known = case._asdict() | {"kernel": launch.name}
-    return all(known.get(key) in values for key, values in exception["where"].items())
+    return all(known.get(key) in values for key, values in where.items())
 
 
 COLUMNS = (
@@ -168,12 +168,7 @@ def write(path: pathlib.Path, rows: list[dict]) -> None:
     """Rows of this run replace those of the same kernels; the rest stays."""
     import triton
 
-    known = json.loads(path.read_text())["rows"] if path.exists() else []
-    kept = {found["what"]: found for found in known} | {found["what"]: found for found in rows}
-    about = {"triton": triton.__version__, "commit": commit(), "date": now()}
-    lines = ",\n".join(json.dumps(found) for found in sorted(kept.values(), key=lambda found: found["what"]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{{"about": {json.dumps(about)}, "rows": [\n{lines}\n]}}\n')
+    replace_rows(path, rows, {"triton": triton.__version__})
 
 
 if __name__ == "__main__":

@@ -5,19 +5,23 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 
+from tools import cuda_module
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DESCRIPTION = """\
-Build the C++ module in place, run the tests that need a GPU, compile the kernels for it, measure, and print one table
-last: single layers in bf16, tf32 and fp32 (ours, plain PyTorch eager and compiled), whole denoiser calls, and time
-against edges. Nothing is installed and no network is used. Every step is a process of its own with a budget of
-seconds: one that fails, or is stopped at the end of its budget, is reported and the rest goes on. Results are written
-as they come. The whole ends after --minutes; the steps stand in the order of their worth.
+Build the compiled modules in place, run the tests that need a GPU, some of them under compute-sanitizer where it is
+found, compile the kernels for it, measure, and print one table last: single layers, spatial and temporal, in bf16, tf32
+and fp32 (ours, plain PyTorch eager and compiled), whole denoiser calls, and time against edges. Nothing is installed
+and no network is used. Every step is a process of its own with a budget of seconds: one that fails, or is stopped at
+the end of its budget, is reported and the rest goes on. Results are written as they come. The whole ends after
+--minutes; the steps stand in the order of their worth.
 
 Exit status: 0, all was well; 1, a step failed; 2, there is no GPU or an option is wrong."""
 EPILOG = """\
@@ -140,16 +144,19 @@ def steps(args: argparse.Namespace) -> list[Step]:
     codegen = [*python, "bench.codegen", "--out", str(args.out / "gpu_codegen.json"), "--capability", capability(args)]
     codegen += ["--kernel", "egcl_edges", "egcl_edges_backward"]
     # Not the whole folder: other tests import what a GPU machine need not have.
-    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kernels_*.py"))
+    found = [*(ROOT / "tests").glob("test_kernels_*.py"), ROOT / "tests" / "test_cuda_temporal.py"]
+    files = sorted(str(path.relative_to(ROOT)) for path in found)
     tests = [*python, "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"]
     radius = [*python, "pytest", "-q", "-p", "no:cacheprovider", "bench/bench_radius_graph.py", *device]
     radius += ["--benchmark-json", str(args.out / "radius_graph.json"), "--benchmark-columns", "median,iqr,rounds"]
     radius += ["--benchmark-sort", "name", "--benchmark-max-time", "0.2", "-k"]
     if trial:
         return trial_steps(args, [*tests, *files], layer, whole, codegen, [*radius, "auto and 22"])
+    temporal = [*layer, "--layer", "temporal"]
     if importlib.util.find_spec("xdist"):
         tests += ["-n", "8"]  # most of the time is compiling
     layer += ["--graphs", "128"]
+    short, long = [*temporal, "--graphs", "128"], [*temporal, "--workload", "long", "--precision", "bf16", "tf32"]
     # One compiled network a step: a compilation of all layers takes a minute.
     peers = ["official", "efficient", "efficient_compiled"]
     whole += ["--graphs", "128", "--dtype", "mixed", "--repeats", "15", "--implementations", "ours", *peers]
@@ -159,6 +166,10 @@ def steps(args: argparse.Namespace) -> list[Step]:
         Step("tests", [*tests, *files, "-m", "gpu"], 170),
         Step("layer md", [*layer, "--workload", "md"], 100),
         Step("layer nbody", [*layer, "--workload", "nbody"], 80),
+        Step("temporal md", [*short, "--workload", "md"], 110),
+        Step("temporal nbody", [*short, "--workload", "nbody"], 80),
+        Step("temporal long", long, 90),
+        *sanitizer_steps(),
         Step("edges", [*layer, "--sweep", "edges", "--precision", "bf16", "fp32"], 60),
         Step("radius", [*radius, "(auto or table or all) and not 50000"], 40),
         Step("step md", [*whole, "--workload", "md", "--modes", "inference"], 90),
@@ -166,6 +177,26 @@ def steps(args: argparse.Namespace) -> list[Step]:
         Step("codegen", codegen, 50),
         Step("step md training", [*whole, "--workload", "md", "--modes", "training"], 120),
         Step("step nbody training", [*whole, "--workload", "nbody", "--modes", "training"], 120),
+    ]
+
+
+# Of tests/test_cuda_temporal.py: a tile that is not full, padded columns, more than one block of frames.
+SANITIZED = "test_sizes and (3-5-2-64-32 or 2-17-3-100-13 or 1-33-3-48-13)"
+
+
+def sanitizer_steps() -> list[Step]:
+    """The temporal kernels on small shapes under compute-sanitizer, where that is found."""
+    folder = pathlib.Path(cuda_module.nvcc() or "nvcc").resolve().parent
+    program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=folder)
+    if program is None:
+        return []
+    # Without its cache torch gives every tensor memory of its own, whose ends memcheck knows.
+    alone = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", program, "--error-exitcode", "9"]
+    alone += ["--kernel-regex", "kns=kernel_entry"]
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda_temporal.py", "-m", "gpu"]
+    return [
+        Step(f"sanitizer {tool}", [*alone, "--tool", tool, *tests, "-k", SANITIZED], 90)
+        for tool in ("memcheck", "racecheck")
     ]
 
 
@@ -190,6 +221,7 @@ def trial_steps(
         Step("build", [sys.executable, "-m", "bench.build_in_place", "--dry-run"], 60),
         Step("tests", [*tests, "-k", "test_another_stream"], 60, interpreted=True),
         Step("layer nbody", [*layer, "--workload", "nbody"], 90, interpreted=True),
+        Step("temporal nbody", [*layer, "--layer", "temporal", "--workload", "nbody"], 60, interpreted=True),
         Step("edges", [*layer, *edges], 60, interpreted=True),
         Step("radius", radius, 60),
         Step("step nbody", [*whole, "--workload", "nbody", "--modes", "inference", "--no-compile"], 60),
@@ -317,7 +349,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ("build", "tests", "layer", "edges", "radius", "step", "codegen")
+    names = ("build", "tests", "layer", "temporal", "sanitizer", "edges", "radius", "step", "codegen")
     parser.add_argument("--steps", nargs="+", choices=names, metavar="NAME", help=f"these alone, of {' '.join(names)}")
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:1, ..., or cpu with --trial")
     parser.add_argument("--trial", action="store_true", help="tiny sizes on the CPU: a trial of this program")

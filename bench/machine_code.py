@@ -71,19 +71,24 @@ def width(op: str) -> int:
 
 def disassembled(cubin: bytes) -> tuple[str, list[tuple[int, str, str]]]:
     """The resource report, and (address, operation, operands) of every instruction."""
-    import triton
-
-    cuobjdump = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        run = lambda option: (
-            subprocess.run(
-                [cuobjdump, option, file.name], check=True, capture_output=True, text=True, timeout=120
-            ).stdout
-        )
-        usage, code = run("--dump-resource-usage"), run("-sass")
-    return usage, [(int(address, 16), op, operands) for address, op, operands in LINE.findall(code)]
+        usage, code = dumped("--dump-resource-usage", file.name), dumped("-sass", file.name)
+    return usage, instructions(code)
+
+
+def instructions(code: str) -> list[tuple[int, str, str]]:
+    """(address, operation, operands) of every line of machine code."""
+    return [(int(address, 16), op, operands) for address, op, operands in LINE.findall(code)]
+
+
+def dumped(option: str, cubin: str | pathlib.Path) -> str:
+    """What the cuobjdump in Triton's wheel says of a file."""
+    import triton
+
+    cuobjdump = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return subprocess.run([cuobjdump, option, cubin], check=True, capture_output=True, text=True, timeout=300).stdout
 
 
 def turn(code: list[tuple[int, str, str]]) -> collections.Counter:

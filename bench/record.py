@@ -101,6 +101,16 @@ def append(path: pathlib.Path, rows: list[dict]) -> None:
         file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def replace_rows(path: pathlib.Path, rows: list[dict], about: dict) -> None:
+    """A JSON file of one row for each `what`: these replace those of the same name, the rest stays."""
+    known = json.loads(path.read_text())["rows"] if path.exists() else []
+    kept = {found["what"]: found for found in known} | {found["what"]: found for found in rows}
+    lines = ",\n".join(json.dumps(found) for found in sorted(kept.values(), key=lambda found: found["what"]))
+    head = json.dumps({**about, "commit": commit(), "date": now()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'{{"about": {head}, "rows": [\n{lines}\n]}}\n')
+
+
 def fail(program: str, error: Exception) -> int:
     """Print a user's error as one line; the exit status."""
     print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)

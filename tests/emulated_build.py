@@ -57,5 +57,5 @@ def kernels() -> ctypes.CDLL:
 
 @functools.cache
 def load_binding() -> None:
-    """Register the ops of csrc/cuda/ops.cpp for the dispatch key CUDA; there they take CPU tensors."""
+    """Register the ops of csrc/cuda/ops.cpp for the dispatch key PrivateUse1; there they take CPU tensors."""
     torch.ops.load_library(str(built(BINDING)))

@@ -4,10 +4,11 @@ Every buffer that the functions see lies between margins, all of it NaN before i
 or into an input, raises MemoryError.
 """
 
+import contextlib
 import ctypes
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import emulated_build
 import torch
@@ -18,6 +19,7 @@ from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import TemporalAttentionParams
 
 PRECISIONS = ("fp32", "tf32", "bf16")  # in the order of Precision
+ORDERS = ("forward", "reverse", "shuffle")  # in the order of emulation::Order
 NUM_PARAMS = len(TemporalAttentionParams._fields)
 ALIGNMENT, MARGIN = 256, 4096
 POISON = 0xFF  # as every byte of a float: NaN
@@ -153,8 +155,19 @@ class Call:
         wrong = _function(library, f"geotdm_temporal_{direction}", ctypes.c_char_p)(ctypes.byref(call), None)
         report = _function(library, "geotdm_emulation_report", ctypes.c_char_p)()
         if wrong or report:
-            raise RuntimeError(f"temporal_attention_{direction}: {(wrong or report).decode()}")
+            raise RuntimeError(f"temporal_attention_{direction}: {b'; '.join(filter(None, [wrong, report])).decode()}")
         self.buffers.check()
+
+
+@contextlib.contextmanager
+def order(name: str, seed: int = 1) -> Iterator[None]:
+    """Threads and blocks run in one of ORDERS within the block; forward outside."""
+    change = emulated_build.kernels()["geotdm_emulation_order"]
+    change(ORDERS.index(name), seed)
+    try:
+        yield
+    finally:
+        change(0, 1)
 
 
 def _function(library: ctypes.CDLL, name: str, result: type):

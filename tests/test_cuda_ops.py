@@ -1,6 +1,6 @@
 """The binding of the CUDA op, csrc/cuda/ops.cpp: what it refuses, what it allocates; with emulated kernels, on the CPU.
 
-Compiled so it is registered for CUDA all the same, and takes CPU tensors: the tests call it by its dispatch key.
+Compiled so it takes CPU tensors and has a dispatch key of its own, by which the tests call it.
 """
 
 import emulated_build
@@ -13,7 +13,7 @@ pytestmark = [needs_native, emulated_build.needs_emulation, pytest.mark.usefixtu
 assert poisoned
 
 NODES, FRAMES, DIM, WIDTH, TIME_EMB_DIM = 3, 5, 3, 32, 13
-KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import sys
 from types import SimpleNamespace
 
@@ -117,7 +118,9 @@ def test_every_command_parses(gpu, tmp_path):
         for made in gpu_check.steps(parsed(tmp_path, *words)):
             module, options = made.words[2], made.words[3:]
             parsers = {"bench.layer_speed": layer_speed._parser(), "bench.step": step._parser()}
-            if module in parsers:
+            if made.name.startswith("sanitizer"):
+                assert made.words[0] == "env" and "tests/test_cuda_temporal.py" in made.words
+            elif module in parsers:
                 assert parsers[module].parse_args(options).device == words[1]
             elif module == "bench.codegen":
                 assert codegen.parse(options).capability == [90]
@@ -125,6 +128,38 @@ def test_every_command_parses(gpu, tmp_path):
                 assert module in ("pytest", "bench.build_in_place")
             if made.name == "tests":
                 assert {"tests/test_kernels_egcl.py", "tests/test_kernels_radius_graph.py"} <= {*options}
+
+
+def test_the_sanitizer_runs_where_it_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check.shutil, "which", lambda name, path=None: None)
+    assert gpu_check.sanitizer_steps() == []
+    monkeypatch.setattr(gpu_check.shutil, "which", lambda name, path=None: f"/cuda/bin/{name}")
+    memory, races = gpu_check.sanitizer_steps()
+    assert memory.words[1:5] == [
+        *("PYTORCH_NO_CUDA_MEMORY_CACHING=1", "/cuda/bin/compute-sanitizer", "--error-exitcode", "9")
+    ]
+    assert "memcheck" in memory.words and "racecheck" in races.words
+    for sizes in re.findall(r"\d+(?:-\d+)+", gpu_check.SANITIZED):
+        assert f"({sizes.replace('-', ', ')})," in (ROOT / "tests" / "test_cuda_temporal.py").read_text()
+
+
+@pytest.mark.parametrize("direction", layer.DIRECTIONS)
+def test_the_temporal_peers_are_the_reference(direction, monkeypatch):
+    """FlexAttention has no gradient on the CPU: a peer that cannot run is named, not timed, and no error."""
+    workload = make_workload("md", num_graphs=1, num_frames=5, n_layers=1, hidden_dim=16)
+    device = torch.device("cpu")
+    monkeypatch.setattr(layer, "PEERS", {key: (structure, False) for key, (structure, _) in layer.PEERS.items()})
+    names = {*layer.names_of("temporal", 30), *layer.names_of("temporal", 512)}
+    assert names == {"ours", "eager", "compiled", "efficient", "efficient_compiled", "flex", "sdpa"}
+    for precision in ("fp32", "bf16"):
+        make = lambda name, precision=precision: layer.make_layer(workload, name, precision, device, layer="temporal")
+        calls = {(name, precision): layer.bound(make(name), direction, precision) for name in sorted(names)}
+        found = layer_speed.checked(workload, direction, calls, device, "temporal")
+        refused = layer.wrong(found)
+        assert set(refused) <= {("flex", precision)}
+        if direction == "backward":
+            assert refused["flex", precision].startswith("failed: ")
+        assert found["sdpa", precision][0] < (1e-4 if precision == "fp32" else 0.03)
 
 
 def test_a_step_that_fails_or_hangs_is_reported_and_the_rest_goes_on(tmp_path, capsys, monkeypatch):

@@ -98,6 +98,7 @@ GEOTDM_DEVICE void add_pulls(Float4 (&pull)[2 * M], Scores<M>& p, const GateRows
     GEOTDM_UNROLL
     for (int i = 0; i < 2 * M; ++i) {
       const float weight = p[i / 2][n][i % 2 * 2 + j];
+      if (weight == 0) continue;  // of another node, maybe, and zero times its NaN is none of ours
       pull[i].x += weight * key.x, pull[i].y += weight * key.y;
       pull[i].z += weight * key.z, pull[i].w += weight * key.w;
     }

@@ -6,22 +6,29 @@
 
 namespace geotdm::cuda {
 
-// The incoming gradient of x' of each row, and its product with the row's position: what the gates meet in
-// d alpha_ts = g_s grad_t . (y_t - y_s).
-GEOTDM_DEVICE Float4 pull_gradient(const TemporalAttention& in, const float* grad_x_out, const WarpRows& rows,
-                                   int row) {
+// The incoming gradient of x' of a row.
+GEOTDM_DEVICE Float4 position_gradient(const TemporalAttention& in, const float* grad_x_out, const WarpRows& rows,
+                                       int row) {
   Float4 g{};
   if (row >= rows.count) return g;
   const float* from = grad_x_out + (rows.first + row) * in.dim;
-  const Float4 y = relative_position(in, rows, row);
   g.x = from[0], g.y = from[1];
   if (in.dim == 3) g.z = from[2];
-  g.w = g.x * y.x + g.y * y.y + g.z * y.z;
   return g;
 }
 
-GEOTDM_DEVICE float pull_term(const Float4& gate, const Float4& gradient) {
-  return gate.w * gradient.w - (gate.x * gradient.x + gate.y * gradient.y + gate.z * gradient.z);
+// grad_t . (y_t - y_s), which times g_s is the coordinates' part of d alpha_ts. Differences first: they may cancel.
+GEOTDM_DEVICE float apart(const Float4& gradient, const Float4& y_t, const Float4& y_s) {
+  return gradient.x * (y_t.x - y_s.x) + gradient.y * (y_t.y - y_s.y) + gradient.z * (y_t.z - y_s.z);
+}
+
+// Positions of a tile's rows, as `relative_position`, and in the fourth place their gates.
+GEOTDM_DEVICE void load_positions(const GateRows& to, const TemporalAttention& in, const float* gate,
+                                  const WarpRows& rows) {
+  const int row = lane_index();
+  Float4 y = relative_position(in, rows, row);
+  y.w = row < rows.count ? gate[rows.first + row] : 0;
+  to.store(row, y);
 }
 
 template <Precision P>
@@ -50,14 +57,14 @@ struct QueryGradient {
   static constexpr int kMaxWarps = 4, kThreads = 32 * kMaxWarps, kBlocks = 1, kWarpsOfTile = 2;
   static constexpr int kColumns = H < 128 ? H : 128, kParts = H / kColumns, kQueries = kRows / kWarpsOfTile;
 
-  // q with its turns | gradient of h' with its turns | v, then k | turns of the keys | gates
+  // q with its turns | gradient of h' with its turns | v, then k | turns of the keys | their positions and gates
   static constexpr int kQueryBytes = tile_bytes<P>(kQueries, H + kTurns), kKeyBytes = tile_bytes<P>(kRows, H);
   static constexpr int kTurnBytes = tile_bytes<P>(kRows, kTurns);
   static constexpr int kWarpBytes = 2 * kQueryBytes + kKeyBytes + kTurnBytes + GateRows::kBytes, kBlockBytes = 0;
 
   struct Tiles {
     Tile<P> q, grad, keys, turns;
-    GateRows gates;
+    GateRows positions;
   };
 
   static GEOTDM_DEVICE void run(const Arguments& a) {
@@ -76,9 +83,12 @@ struct QueryGradient {
     copy_rows<P, H + kTurns, kQueries>(t.q, a.rows.q + first * (H + kTurns), rows.count - base);
     copy_rows<P, H + kTurns, kQueries>(t.grad, a.rows.grad_out + first * (H + kTurns), rows.count - base);
     commit_copies();
-    Float4 pulled[2];
+    Float4 gradient[2], y[2];
     GEOTDM_UNROLL
-    for (int i = 0; i < 2; ++i) pulled[i] = pull_gradient(in, a.grad_x_out, rows, base + lane_row(i));
+    for (int i = 0; i < 2; ++i) {
+      gradient[i] = position_gradient(in, a.grad_x_out, rows, base + lane_row(i));
+      y[i] = relative_position(in, rows, base + lane_row(i));
+    }
 
     // Logits, kNever where masked, and the gradients of alpha; the keys are in their tile afterwards.
     const auto scores = [&](const WarpRows& keys, Scores<1>& s, Scores<1>& grad_alpha) {
@@ -86,7 +96,7 @@ struct QueryGradient {
       copy_rows<P, H>(t.keys, a.rows.v + keys.first * H, keys.count);
       commit_copies();
       load_turns(t.turns, in, keys);
-      load_gates(t.gates, in, a.rows.gate, keys);
+      load_positions(t.positions, in, a.rows.gate, keys);
       wait_copies<0>();
       sync_warp();
       product<P>(grad_alpha, H, t.grad, t.keys);
@@ -102,7 +112,10 @@ struct QueryGradient {
       GEOTDM_UNROLL
       for (int i = 0; i < 2; ++i) {
         for_row(s, i, [&](int key, float& v) { v = mask(base + lane_row(i), key) ? v : kNever; });
-        for_row(grad_alpha, i, [&](int key, float& v) { v += pull_term(t.gates.row(key), pulled[i]); });
+        for_row(grad_alpha, i, [&](int key, float& v) {
+          const Float4 other = t.positions.row(key);
+          v += other.w * apart(gradient[i], y[i], other);
+        });
       }
     };
 
@@ -141,7 +154,7 @@ struct QueryGradient {
     Result<1, kColumns / 8> grad_q;
     Result<1, kTurns / 8> grad_turns, sums;
     clear(grad_q), clear(grad_turns), clear(sums);
-    Float4 pull[2]{};
+    float gates[2]{};  // sum_s alpha_ts g_s
     const bool again = range.end - range.begin > 1;
     for (int other = range.begin; other < range.end; ++other) {
       if (again) scores(a.tiling.tile(range.first_tile + other), s, grad_alpha);
@@ -154,7 +167,8 @@ struct QueryGradient {
         v = v == kNever ? 0.0f : exp_of<P>(v - log_sum[i]);
         g = v * (g - mean[i]);
       }
-      add_pulls(pull, s, t.gates);
+      GEOTDM_UNROLL
+      for (int i = 0; i < 2; ++i) for_row(s, i, [&](int key, float& v) { gates[i] += v * t.positions.row(key).w; });
       add_values<P>(sums, s, t.turns);
       add_values<P>(grad_turns, grad_alpha, t.turns);
       add_values<P>(grad_q, grad_alpha, t.keys.columns(part));
@@ -165,7 +179,7 @@ struct QueryGradient {
     GEOTDM_UNROLL
     for (int i = 0; i < 2; ++i) {
       const int row = base + lane_row(i);
-      const float gates = quad_sum(pull[i].w);
+      const float pull = quad_sum(gates[i]);
       if (row >= rows.count) continue;
       const int64_t at = rows.first + row;
       for_row_pairs(grad_q, i, [&](int n, float& v, float& w) {
@@ -183,8 +197,8 @@ struct QueryGradient {
       }
       if (lane_column() == 0) {
         float* to = a.grad_x + at * in.dim;
-        to[0] = gates * pulled[i].x, to[1] = gates * pulled[i].y;
-        if (in.dim == 3) to[2] = gates * pulled[i].z;
+        to[0] = pull * gradient[i].x, to[1] = pull * gradient[i].y;
+        if (in.dim == 3) to[2] = pull * gradient[i].z;
       }
     }
   }
@@ -198,12 +212,12 @@ struct KeyGradient {
   static constexpr int kColumns = H < 128 ? H : 128, kParts = H / kColumns, kKeys = kRows / kWarpsOfTile;
 
   // k | v | turns of the keys | q with its turns, then the gradient of h' with its turns | some columns of q | incoming
-  // gradients of x', log_sum and mean of the queries
+  // gradients of x', positions, log_sum and mean of the queries
   static constexpr int kKeyBytes = tile_bytes<P>(kKeys, H), kTurnBytes = tile_bytes<P>(kRows, kTurns);
   static constexpr int kQueryBytes = tile_bytes<P>(kRows, H + kTurns), kPartBytes = tile_bytes<P>(kRows, kColumns);
   static constexpr int kStatisticsBytes = 2 * kRows * static_cast<int>(sizeof(float));
   static constexpr int kWarpBytes =
-      2 * kKeyBytes + kTurnBytes + kQueryBytes + kPartBytes + GateRows::kBytes + kStatisticsBytes;
+      2 * kKeyBytes + kTurnBytes + kQueryBytes + kPartBytes + 2 * GateRows::kBytes + kStatisticsBytes;
   static constexpr int kBlockBytes = 0;
 
   static GEOTDM_DEVICE void run(const Arguments& a) {
@@ -224,7 +238,8 @@ struct KeyGradient {
     const Tile<P> turns{take(kTurnBytes).template as<Element<P>>(), kTurns + kPad};
     const Tile<P> queries{take(kQueryBytes).template as<Element<P>>(), H + kTurns + kPad};
     const Tile<P> q_part{take(kPartBytes).template as<Element<P>>(), kColumns + kPad};
-    const GateRows pulled{take(GateRows::kBytes).template as<float>()};
+    const GateRows gradients{take(GateRows::kBytes).template as<float>()};
+    const GateRows positions{take(GateRows::kBytes).template as<float>()};
     const auto statistics = take(kStatisticsBytes).template as<float>();
 
     copy_rows<P, H, kKeys>(k, a.rows.k + first * H, rows.count - base);
@@ -232,17 +247,17 @@ struct KeyGradient {
     commit_copies();
     load_turns(turns, in, rows);
     const Tile<P> own_turns{turns.at + base * turns.stride, turns.stride};
-    Float4 gate[2];
+    Float4 y[2];
+    float gate[2];
     GEOTDM_UNROLL
     for (int i = 0; i < 2; ++i) {
       const int row = base + lane_row(i);
-      const float g = row < rows.count ? a.rows.gate[rows.first + row] : 0;
-      const Float4 y = relative_position(in, rows, row);
-      gate[i] = {g * y.x, g * y.y, g * y.z, g};
+      y[i] = relative_position(in, rows, row);
+      gate[i] = row < rows.count ? a.rows.gate[rows.first + row] : 0;
     }
     Result<1, kColumns / 8> grad_k, grad_v;
     clear(grad_k), clear(grad_v);
-    Float4 sums[2]{};
+    Float4 sums[2]{};  // of alpha times the gradients of x'; of alpha times `apart`
 
     // Whom a key is near to is near to it.
     const TileRange range(a.tiling, tile, rows, in.window);
@@ -251,7 +266,8 @@ struct KeyGradient {
       copy_rows<P, H + kTurns>(queries, a.rows.q + asking.first * (H + kTurns), asking.count);
       commit_copies();
       const int lane = lane_index();
-      pulled.store(lane, pull_gradient(in, a.grad_x_out, asking, lane));
+      gradients.store(lane, position_gradient(in, a.grad_x_out, asking, lane));
+      positions.store(lane, relative_position(in, asking, lane));
       statistics.store(lane, lane < asking.count ? a.rows.log_sum[asking.first + lane] : 0);
       statistics.store(kRows + lane, lane < asking.count ? a.rows.mean[asking.first + lane] : 0);
       wait_copies<0>();
@@ -270,7 +286,6 @@ struct KeyGradient {
         for_row(p, i, [&](int query, float& v) {
           v = mask(query, base + lane_row(i)) ? exp_of<P>(v - statistics.load(query)) : 0.0f;
         });
-      add_pulls(sums, p, pulled);
       wait_copies<0>();
       sync_warp();
       product<P, true>(grad, H, v, queries);
@@ -280,8 +295,13 @@ struct KeyGradient {
       for (int n = 0; n < 4; ++n) GEOTDM_UNROLL
       for (int j = 0; j < 2; ++j) {
         const int query = 8 * n + lane_column() + j;
+        const float alpha = p[0][n][2 * i + j];
+        const Float4 gradient = gradients.row(query);
+        const float distance = apart(gradient, positions.row(query), y[i]);
         float& g = grad[0][n][2 * i + j];
-        g = p[0][n][2 * i + j] * (g + pull_term(gate[i], pulled.row(query)) - statistics.load(kRows + query));
+        g = alpha * (g + gate[i] * distance - statistics.load(kRows + query));
+        sums[i].x += alpha * gradient.x, sums[i].y += alpha * gradient.y, sums[i].z += alpha * gradient.z;
+        sums[i].w += alpha * distance;
       }
       add_values<P>(grad_v, p, queries.columns(part));
       add_values<P>(grad_k, grad, q_part);
@@ -302,13 +322,12 @@ struct KeyGradient {
         store_pair<P>(a.rows.grad_v + at * H + part + 8 * n + lane_column(), make_pair<P>(v, w));
       });
       if (part != 0 || lane_column() != 0) continue;
-      const Float4 y = relative_position(in, rows, row);
-      a.rows.grad_gate[at] = sum.w - (sum.x * y.x + sum.y * y.y + sum.z * y.z);
+      a.rows.grad_gate[at] = sum.w;
       // The incoming gradient comes last: what is added before is much smaller.
       float* to = a.grad_x + at * in.dim;
       const float* incoming = a.grad_x_out + at * in.dim;
-      to[0] = (to[0] - gate[i].w * sum.x) + incoming[0], to[1] = (to[1] - gate[i].w * sum.y) + incoming[1];
-      if (in.dim == 3) to[2] = (to[2] - gate[i].w * sum.z) + incoming[2];
+      to[0] = (to[0] - gate[i] * sum.x) + incoming[0], to[1] = (to[1] - gate[i] * sum.y) + incoming[1];
+      if (in.dim == 3) to[2] = (to[2] - gate[i] * sum.z) + incoming[2];
     }
   }
 };

@@ -1,6 +1,6 @@
 // The op temporal_attention on a GPU as torch calls it: checks, memory, device and stream around the functions of
 // temporal_attention.h. It is written against torch's stable ABI, so one module runs beside every torch from 2.10 on.
-// With -DGEOTDM_EMULATE it takes CPU tensors.
+// With -DGEOTDM_EMULATE it takes CPU tensors, for a dispatch key of its own: the CPU has kernels of that name.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -16,7 +16,11 @@
 #include "../temporal_schemas.h"
 #include "temporal_attention.h"
 
-#ifndef GEOTDM_EMULATE
+#ifdef GEOTDM_EMULATE
+#define GEOTDM_DISPATCH_KEY PrivateUse1
+#else
+#define GEOTDM_DISPATCH_KEY CUDA
+
 // geotdm_fast/ops/cuda_native.py finds it in the file.
 [[gnu::used]] static const char built_with[] = GEOTDM_CUDA_MARKER(GEOTDM_CUDA_VERSION, GEOTDM_CUDA_ARCHITECTURES);
 
@@ -192,7 +196,7 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(Tensor grad_x_ou
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(geotdm_fast, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(geotdm_fast, GEOTDM_DISPATCH_KEY, m) {
   m.impl("temporal_attention_forward", TORCH_BOX(&temporal_attention_forward));
   m.impl("temporal_attention_backward", TORCH_BOX(&temporal_attention_backward));
 }

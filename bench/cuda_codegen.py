@@ -1,0 +1,162 @@
+"""What nvcc makes of every CUDA kernel, without a GPU: `python -m bench.cuda_codegen`.
+
+Compiles csrc/cuda/temporal_attention*.cu for sm_80, sm_90a and sm_100, with warnings as errors, what has changed alone,
+into build/cubin; then reads what ptxas said of each kernel and its machine code, and holds them to the limits of
+cuda_codegen_limits.json.
+"""
+
+import argparse
+import collections
+import ctypes
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from bench.limits import limit
+from bench.machine_code import dumped, instructions
+from bench.record import RESULTS, replace_rows
+from tools import cuda_module, ninja_build
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CAPABILITIES = ("80", "90a", "100")
+LIMITS = pathlib.Path(__file__).with_name("cuda_codegen_limits.json")
+WARNINGS = "-Werror all-warnings -Xcompiler -Werror -Xptxas -v"
+# Counted in the machine code: matrix products, special functions, and accesses to shared and local memory.
+COUNTED = ("HMMA", "MUFU", "LDSM", "LDGSTS", "LDL", "STL")
+
+
+class Usage(NamedTuple):
+    """What ptxas says of a kernel, bytes and registers of a thread; shared: bytes of a block fixed at compile time."""
+
+    registers: int
+    spilled: int
+    stack: int
+    shared: int
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile and hold to the limits: 0; 1 where a limit is broken or nothing can be compiled."""
+    args = parse(arguments)
+    missing = cuda_module.what_is_missing()
+    if missing:
+        sys.exit(f"cuda_codegen: {missing}")
+    try:
+        rows = list(compiled(args.folder, args.file, args.capability))
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"cuda_codegen: {error}")
+    limits = json.loads(LIMITS.read_text())
+    broken = [f"{row['what']}: {problem}" for row in rows for problem in problems(row, limits)]
+    broken += wrong_units(rows)
+    print(*map(line, rows), sep="\n")
+    if args.out:
+        replace_rows(args.out, rows, {"cuda": "{}.{}".format(*cuda_module.cuda_version(cuda_module.nvcc()))})
+    print(*broken, f"{len(rows)} kernels compiled, {len(broken)} over a limit", sep="\n")
+    return 1 if broken else 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.cuda_codegen", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--capability", nargs="+", choices=CAPABILITIES, default=CAPABILITIES, metavar="SM")
+    parser.add_argument("--file", default="", metavar="TEXT", help="the files alone whose names have it, e.g. bf16")
+    parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build" / "cubin", help=argparse.SUPPRESS)
+    results = RESULTS / "cuda_codegen.json"
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=results, help="rows are replaced there (default: %(default)s)"
+    )
+    parser.add_argument("--no-out", action="store_const", const=None, dest="out", help="write nothing")
+    return parser.parse_args(arguments)
+
+
+def compiled(folder: pathlib.Path, text: str, capabilities: Sequence[str]) -> Iterator[dict]:
+    """A row for every kernel of the files whose names have `text`."""
+    made = [(c, path) for c in capabilities for path in cuda_module.sources() if text in path.stem]
+    name = lambda capability, path: f"sm_{capability}/{path.stem}.cubin"
+    nvcc = f"{cuda_module.command()} -cubin {cuda_module.FLAGS} {WARNINGS} $more -MD -MF $out.d $in -o $out"
+    # What ptxas says is kept beside what it made; of a file that does not compile it is shown.
+    lines = ninja_build.rule("compile", f"{nvcc} > $out.txt 2>&1 || {{ cat $out.txt; exit 1; }}")
+    for capability, path in made:
+        options = f"-gencode=arch=compute_{capability},code=sm_{capability}"
+        lines += ninja_build.edge(name(capability, path), "compile", [os.path.relpath(path, folder)], more=options)
+    ninja_build.build(folder, lines, quiet=True)
+    seconds = compile_seconds((folder / ".ninja_log").read_text())
+    for capability, path in made:
+        cubin = folder / name(capability, path)
+        counts = counted(dumped("-sass", cubin))
+        for kernel, usage in said_of_kernels(cubin.with_name(f"{cubin.name}.txt").read_text()).items():
+            called = readable(kernel)
+            about = {"what": f"{path.stem} sm_{capability} {called}", "file": path.stem, "capability": capability}
+            took = {"seconds": seconds[name(capability, path)]}
+            yield about | {"kernel": called, **usage._asdict(), **counts[kernel]} | took
+
+
+def said_of_kernels(text: str) -> dict[str, Usage]:
+    """What `ptxas -v` printed of each kernel, by its mangled name."""
+    found = {}
+    for part in text.split("Compiling entry function '")[1:]:
+        number = lambda pattern, part=part: int((re.search(rf"(\d+) {pattern}", part) or [0, 0])[1])
+        used = number("registers"), number("bytes spill stores"), number("bytes stack frame"), number("bytes smem")
+        found[part.split("'")[0]] = Usage(*used)
+    return found
+
+
+def counted(code: str) -> dict[str, dict[str, int]]:
+    """How often each of COUNTED stands in the machine code of each kernel."""
+    found = {}
+    for part in re.split(r"^\s*Function : ", code, flags=re.MULTILINE)[1:]:
+        body = collections.Counter(op.split(".")[0] for _, op, _ in instructions(part))
+        found[part.split()[0]] = {op.lower(): body[op] for op in COUNTED} | {"instructions": body.total()}
+    return found
+
+
+def compile_seconds(log: str) -> dict[str, float]:
+    """How long each output took when it was last made, of ninja's log."""
+    lines = [line.split("\t") for line in log.splitlines() if not line.startswith("#")]
+    return {name: (int(end) - int(start)) / 1000 for start, end, _, name, _ in lines}
+
+
+def readable(mangled: str) -> str:
+    """`Forward<128, true>` of a kernel, in the words of its source."""
+    demangle = ctypes.CDLL("libstdc++.so.6").__cxa_demangle
+    demangle.restype = ctypes.c_char_p
+    name = (demangle(mangled.encode(), None, None, None) or mangled.encode()).decode()
+    kernel = re.search(r"kernel_entry<(.*)>\(", name)
+    name = kernel[1] if kernel else re.sub(r"\(.*|^void ", "", name)
+    return re.sub(r" $|geotdm::cuda::|\(anonymous namespace\)::|\([\w:]+\)(?=\d|true|false)", "", name)
+
+
+def problems(row: dict, limits: dict) -> list[str]:
+    """Which limits the kernel breaks. An exception's `where` has patterns: of `file`, `capability`, `kernel`."""
+    is_about = lambda where: all(re.search(pattern, row[key]) for key, pattern in where.items())
+    found = []
+    for name, about in (("spilled", "bytes a thread are spilled"), ("stack", "bytes a thread are on the stack")):
+        allowed = limit(limits, name, is_about)
+        if row[name] > allowed:
+            found.append(f"{row[name]} {about}, over {allowed}")
+    return found
+
+
+def wrong_units(rows: list[dict]) -> list[str]:
+    """Files in tf32 or bf16 whose kernels use no matrix units, and files in fp32 that do: they would round."""
+    matrix = collections.Counter()
+    for row in rows:
+        matrix[f"{row['file']} sm_{row['capability']}"] += row["hmma"]
+    found = []
+    for what, count in matrix.items():
+        precision = re.search("_(fp32|tf32|bf16)", what)
+        if precision and (count > 0) != (precision[1] != "fp32"):
+            found.append(f"{what}: {count} matrix instructions")
+    return found
+
+
+def line(row: dict) -> str:
+    names = [*Usage._fields, *(op.lower() for op in COUNTED), "instructions", "seconds"]
+    return f"{row['what']:70} " + " ".join(f"{name}={row[name]}" for name in names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

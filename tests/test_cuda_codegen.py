@@ -1,0 +1,113 @@
+"""The CUDA kernels compiled for GPUs that need not be there, and the program that reads what came out."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # bench/ and tools/ are no part of the installed package
+
+from bench import cuda_codegen, machine_code  # noqa: E402
+from tools import cuda_module  # noqa: E402
+
+missing = cuda_module.what_is_missing()
+if missing is None and importlib.util.find_spec("triton") is None:
+    missing = "no triton, whose cuobjdump reads machine code"
+
+SAID = """\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z5firstv' for 'sm_90a'
+ptxas info    : Function properties for _Z5firstv
+    64 bytes stack frame, 56 bytes spill stores, 48 bytes spill loads
+ptxas info    : Used 255 registers, used 1 barriers, 1024 bytes smem, 376 bytes cmem[0]
+ptxas info    : Compiling entry function '_Z6secondv' for 'sm_90a'
+ptxas info    : Function properties for _Z6secondv
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 24 registers, used 0 barriers
+"""
+CODE = """
+\t\tFunction : _Z5firstv
+        /*0000*/                   LDSM.16.M88.4 R4, [R2] ;
+        /*0010*/                   HMMA.16816.F32.BF16 R8, R4, R6, R8 ;
+        /*0020*/              @!P0 LDGSTS.E.128 [R5], desc[UR4][R6.64] ;
+        /*0030*/                   MUFU.TANH R7, R7 ;
+        /*0040*/                   STL.64 [R1], R2 ;
+\t\tFunction : _Z6secondv
+        /*0000*/                   HMMA.1688.F32.TF32 R8, R4, R6, R8 ;
+        /*0010*/                   LDL R2, [R1] ;
+"""
+ROW = {"file": "temporal_attention_bf16", "capability": "90a", "kernel": "Forward<128>", "spilled": 0, "stack": 0}
+
+
+@pytest.mark.skipif(missing is not None, reason=f"nothing for GPUs can be compiled: {missing}")
+def test_every_kernel_stays_within_the_limits():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cuda_codegen", "--no-out"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = done.stdout.splitlines()
+    for path in cuda_module.sources():
+        for capability in cuda_codegen.CAPABILITIES:
+            lines = [line for line in shown if line.startswith(f"{path.stem} sm_{capability} ")]
+            assert lines or path.stem == "temporal_attention"  # that one only chooses among the others
+    spilling = [line for line in shown if "_bf16" in line and "Forward" in line and " spilled=0 " not in line]
+    assert not spilling
+
+
+def test_without_nvcc_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match="cuda_codegen: no nvcc in CUDA_HOME="):
+        cuda_codegen.main(["--no-out"])
+
+
+def test_what_ptxas_says_is_read():
+    found = cuda_codegen.said_of_kernels(SAID)
+    assert found == {"_Z5firstv": (255, 56, 64, 1024), "_Z6secondv": (24, 0, 0, 0)}
+
+
+def test_instructions_are_counted_for_each_kernel():
+    found = cuda_codegen.counted(CODE)
+    first = {"hmma": 1, "mufu": 1, "ldsm": 1, "ldgsts": 1, "ldl": 0, "stl": 1, "instructions": 5}
+    assert found["_Z5firstv"] == first
+    assert found["_Z6secondv"] == {**dict.fromkeys(first, 0), "hmma": 1, "ldl": 1, "instructions": 2}
+    assert len(machine_code.instructions(CODE)) == 7
+
+
+def test_kernels_are_named_as_in_their_source():
+    mangled = "_ZN6geotdm4cuda12kernel_entryINS0_12_GLOBAL__N_17ForwardILNS0_9PrecisionE2ELi128ELb1EEEEEvNT_9ArgumentsE"
+    assert cuda_codegen.readable(mangled) == "Forward<2, 128, true>"
+    assert cuda_codegen.readable("_ZN6geotdm4cuda5scaleEPKfPflf") == "scale"
+    assert cuda_codegen.readable("plain") == "plain"
+
+
+def test_ninja_s_log_has_the_seconds():
+    made = ["0 9838 17 sm_80/a.cubin ff", "12 1012 17 sm_90a/a.cubin fe", "10 510 18 sm_80/a.cubin fd"]
+    log = "\n".join(["# ninja log v6", *(line.replace(" ", "\t") for line in made)])
+    assert cuda_codegen.compile_seconds(log) == {"sm_80/a.cubin": 0.5, "sm_90a/a.cubin": 1.0}
+
+
+def test_limits_bite_but_for_what_is_named():
+    limits = {"spilled": 0, "stack": 0, "exceptions": []}
+    assert not cuda_codegen.problems(ROW, limits)
+    spilling = ROW | {"spilled": 8, "stack": 16}
+    told = ["8 bytes a thread are spilled, over 0", "16 bytes a thread are on the stack, over 0"]
+    assert cuda_codegen.problems(spilling, limits) == told
+    for where, left in (({"kernel": "Forward"}, []), ({"kernel": "Back"}, told), ({"capability": "^80"}, told)):
+        named = limits | {"exceptions": [{"where": where, "spilled": 8, "stack": 16, "why": ""}]}
+        assert cuda_codegen.problems(spilling, named) == left
+
+
+def test_every_exception_says_why():
+    for exception in json.loads(cuda_codegen.LIMITS.read_text())["exceptions"]:
+        assert len(exception["why"]) > 10 and set(exception["where"]) <= {"file", "capability", "kernel"}
+
+
+def test_files_use_the_units_of_their_precision():
+    row = lambda file, hmma: {"file": f"temporal_attention{file}", "capability": "80", "hmma": hmma}
+    assert not cuda_codegen.wrong_units([row("_bf16", 0), row("_bf16", 9), row("_fp32", 0), row("", 0)])
+    assert cuda_codegen.wrong_units([row("_tf32", 0)]) == ["temporal_attention_tf32 sm_80: 0 matrix instructions"]
+    assert cuda_codegen.wrong_units([row("_fp32", 4)]) == ["temporal_attention_fp32 sm_80: 4 matrix instructions"]
