@@ -41,6 +41,7 @@ DENOISE_MODEL = {
     "num_w": Setting("int", REQUIRED, "frames to predict (the learned prior has one weight each)", least=1),
     "scale": Setting("float", 1.0, "positions are multiplied by this inside the network"),
     "pre_norm": Setting("bool", False, "distances instead of squared distances, coordinates not normalised"),
+    "window": Setting("int", None, "a frame sees only those at most so many frames away (null: all)", least=0),
 }
 
 DIFFUSION = {

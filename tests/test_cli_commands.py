@@ -220,7 +220,17 @@ def test_plot_bonds(ethanol, tmp_path):
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    for words in ("versions", "torch", "numpy", "vector instructions", "threads", "egcl", "temporal_attention", "ase"):
+    for words in (
+        "versions",
+        "torch",
+        "geotdm_fast._C_cuda",
+        "numpy",
+        "vector instructions",
+        "threads",
+        "egcl",
+        "temporal_attention",
+        "ase",
+    ):
         assert words in text
 
 

@@ -1,4 +1,4 @@
-"""The CUDA module of the temporal op without a GPU: which file is taken, for which inputs, and what a user is told.
+"""The CUDA module of the temporal op: which file is taken, for which inputs, what a user is told; and on a GPU, the op.
 
 Tensors on `meta` stand for those on CUDA: they have shapes and no values, and the ops know both of both.
 """
@@ -9,7 +9,17 @@ import warnings
 
 import pytest
 import torch
-from native_cases import bind, needs_native, results, temporal_attention, temporal_inputs
+from native_cases import (
+    TEMPORAL_NAMES,
+    assert_native_as_accurate,
+    assert_same_bits,
+    bind,
+    cotangents_of,
+    needs_native,
+    results,
+    temporal_attention,
+    temporal_inputs,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geotdm_fast import backend, ops
@@ -302,3 +312,54 @@ def test_status_says_what_runs_on_cuda_and_why(gpu):
         assert _on_cuda(META)[1] == ("temporal_attention", "reference", f"{NOT_BUILT} (how)")
     gpu.setattr(kernels, "why_not_device", lambda device: "compute capability 7.5 is under 8.0")
     assert _on_cuda(META)[1] == ("temporal_attention", "reference", "compute capability 7.5 is under 8.0")
+
+
+# --- on a GPU --------------------------------------------------------------------------------------------------------
+
+on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no usable GPU")]
+
+
+@pytest.fixture(params=[pytest.param("cuda", marks=on_gpu)])
+def cuda(request) -> torch.device:
+    """The GPU; the module must be built for it: else the tests would compare the reference with itself."""
+    device = torch.device(request.param, torch.cuda.current_device())
+    assert cuda_native.why_not_on(device) is None
+    return device
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [
+        ((3, 31, 3, 64), {}),
+        ((5, 7, 2, 24), {}),
+        ((2, 130, 3, 128), {"window": 9}),
+        ((4, 5, 3, 32), {"frames": [0, 2, 3, 7, 40]}),
+        ((4, 5, 3, 32), {"frames": [3, 4, 5, 6, 7], "window": 1}),
+    ],
+)
+def test_public_op_on_cuda_is_as_accurate_as_the_reference(cuda, precision, sizes, options):
+    op = bind(temporal_attention, precision=precision, **options)
+    inputs = lambda: [v.to(cuda) for v in temporal_inputs(*sizes)]
+    assert_native_as_accurate(op, inputs, TEMPORAL_NAMES, precision, bind(temporal_attention, **options))
+
+
+def test_a_window_that_reaches_every_frame_changes_no_bit_on_cuda(cuda):
+    inputs = [v.to(cuda) for v in temporal_inputs(3, 50, 3, 64)]
+    cotangents = cotangents_of(inputs)
+    run = lambda window: results(bind(temporal_attention, window=window), inputs, cotangents)
+    assert_same_bits(run(49), run(None), TEMPORAL_NAMES)
+    assert_same_bits(run(10**30), run(None), TEMPORAL_NAMES)
+
+
+def test_a_cuda_graph_holds_the_op_and_reads_its_inputs_anew(cuda):
+    inputs = [v.to(cuda) for v in temporal_inputs(3, 20, 3, 64)]
+    with torch.no_grad():
+        temporal_attention(*inputs)  # computes the turns
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = temporal_attention(*inputs)
+        for v in inputs[:2]:
+            v.normal_()
+        graph.replay()
+        assert all(torch.equal(a, b) for a, b in zip(captured, temporal_attention(*inputs), strict=True))

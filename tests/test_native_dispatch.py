@@ -86,9 +86,9 @@ def test_bfloat16_results_are_float32_results_rounded():
         assert all(torch.equal(a, b.bfloat16()) for a, b in zip(ours, expected, strict=True))
 
 
-def network(n_layers: int = 2) -> tuple[EGTN, dict]:
+def network(n_layers: int = 2, **options) -> tuple[EGTN, dict]:
     sizes = {"n_layers": n_layers, "node_dim": 1, "edge_dim": 1, "hidden_dim": 32, "time_emb_dim": 16}
-    model = EGTN(**sizes, act_fn="silu", learn_ref_frame=False, n_layers_ref=1, num_w=1)
+    model = EGTN(**sizes, act_fn="silu", learn_ref_frame=False, n_layers_ref=1, num_w=1, **options)
     edge_index = graph(5, [4, 3, 0, 4, 2])
     graph_inputs = {"h": draw(5, 1), "edge_index": edge_index, "edge_attr": draw(edge_index.shape[1], 1)}
     batch = torch.zeros(5, dtype=torch.int64)
@@ -121,11 +121,11 @@ def test_a_network_under_autocast():
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize(("name", "calls"), [("auto", 1), ("reference", 0)])
-def test_a_compiled_network_equals_the_eager_one_and_runs_the_same_ops(name, calls):
+@pytest.mark.parametrize(("name", "calls", "window"), [("auto", 1, None), ("auto", 1, 3), ("reference", 0, 3)])
+def test_a_compiled_network_equals_the_eager_one_and_runs_the_same_ops(name, calls, window):
     """torch.compile takes the whole network as one graph, with the ops that the backend at that moment chooses."""
     torch.compiler.reset()
-    model, inputs = network(n_layers=1)
+    model, inputs = network(n_layers=1, window=window)
     run = lambda module: module(**inputs)
     traced = []
 
@@ -147,6 +147,18 @@ def test_a_compiled_network_equals_the_eager_one_and_runs_the_same_ops(name, cal
         assert_same(a, b, GOLDEN["gradient"], floor)
     for op in ("egcl_forward", "temporal_attention_forward", "egcl_backward", "temporal_attention_backward"):
         assert sum(f"geotdm_fast.{op}." in target for target in traced) == calls, (op, traced)
+
+
+def test_one_compiled_op_takes_any_number_of_frames():
+    """Compiled for symbols: the turns are part of the graph, and the window does not ask for the sizes."""
+    torch.compiler.reset()
+    compiled = torch.compile(bind(temporal_attention, window=4), backend="aot_eager", fullgraph=True, dynamic=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for num_frames in (9, 30, 50):
+            inputs = temporal_inputs(NODES, num_frames, 3, WIDTH)
+            ours, expected = (op(*inputs) for op in (compiled, bind(temporal_attention, window=4)))
+            for a, b in zip(ours, expected, strict=True):
+                assert_same(a, b, GOLDEN["forward"])
 
 
 # --- what runs the reference ------------------------------------------------------------------------------------------
