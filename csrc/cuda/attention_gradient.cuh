@@ -140,15 +140,17 @@ struct QueryGradient {
       }
       sync_warp();
     }
-    float log_sum[2], mean[2];
+    float scale[2], mean[2];
     GEOTDM_UNROLL
     for (int i = 0; i < 2; ++i) {
       const float sum = quad_sum(total[i]), weighted_sum = quad_sum(weighted[i]);
-      mean[i] = sum > 0 ? weighted_sum / sum : 0.0f;
-      log_sum[i] = sum > 0 ? highest[i] + log_exact(sum) : 0.0f;
+      scale[i] = sum > 0 ? 1 / sum : 0.0f;
+      mean[i] = weighted_sum * scale[i];
       const int row = base + lane_row(i);
-      if (part == 0 && lane_column() == 0 && row < rows.count)
-        a.rows.log_sum[rows.first + row] = log_sum[i], a.rows.mean[rows.first + row] = mean[i];
+      if (part == 0 && lane_column() == 0 && row < rows.count) {
+        const int64_t at = rows.first + row;
+        a.rows.highest[at] = highest[i], a.rows.scale[at] = scale[i], a.rows.mean[at] = mean[i];
+      }
     }
 
     Result<1, kColumns / 8> grad_q;
@@ -164,7 +166,7 @@ struct QueryGradient {
       for (int j = 0; j < 2; ++j) {
         float& v = s[0][n][2 * i + j];
         float& g = grad_alpha[0][n][2 * i + j];
-        v = v == kNever ? 0.0f : exp_of<P>(v - log_sum[i]);
+        v = v == kNever ? 0.0f : exp_of<P>(v - highest[i]) * scale[i];
         g = v * (g - mean[i]);
       }
       GEOTDM_UNROLL
@@ -212,10 +214,10 @@ struct KeyGradient {
   static constexpr int kColumns = H < 128 ? H : 128, kParts = H / kColumns, kKeys = kRows / kWarpsOfTile;
 
   // k | v | turns of the keys | q with its turns, then the gradient of h' with its turns | some columns of q | incoming
-  // gradients of x', positions, log_sum and mean of the queries
+  // gradients of x', positions, and statistics of the queries
   static constexpr int kKeyBytes = tile_bytes<P>(kKeys, H), kTurnBytes = tile_bytes<P>(kRows, kTurns);
   static constexpr int kQueryBytes = tile_bytes<P>(kRows, H + kTurns), kPartBytes = tile_bytes<P>(kRows, kColumns);
-  static constexpr int kStatisticsBytes = 2 * kRows * static_cast<int>(sizeof(float));
+  static constexpr int kStatisticsBytes = 3 * kRows * static_cast<int>(sizeof(float));
   static constexpr int kWarpBytes =
       2 * kKeyBytes + kTurnBytes + kQueryBytes + kPartBytes + 2 * GateRows::kBytes + kStatisticsBytes;
   static constexpr int kBlockBytes = 0;
@@ -268,8 +270,10 @@ struct KeyGradient {
       const int lane = lane_index();
       gradients.store(lane, position_gradient(in, a.grad_x_out, asking, lane));
       positions.store(lane, relative_position(in, asking, lane));
-      statistics.store(lane, lane < asking.count ? a.rows.log_sum[asking.first + lane] : 0);
-      statistics.store(kRows + lane, lane < asking.count ? a.rows.mean[asking.first + lane] : 0);
+      const auto keep = [&](int place, const float* of) {
+        statistics.store(place * kRows + lane, lane < asking.count ? of[asking.first + lane] : 0);
+      };
+      keep(0, a.rows.highest), keep(1, a.rows.scale), keep(2, a.rows.mean);
       wait_copies<0>();
       sync_warp();
       Scores<1> p, grad;
@@ -284,7 +288,8 @@ struct KeyGradient {
       GEOTDM_UNROLL
       for (int i = 0; i < 2; ++i)
         for_row(p, i, [&](int query, float& v) {
-          v = mask(query, base + lane_row(i)) ? exp_of<P>(v - statistics.load(query)) : 0.0f;
+          v = mask(query, base + lane_row(i)) ? exp_of<P>(v - statistics.load(query)) * statistics.load(kRows + query)
+                                              : 0.0f;
         });
       wait_copies<0>();
       sync_warp();
@@ -299,7 +304,7 @@ struct KeyGradient {
         const Float4 gradient = gradients.row(query);
         const float distance = apart(gradient, positions.row(query), y[i]);
         float& g = grad[0][n][2 * i + j];
-        g = alpha * (g + gate[i] * distance - statistics.load(kRows + query));
+        g = alpha * (g + gate[i] * distance - statistics.load(2 * kRows + query));
         sums[i].x += alpha * gradient.x, sums[i].y += alpha * gradient.y, sums[i].z += alpha * gradient.z;
         sums[i].w += alpha * distance;
       }

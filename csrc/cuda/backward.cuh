@@ -37,7 +37,7 @@ struct BackwardOfWidth {
       for (auto& hidden : rows.grad_hidden) hidden = take(H);
       rows.grad_q = take(H), rows.grad_k = take(H), rows.grad_v = take(H);
       rows.grad_turned = take(kTurns), rows.turned_sums = take(kTurns);
-      for (float** row : {&rows.log_sum, &rows.mean, &rows.grad_gate}) *row = workspace.take<float>(count);
+      for (float** row : {&rows.highest, &rows.scale, &rows.mean, &rows.grad_gate}) *row = workspace.take<float>(count);
     }
   };
 

@@ -152,7 +152,6 @@ GEOTDM_DEVICE float exp2_approx(float value) {
   return result;
 }
 GEOTDM_DEVICE float exp_exact(float value) { return expf(value); }
-GEOTDM_DEVICE float log_exact(float value) { return logf(value); }
 
 // A kernel is a type: `Arguments`, passed by value; `kThreads`, of a block at the most; `kBlocks`, resident on a
 // multiprocessor at the least; and `run(const Arguments&)`.

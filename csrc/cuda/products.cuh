@@ -79,6 +79,10 @@ struct Tile {
   GEOTDM_DEVICE Float2 pair(int row, int column) const {
     return values<P>({at.template load_as<decltype(Pair<P>::bits)>(row * stride + column)});
   }
+  // Entries (row, column) and (row + 1, column), of float32 tiles.
+  GEOTDM_DEVICE Float2 column_pair(int row, int column) const {
+    return {at.load(row * stride + column), at.load((row + 1) * stride + column)};
+  }
   GEOTDM_DEVICE void store(int row, int column, float first, float second) const {
     at.store_as(row * stride + column, make_pair<P>(first, second).bits);
   }
@@ -89,48 +93,69 @@ GEOTDM_ANYWHERE constexpr int tile_bytes(int rows, int columns) {
   return rows * (columns + kPad) * static_cast<int>(sizeof(Element<P>));
 }
 
-// A lane's part of a [16 x 16] factor.
+// A lane's part of a [16 x 16] factor: pairs of row g, then of row g + 8, of the first unit, then of the second.
 template <Precision P>
 struct FactorA {
-  float r[2][4];
-};
-template <>
-struct FactorA<kBf16> {
   uint32_t r[4];
 };
-// float32 as the sum of two tf32 numbers, 22 of its 24 bits.
+template <>
+struct FactorA<kTf32> {
+  float r[2][4];
+};
+// float32 as the sum of three bfloat16 numbers, exactly: 8 bits each. tf32 numbers are no faster, and two are 22 bits.
+constexpr int kParts = 3;
 template <>
 struct FactorA<kFp32> {
-  float high[2][4], low[2][4];
+  uint32_t r[kParts][4];
 };
 
-// A lane's part of a [16 x 8] factor.
+// A lane's part of a [16 x 8] factor: a pair of each unit.
 template <Precision P>
 struct FactorB {
-  float r[2][2];
-};
-template <>
-struct FactorB<kBf16> {
   uint32_t r[2];
 };
 template <>
+struct FactorB<kTf32> {
+  float r[2][2];
+};
+template <>
 struct FactorB<kFp32> {
-  float high[2][2], low[2][2];
+  uint32_t r[kParts][2];
 };
 
-template <class Factor>
-GEOTDM_DEVICE void set(Factor& factor, int unit, int i, float value) {
-  if constexpr (requires { factor.low; }) {
-    const float high = round_tf32(value);
-    factor.high[unit][i] = high, factor.low[unit][i] = round_tf32(value - high);
-  } else {
-    factor.r[unit][i] = value;
+// Two numbers as the sums of `kParts` pairs, into place i of each part.
+template <int N>
+GEOTDM_DEVICE void split(uint32_t (&parts)[kParts][N], int i, float first, float second) {
+  GEOTDM_UNROLL
+  for (int part = 0; part < kParts; ++part) {
+    parts[part][i] = pack_bf16(first, second);
+    first -= low_bf16(parts[part][i]), second -= high_bf16(parts[part][i]);
   }
 }
 
-// c += a b. For float32 three products without the smallest, 2^-22 of the whole, the small ones first; they are summed
-// apart, because the matrix units cut off what the sum so far has no room for, and an addition rounds. kFlipped: a b is
-// the transpose of another product b' a', and is to have its bits.
+// The pair of row g (half 0) or g + 8 of a unit; for tf32 the numbers are rounded.
+template <Precision P>
+GEOTDM_DEVICE void set(FactorA<P>& a, int unit, int half, float first, float second) {
+  if constexpr (P == kBf16)
+    a.r[2 * unit + half] = pack_bf16(first, second);
+  else if constexpr (P == kTf32)
+    a.r[unit][half] = first, a.r[unit][half + 2] = second;
+  else
+    split(a.r, 2 * unit + half, first, second);
+}
+template <Precision P>
+GEOTDM_DEVICE void set(FactorB<P>& b, int unit, float first, float second) {
+  if constexpr (P == kBf16)
+    b.r[unit] = pack_bf16(first, second);
+  else if constexpr (P == kTf32)
+    b.r[unit][0] = first, b.r[unit][1] = second;
+  else
+    split(b.r, unit, first, second);
+}
+
+// c += a b. For float32 the six products of parts that count, the small ones first; those left out are 2^-26 of the
+// whole. They are summed apart, because the matrix units cut off what the sum so far has no room for, and an addition
+// rounds. kFlipped: a b is the transpose of another product b' a', and is to have its bits.
 template <Precision P, bool kFlipped = false>
 GEOTDM_DEVICE void multiply_add(float (&c)[4], const FactorA<P>& a, const FactorB<P>& b) {
   if constexpr (P == kBf16) {
@@ -141,17 +166,11 @@ GEOTDM_DEVICE void multiply_add(float (&c)[4], const FactorA<P>& a, const Factor
   } else {
     float sum[4]{};
     GEOTDM_UNROLL
-    for (int unit = 0; unit < 2; ++unit) {
-      if constexpr (kFlipped) {
-        mma_tf32(sum, a.high[unit], b.low[unit]);
-        mma_tf32(sum, a.low[unit], b.high[unit]);
-      } else {
-        mma_tf32(sum, a.low[unit], b.high[unit]);
-        mma_tf32(sum, a.high[unit], b.low[unit]);
-      }
+    for (int level = kParts - 1; level >= 0; --level) GEOTDM_UNROLL
+    for (int i = 0; i <= level; ++i) {
+      const int of_a = kFlipped ? level - i : i;
+      mma_bf16(sum, a.r[of_a], b.r[level - of_a]);
     }
-    mma_tf32(sum, a.high[0], b.high[0]);
-    mma_tf32(sum, a.high[1], b.high[1]);
     GEOTDM_UNROLL
     for (int i = 0; i < 4; ++i) c[i] += sum[i];
   }
@@ -169,7 +188,7 @@ GEOTDM_DEVICE FactorA<P> load_a(const Tile<P>& tile, int row, int column) {
     for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
     for (int half = 0; half < 2; ++half) {
       const Float2 v = tile.pair(row + lane_row() + 8 * half, column + 8 * unit + lane_column());
-      set(a, unit, half, v.x), set(a, unit, half + 2, v.y);
+      set<P>(a, unit, half, v.x, v.y);
     }
   }
   return a;
@@ -185,9 +204,9 @@ GEOTDM_DEVICE FactorA<P> load_a_transposed(const Tile<P>& tile, int row, int col
   } else {
     GEOTDM_UNROLL
     for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int depth = row + 8 * unit + lane_column() + i / 2;
-      set(a, unit, i, tile.at.load(depth * tile.stride + column + lane_row() + i % 2 * 8));
+    for (int half = 0; half < 2; ++half) {
+      const Float2 v = tile.column_pair(row + 8 * unit + lane_column(), column + 8 * half + lane_row());
+      set<P>(a, unit, half, v.x, v.y);
     }
   }
   return a;
@@ -206,7 +225,7 @@ GEOTDM_DEVICE void load_b(FactorB<P> (&b)[2], const Tile<P>& tile, int row, int 
     for (int n = 0; n < 2; ++n) GEOTDM_UNROLL
     for (int unit = 0; unit < 2; ++unit) {
       const Float2 v = tile.pair(row + 8 * n + lane_row(), column + 8 * unit + lane_column());
-      set(b[n], unit, 0, v.x), set(b[n], unit, 1, v.y);
+      set<P>(b[n], unit, v.x, v.y);
     }
   }
 }
@@ -222,28 +241,27 @@ GEOTDM_DEVICE void load_b_transposed(FactorB<P> (&b)[2], const Tile<P>& tile, in
   } else {
     GEOTDM_UNROLL
     for (int n = 0; n < 2; ++n) GEOTDM_UNROLL
-    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const int depth = row + 8 * unit + lane_column() + i;
-      set(b[n], unit, i, tile.at.load(depth * tile.stride + column + 8 * n + lane_row()));
+    for (int unit = 0; unit < 2; ++unit) {
+      const Float2 v = tile.column_pair(row + 8 * unit + lane_column(), column + 8 * n + lane_row());
+      set<P>(b[n], unit, v.x, v.y);
     }
   }
+}
+
+// A result as numbers of a precision.
+template <Precision P>
+GEOTDM_DEVICE float rounded(float value) {
+  return P == kTf32 ? round_tf32(value) : value;
 }
 
 // Results [16 x 16], two units, as a factor: its rows.
 template <Precision P>
 GEOTDM_DEVICE FactorA<P> as_a(const float (&first)[4], const float (&second)[4]) {
   FactorA<P> a;
-  if constexpr (P == kBf16) {
-    a.r[0] = pack_bf16(first[0], first[1]), a.r[1] = pack_bf16(first[2], first[3]);
-    a.r[2] = pack_bf16(second[0], second[1]), a.r[3] = pack_bf16(second[2], second[3]);
-  } else {
-    GEOTDM_UNROLL
-    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const float v = (unit ? second : first)[i % 2 * 2 + i / 2];
-      set(a, unit, i, P == kTf32 ? round_tf32(v) : v);
-    }
+  GEOTDM_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    set<P>(a, 0, half, rounded<P>(first[2 * half]), rounded<P>(first[2 * half + 1]));
+    set<P>(a, 1, half, rounded<P>(second[2 * half]), rounded<P>(second[2 * half + 1]));
   }
   return a;
 }
@@ -252,17 +270,9 @@ GEOTDM_DEVICE FactorA<P> as_a(const float (&first)[4], const float (&second)[4])
 template <Precision P>
 GEOTDM_DEVICE void as_b(FactorB<P> (&b)[2], const float (&first)[4], const float (&second)[4]) {
   GEOTDM_UNROLL
-  for (int n = 0; n < 2; ++n) {
-    if constexpr (P == kBf16) {
-      b[n].r[0] = pack_bf16(first[2 * n], first[2 * n + 1]), b[n].r[1] = pack_bf16(second[2 * n], second[2 * n + 1]);
-    } else {
-      GEOTDM_UNROLL
-      for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        const float v = (unit ? second : first)[2 * n + i];
-        set(b[n], unit, i, P == kTf32 ? round_tf32(v) : v);
-      }
-    }
+  for (int half = 0; half < 2; ++half) {
+    set<P>(b[half], 0, rounded<P>(first[2 * half]), rounded<P>(first[2 * half + 1]));
+    set<P>(b[half], 1, rounded<P>(second[2 * half]), rounded<P>(second[2 * half + 1]));
   }
 }
 

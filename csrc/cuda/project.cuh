@@ -16,8 +16,9 @@ struct RowArrays {
   // For the backward alone. h [H]; the halves of what silu is taken of in the four MLPs, later silu itself [H]; the
   // incoming gradient of h' with its turns, as in q [H + kTurns].
   Element<P>*h, *hidden[4], *grad_out;
-  // Of the softmax of each query row: log(sum of exp); sum of alpha times its gradient [1].
-  float *log_sum, *mean;
+  // Of the softmax of each query row: the highest logit; one over the sum of exp(logit - highest); the sum of alpha
+  // times its gradient [1]. (One number, log of the sum, would cost as many digits as it is large.)
+  float *highest, *scale, *mean;
   // Gradients of q, k, v [H] and the gate [1]; of what silu is taken of [H]; of time_w^T q, and time_w's factor in h',
   // both turned back [kTurns].
   Element<P>*grad_q, *grad_k, *grad_v, *grad_hidden[4], *grad_turned, *turned_sums;

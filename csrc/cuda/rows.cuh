@@ -19,13 +19,8 @@ GEOTDM_DEVICE float silu_of_half(float y) {
 // silu'(z), z = 2 y.
 template <Precision P>
 GEOTDM_DEVICE float silu_slope_of_half(float y) {
-  float half_tanh;  // sigma(z) - 1/2
-  if constexpr (P == kFp32)
-    half_tanh = 1 / (1 + exp_exact(-2 * y)) - 0.5f;
-  else
-    half_tanh = 0.5f * tanh_approx(y);
-  const float sigma = 0.5f + half_tanh;
-  return sigma * (1 + 2 * y * (0.5f - half_tanh));
+  const float sigma = P == kFp32 ? 1 / (1 + exp_exact(-2 * y)) : 0.5f + 0.5f * tanh_approx(y);
+  return sigma * (1 + 2 * y * (1 - sigma));
 }
 
 // Which rows a warp has. For T <= 32 they are those of as many whole nodes as fit, else frames of one node.

@@ -71,11 +71,7 @@ struct WeightGradient {
     };
 
     FactorB<P> ones;
-    if constexpr (P == kBf16)
-      ones.r[0] = ones.r[1] = pack_bf16(1, 1);
-    else
-      for (int unit = 0; unit < 2; ++unit)
-        for (int i = 0; i < 2; ++i) set(ones, unit, i, 1.0f);
+    set<P>(ones, 0, 1, 1), set<P>(ones, 1, 1, 1);
     Result<2, kWarpN / 8> c;
     Result<2, 1> bias;
     clear(c), clear(bias);

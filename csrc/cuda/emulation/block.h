@@ -131,7 +131,6 @@ inline float exp_exact(float value) {
   ++emulation::block.counts.exp;
   return std::exp(value);
 }
-inline float log_exact(float value) { return std::log(value); }
 
 inline int shared_limit() { return emulation::kMaxSharedBytes; }
 inline const char* error_text(int) { return emulation::block.text.c_str(); }
