@@ -5,7 +5,7 @@ from geotdm_fast.reference.linear import PRECISIONS, linear
 from geotdm_fast.reference.radius_graph import radius_graph
 from geotdm_fast.reference.radius_neighbours import Neighbours, radius_neighbours
 from geotdm_fast.reference.sinusoid import sinusoid
-from geotdm_fast.reference.temporal_attention import TemporalAttentionParams, temporal_attention
+from geotdm_fast.reference.temporal_attention import TemporalAttentionParams, relative_table, temporal_attention
 
 __all__ = [
     "PRECISIONS",
@@ -16,6 +16,7 @@ __all__ = [
     "linear",
     "radius_graph",
     "radius_neighbours",
+    "relative_table",
     "sinusoid",
     "temporal_attention",
 ]
