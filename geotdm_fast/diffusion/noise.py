@@ -1,6 +1,8 @@
 """Noise by counter: what a trajectory gets depends on the seed and on the trajectory alone."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,14 +11,16 @@ _MASK = 0xFFFFFFFF
 # Multipliers and key increments of Salmon et al. 2011, Table 2.
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+Key = tuple[int, int] | Tensor
 # Counters are computed for some steps at once: on a CPU a small tensor costs as much as a hundred numbers.
 _STEPS_AT_ONCE = 8
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Key) -> tuple[Tensor, ...]:
     """Philox-4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
-    counter: four int64 tensors of one shape, each value in 0 ... 2^32 - 1; key: two numbers of that range
+    counter: four int64 tensors of one shape, each value in 0 ... 2^32 - 1; key: two numbers of that range,
+    or an int64 tensor [2] of them
     Returns four such tensors. Exact integer arithmetic: the same on every device.
     """
     a, b, c, d = counter
@@ -29,13 +33,30 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return a, b, c, d
 
 
-def normal(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
+def normal(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Key) -> Tensor:
     """Four standard normal numbers for each counter, float64 [..., 4] (Box & Muller 1958), at most 6.7 in size."""
     bits = torch.stack(philox(counter, key), dim=-1)
     uniform = (bits.double() + 0.5) * 2.0**-32  # in (0, 1), both ends excluded
     radius = (-2 * uniform[..., :2].log()).sqrt()
     angle = 2 * math.pi * uniform[..., 2:]
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=-1)
+
+
+class Counters(NamedTuple):
+    """Who each node is, for its noise: block [N, blocks], graph [N, 1], sample [N, 1] and key [2], all int64."""
+
+    block: Tensor
+    graph: Tensor
+    sample: Tensor
+    key: Tensor
+
+
+def trajectory_normal(counters: Counters, draws: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Draws k [K] int64 of `TrajectoryNoise` at once, [K, N, D, T] with shape = (D, T). Waits for nothing."""
+    block, graph, sample, key = counters
+    counter = torch.broadcast_tensors(block, draws[:, None, None], graph, sample)
+    numbers = normal(counter, key).flatten(2)[..., : math.prod(shape)]  # [K, N, D T]
+    return numbers.to(dtype).unflatten(2, tuple(shape))
 
 
 class TrajectoryNoise:
@@ -55,22 +76,19 @@ class TrajectoryNoise:
     ):
         if not 0 <= seed < 2**64:
             raise ValueError(f"TrajectoryNoise: seed must be in 0..2^64 - 1, got {seed}")
-        self.key = (seed & _MASK, seed >> 32)
         self.shape, self.dtype = (dim, num_frames), dtype
         first = torch.searchsorted(batch, torch.arange(len(graph), device=batch.device))
         node = torch.arange(len(batch), device=batch.device) - first[batch]
         blocks = -(-dim * num_frames // 4)
-        self._block = node[:, None] * blocks + torch.arange(blocks, device=batch.device)  # [N, blocks]
-        self._graph, self._sample = graph.to(batch.device)[batch, None], sample.to(batch.device)[batch, None]
+        block = node[:, None] * blocks + torch.arange(blocks, device=batch.device)  # [N, blocks]
+        of_node = lambda number: number.to(batch.device)[batch, None]
+        key = torch.tensor([seed & _MASK, seed >> 32], device=batch.device)
+        self.counters = Counters(block, of_node(graph), of_node(sample), key)
         self._first, self._known = 0, torch.empty(0)
 
     def __call__(self, k: int) -> Tensor:
         if not self._first <= k < self._first + len(self._known):
             self._first = k
-            self._known = self._draw(torch.arange(k, k + _STEPS_AT_ONCE, device=self._block.device))
+            draws = torch.arange(k, k + _STEPS_AT_ONCE, device=self.counters.key.device)
+            self._known = trajectory_normal(self.counters, draws, self.shape, self.dtype)
         return self._known[k - self._first]
-
-    def _draw(self, draws: Tensor) -> Tensor:
-        counter = torch.broadcast_tensors(self._block, draws[:, None, None], self._graph, self._sample)
-        numbers = normal(counter, self.key).flatten(2)[..., : math.prod(self.shape)]  # [draws, N, D T]
-        return numbers.to(self.dtype).unflatten(2, self.shape)

@@ -1,6 +1,7 @@
 """The only bridge between the layers and the implementations of an op."""
 
 from geotdm_fast.ops.backend import backend, status
+from geotdm_fast.ops.diffusion_step import diffusion_step
 from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
 from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.radius_neighbours import radius_neighbours
@@ -9,6 +10,7 @@ from geotdm_fast.ops.temporal_attention import relative_table, temporal_attentio
 __all__ = [
     "PreparedEGCL",
     "backend",
+    "diffusion_step",
     "egcl",
     "prepare_egcl",
     "radius_graph",

@@ -1,5 +1,6 @@
 """Every op in plain PyTorch: the meaning of what the kernels compute, in any dtype, on CPU and CUDA."""
 
+from geotdm_fast.reference.diffusion_step import diffusion_step
 from geotdm_fast.reference.egcl import EGCLParams, egcl
 from geotdm_fast.reference.linear import PRECISIONS, linear
 from geotdm_fast.reference.radius_graph import radius_graph
@@ -12,6 +13,7 @@ __all__ = [
     "EGCLParams",
     "Neighbours",
     "TemporalAttentionParams",
+    "diffusion_step",
     "egcl",
     "linear",
     "radius_graph",
