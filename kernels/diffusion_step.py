@@ -39,8 +39,9 @@ def diffusion_step_kernel(
             sum_output += tl.load(p_output + n * output_n + d * output_d + t * output_t, mask=m_place, other=0)
             if HAS_NOISE:
                 sum_noise += tl.load(p_noise + o_element, mask=m_place, other=0)
-        mean_x, mean_before = tl.sum(sum_x) / number, tl.sum(sum_before) / number
-        mean_output, mean_noise = tl.sum(sum_output) / number, tl.sum(sum_noise) / number
+        count = tl.maximum(number, 1)  # a graph without nodes has nothing to take a mean of
+        mean_x, mean_before = tl.sum(sum_x) / count, tl.sum(sum_before) / count
+        mean_output, mean_noise = tl.sum(sum_output) / count, tl.sum(sum_noise) / count
     for start in tl.range(0, number, BLOCK):
         m_place = start + tl.arange(0, BLOCK) < number
         place = begin + start + tl.arange(0, BLOCK)
