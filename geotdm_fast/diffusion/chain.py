@@ -152,7 +152,8 @@ class Chain:
 
     @staticmethod
     def _captures(diffusion, x: Tensor) -> bool:
-        return x.is_cuda or diffusion.captures.record is not None
+        captures = diffusion.captures
+        return captures is not None and (x.is_cuda or captures.record is not None)
 
     def _inputs(self, diffusion, x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
         """Everything that the chain needs, on the device of x."""

@@ -33,6 +33,9 @@ class GeoTDM(GaussianDiffusion):
     prior: x_ref by name: `learned`, `com`, `com_last`, `last_frame`, `none`. Default: `learned` if the network was
            built for it, else `com`; in mode `uncond` there is none.
 
+    On CUDA the steps of a chain are replayed as a CUDA graph; `captures` holds the last few graphs, and None in its
+    place has every step launched by Python, which gives the same sample.
+
     In all methods x is [N, D, T_noisy], t is [N] int64, and model_kwargs holds `h`, `edge_index`, `edge_attr`, `batch`
     (see `EGTN.forward`) and in mode `cond` also `cond_mask` and `x_given`. Noise comes from torch's global generator.
     """
@@ -75,7 +78,7 @@ class GeoTDM(GaussianDiffusion):
         self.model_var_type = model_var_type
         self.loss_type = loss_type
         self.rescale_timesteps = rescale_timesteps
-        self.captures = CaptureCache()
+        self.captures: CaptureCache | None = CaptureCache()
         self.clear_ref_frame()
 
     # --- reference frame and subspace -----------------------------------------------------------------------------
