@@ -12,12 +12,13 @@ from torch import Tensor
 
 from geotdm_fast import ops
 from geotdm_fast.checks import trusted
-from geotdm_fast.diffusion.noise import Counters, TrajectoryNoise, trajectory_normal
+from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import num_graphs, zero_mean
 from geotdm_fast.nn.egtn import EGTN
 from geotdm_fast.nn.prepared import Prepared, denoise
+from geotdm_fast.reference import Counters
 
 # (x_t, t) to the gradient of a log probability.
 GradientFunction = Callable[[Tensor, Tensor], Tensor]
@@ -63,7 +64,7 @@ def advance(inputs: StepInputs, call: Callable[[Tensor, Tensor], Tensor] | None 
         output = call(positions, step_of_nodes(inputs))
     noise = inputs.noise
     if inputs.counters is not None:
-        noise = trajectory_normal(inputs.counters, inputs.index + 1, inputs.x.shape[1:], inputs.x.dtype)[0]
+        noise = ops.trajectory_noise(inputs.counters, inputs.index + 1, inputs.x.shape[1:], inputs.x.dtype)[0]
     elif noise is None and inputs.is_random:
         noise = torch.randn_like(inputs.x)
     ops.diffusion_step(

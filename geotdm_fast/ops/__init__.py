@@ -6,6 +6,7 @@ from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
 from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.radius_neighbours import radius_neighbours
 from geotdm_fast.ops.temporal_attention import relative_table, temporal_attention
+from geotdm_fast.ops.trajectory_noise import trajectory_noise
 
 __all__ = [
     "PreparedEGCL",
@@ -19,4 +20,5 @@ __all__ = [
     "run_egcl",
     "status",
     "temporal_attention",
+    "trajectory_noise",
 ]
