@@ -51,6 +51,7 @@ class Captured:
         self._static = list(copies.values())
         self.device = self._static[0].device
         self._stream = None
+        self.wanted: Hashable = None  # by which a cache finds it
         before = [tensor.detach().clone() for tensor in state]
         record = record or CUDAGraphRecorder(self.device, generators)
         try:
@@ -131,10 +132,11 @@ class CUDAGraphRecorder:
 
 
 class CaptureCache:
-    """The captures of some functions, made when they are first asked for: the `capacity` that were used last.
+    """The captures of some functions: made when they are first asked for, lent to one user at a time, and the
+    `capacity` that were used last are kept.
 
-    Each holds its inputs, its results and what its function makes, so memory is bounded by `capacity` of those.
-    A copy of a cache, by `copy` or `pickle`, is empty: a graph belongs to its memory.
+    Each holds its inputs, its results and what its function makes, so memory is bounded by `capacity` of those and
+    those that are lent. A copy of a cache, by `copy` or `pickle`, is empty: a graph belongs to its memory.
     """
 
     def __init__(self, capacity: int = 4, record: Recorder | None = None):
@@ -143,29 +145,39 @@ class CaptureCache:
         self.capacity, self.record = capacity, record
         self._known: OrderedDict[Hashable, Captured] = OrderedDict()
 
-    def get(
+    def borrow(
         self,
         function: Callable[[Any], Any],
         inputs: Any,
         key: Hashable = (),
         generators: Sequence[torch.Generator] = (),
     ) -> Captured:
-        """The capture of `function` for inputs of this signature, with `inputs` in place.
+        """A capture of `function` with `inputs` in place, which nobody else has until it is given back.
 
-        key: what else the launches depend on
+        key: what else the launches depend on, beside torch's settings
         """
         wanted = (function, key, _settings(), signature(inputs), tuple(generators))
-        found = self._known.get(wanted)
-        if found is not None:
-            self._known.move_to_end(wanted)
+        found = self._known.pop(wanted, None)
+        if found is None:
+            self._keep(self.capacity - 1)  # before there is another
+            found = Captured(function, inputs, generators=generators, record=self.record)
+            found.wanted = wanted
+        else:
             found.load(inputs)
-            return found
-        while len(self._known) >= self.capacity:
+        return found
+
+    def give_back(self, captured: Captured) -> None:
+        """Keep a capture that was borrowed for whoever asks next."""
+        self._known[captured.wanted] = captured
+        self._keep(self.capacity)
+
+    def _keep(self, count: int) -> None:
+        """Let the captures go that were not used for longest."""
+        while len(self._known) > count:
             _, oldest = self._known.popitem(last=False)
             if oldest.device.type == "cuda":
                 torch.cuda.synchronize(oldest.device)  # its memory must not go to others while it runs
-        made = self._known[wanted] = Captured(function, inputs, generators=generators, record=self.record)
-        return made
+            del oldest
 
     def __len__(self) -> int:
         return len(self._known)

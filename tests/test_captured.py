@@ -135,7 +135,12 @@ def double(inputs):
 def test_the_cache_keeps_the_last_used():
     record = TapeRecorder()
     cache = CaptureCache(2, record)
-    of = lambda size, value=1.0, **more: cache.get(double, (torch.full((size,), value), None), **more)
+
+    def of(size, value=1.0, **more):
+        made = cache.borrow(double, (torch.full((size,), value), None), **more)
+        cache.give_back(made)
+        return made
+
     first = of(1)
     assert of(1, 3.0) is first and first.replay().tolist() == [6.0]
     of(2)
@@ -147,6 +152,8 @@ def test_the_cache_keeps_the_last_used():
     assert of(2, key="other") is not of(2)
     with torch.no_grad():
         assert of(2) is not first
+    lent = cache.borrow(double, (torch.ones(1), None))
+    assert cache.borrow(double, (torch.ones(1), None)) is not lent  # one has it, and another comes
     for other in (copy.deepcopy(cache), pickle.loads(pickle.dumps(CaptureCache(2)))):
         assert len(other) == 0 and other.capacity == 2
 

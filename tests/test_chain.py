@@ -3,6 +3,7 @@
 import copy
 import time
 
+import numpy as np
 import pytest
 import torch
 from cases import MASKS, NUM_FRAMES, NUM_STEPS, case, diffusion
@@ -10,10 +11,11 @@ from tape import TapeRecorder
 from tolerances import assert_same
 
 from geotdm_fast import EGTN, GeoTDM, ModelMeanType, ModelVarType, Sampler, backend
+from geotdm_fast.captured import CUDAGraphRecorder
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.diffusion.chain import Chain
 from geotdm_fast.diffusion.noise import TrajectoryNoise
-from geotdm_fast.diffusion.plan import ancestral_plan
+from geotdm_fast.diffusion.plan import ancestral_plan, method_plan
 
 PRIORS = ("learned", "com", "com_last", "last_frame", "none")
 
@@ -280,6 +282,33 @@ def test_a_network_that_is_more_than_an_egtn_is_called(device):
     made.denoise_network.__class__ = Subclass
     halved = seeded(lambda: made.p_sample_loop(shape, model_kwargs=model_kwargs))
     assert (halved - plain).abs().max() > 1e-2
+
+
+def test_two_chains_at_once_do_not_share_memory(device):
+    made, shape, model_kwargs = model(device=device)
+    graph = captured(made)
+    noises = [torch.randn(*shape, device=device) for _ in range(2)]
+    plan = method_plan(made, made.model_mean_type, np.arange(9, -1, -2), np.full((5, 4), 0.4) * [1, 1, 0, 0], True)
+    x_ref = made.fresh_ref_frame(model_kwargs).detach()
+    chains = [Chain(graph, plan, noise, x_ref, model_kwargs) for noise in noises]
+    list(zip(*(chain.steps() for chain in chains), strict=False))
+    for chain, noise in zip(chains, noises, strict=True):
+        alone = Chain(eager(made), plan, noise, x_ref, model_kwargs)
+        assert_same(chain.x, alone.finish(), 1e-5)
+    abandoned = Chain(graph, plan, noises[0], x_ref, model_kwargs)
+    steps = abandoned.steps()
+    next(steps)
+    assert len(graph.captures) == 0  # it is lent
+    steps.close()
+    assert len(graph.captures) == 1
+
+
+def test_a_chain_of_two_steps_has_room_to_warm_up():
+    made, shape, model_kwargs = model(num_timesteps=2, beta_schedule_name="cosine")
+    graph = captured(made)
+    graph.captures.record = TapeRecorder(CUDAGraphRecorder.WARM_UP)
+    found = seeded(lambda: graph.p_sample_loop(shape, model_kwargs=model_kwargs))
+    assert_same(found, seeded(lambda: eager(made).p_sample_loop(shape, model_kwargs=model_kwargs)), 1e-5)
 
 
 def test_copies_of_a_diffusion_capture_anew():

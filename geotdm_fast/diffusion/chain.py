@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast import ops
+from geotdm_fast.captured import Captured, CUDAGraphRecorder
 from geotdm_fast.checks import trusted
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.plan import Plan
@@ -30,8 +31,8 @@ class StepInputs(NamedTuple):
     """All that a step reads and writes.
 
     Written: x, before, positions (`geotdm_fast.reference.diffusion_step`, as x_ref and first), index [1] int64: steps
-    done. Tables of S rows, of which a chain may use fewer: coefficients [S, 6], t [S], what the network is told of the
-    step, and rows [S, H], what its first layer makes of that.
+    done. Tables of R rows, as many for chains of any length: coefficients [R, 6], t [R], what the network is told of
+    the step, and rows [R, H], what its first layer makes of that.
     network, rows: None where the network is not an `EGTN` itself
     noise: [N, D, T] - z of this step, put there before it; counters - of the noise by counter; both None: drawn, if
     is_random, from torch's global generator
@@ -99,13 +100,15 @@ class Chain:
         cond_fn: GradientFunction | None = None,
     ):
         self.plan, self.noise, self.cond_fn = plan, noise if plan.is_random else None, cond_fn
+        self._captured: Captured | None = None
         with torch.no_grad(), trusted():
             inputs = self._inputs(diffusion, x, x_ref, model_kwargs)
             if inputs.network is None:
                 self._step = lambda: advance(inputs, lambda x, t: _call(diffusion.denoise_network, x, t, model_kwargs))
             elif self._captures(diffusion, x):
-                captured = diffusion.captures.get(advance, inputs)
-                self._step, inputs = captured.replay, captured.inputs
+                self._captured = diffusion.captures.borrow(advance, inputs)
+                self._cache = diffusion.captures
+                self._step, inputs = self._captured.replay, self._captured.inputs
             else:
                 self._step = lambda: advance(inputs)
         self.inputs = inputs
@@ -121,7 +124,19 @@ class Chain:
         return self.inputs.before
 
     def steps(self, progress: Progress = False) -> Iterator[None]:
-        """Do a step and yield, until the plan is done."""
+        """Do a step and yield, until the plan is done or nobody asks for more; once for each chain."""
+        try:
+            yield from self._steps(progress)
+        finally:
+            self._give_back()
+
+    def finish(self, progress: Progress = False) -> Tensor:
+        """Do all steps: x."""
+        for _ in self.steps(progress):
+            pass
+        return self.x
+
+    def _steps(self, progress: Progress) -> Iterator[None]:
         copied = self.inputs.noise is not None
         adds_noise = (self.plan.coefficients[:, 5] != 0).tolist()
         for left in falling_steps(len(adds_noise), progress):
@@ -135,11 +150,12 @@ class Chain:
                     self._guided(self.plan.guidance[k].tolist())
             yield
 
-    def finish(self, progress: Progress = False) -> Tensor:
-        """Do all steps: x, in memory of its own."""
-        for _ in self.steps(progress):
-            pass
-        return self.x.clone()
+    def _give_back(self) -> None:
+        """Keep x and x_0 apart from the graph, whose memory is the next chain's."""
+        if self._captured is not None:
+            self.inputs = self.inputs._replace(x=self.x.clone(), before=self.x_0.clone())
+            self._cache.give_back(self._captured)
+            self._captured = None
 
     def _guided(self, weights: Sequence[float]) -> None:
         """A step whose x' and x_0 are moved by the gradient at x_t, in the subspace where there is one."""
@@ -158,7 +174,8 @@ class Chain:
 
     def _inputs(self, diffusion, x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
         """Everything that the chain needs, on the device of x."""
-        total, device = diffusion.num_timesteps, x.device
+        # A capture warms up with steps beyond the last.
+        total, device = diffusion.num_timesteps + CUDAGraphRecorder.WARM_UP, x.device
         dtype = x.dtype if x_ref is None else torch.promote_types(x.dtype, x_ref.dtype)
         wide = torch.promote_types(dtype, torch.float32)
         x = x.to(dtype, copy=True, memory_format=torch.contiguous_format)
