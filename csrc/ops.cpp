@@ -20,6 +20,9 @@ TORCH_LIBRARY(geotdm_fast, m) {
       "Tensor[] grad_params)");
   m.def(GEOTDM_TEMPORAL_FORWARD_SCHEMA);
   m.def(GEOTDM_TEMPORAL_BACKWARD_SCHEMA);
+  m.def(
+      "diffusion_step(Tensor(a!) x, Tensor(b!) before, Tensor(c!)? positions, Tensor output, Tensor? noise, "
+      "Tensor? x_ref, Tensor? first, Tensor coefficients, Tensor step) -> ()");
 }
 
 PYBIND11_MODULE(_C, m) {

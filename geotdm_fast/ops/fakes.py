@@ -39,3 +39,8 @@ def _temporal_attention_forward(x, h, turns, params, window, keep, precision):
 @torch.library.register_fake("geotdm_fast::temporal_attention_backward")
 def _temporal_attention_backward(grad_x_out, grad_h_out, x, h, turns, params, kept, window, precision):
     return torch.empty_like(x), torch.empty_like(h), [p.new_empty(p.shape) for p in params]
+
+
+@torch.library.register_fake("geotdm_fast::diffusion_step")
+def _diffusion_step(x, before, positions, output, noise, x_ref, first, coefficients, step):
+    return None

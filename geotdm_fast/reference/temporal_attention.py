@@ -73,7 +73,9 @@ def temporal_attention(
     tau = torch.arange(-span, span + 1, device=h.device)
     embedded = sinusoid(tau, params.time_w.shape[1], h.dtype)
     psi = linear(embedded, params.time_w, params.time_b, precision)  # [2 span + 1, H]
-    index = torch.tensor(frames, device=h.device, dtype=torch.int64)
+    # From the host only where there are gaps: a CUDA graph cannot hold that.
+    gaps = len(frames) != span + 1
+    index = torch.tensor(frames, device=h.device) if gaps and frames else torch.arange(len(frames), device=h.device)
     lag = (index[:, None] - index[None, :] + span).expand(num_nodes, -1, -1)  # [N, T, S], the row of psi for (t, s)
 
     logits = matmul(q, k.transpose(1, 2), precision) + matmul(q, psi.T, precision).gather(2, lag)
