@@ -30,7 +30,7 @@ def check_model_kwargs(where: str, mode: str, model_kwargs: dict | None) -> None
 
 
 def check_loop(where: str, mode: str, name: str, shape: Sequence[int], model_kwargs: dict | None) -> None:
-    """What every loop checks once: values too, since one wait for the device costs nothing there (`trusted`: no values).
+    """What every loop checks once: values too, since one wait for the device costs nothing there; none if `trusted`.
 
     shape: of the positions called `name`, which must be [N, D, T_noisy]
     """
