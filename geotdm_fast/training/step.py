@@ -75,7 +75,7 @@ class TrainingStep:
             self.average.weights.mark_changed()
 
     def named_state(self) -> dict[str, Tensor]:
-        """Views of what a resume needs, by name: `weights.`, `average.`, `adam.exp_avg.` of all weights, `adam.step`."""
+        """Views of what a resume needs: `weights.`, `average.`, `adam.exp_avg.` and so on of all names, `adam.step`."""
         parts = {"weights.": self.weights.flat, "adam.exp_avg.": self.moments["exp_avg"]}
         parts["adam.exp_avg_sq."] = self.moments["exp_avg_sq"]
         if self.average is not None:
