@@ -27,7 +27,7 @@ def joined(*datasets) -> TrajectoryDataset:
 
 
 def people() -> TrajectoryDataset:
-    """As pedestrians are: one to three nodes, features of every frame, self-loops, one scored node, no edge features."""
+    """As pedestrians are: 1 to 3 nodes, features of every frame, self-loops, one scored node, no edge features."""
     rng = torch.Generator().manual_seed(0)
     edges = {n: complete_edges(n, self_loops=True) for n in (1, 2, 3)}
     draw = lambda *shape: torch.randn(*shape, generator=rng)
@@ -151,18 +151,18 @@ def replaced(dataset, **fields):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (
-            lambda d: replaced(d, x=torch.full_like(d[0].x, float("nan"))),
-            "the positions of bad must be finite, got nan",
-        ),
+        (lambda d: replaced(d, x=d[0].x * float("nan")), "the positions of bad must be finite, got nan"),
         (lambda d: replaced(d, edge_index=torch.tensor([[0], [3]])), r"edge_index of bad must be in 0\.\.2, got 3"),
         (lambda d: replaced(d, scored=torch.tensor([-1])), r"scored of bad must be in 0\.\.2, got -1"),
         (lambda d: replaced(d, scored=d[0].scored[:0]), "scored of bad must hold a node of every graph, got none"),
-        (lambda d: replaced(d, x=d[0].x[..., :4]), "bad: T must be the same in all trajectories, 5 as in .*, got 4"),
-        (lambda d: replaced(d, x=d[0].x[:, :2]), "bad: D must be the same in all trajectories, 3 as in .*, got 2"),
-        (lambda d: replaced(d, h=d[0].h[:, :7]), r"the shape of h must be .*\(30,\) as in the first, got \(7,\)"),
-        (lambda d: replaced(d, edge_attr=None), r"the shape of edge_attr must be .*\(4,\) as in the first, got None"),
-        (lambda d: joined(d, molecule([6, 8], project=True)), "joined: project must be .*False .* got True in part 1"),
+        (lambda d: replaced(d, x=d[0].x[..., :4]), "T of bad must be 5 in all trajectories, as in the first, got 4"),
+        (lambda d: replaced(d, x=d[0].x[:, :2]), "D of bad must be 3 in all trajectories, as in the first, got 2"),
+        (lambda d: replaced(d, h=d[0].h[:, :7]), r"a node's h of bad must be \[30\] in .*, got \[7\]"),
+        (lambda d: replaced(d, edge_attr=None), r"edge's edge_attr of bad must be \[4\] in .*, got None"),
+        (
+            lambda d: joined(d, molecule([6, 8], project=True)),
+            "project of joined must be False in all .* got True in part 1",
+        ),
     ],
 )
 def test_bad_data_are_named(make, message):

@@ -10,6 +10,7 @@ from torch import Tensor
 from geotdm_fast.checks import check_finite, check_index
 from geotdm_fast.data import Batch, Trajectory, TrajectoryDataset
 from geotdm_fast.data.sequences import Joined, Windows
+from geotdm_fast.data.trajectory import description
 from geotdm_fast.graph import mean_by_graph, remember_num_graphs
 from geotdm_fast.ops.edges import edges_on
 from geotdm_fast.transfer import to_device
@@ -132,20 +133,14 @@ class DeviceData:
         )
 
     def _check_alike(self, blocks: Sequence[Windows]) -> None:
-        described = lambda b: {
-            "D": b.x.shape[2],
-            "T": b.span,
-            "the shape of h": tuple(b.h.shape[2:]),
-            "the shape of edge_attr": None if b.edge_attr is None else tuple(b.edge_attr.shape[2:]),
-            "project": b.project,
-        }
+        described = lambda block: description(block[0]) | {"project": block.project}
         expected = described(blocks[0])
         for i, block in enumerate(blocks):
             for name, came in described(block).items():
                 if came != expected[name]:
                     raise ValueError(
-                        f"{self.name}: {name} must be the same in all trajectories, {expected[name]} as in the first, "
-                        f"got {came} in part {i}"
+                        f"DeviceData: {name} of {self.name} must be {expected[name]} in all trajectories, as in the "
+                        f"first, got {came} in part {i}"
                     )
 
 
