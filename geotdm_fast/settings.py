@@ -76,8 +76,8 @@ TRAIN = {
                       "equivariant, so this changes rounding alone"),
     "eval_batch_size": Setting("int", 256, "graphs per validation batch", least=1),
     "lr": Setting("float", 1e-4, "Adam's learning rate", least=0),
-    "schedule": Setting("str", None, "learning rate over time; none: constant (null: step if lr_decay_every is given, else none)",
-                        choices=("none", "step", "cosine")),
+    "schedule": Setting("str", None, "learning rate over time; none: constant (null: step if lr_decay_every is "
+                        "given, else none)", choices=("none", "step", "cosine")),
     "lr_decay_every": Setting("int", None, "schedule step: epochs between two decays", least=1),
     "lr_decay": Setting("float", 0.8, "schedule step: the factor of a decay", least=0),
     "lr_min": Setting("float", 0.0, "schedule cosine: the last learning rate", least=0),

@@ -115,7 +115,7 @@ def test_bad_lists_in_a_section(files):
     ):
         with pytest.raises(ValueError, match=f"data.train: {message}"):
             open_files(paths, **more)
-    with pytest.raises(FileNotFoundError, match="data.train: .*absent.npz"):
+    with pytest.raises(FileNotFoundError, match=r"data.train: .*absent\.npz"):
         open_files([files[0], "absent.npz"])
 
 

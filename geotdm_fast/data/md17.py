@@ -44,7 +44,7 @@ def md17_dataset(
     num_windows: at most so many windows; 5000, 1000 and 1000 by default
     with_h: keep hydrogen atoms
     project: subtract the mean over nodes and frames, as the unconditional model wants it
-    cutoff, max_hops, fully_connected, bonds, num_types, atom_types: as in `molecule_graph`; bonds count the file's atoms
+    cutoff, max_hops, fully_connected, bonds, num_types, atom_types: as in `molecule_graph`; bonds of all atoms
     Raises FileNotFoundError, ValueError for a bad or too short file, naming what would do.
     """
     where = "md17_dataset"
