@@ -10,9 +10,11 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
-from bench import build_in_place, codegen, device_timing, gpu_check, layer, layer_speed, memory, step  # noqa: E402
+from bench import build_in_place, codegen, device_timing, gpu_check, layer, layer_speed, memory, step, train  # noqa: E402
 from bench.gpu_check import Step  # noqa: E402
 from bench.workloads import make_workload  # noqa: E402
+
+PROGRAMS = {"layer_speed": layer_speed, "step": step, "train": train}
 
 
 class FakeEvent:
@@ -114,7 +116,7 @@ def test_every_command_parses(gpu, tmp_path):
     for words in (["--device", "cuda"], ["--device", "cpu", "--trial"]):
         for made in gpu_check.steps(parsed(tmp_path, *words)):
             module, options = made.words[2], made.words[3:]
-            parsers = {"bench.layer_speed": layer_speed._parser(), "bench.step": step._parser()}
+            parsers = {f"bench.{program}": module._parser() for program, module in PROGRAMS.items()}
             if module in parsers:
                 assert parsers[module].parse_args(options).device == words[1]
             elif module == "bench.codegen":

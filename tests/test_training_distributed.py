@@ -16,25 +16,29 @@ from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 
 
-def test_two_processes_equal_one(tmp_path):
-    # Batches of five (two and three graphs) and of one (the first process stands in with a graph that does not count);
-    # under prior `com` the prior's network has no gradient.
-    config = tiny_config(batch_size=5, num_steps=6, log_every_step=1, eval_batch_size=2, eval="nll")
-    config["diffusion"]["prior"] = "com"
-    one, two = tmp_path / "one", tmp_path / "two"
-    train(config, output_dir=one, device="cpu", progress=False)
-
+def in_two_processes(config: dict, output, tmp_path) -> None:
+    """The training under torchrun."""
     script = tmp_path / "run.py"
     script.write_text(RUN)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(
-        [*command, json.dumps(config), str(two)],
+        [*command, json.dumps(config), str(output)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_equal_one(tmp_path):
+    # Batches of five (two and three graphs) and of one (the first process stands in with a graph that does not count);
+    # under prior `com` the prior's network has no gradient.
+    config = tiny_config(batch_size=5, num_steps=6, log_every_step=1, eval_batch_size=2, eval="nll", accumulate=2)
+    config["diffusion"]["prior"] = "com"
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(config, output_dir=one, device="cpu", progress=False)
+    in_two_processes(config, two, tmp_path)
 
     a, b = log_of(one), log_of(two)
     assert [record.keys() for record in a] == [record.keys() for record in b]
@@ -52,6 +56,17 @@ def test_two_processes_equal_one(tmp_path):
         for kind in ("weights", "average"):
             a, b = state_of_one[f"{kind}.{name}"], state_of_two[f"{kind}.{name}"]
             torch.testing.assert_close(b[clear], a[clear], rtol=1e-4, atol=2e-6)
+
+
+def test_two_processes_resume_exactly(tmp_path):
+    settings = {"batch_size": 5, "eval_every_epoch": 100, "rotate": True, "accumulate": 2, "log_every_step": 1}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    in_two_processes(tiny_config(num_steps=5, **settings), whole, tmp_path)
+    for steps in (3, 5):
+        in_two_processes(tiny_config(num_steps=steps, **settings), parts, tmp_path)
+    (a, _), (b, _) = (load_tensors(run / "state.safetensors") for run in (whole, parts))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert log_of(whole) == [record for record in log_of(parts) if "val_loss" not in record or record["step"] == 5]
 
 
 def _source(rank=0, world_size=1, batch_size=5, **more):
