@@ -187,7 +187,7 @@ class PlainEGTN(nn.Module):
         self._prior_mean = self.prior_mean
 
     def compiled(self, backend: str = "inductor") -> "PlainEGTN":
-        """The same module with everything but the reading of the mask under `torch.compile`: a graph for each network."""
+        """The same module with all but the reading of the mask under `torch.compile`, one graph for each network."""
         graph = {"fullgraph": True, "dynamic": False, "backend": backend}
         self._denoise = torch.compile(self.denoise, **graph)
         self._prior_mean = torch.compile(self.prior_mean, **graph)

@@ -8,6 +8,7 @@ from tape import Tape, TapeRecorder
 from test_training_device_data import DATASETS, joined, molecule
 from tiny_training import tiny_config
 
+from geotdm_fast import backend
 from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.ops.edges import sorted_edges
@@ -152,6 +153,27 @@ def test_nothing_waits_for_the_device(device):
     with Tape():  # raises where a value is read
         for draw, structure in zip(parts, structures, strict=True):
             step._whole((draw, torch.tensor([1e-3, 0.1])), structure)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "gaps", "uncond", "com", "com_last", "last_frame", "none"])
+def test_every_kind_of_model_can_be_captured(device, kind):
+    """No copy from the host in the captured part either: on the CPU the tape would show the tensor made there."""
+    config = steps_config(nbody(), batch_size=2)
+    if kind == "gaps":
+        config["train"]["cond_mask"] = [[0, 1], [4, 5]]
+    elif kind == "uncond":
+        config["diffusion"]["mode"] = "uncond"
+        config["train"] |= {"cond_mask": None, "tot_len": 3}
+    elif kind != "prefix":
+        config["diffusion"]["prior"] = kind
+    with backend("auto" if device == "cuda" else "reference"):  # what runs on CUDA, as far as the CPU can
+        record = recorder(device)
+        step = run(make_step(nbody(), device, record=record, config=config), 0, 4)
+        assert step.captures and not step.lines and step.sums.isfinite().all()
+        if device == "cpu":
+            (tape,) = record.tapes
+            assert not [func for func, *_ in tape.steps if "lift_fresh" in str(func)]
+            assert_same_state(step, run(make_step(nbody(), device, config=config), 0, 4))
 
 
 def test_graphs_of_different_size_run_eagerly_and_say_so():

@@ -50,6 +50,8 @@ class TrainingStep:
         on_cuda = device.type == "cuda"
         self._rate = torch.zeros((), device=device)
         self.optimizer = torch.optim.Adam([flat], lr=self._rate, fused=True, capturable=on_cuda)
+        # Its warm-up, and a step that is not captured after all, are no slower for being capturable: no warning.
+        self.optimizer._warned_capturable_if_run_uncaptured = True
         self.moments = {name: torch.zeros_like(flat.detach()) for name in ("exp_avg", "exp_avg_sq")}
         self.moments["step"] = torch.zeros((), device=device)
         self.optimizer.state[flat] = self.moments
