@@ -6,12 +6,13 @@ import pytest
 import torch
 from tape import Tape, TapeRecorder
 from test_training_device_data import DATASETS, joined, molecule
-from tiny_training import tiny_config
+from tiny_training import log_of, tiny_config
 
 from geotdm_fast import backend
 from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.ops.edges import sorted_edges
+from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.distributed import Processes
@@ -207,6 +208,20 @@ def test_a_resumed_step_is_captured_anew(device):
         second.sums.copy_(first.sums)
     close = {} if device == "cpu" else {"rtol": 1e-3, "atol": 1e-4}
     assert_same_state(run(second, 3, 6), whole, **close)
+
+
+def test_a_run_on_the_device_is_the_run_on_the_cpu(device, tmp_path, monkeypatch, capsys):
+    """`train` from end to end, stopped and resumed: the same draws, so the same losses but for rounding."""
+    monkeypatch.setattr("geotdm_fast.training.output.Output._draw", lambda self: None)
+    settings = {"log_every_step": 1, "checkpoint_every_steps": 2, "rotate": True, "schedule": "cosine"}
+    here, there = tmp_path / "here", tmp_path / "there"
+    train(tiny_config(num_steps=6, **settings), output_dir=here, device="cpu", progress=False)
+    for minutes in (0.0, None):  # stops at once, with a checkpoint; then goes on
+        config = tiny_config(num_steps=6, max_minutes=minutes, **settings)
+        train(config, output_dir=there, device=device, progress=False)
+    assert "without a CUDA graph" not in capsys.readouterr().err
+    for mine, theirs in zip(log_of(here), log_of(there), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6 if device == "cpu" else 1e-3)
 
 
 # --- what a step computes ---------------------------------------------------------------------------------------------
