@@ -27,7 +27,9 @@ IN_SOURCE = ROOT / "geotdm_fast" / f"_C{SUFFIX}"  # where an editable install ha
 FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno -fno-trapping-math"
 # The loops over threads are in torch's headers. OpenMP itself is not linked: torch has loaded one, and a second would
 # have threads of its own.
-TORCH_SOURCES = dict.fromkeys(("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/kernels"), "-fopenmp")
+TORCH_SOURCES = dict.fromkeys(
+    ("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/diffusion_step", "cpu/kernels"), "-fopenmp"
+)
 KERNELS = {"cpu/kernels_baseline": ""}
 if platform.machine() in ("x86_64", "AMD64"):
     KERNELS["cpu/kernels_avx2"] = "-mavx2 -mfma"

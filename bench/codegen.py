@@ -11,7 +11,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from bench.launches import DEFAULT_FLAGS, Case, Launch, SearchCase, launches
+from bench.launches import DEFAULT_FLAGS, Case, Launch, SearchCase, StepCase, launches
 from bench.machine_code import Counts, compiled_counts
 from bench.record import RESULTS, commit, now
 
@@ -62,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def cases(args: argparse.Namespace) -> Iterator[Case | SearchCase]:
+def cases(args: argparse.Namespace) -> Iterator[Case | SearchCase | StepCase]:
     norms = ((True, False), (False, False), (True, True))
     every = [(dim, has_term, *norm) for dim in (2, 3) for has_term in (False, True) for norm in norms]
     for capability in args.capability:
@@ -73,9 +73,12 @@ def cases(args: argparse.Namespace) -> Iterator[Case | SearchCase]:
         for by_cells in (False, True):
             for dim in (2, 3) if args.every_variant else (3,):
                 yield SearchCase(by_cells, dim, capability)
+        for by_graph in (False, True):
+            for dim in (2, 3) if args.every_variant else (3,):
+                yield StepCase(by_graph, dim, capability)
 
 
-def row(case: Case | SearchCase, launch: Launch, counts: Counts) -> dict:
+def row(case: Case | SearchCase | StepCase, launch: Launch, counts: Counts) -> dict:
     """What is printed and kept of one kernel."""
     constants = dict(launch.constants)
     dtypes = {name: dtype for name, dtype in launch.signature if dtype.startswith("*")}
@@ -122,7 +125,7 @@ def predicted(case: Case, launch: Launch, counts: Counts) -> dict:
     }
 
 
-def problems(case: Case | SearchCase, launch: Launch, counts: Counts, limits: dict) -> list[str]:
+def problems(case: Case | SearchCase | StepCase, launch: Launch, counts: Counts, limits: dict) -> list[str]:
     """Which limits the kernel breaks."""
     found = []
     about = [limits, *(exception for exception in limits["exceptions"] if is_about(exception, case, launch))]
@@ -147,7 +150,7 @@ def problems(case: Case | SearchCase, launch: Launch, counts: Counts, limits: di
     return found
 
 
-def is_about(exception: dict, case: Case | SearchCase, launch: Launch) -> bool:
+def is_about(exception: dict, case: Case | SearchCase | StepCase, launch: Launch) -> bool:
     known = case._asdict() | {"kernel": launch.name}
     return all(known.get(key) in values for key, values in exception["where"].items())
 

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DESCRIPTION = """\
 Build the C++ module in place, run the tests that need a GPU, compile the kernels for it, measure, and print one table
-last: single layers in bf16, tf32 and fp32 (ours, plain PyTorch eager and compiled), whole denoiser calls, and time
-against edges. Nothing is installed and no network is used. Every step is a process of its own with a budget of
-seconds: one that fails, or is stopped at the end of its budget, is reported and the rest goes on. Results are written
-as they come. The whole ends after --minutes; the steps stand in the order of their worth.
+last: single layers in bf16, tf32 and fp32 (ours, plain PyTorch eager and compiled), whole denoiser calls, whole chains
+of sampling, and time against edges. Nothing is installed and no network is used. Every step is a process of its own
+with a budget of seconds: one that fails, or is stopped at the end of its budget, is reported and the rest goes on.
+Results are written as they come. The whole ends after --minutes; the steps stand in the order of their worth.
 
 Exit status: 0, all was well; 1, a step failed; 2, there is no GPU or an option is wrong."""
 EPILOG = """\
 Files in DIR: gpu_check.log (what every step printed), gpu_check.jsonl (the steps), layer.jsonl, step.jsonl,
-train.jsonl, gpu_codegen.json, radius_graph.json (neighbour searches, of pytest-benchmark), gpu_check.txt (the table).
+train.jsonl, sample.jsonl, gpu_codegen.json, radius_graph.json (neighbour searches, of pytest-benchmark), and
+gpu_check.txt (the table).
 
   make gpu-check PY=python3 GPU_ARGS='--out results'
   python -m bench.gpu_check --steps tests layer                 some steps alone
@@ -63,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     done = [environment_step(args)]
     write(args.out, done[0])
-    starts = {name: _size(args.out / name) for name in ("layer.jsonl", "step.jsonl", "train.jsonl")}
+    lines = ("layer.jsonl", "step.jsonl", "train.jsonl", "sample.jsonl")
+    starts = {name: _size(args.out / name) for name in lines}
     stop = time.monotonic() + args.minutes * 60
     for step in steps(args):
         if args.steps and step.name.split()[0] not in args.steps:
@@ -138,17 +140,20 @@ def steps(args: argparse.Namespace) -> list[Step]:
     layer = [*python, "bench.layer_speed", *device, "--quiet", "--out", str(args.out / "layer.jsonl")]
     whole = [*python, "bench.step", *device, "--quiet", "--out", str(args.out / "step.jsonl")]
     training = [*python, "bench.train", *device, "--quiet", "--out", str(args.out / "train.jsonl")]
+    chain = [*python, "bench.sample", *device, "--quiet", "--out", str(args.out / "sample.jsonl")]
     codegen = [*python, "bench.codegen", "--out", str(args.out / "gpu_codegen.json"), "--capability", capability(args)]
     codegen += ["--kernel", "egcl_edges", "egcl_edges_backward"]
     # Not the whole folder: other tests import what a GPU machine need not have.
-    patterns = ("test_kernels_*.py", "test_captured.py", "test_training_step.py", "test_training_device_data.py")
-    files = sorted(str(path.relative_to(ROOT)) for name in patterns for path in (ROOT / "tests").glob(name))
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kernels_*.py"))
+    names = ("captured", "chain", "diffusion_step", "training_step", "training_device_data")
+    files += [f"tests/test_{name}.py" for name in names]
     tests = [*python, "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"]
     radius = [*python, "pytest", "-q", "-p", "no:cacheprovider", "bench/bench_radius_graph.py", *device]
     radius += ["--benchmark-json", str(args.out / "radius_graph.json"), "--benchmark-columns", "median,iqr,rounds"]
     radius += ["--benchmark-sort", "name", "--benchmark-max-time", "0.2", "-k"]
     if trial:
-        return trial_steps(args, [*tests, *files], layer, whole, training, codegen, [*radius, "auto and 22"])
+        small = [*radius, "auto and 22"]
+        return trial_steps(args, [*tests, *files], layer, whole, training, chain, codegen, small)
     if importlib.util.find_spec("xdist"):
         tests += ["-n", "8"]  # most of the time is compiling
     layer += ["--graphs", "128"]
@@ -158,6 +163,7 @@ def steps(args: argparse.Namespace) -> list[Step]:
     training += ["--graphs", "128", "--repeats", "7"]
     eager = ["--precision", "bf16", "tf32", "--implementations", "ours", "official", "efficient"]
     compiled = ["--precision", "bf16", "--implementations", "ours", "efficient_compiled"]
+    chain += ["--graphs", "128", "--dtype", "mixed", "--repeats", "3", "--implementations", "ours", "official"]
     codegen += ["--width", "128"]
     return [
         Step("build", [*python, "bench.build_in_place"], 120),
@@ -170,6 +176,8 @@ def steps(args: argparse.Namespace) -> list[Step]:
         Step("step nbody", [*whole, "--workload", "nbody", "--modes", "inference"], 90),
         Step("train nbody", [*training, "--workload", "nbody", *eager], 60),
         Step("train md", [*training, "--workload", "md", *eager], 60),
+        Step("sample md", [*chain, "--workload", "md"], 60),
+        Step("sample nbody", [*chain, "official_compiled", "--workload", "nbody"], 60),
         Step("codegen", codegen, 50),
         Step("step md training", [*whole, "--workload", "md", "--modes", "training"], 120),
         Step("step nbody training", [*whole, "--workload", "nbody", "--modes", "training"], 120),
@@ -184,6 +192,7 @@ def trial_steps(
     layer: list[str],
     whole: list[str],
     training: list[str],
+    chain: list[str],
     codegen: list[str],
     radius: list[str],
 ) -> list[Step]:
@@ -194,8 +203,8 @@ def trial_steps(
     np.savez(gas, R=np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32), z=np.ones(6, dtype=np.int64))
     layer += ["--trial", "--repeats", "1", "--limit", "1", "--threads", "1", "--precision", "bf16", "--sheet", "H100"]
     layer += ["--compiler", "aot_eager"]
-    whole += ["--graphs", "1", "--frames", "3", "--layers", "1", "--hidden-dim", "16", "--threads", "1"]
-    training += ["--graphs", "1", "--frames", "3", "--layers", "1", "--hidden-dim", "16", "--threads", "1"]
+    small = ["--graphs", "1", "--frames", "3", "--layers", "1", "--hidden-dim", "16", "--threads", "1"]
+    small += ["--workload", "nbody", "--no-compile"]
     edges = ["--sweep", "edges", "--cutoffs", "1", "2", "--large", str(gas), "--directions", "forward"]
     return [
         Step("build", [sys.executable, "-m", "bench.build_in_place", "--dry-run"], 60),
@@ -203,8 +212,9 @@ def trial_steps(
         Step("layer nbody", [*layer, "--workload", "nbody"], 90, interpreted=True),
         Step("edges", [*layer, *edges], 60, interpreted=True),
         Step("radius", radius, 60),
-        Step("step nbody", [*whole, "--workload", "nbody", "--modes", "inference", "--no-compile"], 60),
-        Step("train nbody", [*training, "--workload", "nbody", "--no-compile", "--repeats", "1"], 60),
+        Step("step nbody", [*whole, *small, "--modes", "inference"], 60),
+        Step("train nbody", [*training, *small, "--repeats", "1"], 60),
+        Step("sample nbody", [*chain, *small, "--timesteps", "25", "--repeats", "1"], 60),
         Step("codegen", [*codegen, "--width", "32", "--precision", "bf16"], 60),
     ]
 
@@ -302,12 +312,42 @@ def table(done: list[Step], rows: list[dict]) -> str:
     if trained:
         columns = ["training step", "precision", "who", "captured", "ms", "steps/s", "x best peer", "error"]
         parts.append(text_table(columns, trained))
+    chains = [chain_cells(row) for row in rows if row["benchmark"] == "sample" and "seconds" in row]
+    if chains:
+        columns = [
+            "sampling",
+            "dtype",
+            "who",
+            "steps",
+            "trajectories/s",
+            "ms a step",
+            "x best peer",
+            "x official",
+            "error",
+        ]
+        parts.append(text_table(columns, chains))
     parts.append("  ".join(f"{step.name} {step.seconds:.0f} s" for step in done))
     if layers:
         parts.append(layer_speed.report(layers))
     failed = [step.name for step in done if not step.ok]
     parts.append(f"NOT WELL: {', '.join(failed)}" if failed else "all was well")
     return "\n\n".join(parts)
+
+
+def chain_cells(row: dict) -> list[str]:
+    """A row of bench.sample for the table."""
+    ratio = lambda key: f"{row[key]:.2f}" if key in row else ""
+    return [
+        f"W-{row['workload']}",
+        row["dtype"],
+        row["implementation"].replace("_", " "),
+        str(row["steps"]),
+        f"{row['trajectories_per_second']:.1f}",
+        f"{row['ms_per_step']:.3f}",
+        ratio("times_best_peer"),
+        ratio("times_official"),
+        f"{row['error']:.0e}",
+    ]
 
 
 def step_cells(row: dict) -> list[str]:
@@ -347,7 +387,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ("build", "tests", "layer", "edges", "radius", "step", "train", "codegen")
+    names = ("build", "tests", "layer", "edges", "radius", "step", "train", "sample", "codegen")
     parser.add_argument("--steps", nargs="+", choices=names, metavar="NAME", help=f"these alone, of {' '.join(names)}")
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:1, ..., or cpu with --trial")
     parser.add_argument("--trial", action="store_true", help="tiny sizes on the CPU: a trial of this program")

@@ -34,6 +34,17 @@ class SearchCase(NamedTuple):
         return f"D={self.dim} sm_{self.capability}"
 
 
+class StepCase(NamedTuple):
+    """What a step of sampling launches beside the network, for positions of D axes, with graphs' means or a prior."""
+
+    by_graph: bool
+    dim: int
+    capability: int
+
+    def __str__(self) -> str:
+        return f"D={self.dim} sm_{self.capability}{' by graph' if self.by_graph else ''}"
+
+
 class Launch(NamedTuple):
     """A kernel with what its machine code depends on."""
 
@@ -47,9 +58,9 @@ class Launch(NamedTuple):
         return self.kernel.fn.__name__.removesuffix("_kernel")
 
 
-def launches(case: Case | SearchCase) -> list[Launch]:
+def launches(case: Case | SearchCase | StepCase) -> list[Launch]:
     """What the call launches, each once."""
-    return _of_search(case) if isinstance(case, SearchCase) else _of_egcl(case)
+    return {Case: _of_egcl, SearchCase: _of_search, StepCase: _of_step}[type(case)](case)
 
 
 def _recorded(call: Callable[[], None]) -> list[Launch]:
@@ -73,6 +84,24 @@ def _of_search(case: SearchCase) -> list[Launch]:
     batch = torch.empty(1011, dtype=torch.int64, device="meta")
     with mock.patch.object(radius_graph_launch, "CELLS_FROM", 1 if case.by_cells else 2**31):
         return _recorded(lambda: radius_graph_launch.radius_table(x, 5.0, 63, batch, False))
+
+
+def _of_step(case: StepCase) -> list[Launch]:
+    from geotdm_fast.kernels import diffusion_step_launch, trajectory_noise_launch
+    from geotdm_fast.reference import Counters
+
+    x = torch.empty(1011, case.dim, 20, device="meta")
+    table, step = torch.empty(100, 6, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
+    first = torch.empty(129, dtype=torch.int64, device="meta") if case.by_graph else None
+    prior = (None, None) if case.by_graph else (torch.empty_like(x), x)
+    numbers = lambda *shape: torch.empty(*shape, dtype=torch.int64, device="meta")
+    who = Counters(numbers(1011, case.dim * 5), numbers(1011, 1), numbers(1011, 1), numbers(2))
+
+    def call() -> None:
+        z = trajectory_noise_launch.trajectory_noise(who, step, x.shape[1:], torch.float32)[0]
+        diffusion_step_launch.diffusion_step(x, x, prior[0], x.transpose(1, 2), z, prior[1], first, table, step)
+
+    return _recorded(call)
 
 
 def _of_egcl(case: Case) -> list[Launch]:

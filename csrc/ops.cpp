@@ -24,6 +24,9 @@ TORCH_LIBRARY(geotdm_fast, m) {
       "temporal_attention_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor psi, "
       "Tensor[] params, Tensor[] kept, bool low_precision) "
       "-> (Tensor grad_x, Tensor grad_h, Tensor grad_psi, Tensor[] grad_params)");
+  m.def(
+      "diffusion_step(Tensor(a!) x, Tensor(b!) before, Tensor(c!)? positions, Tensor output, Tensor? noise, "
+      "Tensor? x_ref, Tensor? first, Tensor coefficients, Tensor step) -> ()");
 }
 
 PYBIND11_MODULE(_C, m) {

@@ -27,3 +27,16 @@ def mean_by_graph(value: Tensor, batch: Tensor) -> Tensor:
     """[N, ...] to [B, ...]: the mean over the nodes of each graph; a graph without nodes gives 0."""
     count = sum_by_graph(torch.ones_like(batch, dtype=value.dtype), batch).clamp(min=1)
     return sum_by_graph(value, batch) / count.reshape(-1, *[1] * (value.dim() - 1))
+
+
+def zero_mean(x: Tensor, first: Tensor | None) -> Tensor:
+    """x [N, D, T] minus its mean over the nodes and frames of each graph; x itself where first is None.
+
+    first: [B + 1] int64 - the nodes of graph g are first[g] .. first[g + 1] - 1; nothing of it is read on the host
+    """
+    if first is None:
+        return x
+    nodes = first.diff()
+    graph = torch.repeat_interleave(nodes, output_size=x.shape[0])
+    total = x.new_zeros(len(nodes), x.shape[1]).index_add(0, graph, x.mean(dim=-1))
+    return x - (total / nodes.clamp(min=1)[:, None])[graph].unsqueeze(-1)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 from cases import DOMAINS, MASKS, case  # noqa: E402
 from tolerances import assert_same  # noqa: E402
 
-from bench import bench_radius_graph, contenders, gate, memory, record, sampling, single_op, step, train, trainers  # noqa: E402
+from bench import bench_radius_graph, contenders, gate, memory, record, sample, single_op, step, train, trainers  # noqa: E402  # noqa: E402
 from bench.baselines import EfficientEGTN, OfficialEGTN  # noqa: E402
 from bench.contenders import Contender, bytes_needed, make_contender, make_truth, split_by_memory  # noqa: E402
 from bench.timing import MatrixProduct, Times, interleaved, products_for, rates  # noqa: E402
@@ -244,14 +244,32 @@ def test_step_writes_lines_and_a_table_last(tmp_path, capsys):
     assert shown.index("torch ") < shown.index("W-nbody") < shown.index("lines added")
 
 
-def test_sampling_compares_the_loop_with_its_calls(tmp_path, capsys):
-    out = tmp_path / "sampling.jsonl"
-    assert sampling.main([*SMALL, "--steps", "21", "--repeats", "1", "--out", str(out)]) == 0
-    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
-    assert row["loop_over_floor"] == pytest.approx(row["loop_seconds"] / row["floor_seconds"])
-    own = 1000 * (row["loop_seconds"] - row["calls_seconds"]) / 21
-    assert row["beside_calls_ms_per_step"] == pytest.approx(own)
-    assert f"the loop costs {own:.2f} ms a step" in capsys.readouterr().out
+def test_sample_compares_whole_chains(tmp_path, capsys):
+    out = tmp_path / "sample.jsonl"
+    words = [*SMALL, "--workload", "nbody", "--timesteps", "25", "--peer-steps", "5", "--steps", "8", "--no-compile"]
+    words += ["--method", "dpmpp_2m", "--dtype", "float32", "mixed", "--repeats", "1", "--out", str(out)]
+    assert sample.main(words) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 2 * 3
+    ours, official, efficient = rows[:3]
+    assert (ours["steps"], ours["method"], official["steps"], official["timed_steps"]) == (8, "dpmpp_2m", 25, 5)
+    assert ours["trajectories_per_second"] == pytest.approx(2 / ours["seconds"])
+    assert ours["times_official"] == pytest.approx(official["seconds"] / ours["seconds"])
+    best = min(official["seconds"], efficient["seconds"])
+    assert ours["times_best_peer"] == pytest.approx(best / ours["seconds"])
+    own = 1000 * (ours["seconds"] - ours["calls_seconds"]) / 8
+    assert ours["beside_calls_ms_per_step"] == pytest.approx(own)
+    assert ours["ms_per_step"] == pytest.approx(1000 * ours["seconds"] / 8) and ours["error"] < 1e-5
+    shown = capsys.readouterr().out
+    assert f"ours, float32, dpmpp_2m in 8 steps: {ours['times_official']:.2f} times official eager" in shown
+
+
+def test_a_wrong_chain_is_not_timed(tmp_path, capsys, monkeypatch):
+    right = sample.plain_loop
+    monkeypatch.setattr(sample, "plain_loop", lambda *a: right(*a) * (1.001 if a[2].dtype == torch.float32 else 1))
+    words = [*SMALL, "--workload", "nbody", "--timesteps", "25", "--no-compile", "--out", str(tmp_path / "x.jsonl")]
+    assert sample.main(words) == 2
+    assert "official in float32 is wrong, so nothing is timed: a chain of 5 steps" in capsys.readouterr().err
 
 
 def test_training_steps_are_timed_end_to_end(tmp_path, capsys):
@@ -332,7 +350,7 @@ def test_memory_sweeps(tmp_path, capsys, monkeypatch):
     assert "    16    32        32         32                     2.000" in shown
 
 
-@pytest.mark.parametrize("program", [step, sampling, memory, train])
+@pytest.mark.parametrize("program", [step, sample, memory, train])
 def test_a_users_error_is_one_line(program, tmp_path, capsys, monkeypatch):
     words = ["--device", "cuda", "--quiet", "--out", str(tmp_path / "x.jsonl")]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

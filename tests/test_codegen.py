@@ -57,6 +57,14 @@ def test_the_neighbour_search_stays_within_the_limits():
 
 
 @needs_triton
+def test_what_sampling_launches_beside_the_network_stays_within_the_limits():
+    kernels = ["diffusion_step", "trajectory_noise"]
+    done = run("--width", "32", "--precision", "bf16", "--kernel", *kernels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 kernels compiled, 0 over a limit" in done.stdout
+
+
+@needs_triton
 def test_interpreted_kernels_are_not_compiled():
     done = run(interpreted=True)
     assert done.returncode == 1 and "codegen: TRITON_INTERPRET must not be set" in done.stderr

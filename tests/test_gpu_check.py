@@ -10,11 +10,11 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
-from bench import build_in_place, codegen, device_timing, gpu_check, layer, layer_speed, memory, step, train  # noqa: E402
+from bench import build_in_place, codegen, device_timing, gpu_check, layer, layer_speed, memory, sample, step, train  # noqa: E402  # noqa: E402
 from bench.gpu_check import Step  # noqa: E402
 from bench.workloads import make_workload  # noqa: E402
 
-PROGRAMS = {"layer_speed": layer_speed, "step": step, "train": train}
+PROGRAMS = {"layer_speed": layer_speed, "step": step, "train": train, "sample": sample}
 
 
 class FakeEvent:

@@ -17,8 +17,9 @@ from geotdm_fast.conditioning import split_batch
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
 from geotdm_fast.diffusion.methods import METHODS
-from geotdm_fast.diffusion.noise import TrajectoryNoise, philox
+from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.step_subsets import SPACINGS, choose_steps
+from geotdm_fast.reference import philox
 
 SHAPE = (5, gaussian.DIM, gaussian.NUM_NOISY)
 

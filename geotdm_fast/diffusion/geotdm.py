@@ -1,23 +1,24 @@
 """Diffusion over geometric trajectories with an equivariant network (arXiv 2410.13027, Sec. 4)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from geotdm_fast.checks import check_index, check_tensor, is_trusted, reads_values, trusted
+from geotdm_fast.captured import CaptureCache
+from geotdm_fast.checks import check_index, check_tensor, is_trusted, reads_values
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.diffusion import likelihood
+from geotdm_fast.diffusion.chain import Chain, GradientFunction
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_start
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
+from geotdm_fast.diffusion.plan import Plan, ancestral_plan
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import mean_by_graph, num_graphs
 from geotdm_fast.keys import check_choice
 from geotdm_fast.tensor_cache import version
-
-GradientFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class GeoTDM(GaussianDiffusion):
@@ -31,6 +32,9 @@ class GeoTDM(GaussianDiffusion):
           `uncond` - positions, noise and output are projected to zero mean over the nodes and frames of each graph
     prior: x_ref by name: `learned`, `com`, `com_last`, `last_frame`, `none`. Default: `learned` if the network was
            built for it, else `com`; in mode `uncond` there is none.
+
+    On CUDA the steps of a chain are replayed as a CUDA graph; `captures` holds the last few graphs, and None in its
+    place has every step launched by Python, which gives the same sample.
 
     In all methods x is [N, D, T_noisy], t is [N] int64, and model_kwargs holds `h`, `edge_index`, `edge_attr`, `batch`
     (see `EGTN.forward`) and in mode `cond` also `cond_mask` and `x_given`. Noise comes from torch's global generator.
@@ -74,6 +78,7 @@ class GeoTDM(GaussianDiffusion):
         self.model_var_type = model_var_type
         self.loss_type = loss_type
         self.rescale_timesteps = rescale_timesteps
+        self.captures: CaptureCache | None = CaptureCache()
         self.clear_ref_frame()
 
     # --- reference frame and subspace -----------------------------------------------------------------------------
@@ -108,7 +113,7 @@ class GeoTDM(GaussianDiffusion):
         self._ref_frame: Tensor | None = None
         self._ref_source: tuple[Tensor, Tensor, tuple] | None = None
 
-    def _fresh_ref_frame(self, model_kwargs: dict) -> Tensor | None:
+    def fresh_ref_frame(self, model_kwargs: dict) -> Tensor | None:
         """x_ref computed anew and not kept: what a loss differentiates."""
         self.clear_ref_frame()
         x_ref = self.get_ref_frame(model_kwargs)
@@ -207,12 +212,8 @@ class GeoTDM(GaussianDiffusion):
 
         noise: x_S instead of a draw. One `randn` of the shape comes first, then one for each step, in that order.
         """
-        sample = None
-        for out in self.p_sample_loop_progressive(shape, noise, cond_fn, progress, model_kwargs):
-            sample = out["sample"]
-        x_ref = self.get_ref_frame(model_kwargs)
-        self.clear_ref_frame()
-        return self.to_absolute(sample, x_ref)
+        chain, x_ref = self._loop(shape, noise, cond_fn, model_kwargs)
+        return self.to_absolute(chain.finish(progress), x_ref)
 
     @torch.no_grad()
     def p_sample_loop_keeptraj(
@@ -227,14 +228,12 @@ class GeoTDM(GaussianDiffusion):
         """The sample after steps 0, keep_every, 2 keep_every, ... and after the last: [N, D, T_noisy, kept]."""
         if keep_every < 1:
             raise ValueError(f"p_sample_loop_keeptraj: keep_every must be at least 1, got {keep_every}")
-        kept, sample = [], None
-        for i, out in enumerate(self.p_sample_loop_progressive(shape, noise, cond_fn, progress, model_kwargs)):
-            sample = out["sample"]
+        chain, x_ref = self._loop(shape, noise, cond_fn, model_kwargs)
+        kept = []
+        for i, _ in enumerate(chain.steps(progress)):
             if i % keep_every == 0:
-                kept.append(sample)
-        kept.append(sample)
-        x_ref = self.get_ref_frame(model_kwargs)
-        self.clear_ref_frame()
+                kept.append(chain.x.clone())
+        kept.append(chain.x)
         return torch.stack([self.to_absolute(sample, x_ref) for sample in kept], dim=-1)
 
     def p_sample_loop_progressive(
@@ -246,13 +245,22 @@ class GeoTDM(GaussianDiffusion):
         model_kwargs: dict | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """Yield the result of `p_sample` after every step; positions are relative to x_ref in mode `cond`."""
+        chain, _ = self._loop(shape, noise, cond_fn, model_kwargs)
+        for _ in chain.steps(progress):
+            yield {"sample": chain.x.clone(), "pred_xstart": chain.x_0.clone()}
+
+    def _loop(
+        self, shape: Sequence[int], noise: Tensor | None, cond_fn: GradientFunction | None, model_kwargs: dict | None
+    ) -> tuple[Chain, Tensor | None]:
+        """The whole chain, and x_ref."""
         check_loop("p_sample_loop", self.mode, "shape", shape, model_kwargs)
         if noise is None:
-            noise = torch.randn(*shape, device=self.device, dtype=self._dtype())
+            noise = torch.randn(*shape, device=self.device, dtype=self.dtype)
         else:
             check_tensor("p_sample_loop", "noise", noise, tuple(shape), integer=False)
-        self.clear_ref_frame()
-        yield from self._reverse(noise, self.num_timesteps, cond_fn, progress, model_kwargs)
+        with torch.no_grad():
+            x_ref = self.fresh_ref_frame(model_kwargs)
+        return Chain(self, self._plan(self.num_timesteps), noise, x_ref, model_kwargs, cond_fn=cond_fn), x_ref
 
     @torch.no_grad()
     def optimize(
@@ -273,27 +281,17 @@ class GeoTDM(GaussianDiffusion):
         if noise is None:
             noise = torch.randn_like(x_start)
         batch = model_kwargs["batch"]
-        x_ref = self._fresh_ref_frame(model_kwargs)
+        x_ref = self.fresh_ref_frame(model_kwargs)
         x_start = self.to_relative(x_start, x_ref, batch)
         if self.mode == "uncond":
             noise = self.project_to_subspace(noise, batch)
         t = torch.full((x_start.shape[0],), optimize_step - 1, device=x_start.device)
         x_t = self.q_sample(x_start, t, noise=noise)
-        for out in self._reverse(x_t, optimize_step, cond_fn, False, model_kwargs):
-            x_t = out["sample"]
-        self.clear_ref_frame()
-        return self.to_absolute(x_t, x_ref)
+        chain = Chain(self, self._plan(optimize_step), x_t, x_ref, model_kwargs, cond_fn=cond_fn)
+        return self.to_absolute(chain.finish(), x_ref)
 
-    def _reverse(
-        self, x: Tensor, num_steps: int, cond_fn: GradientFunction | None, progress: Progress, model_kwargs: dict | None
-    ) -> Iterator[dict[str, Tensor]]:
-        """Ancestral sampling from step num_steps - 1 down to 0 (Ho et al. 2020, Algorithm 2)."""
-        for step in falling_steps(num_steps, progress):
-            t = torch.full((x.shape[0],), step, device=x.device)
-            with torch.no_grad(), trusted():
-                out = self.p_sample(x, t, cond_fn=cond_fn, model_kwargs=model_kwargs)
-            yield out
-            x = out["sample"]
+    def _plan(self, num_steps: int) -> Plan:
+        return ancestral_plan(self, self.model_mean_type, self.model_var_type, num_steps)
 
     # --- losses ---------------------------------------------------------------------------------------------------
 
@@ -319,7 +317,7 @@ class GeoTDM(GaussianDiffusion):
             check_tensor("training_losses", "t", t, (x_start.shape[0],), integer=True)
             if not is_trusted():
                 check_index("training_losses", "t", t, self.num_timesteps)
-        x_ref = self._fresh_ref_frame(model_kwargs)
+        x_ref = self.fresh_ref_frame(model_kwargs)
         x_start = self.to_relative(x_start, x_ref, batch)
         if self.mode == "uncond":
             noise = self.project_to_subspace(noise, batch)
@@ -352,7 +350,8 @@ class GeoTDM(GaussianDiffusion):
 
     # --- shared ---------------------------------------------------------------------------------------------------
 
-    def _dtype(self) -> torch.dtype:
+    @property
+    def dtype(self) -> torch.dtype:
         """The dtype of the network, in which sampling draws its noise."""
         parameter = next(self.denoise_network.parameters(), None)
         return torch.get_default_dtype() if parameter is None else parameter.dtype

@@ -1,31 +1,20 @@
 """Sampling a `GeoTDM` by any method, on any subset of its steps."""
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geotdm_fast.checks import trusted
-from geotdm_fast.diffusion.geotdm import GeoTDM, GradientFunction
+from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
+from geotdm_fast.diffusion.geotdm import GeoTDM
 from geotdm_fast.diffusion.inputs import check_loop, check_start
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.model_types import ModelVarType
-from geotdm_fast.diffusion.progress import Progress, falling_steps
+from geotdm_fast.diffusion.plan import Plan, method_plan
+from geotdm_fast.diffusion.progress import Progress
 from geotdm_fast.diffusion.step_subsets import choose_steps
 from geotdm_fast.keys import check_choice
-
-# k to z ~ N(0, I) [N, D, T_noisy]: k = 0 for the start, then one for each step.
-NoiseFunction = Callable[[int], Tensor]
-
-
-class Plan(NamedTuple):
-    """timesteps: [n] int64, falling; coefficients: [n, 4] float64, the rows (a, b, c, s) of `methods`."""
-
-    timesteps: np.ndarray
-    coefficients: np.ndarray
 
 
 class Sampler:
@@ -76,13 +65,12 @@ class Sampler:
         cond_fn: (x_t, t) to the gradient of a log probability; it moves the mean of `ddpm` (Sohl-Dickstein et al. 2015)
                  and the prediction of the other methods (Song et al. 2020)
         """
-        check_loop("Sampler.draw", self.diffusion.mode, "shape", shape, model_kwargs)
-        noise = noise or self._global_noise(shape)
-        self.diffusion.clear_ref_frame()
-        x_ref = self.diffusion.get_ref_frame(model_kwargs)
-        x = self._chain(self._in_subspace(noise(0), model_kwargs), self.plan, noise, cond_fn, progress, model_kwargs)
-        self.diffusion.clear_ref_frame()
-        return self.diffusion.to_absolute(x, x_ref)
+        diffusion = self.diffusion
+        check_loop("Sampler.draw", diffusion.mode, "shape", shape, model_kwargs)
+        x_ref = diffusion.fresh_ref_frame(model_kwargs)
+        start = torch.randn(*shape, device=diffusion.device, dtype=diffusion.dtype) if noise is None else noise(0)
+        chain = Chain(diffusion, self.plan, start, x_ref, model_kwargs, noise, cond_fn)
+        return diffusion.to_absolute(chain.finish(progress), x_ref)
 
     @torch.no_grad()
     def refine(
@@ -102,15 +90,15 @@ class Sampler:
         if not 1 <= noised_steps <= total:
             raise ValueError(f"Sampler.refine: noised_steps must be in 1..{total}, got {noised_steps}")
         check_start("Sampler.refine", diffusion.mode, x_start, model_kwargs)
-        noise = noise or self._global_noise(x_start.shape)
-        diffusion.clear_ref_frame()
-        x_ref = diffusion.get_ref_frame(model_kwargs)
+        x_ref = diffusion.fresh_ref_frame(model_kwargs)
         x_start = diffusion.to_relative(x_start, x_ref, model_kwargs["batch"])
+        start = torch.randn_like(x_start) if noise is None else noise(0)
+        if diffusion.mode == "uncond":
+            start = diffusion.project_to_subspace(start, model_kwargs["batch"])
         t = torch.full((x_start.shape[0],), noised_steps - 1, device=x_start.device)
-        x = diffusion.q_sample(x_start, t, noise=self._in_subspace(noise(0), model_kwargs))
-        x = self._chain(x, self._plan(noised_steps), noise, cond_fn, progress, model_kwargs)
-        diffusion.clear_ref_frame()
-        return diffusion.to_absolute(x, x_ref)
+        x_t = diffusion.q_sample(x_start, t, noise=start)
+        chain = Chain(diffusion, self._plan(noised_steps), x_t, x_ref, model_kwargs, noise, cond_fn)
+        return diffusion.to_absolute(chain.finish(progress), x_ref)
 
     def _plan(self, noised_steps: int) -> Plan:
         """The chain from step noised_steps - 1 down to the data."""
@@ -118,59 +106,5 @@ class Sampler:
         timesteps = choose_steps(min(self.num_steps, noised_steps), abar, self.spacing)
         levels = np.append(abar[timesteps], 1.0)
         is_large = self.diffusion.model_var_type is ModelVarType.FIXED_LARGE
-        return Plan(timesteps, METHODS[self.method](levels, self.eta, is_large))
-
-    def _chain(
-        self,
-        x: Tensor,
-        plan: Plan,
-        noise: NoiseFunction,
-        cond_fn: GradientFunction | None,
-        progress: Progress,
-        model_kwargs: dict,
-    ) -> Tensor:
-        before = None
-        num_steps = len(plan.timesteps)
-        for left in falling_steps(num_steps, progress):
-            k = num_steps - 1 - left
-            t = torch.full((x.shape[0],), int(plan.timesteps[k]), device=x.device)
-            draw = functools.partial(noise, k + 1)
-            with trusted():
-                x, before = self._step(x, before, t, plan.coefficients[k], draw, cond_fn, model_kwargs)
-        return x
-
-    def _step(
-        self,
-        x: Tensor,
-        before: Tensor | None,
-        t: Tensor,
-        coefficients: np.ndarray,
-        noise: Callable[[], Tensor],
-        cond_fn: GradientFunction | None,
-        model_kwargs: dict,
-    ) -> tuple[Tensor, Tensor]:
-        """x' and x_0. Noise is asked for only where it counts."""
-        a, b, c, s = map(float, coefficients)
-        out = self.diffusion.p_mean_variance(x, t, model_kwargs=model_kwargs)
-        shift = None
-        if cond_fn is not None and self.method == "ddpm":
-            shift = s**2 * cond_fn(x, self.diffusion.scale_timesteps(t)).to(x.dtype)
-        elif cond_fn is not None:
-            out = self.diffusion.condition_score(cond_fn, out, x, t)
-        clean = out["pred_xstart"]
-        after = a * x + b * clean
-        if c:
-            after = after + c * before
-        if s:
-            after = after + s * noise()
-        if shift is not None:
-            after = after + shift
-        return self._in_subspace(after, model_kwargs), clean
-
-    def _in_subspace(self, x: Tensor, model_kwargs: dict) -> Tensor:
-        return self.diffusion.project_to_subspace(x, model_kwargs["batch"]) if self.diffusion.mode == "uncond" else x
-
-    def _global_noise(self, shape: Sequence[int]) -> NoiseFunction:
-        parameter = next(self.diffusion.denoise_network.parameters(), None)
-        dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
-        return lambda k: torch.randn(*shape, device=self.diffusion.device, dtype=dtype)
+        rows = METHODS[self.method](levels, self.eta, is_large)
+        return method_plan(self.diffusion, self.diffusion.model_mean_type, timesteps, rows, self.method == "ddpm")

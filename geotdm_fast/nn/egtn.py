@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast import ops
 from geotdm_fast.checks import (
     check_finite,
     check_graph,
@@ -14,9 +15,10 @@ from geotdm_fast.checks import (
 )
 from geotdm_fast.conditioning import Frames, frames_of
 from geotdm_fast.nn.precision import PrecisionMixin
+from geotdm_fast.nn.prepared import Layer, Prepared, denoise, first_layer, rows_of
 from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
 from geotdm_fast.nn.temporal import ETLayer
-from geotdm_fast.reference import linear, sinusoid
+from geotdm_fast.reference import sinusoid
 
 
 class EGTN(PrecisionMixin, nn.Module):
@@ -98,77 +100,88 @@ class EGTN(PrecisionMixin, nn.Module):
         Further keywords (the official `num`, `v`, `num_nodes`) are accepted and unused.
         Raises ValueError / TypeError naming the argument, what was expected and what came.
         """
-        mask = model_kwargs.get("cond_mask")
-        x_given = None if mask is None else model_kwargs.get("x_given")
-        check_same_device(
-            "EGTN",
-            **{"the network": self.input_linear.weight},
-            x=x,
-            diffusion_t=diffusion_t,
-            x_given=x_given,
-            cond_mask=mask,
-            h=h,
-            edge_index=edge_index,
-            edge_attr=edge_attr,
-            batch=batch,
-        )
-        frames = None if mask is None else frames_of(mask)
+        given = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given")}
         if model_kwargs.get("compute_ref", False):
-            self._check_reference(frames, x_given)
-            self._check_graph(x_given, h, edge_index, edge_attr, batch, x_given.shape[-1])
-            return self._reference_frame(frames, x_given, h, edge_index, edge_attr)
-        check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
-        num_frames = x.shape[-1]
-        if frames is not None:
-            num_frames = len(frames.given) + len(frames.noisy)
-            check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
-            check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
-            _check_given(frames, x_given)
-        check_same_dtype("EGTN", "x", x, self.input_linear.weight)
+            return self._reference_frame(h, edge_index, edge_attr, batch, **given)
+        prepared = self.prepare(x, h, edge_index, edge_attr, batch, **given)
         check_tensor("EGTN", "diffusion_t", diffusion_t, (x.shape[0],))
+        check_same_device("EGTN", **{"the network": self.input_linear.weight}, diffusion_t=diffusion_t)
         if reads_values(x):
             check_finite("EGTN", "x", x)
-        self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
-        return self._denoise(diffusion_t, x, h, edge_index, edge_attr, frames, x_given)
+        output, z = denoise(prepared, x, self.embed_steps(diffusion_t, x.dtype))
+        z = z.transpose(1, 2)
+        if prepared.noisy is not None:
+            z = z.index_select(2, prepared.noisy)
+        return output.transpose(1, 2), z
 
-    def _denoise(
+    def prepare(
         self,
-        diffusion_t: Tensor,
         x: Tensor,
         h: Tensor,
         edge_index: Tensor,
         edge_attr: Tensor | None,
-        frames: Frames | None,
-        x_given: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        y = x.transpose(1, 2)  # [N, T_noisy, D]
-        if frames is not None:
-            given = x_given.transpose(1, 2).index_select(1, frames.given_index).to(y.dtype)
-            y = torch.cat([given, y], dim=1)
-            place = torch.cat([frames.given_index, frames.noisy_index])
-            y = torch.empty_like(y).index_copy(1, place, y)  # [N, T, D]
-        y = y * self.scale
-        step = sinusoid(diffusion_t, self.time_emb_dim, y.dtype)  # [N, time_emb_dim]
-        z = self._embed(self.input_linear, h, y, step)
-        edge_attr = _edge_rows(edge_attr, y)
-        for spatial, temporal in zip(self.s_modules, self.t_modules, strict=True):
-            y, z = spatial.rows(y, z, edge_index, edge_attr)
-            y, z = temporal.rows(y, z)
-        y, z = y.transpose(1, 2), z.transpose(1, 2)
-        if frames is not None:
-            y, z = y.index_select(2, frames.noisy_index), z.index_select(2, frames.noisy_index)
-        return (y - x) / self.scale, z
+        batch: Tensor | None,
+        cond_mask: Tensor | None = None,
+        x_given: Tensor | None = None,
+    ) -> Prepared:
+        """All that calls with other positions of the shape, dtype and device of x, or other steps, have in common.
+
+        Arguments and errors as for `forward`; without cond_mask, x_given is unused. The result holds the parameters as
+        they are now, and is differentiable.
+        """
+        x_given = None if cond_mask is None else x_given
+        self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
+        check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
+        num_frames, given, noisy = x.shape[-1], None, None
+        if cond_mask is not None:
+            frames = frames_of(cond_mask)
+            num_frames = len(frames.given) + len(frames.noisy)
+            check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
+            check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
+            _check_given(frames, x_given)
+            noisy = frames.noisy_index
+            given = x_given.transpose(1, 2).to(x.dtype) * self.scale
+        check_same_dtype("EGTN", "x", x, self.input_linear.weight)
+        self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
+        features = self._embed(self.input_linear, h, x.dtype)
+        y = x.transpose(1, 2) if given is None else given
+        z, edge_attr = rows_of(features, y), _edge_rows(edge_attr, y)
+        layers = tuple(
+            Layer(
+                spatial.prepare(y, z, edge_index, edge_attr),
+                temporal.params,
+                ops.relative_table(y, z, temporal.params, temporal.precision),
+                temporal.precision,
+            )
+            for spatial, temporal in zip(self.s_modules, self.t_modules, strict=True)
+        )
+        return Prepared(given, noisy, features, layers, self.scale)
+
+    def embed_steps(self, diffusion_t: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the first layer makes of diffusion steps [M], for a network in `dtype`: [M, H]."""
+        step = sinusoid(diffusion_t, self.time_emb_dim, dtype)
+        return first_layer(step, self.input_linear.weight[:, self.node_dim :], None, self.precision)
 
     def _reference_frame(
-        self, frames: Frames, x_given: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None
+        self,
+        h: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        batch: Tensor | None,
+        cond_mask: Tensor | None,
+        x_given: Tensor | None,
     ) -> Tensor:
         """x_ref_s = sum_t w_ts x_t over the given frames t; the last one's weight makes the sum over t equal 1."""
+        self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given)
+        frames = None if cond_mask is None else frames_of(cond_mask)
+        self._check_reference(frames, x_given)
+        self._check_graph(x_given, h, edge_index, edge_attr, batch, x_given.shape[-1])
         y = x_given.transpose(1, 2).index_select(1, frames.given_index) * self.scale  # [N, T_given, D]
         if h.dim() == 3:
             h = h.index_select(2, frames.given_index)
         if edge_attr is not None and edge_attr.dim() == 3:
             edge_attr = edge_attr.index_select(2, frames.given_index)
-        z = self._embed(self.input_linear_ref, h, y)
+        z = rows_of(self._embed(self.input_linear_ref, h, y.dtype), y)
         edge_attr = _edge_rows(edge_attr, y)
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):
@@ -178,19 +191,35 @@ class EGTN(PrecisionMixin, nn.Module):
         weight = torch.cat([weight, 1 - weight.sum(dim=1, keepdim=True)], dim=1)
         return y.transpose(1, 2) @ weight / self.scale  # [N, D, num_w]
 
-    def _embed(self, layer: nn.Linear, h: Tensor, y: Tensor, step: Tensor | None = None) -> Tensor:
-        """Features [N, F] or [N, F, T], and the embedded step, to [N, T, H]."""
-        num_frames = y.shape[1]
-        if h.dim() == 3:
-            rows = h.to(y.dtype).transpose(1, 2)  # [N, T, F]
-            if step is not None:
-                rows = torch.cat([rows, step[:, None].expand(-1, num_frames, -1)], dim=-1)
-            return linear(rows, layer.weight, layer.bias, self.precision)
-        rows = h.to(y.dtype)
-        if step is not None:
-            rows = torch.cat([rows, step], dim=-1)
-        # Features without a time axis pass the layer once per node, not once per frame.
-        return linear(rows, layer.weight, layer.bias, self.precision)[:, None].expand(-1, num_frames, -1)
+    def _embed(self, layer: nn.Linear, h: Tensor, dtype: torch.dtype) -> Tensor:
+        """Features [N, F] or [N, F, T] through their columns of the first layer, and its bias: [N, 1 or T, H].
+
+        Features without a time axis pass the layer once per node, not once per frame.
+        """
+        rows = h.to(dtype)[:, None] if h.dim() == 2 else h.to(dtype).transpose(1, 2)
+        return first_layer(rows, layer.weight[:, : self.node_dim], layer.bias, self.precision)
+
+    def _check_devices(
+        self,
+        h: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        batch: Tensor | None,
+        cond_mask: Tensor | None,
+        x_given: Tensor | None,
+        x: Tensor | None = None,
+    ) -> None:
+        check_same_device(
+            "EGTN",
+            **{"the network": self.input_linear.weight},
+            x=x,
+            x_given=x_given,
+            cond_mask=cond_mask,
+            h=h,
+            edge_index=edge_index,
+            edge_attr=edge_attr,
+            batch=batch,
+        )
 
     def _check_reference(self, frames: Frames | None, x_given: Tensor | None) -> None:
         if not self.learn_ref_frame:

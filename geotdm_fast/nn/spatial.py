@@ -73,9 +73,13 @@ class ESLayer(PrecisionMixin, nn.Module):
 
     def rows(self, x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, F], edge_attr [E, A] or [E, T, A]."""
+        return ops.run_egcl(x, h, self.prepare(x, h, edge_index, edge_attr))
+
+    def prepare(self, x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> ops.PreparedEGCL:
+        """What the layer computes once for all x and h of these shapes and dtypes; arguments as for `rows`."""
         params = EGCLParams(*self.edge_mlp.tensors, *self.coord_mlp.tensors, *self.node_mlp.tensors)
         flags = {"normalize": self.normalize, "pre_norm": self.pre_norm, "precision": self.precision}
-        return ops.egcl(x, h, edge_index, edge_attr, params, **flags)
+        return ops.prepare_egcl(x, h, edge_index, edge_attr, params, **flags)
 
 
 def check_silu(where: str, act_fn: object) -> None:

@@ -42,6 +42,10 @@ class ETLayer(PrecisionMixin, nn.Module):
 
     def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, H]; frames: numbers when not 0..T-1."""
+        return ops.temporal_attention(x, h, self.params, frames=frames, precision=self.precision)
+
+    @property
+    def params(self) -> TemporalAttentionParams:
+        """The parameters as the op takes them."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
-        params = TemporalAttentionParams(*mlps, self.time_emb.weight, self.time_emb.bias)
-        return ops.temporal_attention(x, h, params, frames=frames, precision=self.precision)
+        return TemporalAttentionParams(*mlps, self.time_emb.weight, self.time_emb.bias)

@@ -1,9 +1,24 @@
 """The only bridge between the layers and the implementations of an op."""
 
 from geotdm_fast.ops.backend import backend, status
-from geotdm_fast.ops.egcl import egcl
+from geotdm_fast.ops.diffusion_step import diffusion_step
+from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
 from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.radius_neighbours import radius_neighbours
-from geotdm_fast.ops.temporal_attention import temporal_attention
+from geotdm_fast.ops.temporal_attention import relative_table, temporal_attention
+from geotdm_fast.ops.trajectory_noise import trajectory_noise
 
-__all__ = ["backend", "egcl", "radius_graph", "radius_neighbours", "status", "temporal_attention"]
+__all__ = [
+    "PreparedEGCL",
+    "backend",
+    "diffusion_step",
+    "egcl",
+    "prepare_egcl",
+    "radius_graph",
+    "radius_neighbours",
+    "relative_table",
+    "run_egcl",
+    "status",
+    "temporal_attention",
+    "trajectory_noise",
+]

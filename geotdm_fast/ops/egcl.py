@@ -1,5 +1,7 @@
 """The spatial op: `geotdm_fast.reference.egcl` by the fastest implementation that takes the input."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -8,7 +10,7 @@ from geotdm_fast import reference
 from geotdm_fast.ops import kernels, native, triton_egcl
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
-from geotdm_fast.ops.edges import SortedEdges, edge_tables, edges_of_frames, sorted_edges
+from geotdm_fast.ops.edges import edge_tables, edges_of_frames, sorted_edges
 from geotdm_fast.reference import EGCLParams
 
 
@@ -33,18 +35,54 @@ def egcl(
     inputs run the reference. `torch.compile(fullgraph=True)` takes all of it. Raises ValueError where
     `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
+    flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
+    return run_egcl(x, h, prepare_egcl(x, h, edge_index, edge_attr, params, **flags))
+
+
+class PreparedEGCL(NamedTuple):
+    """All of a call of `egcl` that depends neither on positions nor on features, as its implementation wants it.
+
+    implementation: `native`, `triton`, or None for the reference
+    graph: sorted edges (native: first, sender, sender_first, by_sender; triton: `Graph`), or edge_index alone
+    edge: [E, H] W_a a of the sorted edges, or for the reference edge_attr itself; None without
+    params: float32 and contiguous, but for the reference as they came
+    every_frame_a_node: the graph is one over N T nodes
+    """
+
+    implementation: str | None
+    graph: tuple[Tensor, ...]
+    edge: Tensor | None
+    params: tuple[Tensor, ...]
+    normalize: bool
+    pre_norm: bool
+    precision: str
+    every_frame_a_node: bool
+
+
+def prepare_egcl(
+    x: Tensor,
+    h: Tensor,
+    edge_index: Tensor,
+    edge_attr: Tensor | None,
+    params: EGCLParams,
+    *,
+    normalize: bool = True,
+    pre_norm: bool = False,
+    precision: str = "fp32",
+) -> PreparedEGCL:
+    """The arguments of `egcl` for `run_egcl`, which takes x and h of these shapes and dtypes as often as wanted.
+
+    Differentiable in edge_attr and params. Raises ValueError as `egcl` does.
+    """
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
-        flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
-        return reference.egcl(x, h, edge_index, edge_attr, params, **flags)
-    if edge_attr is not None and edge_attr.dim() == 3:
-        rows = lambda v: v.reshape(-1, 1, v.shape[-1])  # [N T, 1, ...]
-        every = edges_of_frames(edge_index, x.shape[1])
-        flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
-        x_out, h_out = egcl(rows(x), rows(h), every, edge_attr.flatten(0, 1), params, **flags)
-        return x_out.view(x.shape), h_out.view(h.shape)
-    edges = sorted_edges(edge_index, x.shape[0])
-    weights = [param.float().contiguous() for param in params]
+        return PreparedEGCL(None, (edge_index,), edge_attr, params, normalize, pre_norm, precision, False)
+    num_nodes, every_frame = x.shape[0], edge_attr is not None and edge_attr.dim() == 3
+    if every_frame:
+        edge_index, edge_attr = edges_of_frames(edge_index, x.shape[1]), edge_attr.flatten(0, 1)
+        num_nodes *= x.shape[1]
+    edges = sorted_edges(edge_index, num_nodes)
+    weights = tuple(param.float().contiguous() for param in params)
     edge_term = None
     if edge_attr is not None:
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
@@ -52,13 +90,24 @@ def egcl(
         with no_autocast(x.device.type):
             edge_term = torch.nn.functional.linear(edge_attr.float(), w_attr)[edges.order]
     products = "bf16" if native.low_precision(precision, h, *params) else precision
-    keep = native.needs_grad(x, h, edge_term, *weights)
-    on_triton = implementation == "triton"
-    graph = edge_tables(edge_index, x.shape[0]) if on_triton else edges
-    x_out, h_out = (_TritonEGCL if on_triton else _NativeEGCL).apply(
-        x.float().contiguous(), h.float().contiguous(), edge_term, graph, normalize, pre_norm, products, keep, *weights
-    )
-    return x_out.to(x.dtype), h_out.to(h.dtype)
+    graph = (edges.first, edges.sender, edges.sender_first, edges.by_sender)
+    if implementation == "triton":
+        graph = tuple(edge_tables(edge_index, num_nodes))
+    return PreparedEGCL(implementation, graph, edge_term, weights, normalize, pre_norm, products, every_frame)
+
+
+def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tensor]:
+    """x' and h' of `egcl`."""
+    implementation, graph, edge, params, normalize, pre_norm, precision, every_frame = prepared
+    if implementation is None:
+        flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
+        return reference.egcl(x, h, *graph, edge, EGCLParams(*params), **flags)
+    rows = (lambda v: v.reshape(-1, 1, v.shape[-1])) if every_frame else (lambda v: v)  # [N T, 1, ...]
+    keep = native.needs_grad(x, h, edge, *params)
+    op = _TritonEGCL if implementation == "triton" else _NativeEGCL
+    inputs = (rows(v).float().contiguous() for v in (x, h))
+    x_out, h_out = op.apply(*inputs, edge, graph, normalize, pre_norm, precision, keep, *params)
+    return x_out.view(x.shape).to(x.dtype), h_out.view(h.shape).to(h.dtype)
 
 
 def _implementation(x: Tensor, h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> str | None:
@@ -99,7 +148,7 @@ class _NativeEGCL(torch.autograd.Function):
         x: Tensor,
         h: Tensor,
         edge_term: Tensor | None,
-        edges: SortedEdges,
+        edges: tuple[Tensor, ...],
         normalize: bool,
         pre_norm: bool,
         precision: str,
@@ -108,7 +157,7 @@ class _NativeEGCL(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         low_precision = precision == "bf16"
         x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
-            x, h, edges.first, edges.sender, edge_term, params, normalize, pre_norm, keep, low_precision
+            x, h, *edges[:2], edge_term, params, normalize, pre_norm, keep, low_precision
         )
         ctx.save_for_backward(x, h, edge_term, *kept, *params)
         ctx.num_kept, ctx.edges, ctx.flags = len(kept), edges, (normalize, pre_norm, low_precision)
@@ -119,16 +168,12 @@ class _NativeEGCL(torch.autograd.Function):
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
         x, h, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
-        edges = ctx.edges
         grad_x, grad_h, grad_edge_term, grad_params = torch.ops.geotdm_fast.egcl_backward(
             grad_x_out.contiguous(),
             grad_h_out.contiguous(),
             x,
             h,
-            edges.first,
-            edges.sender,
-            edges.sender_first,
-            edges.by_sender,
+            *ctx.edges,
             edge_term,
             params,
             kept,

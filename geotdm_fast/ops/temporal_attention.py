@@ -20,6 +20,7 @@ def temporal_attention(
     *,
     frames: Sequence[int] | None = None,
     precision: str = "fp32",
+    psi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.temporal_attention`, which documents formula, shapes and dtypes.
 
@@ -30,12 +31,9 @@ def temporal_attention(
     with gaps, run the reference.
     """
     if current_backend() == "reference" or why_not_native(x, h, params, frames) is not None:
-        return reference.temporal_attention(x, h, params, frames=frames, precision=precision)
-    *weights, time_w, time_b = [param.float() for param in params]
-    num_frames = h.shape[1]
-    tau = torch.arange(-(num_frames - 1), num_frames, device=h.device)
-    with no_autocast(h.device.type):
-        psi = torch.nn.functional.linear(reference.sinusoid(tau, time_w.shape[1]), time_w, time_b)  # [2 T - 1, H]
+        return reference.temporal_attention(x, h, params, frames=frames, precision=precision, psi=psi)
+    psi = relative_table(x, h, params, precision) if psi is None else psi
+    weights = [param.float() for param in params[:-2]]
     x_out, h_out = _NativeTemporalAttention.apply(
         x.float().contiguous(),
         h.float().contiguous(),
@@ -45,6 +43,18 @@ def temporal_attention(
         *weights,
     )
     return x_out.to(x.dtype), h_out.to(h.dtype)
+
+
+def relative_table(x: Tensor, h: Tensor, params: TemporalAttentionParams, precision: str = "fp32") -> Tensor:
+    """psi of all differences of frames, [2 T - 1, H], as the implementation for these x and h wants it.
+
+    It depends on the parameters and the number of frames alone: many calls can share it.
+    """
+    if current_backend() == "reference" or why_not_native(x, h, params, None) is not None:
+        return reference.relative_table(params, max(h.shape[1] - 1, 0), h.dtype, precision)
+    with no_autocast(h.device.type):
+        time = [param.float() for param in params[-2:]]
+        return reference.relative_table(params._replace(time_w=time[0], time_b=time[1]), h.shape[1] - 1, torch.float32)
 
 
 def why_not_native(x: Tensor, h: Tensor, params: TemporalAttentionParams, frames: Sequence[int] | None) -> str | None:

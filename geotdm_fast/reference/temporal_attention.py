@@ -42,6 +42,7 @@ def temporal_attention(
     *,
     frames: Sequence[int] | None = None,
     precision: str = "fp32",
+    psi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One temporal layer of EGTN (arXiv 2410.13027, Eq. 5-7; the gate g is taken before psi is added, as in its code).
 
@@ -55,6 +56,7 @@ def temporal_attention(
     x: [N, T, D] - positions; h: [N, T, H] - features
     frames: T ascending frame numbers when the frames are not 0, 1, ..., T-1 (the given frames of an interpolation)
     precision: rounding of the inputs of matrix products; the softmax is not rounded
+    psi: [2 T - 1, H], or [2 span + 1, H] with `frames` - the table of `relative_table`, where it is known already
     Returns x' [N, T, D] and h' [N, T, H].
     """
     num_nodes, num_frames, _ = h.shape
@@ -66,9 +68,7 @@ def temporal_attention(
 
     frames = list(range(num_frames)) if frames is None else list(frames)
     span = frames[-1] - frames[0] if frames else 0
-    tau = torch.arange(-span, span + 1, device=h.device)
-    embedded = sinusoid(tau, params.time_w.shape[1], h.dtype)
-    psi = linear(embedded, params.time_w, params.time_b, precision)  # [2 span + 1, H]
+    psi = relative_table(params, span, h.dtype, precision) if psi is None else psi
     index = _index(frames, h.device)
     lag = (index[:, None] - index[None, :] + span).expand(num_nodes, -1, -1)  # [N, T, S], the row of psi for (t, s)
 
@@ -81,6 +81,12 @@ def temporal_attention(
     y = x - x[:, :1]
     x_out = x + (y * (alpha @ g) - alpha @ (g * y))
     return x_out, h_out
+
+
+def relative_table(params: TemporalAttentionParams, span: int, dtype: torch.dtype, precision: str = "fp32") -> Tensor:
+    """psi(-span) ... psi(span): [2 span + 1, H]."""
+    tau = torch.arange(-span, span + 1, device=params.time_w.device)
+    return linear(sinusoid(tau, params.time_w.shape[1], dtype), params.time_w, params.time_b, precision)
 
 
 def _index(frames: Sequence[int], device: torch.device) -> Tensor:

@@ -1,0 +1,269 @@
+"""Sampling end to end: trajectories a second, ours against the plain loop around the peers' networks."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench import arguments, record
+from bench.contenders import ABOUT, IMPLEMENTATIONS, PEERS, Contender, make_contender, make_truth, split_by_memory
+from bench.gate import FLOAT32, ROUNDOFF, TIMES_PLAIN
+from bench.plain_loop import plain_loop
+from bench.timing import Times, interleaved, products_for, rates
+from bench.workloads import Workload
+from geotdm_fast import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
+from geotdm_fast.checks import trusted
+from geotdm_fast.diffusion.methods import METHODS
+from geotdm_fast.tables import text_table
+
+DESCRIPTION = """\
+Draw one batch, learned prior and preparation included, and compare with the plain loop (bench/plain_loop.py) around the
+networks of the peers (bench/baselines.py), all with the same weights, interleaved in one process; medians count. Peers
+run --peer-steps steps of the chain, without the prior, and their time is scaled to the whole chain: a little in their
+favour. Our denoiser calls are timed alone too: what the loop costs beside them, and both beside the floor, the least
+number of operations at the matrix rate measured in the same rounds. On CUDA `ours` replays a graph and `ours_eager`
+launches every step. First the first steps of a chain must be those of the equations in float64."""
+EPILOG = """\
+  python -m bench.sample --threads 2 --dtype float32 bfloat16         W-nbody and W-md, 100 steps: what the notes quote
+  python -m bench.sample --threads 2 --method dpmpp_2m --steps 20     few steps of ours against the peers' 100
+  python -m bench.sample --device cuda --graphs 128 --dtype mixed
+  python -m bench.sample --hidden-dim 32 --layers 2 --graphs 2 --timesteps 25 --repeats 2      a trial in seconds"""
+CHECKED_STEPS = 5
+OURS = ("ours", "ours_eager")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark: 0, or 2 for a user's error or a wrong result."""
+    args = _parser().parse_args(argv)
+    try:
+        return run(args)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        return record.fail("bench.sample", error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, time, write the lines, print the tables."""
+    arguments.set_up(args)
+    context = record.context(args.device)
+    tables = []
+    for name in args.workload:
+        workload = arguments.workload_of(args, name)
+        rows = measure(workload, args)
+        record.append(args.out, [row | context for row in rows])
+        tables.append(report(workload, rows))
+    print(record.describe(context), *tables, f"lines added to {args.out}", sep="\n\n")
+    return 0
+
+
+def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
+    """One row for every implementation and dtype."""
+    fit, refused = split_by_memory(workload, args.implementations, args.dtype, "inference", args.device)
+    if not args.compile:
+        fit = [key for key in fit if not key[0].endswith("_compiled")]
+    torch.compiler.reset()
+    chains = {key: Draw(workload, *key, args) for key in fit}
+    if torch.device(args.device).type == "cuda":
+        chains |= {("ours_eager", dtype): Draw(workload, "ours_eager", dtype, args) for n, dtype in fit if n == "ours"}
+    errors = check(chains, Draw(workload, "truth", "float64", args))
+    alone = {("calls", dtype): chain.calls for (name, dtype), chain in chains.items() if name == "ours"}
+    products = products_for(args.dtype, args.device)
+    times = interleaved(chains | alone | products, args.repeats, args.device, progress=not args.quiet)
+    rate = rates(products, times)
+    rows = [_row(chains[key], times, rate[key[1]], errors[key]) for key in chains]
+    add_ratios(rows)
+    about = lambda name, dtype, why: {"implementation": name, "dtype": dtype, "left_out": why}
+    return rows + [_about(workload, args) | about(*key, why) for key, why in refused.items()]
+
+
+class Draw:
+    """One batch by one implementation: `draw()` is what is timed, `calls()` its denoiser calls alone."""
+
+    def __init__(self, workload: Workload, name: str, dtype: str, args: argparse.Namespace):
+        self.workload, self.name, self.dtype, self.args = workload, name, dtype, args
+        if name == "truth":
+            self.contender = make_truth(workload, args.device)
+        else:
+            self.contender = make_contender(workload, "ours" if name in OURS else name, dtype, args.device)
+        tame(self.contender)
+        inputs = self.contender.inputs
+        self.model_kwargs = {key: value for key, value in inputs.items() if key not in ("x", "diffusion_t")}
+        self.shape = tuple(inputs["x"].shape)
+        kinds = ModelMeanType.EPSILON, ModelVarType.FIXED_LARGE, LossType.MSE
+        self.diffusion = GeoTDM(
+            self.contender.network, "linear", args.timesteps, *kinds, args.device, rescale_timesteps=True
+        )
+        if name == "ours_eager":
+            self.diffusion.captures = None
+        self.is_ours = name in OURS
+        self.sampler = Sampler(self.diffusion, args.method, args.steps) if self.is_ours else None
+        self.num_steps = self.sampler.num_steps if self.is_ours else args.timesteps
+        # What is run of them.
+        self.timed_steps = self.num_steps if self.is_ours else min(args.peer_steps or args.timesteps, args.timesteps)
+        with torch.no_grad(), self.contender._autocast():
+            self.x_ref = self.diffusion.fresh_ref_frame(self.model_kwargs)
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        if self.is_ours:
+            return self.sampler.draw(self.shape, self.model_kwargs)
+        x = torch.randn(self.shape, device=self.x_ref.device, dtype=self.contender.inputs["x"].dtype)
+        return self._plain(x, range(self.timed_steps - 1, -1, -1))
+
+    @torch.no_grad()
+    def calls(self) -> None:
+        """Like the loop's, without checks of values."""
+        with trusted():
+            for _ in range(self.timed_steps):
+                self.contender.inference()
+
+    @torch.no_grad()
+    def begin(self, noise: Callable[[int], Tensor]) -> Tensor:
+        """The end of a chain of `CHECKED_STEPS` steps, the last of the model's, from noise(0)."""
+        x = self.contender.inputs["x"]
+        put = lambda k: noise(k).to(x)
+        if not self.is_ours:
+            return self._plain(put(0), range(CHECKED_STEPS - 1, -1, -1), put)
+        # refine() noises a start by as many steps: this one becomes noise(0).
+        kept = self.diffusion.alphas_cumprod[CHECKED_STEPS - 1]
+        added = put(0) * float((1 - (1 - kept) ** 0.5) / kept**0.5)
+        sampler = Sampler(self.diffusion)
+        return sampler.refine(added + self.x_ref, CHECKED_STEPS, self.model_kwargs, noise=put)
+
+    def _plain(self, x: Tensor, steps: range, noise: Callable[[int], Tensor] | None = None) -> Tensor:
+        with self.contender._autocast():
+            return plain_loop(self.contender.network, self.diffusion, x, self.x_ref, self.model_kwargs, steps, noise)
+
+
+def tame(contender: Contender) -> None:
+    """Gates a hundred times smaller: a chain of random weights stays finite. The work does not change."""
+    with torch.no_grad():
+        for name, parameter in contender.network.named_parameters():
+            if "coord_mlp.actions.2" in name or "x_mlp.actions.2" in name:
+                parameter.mul_(0.01)
+
+
+def check(chains: dict, truth: Draw) -> dict:
+    """The relative error of every one's first steps. Raises ValueError if one is not correct."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(CHECKED_STEPS + 1, *truth.shape, generator=generator)
+    expected = truth.begin(lambda k: draws[k]).double()
+    found = {key: chain.begin(lambda k: draws[k]).double() for key, chain in chains.items()}
+    errors = {key: float((value - expected).norm() / expected.norm()) for key, value in found.items()}
+    for (name, dtype), error in errors.items():
+        plain = errors.get(("efficient", dtype), 16 * ROUNDOFF)
+        bound = FLOAT32 if dtype == "float32" else TIMES_PLAIN * plain + ROUNDOFF
+        if not error <= bound:
+            raise ValueError(
+                f"{name} in {dtype} is wrong, so nothing is timed: a chain of {CHECKED_STEPS} steps must be within "
+                f"{bound:.1e} of the truth, got {error:.1e}"
+            )
+    return errors
+
+
+def add_ratios(rows: list[dict]) -> None:
+    """To our rows: which peer is the best, of the same dtype and in float32, and how many times faster we are."""
+    for row in rows:
+        if row["implementation"] not in OURS:
+            continue
+        for suffix, dtype in (("", row["dtype"]), ("_float32", "float32")):
+            peers = {r["implementation"]: r["seconds"] for r in rows if r["dtype"] == dtype}
+            peers = {name: seconds for name, seconds in peers.items() if name in PEERS}
+            if peers:
+                best = min(peers, key=peers.get)
+                row[f"best_peer{suffix}"] = best
+                row[f"times_best_peer{suffix}"] = peers[best] / row["seconds"]
+            if "official" in peers:
+                row[f"times_official{suffix}"] = peers["official"] / row["seconds"]
+
+
+def report(workload: Workload, rows: list[dict]) -> str:
+    """The table of one workload, and what it comes to in sentences."""
+    sizes = ", ".join(f"{key} {value}" for key, value in workload.sizes.items())
+    columns = ["dtype", "implementation", "steps", "trajectories/s", "s", "ms a step", "x floor", "error"]
+    timed = [row for row in rows if "seconds" in row]
+    cells = [
+        [
+            row["dtype"],
+            row["implementation"].replace("_", " "),
+            str(row["steps"]),
+            f"{row['trajectories_per_second']:.2f}",
+            f"{row['seconds']:.3f}",
+            f"{row['ms_per_step']:.3f}",
+            f"{row['seconds'] / row['floor_seconds']:.2f}",
+            f"{row['error']:.0e}",
+        ]
+        for row in timed
+    ]
+    lines = [f"W-{workload.name}: {sizes}", "", text_table(columns, cells), ""]
+    for row in timed:
+        if row["implementation"] in OURS:
+            lines.append(sentence(row))
+    lines += [
+        f"left out: {row['implementation']} in {row['dtype']}, {row['left_out']}" for row in rows if row not in timed
+    ]
+    return "\n".join(lines)
+
+
+def sentence(row: dict) -> str:
+    """What our row says of the peers and of the loop."""
+    said = f"{row['implementation'].replace('_', ' ')}, {row['dtype']}, {row['method']} in {row['steps']} steps:"
+    for key, what in (("times_official", "official eager"), ("times_best_peer", "the best peer")):
+        for suffix, dtype in (("", row["dtype"]), ("_float32", "float32")):
+            if key + suffix in row and (not suffix or row["dtype"] != "float32"):
+                said += f" {row[key + suffix]:.2f} times {what} in {dtype},"
+    return f"{said} beside its calls the loop costs {row['beside_calls_ms_per_step']:.3f} ms a step"
+
+
+def _row(chain: Draw, times: dict, rate: float, error: float) -> dict:
+    took: Times = times[chain.name, chain.dtype]
+    scale = chain.num_steps / chain.timed_steps
+    flop = chain.num_steps * chain.workload.flop()
+    row = _about(chain.workload, chain.args) | {"implementation": chain.name, "dtype": chain.dtype}
+    row |= {key: value * scale for key, value in took.row(flop, rate).items() if key.startswith("seconds")}
+    row |= {"repeats": len(took.seconds), "steps": chain.num_steps, "timed_steps": chain.timed_steps, "error": error}
+    row |= {"method": chain.args.method if chain.is_ours else "ddpm", "floor_seconds": flop / rate}
+    row |= {"matrix_gflops": rate / 1e9, "ms_per_step": 1000 * row["seconds"] / chain.num_steps}
+    row["trajectories_per_second"] = chain.workload.batch.num_graphs / row["seconds"]
+    if chain.is_ours:
+        alone = times["calls", chain.dtype].median
+        row |= {"calls_seconds": alone, "beside_calls_ms_per_step": 1000 * (row["seconds"] - alone) / chain.num_steps}
+    return row
+
+
+def _about(workload: Workload, args: argparse.Namespace) -> dict:
+    return {
+        "benchmark": "sample",
+        "workload": workload.name,
+        "sizes": workload.sizes,
+        "timesteps": args.timesteps,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    epilog = EPILOG + "\n\nimplementations:\n" + "\n".join(f"  {k:19} {v}" for k, v in ABOUT.items())
+    parser = arguments.make_parser("bench.sample", DESCRIPTION, epilog)
+    arguments.add_workload(parser, several=True)
+    parser.add_argument(
+        "--timesteps", type=arguments.count, default=100, metavar="S", help="the model's (default: 100)"
+    )
+    parser.add_argument("--method", choices=METHODS, default="ddpm", help="ours; the peers' is ddpm (default: ddpm)")
+    parser.add_argument("--steps", type=arguments.count, metavar="K", help="ours (default: all S); the peers' are S")
+    parser.add_argument(
+        "--peer-steps",
+        type=arguments.count,
+        default=10,
+        metavar="K",
+        help="steps that peers are timed on (default: 10)",
+    )
+    arguments.add_dtypes(parser)
+    everyone = {"choices": IMPLEMENTATIONS, "default": list(IMPLEMENTATIONS), "metavar": "NAME"}
+    parser.add_argument("--implementations", nargs="+", help="default: all", **everyone)
+    parser.add_argument("--no-compile", action="store_false", dest="compile", help="leave the compiled peers out")
+    arguments.add_run(parser, repeats=5, out=record.RESULTS / "sample.jsonl")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

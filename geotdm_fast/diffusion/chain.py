@@ -1,0 +1,216 @@
+"""The thin loop: what does not change is prepared once, and a step is one function of tensors that stay in place.
+
+On CUDA the step is captured once as a graph and replayed; elsewhere the same function runs as it is.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geotdm_fast import ops
+from geotdm_fast.checks import trusted
+from geotdm_fast.diffusion.noise import TrajectoryNoise
+from geotdm_fast.diffusion.plan import Plan
+from geotdm_fast.diffusion.progress import Progress, falling_steps
+from geotdm_fast.graph import num_graphs, zero_mean
+from geotdm_fast.nn.egtn import EGTN
+from geotdm_fast.nn.prepared import Prepared, denoise
+from geotdm_fast.reference import Counters
+
+# (x_t, t) to the gradient of a log probability.
+GradientFunction = Callable[[Tensor, Tensor], Tensor]
+# k to z ~ N(0, I) [N, D, T_noisy]: k = 0 for the start, then one for each step.
+NoiseFunction = Callable[[int], Tensor]
+
+
+class StepInputs(NamedTuple):
+    """All that a step reads and writes.
+
+    Written: x, before, positions (`geotdm_fast.reference.diffusion_step`, as x_ref and first), index [1] int64: steps
+    done. Tables of S rows, of which a chain may use fewer: coefficients [S, 6], t [S], what the network is told of the
+    step, and rows [S, H], what its first layer makes of that.
+    network, rows: None where the network is not an `EGTN` itself
+    noise: [N, D, T] - z of this step, put there before it; counters - of the noise by counter; both None: drawn, if
+    is_random, from torch's global generator
+    """
+
+    x: Tensor
+    before: Tensor
+    positions: Tensor | None
+    index: Tensor
+    x_ref: Tensor | None
+    first: Tensor | None
+    coefficients: Tensor
+    t: Tensor
+    network: Prepared | None
+    rows: Tensor | None
+    noise: Tensor | None
+    counters: Counters | None
+    is_random: bool
+
+
+def advance(inputs: StepInputs, call: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+    """One step, in place; nothing in it waits for the device.
+
+    call: (positions, t [N]) to the network's output, where the network is not prepared
+    """
+    positions = inputs.x if inputs.positions is None else inputs.positions
+    if call is None:
+        output = denoise(inputs.network, positions, inputs.rows.index_select(0, inputs.index))[0].transpose(1, 2)
+    else:
+        output = call(positions, step_of_nodes(inputs))
+    noise = inputs.noise
+    if inputs.counters is not None:
+        noise = ops.trajectory_noise(inputs.counters, inputs.index + 1, inputs.x.shape[1:], inputs.x.dtype)[0]
+    elif noise is None and inputs.is_random:
+        noise = torch.randn_like(inputs.x)
+    ops.diffusion_step(
+        inputs.x, inputs.before, inputs.positions, output, noise, inputs.x_ref, inputs.first, inputs.coefficients,
+        inputs.index,
+    )  # fmt: skip
+    inputs.index.add_(1)
+
+
+def step_of_nodes(inputs: StepInputs) -> Tensor:
+    """What the network is told of the step: [N]."""
+    return inputs.t.index_select(0, inputs.index).expand(inputs.x.shape[0])
+
+
+class Chain:
+    """Denoises x along a plan: `for _ in chain.steps(): ...`, with `x` and `x_0` after each.
+
+    diffusion: a `GeoTDM`; x: [N, D, T_noisy] - x_t of the first step, relative to x_ref; it is copied
+    x_ref: [N, D, 1 or T_noisy], or None in mode `uncond`; model_kwargs: as for the loops, checked
+    noise: None for torch's global generator, one `randn` for each step of a plan that is random
+    cond_fn: called before each step, outside of any graph
+    """
+
+    def __init__(
+        self,
+        diffusion,
+        plan: Plan,
+        x: Tensor,
+        x_ref: Tensor | None,
+        model_kwargs: dict,
+        noise: NoiseFunction | None = None,
+        cond_fn: GradientFunction | None = None,
+    ):
+        self.plan, self.noise, self.cond_fn = plan, noise if plan.is_random else None, cond_fn
+        with torch.no_grad(), trusted():
+            inputs = self._inputs(diffusion, x, x_ref, model_kwargs)
+            if inputs.network is None:
+                self._step = lambda: advance(inputs, lambda x, t: _call(diffusion.denoise_network, x, t, model_kwargs))
+            elif self._captures(diffusion, x):
+                captured = diffusion.captures.get(advance, inputs)
+                self._step, inputs = captured.replay, captured.inputs
+            else:
+                self._step = lambda: advance(inputs)
+        self.inputs = inputs
+
+    @property
+    def x(self) -> Tensor:
+        """x_t after the steps so far; overwritten by the next one."""
+        return self.inputs.x
+
+    @property
+    def x_0(self) -> Tensor:
+        """The last step's prediction of x_0; overwritten by the next one."""
+        return self.inputs.before
+
+    def steps(self, progress: Progress = False) -> Iterator[None]:
+        """Do a step and yield, until the plan is done."""
+        copied = self.inputs.noise is not None
+        adds_noise = (self.plan.coefficients[:, 5] != 0).tolist()
+        for left in falling_steps(len(adds_noise), progress):
+            k = len(adds_noise) - 1 - left
+            with torch.no_grad(), trusted():
+                if copied and adds_noise[k]:
+                    self.inputs.noise.copy_(self.noise(k + 1))
+                if self.cond_fn is None:
+                    self._step()
+                else:
+                    self._guided(self.plan.guidance[k].tolist())
+            yield
+
+    def finish(self, progress: Progress = False) -> Tensor:
+        """Do all steps: x, in memory of its own."""
+        for _ in self.steps(progress):
+            pass
+        return self.x.clone()
+
+    def _guided(self, weights: Sequence[float]) -> None:
+        """A step whose x' and x_0 are moved by the gradient at x_t, in the subspace where there is one."""
+        inputs = self.inputs
+        gradient = self.cond_fn(inputs.x.clone(), step_of_nodes(inputs)).to(inputs.x.dtype)
+        self._step()
+        gradient = zero_mean(gradient, inputs.first)
+        for tensor, weight in ((inputs.x, weights[0]), (inputs.positions, weights[0]), (inputs.before, weights[1])):
+            if tensor is not None and weight:
+                tensor.add_(gradient, alpha=weight)
+
+    @staticmethod
+    def _captures(diffusion, x: Tensor) -> bool:
+        captures = diffusion.captures
+        return captures is not None and (x.is_cuda or captures.record is not None)
+
+    def _inputs(self, diffusion, x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
+        """Everything that the chain needs, on the device of x."""
+        total, device = diffusion.num_timesteps, x.device
+        dtype = x.dtype if x_ref is None else torch.promote_types(x.dtype, x_ref.dtype)
+        wide = torch.promote_types(dtype, torch.float32)
+        x = x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        steps = torch.from_numpy(_to_rows(self.plan.timesteps, total)).to(device)
+        t = diffusion.scale_timesteps(steps)
+        first, positions = None, None
+        if x_ref is None:
+            batch = model_kwargs["batch"]
+            first = torch.searchsorted(batch, torch.arange(num_graphs(batch) + 1, device=device))
+            x = zero_mean(x, first)
+        else:
+            positions = x + x_ref
+        network, rows = None, None
+        bare = getattr(diffusion.denoise_network, "module", diffusion.denoise_network)
+        if _is_plain(bare):
+            names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given")
+            network = bare.prepare(x, **{name: model_kwargs.get(name) for name in names})
+            rows = bare.embed_steps(t, x.dtype)
+        # In a graph the numbers are made where they are used; else some steps' at once.
+        by_counter = isinstance(self.noise, TrajectoryNoise) and network is not None and self._captures(diffusion, x)
+        return StepInputs(
+            x=x,
+            before=torch.zeros_like(x),
+            positions=positions,
+            index=torch.zeros(1, dtype=torch.int64, device=device),
+            x_ref=x_ref,
+            first=first,
+            coefficients=torch.from_numpy(_to_rows(self.plan.coefficients, total)).to(device, wide),
+            t=t,
+            network=network,
+            rows=rows,
+            noise=torch.zeros_like(x) if self.noise is not None and not by_counter else None,
+            counters=self.noise.counters if by_counter else None,
+            is_random=self.plan.is_random,
+        )
+
+
+def _is_plain(network) -> bool:
+    """Whether the network's call is `EGTN.forward` and nothing else, so that it can be taken apart."""
+    return (
+        isinstance(network, EGTN)
+        and type(network).forward is EGTN.forward
+        and not network._forward_hooks
+        and not network._forward_pre_hooks
+    )
+
+
+def _call(network: Callable, x: Tensor, t: Tensor, model_kwargs: dict) -> Tensor:
+    output, _ = network(x=x, diffusion_t=t, **model_kwargs)
+    return output
+
+
+def _to_rows(values: np.ndarray, count: int) -> np.ndarray:
+    """`values` with zeros behind, in all `count` rows: chains of any length have tables of one shape."""
+    return np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), dtype=values.dtype)])
