@@ -147,7 +147,7 @@ class _Run:
         bar = tqdm(total=self.total, initial=self.progress.step, desc="train", unit="step", disable=not self.show)
         with bar, self.stop.listening():
             while True:
-                self._at_epoch_boundary()
+                self._validate_and_keep()
                 step = self.progress.step
                 reason, due = self.ours.agree(self.stop.reason(), int(self.output.checkpoint_due(step)))
                 finished = self.total is not None and step >= self.total
@@ -207,7 +207,7 @@ class _Run:
             )
         return sums
 
-    def _at_epoch_boundary(self) -> None:
+    def _validate_and_keep(self) -> None:
         """Validate and keep weights where they are due; a resumed run does it if the killed one had not."""
         progress, train = self.progress, self.train_config
         epoch, within = divmod(progress.step, self.source.per_epoch)
