@@ -184,10 +184,13 @@ class PlainEGTN(nn.Module):
             self.s_modules_ref, self.t_modules_ref = spatial(n_layers_ref), temporal(n_layers_ref)
             self.ws = nn.Parameter(torch.ones(num_w))
         self._denoise = self.denoise
+        self._prior_mean = self.prior_mean
 
     def compiled(self, backend: str = "inductor") -> "PlainEGTN":
-        """The same module with everything but the reading of the mask under `torch.compile`, as one graph."""
-        self._denoise = torch.compile(self.denoise, fullgraph=True, dynamic=False, backend=backend)
+        """The same module with all but the reading of the mask under `torch.compile`, one graph for each network."""
+        graph = {"fullgraph": True, "dynamic": False, "backend": backend}
+        self._denoise = torch.compile(self.denoise, **graph)
+        self._prior_mean = torch.compile(self.prior_mean, **graph)
         return self
 
     def forward(self, diffusion_t, x, h, edge_index, edge_attr, batch, **model_kwargs):
@@ -200,7 +203,7 @@ class PlainEGTN(nn.Module):
         if model_kwargs.get("compute_ref", False):
             if frames.given[-1] - frames.given[0] + 1 != len(frames.given):
                 raise ValueError(f"{type(self).__name__}: the given frames must have no gaps, got {frames.given}")
-            return self.prior_mean(x_given, h if h.dim() == 2 else h[..., frames.given_index], edge_index, edge_attr)
+            return self._prior_mean(x_given, h if h.dim() == 2 else h[..., frames.given_index], edge_index, edge_attr)
         place = torch.cat([frames.given_index, frames.noisy_index]).argsort()
         placement = Placement(frames.given_index, frames.noisy_index, place)
         return self._denoise(diffusion_t, x, h, edge_index, edge_attr, x_given, placement)

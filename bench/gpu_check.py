@@ -26,8 +26,8 @@ The whole ends after --minutes; the steps stand in the order of their worth.
 Exit status: 0, all was well; 1, a step failed; 2, there is no GPU or an option is wrong."""
 EPILOG = """\
 Files in DIR: gpu_check.log (what every step printed), gpu_check.jsonl (the steps), layer.jsonl, step.jsonl,
-sample.jsonl, gpu_codegen.json, radius_graph.json (neighbour searches, of pytest-benchmark), and gpu_check.txt (the
-table).
+train.jsonl, sample.jsonl, gpu_codegen.json, radius_graph.json (neighbour searches, of pytest-benchmark), and
+gpu_check.txt (the table).
 
   make gpu-check PY=python3 GPU_ARGS='--out results'
   python -m bench.gpu_check --steps tests layer                 some steps alone
@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     done = [environment_step(args)]
     write(args.out, done[0])
-    starts = {name: _size(args.out / name) for name in ("layer.jsonl", "step.jsonl", "sample.jsonl")}
+    lines = ("layer.jsonl", "step.jsonl", "train.jsonl", "sample.jsonl")
+    starts = {name: _size(args.out / name) for name in lines}
     stop = time.monotonic() + args.minutes * 60
     for step in steps(args):
         if args.steps and step.name.split()[0] not in args.steps:
@@ -142,19 +143,22 @@ def steps(args: argparse.Namespace) -> list[Step]:
     trial, device = args.trial, ["--device", args.device]
     layer = [*python, "bench.layer_speed", *device, "--quiet", "--out", str(args.out / "layer.jsonl")]
     whole = [*python, "bench.step", *device, "--quiet", "--out", str(args.out / "step.jsonl")]
+    training = [*python, "bench.train", *device, "--quiet", "--out", str(args.out / "train.jsonl")]
     chain = [*python, "bench.sample", *device, "--quiet", "--out", str(args.out / "sample.jsonl")]
     codegen = [*python, "bench.codegen", "--out", str(args.out / "gpu_codegen.json"), "--capability", capability(args)]
     codegen += ["--kernel", "egcl_edges", "egcl_edges_backward"]
     # Not the whole folder: other tests import what a GPU machine need not have.
     found = [*(ROOT / "tests").glob("test_kernels_*.py")]
-    found += [ROOT / "tests" / f"test_{name}.py" for name in ("cuda_temporal", "captured", "chain", "diffusion_step")]
+    names = ("cuda_temporal", "captured", "chain", "diffusion_step", "training_step", "training_device_data")
+    found += [ROOT / "tests" / f"test_{name}.py" for name in names]
     files = sorted(str(path.relative_to(ROOT)) for path in found)
     tests = [*python, "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"]
     radius = [*python, "pytest", "-q", "-p", "no:cacheprovider", "bench/bench_radius_graph.py", *device]
     radius += ["--benchmark-json", str(args.out / "radius_graph.json"), "--benchmark-columns", "median,iqr,rounds"]
     radius += ["--benchmark-sort", "name", "--benchmark-max-time", "0.2", "-k"]
     if trial:
-        return trial_steps(args, [*tests, *files], layer, whole, chain, codegen, [*radius, "auto and 22"])
+        small = [*radius, "auto and 22"]
+        return trial_steps(args, [*tests, *files], layer, whole, training, chain, codegen, small)
     temporal = [*layer, "--layer", "temporal"]
     if importlib.util.find_spec("xdist"):
         tests += ["-n", "8"]  # most of the time is compiling
@@ -163,11 +167,14 @@ def steps(args: argparse.Namespace) -> list[Step]:
     # One compiled network a step: a compilation of all layers takes a minute.
     peers = ["official", "efficient", "efficient_compiled"]
     whole += ["--graphs", "128", "--dtype", "mixed", "--repeats", "15", "--implementations", "ours", *peers]
+    training += ["--graphs", "128", "--repeats", "7"]
+    eager = ["--precision", "bf16", "tf32", "--implementations", "ours", "official", "efficient"]
+    compiled = ["--precision", "bf16", "--implementations", "ours", "efficient_compiled"]
     chain += ["--graphs", "128", "--dtype", "mixed", "--repeats", "3", "--implementations", "ours", "official"]
     codegen += ["--width", "128"]
     return [
         Step("build", [*python, "bench.build_in_place"], 120),
-        Step("tests", [*tests, *files, "-m", "gpu"], 170),
+        Step("tests", [*tests, *files, "-m", "gpu"], 200),
         Step("layer md", [*layer, "--workload", "md"], 100),
         Step("layer nbody", [*layer, "--workload", "nbody"], 80),
         Step("temporal md", [*short, "--workload", "md"], 110),
@@ -178,11 +185,15 @@ def steps(args: argparse.Namespace) -> list[Step]:
         Step("radius", [*radius, "(auto or table or all) and not 50000"], 40),
         Step("step md", [*whole, "--workload", "md", "--modes", "inference"], 90),
         Step("step nbody", [*whole, "--workload", "nbody", "--modes", "inference"], 90),
+        Step("train nbody", [*training, "--workload", "nbody", *eager], 60),
+        Step("train md", [*training, "--workload", "md", *eager], 60),
         Step("sample md", [*chain, "--workload", "md"], 60),
         Step("sample nbody", [*chain, "official_compiled", "--workload", "nbody"], 60),
         Step("codegen", codegen, 50),
         Step("step md training", [*whole, "--workload", "md", "--modes", "training"], 120),
         Step("step nbody training", [*whole, "--workload", "nbody", "--modes", "training"], 120),
+        Step("train nbody compiled", [*training, "--workload", "nbody", *compiled], 150),
+        Step("train md compiled", [*training, "--workload", "md", *compiled], 150),
     ]
 
 
@@ -211,6 +222,7 @@ def trial_steps(
     tests: list[str],
     layer: list[str],
     whole: list[str],
+    training: list[str],
     chain: list[str],
     codegen: list[str],
     radius: list[str],
@@ -233,6 +245,7 @@ def trial_steps(
         Step("edges", [*layer, *edges], 60, interpreted=True),
         Step("radius", radius, 60),
         Step("step nbody", [*whole, *small, "--modes", "inference"], 60),
+        Step("train nbody", [*training, *small, "--repeats", "1"], 60),
         Step("sample nbody", [*chain, *small, "--timesteps", "25", "--repeats", "1"], 60),
         Step("codegen", [*codegen, "--width", "32", "--precision", "bf16"], 60),
     ]
@@ -327,6 +340,10 @@ def table(done: list[Step], rows: list[dict]) -> str:
     if calls:
         columns = ["whole call", "mode", "dtype", "who", "ms", "x floor", "x best peer", "x official", "error"]
         parts.append(text_table(columns, calls))
+    trained = [train_cells(row) for row in rows if row["benchmark"] == "train" and "seconds" in row]
+    if trained:
+        columns = ["training step", "precision", "who", "captured", "ms", "steps/s", "x best peer", "error"]
+        parts.append(text_table(columns, trained))
     chains = [chain_cells(row) for row in rows if row["benchmark"] == "sample" and "seconds" in row]
     if chains:
         columns = [
@@ -381,6 +398,20 @@ def step_cells(row: dict) -> list[str]:
     ]
 
 
+def train_cells(row: dict) -> list[str]:
+    """A row of bench.train for the table."""
+    return [
+        f"W-{row['workload']}",
+        row["precision"],
+        row["implementation"].replace("_", " "),
+        "yes" if row["captured"] else "",
+        f"{1e3 * row['seconds']:.3f}",
+        f"{row['steps_per_second']:.1f}",
+        f"{row['times_best_peer']:.2f}" if "times_best_peer" in row else "",
+        f"{row['error']:.0e}",
+    ]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu_check",
@@ -388,7 +419,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ("build", "tests", "layer", "temporal", "sanitizer", "edges", "radius", "step", "sample", "codegen")
+    names = (
+        "build",
+        "tests",
+        "layer",
+        "temporal",
+        "sanitizer",
+        "edges",
+        "radius",
+        "step",
+        "train",
+        "sample",
+        "codegen",
+    )
     parser.add_argument("--steps", nargs="+", choices=names, metavar="NAME", help=f"these alone, of {' '.join(names)}")
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:1, ..., or cpu with --trial")
     parser.add_argument("--trial", action="store_true", help="tiny sizes on the CPU: a trial of this program")

@@ -158,12 +158,11 @@ def make_workload(
             raise ValueError(f"make_workload: {key} must be at least {least}, got {value}")
     graphs, frames, given_frames, layers, width = SIZES[name]
     frames_wanted = num_frames or frames
-    generator = torch.Generator().manual_seed(seed)
     if name == "large":
+        generator = torch.Generator().manual_seed(seed)
         items = [_large(generator, frames_wanted, large_file, cutoff)] * (num_graphs or graphs)
     else:
-        make = {"nbody": _nbody, "md": _aspirin, "ped": _pedestrians, "long": _alanine_dipeptide}[name]
-        items = [make(generator, frames_wanted, index) for index in range(num_graphs or graphs)]
+        items = make_trajectories(name, num_graphs or graphs, frames_wanted, seed)
     batch = collate(items)
     num_given = max(1, given_frames * frames_wanted // frames)
     arguments = {
@@ -179,6 +178,13 @@ def make_workload(
         "pre_norm": name == "ped",
     }
     return Workload(name, batch, arguments, num_given)
+
+
+def make_trajectories(name: str, count: int, num_frames: int, seed: int = 0) -> list[Trajectory]:
+    """The first `count` graphs of the workload `name`, any but `large`, with so many frames."""
+    make = {"nbody": _nbody, "md": _aspirin, "ped": _pedestrians, "long": _alanine_dipeptide}[name]
+    generator = torch.Generator().manual_seed(seed)
+    return [make(generator, num_frames, index) for index in range(count)]
 
 
 def complete_edges(size: int, loops: bool = False) -> Tensor:

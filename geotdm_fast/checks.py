@@ -125,6 +125,11 @@ def trusted() -> Iterator[None]:
         _trusted.reset(token)
 
 
+def is_trusted() -> bool:
+    """Whether this runs in a `trusted` block."""
+    return _trusted.get()
+
+
 def reads_values(tensor: Tensor) -> bool:
     """Whether values are to be checked: on the CPU, outside `torch.compile`, and not in a `trusted` block."""
-    return not torch.compiler.is_compiling() and tensor.device.type == "cpu" and not _trusted.get()
+    return not torch.compiler.is_compiling() and tensor.device.type == "cpu" and not is_trusted()

@@ -136,6 +136,8 @@ def _derive(config: dict, where: str) -> None:
         train["schedule"] = "none" if train["lr_decay_every"] is None else "step"
     if train["schedule"] == "step" and train["lr_decay_every"] is None:
         raise ValueError(f"{where}: train.schedule step needs train.lr_decay_every (epochs)")
+    if train["nll_every_step"] is not None and train["eval"] == "nll":
+        raise ValueError(f"{where}: train.nll_every_step goes with train.eval loss; eval_every_step says when for nll")
     if train["ema_decay"] >= 1:
         raise ValueError(f"{where}: train.ema_decay must be below 1, got {train['ema_decay']:g}")
     if train["num_epochs"] is None and train["num_steps"] is None:

@@ -13,6 +13,11 @@ def num_graphs(batch: Tensor) -> int:
     return _num_graphs(batch)
 
 
+def remember_num_graphs(batch: Tensor, number: int) -> None:
+    """Tell `num_graphs` what it would find in `batch`, so that it need not wait for the device."""
+    _num_graphs.remember(batch, number)
+
+
 def sum_by_graph(value: Tensor, batch: Tensor) -> Tensor:
     """[N, ...] to [B, ...]: the sum over the nodes of each graph."""
     return value.new_zeros(num_graphs(batch), *value.shape[1:]).index_add(0, batch, value)

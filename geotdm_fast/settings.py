@@ -71,20 +71,30 @@ TRAIN = {
     "num_steps": Setting("int", None, "stop after so many steps (the first of all limits counts)", least=1),
     "max_minutes": Setting("float", None, "stop cleanly, with a checkpoint, after so many minutes", least=0),
     "batch_size": Setting("int", 128, "graphs per step, over all processes", least=1),
+    "accumulate": Setting("int", 1, "parts that a process's share of a batch goes through the network in, for less "
+                          "memory; their gradients add up", least=1),
+    "rotate": Setting("bool", False, "turn every trajectory of a batch by a random rotation; the network is "
+                      "equivariant, so this changes rounding alone"),
     "eval_batch_size": Setting("int", 256, "graphs per validation batch", least=1),
     "lr": Setting("float", 1e-4, "Adam's learning rate", least=0),
-    "schedule": Setting("str", None, "learning rate over time (null: step if lr_decay_every is given, else none)",
-                        choices=("none", "step", "cosine")),
+    "schedule": Setting("str", None, "learning rate over time; none: constant (null: step if lr_decay_every is "
+                        "given, else none)", choices=("none", "step", "cosine")),
     "lr_decay_every": Setting("int", None, "schedule step: epochs between two decays", least=1),
     "lr_decay": Setting("float", 0.8, "schedule step: the factor of a decay", least=0),
     "lr_min": Setting("float", 0.0, "schedule cosine: the last learning rate", least=0),
     "warmup_steps": Setting("int", 0, "steps of linear growth of the learning rate from 0", least=0),
     "clip": Setting("float", 1.0, "largest norm of the gradient; 0: no limit", least=0),
     "ema_decay": Setting("float", 0.0, "decay of the averaged weights that are saved for use; 0: off", least=0),
-    "precision": Setting("str", "fp32", "arithmetic of the network", choices=("fp32", "tf32", "bf16")),
+    "precision": Setting("str", "fp32", "what the factors of matrix products are rounded to; weights, sums and Adam "
+                         "stay float32", choices=("fp32", "tf32", "bf16")),
+    "cuda_graph": Setting("bool", True, "on CUDA, capture the step if all trajectories have the same graph"),
     "eval": Setting("str", "loss", "validation by the loss with fixed noise, or by the NLL (S times dearer)",
                     choices=("loss", "nll")),
     "eval_every_epoch": Setting("int", 1, "epochs between two validations", least=1),
+    "eval_every_step": Setting("int", None, "steps between two validations, instead of eval_every_epoch", least=1),
+    "eval_graphs": Setting("int", None, "validate on the first so many trajectories; null: on all", least=1),
+    "nll_every_step": Setting("int", None, "steps between two validations by the NLL beside those by the loss, which "
+                              "choose the best weights", least=1),
     "log_every_step": Setting("int", 20, "steps between two lines of log.jsonl", least=1),
     "checkpoint_every_steps": Setting("int", None, "steps between two checkpoints", least=1),
     "checkpoint_every_minutes": Setting("float", 5.0, "minutes between two checkpoints; null: by steps only", least=0,

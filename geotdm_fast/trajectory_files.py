@@ -93,7 +93,7 @@ def make_samples(
     else:
         given = np.zeros(samples.shape[-1], bool)
     x = batch.x.cpu().numpy().astype(np.float32)[..., : len(given)]
-    numbers = dataset.atomic_numbers
+    numbers = [dataset.numbers_of(i) for i in range(batch.num_graphs)] if dataset.atomic_numbers is not None else []
     return Samples(
         samples=samples.cpu().numpy().astype(np.float32),
         target=x[..., ~given],
@@ -103,7 +103,7 @@ def make_samples(
         scored=batch.scored.cpu().numpy(),
         h=batch.h.cpu().numpy().astype(np.float32),
         edge_index=batch.edge_index.cpu().numpy(),
-        atomic_numbers=np.zeros(0, np.int64) if numbers is None else np.tile(np.asarray(numbers), batch.num_graphs),
+        atomic_numbers=np.concatenate([np.zeros(0, np.int64), *map(np.asarray, numbers)]),
         scale=float(dataset.scale),
         unit=dataset.unit,
         name=dataset.name,

@@ -6,7 +6,7 @@ from cases import MASKS, NUM_FRAMES, NUM_STEPS, case, diffusion
 from torch import nn
 
 from geotdm_fast import EGTN, ESLayer, ETLayer, LossType, ModelMeanType
-from geotdm_fast.checks import check_finite, check_graph_values, check_shape, check_tensor
+from geotdm_fast.checks import check_finite, check_graph_values, check_shape, check_tensor, trusted
 from geotdm_fast.keys import check_choice, check_keys
 
 N, E, T = 9, 32, NUM_FRAMES  # nodes and edges of the `nbody` case; four of its frames are drawn
@@ -223,6 +223,19 @@ def test_every_method_checks_the_shape_of_what_is_drawn(method):
             METHODS[method](diffusion(network), wrong, model_kwargs)
     with pytest.raises(ValueError, match=rf"{method}: model_kwargs must hold"):
         METHODS[method](diffusion(network), x_start, None)
+
+
+def test_a_trusted_caller_of_the_losses_is_not_checked_for_values():
+    network, x_start, model_kwargs = case("nbody").conditional(MASKS["prefix"])
+    given = {"model_kwargs": model_kwargs, "t": torch.zeros(N, dtype=torch.int64)}
+    wrong = changed(x_start, (1, 2, 3), torch.nan)
+    with trusted():
+        loss = diffusion(network).training_losses(wrong, **given)["loss"]
+        with pytest.raises(ValueError, match="training_losses: x_start must be"):
+            diffusion(network).training_losses(x_start[:5], **given)  # shapes cost nothing to look at
+    assert loss.isnan().any()
+    with pytest.raises(ValueError, match="training_losses: x_start must be finite"):
+        diffusion(network).training_losses(wrong, **given)
 
 
 @pytest.mark.parametrize("method", ["training_losses", "calc_bpd_loop", "optimize"])

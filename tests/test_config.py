@@ -216,6 +216,8 @@ def test_settings_must_agree():
     raw["train"] |= {"max_minutes": 1, "schedule": "cosine"}
     with pytest.raises(ValueError, match=r"schedule cosine needs train\.num_epochs or train\.num_steps"):
         normalise_config(raw)
+    with pytest.raises(ValueError, match=r"nll_every_step goes with train\.eval loss; eval_every_step says when"):
+        normalise_config(_ours(train={"eval": "nll", "nll_every_step": 10}))
 
 
 @pytest.mark.parametrize("section, key", [("denoise_model", "num_w"), ("diffusion", "num_timesteps")])

@@ -12,10 +12,12 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
-from bench import build_in_place, codegen, device_timing, gpu_check, layer, layer_speed, memory, sample, step  # noqa: E402
+from bench import build_in_place, codegen, device_timing, gpu_check, layer, layer_speed, memory, sample, step, train  # noqa: E402
 from bench.gpu_check import Step  # noqa: E402
 from bench.workloads import make_workload  # noqa: E402
 from tools import cuda_module  # noqa: E402
+
+PROGRAMS = {"layer_speed": layer_speed, "step": step, "train": train, "sample": sample}
 
 
 class FakeEvent:
@@ -117,11 +119,7 @@ def test_every_command_parses(gpu, tmp_path):
     for words in (["--device", "cuda"], ["--device", "cpu", "--trial"]):
         for made in gpu_check.steps(parsed(tmp_path, *words)):
             module, options = made.words[2], made.words[3:]
-            parsers = {
-                "bench.layer_speed": layer_speed._parser(),
-                "bench.step": step._parser(),
-                "bench.sample": sample._parser(),
-            }
+            parsers = {f"bench.{program}": module._parser() for program, module in PROGRAMS.items()}
             if made.name.startswith("sanitizer"):
                 assert made.words[0] == "env" and "tests/test_cuda_temporal.py" in made.words
             elif module in parsers:

@@ -64,6 +64,27 @@ def test_data_replaces_every_path(tmp_path, capsys):
     assert {section["path"] for section in written["data"].values()} == {(tmp_path / "own.npz").as_posix()}
 
 
+def test_several_files_are_joined(tmp_path, capsys):
+    files = []
+    for seed, z in enumerate(([6, 8, 1], [6, 8, 6, 1])):
+        place = 1.3 * np.arange(len(z))[:, None] * np.array([1.0, 0, 0])
+        x = place + 0.01 * np.random.default_rng(seed).normal(size=(40, len(z), 3))
+        files.append(str(tmp_path / f"{seed}.npz"))
+        np.savez(files[-1], R=x, z=z)
+    raw = tiny_config(num_steps=2)
+    section = {"kind": "npz", "path": "none.npz", "span": 6, "atom_types": [1, 6, 8]}
+    raw["data"] = {name: section | {"split": name} for name in ("train", "val")}
+    raw["denoise_model"] |= {"node_dim": 9, "edge_dim": 4}
+    config = tmp_path / "several.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    arguments = ["train", str(config), "--output", str(tmp_path / "run"), "--quiet", "--data"]
+    assert main([*arguments, *files]) == 0, capsys.readouterr().err
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert all(section["path"] == files for section in written["data"].values())
+    assert main([*arguments, files[0], str(tmp_path)]) == 2
+    assert f"--data: several paths must be files, got the folder {tmp_path}" in capsys.readouterr().err
+
+
 def test_errors_are_one_line(config_file, tmp_path, capsys):
     for arguments, expected in (
         (["--set", "train.lrr=1"], "unknown key 'lrr'; did you mean 'lr'"),

@@ -13,27 +13,32 @@ from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.data.open import open_dataset
 from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.device_data import DeviceData
 
 
-def test_two_processes_equal_one(tmp_path):
-    # Batches of five (two and three graphs) and of one (the first process stands in with a graph that does not count);
-    # under prior `com` the prior's network has no gradient, which DistributedDataParallel must not wait for.
-    config = tiny_config(batch_size=5, num_steps=6, log_every_step=1, eval_batch_size=2, eval="nll")
-    config["diffusion"]["prior"] = "com"
-    one, two = tmp_path / "one", tmp_path / "two"
-    train(config, output_dir=one, device="cpu", progress=False)
-
+def in_two_processes(config: dict, output, tmp_path) -> None:
+    """The training under torchrun."""
     script = tmp_path / "run.py"
     script.write_text(RUN)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(
-        [*command, json.dumps(config), str(two)],
+        [*command, json.dumps(config), str(output)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_equal_one(tmp_path):
+    # Batches of five (two and three graphs) and of one (the first process stands in with a graph that does not count);
+    # under prior `com` the prior's network has no gradient.
+    config = tiny_config(batch_size=5, num_steps=6, log_every_step=1, eval_batch_size=2, eval="nll", accumulate=2)
+    config["diffusion"]["prior"] = "com"
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(config, output_dir=one, device="cpu", progress=False)
+    in_two_processes(config, two, tmp_path)
 
     a, b = log_of(one), log_of(two)
     assert [record.keys() for record in a] == [record.keys() for record in b]
@@ -53,17 +58,35 @@ def test_two_processes_equal_one(tmp_path):
             torch.testing.assert_close(b[clear], a[clear], rtol=1e-4, atol=2e-6)
 
 
-def _source(rank=0, world_size=1, batch_size=5):
+def test_two_processes_resume_exactly(tmp_path):
+    settings = {"batch_size": 5, "eval_every_epoch": 100, "rotate": True, "accumulate": 2, "log_every_step": 1}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    in_two_processes(tiny_config(num_steps=5, **settings), whole, tmp_path)
+    for steps in (3, 5):
+        in_two_processes(tiny_config(num_steps=steps, **settings), parts, tmp_path)
+    (a, _), (b, _) = (load_tensors(run / "state.safetensors") for run in (whole, parts))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert log_of(whole) == [record for record in log_of(parts) if "val_loss" not in record or record["step"] == 5]
+
+
+def _source(rank=0, world_size=1, batch_size=5, **more):
     dataset = open_dataset(tiny_config()["data"]["train"], progress=False)
     return BatchSource(
-        dataset,
+        DeviceData(dataset),
         seed=3,
         batch_size=batch_size,
         num_timesteps=10,
         num_noisy=3,
         rank=rank,
         world_size=world_size,
+        **more,
     )
+
+
+def _noised(source, step):
+    """This process's share of the batch of a step, whole."""
+    (draw,) = source.training(step)
+    return source.noised(draw)
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
@@ -71,10 +94,10 @@ def test_shares_make_up_the_whole_batch(world_size):
     shares = [_source(rank, world_size) for rank in range(world_size)]
     whole = _source()
     for step in range(3):
-        expected = whole.training(step)
-        parts = [source.training(step) for source in shares]
+        expected = _noised(whole, step)
+        parts = [_noised(source, step) for source in shares]
         counted = [part for part in parts if part.weight.sum() > 0]
-        assert sum(part.batch.num_graphs for part in counted) == expected.batch.num_graphs == expected.num_graphs
+        assert sum(part.batch.num_graphs for part in counted) == expected.batch.num_graphs == whole.global_size(step)
         for name in ("steps", "noise", "weight"):
             assert torch.equal(torch.cat([getattr(part, name) for part in counted]), getattr(expected, name))
         assert torch.equal(torch.cat([part.batch.x for part in counted]), expected.batch.x)
@@ -82,8 +105,9 @@ def test_shares_make_up_the_whole_batch(world_size):
 
 
 def test_validation_shares_make_up_the_whole_set():
-    whole = dict(_source(batch_size=2).validation())
-    shares = [dict(_source(rank, 2, batch_size=2).validation()) for rank in range(2)]
+    noised = lambda source: {number: source.noised(draw) for number, draw in source.validation()}
+    whole = noised(_source(batch_size=2))
+    shares = [noised(_source(rank, 2, batch_size=2)) for rank in range(2)]
     assert sorted(whole) == sorted([*shares[0], *shares[1]]) == [0, 1, 2]
     for number, noised in (shares[0] | shares[1]).items():
         assert torch.equal(noised.noise, whole[number].noise) and torch.equal(noised.steps, whole[number].steps)
@@ -95,8 +119,21 @@ def test_validation_shares_make_up_the_whole_set():
 
 def test_every_epoch_sees_every_graph_once_in_another_order():
     source = _source(batch_size=2)
-    epochs = [torch.cat([source.training(3 * epoch + i).batch.x[::5, 0, 0] for i in range(3)]) for epoch in (0, 1)]
+    epochs = [torch.cat([_noised(source, 3 * epoch + i).batch.x[::5, 0, 0] for i in range(3)]) for epoch in (0, 1)]
     assert torch.equal(epochs[0].sort().values, epochs[1].sort().values)
     assert not torch.equal(*epochs)
-    assert torch.equal(source.training(2).noise, _source(batch_size=2).training(2).noise)
-    assert not torch.equal(source.training(2).noise, source.training(1).noise)
+    assert torch.equal(_noised(source, 2).noise, _noised(_source(batch_size=2), 2).noise)
+    assert not torch.equal(_noised(source, 2).noise, _noised(source, 1).noise)
+
+
+@pytest.mark.parametrize(("accumulate", "world_size"), [(2, 1), (3, 2), (9, 1)])
+def test_parts_make_up_the_share(accumulate, world_size):
+    for rank in range(world_size):
+        whole = _source(rank, world_size, rotate=True)
+        source = _source(rank, world_size, rotate=True, accumulate=accumulate)
+        for step in range(2):  # a batch of five and one of one
+            (share,) = whole.training(step)
+            parts = source.training(step)
+            assert len(parts) == min(accumulate, len(share.items)) and all(len(part.items) for part in parts)
+            for joined, expected in zip(map(torch.cat, zip(*parts, strict=True)), share, strict=True):
+                assert torch.equal(joined, expected)

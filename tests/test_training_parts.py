@@ -13,7 +13,9 @@ from geotdm_fast.data import Trajectory, TrajectoryDataset
 from geotdm_fast.data.open import open_dataset
 from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
+from geotdm_fast.training.flat import FlatWeights
 from geotdm_fast.training.log import cut_log, read_log
 from geotdm_fast.training.objective import Objective, check_fits, num_noisy_frames
 from geotdm_fast.training.schedule import learning_rate, total_steps
@@ -60,9 +62,9 @@ def test_objective_is_the_mean_over_graphs_of_the_mean_over_scored_nodes(mode):
     torch.manual_seed(0)
     network = build_network(config)
     diffusion = build_diffusion(network, config, "cpu")
-    objective = Objective(network, diffusion, config["train"])
-    source = BatchSource(_two_graphs(), seed=0, batch_size=2, num_timesteps=25, num_noisy=3)
-    noised = next(batch for _, batch in source.validation())
+    objective = Objective(diffusion, config["train"])
+    source = BatchSource(DeviceData(_two_graphs()), seed=0, batch_size=2, num_timesteps=25, num_noisy=3)
+    noised = next(source.noised(draw) for _, draw in source.validation())
     given = {"cond_mask": torch.tensor([1.0, 0, 0, 0, 1, 1]).view(1, 1, 6), "x_given": noised.batch.x}
     x = noised.batch.x
     per_node = diffusion.training_losses(
@@ -72,7 +74,7 @@ def test_objective_is_the_mean_over_graphs_of_the_mean_over_scored_nodes(mode):
         noise=noised.noise,
     )["loss"]
     expected = (per_node[1] + (per_node[3] + per_node[4]) / 2) / 2
-    assert float(objective(noised).detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+    assert float(objective.loss(noised).detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
 
 
 def test_validation_by_nll_is_the_bound_per_graph(tmp_path):
@@ -81,11 +83,10 @@ def test_validation_by_nll_is_the_bound_per_graph(tmp_path):
     (value,) = [record["val_nll"] for record in log_of(tmp_path) if "val_nll" in record]
     network, _ = load_checkpoint(tmp_path / "best.safetensors")
     diffusion = build_diffusion(network, config, "cpu")
-    source = BatchSource(
-        open_dataset(config["data"]["val"], progress=False), seed=0, batch_size=3, num_timesteps=25, num_noisy=3
-    )
-    (_, noised) = next(source.validation())
-    x_start, model_kwargs = Objective(network, diffusion, config["train"]).split(noised.batch)
+    data = DeviceData(open_dataset(config["data"]["val"], progress=False))
+    source = BatchSource(data, seed=0, batch_size=3, num_timesteps=25, num_noisy=3)
+    noised = next(source.noised(draw) for _, draw in source.validation())
+    x_start, model_kwargs = Objective(diffusion, config["train"]).split(noised.batch)
     torch.manual_seed(1)
     draws = [diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["total_bpd"].sum() / 3 for _ in range(8)]
     # Another noise: the same up to the spread of the estimate.
@@ -119,16 +120,17 @@ def test_without_validation_data_training_data_choose_and_test_data_never(tmp_pa
 
 
 def test_average():
-    network, average = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(average.weight)
+    network, copied = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(copied.weight)
     torch.nn.init.ones_(network.weight)
-    ema = WeightAverage(average, network, 0.5)
-    ema.update(1)
+    average = WeightAverage(copied, FlatWeights(network), 0.5)
+    average.update(torch.tensor(average.share(1)))
     expected = 1 - 2 / 11
-    assert float(average.weight) == pytest.approx(expected)
-    ema.update(1000)
-    assert float(average.weight) == pytest.approx(1 - (1 - expected) * 0.5)
-    assert not average.weight.requires_grad
+    assert float(copied.weight) == pytest.approx(expected)
+    assert average.share(1000) == 0.5
+    average.update(torch.tensor(0.5))
+    assert float(copied.weight) == pytest.approx(1 - (1 - expected) * 0.5)
+    assert not copied.weight.requires_grad
 
 
 def _train(**settings):
@@ -179,12 +181,10 @@ def test_sizes_must_fit_the_data():
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_path, monkeypatch):
-    from geotdm_fast.training import loop
-
     train(tiny_config(num_steps=2), output_dir=tmp_path, progress=False)
     before = (tmp_path / "state.safetensors").read_bytes()
-    forward = Objective.forward
-    monkeypatch.setattr(loop.Objective, "forward", lambda self, noised: forward(self, noised) * math.nan)
+    loss = Objective.loss
+    monkeypatch.setattr(Objective, "loss", lambda self, noised: loss(self, noised) * math.nan)
     with pytest.raises(ValueError, match=r"loss and gradient must be finite, got .*nan.* by step 3"):
         train(tiny_config(num_steps=20, log_every_step=1), output_dir=tmp_path, progress=False)
     assert (tmp_path / "state.safetensors").read_bytes() == before

@@ -1,6 +1,7 @@
 """`geotdm train`: train a model from a configuration file."""
 
 import argparse
+import json
 import os
 import pathlib
 
@@ -17,12 +18,17 @@ The output folder (train.output_base_path/train.exp_name, or --output) receives
   loss.png           the loss curve
   config.yaml        the configuration with every default filled in
 The same command goes on where a stopped or killed run left off: a kill costs the steps since the last checkpoint.
-Ctrl-C and SIGTERM write a checkpoint first."""
+Ctrl-C and SIGTERM write a checkpoint first.
+
+On CUDA the step is captured as a graph and replayed where all trajectories have the same nodes and edges; a line says
+where it is not. train.precision bf16 or tf32 rounds the factors of matrix products; weights stay float32. A batch that
+does not fit into memory goes in parts: train.accumulate."""
 
 EXAMPLES = """\
   geotdm train configs/nbody_charged_small.yaml
   geotdm train configs/nbody_charged_small.yaml --max-minutes 10 --threads 2
   geotdm train configs/md_small.yaml --data my_molecule.npz --set train.exp_name=my_molecule
+  geotdm train configs/molecules.yaml --data ethanol.npz aspirin.npz          (one model for several molecules)
   geotdm train configs/nbody_charged.yaml --set train.batch_size=64 --set train.exp_name=half --device cuda
   torchrun --nproc-per-node 2 -m geotdm_fast train configs/nbody_charged.yaml      (one process per GPU)
 
@@ -45,7 +51,10 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("config", metavar="CONFIG", help="YAML file, the official project's or ours")
     parser.add_argument("--output", metavar="DIR", help="output folder (default: from the configuration)")
     parser.add_argument(
-        "--data", metavar="PATH", help="read all data from this file (its `path`) or folder (its `root`)"
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="read all data from this file (its `path`) or folder (its `root`); several files are joined",
     )
     parser.add_argument(
         "--set",
@@ -76,11 +85,17 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     overrides = list(args.overrides)
     if args.data is not None:
-        if not os.path.exists(args.data):
-            raise FileNotFoundError(f"--data {args.data}: no such file or folder")
-        key = "root" if os.path.isdir(args.data) else "path"
+        for path in args.data:
+            if not os.path.exists(path):
+                raise FileNotFoundError(f"--data {path}: no such file or folder")
+        folders = [path for path in args.data if os.path.isdir(path)]
+        if folders and len(args.data) > 1:
+            raise ValueError(f"--data: several paths must be files, got the folder {folders[0]}")
+        key = "root" if folders else "path"
+        paths = [pathlib.Path(path).as_posix() for path in args.data]
+        value = paths[0] if len(paths) == 1 else json.dumps(paths)
         splits = [name for name in ("train", "val", "test") if name in (read_yaml(args.config).get("data") or ())]
-        overrides += [f"data.{split}.{key}={pathlib.Path(args.data).as_posix()}" for split in splits]
+        overrides += [f"data.{split}.{key}={value}" for split in splits]
     if args.max_minutes is not None:
         overrides.append(f"train.max_minutes={args.max_minutes}")
     config = load_config(args.config, overrides)

@@ -1,6 +1,7 @@
 """MD17: one long molecular dynamics trajectory in an `.npz`, cut in windows as the benchmark does."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ def md17_dataset(
     fully_connected: bool = False,
     bonds: ArrayLike | None = None,
     num_types: int = 10,
+    atom_types: Sequence[int] | None = None,
 ) -> TrajectoryDataset:
     """Windows of a molecule's trajectory, with the features and edges of `molecule_graph` in its first frame.
 
@@ -42,7 +44,7 @@ def md17_dataset(
     num_windows: at most so many windows; 5000, 1000 and 1000 by default
     with_h: keep hydrogen atoms
     project: subtract the mean over nodes and frames, as the unconditional model wants it
-    cutoff, max_hops, fully_connected, bonds, num_types: as in `molecule_graph`; bonds count the atoms of the file
+    cutoff, max_hops, fully_connected, bonds, num_types, atom_types: as in `molecule_graph`; bonds of all atoms
     Raises FileNotFoundError, ValueError for a bad or too short file, naming what would do.
     """
     where = "md17_dataset"
@@ -67,7 +69,14 @@ def md17_dataset(
     if bonds is not None:
         bonds = renumbered_bonds(where, bonds, atoms, len(z))
     h, edge_index, edge_attr = molecule_graph(
-        x[0, atoms].astype(np.float32), z[atoms], cutoff, max_hops, fully_connected, bonds, num_types=num_types
+        x[0, atoms].astype(np.float32),
+        z[atoms],
+        cutoff,
+        max_hops,
+        fully_connected,
+        bonds,
+        num_types=num_types,
+        atom_types=atom_types,
     )
     x = frames_last(x[None, frames.start : frames.stop : frames.step, atoms])
     places = [(0, start) for start in evenly_spaced(len(frames) - span + 1, num_windows)]

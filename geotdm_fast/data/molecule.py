@@ -1,6 +1,7 @@
 """The graph and the features of a molecule."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,19 +29,23 @@ def molecule_graph(
     bonds: ArrayLike | Tensor | None = None,
     *,
     num_types: int = 10,
+    atom_types: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Atom features and edges up to `max_hops` bonds apart, from one frame of a molecule.
 
-    h_i = one_hot(z_i) x [1, z_i / num_types, (z_i / num_types)^2]; two atoms are bonded when at most `cutoff` apart.
+    h_i = one_hot(z_i) x [1, z_i / n, (z_i / n)^2], with n = num_types, or with atom_types their largest + 1; two atoms
+    are bonded when at most `cutoff` apart.
 
     positions: [N, 3] (angstrom)
-    atomic_numbers: [N], below num_types
+    atomic_numbers: [N], below num_types, or of atom_types
     cutoff: the longest bond (angstrom)
     max_hops: pairs up to so many bonds apart get an edge
     fully_connected: every pair gets an edge
     bonds: [M, 2] - the bonds instead of those by distance, each pair once or twice, in any order
     num_types: atomic numbers are below it (10 in the benchmark: up to fluorine)
-    Returns h [N, 3 num_types] float32, edge_index [2, E] int64 in row-major order and edge_attr [E, max_hops + 1]
+    atom_types: the atomic numbers that there are, instead, in the order of their features: [1, 6, 7, 8, 17], say, for
+        molecules with chlorine; one model for many molecules states them all. 0 .. n - 1 is the same as num_types = n
+    Returns h [N, 3 types] float32, edge_index [2, E] int64 in row-major order and edge_attr [E, max_hops + 1]
     float32: one-hot of hops - 1, or when fully connected one-hot of hops with 0 for pairs further apart.
     Raises ValueError/TypeError for a bad argument. Warns when the bonds by distance do not join all atoms.
     Source: the official features, after Satorras et al. 2021 and Kohler et al. 2020.
@@ -50,7 +55,8 @@ def molecule_graph(
     num_atoms = len(positions)
     fully_connected = check_flag(where, "fully_connected", fully_connected)
     max_hops = check_count(where, "max_hops", max_hops)
-    h = _atom_features(where, atomic_numbers, num_atoms, check_count(where, "num_types", num_types))
+    types = range(check_count(where, "num_types", num_types))
+    h = _atom_features(where, atomic_numbers, num_atoms, types if atom_types is None else _types(where, atom_types))
     if bonds is None:
         bonded = radius_graph(torch.tensor(positions), check_number(where, "cutoff", cutoff)).T.numpy()
         origin = f"by distance, at most {cutoff} angstrom,"
@@ -106,16 +112,32 @@ def renumbered_bonds(where: str, bonds: ArrayLike | Tensor, atoms: np.ndarray, n
     return bonds[(bonds >= 0).all(axis=1)]
 
 
-def _atom_features(where: str, atomic_numbers: ArrayLike | Tensor, num_atoms: int, num_types: int) -> Tensor:
+def _types(where: str, atom_types: Sequence[int]) -> list[int]:
+    """`atom_types` as a list of different atomic numbers."""
+    given = check_array(where, "atom_types", atom_types, "K").tolist()
+    types = [check_count(where, "atom_types", number, minimum=0) for number in given]
+    if len(set(types)) < len(types):
+        raise ValueError(f"{where}: atom_types must be atomic numbers, each once, got {types}")
+    return types
+
+
+def _atom_features(where: str, atomic_numbers: ArrayLike | Tensor, num_atoms: int, types: Sequence[int]) -> Tensor:
     z = check_array(where, "atomic_numbers", atomic_numbers, "N")
     check_shape(where, "atomic_numbers", z, (num_atoms,))
-    if (z != np.round(z)).any() or z.min() < 0 or z.max() >= num_types:
-        bad = z[(z != np.round(z)) | (z < 0) | (z >= num_types)][0]
-        more = f"; give num_types={int(z.max()) + 1} or more" if z.max() >= num_types else ""
-        raise ValueError(f"{where}: atomic_numbers must be whole numbers from 0 to {num_types - 1}, got {bad}{more}")
+    known = np.isin(z, types)
+    if not known.all():
+        bad = z[~known][0]
+        if isinstance(types, range):
+            more = f"; give num_types={int(z.max()) + 1} or more" if z.max() >= len(types) else ""
+            raise ValueError(
+                f"{where}: atomic_numbers must be whole numbers from 0 to {len(types) - 1}, got {bad}{more}"
+            )
+        raise ValueError(f"{where}: atomic_numbers must be of atom_types {types}, got {bad}")
+    place = torch.zeros(max(types) + 1, dtype=torch.int64)
+    place[list(types)] = torch.arange(len(types))
     z = torch.from_numpy(z.astype(np.int64))
-    powers = (z[:, None].float() / num_types) ** torch.arange(3.0)  # [N, 3]
-    one_hot = torch.nn.functional.one_hot(z, num_types)
+    powers = (z[:, None].float() / (max(types) + 1)) ** torch.arange(3.0)  # [N, 3]
+    one_hot = torch.nn.functional.one_hot(place[z], len(types))
     return (one_hot[:, :, None] * powers[:, None, :]).flatten(1)
 
 

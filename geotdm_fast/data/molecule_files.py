@@ -61,6 +61,7 @@ def file_dataset(
     fully_connected: bool = False,
     bonds: ArrayLike | None = None,
     num_types: int = 10,
+    atom_types: Sequence[int] | None = None,
     name: str | None = None,
     unit: str = "angstrom",
 ) -> TrajectoryDataset:
@@ -114,6 +115,7 @@ def file_dataset(
         max_hops=max_hops,
         fully_connected=fully_connected,
         num_types=num_types,
+        atom_types=atom_types,
         name=path.stem if name is None else name,
         unit=unit,
         where=where,

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping
 
 from geotdm_fast.data.checks import SPLITS, check_count
+from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.keys import check_choice, check_keys
 
-_MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types")
+_MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
 _OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_MOLECULE_KEYS)
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
 _KEYS = {
@@ -26,6 +27,8 @@ _OFFICIAL_KEYS = {
     "npz": ("mode",),
     "file": ("mode",),
 }
+# Keys that may be lists, of the same length: one data set for each entry, joined; what else is given is for all.
+_LISTS = {"md17": ("path", "molecule_name"), "npz": ("path", "name"), "file": ("path", "topology", "name")}
 _WITHOUT_MEANING = ("return_index", "force_reprocess")
 _OFFICIAL_MOLECULES = {"benzene": "benzene2017"}
 _SYSTEM_WORDS = {"charged": "charged", "spring": "springs", "gravity": "gravity"}
@@ -48,24 +51,43 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
     given = {key: value for key, value in section.items() if key not in ("kind", *_WITHOUT_MEANING)}
     if "mode" in given:
         _rename(where, given, "mode", "split")
-    return {"kind": kind, **_NORMALISERS[kind](given, where)}
+    normalised = {"kind": kind, **_NORMALISERS[kind](given, where)}
+    _entries(where, kind, normalised)
+    return normalised
 
 
 def open_dataset(section: Mapping, where: str = "data", progress: bool = True) -> TrajectoryDataset:
     """The data set that a section of a configuration describes; see `normalise_section` for its keys.
+
+    A list in the place of a path (or molecule_name) joins the data sets of its entries, see `join_datasets`.
 
     where: the section's name, for messages; progress: show what is read or simulated and how far it is
     """
     section = normalise_section(section, where)
     kind = section.pop("kind")
     try:
-        return _OPENERS[kind](section, where, progress)
+        parts = [_OPENERS[kind](part, where, progress) for part in _entries(where, kind, section)]
+        return parts[0] if len(parts) == 1 else join_datasets(parts)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     except TypeError as error:
         raise TypeError(f"{where}: {error}") from error
+
+
+def _entries(where: str, kind: str, section: dict) -> list[dict]:
+    """The sections of the entries of the lists in `section`; without lists, a copy of it alone."""
+    lists = {key: section[key] for key in _LISTS.get(kind, ()) if isinstance(section.get(key), (list, tuple))}
+    if not lists:
+        return [dict(section)]
+    for key, value in lists.items():
+        if len(value) == 0 or not all(isinstance(entry, str) for entry in value):
+            raise ValueError(f"{where}: {key} must be a text, or a list of some, got {value!r}")
+    lengths = {key: len(value) for key, value in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{where}: {' and '.join(lengths)} must be lists of the same length, got {lengths}")
+    return [section | dict(zip(lists, entries, strict=True)) for entries in zip(*lists.values(), strict=True)]
 
 
 def _infer_kind(section: Mapping) -> str | None:

@@ -31,6 +31,7 @@ def npz_dataset(
     fully_connected: bool = False,
     bonds: ArrayLike | None = None,
     num_types: int = 10,
+    atom_types: Sequence[int] | None = None,
     name: str | None = None,
     unit: str = "",
 ) -> TrajectoryDataset:
@@ -61,6 +62,7 @@ def npz_dataset(
         max_hops=max_hops,
         fully_connected=fully_connected,
         num_types=num_types,
+        atom_types=atom_types,
         name=pathlib.Path(path).stem if name is None else name,
         unit=unit,
         where=f"npz_dataset: {path}",
@@ -84,6 +86,7 @@ def array_dataset(
     max_hops: int = 3,
     fully_connected: bool = False,
     num_types: int = 10,
+    atom_types: Sequence[int] | None = None,
     name: str = "trajectories",
     unit: str = "",
     where: str = "array_dataset",
@@ -102,7 +105,7 @@ def array_dataset(
     span: frames in a window; by default 30 of one trajectory, all of each of many
     stride: frames between the starts of windows
     project: subtract the mean over nodes and frames of each window
-    cutoff, max_hops, fully_connected, num_types: as in `molecule_graph`
+    cutoff, max_hops, fully_connected, num_types, atom_types: as in `molecule_graph`
     where: the caller's name, for messages
     Raises ValueError/TypeError for wrong shapes, NaN or Inf, indices out of range, nothing left in a split.
     """
@@ -129,7 +132,7 @@ def array_dataset(
         raise ValueError(f"{where}: {part} must have at least span={span} frames, got {len(frames)}")
 
     h, edge_index, edge_attr = _graph(
-        where, x[0, 0], z, h, edge_index, edge_attr, bonds, cutoff, max_hops, fully_connected, num_types
+        where, x[0, 0], z, h, edge_index, edge_attr, bonds, cutoff, max_hops, fully_connected, num_types, atom_types
     )
     h = _for_each(where, "h", h, many, num_trajectories)
     edge_attr = None if edge_attr is None else _for_each(where, "edge_attr", edge_attr, many, num_trajectories)
@@ -151,6 +154,7 @@ def _graph(
     max_hops: int,
     fully_connected: bool,
     num_types: int,
+    atom_types: Sequence[int] | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """h [N, F] or [B, N, F], edge_index [2, E], edge_attr [E, A] or [B, E, A] or None, from what the user gave."""
     num_nodes = len(first_frame)
@@ -166,7 +170,9 @@ def _graph(
             raise ValueError(
                 f"{where}: x must be three-dimensional when z is given, got {first_frame.shape[1]} dimensions"
             )
-        molecule = molecule_graph(first_frame, z, cutoff, max_hops, fully_connected, bonds, num_types=num_types)
+        molecule = molecule_graph(
+            first_frame, z, cutoff, max_hops, fully_connected, bonds, num_types=num_types, atom_types=atom_types
+        )
     if h is None:
         features = torch.ones(num_nodes, 1) if molecule is None else molecule[0]
     else:

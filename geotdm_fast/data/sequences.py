@@ -1,5 +1,7 @@
 """Trajectories made when asked for, out of a few shared tensors."""
 
+import bisect
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,3 +64,25 @@ class Windows(Sequence):
         x = centred(x) if self.project else x
         edge_attr = None if self.edge_attr is None else self.edge_attr[trajectory]
         return Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored)
+
+
+class Joined(Sequence):
+    """The trajectories of several sequences, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[Trajectory]]):
+        self.parts = parts
+        self._ends = list(itertools.accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Trajectory:
+        part, within = self.place(index)
+        return self.parts[part][within]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """The part that holds trajectory `index`, and its number there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"trajectory {index} of {len(self)}")
+        part = bisect.bisect_right(self._ends, index)
+        return part, index - (self._ends[part - 1] if part else 0)

@@ -64,7 +64,8 @@ class TrajectoryDataset(torch.utils.data.Dataset):
     name: what the data are, for tables and pictures
     unit: the unit of positions after multiplying by `scale`
     scale: stored positions times `scale` are in `unit`
-    atomic_numbers: [N] int64 for molecules, else None
+    atomic_numbers: [N] int64 for the trajectories of one molecule, a list of these, one for each trajectory, for those
+        of several, else None
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         name: str,
         unit: str = "",
         scale: float = 1.0,
-        atomic_numbers: Tensor | None = None,
+        atomic_numbers: Tensor | Sequence[Tensor] | None = None,
     ):
         if len(items) == 0:
             raise ValueError(f"dataset '{name}' must hold at least one trajectory, got none")
@@ -90,14 +91,20 @@ class TrajectoryDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Trajectory:
         return self.items[index]
 
+    def numbers_of(self, index: int) -> Tensor | None:
+        """The atomic numbers [N] of trajectory `index`; None if the data are no molecules."""
+        numbers = self.atomic_numbers
+        return numbers if numbers is None or isinstance(numbers, Tensor) else numbers[index]
+
     def subset(self, indices: Sequence[int]) -> "TrajectoryDataset":
         """The trajectories at `indices`, with the same metadata."""
+        numbers = self.atomic_numbers
         return TrajectoryDataset(
             [self.items[i] for i in indices],
             name=self.name,
             unit=self.unit,
             scale=self.scale,
-            atomic_numbers=self.atomic_numbers,
+            atomic_numbers=numbers if numbers is None or isinstance(numbers, Tensor) else [numbers[i] for i in indices],
         )
 
 
@@ -124,6 +131,16 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
         batch=torch.repeat_interleave(torch.arange(len(trajectories)), sizes),
         num_graphs=len(trajectories),
     )
+
+
+def description(item: Trajectory) -> dict[str, object]:
+    """What trajectories must have in common to be batched together, by name."""
+    return {
+        "D": item.x.shape[1],
+        "T": item.x.shape[2],
+        "the shape of a node's h": list(item.h.shape[1:]),
+        "the shape of an edge's edge_attr": None if item.edge_attr is None else list(item.edge_attr.shape[1:]),
+    }
 
 
 def _check_alike(index: int, item: Trajectory, first: Trajectory) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast.captured import CaptureCache
-from geotdm_fast.checks import check_index, check_tensor, reads_values
+from geotdm_fast.checks import check_index, check_tensor, is_trusted, reads_values
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.diffusion import likelihood
 from geotdm_fast.diffusion.chain import Chain, GradientFunction
@@ -315,7 +315,8 @@ class GeoTDM(GaussianDiffusion):
             t = torch.randint(0, self.num_timesteps, size=(num_graphs(batch),)).to(x_start.device)[batch]
         else:
             check_tensor("training_losses", "t", t, (x_start.shape[0],), integer=True)
-            check_index("training_losses", "t", t, self.num_timesteps)
+            if not is_trusted():
+                check_index("training_losses", "t", t, self.num_timesteps)
         x_ref = self.fresh_ref_frame(model_kwargs)
         x_start = self.to_relative(x_start, x_ref, batch)
         if self.mode == "uncond":

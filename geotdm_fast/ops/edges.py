@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.tensor_cache import TensorCache
+from geotdm_fast.transfer import to_device
 
 if TYPE_CHECKING:
     from geotdm_fast.kernels.egcl_launch import Graph
@@ -53,6 +54,20 @@ def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
         firsts = {"first": extended(edges.first), "sender_first": extended(edges.sender_first)}
         known[num_nodes] = dataclasses.replace(edges, **firsts)
     return known[num_nodes]
+
+
+def edges_on(device: torch.device, edge_index: Tensor, num_nodes: int) -> Tensor:
+    """`edge_index` of the CPU, sorted there for the kernels and copied to `device`, where nothing then waits for it.
+
+    Raises ValueError for an index outside 0..num_nodes-1.
+    """
+    edges = sorted_edges(edge_index, num_nodes)
+    if device.type == "cpu":
+        return edge_index
+    fields = (edges.order, edges.sender, edges.first, edges.sender_first, edges.by_sender)
+    there, moved = to_device(edge_index, device), SortedEdges(*(to_device(field, device) for field in fields))
+    _sort.remember(there, {None: moved, num_nodes: moved})
+    return there
 
 
 def edge_tables(edge_index: Tensor, num_nodes: int) -> "Graph":

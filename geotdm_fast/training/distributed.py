@@ -32,13 +32,16 @@ class Processes:
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of `value` over all processes, on every process."""
-        if self.world_size == 1:
-            return value
-        import torch.distributed as dist
-
         total = value.clone()
-        dist.all_reduce(total)
+        self.add_up(total)
         return total
+
+    def add_up(self, value: Tensor) -> None:
+        """Replace `value` by its sum over all processes, the same bits on every one. Does not wait for a device."""
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            dist.all_reduce(value)
 
     def agree(self, *numbers: int) -> tuple[int, ...]:
         """The largest of each number over all processes, on every process. Waits for the hosts, not for devices."""

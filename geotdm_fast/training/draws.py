@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, STEP, VALIDATION, NLL = range(4)
+ORDER, STEP, VALIDATION, NLL, ROTATION = range(5)
 
 
 def generator(seed: int, purpose: int, *index: int) -> torch.Generator:
@@ -25,3 +25,18 @@ def steps_and_noise(
     """A uniform diffusion step for each graph [B] int64 and normal noise of `shape` [N, D, T] float32."""
     steps = torch.randint(0, num_timesteps, (num_graphs,), generator=rng)
     return steps, torch.randn(shape, generator=rng)
+
+
+def rotations(rng: torch.Generator, count: int, dim: int) -> Tensor:
+    """[count, dim, dim] float32 - uniform rotations of the plane, or of space (from random unit quaternions)."""
+    if dim == 2:
+        angle = 2 * torch.pi * torch.rand(count, generator=rng)
+        cos, sin = angle.cos(), angle.sin()
+        return torch.stack([cos, -sin, sin, cos], dim=-1).view(count, 2, 2)
+    w, x, y, z = torch.nn.functional.normalize(torch.randn(count, 4, generator=rng, dtype=torch.float64)).T
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, dim=-1).view(count, 3, 3).float()

@@ -1,7 +1,9 @@
 """The moving average of the weights."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from geotdm_fast.training.flat import FlatWeights
 
 
 class WeightAverage:
@@ -9,20 +11,25 @@ class WeightAverage:
 
     The short memory of the first updates lets the average forget the initial weights. Karras et al. 2024 discuss
     averages; this warm-up is TensorFlow's `ExponentialMovingAverage(num_updates=n)`.
-    average: a copy of `network`, updated in place
+    network: a copy of the network, of the same weights, updated in place; weights: those that are trained
     """
 
-    def __init__(self, average: nn.Module, network: nn.Module, decay: float):
-        self.average = average.requires_grad_(False).eval()
+    def __init__(self, network: nn.Module, weights: FlatWeights, decay: float):
+        self.network = network.requires_grad_(False).eval()
         self.decay = decay
-        # Listed once: walking the modules costs as much as a small model's update.
-        self._pairs = [list(average.parameters()), list(network.parameters())]
-        self._buffers = list(zip(average.buffers(), network.buffers(), strict=True))
+        self.weights = FlatWeights(self.network)
+        self._trained = weights.flat.detach()
+
+    def share(self, num_updates: int) -> float:
+        """1 - d of the `num_updates`-th update."""
+        return 1 - min(self.decay, (1 + num_updates) / (10 + num_updates))
 
     @torch.no_grad()
-    def update(self, num_updates: int) -> None:
-        """Move the average towards the weights of the network, after its `num_updates`-th step. Does not wait."""
-        decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
-        torch._foreach_lerp_(*self._pairs, 1 - decay)
-        for mine, theirs in self._buffers:
-            mine.copy_(theirs)
+    def update(self, share: Tensor) -> None:
+        """Move the average by `share` [] towards the weights. A CUDA graph may capture it."""
+        self.tensor.lerp_(self._trained, share)
+
+    @property
+    def tensor(self) -> Tensor:
+        """[P] float32 - the averaged weights, laid out as `FlatWeights.flat`."""
+        return self.weights.flat.detach()

@@ -16,15 +16,21 @@ from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.config import normalise_config
 from geotdm_fast.data.open import open_dataset
 from geotdm_fast.files import PathLike
-from geotdm_fast.training.batches import BatchSource, Noised, to_device
+from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.distributed import Processes, processes
 from geotdm_fast.training.ema import WeightAverage
+from geotdm_fast.training.flat import FlatWeights
 from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output
 from geotdm_fast.training.schedule import learning_rate, total_steps
 from geotdm_fast.training.state import Progress, fingerprint, load_state, save_state
+from geotdm_fast.training.step import TrainingStep
 from geotdm_fast.training.stopping import StopRequest
 from geotdm_fast.training.validation import Validation
+
+# Where there are no validation data: training graphs whose loss chooses the best weights.
+GRAPHS_TO_VALIDATE = 1024
 
 
 def train(
@@ -38,9 +44,10 @@ def train(
     """Train a model as `config` says and return the path of the last checkpoint (`last.safetensors`).
 
     Objective: the mean over graphs of the mean over a graph's scored nodes of the diffusion loss; Adam; the gradient's
-    norm clipped. The run is a function of the config alone: the same seed gives the same order, diffusion steps and
-    noise, whatever the number of processes and restarts (bit for bit on the CPU with the same number of threads and
-    processes; sums round differently otherwise).
+    norm clipped. On CUDA the step is a captured graph where all trajectories have the same graph (`TrainingStep`). The
+    run is a function of the config alone: the same seed gives the same order, diffusion steps and noise, whatever the
+    number of processes and restarts (bit for bit on the CPU with the same number of threads and processes; sums round
+    differently otherwise).
 
     config: as `geotdm_fast.config.load_config` returns it
     output_dir: default train.output_base_path/train.exp_name; it receives
@@ -74,14 +81,17 @@ class _Run:
         self.stop = StopRequest(train["max_minutes"])
         dataset = open_dataset(config["data"]["train"], where="data.train", progress=show)
         num_noisy = check_fits(config, dataset, "train")
-        self.validation = self._make_validation(dataset, num_noisy)
+        data = DeviceData(dataset, ours.device)
+        self.validation = self._make_validation(data, num_noisy)
 
         self.source = BatchSource(
-            dataset,
+            data,
             seed=train["seed"],
             batch_size=train["batch_size"],
             num_timesteps=config["diffusion"]["num_timesteps"],
             num_noisy=num_noisy,
+            accumulate=train["accumulate"],
+            rotate=train["rotate"],
             rank=ours.rank,
             world_size=ours.world_size,
         )
@@ -90,33 +100,33 @@ class _Run:
 
         self.network = _initial_network(config).to(ours.device)
         self.network.set_precision(train["precision"])
-        self.average = None
-        if train["ema_decay"] > 0:
-            self.average = WeightAverage(copy.deepcopy(self.network), self.network, train["ema_decay"])
-        self.for_use = self.network if self.average is None else self.average.average
+        average = copy.deepcopy(self.network) if train["ema_decay"] > 0 else None
+        weights = FlatWeights(self.network)
+        self.average = None if average is None else WeightAverage(average, weights, train["ema_decay"])
+        self.for_use = self.network if average is None else average
         self.diffusion_for_use = build_diffusion(self.for_use, config, ours.device)
-        objective = Objective(self.network, build_diffusion(self.network, config, ours.device), train)
-        self.objective = _distributed(objective, ours, self.source.training(0))
-        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=train["lr"], fused=True)
+        objective = Objective(build_diffusion(self.network, config, ours.device), train)
+        # The sums of the step are read when the log is written: reading them makes the host wait.
+        self.step = TrainingStep(train, objective, weights, self.average, self.source, ours, say=self._say)
 
         self.output = Output(directory, config, writes=ours.writes)
         self.progress = Progress()
-        # Loss and gradient norm since the last line of the log, on the device: reading them makes the host wait.
-        self.sums = torch.zeros(2, dtype=torch.float64, device=ours.device)
+        self.rate = 0.0
         self.graphs = 0
         self._resume_or_start(resume)
 
-    def _make_validation(self, training_data, num_noisy: int) -> Validation:
-        section = self.config["data"].get("val")
+    def _make_validation(self, training_data: DeviceData, num_noisy: int) -> Validation:
+        section, at_most = self.config["data"].get("val"), self.train_config["eval_graphs"]
         if section is not None:
             dataset = open_dataset(section, where="data.val", progress=self.show)
             if check_fits(self.config, dataset, "val") != num_noisy:
-                raise ValueError(f"data.val must have {training_data[0].num_frames} frames as data.train")
-            return Validation(dataset, self.config, num_noisy=num_noisy, processes=self.ours)
-        if self.ours.writes:
-            warnings.warn("no data.val: the best weights are chosen by the loss on training data", stacklevel=2)
-        return Validation(training_data, self.config, num_noisy=num_noisy, processes=self.ours, max_graphs=1024)
+                raise ValueError(f"data.val must have {training_data.num_frames} frames as data.train")
+            data = DeviceData(dataset, self.ours.device)
+        else:
+            data, at_most = training_data, at_most or GRAPHS_TO_VALIDATE
+            if self.ours.writes:
+                warnings.warn("no data.val: the best weights are chosen by the loss on training data", stacklevel=2)
+        return Validation(data, self.config, num_noisy=num_noisy, processes=self.ours, max_graphs=at_most)
 
     def _resume_or_start(self, resume: bool) -> None:
         path = self.output.state_path
@@ -124,10 +134,9 @@ class _Run:
         if not found:
             self.output.start_anew()
             return
-        average = None if self.average is None else self.average.average
-        self.progress, sums = load_state(path, self.network, average, self.optimizer, self.config, self.fingerprint)
+        self.progress, sums = load_state(path, self.step, self.config, self.fingerprint)
         if self.ours.writes:
-            self.sums.copy_(sums)
+            self.step.sums.copy_(sums)
         self.output.continue_from(self.progress)
         self._say(f"resuming {self.output.directory} at step {self.progress.step}")
 
@@ -138,7 +147,7 @@ class _Run:
         bar = tqdm(total=self.total, initial=self.progress.step, desc="train", unit="step", disable=not self.show)
         with bar, self.stop.listening():
             while True:
-                self._at_epoch_boundary()
+                self._validate_and_keep()
                 step = self.progress.step
                 reason, due = self.ours.agree(self.stop.reason(), int(self.output.checkpoint_due(step)))
                 finished = self.total is not None and step >= self.total
@@ -161,24 +170,12 @@ class _Run:
         raise SystemExit(128 + reason)
 
     def _one_step(self) -> None:
-        step = self.progress.step
-        rate = learning_rate(self.train_config, step, self.source.per_epoch, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        noised = to_device(self.source.training(step), self.ours.device)
-        loss = self.objective(noised)
-        # Gradients are averaged over processes, but the parts of the loss add up.
-        (loss * self.ours.world_size).backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.train_config["clip"] or float("inf"))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        # Every process has the same norm; their shares of it add up to it.
-        self.sums += torch.stack((loss.detach(), norm / self.ours.world_size))
-        self.progress.step = step + 1
-        self.progress.summed_steps += 1
-        self.graphs += noised.num_graphs
-        if self.average is not None:
-            self.average.update(step + 1)
+        progress, number = self.progress, self.progress.step
+        self.rate = learning_rate(self.train_config, number, self.source.per_epoch, self.total)
+        self.step(self.source.training(number), self.rate, number + 1)
+        progress.step = number + 1
+        progress.summed_steps += 1
+        self.graphs += self.source.global_size(number)
 
     def _log_line(self) -> float:
         """Write the means since the last line and return the loss; this waits for the device."""
@@ -189,20 +186,20 @@ class _Run:
             "step": self.progress.step,
             "epoch": self._epoch(),
             "loss": loss,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.rate,
             "grad_norm": norm,
             "seconds": round(self.progress.seconds, 3),
             "graphs_per_second": round(self.graphs / max(now - self.log_time, 1e-9), 3),
         }
         self.output.log(self.progress, record)
-        self.sums.zero_()
+        self.step.sums.zero_()
         self.progress.summed_steps = 0
         self.graphs, self.log_time = 0, now
         return loss
 
     def _finite_sums(self) -> Tensor:
         """The sums over all processes. Raises ValueError, before anything is overwritten, if they are not finite."""
-        sums = self.ours.sum(self.sums)
+        sums = self.ours.sum(self.step.sums)
         if not bool(torch.isfinite(sums).all()):
             raise ValueError(
                 f"train: loss and gradient must be finite, got {sums.tolist()} (sums) by step {self.progress.step}; "
@@ -210,15 +207,18 @@ class _Run:
             )
         return sums
 
-    def _at_epoch_boundary(self) -> None:
+    def _validate_and_keep(self) -> None:
         """Validate and keep weights where they are due; a resumed run does it if the killed one had not."""
         progress, train = self.progress, self.train_config
         epoch, within = divmod(progress.step, self.source.per_epoch)
         ends_epoch = within == 0 and epoch > 0
         at_end = self.total is not None and progress.step == self.total
-        due = at_end or (ends_epoch and epoch % train["eval_every_epoch"] == 0)
-        if due and progress.step > progress.validated_step:
-            self._validate()
+        for kind, every_step, every_epoch in self._validations():
+            done = progress.validated_step if kind == train["eval"] else progress.nll_step
+            by_steps = every_step is not None and progress.step % every_step == 0
+            by_epochs = every_epoch is not None and ends_epoch and epoch % every_epoch == 0
+            if (by_steps or by_epochs or at_end) and progress.step > done:
+                self._validate(kind)
         keep_every = train["save_every_epoch"] if train["save_model"] else None
         if ends_epoch and keep_every is not None and epoch % keep_every == 0:
             self.output.save_weights(f"epoch_{epoch}", self.for_use)
@@ -227,13 +227,24 @@ class _Run:
         """The epoch, from 1, of the last step done."""
         return (self.progress.step - 1) // self.source.per_epoch + 1
 
-    def _validate(self) -> None:
-        progress, name = self.progress, f"val_{self.train_config['eval']}"
-        value = self.validation(self.for_use, self.diffusion_for_use)
+    def _validations(self) -> list[tuple[str, int | None, int | None]]:
+        """Kind, and every how many steps and epochs: what chooses the best weights, and perhaps the NLL beside it."""
+        train = self.train_config
+        by_epochs = None if train["eval_every_step"] is not None else train["eval_every_epoch"]
+        chosen = [(train["eval"], train["eval_every_step"], by_epochs)]
+        return chosen if train["nll_every_step"] is None else [*chosen, ("nll", train["nll_every_step"], None)]
+
+    def _validate(self, kind: str) -> None:
+        progress, name = self.progress, f"val_{kind}"
+        self.step.mark_changed()
+        value = self.validation(self.for_use, self.diffusion_for_use, kind)
         if not math.isfinite(value):
             raise ValueError(f"train: {name} must be finite, got {value} at step {progress.step}")
-        progress.validated_step = progress.step
         self.output.log(progress, {"step": progress.step, "epoch": self._epoch(), name: value})
+        if kind != self.train_config["eval"]:
+            progress.nll_step = progress.step
+            return
+        progress.validated_step = progress.step
         if progress.best is None or value < progress.best:
             progress.best = value
             self.output.save_weights("best", self.for_use)
@@ -241,18 +252,8 @@ class _Run:
     def _checkpoint(self) -> None:
         sums = self._finite_sums()
         if self.ours.writes:
-            average = None if self.average is None else self.average.average
             self.output.save_weights("last", self.for_use)
-            save_state(
-                self.output.state_path,
-                self.progress,
-                sums,
-                self.network,
-                average,
-                self.optimizer,
-                self.config,
-                self.fingerprint,
-            )
+            save_state(self.output.state_path, self.progress, sums, self.step, self.config, self.fingerprint)
         self.output.checkpointed(self.progress.step)
 
     def _say(self, text: str) -> None:
@@ -265,18 +266,3 @@ def _initial_network(config: Mapping) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["train"]["seed"])
         return build_network(config)
-
-
-def _distributed(objective: Objective, ours: Processes, example: Noised) -> nn.Module:
-    """The objective under DistributedDataParallel, or as it is for one process.
-
-    Weights that the objective does not use (a prior's network under another prior) are frozen: a gradient that never
-    comes would be waited for.
-    """
-    if ours.world_size == 1:
-        return objective
-    objective(to_device(example, ours.device)).backward()
-    for parameter in objective.parameters():
-        parameter.requires_grad_(parameter.grad is not None)
-    objective.zero_grad(set_to_none=True)
-    return nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)

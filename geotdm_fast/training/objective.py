@@ -1,24 +1,18 @@
-"""The training objective, as one module whose forward is the loss."""
+"""The training objective."""
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from geotdm_fast.conditioning import cond_mask, frames_of, split_batch
 from geotdm_fast.data import Batch
 from geotdm_fast.training.batches import Noised
 
 
-class Objective(nn.Module):
-    """The mean over graphs of the mean over a graph's scored nodes of the diffusion loss.
+class Objective:
+    """The mean over graphs of the mean over a graph's scored nodes of the diffusion loss."""
 
-    It is a module, so that the prior's network and the denoiser are both called within one forward: what
-    `DistributedDataParallel` asks for.
-    """
-
-    def __init__(self, network: nn.Module, diffusion, train: Mapping):
-        super().__init__()
-        self.network = network
+    def __init__(self, diffusion, train: Mapping):
         self.diffusion = diffusion
         self.train_config = train
         self._mask: Tensor | None = None
@@ -33,8 +27,11 @@ class Objective(nn.Module):
         model_kwargs = batch.model_kwargs() | {"cond_mask": self._mask, "x_given": batch.x}
         return batch.x[..., frames_of(self._mask).noisy_index], model_kwargs
 
-    def forward(self, noised: Noised) -> Tensor:
-        """[] float - this process's part of the global batch's mean loss; the parts of all processes add up to it."""
+    def loss(self, noised: Noised) -> Tensor:
+        """[] float - these graphs' part of the global batch's mean loss: all parts add up to it.
+
+        In a `trusted` block nothing waits for the device but at the first call: a CUDA graph may capture it.
+        """
         x_start, model_kwargs = self.split(noised.batch)
         terms = self.diffusion.training_losses(
             x_start=x_start, t=noised.steps, model_kwargs=model_kwargs, noise=noised.noise.to(x_start.dtype)

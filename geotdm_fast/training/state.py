@@ -7,20 +7,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geotdm_fast.checkpoint import load_tensors, save_tensors
 from geotdm_fast.data import TrajectoryDataset
+from geotdm_fast.training.step import TrainingStep
 
 STATE_FILE = "state.safetensors"
-FORMAT = "geotdm_fast training state 1"
+FORMAT = "geotdm_fast training state 2"
 
 # Settings that may differ when a run is resumed: they change how long it runs and what it writes, not the steps.
 FREE = {
     "train": {
         "exp_name", "output_base_path", "num_epochs", "num_steps", "max_minutes", "eval", "eval_batch_size",
-        "eval_every_epoch", "log_every_step", "checkpoint_every_steps", "checkpoint_every_minutes", "save_model",
-        "save_every_epoch", "final_test", "final_test_ckpt", "K", "cluster",
+        "eval_every_epoch", "eval_every_step", "eval_graphs", "nll_every_step", "log_every_step",
+        "checkpoint_every_steps", "checkpoint_every_minutes", "save_model", "save_every_epoch", "final_test",
+        "final_test_ckpt", "K", "cluster", "cuda_graph",
     },
     # Where the training data lie is free; that they are the same data is checked by their fingerprint.
     "data.train": {"root", "path"},
@@ -34,7 +36,7 @@ class Progress:
     step: optimiser steps done
     seconds: time spent training so far, over all restarts
     best: the best validation value, None before the first
-    validated_step: the step of the last validation
+    validated_step: the step of the last validation; nll_step: of the last by the NLL beside it
     log_records: lines of log.jsonl written
     summed_steps: steps since the last line of the log, whose losses are summed but not yet written
     """
@@ -43,46 +45,26 @@ class Progress:
     seconds: float = 0.0
     best: float | None = None
     validated_step: int = 0
+    nll_step: int = 0
     log_records: int = 0
     summed_steps: int = 0
 
 
 def save_state(
-    path: pathlib.Path,
-    progress: Progress,
-    sums: Tensor,
-    network: nn.Module,
-    average: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    config: Mapping,
-    fingerprint: str,
+    path: pathlib.Path, progress: Progress, sums: Tensor, step: TrainingStep, config: Mapping, fingerprint: str
 ) -> None:
     """Write the state, atomically. sums: [2] float64 - loss and gradient norm summed over `summed_steps`."""
-    tensors = {f"weights.{name}": value for name, value in network.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"adam.{key}.{name}"] = value
-    tensors["sums"] = sums
     metadata = {
         "format": FORMAT,
         "progress": json.dumps(asdict(progress)),
         "config": json.dumps(config),
         "fingerprint": fingerprint,
     }
-    save_tensors(path, tensors, metadata)
+    save_tensors(path, step.named_state() | {"sums": sums}, metadata)
 
 
-def load_state(
-    path: pathlib.Path,
-    network: nn.Module,
-    average: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    config: Mapping,
-    fingerprint: str,
-) -> tuple[Progress, Tensor]:
-    """Restore network, average and optimizer in place; return the progress and the sums.
+def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerprint: str) -> tuple[Progress, Tensor]:
+    """Restore weights, average and moments of `step` in place; return the progress and the sums.
 
     Raises ValueError for a corrupt or foreign file, for a config that would train differently, and for other data.
     """
@@ -102,31 +84,22 @@ def load_state(
             f"cannot resume from {path}: not a training state of this version ({error}); {hint}"
         ) from error
     check_same_training(earlier, config, where=f"cannot resume from {path}", hint=hint)
-    if earlier["data"].get("val") != config["data"].get("val") or earlier["train"]["eval"] != config["train"]["eval"]:
+    validated = lambda c: (c["data"].get("val"), c["train"]["eval"], c["train"]["eval_graphs"])
+    if validated(earlier) != validated(config):
         progress.best = None
     if metadata.get("fingerprint") != fingerprint:
         raise ValueError(f"cannot resume from {path}: data.train must be the data that the run began with; {hint}")
-    part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    try:
-        network.load_state_dict(part("weights."))
-        if average is not None:
-            average.load_state_dict(part("average."))
-        _load_optimizer(optimizer, network, part("adam."))
-        return progress, tensors["sums"]
-    except (RuntimeError, KeyError) as error:
-        raise ValueError(f"cannot resume from {path}: the tensors do not fit the model ({error}); {hint}") from error
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    keys = sorted({name.split(".", 1)[0] for name in tensors})
-    state = {}
-    trained = (name for name, parameter in network.named_parameters() if parameter.requires_grad)
-    for i, name in enumerate(trained):
-        mine = {key: tensors[f"{key}.{name}"] for key in keys if f"{key}.{name}" in tensors}
-        if mine:
-            state[i] = mine
-    # torch moves the moments to the parameters' devices, and keeps `step` where the optimizer wants it.
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    own = step.named_state()
+    different = sorted(own.keys() ^ (tensors.keys() - {"sums"}))
+    different += [name for name, value in own.items() if name in tensors and tensors[name].shape != value.shape]
+    if different or "sums" not in tensors:
+        came = ", ".join(different[:3]) or "no sums"
+        raise ValueError(f"cannot resume from {path}: the tensors do not fit the model ({came}); {hint}")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(tensors[name])
+    step.mark_changed()
+    return progress, tensors["sums"]
 
 
 def check_same_training(earlier: Mapping, config: Mapping, *, where: str, hint: str) -> None:

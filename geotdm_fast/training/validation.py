@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from geotdm_fast.data import TrajectoryDataset
+from geotdm_fast.checks import trusted
 from geotdm_fast.training import draws
-from geotdm_fast.training.batches import BatchSource, to_device
+from geotdm_fast.training.batches import BatchSource, Noised
+from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.distributed import Processes
 from geotdm_fast.training.objective import Objective
 
@@ -22,7 +23,7 @@ class Validation:
 
     def __init__(
         self,
-        dataset: TrajectoryDataset,
+        data: DeviceData,
         config: Mapping,
         *,
         num_noisy: int,
@@ -30,39 +31,40 @@ class Validation:
         max_graphs: int | None = None,
     ):
         train = config["train"]
-        self.kind = train["eval"]
         self.seed = train["seed"]
         self.train_config = train
         self.processes = processes
         self.max_graphs = max_graphs
         self.source = BatchSource(
-            dataset,
+            data,
             seed=train["seed"],
             batch_size=train["eval_batch_size"],
             num_timesteps=config["diffusion"]["num_timesteps"],
             num_noisy=num_noisy,
+            # Whole batches go round the processes: what is drawn does not depend on how many there are.
+            rank=processes.rank,
+            world_size=processes.world_size,
         )
-        # Whole batches go round the processes: what is drawn does not depend on how many there are.
-        self.source.rank, self.source.world_size = processes.rank, processes.world_size
 
     @torch.no_grad()
-    def __call__(self, network: nn.Module, diffusion) -> float:
-        """The mean over all graphs, the same on every process."""
-        device = self.processes.device
-        objective = Objective(network, diffusion, self.train_config)
+    def __call__(self, network: nn.Module, diffusion, kind: str) -> float:
+        """The mean over all graphs of `kind`, loss or nll; the same on every process."""
+        objective = Objective(diffusion, self.train_config)
         was_training = network.training
         network.eval()
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        for number, noised in self.source.validation(self.max_graphs):
-            noised = to_device(noised, device)
-            total += objective(noised) if self.kind == "loss" else self._nll(objective, noised, number)
+        total = torch.zeros((), dtype=torch.float64, device=self.processes.device)
+        for number, draw in self.source.validation(self.max_graphs):
+            noised = self.source.noised(draw)
+            with trusted():
+                total += objective.loss(noised) if kind == "loss" else self._nll(objective, noised, number)
         network.train(was_training)
         return float(self.processes.sum(total))
 
-    def _nll(self, objective: Objective, noised, number: int) -> torch.Tensor:
+    def _nll(self, objective: Objective, noised: Noised, number: int) -> torch.Tensor:
         x_start, model_kwargs = objective.split(noised.batch)
         devices = [noised.steps.device] if noised.steps.is_cuda else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(draws.generator(self.seed, draws.NLL, number).initial_seed())
             nats = objective.diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["total_bpd"]
-        return nats[noised.batch.scored].sum() / noised.num_graphs
+        count = min(len(self.source.data), self.max_graphs or len(self.source.data))
+        return nats[noised.batch.scored].sum() / count

@@ -1,0 +1,34 @@
+"""Data sets of different graphs as one: molecules of different size and kind for one model."""
+
+from collections.abc import Sequence
+
+from geotdm_fast.data.sequences import Joined
+from geotdm_fast.data.trajectory import TrajectoryDataset, description
+
+
+def join_datasets(datasets: Sequence[TrajectoryDataset], name: str | None = None) -> TrajectoryDataset:
+    """The trajectories of all `datasets`, one data set after the other; batches may mix them.
+
+    name: of the whole; by default the names joined by ` + `
+    Raises ValueError for none, and, naming both, for data sets that differ in D, T, the shapes of features, unit or
+    scale: molecules want the same span, max_hops, num_types and atom_types.
+    """
+    if len(datasets) == 0:
+        raise ValueError("join_datasets: datasets must hold at least one data set, got none")
+    first = datasets[0]
+    about = lambda dataset: description(dataset[0]) | {"unit": dataset.unit, "scale": dataset.scale}
+    for dataset in datasets[1:]:
+        for what, expected in about(first).items():
+            came = about(dataset)[what]
+            if came != expected:
+                raise ValueError(
+                    f"join_datasets: {what} of {dataset.name} must be {expected} as in {first.name}, got {came}"
+                )
+    molecules = all(dataset.atomic_numbers is not None for dataset in datasets)
+    return TrajectoryDataset(
+        Joined([dataset.items for dataset in datasets]),
+        name=" + ".join(dataset.name for dataset in datasets) if name is None else name,
+        unit=first.unit,
+        scale=first.scale,
+        atomic_numbers=[d.numbers_of(i) for d in datasets for i in range(len(d))] if molecules else None,
+    )

@@ -1,0 +1,236 @@
+"""A data set in a few tensors on the device, and batches that are cut out of them there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geotdm_fast.checks import check_finite, check_index
+from geotdm_fast.data import Batch, Trajectory, TrajectoryDataset
+from geotdm_fast.data.sequences import Joined, Windows
+from geotdm_fast.data.trajectory import description
+from geotdm_fast.graph import mean_by_graph, remember_num_graphs
+from geotdm_fast.ops.edges import edges_on
+from geotdm_fast.transfer import to_device
+
+# Columns of the table of windows.
+_X, _FRAMES, _H, _EDGE_ATTR = range(4)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What a batch is but for its numbers: sizes, edges and who belongs to whom. Tensors are on the device.
+
+    batch, node: [N] int64 - the graph of each node, and its number there
+    edge_index: [2, E] int64; graph_of_edge, edge: [E] int64 - the graph of each edge, and its number there
+    scored, graph_of_scored: [M] int64; share_of_scored: [M] float32 - 1 / (scored nodes of the graph)
+    """
+
+    batch: Tensor
+    node: Tensor
+    edge_index: Tensor
+    graph_of_edge: Tensor
+    edge: Tensor
+    scored: Tensor
+    graph_of_scored: Tensor
+    share_of_scored: Tensor
+    num_graphs: int
+
+
+class DeviceData:
+    """A `TrajectoryDataset` in a few tensors on `device`; `batch` cuts windows out of them, and equals `collate`.
+
+    Windows that overlap share their frames, and trajectories of one molecule their features and edges. Values are
+    checked here, once: finite positions, edges and scored nodes within their graph.
+
+    sizes: [trajectories] - nodes of each, on the host
+    num_frames, dim: T and D of every trajectory
+    Raises ValueError naming the data set for trajectories that differ in D, T, F or A, and for bad values.
+    """
+
+    def __init__(self, dataset: TrajectoryDataset, device: torch.device | str = "cpu"):
+        self.name, self.device = dataset.name, torch.device(device)
+        blocks = _blocks(dataset.items)
+        self.num_frames, self.dim = blocks[0].span, blocks[0].x.shape[2]
+        self.project = blocks[0].project
+        self._check_alike(blocks)
+        graphs = _Graphs()
+        tables, first_x, first_h, first_attr = [], 0, 0, 0
+        for block in blocks:
+            places = np.asarray(block.places, dtype=np.int64).reshape(-1, 2)
+            trajectory, start = places.T
+            _, num_nodes, dim, frames = block.x.shape
+            table = np.empty((len(places), 5), dtype=np.int64)
+            table[:, _X] = first_x + trajectory * (num_nodes * dim * frames) + start
+            table[:, _FRAMES] = frames
+            table[:, _H] = first_h + trajectory * _step(block.h)
+            table[:, _EDGE_ATTR] = first_attr + (0 if block.edge_attr is None else trajectory * _step(block.edge_attr))
+            table[:, -1] = graphs.number(num_nodes, block.edge_index, block.scored)
+            tables.append(table)
+            first_x += block.x.numel()
+            first_h += len(_rows(block.h))
+            first_attr += 0 if block.edge_attr is None else len(_rows(block.edge_attr))
+        table = np.concatenate(tables)
+        self._graph_of, self._graphs = table[:, -1], graphs
+        self.sizes = graphs.num_nodes()[self._graph_of]
+        self._table = torch.from_numpy(table[:, :-1].copy()).to(self.device)
+        joined = lambda parts: torch.cat(parts) if len(parts) > 1 else parts[0]
+        x = joined([block.x.reshape(-1) for block in blocks]).float()
+        check_finite("DeviceData", f"the positions of {self.name}", x)
+        graphs.check(self.name)
+        self._x = x.to(self.device)
+        self._h = joined([_rows(block.h) for block in blocks]).float().to(self.device)
+        self._edge_attr = None
+        if blocks[0].edge_attr is not None:
+            self._edge_attr = joined([_rows(block.edge_attr) for block in blocks]).float().to(self.device)
+        self._structures: dict[int, Structure] = {}
+
+    def __len__(self) -> int:
+        return len(self._graph_of)
+
+    @property
+    def same_graph(self) -> bool:
+        """Whether all trajectories have the same nodes and edges: then batches of one size have one `Structure`."""
+        return len(self._graphs) == 1
+
+    def structure(self, items: Tensor) -> Structure:
+        """The structure of the batch of the trajectories `items` [B] int64, on the host; the same object where it is
+        the same structure and `same_graph`. Nothing waits for the device."""
+        if not self.same_graph:
+            return self._graphs.structure(self._graph_of[items.numpy()], self.device)
+        if len(items) not in self._structures:
+            self._structures[len(items)] = self._graphs.structure(np.zeros(len(items), dtype=np.int64), self.device)
+        return self._structures[len(items)]
+
+    def batch(self, items: Tensor, structure: Structure, turn: Tensor | None = None) -> Batch:
+        """The trajectories `items` [B] int64, on the device, as `collate` would lay them side by side.
+
+        turn: [B, D, D] float32 - x <- turn x of every graph
+        Launches alone, no wait: a CUDA graph may capture it.
+        """
+        rows = self._table[items]  # [B, 4]
+        of_node = rows[structure.batch]
+        places = structure.node[:, None] * self.dim + torch.arange(self.dim, device=self.device)  # [N, D]
+        first = of_node[:, _X, None] + places * of_node[:, _FRAMES, None]
+        x = self._x.unfold(0, self.num_frames, 1)[first]  # [N, D, T]
+        if self.project:
+            x = x - mean_by_graph(x.mean(dim=-1), structure.batch)[structure.batch].unsqueeze(-1)
+        if turn is not None:
+            x = turn[structure.batch] @ x
+        edge_attr = None
+        if self._edge_attr is not None:
+            edge_attr = self._edge_attr[rows[structure.graph_of_edge, _EDGE_ATTR] + structure.edge]
+        return Batch(
+            x=x,
+            h=self._h[of_node[:, _H] + structure.node],
+            edge_index=structure.edge_index,
+            edge_attr=edge_attr,
+            scored=structure.scored,
+            batch=structure.batch,
+            num_graphs=structure.num_graphs,
+        )
+
+    def _check_alike(self, blocks: Sequence[Windows]) -> None:
+        described = lambda block: description(block[0]) | {"project": block.project}
+        expected = described(blocks[0])
+        for i, block in enumerate(blocks):
+            for name, came in described(block).items():
+                if came != expected[name]:
+                    raise ValueError(
+                        f"DeviceData: {name} of {self.name} must be {expected[name]} in all trajectories, as in the "
+                        f"first, got {came} in part {i}"
+                    )
+
+
+class _Graphs:
+    """The different graphs of a data set (nodes, edges, scored nodes), each kept once."""
+
+    def __init__(self):
+        self._known: list[tuple[int, Tensor, Tensor]] = []
+        self._by_object: dict[tuple, int] = {}
+        self._by_content: dict[tuple, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def number(self, num_nodes: int, edge_index: Tensor, scored: Tensor) -> int:
+        """The number of this graph, a new one if it is unknown."""
+        same_object = (num_nodes, id(edge_index), id(scored))
+        if same_object not in self._by_object:
+            content = (num_nodes, edge_index.numpy().tobytes(), scored.numpy().tobytes())
+            number = self._by_content.setdefault(content, len(self._known))
+            if number == len(self._known):
+                self._known.append((num_nodes, edge_index, scored))
+                # Only of a graph that is kept: the id of one that goes may be that of another later.
+                self._by_object[same_object] = number
+            return number
+        return self._by_object[same_object]
+
+    def num_nodes(self) -> np.ndarray:
+        return np.array([num_nodes for num_nodes, _, _ in self._known])
+
+    def check(self, name: str) -> None:
+        """Raise ValueError unless edges and scored nodes are within their graphs, and each graph scores a node."""
+        for num_nodes, edge_index, scored in self._known:
+            check_index("DeviceData", f"edge_index of {name}", edge_index, num_nodes)
+            check_index("DeviceData", f"scored of {name}", scored, num_nodes)
+            if len(scored) == 0:
+                raise ValueError(f"DeviceData: scored of {name} must hold a node of every graph, got none")
+
+    def structure(self, graphs: np.ndarray, device: torch.device) -> Structure:
+        """The batch of these graphs, built on the host and copied without waiting."""
+        known = [self._known[number] for number in graphs]
+        sizes = torch.tensor([num_nodes for num_nodes, _, _ in known])
+        first_node = sizes.cumsum(0) - sizes
+        batch, node = _numbered(sizes)
+        graph_of_edge, edge = _numbered(torch.tensor([edge_index.shape[1] for _, edge_index, _ in known]))
+        counts = torch.tensor([len(scored) for _, _, scored in known])
+        graph_of_scored, _ = _numbered(counts)
+        edge_index = torch.cat([edge_index for _, edge_index, _ in known], dim=1).long() + first_node[graph_of_edge]
+        there = lambda tensor: to_device(tensor, device)
+        structure = Structure(
+            batch=there(batch),
+            node=there(node),
+            edge_index=edges_on(device, edge_index, len(batch)),
+            graph_of_edge=there(graph_of_edge),
+            edge=there(edge),
+            scored=there(torch.cat([scored for _, _, scored in known]) + first_node[graph_of_scored]),
+            graph_of_scored=there(graph_of_scored),
+            share_of_scored=there((1.0 / counts[graph_of_scored].double()).float()),
+            num_graphs=len(known),
+        )
+        remember_num_graphs(structure.batch, len(known))
+        return structure
+
+
+def _numbered(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Of groups of these sizes laid side by side: the group of every member, and its number there."""
+    group = torch.repeat_interleave(counts)
+    return group, torch.arange(len(group)) - (counts.cumsum(0) - counts)[group]
+
+
+def _blocks(items: Sequence[Trajectory]) -> list[Windows]:
+    """`items` as windows of shared tensors; a trajectory that shares nothing is a window of its own."""
+    if isinstance(items, Windows):
+        return [items]
+    if isinstance(items, Joined):
+        return [block for part in items.parts for block in _blocks(part)]
+    blocks = []
+    for item in items:
+        edge_attr = None if item.edge_attr is None else item.edge_attr[None]
+        block = Windows(item.x[None], [(0, 0)], item.num_frames, item.h[None], item.edge_index, edge_attr)
+        block.scored = item.scored
+        blocks.append(block)
+    return blocks
+
+
+def _step(value: Tensor) -> int:
+    """Rows of `_rows(value)` from one trajectory to the next, for value [B, rows, ...]."""
+    return 0 if value.stride(0) == 0 else value.shape[1]
+
+
+def _rows(value: Tensor) -> Tensor:
+    """[B, rows, ...] to [B rows, ...]; [rows, ...] where all trajectories are one expanded in memory."""
+    return value[0] if value.stride(0) == 0 else value.flatten(0, 1)

@@ -1,0 +1,157 @@
+"""One training step: loss, backward, all-reduce, clipping, Adam, average; on CUDA a graph that is replayed."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from geotdm_fast.captured import Captured, Recorder
+from geotdm_fast.checks import trusted
+from geotdm_fast.training.batches import BatchSource, Draw
+from geotdm_fast.training.device_data import Structure
+from geotdm_fast.training.distributed import Processes
+from geotdm_fast.training.ema import WeightAverage
+from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.objective import Objective
+from geotdm_fast.transfer import to_device
+
+
+class TrainingStep:
+    """Moves `weights` by one step of Adam on the mean loss of a global batch; nothing in it waits for the device.
+
+    The gradient is the sum over the parts of the batch (one after another) and over the processes. Where all graphs of
+    the data are alike, a step on CUDA is one captured graph for each size of batch; with several parts or processes
+    two: one for the gradient of a part, one for what follows the all-reduce. Otherwise the same Python runs eagerly.
+
+    train: the section of the configuration; source: the batches; average: moved too, or None
+    say: told in a line why a step on CUDA is not captured
+    record: makes the graph (`Captured`); by default a CUDA graph, and none on other devices
+
+    sums: [2] float64 - loss and gradient norm, summed over steps; NaN once one was: read them when logging. A process
+        has its share of both.
+    moments: Adam's, laid out as `weights.flat`: exp_avg, exp_avg_sq; and `step`, a number
+    """
+
+    def __init__(
+        self,
+        train: Mapping,
+        objective: Objective,
+        weights: FlatWeights,
+        average: WeightAverage | None,
+        source: BatchSource,
+        ours: Processes,
+        *,
+        say: Callable[[str], None] = print,
+        record: Recorder | None = None,
+    ):
+        self.objective, self.weights, self.average, self.source, self.ours = objective, weights, average, source, ours
+        self.clip = train["clip"] or float("inf")
+        flat, device = weights.flat, weights.flat.device
+        on_cuda = device.type == "cuda"
+        self._rate = torch.zeros((), device=device)
+        self.optimizer = torch.optim.Adam([flat], lr=self._rate, fused=True, capturable=on_cuda)
+        # Its warm-up, and a step that is not captured after all, are no slower for being capturable: no warning.
+        self.optimizer._warned_capturable_if_run_uncaptured = True
+        self.moments = {name: torch.zeros_like(flat.detach()) for name in ("exp_avg", "exp_avg_sq")}
+        self.moments["step"] = torch.zeros((), device=device)
+        self.optimizer.state[flat] = self.moments
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+
+        self._in_parts = train["accumulate"] > 1 or ours.world_size > 1
+        self._record, self._say = record, say
+        self._captures: dict[Structure | None, Captured] = {}
+        self.captures = (on_cuda or record is not None) and train["cuda_graph"]
+        if self.captures and not source.data.same_graph:
+            self._give_up("the graphs of data.train differ in nodes or edges")
+
+    @property
+    def state(self) -> list[Tensor]:
+        """Every tensor that a step changes."""
+        average = [] if self.average is None else [self.average.tensor]
+        return [self.weights.flat, self.weights.flat.grad, *self.moments.values(), *average, self._rate, self.sums]
+
+    def mark_changed(self) -> None:
+        """Let what others keep about the weights lapse: a step does not tell them."""
+        self.weights.mark_changed()
+        if self.average is not None:
+            self.average.weights.mark_changed()
+
+    def named_state(self) -> dict[str, Tensor]:
+        """Views of what a resume needs: `weights.`, `average.`, `adam.exp_avg.` and so on of all names, `adam.step`."""
+        parts = {"weights.": self.weights.flat, "adam.exp_avg.": self.moments["exp_avg"]}
+        parts["adam.exp_avg_sq."] = self.moments["exp_avg_sq"]
+        if self.average is not None:
+            parts["average."] = self.average.tensor
+        named = {
+            prefix + name: view for prefix, flat in parts.items() for name, view in self.weights.named(flat).items()
+        }
+        return named | {"adam.step": self.moments["step"]}
+
+    def __call__(self, parts: Sequence[Draw], rate: float, number: int) -> None:
+        """The `number`-th step (from 1) of learning rate `rate`, on this process's parts of its global batch."""
+        share = 0.0 if self.average is None else self.average.share(number)
+        coefficients = to_device(torch.tensor([rate, share]), self.weights.flat.device)
+        if not self._in_parts:
+            (draw,) = parts
+            self._run(self._whole, (draw.to(coefficients.device), coefficients), self._structure(draw))
+            return
+        for draw in parts:
+            self._run(self._gradient, draw.to(coefficients.device), self._structure(draw))
+        self.ours.add_up(self.weights.flat.grad)
+        self._run(self._update, coefficients, None)
+
+    def _structure(self, draw: Draw) -> Structure:
+        return self.source.data.structure(draw.items)
+
+    def _run(self, function: Callable, inputs: tuple | Tensor, structure: Structure | None) -> None:
+        if self.captures:
+            known = self._captures.get(structure)
+            if known is None:
+                known = self._capture(function, inputs, structure)
+            else:
+                known.load(inputs)
+            if known is not None:
+                known.replay()
+                return
+        function(inputs, structure)
+
+    def _capture(self, function: Callable, inputs: tuple | Tensor, structure: Structure | None) -> Captured | None:
+        """The capture, with `inputs` in place; None, and no further one is tried, where it cannot be."""
+        call = lambda given: function(given, structure)
+        try:
+            made = Captured(call, inputs, state=self.state, record=self._record)
+        except RuntimeError as error:
+            self._give_up(str(error).splitlines()[0])
+            return None
+        self._captures[structure] = made
+        return made
+
+    def _give_up(self, why: str) -> None:
+        self.captures = False
+        self._captures.clear()
+        self._say(f"train: the step runs without a CUDA graph: {why}")
+
+    # --- what is captured -----------------------------------------------------------------------------------------
+
+    def _whole(self, inputs: tuple[Draw, Tensor], structure: Structure) -> None:
+        draw, coefficients = inputs
+        self._gradient(draw, structure)
+        self._update(coefficients, None)
+
+    def _gradient(self, draw: Draw, structure: Structure) -> None:
+        """Add a part's gradient and loss."""
+        with trusted():
+            loss = self.objective.loss(self.source.on_device(draw, structure))
+        loss.backward()
+        self.sums[0].add_(loss.detach())
+
+    def _update(self, coefficients: Tensor, structure: None) -> None:
+        """Clip and use the gradient, and leave zeros. coefficients: [2] - learning rate, share of the average."""
+        self._rate.copy_(coefficients[0])
+        norm = nn.utils.clip_grad_norm_([self.weights.flat], self.clip)
+        # Every process has the same norm; their shares of it add up to it.
+        self.sums[1].add_(norm / self.ours.world_size)
+        self.optimizer.step()
+        self.weights.flat.grad.zero_()
+        if self.average is not None:
+            self.average.update(coefficients[1])
