@@ -81,7 +81,8 @@ def test_wrong_kinds_of_npz(said, tmp_path):
 
 
 def test_suffixes_are_checked_before_the_work(said, tmp_path, checkpoint):
-    assert "--out must end in .npz; got 's.txt'" in said("sample", checkpoint, "--out", "s.txt")
+    said_of_text = said("sample", checkpoint, "--out", "s.txt")
+    assert "--out must end in .npz, or be a folder (no suffix, or a / at the end); got 's.txt'" in said_of_text
     assert "--xyz must end in .xyz, .extxyz" in said("sample", checkpoint, "--out", "s.npz", "--xyz", "s.pdb")
     assert "--json must end in .json" in said("evaluate", checkpoint, "--json", "s.txt")
     assert "--out must end in .png, .pdf, .svg, .gif, .html; got 'p.jpg'" in said("plot", "s.npz", "--out", "p.jpg")

@@ -16,8 +16,8 @@ from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.config import normalise_config
 from geotdm_fast.data.open import open_dataset
 from geotdm_fast.files import PathLike
+from geotdm_fast.processes import Processes, processes
 from geotdm_fast.training.batches import BatchSource, Noised, to_device
-from geotdm_fast.training.distributed import Processes, processes
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from geotdm_fast.data import TrajectoryDataset
+from geotdm_fast.processes import Processes
 from geotdm_fast.training import draws
 from geotdm_fast.training.batches import BatchSource, to_device
-from geotdm_fast.training.distributed import Processes
 from geotdm_fast.training.objective import Objective
 
 
