@@ -132,10 +132,11 @@ def _write_md(path: PathLike, molecules: Iterable[Molecule]) -> int:
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """MDTraj says RuntimeError, and for DCD by mistake TypeError, when the system refuses a write."""
+    """MDTraj says RuntimeError, for DCD by mistake TypeError, when the system refuses a write; AssertionError when it
+    reads an XTC file that was cut short."""
     try:
         yield
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, AssertionError) as error:
         raise OSError(errno.EIO, f"MDTraj could not write: {error}") from error
 
 
