@@ -82,7 +82,7 @@ def evaluate(
             error = float(nll.double().std() / math.sqrt(len(nll))) if len(nll) > 1 else None
             result["nll"] = {"mean": float(nll.double().mean()), "standard_error": error}
         elif score == "marginal":
-            result["marginal"] = _marginal(samples)
+            result["marginal"] = marginal(samples)
         else:
             result[score] = _learned(score, samples, seed, device, progress)
     return result
@@ -168,7 +168,8 @@ def _baselines(samples: Samples) -> dict[str, dict[str, float]]:
     return errors
 
 
-def _marginal(samples: Samples) -> float:
+def marginal(samples: Samples) -> float:
+    """The marginal score of samples against their targets: of coordinates, or of bond lengths for molecules."""
     from geotdm_fast.metrics import bond_lengths, by_graph, close_pairs, coordinate_channels, marginal_score
 
     drawn, target, batch, _ = _tensors(samples)

@@ -151,7 +151,9 @@ def test_devices(said, tmp_path, checkpoint):
 
 def test_unwritable_output(said, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert "cannot write" in said("simulate", "charged", "--num-systems", "1", "--out", tmp_path / "file" / "x.npz")
+    assert "cannot write" in said(
+        "simulate", "charged", "--num-systems", "1", "--quiet", "--out", tmp_path / "file" / "x.npz"
+    )
 
 
 def test_debug_shows_the_traceback(tmp_path):

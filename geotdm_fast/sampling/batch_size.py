@@ -14,6 +14,8 @@ NODE_FRAMES_CPU = 4_800
 NODE_FRAMES_CUDA = 524_288
 # Node-frames of a shard on the CPU: a kill costs a minute or so.
 NODE_FRAMES_SHARD_CPU = 10 * NODE_FRAMES_CPU
+# Trajectories of the larger probe; so many or fewer are drawn at once without measuring.
+PROBE = 64
 # The part of the free memory that a batch may fill: the allocator's blocks do not fit each other exactly.
 FILL = 0.85
 # How PyTorch on the CPU, the C++ library, the CUDA driver and cuBLAS say that memory is out.
@@ -38,11 +40,13 @@ def graphs_of(node_frames: int, batch: Batch) -> int:
 def measured_batch_size(draw: Callable[[int], object], most: int, device: torch.device) -> int:
     """The largest number of trajectories, at most `most`, that fits the free memory of a CUDA device.
 
-    draw: draws so many trajectories in a few steps; called with 1 and with about 64 of the largest trajectories
+    draw: draws so many trajectories in a few steps; called with 1 and with `PROBE`
     Memory is taken to grow linearly between and beyond the two, by the peaks of PyTorch's allocator; `FILL` of what is
     free now may be used. Where even the probe does not fit, smaller ones are tried.
     """
-    few, many = 1, min(most, 64)
+    if most <= PROBE:
+        return most
+    few, many = 1, PROBE
     first = _peak(draw, few, device)
     while many > few:
         try:

@@ -168,10 +168,12 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
     """Make the folder and hold it against other calls; the system lets go when this process ends, however it ends."""
     import fcntl
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "a") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError as error:
-        raise OSError(error.errno, f"cannot write to {folder}: another process is drawing samples into it") from error
+        except OSError as error:
+            busy = isinstance(error, BlockingIOError)
+            why = "another process is drawing samples into it" if busy else f"it cannot be locked ({error.strerror})"
+            raise OSError(error.errno, f"cannot write to {folder}: {why}") from error
+        yield

@@ -1,5 +1,6 @@
 """`manifest.json` of a folder of shards: what was asked for, and so which shards there are."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -34,12 +35,12 @@ class Manifest:
         """All graphs and samples."""
         return Block(range(self.request["num_graphs"]), range(self.request["num_samples"]))
 
-    @property
+    @functools.cached_property
     def shards(self) -> list[Block]:
         """The block of every shard, by its number. Depends on the request alone."""
         return self.whole.split(self.request["shard_size"])
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the request, which every shard carries."""
         return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()
