@@ -21,8 +21,8 @@ Stopped or killed at any moment, the same command goes on with the shards that a
 same folder is refused. Under torchrun the shards are shared out among the processes, one for each GPU. `geotdm
 evaluate` and `geotdm plot` read a folder as they read a file.
 
-The same seed gives the same trajectories, whatever the batch size, the number of processes and interruptions: exactly
-for the same batch size, device and threads (torchrun gives each process one), otherwise but for rounding.
+The same seed gives the same trajectories, whatever the batch size, the number of processes and interruptions: on the
+CPU exactly, for the same batch size and threads (torchrun gives each process one), otherwise but for rounding.
 
 --xyz, --dcd and --xtc also write molecules, given and drawn frames, graph by graph and sample by sample, for VMD,
 OVITO, ASE, MDTraj or MDAnalysis. Extended XYZ needs the extra `molecules`, the others the extra `md`; they put the

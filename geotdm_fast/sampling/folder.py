@@ -60,9 +60,9 @@ def sample_to_folder(
     ours: the processes that share the work, shard by shard; each has the same arguments and its own device
 
     `manifest.json` is written once, then `shard-000000.npz`, ... each aside and renamed: a shard that is there is
-    whole, and the request is done when all are. Which trajectories a shard holds depends on the request alone, and its
-    bytes too: not on the number of processes, the order, or interruptions. Between batch sizes, devices, and numbers
-    of threads, numbers differ by rounding alone.
+    whole, and the request is done when all are. Which trajectories a shard holds depends on the request alone. So do
+    its bytes on the CPU, for one batch size and number of threads: not on the number of processes, the order, or
+    interruptions. Otherwise numbers differ by rounding alone.
     Raises ValueError when the folder holds another request, naming what differs; OSError when it cannot be written, or
     another call is writing to it; as `sample` besides.
     """
