@@ -15,9 +15,9 @@ from geotdm_fast.checks import trusted
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.data import Batch, TrajectoryDataset, collate
 from geotdm_fast.diffusion import get_named_beta_schedule
+from geotdm_fast.processes import Processes
 from geotdm_fast.training.batches import BatchSource, Draw
 from geotdm_fast.training.device_data import DeviceData
-from geotdm_fast.training.distributed import Processes
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat import FlatWeights
 from geotdm_fast.training.objective import Objective

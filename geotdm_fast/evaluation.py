@@ -1,7 +1,8 @@
 """Score samples, beside forecasts without a model and the paper's figures."""
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def evaluate(
             error = float(nll.double().std() / math.sqrt(len(nll))) if len(nll) > 1 else None
             result["nll"] = {"mean": float(nll.double().mean()), "standard_error": error}
         elif score == "marginal":
-            result["marginal"] = _marginal(samples)
+            result["marginal"] = marginal(samples)
         else:
             result[score] = _learned(score, samples, seed, device, progress)
     return result
@@ -99,20 +100,35 @@ def likelihoods(
 
     from geotdm_fast.conditioning import split_batch
     from geotdm_fast.metrics import nll_per_graph
-    from geotdm_fast.sampling import default_batch_size, seeded, select_graphs
+    from geotdm_fast.sampling import GraphPicker, default_batch_size
 
     device = torch.device(diffusion.device)
     dtype = next(diffusion.denoise_network.parameters()).dtype
     chunks = torch.arange(batch.num_graphs).split(batch_size or default_batch_size(batch, device))
     bar = tqdm(total=len(chunks) * diffusion.num_timesteps, desc="likelihood", unit="step", disable=not progress)
     nats = []
-    with bar, seeded(device, seed), torch.no_grad():
+    pick = GraphPicker(batch)
+    with bar, _seeded(device, seed), torch.no_grad():
         for chunk in chunks:
-            part = select_graphs(batch, chunk).to(device, dtype)
+            part = pick(chunk).to(device, dtype)
             x_start, model_kwargs = split_batch(part, train_config, diffusion.mode)
             terms = diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=bar.update)
             nats.append(nll_per_graph(terms["total_bpd"], part.batch, part.scored).cpu())
     return torch.cat(nats)
+
+
+@contextlib.contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Within the block torch's CPU generator and that of `device` start from `seed`; afterwards they are as before."""
+    cuda = []
+    if device.type == "cuda":
+        cuda = [torch.cuda.current_device() if device.index is None else device.index]
+    with torch.random.fork_rng(devices=cuda):
+        # Not torch.manual_seed: it would reseed every GPU.
+        torch.default_generator.manual_seed(seed)
+        for index in cuda:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        yield
 
 
 def _tensors(samples: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -152,7 +168,8 @@ def _baselines(samples: Samples) -> dict[str, dict[str, float]]:
     return errors
 
 
-def _marginal(samples: Samples) -> float:
+def marginal(samples: Samples) -> float:
+    """The marginal score of samples against their targets: of coordinates, or of bond lengths for molecules."""
     from geotdm_fast.metrics import bond_lengths, by_graph, close_pairs, coordinate_channels, marginal_score
 
     drawn, target, batch, _ = _tensors(samples)

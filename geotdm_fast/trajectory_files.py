@@ -1,12 +1,14 @@
-"""Files of samples: `.npz` with all that scores and pictures need, and extended XYZ for molecules."""
+"""Files of samples: `.npz` with all that scores and pictures need."""
 
+import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
-from geotdm_fast.files import PathLike, atomic_path, read_npz, write_npz
+from geotdm_fast.files import PathLike, read_npz, write_npz
 
 FORMAT = "geotdm_fast samples 1"
 
@@ -113,15 +115,26 @@ def make_samples(
     )
 
 
-def write_samples(path: PathLike, samples: Samples) -> None:
-    """Write every field of `samples`, and `format`, to an `.npz`, atomically."""
+def write_samples(path: PathLike, samples: Samples, about: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write every field of `samples`, and `format`, to an `.npz`, atomically; about: further arrays beside them."""
     arrays = {field.name: np.asarray(getattr(samples, field.name)) for field in fields(samples)}
-    write_npz(path, format=np.asarray(FORMAT), **arrays)
+    write_npz(path, format=np.asarray(FORMAT), **arrays, **(about or {}))
 
 
 def read_samples(path: PathLike) -> Samples:
-    """Read what `write_samples` wrote. ValueError for any other file, FileNotFoundError for none."""
-    arrays = read_npz(path)
+    """Read what `write_samples` wrote, or all shards of a folder of `geotdm sample`.
+
+    ValueError for any other file and for a folder that lacks shards, FileNotFoundError for none.
+    """
+    if pathlib.Path(path).is_dir():
+        from geotdm_fast.sampling.shards import read_shards
+
+        return read_shards(path)
+    return samples_of(path, read_npz(path))
+
+
+def samples_of(path: PathLike, arrays: Mapping[str, np.ndarray]) -> Samples:
+    """The samples among the arrays of a file; path: for messages. ValueError where they are no samples."""
     names = [field.name for field in fields(Samples)]
     missing = [name for name in ["format", *names] if name not in arrays]
     if missing or str(arrays["format"]) != FORMAT:
@@ -152,36 +165,3 @@ def _check(path: PathLike, s: Samples) -> None:
     for name, shape in expected.items():
         if getattr(s, name).shape != shape:
             raise ValueError(f"{path}: {name} must be {list(shape)}, got {list(getattr(s, name).shape)}")
-
-
-def check_xyz() -> None:
-    """Raise ImportError that says what to install when ASE is missing."""
-    import importlib.util
-
-    if importlib.util.find_spec("ase") is None:
-        raise ImportError("ASE is needed to write extended XYZ; pip install 'geotdm-fast[molecules]'")
-
-
-def write_xyz(path: PathLike, samples: Samples, progress: bool = True) -> None:
-    """Write molecules as extended XYZ (angstrom), atomically: graph by graph, sample by sample, frame by frame.
-
-    Each frame's comment line carries `graph`, `sample`, `frame` and `given` (T: from the data, F: drawn). Needs ASE
-    (extra `molecules`). Raises ValueError when these are no molecules in three dimensions, ImportError without ASE.
-    """
-    if not samples.is_molecule or samples.samples.shape[2] != 3:
-        raise ValueError(f"xyz: samples must be molecules in three dimensions, got '{samples.name}' (use .npz)")
-    check_xyz()
-    from ase import Atoms
-    from ase.io import write
-    from tqdm.auto import tqdm
-
-    forecasts = samples.forecasts()  # [K, N, 3, T]
-    with atomic_path(path) as aside, open(aside, "w") as file:
-        for graph in tqdm(range(samples.num_graphs), desc="writing xyz", unit="graph", disable=not progress):
-            nodes = samples.nodes(graph)
-            frames = []
-            for k, positions in enumerate(forecasts[:, nodes]):
-                for t in range(positions.shape[-1]):
-                    about = {"graph": graph, "sample": k, "frame": t, "given": bool(samples.cond_mask[t])}
-                    frames.append(Atoms(samples.atomic_numbers[nodes], positions[..., t], info=about))
-            write(file, frames, format="extxyz")

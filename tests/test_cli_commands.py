@@ -139,7 +139,7 @@ def test_method_and_steps(charged, samples, tmp_path, capsys):
     options = [charged, "--num-samples", "1", "--out", str(tmp_path / "s.npz")]
     fewer = ["--method", "dpmpp_2m", "--steps", "5", "--spacing", "log_snr"]
     assert main(["sample", *options, *fewer]) == 0
-    assert "5/5" in capsys.readouterr().err
+    assert "6/6" in capsys.readouterr().err
     few = read_samples(tmp_path / "s.npz").samples
     assert np.isfinite(few).all() and not np.array_equal(few, read_samples(samples).samples[:1])
     assert main(["sample", *options, "--method", "dpm"]) != 0

@@ -16,7 +16,7 @@ from geotdm_fast.evaluation import evaluate, likelihoods, parse_scores, report
 from geotdm_fast.paper_results import paper_result
 from geotdm_fast.sampling import default_batch_size, sample, select_graphs
 from geotdm_fast.tables import text_table
-from geotdm_fast.trajectory_files import make_samples, read_samples, write_samples, write_xyz
+from geotdm_fast.trajectory_files import make_samples, read_samples, write_samples
 
 CONFIG = charged_config()
 
@@ -190,24 +190,6 @@ def test_foreign_and_broken_files_are_refused(tmp_path):
         read_samples(tmp_path / "broken.npz")
     with pytest.raises(FileNotFoundError, match=r"no\.npz"):
         read_samples(tmp_path / "no.npz")
-
-
-def test_xyz_is_read_back_by_ase(tmp_path):
-    ase_io = pytest.importorskip("ase.io")
-    samples = made_samples(graphs=2, nodes=9, num_samples=2)
-    write_xyz(tmp_path / "s.xyz", samples, progress=False)
-    frames = ase_io.read(tmp_path / "s.xyz", index=":")
-    assert len(frames) == 2 * 2 * 12
-    last = frames[-1]
-    assert last.info["graph"] == 1 and last.info["sample"] == 1 and last.info["frame"] == 11
-    assert [bool(f.info["given"]) for f in frames[:12]] == [True] * 4 + [False] * 8
-    assert last.numbers.tolist() == samples.atomic_numbers[9:].tolist()
-    assert np.allclose(last.positions, samples.samples[1, 9:, :, -1], atol=1e-6)
-
-
-def test_xyz_is_for_molecules(tmp_path):
-    with pytest.raises(ValueError, match="must be molecules in three dimensions, got 'N-body charged'"):
-        write_xyz(tmp_path / "s.xyz", made_samples())
 
 
 def test_forecast_scores_against_numpy():

@@ -12,10 +12,10 @@ from geotdm_fast import backend
 from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.ops.edges import sorted_edges
+from geotdm_fast.processes import Processes
 from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
-from geotdm_fast.training.distributed import Processes
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat import FlatWeights
 from geotdm_fast.training.objective import Objective

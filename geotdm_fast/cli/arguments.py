@@ -68,7 +68,8 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
         "--batch-size",
         type=count,
         metavar="N",
-        help="graphs per network call (default: by their size); the samples stay the same",
+        help="trajectories per network call (default: by their size; on CUDA, as many as fit, which is measured); "
+        "halved where memory runs out; the samples stay the same but for rounding",
     )
     how.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     how.add_argument(

@@ -8,6 +8,15 @@ from typing import NamedTuple
 SPLITS = ("train", "val", "test")
 
 
+class Request(NamedTuple):
+    """What the options ask for: a `Sampler`, all graphs as one batch, the data set they are from, the config."""
+
+    sampler: object
+    batch: object
+    dataset: object
+    train_config: dict
+
+
 class Draw(NamedTuple):
     """samples: `Samples`; diffusion, batch, train_config: what they were drawn with."""
 
@@ -17,29 +26,36 @@ class Draw(NamedTuple):
     train_config: dict
 
 
-def draw(args: argparse.Namespace, molecules: bool = False) -> Draw:
-    """Open the checkpoint and the data, and sample as the options say.
+def open_request(args: argparse.Namespace, device, molecules: str | None = None, progress: bool = True) -> Request:
+    """Open the checkpoint and the data.
 
-    molecules: refuse other data before any work is done
+    molecules: the option that needs them; other data are refused before any work is done
     """
-    from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.data import collate
     from geotdm_fast.diffusion import Sampler
-    from geotdm_fast.sampling import sample
-    from geotdm_fast.trajectory_files import make_samples
 
-    device = choose_device(args.device)
     diffusion, config = open_model(args.checkpoint, args.config, device, args.precision)
     sampler = Sampler(diffusion, args.method, args.steps, args.spacing, args.eta)
     section, where = data_section(config, args.data, args.split, args.set)
-    dataset = open_data(section, where, args.num_graphs, progress=not args.quiet)
+    dataset = open_data(section, where, args.num_graphs, progress=progress)
     if molecules and dataset.atomic_numbers is None:
-        raise ValueError(f"--xyz: the data must be molecules, got '{dataset.name}'")
-    batch = collate([dataset[i] for i in range(len(dataset))])
+        raise ValueError(f"{molecules}: the data must be molecules, got '{dataset.name}'")
+    return Request(sampler, collate([dataset[i] for i in range(len(dataset))]), dataset, config["train"])
+
+
+def draw(args: argparse.Namespace, molecules: str | None = None) -> Draw:
+    """Open the checkpoint and the data, and sample into memory as the options say; molecules: as in `open_request`."""
+    from geotdm_fast.cli.arguments import choose_device
+    from geotdm_fast.sampling import sample
+    from geotdm_fast.trajectory_files import make_samples
+
+    sampler, batch, dataset, train_config = open_request(
+        args, choose_device(args.device), molecules, progress=not args.quiet
+    )
     drawn = sample(
         sampler,
         batch,
-        config["train"],
+        train_config,
         num_samples=args.num_samples,
         seed=args.seed,
         batch_size=args.batch_size,
@@ -49,12 +65,12 @@ def draw(args: argparse.Namespace, molecules: bool = False) -> Draw:
         drawn,
         batch,
         dataset,
-        config["train"],
-        mode=diffusion.mode,
+        train_config,
+        mode=sampler.diffusion.mode,
         seed=args.seed,
         checkpoint=Path(args.checkpoint).name,
     )
-    return Draw(samples, diffusion, batch, config["train"])
+    return Draw(samples, sampler.diffusion, batch, train_config)
 
 
 def open_model(checkpoint: str, config_file: str | None, device, precision: str = "fp32"):

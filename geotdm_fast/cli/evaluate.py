@@ -5,7 +5,7 @@ import argparse
 from geotdm_fast.cli.arguments import add_quiet, add_sampling_options, count, new_command
 
 DESCRIPTION = """\
-Score a model: a checkpoint (samples are drawn first, as `geotdm sample` does) or a file of samples.
+Score a model: a checkpoint (samples are drawn first, as `geotdm sample` does), or a file or a folder of samples.
 
 conditional models:
   ade             average and final displacement error (unit of the data): mean and best of the K samples, beside
@@ -23,12 +23,15 @@ EXAMPLES = """\
   geotdm evaluate best.safetensors --num-graphs 100 --json scores.json
   geotdm evaluate best.safetensors --scores nll
   geotdm evaluate samples.npz
+  geotdm evaluate samples/                                         all shards of the folder together
   geotdm evaluate pedestrians.safetensors --num-samples 60 --kmeans 20 --scores ade"""
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "evaluate", "score a checkpoint or samples", DESCRIPTION, EXAMPLES)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT|SAMPLES.npz", help="weights, or a file of `geotdm sample`")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT|SAMPLES", help="weights, or a file or folder of `geotdm sample`"
+    )
     parser.add_argument(
         "--scores", default="all", metavar="NAME,...", help="which scores (default: all that fit the model)"
     )
@@ -56,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
-    from_file = Path(args.checkpoint).suffix.lower() == ".npz"
+    source = Path(args.checkpoint)
+    from_file = source.suffix.lower() == ".npz" or source.is_dir()
     samples, scores, nll = _from_file(args) if from_file else _from_checkpoint(args)
     result = evaluate(
         samples,

@@ -5,7 +5,7 @@ import argparse
 from geotdm_fast.cli.arguments import add_quiet, count, new_command
 
 DESCRIPTION = """\
-Draw a file of samples, or the log of a training run. The suffix of --out says what comes out:
+Draw a file or folder of samples, or the log of a training run. The suffix of --out says what comes out:
 
   .png .pdf .svg   a still picture: forecasts, bond lengths (--kind bonds), or, of a log.jsonl, the loss curve
   .gif             an animation: given frames, then truth and samples
@@ -18,7 +18,7 @@ EXAMPLES = """\
   geotdm plot samples.npz --out forecast.png
   geotdm plot samples.npz --out forecast.gif --num-systems 4
   geotdm plot samples.npz --out forecast.html
-  geotdm plot samples.npz --kind bonds --out bonds.png
+  geotdm plot samples/ --kind bonds --out bonds.png
   geotdm plot outputs/nbody_charged_small/log.jsonl --out loss.png"""
 
 STILL = (".png", ".pdf", ".svg")
@@ -27,7 +27,7 @@ NUM_SYSTEMS = {".gif": 3, ".html": 12}
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "plot", "draw samples or a training log", DESCRIPTION, EXAMPLES)
-    parser.add_argument("file", metavar="SAMPLES.npz|log.jsonl", help="what to draw")
+    parser.add_argument("file", metavar="SAMPLES|log.jsonl", help="what to draw")
     parser.add_argument("--out", required=True, metavar="FILE", help="picture to write: .png .pdf .svg .gif .html")
     parser.add_argument(
         "--kind", choices=("trajectories", "bonds"), default="trajectories", help="of samples (default: trajectories)"
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from geotdm_fast.cli.drawing import check_suffix
 
     suffix = check_suffix("--out", args.out, (*STILL, ".gif", ".html"))
-    source = check_suffix("the file to draw", args.file, (".npz", ".jsonl"))
+    is_folder = Path(args.file).is_dir()
+    source = ".npz" if is_folder else check_suffix("the file to draw", args.file, (".npz", ".jsonl"))
     if suffix not in STILL and (source == ".jsonl" or args.kind == "bonds"):
         raise ValueError(f"--out must end in {', '.join(STILL)} for a {'log' if source == '.jsonl' else 'histogram'}")
     if source == ".jsonl":

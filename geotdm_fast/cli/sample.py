@@ -1,36 +1,63 @@
 """`geotdm sample`: draw trajectories from a checkpoint."""
 
 import argparse
+import datetime
+from pathlib import Path
 
-from geotdm_fast.cli.arguments import add_quiet, add_sampling_options, new_command
+from geotdm_fast.cli.arguments import add_quiet, add_sampling_options, count, new_command
 
 DESCRIPTION = """\
 Draw trajectories from a trained model: forecasts or interpolations of the given frames, or, from an unconditional
 model, new trajectories.
 
 CHECKPOINT is a .safetensors file of `geotdm train` (it carries its configuration), or an official .pt with --config.
-The .npz holds samples [K, N, D, T] (the frames that were drawn), target and x_given (the same data's other frames),
-cond_mask, batch (the graph of each node) and all that `geotdm evaluate` and `geotdm plot` need. Positions are in the
-unit of the data divided by `scale`. --xyz writes molecules as extended XYZ (angstrom), given and drawn frames, for
-VMD, OVITO or ASE; it needs the extra `molecules`."""
+--out FILE.npz is one file, written when all is drawn. It holds samples [K, N, D, T] (the frames that were drawn),
+target and x_given (the same data's other frames), cond_mask, batch (the graph of each node) and all that `geotdm
+evaluate` and `geotdm plot` need. Positions are in the unit of the data divided by `scale`.
+
+--out FOLDER (a name without a suffix) is for requests of any size: shard-000000.npz, ... are written while the next
+ones are drawn, each like FILE.npz for some of the graphs and samples, and manifest.json says what was asked for.
+Stopped or killed at any moment, the same command goes on with the shards that are missing; another request for the
+same folder is refused. Under torchrun the shards are shared out among the processes, one for each GPU. `geotdm
+evaluate` and `geotdm plot` read a folder as they read a file.
+
+The same seed gives the same trajectories, whatever the batch size, the number of processes and interruptions: on the
+CPU exactly, for the same batch size and threads (torchrun gives each process one), otherwise but for rounding.
+
+--xyz, --dcd and --xtc also write molecules, given and drawn frames, graph by graph and sample by sample, for VMD,
+OVITO, ASE, MDTraj or MDAnalysis. Extended XYZ needs the extra `molecules`, the others the extra `md`; they put the
+atoms in a .pdb beside them."""
 
 EXAMPLES = """\
   geotdm sample best.safetensors --num-samples 5 --out samples.npz
   geotdm sample best.safetensors --num-graphs 100 --seed 1 --device cpu --out samples.npz
   geotdm sample best.safetensors --method dpmpp_2m --steps 20 --spacing log_snr --out samples.npz
+  geotdm sample best.safetensors --num-samples 1000 --out samples/            the same command goes on after a kill
+  torchrun --nproc-per-node 4 -m geotdm_fast sample best.safetensors --num-samples 1000 --out samples/
   geotdm sample ethanol.safetensors --set path=my_ethanol.npz --out samples.npz --xyz samples.xyz
+  geotdm sample ethanol.safetensors --num-samples 1000 --out samples/ --dcd samples.dcd
   geotdm sample ckpt_best.pt --config nbody_train_cond.yaml --out samples.npz
 
 then:
   geotdm evaluate samples.npz
-  geotdm plot samples.npz --out forecast.png"""
+  geotdm plot samples/ --out forecast.png"""
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "sample", "draw trajectories from a checkpoint", DESCRIPTION, EXAMPLES)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file of weights, .safetensors or .pt")
-    parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
+    parser.add_argument("--out", required=True, metavar="FILE.npz|FOLDER", help="file or folder to write")
     parser.add_argument("--xyz", metavar="FILE.xyz", help="also write molecules as extended XYZ")
+    parser.add_argument("--dcd", metavar="FILE.dcd", help="also write molecules as DCD, with FILE.pdb")
+    parser.add_argument("--xtc", metavar="FILE.xtc", help="also write molecules as XTC, with FILE.pdb")
+    folder = parser.add_argument_group("a folder of shards")
+    folder.add_argument(
+        "--shard-size",
+        type=count,
+        metavar="N",
+        help="trajectories per shard, which no batch goes beyond (default: by the graphs' size: a minute's work or so)",
+    )
+    folder.add_argument("--restart", action="store_true", help="discard the samples in the folder and start anew")
     add_sampling_options(parser, num_samples=1)
     add_quiet(parser)
     parser.set_defaults(run=run)
@@ -39,18 +66,94 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Sample and write the files."""
-    from geotdm_fast.cli.drawing import check_suffix, draw
-    from geotdm_fast.trajectory_files import check_xyz, write_samples, write_xyz
+    from geotdm_fast.cli.arguments import choose_device
+    from geotdm_fast.processes import processes
 
-    check_suffix("--out", args.out, (".npz",))
-    if args.xyz is not None:
-        check_suffix("--xyz", args.xyz, (".xyz", ".extxyz"))
-        check_xyz()
-    samples = draw(args, molecules=args.xyz is not None).samples
+    into_folder = _is_folder(args.out)
+    exports = _exports(args)
+    if not into_folder and (args.shard_size or args.restart):
+        option = "--shard-size" if args.shard_size else "--restart"
+        raise ValueError(f"{option} is for a folder of shards: --out must be a folder then, got '{args.out}'")
+    # Nothing is exchanged but who is done, and the slowest shard may take long.
+    with processes(choose_device(args.device), hosts_only=True, patience=datetime.timedelta(days=7)) as ours:
+        if into_folder:
+            return _run_folder(args, exports, ours)
+        if not ours.alone:
+            raise ValueError(
+                f"--out must be a folder for the {ours.world_size} processes of torchrun to share, got '{args.out}'"
+            )
+        return _run_file(args, exports)
+
+
+def _is_folder(out: str) -> bool:
+    if Path(out).suffix == "" or out.endswith("/") or Path(out).is_dir():
+        return True
+    if Path(out).suffix.lower() != ".npz":
+        raise ValueError(f"--out must end in .npz, or be a folder (no suffix, or a / at the end); got '{out}'")
+    return False
+
+
+def _exports(args: argparse.Namespace) -> dict[str, str]:
+    """Option to file of the formats that were asked for; what cannot be written is told now, not after an hour."""
+    from geotdm_fast.cli.drawing import check_suffix
+
+    suffixes = {"--xyz": (".xyz", ".extxyz"), "--dcd": (".dcd",), "--xtc": (".xtc",)}
+    exports = {"--xyz": args.xyz, "--dcd": args.dcd, "--xtc": args.xtc}
+    exports = {option: path for option, path in exports.items() if path is not None}
+    for option, path in exports.items():
+        check_suffix(option, path, suffixes[option])
+    if exports:
+        from geotdm_fast.molecule_exports import check_export
+
+        for path in exports.values():
+            check_export(path)
+    return exports
+
+
+def _run_file(args: argparse.Namespace, exports: dict[str, str]) -> int:
+    from geotdm_fast.cli.drawing import draw
+    from geotdm_fast.trajectory_files import write_samples
+
+    samples = draw(args, molecules=next(iter(exports), None)).samples
     write_samples(args.out, samples)
     num_drawn = samples.samples.shape[-1]
     print(f"{args.out}: {samples.num_samples} samples of {samples.num_graphs} graphs, {num_drawn} frames each")
-    if args.xyz is not None:
-        write_xyz(args.xyz, samples, progress=not args.quiet)
-        print(f"{args.xyz}: {samples.num_samples * samples.num_graphs * len(samples.cond_mask)} structures")
+    _export(exports, samples, args)
     return 0
+
+
+def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
+    from geotdm_fast.cli.drawing import open_request
+    from geotdm_fast.sampling import sample_to_folder
+
+    show = not args.quiet and ours.writes
+    sampler, batch, dataset, train_config = open_request(args, ours.device, next(iter(exports), None), progress=show)
+    outcome = sample_to_folder(
+        args.out,
+        sampler,
+        batch,
+        dataset,
+        train_config,
+        num_samples=args.num_samples,
+        seed=args.seed,
+        checkpoint=Path(args.checkpoint).name,
+        batch_size=args.batch_size,
+        shard_size=args.shard_size,
+        restart=args.restart,
+        ours=ours,
+        progress=show,
+    )
+    if ours.writes:
+        earlier = outcome.shards - outcome.drawn
+        there = f", {earlier} of which were there" if earlier else ""
+        what = f"{args.num_samples} samples of {batch.num_graphs} graphs"
+        print(f"{args.out}: {what} in {outcome.shards} shards{there}")
+        _export(exports, args.out, args)
+    return 0
+
+
+def _export(exports: dict[str, str], source, args: argparse.Namespace) -> None:
+    for path in exports.values():
+        from geotdm_fast.molecule_exports import export_molecules
+
+        print(f"{path}: {export_molecules(path, source, progress=not args.quiet)} structures")

@@ -16,9 +16,9 @@ from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.config import normalise_config
 from geotdm_fast.data.open import open_dataset
 from geotdm_fast.files import PathLike
+from geotdm_fast.processes import Processes, processes
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
-from geotdm_fast.training.distributed import Processes, processes
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat import FlatWeights
 from geotdm_fast.training.objective import Objective, check_fits

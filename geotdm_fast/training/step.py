@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from geotdm_fast.captured import Captured, Recorder
 from geotdm_fast.checks import trusted
+from geotdm_fast.processes import Processes
 from geotdm_fast.training.batches import BatchSource, Draw
 from geotdm_fast.training.device_data import Structure
-from geotdm_fast.training.distributed import Processes
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat import FlatWeights
 from geotdm_fast.training.objective import Objective

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from geotdm_fast.checks import trusted
+from geotdm_fast.processes import Processes
 from geotdm_fast.training import draws
 from geotdm_fast.training.batches import BatchSource, Noised
 from geotdm_fast.training.device_data import DeviceData
-from geotdm_fast.training.distributed import Processes
 from geotdm_fast.training.objective import Objective
 
 

@@ -1,9 +1,10 @@
-"""One process or many under torchrun, with the few exchanges that training needs."""
+"""One process or many under torchrun, with the few exchanges that training and sampling need."""
 
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train one model.
+    """This process among those that do one piece of work.
 
     rank: this process's number; 0 writes files and shows progress
     world_size: how many processes there are
@@ -25,6 +26,10 @@ class Processes:
     world_size: int
     device: torch.device
     host_group: Any = None
+
+    @property
+    def alone(self) -> bool:
+        return self.world_size == 1
 
     @property
     def writes(self) -> bool:
@@ -53,17 +58,53 @@ class Processes:
         dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.host_group)
         return tuple(largest.tolist())
 
+    def from_first(self, function: Callable[[], Any]) -> Any:
+        """What `function` returns on process 0, on every process; an error that it raises there is raised on all."""
+        if self.world_size == 1:
+            return function()
+        import torch.distributed as dist
+
+        said: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                said[0] = function()
+            except Exception as error:
+                said[1] = error
+        dist.broadcast_object_list(said, group=self.host_group)
+        if said[1] is not None:
+            raise said[1]
+        return said[0]
+
+    def wait_for_all(self, meanwhile: Callable[[], object]) -> None:
+        """Return when every process has come here; `meanwhile` is called a few times a second until then."""
+        if self.world_size == 1:
+            return
+        import torch.distributed as dist
+
+        arrival = dist.all_reduce(torch.zeros(1), group=self.host_group, async_op=True)
+        while not arrival.is_completed():
+            meanwhile()
+            time.sleep(0.2)
+        arrival.wait()
+
 
 @contextlib.contextmanager
-def processes(device: torch.device | str | None = None) -> Iterator[Processes]:
+def processes(
+    device: torch.device | str | None = None,
+    *,
+    hosts_only: bool = False,
+    patience: datetime.timedelta = datetime.timedelta(minutes=30),
+) -> Iterator[Processes]:
     """The processes that torchrun started (gloo on CPU, nccl on CUDA), or this one alone.
 
     device: default `cuda` if there is one, else `cpu`; under torchrun a bare `cuda` means the local rank's own GPU
+    hosts_only: nothing is exchanged between devices, so gloo does on CUDA too
+    patience: how long an exchange waits for the last process
     A group that was already there is used and left; a new one is destroyed at the end.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("train: device must be cpu on this machine (no CUDA device found), got cuda")
+        raise ValueError("device must be cpu on this machine (no CUDA device found), got cuda")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield Processes(0, 1, device)
@@ -76,9 +117,10 @@ def processes(device: torch.device | str | None = None) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     ours = not dist.is_initialized()
     if ours:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=30))
+        dist.init_process_group("gloo" if hosts_only or device.type != "cuda" else "nccl", timeout=patience)
     try:
-        host_group = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        by_device = dist.get_backend() != "gloo"
+        host_group = dist.new_group(backend="gloo", timeout=patience) if by_device else None
         yield Processes(dist.get_rank(), dist.get_world_size(), device, host_group)
     finally:
         if ours:

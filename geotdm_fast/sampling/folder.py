@@ -1,0 +1,179 @@
+"""Draw a request of any size into a folder of shards, on any number of processes, again and again until it is whole."""
+
+import contextlib
+import pathlib
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
+from geotdm_fast.diffusion.sampler import Sampler
+from geotdm_fast.files import PathLike
+from geotdm_fast.processes import Processes
+from geotdm_fast.sampling.batch_size import default_shard_size
+from geotdm_fast.sampling.draw import Drawer, check_counts
+from geotdm_fast.sampling.manifest import (
+    NAME,
+    Manifest,
+    check_same_request,
+    describe,
+    read_manifest,
+    write_manifest,
+)
+from geotdm_fast.sampling.progress import TrajectoryBar
+from geotdm_fast.sampling.shards import belongs, present_shards, shard_path, write_shard
+from geotdm_fast.sampling.writer import BackgroundWriter
+from geotdm_fast.trajectory_files import make_samples
+
+
+class Outcome(NamedTuple):
+    """shards: how many the folder holds; drawn: how many of them are new, over all processes."""
+
+    shards: int
+    drawn: int
+
+
+def sample_to_folder(
+    folder: PathLike,
+    sampler: Sampler,
+    batch: Batch,
+    dataset: TrajectoryDataset,
+    train_config: dict,
+    *,
+    num_samples: int,
+    seed: int,
+    checkpoint: str,
+    batch_size: int | None = None,
+    shard_size: int | None = None,
+    restart: bool = False,
+    ours: Processes | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Draw what `sample` draws, shard by shard, into `folder`; goes on where an earlier call was stopped or killed.
+
+    dataset: where `batch` is from, for name, unit and scale; checkpoint: the name of the model's file
+    batch_size: as of `sample`; None: that of the folder, or a fitting one
+    shard_size: most trajectories of a shard; None: that of the folder, or by the graphs' size
+    restart: remove the samples that are there, of whatever request
+    ours: the processes that share the work, shard by shard; each has the same arguments and its own device
+
+    `manifest.json` is written once, then `shard-000000.npz`, ... each aside and renamed: a shard that is there is
+    whole, and the request is done when all are. Which trajectories a shard holds depends on the request alone. So do
+    its bytes on the CPU, for one batch size and number of threads: not on the number of processes, the order, or
+    interruptions. Otherwise numbers differ by rounding alone.
+    Raises ValueError when the folder holds another request, naming what differs; OSError when it cannot be written, or
+    another call is writing to it; as `sample` besides.
+    """
+    check_counts("sample_to_folder", num_samples=num_samples, batch_size=batch_size, shard_size=shard_size, seed=seed)
+    folder = pathlib.Path(folder)
+    drawer = Drawer(sampler, batch, train_config, seed)
+    ours = ours or Processes(0, 1, drawer.device)
+
+    def begin() -> tuple[dict, int]:
+        request = describe(
+            sampler, batch, dataset, train_config, num_samples=num_samples, seed=seed, checkpoint=checkpoint
+        )
+        stack.enter_context(_locked(folder))
+        default = default_shard_size(batch, drawer.device)
+        return _open(folder, request, shard_size, default, restart)
+
+    with contextlib.ExitStack() as stack:
+        request, known = ours.from_first(begin)
+        size = batch_size or known
+        if not size:
+            # The smallest of what fits on each device.
+            size = -ours.agree(-drawer.fitting_batch_size(Manifest(request, 1).shards[0]))[0]
+        manifest = Manifest(request, size)
+        if not known:
+            ours.from_first(lambda: write_manifest(folder, manifest))
+        drawer.batch_size = size
+        missing = ours.from_first(lambda: _missing(folder, manifest))
+        _draw(folder, manifest, missing, drawer, dataset, train_config, ours, progress)
+        return Outcome(len(manifest.shards), len(missing))
+
+
+def _draw(
+    folder: pathlib.Path,
+    manifest: Manifest,
+    missing: list[int],
+    drawer: Drawer,
+    dataset: TrajectoryDataset,
+    train_config: dict,
+    ours: Processes,
+    progress: bool,
+) -> None:
+    """Draw this process's share of the missing shards, and wait for the others."""
+    shards, request = manifest.shards, manifest.request
+    mine = missing[ours.rank :: ours.world_size]
+    theirs = set(missing) - set(mine)
+    done = manifest.whole.size - sum(shards[number].size for number in missing)
+    finished = lambda: sum(shards[number].size for number in theirs & present_shards(folder))
+    bar = TrajectoryBar(
+        manifest.whole.size, done, elsewhere=finished if theirs else None, show=progress and ours.writes
+    )
+    with bar, BackgroundWriter() as writer:
+        for number in mine:
+            block = shards[number]
+            drawn = drawer.draw(block, bar)
+            samples = make_samples(
+                drawn,
+                drawer.pick(block.graphs),
+                dataset,
+                train_config,
+                mode=request["mode"],
+                seed=request["seed"],
+                checkpoint=request["checkpoint"],
+            )
+            if not np.isfinite(samples.samples).all():
+                warnings.warn(f"sample: {shard_path(folder, number)} holds values that are not finite", stacklevel=3)
+            writer.put(lambda number=number, samples=samples: write_shard(folder, manifest, number, samples))
+        writer.finish()
+        ours.wait_for_all(meanwhile=bar.show)
+        bar.show(look=True)
+
+
+def _open(folder: pathlib.Path, request: dict, shard_size: int | None, default: int, restart: bool) -> tuple[dict, int]:
+    """The request with its shard size, and the batch size of one that was begun before, else 0."""
+    for pattern in (".shard-*.tmp.npz", ".manifest.*.tmp.json"):
+        for leftover in folder.glob(pattern):  # of a killed process: the lock says that none is alive
+            leftover.unlink()
+    if restart:
+        # The manifest first: without it no shard counts.
+        for path in [folder / NAME, *(shard_path(folder, number) for number in present_shards(folder))]:
+            path.unlink(missing_ok=True)
+    if not (folder / NAME).exists():
+        stray = sorted(present_shards(folder))
+        if stray:
+            raise ValueError(
+                f"{folder} must be empty or hold a {NAME}, got {shard_path(folder, stray[0]).name} without one; name "
+                "another folder, or start anew (--restart)"
+            )
+        return request | {"shard_size": shard_size or default}, 0
+    known = read_manifest(folder)
+    request = request | {"shard_size": shard_size or known.request["shard_size"]}
+    check_same_request(folder, known.request, request)
+    return request, known.batch_size
+
+
+def _missing(folder: pathlib.Path, manifest: Manifest) -> list[int]:
+    """The shards that are not there, or damaged."""
+    present = present_shards(folder)
+    return [n for n in range(len(manifest.shards)) if n not in present or not belongs(folder, manifest, n)]
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Make the folder and hold it against other calls; the system lets go when this process ends, however it ends."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            busy = isinstance(error, BlockingIOError)
+            why = "another process is drawing samples into it" if busy else f"it cannot be locked ({error.strerror})"
+            raise OSError(error.errno, f"cannot write to {folder}: {why}") from error
+        yield

@@ -1,0 +1,124 @@
+"""Samples of molecules as extended XYZ, DCD and XTC."""
+
+import dataclasses
+import importlib.util
+
+import numpy as np
+import pytest
+from full_disk import assert_earlier_file_survives, full_disk
+from shard_runs import into
+from tiny_models import ethanol_config, made_samples, write_checkpoint, write_ethanol
+
+from geotdm_fast.cli import main
+from geotdm_fast.data import file_dataset
+from geotdm_fast.molecule_exports import export_molecules
+from geotdm_fast.trajectory_files import read_samples
+
+SAMPLES = made_samples(graphs=2, nodes=9, num_samples=2)
+DCD_HEADER = 276
+# [graphs, K, T, N, 3]
+POSITIONS = SAMPLES.forecasts().reshape(2, 2, 9, 3, 12).transpose(1, 0, 4, 2, 3)
+
+
+def test_xyz_is_read_back_by_ase(tmp_path):
+    ase_io = pytest.importorskip("ase.io")
+    assert export_molecules(tmp_path / "s.xyz", SAMPLES, progress=False) == 48
+    frames = ase_io.read(tmp_path / "s.xyz", index=":")
+    assert len(frames) == 2 * 2 * 12
+    last = frames[-1]
+    assert last.info["graph"] == 1 and last.info["sample"] == 1 and last.info["frame"] == 11
+    assert [bool(f.info["given"]) for f in frames[:12]] == [True] * 4 + [False] * 8
+    assert last.numbers.tolist() == SAMPLES.atomic_numbers[9:].tolist()
+    assert np.allclose([frame.positions for frame in frames], POSITIONS.reshape(-1, 9, 3), atol=1e-6)
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [("dcd", 1e-5), ("xtc", 5.1e-3)])
+def test_md_files_are_read_back_with_their_topology(tmp_path, suffix, tolerance):
+    mdtraj = pytest.importorskip("mdtraj")
+    assert export_molecules(tmp_path / f"s.{suffix}", SAMPLES, progress=False) == 48
+    read = mdtraj.load(str(tmp_path / f"s.{suffix}"), top=str(tmp_path / "s.pdb"))
+    assert [atom.element.atomic_number for atom in read.topology.atoms] == SAMPLES.atomic_numbers[:9].tolist()
+    np.testing.assert_allclose(read.xyz * 10, POSITIONS.reshape(-1, 9, 3), atol=tolerance)
+    if suffix == "xtc":
+        assert read.time.tolist() == list(range(48))
+
+
+def test_our_own_reader_takes_them(tmp_path):
+    pytest.importorskip("mdtraj")
+    export_molecules(tmp_path / "s.dcd", SAMPLES, progress=False)
+    windows = file_dataset(tmp_path / "s.dcd", tmp_path / "s.pdb", span=12, stride=12)
+    assert windows.atomic_numbers.tolist() == SAMPLES.atomic_numbers[:9].tolist()
+    assert np.allclose(windows[3].x.numpy(), POSITIONS[1, 1].transpose(1, 2, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "dcd", "xtc"])
+def test_shards_give_the_file_that_one_file_of_samples_gives(tmp_path, suffix):
+    pytest.importorskip("ase" if suffix == "xyz" else "mdtraj")
+    write_ethanol(tmp_path / "ethanol.npz")
+    config = ethanol_config(tmp_path / "ethanol.npz", mode="cond")
+    into(tmp_path / "samples", config=config, shard_size=2)
+    joined = read_samples(tmp_path / "samples")
+    frames = export_molecules(tmp_path / f"a.{suffix}", tmp_path / "samples", progress=False)
+    assert frames == export_molecules(tmp_path / f"b.{suffix}", joined, progress=False) == 6 * 3 * 20
+    a, b = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
+    header = DCD_HEADER if suffix == "dcd" else 0  # it holds the date
+    assert len(a) > header and a[header:] == b[header:]
+
+
+def test_only_molecules_in_space(tmp_path):
+    with pytest.raises(ValueError, match="must be molecules in three dimensions, got 'N-body charged'"):
+        export_molecules(tmp_path / "s.xyz", made_samples())
+    flat = dataclasses.replace(
+        SAMPLES, **{n: getattr(SAMPLES, n)[..., :2, :] for n in ("samples", "target", "x_given")}
+    )
+    with pytest.raises(ValueError, match="must be molecules in three dimensions"):
+        export_molecules(tmp_path / "s.xyz", flat)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bare_positions_need_one_molecule(tmp_path):
+    pytest.importorskip("mdtraj")
+    numbers = SAMPLES.atomic_numbers.copy()
+    numbers[9] = 7
+    with pytest.raises(ValueError, match="all graphs must be the same molecule, graph 1 is another"):
+        export_molecules(tmp_path / "s.dcd", dataclasses.replace(SAMPLES, atomic_numbers=numbers), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "dcd", "xtc"])
+def test_full_disk(tmp_path, suffix):
+    pytest.importorskip("ase" if suffix == "xyz" else "mdtraj")
+    path = tmp_path / f"s.{suffix}"
+    if suffix == "xyz":
+        export_molecules(path, SAMPLES, progress=False)
+        assert_earlier_file_survives(
+            path, lambda path: export_molecules(path, SAMPLES, progress=False), lambda path: path.read_bytes()
+        )
+        return
+    export_molecules(path, SAMPLES, progress=False)
+    before = path.read_bytes()
+    assert len(before) > 4096
+    with full_disk(4096), pytest.raises(OSError, match=rf"cannot write .*s\.{suffix} .*the earlier file is unchanged"):
+        export_molecules(path, SAMPLES, progress=False)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("option", "package", "extra"), [("xyz", "ase", "molecules"), ("dcd", "mdtraj", "md")])
+def test_what_is_missing_is_told_first(tmp_path, monkeypatch, capsys, option, package, extra):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
+    out = ["--out", str(tmp_path / "s.npz"), f"--{option}", str(tmp_path / f"s.{option}")]
+    assert main(["sample", "none.safetensors", *out]) == 2
+    assert f"is needed to write this format; pip install 'geotdm-fast[{extra}]'" in capsys.readouterr().err
+
+
+def test_command(tmp_path, capsys):
+    pytest.importorskip("ase")
+    pytest.importorskip("mdtraj")
+    write_ethanol(tmp_path / "ethanol.npz")
+    checkpoint = write_checkpoint(tmp_path / "e.safetensors", ethanol_config(tmp_path / "ethanol.npz"))
+    files = [word for suffix in ("xyz", "dcd", "xtc") for word in (f"--{suffix}", str(tmp_path / f"s.{suffix}"))]
+    assert main(["sample", checkpoint, "--num-graphs", "2", "--out", str(tmp_path / "s"), *files, "--quiet"]) == 0
+    assert capsys.readouterr().out.count(": 40 structures") == 3
+    assert main(["sample", checkpoint, "--out", str(tmp_path / "s"), "--dcd", "s.xtc"]) == 2
+    assert "--dcd must end in .dcd; got 's.xtc'" in capsys.readouterr().err
