@@ -15,7 +15,7 @@ from geotdm_fast.checks import (
 from geotdm_fast.conditioning import Frames, frames_of
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
-from geotdm_fast.nn.temporal import ETLayer
+from geotdm_fast.nn.temporal_layers import temporal_layer
 from geotdm_fast.reference import linear, sinusoid
 
 
@@ -28,7 +28,10 @@ class EGTN(PrecisionMixin, nn.Module):
     n_layers_ref: its pairs of layers; num_w: frames of its output, as many as there are noisy frames
     scale: positions are multiplied by it on entry; pre_norm: feed |r| instead of |r|^2 to the edge MLPs
 
-    Constructor, arguments and state-dict keys are those of the official `EGTN`.
+    Constructor, arguments and state-dict keys are those of the official `EGTN`. Ours, for the paper's ablations:
+    temporal: `attention`, `convolution` (over 2 window + 1 frames, by default 5) or `linear_attention`
+    relative_time: whether attention knows how far frames are apart
+    window: attention of a frame t reaches the frames s with |t - s| <= window; None: all
     """
 
     def __init__(
@@ -44,6 +47,10 @@ class EGTN(PrecisionMixin, nn.Module):
         num_w: int,
         scale: float = 1,
         pre_norm: bool = False,
+        *,
+        temporal: str = "attention",
+        relative_time: bool = True,
+        window: int | None = None,
     ):
         super().__init__()
         if act_fn != "silu":
@@ -63,14 +70,14 @@ class EGTN(PrecisionMixin, nn.Module):
 
         act = nn.SiLU()
         spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm)
-        temporal = lambda: ETLayer(hidden_dim, hidden_dim, act, time_emb_dim)
+        over_time = lambda: temporal_layer(temporal, hidden_dim, act, time_emb_dim, relative_time, window)
         self.input_linear = nn.Linear(node_dim + time_emb_dim, hidden_dim)
         self.s_modules = nn.ModuleList(spatial() for _ in range(n_layers))
-        self.t_modules = nn.ModuleList(temporal() for _ in range(n_layers))
+        self.t_modules = nn.ModuleList(over_time() for _ in range(n_layers))
         if learn_ref_frame:
             self.input_linear_ref = nn.Linear(node_dim, hidden_dim)
             self.s_modules_ref = nn.ModuleList(spatial() for _ in range(n_layers_ref))
-            self.t_modules_ref = nn.ModuleList(temporal() for _ in range(n_layers_ref))
+            self.t_modules_ref = nn.ModuleList(over_time() for _ in range(n_layers_ref))
             self.ws = nn.Parameter(torch.ones(num_w))
 
     def forward(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
@@ -16,9 +17,20 @@ class ETLayer(PrecisionMixin, nn.Module):
     """Equivariant temporal attention; formula in `geotdm_fast.reference.temporal_attention`.
 
     node_dim and hidden_dim must be equal; act_fn: nn.SiLU(); time_emb_dim: width of the sinusoid of t - s
+    relative_time: False takes psi for zero: the order of the frames no longer matters, and there is no `time_emb`
+    window: a frame t sees only the frames s with |t - s| <= window; None: all
     """
 
-    def __init__(self, node_dim: int, hidden_dim: int, act_fn: nn.Module, time_emb_dim: int):
+    def __init__(
+        self,
+        node_dim: int,
+        hidden_dim: int,
+        act_fn: nn.Module,
+        time_emb_dim: int,
+        *,
+        relative_time: bool = True,
+        window: int | None = None,
+    ):
         super().__init__()
         check_silu("ETLayer", act_fn)
         if node_dim != hidden_dim:
@@ -27,7 +39,12 @@ class ETLayer(PrecisionMixin, nn.Module):
         self.k_mlp = MLP(node_dim, hidden_dim, hidden_dim, act_fn)
         self.v_mlp = MLP(node_dim, hidden_dim, node_dim, act_fn)
         self.x_mlp = MLP(node_dim, hidden_dim, 1, act_fn)
-        self.time_emb = nn.Linear(time_emb_dim, hidden_dim)
+        if relative_time:
+            self.time_emb = nn.Linear(time_emb_dim, hidden_dim)
+        else:
+            self.register_buffer("no_time_weight", torch.zeros(hidden_dim, time_emb_dim), persistent=False)
+            self.register_buffer("no_time_bias", torch.zeros(hidden_dim), persistent=False)
+        self.window = window
         self.hidden_dim = hidden_dim
         self.time_emb_dim = time_emb_dim
 
@@ -35,13 +52,21 @@ class ETLayer(PrecisionMixin, nn.Module):
         """x [N, D, T] and h [N, H, T] to the same shapes."""
         check_tensor("ETLayer", "x", x, ("N", "D", "T"), integer=False)
         check_tensor("ETLayer", "h", h, (x.shape[0], self.hidden_dim, x.shape[2]))
-        check_same_device("ETLayer", **{"the layer": self.time_emb.weight}, x=x, h=h)
-        check_same_dtype("ETLayer", "x", x, self.time_emb.weight)
+        weight = self.q_mlp.tensors[0]
+        check_same_device("ETLayer", **{"the layer": weight}, x=x, h=h)
+        check_same_dtype("ETLayer", "x", x, weight)
         x, h = self.rows(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2))
         return x.transpose(1, 2), h.transpose(1, 2)
 
     def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, H]; frames: numbers when not 0..T-1."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
-        params = TemporalAttentionParams(*mlps, self.time_emb.weight, self.time_emb.bias)
-        return ops.temporal_attention(x, h, params, frames=frames, precision=self.precision)
+        params = TemporalAttentionParams(*mlps, *self._time())
+        limit = {} if self.window is None else {"window": self.window}
+        return ops.temporal_attention(x, h, params, frames=frames, precision=self.precision, **limit)
+
+    def _time(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of psi, zero without relative time."""
+        if hasattr(self, "time_emb"):
+            return self.time_emb.weight, self.time_emb.bias
+        return self.no_time_weight, self.no_time_bias

@@ -2,20 +2,26 @@
 
 from geotdm_fast.reference.egcl import EGCLParams, egcl
 from geotdm_fast.reference.linear import PRECISIONS, linear
+from geotdm_fast.reference.linear_temporal_attention import LinearTemporalAttentionParams, linear_temporal_attention
 from geotdm_fast.reference.radius_graph import radius_graph
 from geotdm_fast.reference.radius_neighbours import Neighbours, radius_neighbours
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.reference.temporal_attention import TemporalAttentionParams, temporal_attention
+from geotdm_fast.reference.temporal_convolution import TemporalConvolutionParams, temporal_convolution
 
 __all__ = [
     "PRECISIONS",
     "EGCLParams",
+    "LinearTemporalAttentionParams",
     "Neighbours",
     "TemporalAttentionParams",
+    "TemporalConvolutionParams",
     "egcl",
     "linear",
+    "linear_temporal_attention",
     "radius_graph",
     "radius_neighbours",
     "sinusoid",
     "temporal_attention",
+    "temporal_convolution",
 ]
