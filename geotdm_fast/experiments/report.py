@@ -1,8 +1,8 @@
 """What is left of an experiment: its row, and its pictures."""
 
-import dataclasses
 import pathlib
 
+from geotdm_fast.config import portable_config
 from geotdm_fast.experiments.recipes import Recipe, Request
 from geotdm_fast.paper_results import EGNN, GEOTDM, UNCONDITIONAL, paper_rows
 from geotdm_fast.provenance import now
@@ -53,8 +53,8 @@ def make_row(id: str, request: Request, recipe: Recipe, trained: dict, scores: d
         "beats": _beats(next(iter(protocols.values())), baselines, published),
         "training": trained,
         "sampling": {"method": recipe.method, "steps": recipe.steps or recipe.config["diffusion"]["num_timesteps"]},
-        "settings": recipe.config,
-        "request": dataclasses.asdict(request),
+        "settings": portable_config(recipe.config),
+        "seed": request.seed,
         "date": now(),
         "calls": _distinct(calls),
     }

@@ -16,6 +16,7 @@ What `geotdm reproduce` gave, beside the published figures; made from the JSON l
 by `geotdm reproduce --table`. Lower is better, but for classification. Each of our rows says how long it trained and
 where; `small` is a preset for two cores, not the paper's setting.
 """
+_NONE = "There are no rows yet.\n"
 _SCORES = {
     "conditional": ("ade", "fde"),
     "interpolation": ("ade", "fde"),
@@ -79,7 +80,7 @@ def results_table(rows: Iterable[dict]) -> str:
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
         groups.setdefault((row["experiment"], row["task"]), []).append(row)
-    return "\n".join([_HEAD, *(_section(*key, found) for key, found in groups.items())])
+    return "\n".join([_HEAD, *(_section(*key, found) for key, found in groups.items())] if groups else [_HEAD, _NONE])
 
 
 def _section(experiment: str, task: str, rows: list[dict]) -> str:
