@@ -119,7 +119,7 @@ class _Run:
         minutes = self.pieces.minutes_left()
         if math.isfinite(minutes):
             limit = config["train"]["max_minutes"]
-            config["train"]["max_minutes"] = minutes if limit is None else min(minutes, limit)
+            config["train"]["max_minutes"] = max(0.0, minutes if limit is None else min(minutes, limit))
         directory = self.folder / "train"
         train(config, output_dir=directory, device=self.device, progress=self.progress)
         log = read_log(directory / "log.jsonl")
