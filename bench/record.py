@@ -4,9 +4,9 @@ import json
 import pathlib
 import sys
 
-from geotdm_fast.provenance import commit, context, machine, now
+from geotdm_fast.provenance import ROOT, commit, context, machine, now
 
-__all__ = ["RESULTS", "append", "commit", "context", "describe", "fail", "machine", "now"]
+__all__ = ["RESULTS", "ROOT", "append", "commit", "context", "describe", "fail", "machine", "now"]
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 # One-minute load above which a CPU is not idle.

@@ -10,9 +10,9 @@ about the square root of their number: `ROUNDOFFS` = 16 u. A quantity that answe
 by a factor kappa (its condition, measured in float64 by a small random change) passes early errors on that much larger.
 So
 
-    deviation <= ROUNDOFFS max(1, kappa) u,
+    deviation <= ROUNDOFFS max(1, kappa s) u,  s = max(1, |g x| / |x|)
 
-and a deviation beyond it is not rounding. float64 is the sharpest judge of a fault in the model; the lower precisions
+(positions far from the origin are themselves rounded more coarsely, by s for a shift), and a deviation beyond it is not rounding. float64 is the sharpest judge of a fault in the model; the lower precisions
 tell whether kernels add one of their own.
 """
 
@@ -133,7 +133,7 @@ def _deviations(subject: "_Subject", kind: str, precisions: tuple[str, ...]) -> 
             for quantity in QUANTITIES:
                 expected, ours = subject.transformed(quantity, plain[quantity], change), moved[quantity]
                 value = _deviation(ours, expected, subject.sizes(quantity, change))
-                bound = ROUNDOFFS * max(1.0, condition[quantity]) * ROUNDOFF[precision]
+                bound = ROUNDOFFS * max(1.0, condition[quantity] * subject.stretch(change)) * ROUNDOFF[precision]
                 yield Deviation(kind, quantity, name, precision, value, bound)
 
 
@@ -196,6 +196,10 @@ class _Subject:
     def sizes(self, quantity: str, change: Motion) -> tuple[float, ...]:
         """What each part of a quantity is small beside: the moved positions, for displacements; else nothing."""
         return (float(change.moved(self.batch.x).norm()), 0.0) if quantity == "network" else (0.0,)
+
+    def stretch(self, change: Motion) -> float:
+        """How much larger the moved positions are, at least 1."""
+        return max(1.0, float(change.moved(self.batch.x).norm() / self.batch.x.norm()))
 
     def condition(self) -> dict[str, float]:
         """kappa of each quantity: relative change of the result for one of the input, by 10^-7, in float64."""
