@@ -12,8 +12,9 @@ So
 
     deviation <= ROUNDOFFS max(1, kappa s) u,  s = max(1, |g x| / |x|)
 
-(positions far from the origin are themselves rounded more coarsely, by s for a shift), and a deviation beyond it is not rounding. float64 is the sharpest judge of a fault in the model; the lower precisions
-tell whether kernels add one of their own.
+(positions far from the origin are themselves rounded more coarsely, by s for a shift), and a deviation beyond it is not
+rounding. float64 is the sharpest judge of a fault in the model; the lower precisions tell whether kernels add one of
+their own.
 """
 
 from collections.abc import Iterable, Iterator

@@ -10,7 +10,8 @@ features as the model reads) are turned, mirrored, shifted, and their nodes and 
 Compared are the network's output, the loss and a whole sampling chain, in float64, fp32, tf32 and bf16.
 
 The table shows for each the largest relative deviation and its bound: 16 roundoffs of the precision (2^-53, 2^-24,
-2^-11, 2^-8) times the condition of what is computed, which is measured, and times how far a shift takes it. The exit status is 1 when a bound is exceeded.
+2^-11, 2^-8) times the condition of what is computed, which is measured, and times how much larger a shift makes the
+positions. The exit status is 1 when a bound is exceeded.
 A conditional model with the prior `none` is tied to the origin: translations are left out.
 On the CPU tf32 and bf16 run the reference, which rounds the inputs of matrix products."""
 
