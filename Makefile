@@ -23,7 +23,7 @@ TOOL := $(VENV)/bin/
 READY := $(VENV)/.ready-$(shell printf '%s' "$(CURDIR)" | cksum | cut -d ' ' -f 1)
 endif
 
-CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix)))
+CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix) csrc/*/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo bench gpu-check test sanitize lint format venv clean distclean
@@ -54,7 +54,7 @@ help:
 	@echo '  SANITIZE_ARGS  options of pytest under the sanitizers [$(SANITIZE_ARGS)]'
 	@echo '  PY          use this interpreter as it is: no $(VENV), nothing installed, no network'
 
-$(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile tools/make_venv.py $(CXX_FILES)
+$(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile $(wildcard tools/*.py) $(CXX_FILES)
 	@$(PYTHON) tools/make_venv.py $@ --torch '$(TORCH)' --torch-args='$(TORCH_ARGS)' --triton '$(TRITON)' --pip-args='$(PIP_ARGS)'
 
 venv: $(READY)

@@ -1,48 +1,58 @@
 """Make the sources importable where they are, nothing installed: `python -m bench.build_in_place`.
 
-Compiles geotdm_fast/_C.*.so by setup.py's own recipe, and links kernels/ to where the package has it, unless it is
-installed there.
+Compiles geotdm_fast/_C.*.so and, for a torch with CUDA, _C_cuda.so by setup.py's own recipes, and links kernels/ to
+where the package has it, unless it is installed there.
 """
 
 import argparse
 import importlib.util
 import os
 import pathlib
-import runpy
 import shutil
 import subprocess
 import sys
+from types import ModuleType
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "geotdm_fast" / "kernels"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Build: 0, or 1 with the reason in the last line."""
+    """Build: 0, or 1 where a module was not built, with the reason in its line."""
+    from tools import cpu_module, cuda_module
+
     parser = argparse.ArgumentParser(prog="python -m bench.build_in_place", description=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="say what would be compiled, and compile nothing")
     args = parser.parse_args(argv)
     print(link_kernels())
-    recipe = runpy.run_path(str(ROOT / "setup.py"), run_name="recipe")
-    why_not = recipe["what_is_missing"]()
+    folder = ROOT / "build" / "in_place" / cpu_module.SUFFIX.split(".")[1]
+    built = build("C++", cpu_module, folder, args.dry_run)
+    if cuda_module.torch_has_cuda() or os.environ.get("GEOTDM_CUDA") == "1":
+        built &= build("CUDA", cuda_module, folder / "cuda", args.dry_run)
+    return 0 if built else 1
+
+
+def build(name: str, recipe: ModuleType, folder: pathlib.Path, dry_run: bool) -> bool:
+    """Compile one module and put it into the package; whether that went well."""
+    module = recipe.IN_SOURCE
+    why_not = recipe.what_is_missing()
     if why_not:
-        print(f"the C++ module cannot be built: {why_not}")
-        return 1
-    module, folder = recipe["IN_SOURCE"], ROOT / "build" / "in_place" / recipe["SUFFIX"].split(".")[1]
-    if args.dry_run:
+        print(f"the {name} module cannot be built: {why_not}")
+        return False
+    if dry_run:
         print(f"would compile {module.name} in {folder.relative_to(ROOT)}")
-        return 0
+        return True
     try:
-        built = recipe["compile_module"](folder)
-    except subprocess.CalledProcessError as error:
+        made = recipe.compile_module(folder)
+    except (subprocess.CalledProcessError, ValueError) as error:
         module.unlink(missing_ok=True)  # one made of other sources is worse than none
-        print(f"the C++ module does not compile: {error}")
-        return 1
+        print(f"the {name} module does not compile: {error}")
+        return False
     aside = module.with_name(module.name + ".new")
-    shutil.copy2(built, aside)
+    shutil.copy2(made, aside)
     aside.replace(module)
     print(f"compiled {module.relative_to(ROOT)}")
-    return 0
+    return True
 
 
 def link_kernels() -> str:

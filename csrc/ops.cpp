@@ -4,6 +4,7 @@
 #include <torch/version.h>
 
 #include "cpu/kernels.h"
+#include "temporal_schemas.h"
 
 // geotdm_fast/ops/module.py finds it in the file: loading beside another torch could crash.
 [[gnu::used]] static const char built_with[] = "geotdm_fast._C built with torch " TORCH_VERSION;
@@ -17,13 +18,8 @@ TORCH_LIBRARY(geotdm_fast, m) {
       "Tensor sender_first, Tensor by_sender, Tensor? edge_term, Tensor[] params, Tensor[] kept, "
       "bool normalize, bool pre_norm, bool low_precision) -> (Tensor grad_x, Tensor grad_h, Tensor grad_edge_term, "
       "Tensor[] grad_params)");
-  m.def(
-      "temporal_attention_forward(Tensor x, Tensor h, Tensor psi, Tensor[] params, bool keep, bool low_precision) "
-      "-> (Tensor x_out, Tensor h_out, Tensor[] kept)");
-  m.def(
-      "temporal_attention_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor psi, "
-      "Tensor[] params, Tensor[] kept, bool low_precision) "
-      "-> (Tensor grad_x, Tensor grad_h, Tensor grad_psi, Tensor[] grad_params)");
+  m.def(GEOTDM_TEMPORAL_FORWARD_SCHEMA);
+  m.def(GEOTDM_TEMPORAL_BACKWARD_SCHEMA);
 }
 
 PYBIND11_MODULE(_C, m) {

@@ -56,6 +56,16 @@ def check_same_dtype(where: str, name: str, value: Tensor, weight: Tensor) -> No
         raise TypeError(f"{where}: {name} must be {weight.dtype} like the network, got {value.dtype}")
 
 
+def check_window(where: str, window: object) -> None:
+    """Raise TypeError / ValueError unless `window` is None (all frames) or how many frames away is seen, 0 or more."""
+    if window is None:
+        return
+    if not isinstance(window, int) or isinstance(window, bool):
+        raise TypeError(f"{where}: window must be an integer or None, got {window!r}")
+    if window < 0:
+        raise ValueError(f"{where}: window must be at least 0, got {window}")
+
+
 def check_finite(where: str, name: str, value: Tensor) -> None:
     """Raise ValueError if a floating-point tensor holds NaN or Inf, naming the first place. Waits for the device."""
     finite = torch.isfinite(value)

@@ -36,13 +36,15 @@ def versions() -> list[tuple[str, str]]:
     import torch
 
     import geotdm_fast
-    from geotdm_fast.ops import native
+    from geotdm_fast.ops import cuda_native, native
 
     info = native.build_info()
+    built = cuda_native.found()
     module = native.missing if info is None else f"compiled with torch {info['torch']}, compiler {info['compiler']}"
     return [
         ("geotdm_fast", f"{geotdm_fast.__version__}  ({os.path.dirname(geotdm_fast.__file__)})"),
         ("geotdm_fast._C", module),
+        ("geotdm_fast._C_cuda", built if isinstance(built, str) else f"for {built.architectures}, CUDA {built.cuda}"),
         ("python", f"{platform.python_version()}  ({platform.platform()})"),
         ("torch", f"{torch.__version__}  (CUDA {torch.version.cuda})" if torch.version.cuda else torch.__version__),
         ("triton", _version("triton") or "not installed"),

@@ -13,14 +13,18 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def setup_file(folder: pathlib.Path = ROOT) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("setup", folder / "setup.py")
+sys.path.insert(0, str(ROOT))  # tools/ is no part of the installed package
+
+
+def recipe(name: str = "cpu_module", folder: pathlib.Path = ROOT) -> ModuleType:
+    """tools/<name>.py of a copy of the sources: how a module is compiled."""
+    spec = importlib.util.spec_from_file_location(name, folder / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-missing = setup_file().what_is_missing()
+missing = recipe().what_is_missing()
 needs_compiler = pytest.mark.skipif(missing is not None, reason=f"the module cannot be built here: {missing}")
 
 
@@ -38,7 +42,7 @@ def copy_of_sources(folder: pathlib.Path, with_objects: bool) -> pathlib.Path:
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, folder)
     ignore = shutil.ignore_patterns("__pycache__", "*.so")
-    for name in ("csrc", "geotdm_fast", "kernels"):
+    for name in ("csrc", "geotdm_fast", "kernels", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     if with_objects:
         for objects in (ROOT / "build").glob("torch-*"):

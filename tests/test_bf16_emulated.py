@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from builds import ROOT, copy_of_sources, needs_compiler, run, setup_file
+from builds import ROOT, copy_of_sources, needs_compiler, recipe, run
 
 pytestmark = [
     needs_compiler,
@@ -29,15 +29,15 @@ sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[2:]]))
 def emulated(tmp_path_factory):
     """A folder to import the package from."""
     folder = copy_of_sources(tmp_path_factory.mktemp("emulated"), with_objects=True)
-    setup = setup_file(folder)
-    setup.TORCH_SOURCES["cpu/kernels"] += " -DGEOTDM_EMULATE"
+    cpu_module = recipe(folder=folder)
+    cpu_module.TORCH_SOURCES["cpu/kernels"] += " -DGEOTDM_EMULATE"
     flags = "-O1 -Wno-psabi -DGEOTDM_EMULATE"  # later flags win: -O3 compiles vectors this wide for a minute
     if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
         flags += " -mavx2 -mfma"
     for name in ("cpu/kernels_avx512", "cpu/kernels_avx512bf16"):
-        setup.KERNELS[name] = flags
-    objects = folder / "build" / f"torch-{torch.__version__}-{setup.SUFFIX.split('.')[1]}"
-    module = setup.compile_module(objects)
+        cpu_module.KERNELS[name] = flags
+    objects = folder / "build" / f"torch-{torch.__version__}-{cpu_module.SUFFIX.split('.')[1]}"
+    module = cpu_module.compile_module(objects)
     shutil.copy2(module, folder / "geotdm_fast" / module.name)
     return folder
 

@@ -11,10 +11,11 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from builds import ROOT, needs_compiler, setup_file
+from builds import ROOT, needs_compiler, recipe
 from tolerances import assert_same
 
 from geotdm_fast.ops import native
+from tools import ninja_build
 
 pytestmark = [
     needs_compiler,
@@ -49,15 +50,14 @@ DEPTH, SUMMED = 256, 64  # kDepth, kSummedRows
 PANEL = 32
 FLAGS = {"emulated": "-O1 -Wno-psabi -DGEOTDM_EMULATE"}
 if (native.build_info() or {}).get("low_precision_isa") == "avx512bf16":
-    FLAGS["instruction"] = setup_file().KERNELS["cpu/kernels_avx512bf16"]
+    FLAGS["instruction"] = recipe().KERNELS["cpu/kernels_avx512bf16"]
 
 
 @pytest.fixture(scope="module", params=FLAGS)
 def library(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gemm")
     (folder / "gemm.cpp").write_text(LIBRARY)
-    setup = setup_file()
-    compiler = [*setup.compiler(), *setup.FLAGS.split(), *FLAGS[request.param].split(), "-fvisibility=default"]
+    compiler = [*ninja_build.compiler(), *recipe().FLAGS.split(), *FLAGS[request.param].split(), "-fvisibility=default"]
     command = [*compiler, "-I", ROOT / "csrc/cpu", "-shared", folder / "gemm.cpp", "-o", folder / "gemm.so"]
     subprocess.run(command, check=True)
     library = ctypes.CDLL(folder / "gemm.so")

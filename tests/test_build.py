@@ -14,7 +14,9 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from builds import ROOT, copy_of_sources, missing, needs_compiler, run, setup_file
+from builds import ROOT, copy_of_sources, missing, needs_compiler, recipe, run
+
+from tools import ninja_build
 
 ISAS = ["baseline", "avx2", "avx512", "avx512bf16"]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
@@ -95,7 +97,7 @@ def names_in(wheel: pathlib.Path) -> list[str]:
 @needs_compiler
 def test_wheel_has_the_module_and_no_sources(wheel):
     names = names_in(wheel)
-    assert [name for name in names if name.endswith(".so")] == [f"geotdm_fast/{setup_file().IN_SOURCE.name}"]
+    assert [name for name in names if name.endswith(".so")] == [f"geotdm_fast/{recipe().IN_SOURCE.name}"]
     folders = {name.split("/")[0] for name in names}
     assert len(folders) == 2 and "geotdm_fast" in folders  # and the .dist-info
     kernels = {f"geotdm_fast/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
@@ -113,16 +115,16 @@ def test_wheel_installs_and_runs(wheel, environment, tmp_path):
 def test_editable_install_compiles_only_what_changed(sources, environment):
     said = installed(environment, sources, "-e", ".", GEOTDM_BUILD="1")
     assert str(sources / "geotdm_fast") in said and " cpu (" in said
-    module = sources / "geotdm_fast" / setup_file().IN_SOURCE.name
+    module = sources / "geotdm_fast" / recipe().IN_SOURCE.name
     assert module.is_file()
 
     (folder,) = (sources / "build").glob(f"torch-{torch.__version__}-*")
-    dry_run = [setup_file().ninja(), "-C", folder, "-n"]
+    dry_run = [ninja_build.ninja(), "-C", folder, "-n"]
     plan = lambda: subprocess.run(dry_run, check=True, capture_output=True, text=True)
     assert "no work to do" in plan().stdout
     (sources / "csrc/cpu/simd.h").touch()  # read by the kernels alone
     compiled = set(re.findall(r"-o (\w+)\.\S+", plan().stdout))
-    assert compiled == {pathlib.Path(name).name for name in setup_file().KERNELS} | {"_C"}
+    assert compiled == {pathlib.Path(name).name for name in recipe().KERNELS} | {"_C"}
 
     said = installed(environment, sources, "-e", ".", GEOTDM_BUILD="0")
     assert not module.exists() and " None reference" in said
@@ -178,7 +180,7 @@ def test_without_the_module_the_reference_runs_with_one_warning(bare_sources, tm
 @needs_compiler
 def test_a_module_for_another_torch_is_not_loaded(unpacked, tmp_path):
     shutil.copytree(unpacked / "geotdm_fast", tmp_path / "geotdm_fast")
-    module = tmp_path / "geotdm_fast" / setup_file().IN_SOURCE.name
+    module = tmp_path / "geotdm_fast" / recipe().IN_SOURCE.name
     here = ".".join(torch.__version__.split(".")[:2])
     mark = b"geotdm_fast._C built with torch "
     content = module.read_bytes()
@@ -218,7 +220,7 @@ def test_every_instruction_set_gives_the_same_numbers(unpacked, tmp_path):
 def test_no_function_of_one_instruction_set_can_be_taken_by_another(sources, wheel):
     """The linker keeps one copy of an inline function: one compiled for AVX-512 must be seen by those alone."""
     (folder,) = (sources / "build").glob(f"torch-{torch.__version__}-*")
-    kernels = [pathlib.Path(name).name for name in setup_file().KERNELS]
+    kernels = [pathlib.Path(name).name for name in recipe().KERNELS]
     for name in kernels:
         isa = name.removeprefix("kernels_")
         listing = subprocess.run(["nm", "-C", folder / f"{name}.o"], check=True, capture_output=True, text=True).stdout
@@ -234,6 +236,6 @@ def test_no_function_of_one_instruction_set_can_be_taken_by_another(sources, whe
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="binutils are not installed")
 def test_bfloat16_products_are_in_their_own_kernels_alone(sources, wheel):
     (folder,) = (sources / "build").glob(f"torch-{torch.__version__}-*")
-    for name in map(pathlib.Path, setup_file().KERNELS):
+    for name in map(pathlib.Path, recipe().KERNELS):
         disassembled = subprocess.run(["objdump", "-d", folder / f"{name.name}.o"], check=True, capture_output=True)
         assert (b"vdpbf16ps" in disassembled.stdout) == (name.name == "kernels_avx512bf16")

@@ -230,9 +230,34 @@ def test_constructor_is_the_official_one():
     assert learned.ws.shape == (4,) and torch.equal(learned.ws, torch.ones(4))
 
 
+@pytest.mark.parametrize("num_frames", [1, 4, 9])
+def test_a_window_bounds_what_a_frame_depends_on(num_frames):
+    """Each of L temporal layers carries `window` frames further; without one every frame depends on all."""
+    edge_index = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    x, h = torch.randn(3, 3, num_frames).double(), torch.randn(3, 2, num_frames).double()
+
+    def reach(**window) -> int:
+        network = EGTN(2, 2, 0, 8, 6, "silu", False, 1, 1, **window).double()
+        inputs = h.clone().requires_grad_()
+        _, h_out = network(torch.zeros(3), x, inputs, edge_index, None, None)
+        (grad,) = torch.autograd.grad(h_out[..., 0].sum(), inputs)
+        return int(grad.abs().amax(dim=(0, 1)).nonzero().max())
+
+    assert reach() == reach(window=None) == reach(window=8) == num_frames - 1
+    assert reach(window=1) == min(2, num_frames - 1) and reach(window=0) == 0
+
+
+def test_a_window_adds_no_parameter_and_holds_in_both_networks():
+    sizes = (2, 3, 1, 8, 6, "silu", True, 1, 4)
+    plain, windowed = EGTN(*sizes), EGTN(*sizes, window=2)
+    assert [*plain.state_dict()] == [*windowed.state_dict()]
+    assert {layer.window for layer in [*windowed.t_modules, *windowed.t_modules_ref]} == {2}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"window": -1}, r"EGTN: window must be at least 0, got -1"),
         ({"act_fn": "relu"}, r"EGTN: act_fn must be 'silu', got 'relu'"),
         ({"n_layers": 0}, r"EGTN: n_layers must be at least 1, got 0"),
         ({"hidden_dim": -1}, r"EGTN: hidden_dim must be at least 1, got -1"),

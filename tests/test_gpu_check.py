@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 from bench import build_in_place, codegen, device_timing, gpu_check, layer, layer_speed, memory, step  # noqa: E402
 from bench.gpu_check import Step  # noqa: E402
 from bench.workloads import make_workload  # noqa: E402
+from tools import cuda_module  # noqa: E402
 
 
 class FakeEvent:
@@ -202,22 +204,36 @@ def test_the_plain_layer_is_the_reference(direction):
 
 
 def test_the_build_reports_what_it_lacks(tmp_path, capsys, monkeypatch):
-    recipe = {"IN_SOURCE": tmp_path / "_C.so", "SUFFIX": ".cpython-311.so", "what_is_missing": lambda: "no ninja"}
-    monkeypatch.setattr(build_in_place.runpy, "run_path", lambda *_, **__: recipe)
-    assert build_in_place.main([]) == 1
-    assert "the C++ module cannot be built: no ninja" in capsys.readouterr().out
     built = tmp_path / "built.so"
     built.write_bytes(b"module")
+    recipe = SimpleNamespace(IN_SOURCE=tmp_path / "_C.so", what_is_missing=lambda: "no ninja")
+    build = lambda dry_run=False: build_in_place.build("C++", recipe, tmp_path / "objects", dry_run)
     monkeypatch.setattr(build_in_place, "ROOT", tmp_path)
-    recipe |= {"what_is_missing": lambda: None, "compile_module": lambda folder: built}
-    assert build_in_place.main([]) == 0 and recipe["IN_SOURCE"].read_bytes() == b"module"
-    assert capsys.readouterr().out.endswith("compiled _C.so\n")
+    assert not build()
+    assert capsys.readouterr().out == "the C++ module cannot be built: no ninja\n"
+    recipe.what_is_missing, recipe.compile_module = lambda: None, lambda folder: built
+    assert build(dry_run=True) and capsys.readouterr().out == "would compile _C.so in objects\n"
+    assert build() and recipe.IN_SOURCE.read_bytes() == b"module"
+    assert capsys.readouterr().out == "compiled _C.so\n"
 
     def broken(folder):
         raise build_in_place.subprocess.CalledProcessError(1, "ninja")
 
-    recipe["compile_module"] = broken
-    assert build_in_place.main([]) == 1 and not recipe["IN_SOURCE"].exists()
+    recipe.compile_module = broken
+    assert not build() and not recipe.IN_SOURCE.exists()
+
+
+def test_the_cuda_module_is_built_where_torch_has_cuda_or_it_is_asked_for(capsys, monkeypatch):
+    monkeypatch.setattr(cuda_module, "nvcc", lambda: None)
+    monkeypatch.setattr(cuda_module, "torch_has_cuda", lambda: False)
+    monkeypatch.delenv("GEOTDM_CUDA", raising=False)
+    assert build_in_place.main(["--dry-run"]) == 0 and "CUDA" not in capsys.readouterr().out
+    monkeypatch.setenv("GEOTDM_CUDA", "1")
+    assert build_in_place.main(["--dry-run"]) == 1
+    assert "the CUDA module cannot be built: no nvcc " in capsys.readouterr().out
+    monkeypatch.delenv("GEOTDM_CUDA")
+    monkeypatch.setattr(cuda_module, "torch_has_cuda", lambda: True)
+    assert build_in_place.main(["--dry-run"]) == 1
 
 
 def test_kernels_are_linked_where_nothing_is_installed(tmp_path, monkeypatch):

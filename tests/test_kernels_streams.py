@@ -1,12 +1,29 @@
-"""The Triton kernels among streams, CUDA graphs, devices and autocast; on the CPU, what the interpreter can show."""
+"""The kernels for GPUs among streams, CUDA graphs, devices and autocast; on the CPU, interpreted or emulated."""
 
 import contextlib
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
+import emulated_build
+import emulated_temporal
 import pytest
 import torch
-from native_cases import EGCL_NAMES, assert_same_bits, bind, cotangents_of, egcl, egcl_inputs, graph, results
+from native_cases import (
+    EGCL_NAMES,
+    TEMPORAL_NAMES,
+    assert_same_bits,
+    bind,
+    cotangents_of,
+    egcl,
+    egcl_inputs,
+    graph,
+    results,
+    temporal_attention,
+    temporal_inputs,
+)
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -19,11 +36,34 @@ DEGREES = [3, 0, 1, 2]
 SIZES = (5, 2, 3, 16, 2)  # nodes, frames, D, H, A
 
 
-def small_call(device: str):
-    """The op bound to a small graph, its inputs and cotangents."""
-    edge_index = graph(5, DEGREES).to(device)
-    inputs = [v.to(device) for v in egcl_inputs(*SIZES, edge_index)]
-    return bind(egcl, edge_index=edge_index), inputs, cotangents_of(inputs)
+class Call(NamedTuple):
+    """An op, its inputs and what backward begins with."""
+
+    op: Callable
+    inputs: list[Tensor]
+    cotangents: list[Tensor]
+
+
+NAMES = {"egcl": EGCL_NAMES, "temporal_attention": TEMPORAL_NAMES}
+
+
+@pytest.fixture(params=[*NAMES])
+def name(request) -> str:
+    return request.param
+
+
+def small_call(name: str, device: str) -> Call:
+    """On the CPU the spatial op runs in Triton's interpreter, the temporal one in the emulation of a block."""
+    if name == "egcl":
+        edge_index = graph(5, DEGREES).to(device)
+        op, inputs = bind(egcl, edge_index=edge_index), egcl_inputs(*SIZES, edge_index)
+    else:
+        if device == "cpu" and emulated_build.missing:
+            pytest.skip(f"the emulation cannot be compiled here: {emulated_build.missing}")
+        op = temporal_attention if device != "cpu" else emulated_temporal.temporal_attention
+        inputs = temporal_inputs(*SIZES[:4])
+    inputs = [v.to(device) for v in inputs]
+    return Call(op, inputs, cotangents_of(inputs))
 
 
 def stream(device: str) -> contextlib.AbstractContextManager:
@@ -36,19 +76,19 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def test_another_stream_gives_the_same_bits(device):
-    op, inputs, cotangents = small_call(device)
+def test_another_stream_gives_the_same_bits(name, device):
+    op, inputs, cotangents = small_call(name, device)
     with backend("triton"):
         expected = results(op, inputs, cotangents)
         wait(device)
         with stream(device):
             found = results(op, inputs, cotangents)
         wait(device)
-    assert_same_bits(found, expected, EGCL_NAMES)
+    assert_same_bits(found, expected, NAMES[name])
 
 
-def test_two_streams_at_once_do_not_disturb_one_another(device):
-    calls = [small_call(device) for _ in range(2)]
+def test_two_streams_at_once_do_not_disturb_one_another(name, device):
+    calls = [small_call(name, device) for _ in range(2)]
     with backend("triton"):
         expected = [results(*call) for call in calls]
         wait(device)
@@ -61,12 +101,12 @@ def test_two_streams_at_once_do_not_disturb_one_another(device):
         wait(device)
     for values, right in zip(found, expected, strict=True):
         for value in values:
-            assert_same_bits(value, right, EGCL_NAMES)
+            assert_same_bits(value, right, NAMES[name])
 
 
-def test_work_of_the_current_stream_is_waited_for(device):
+def test_work_of_the_current_stream_is_waited_for(name, device):
     """x is written on the same stream just before the call, behind a product that takes a while."""
-    op, inputs, _ = small_call(device)
+    op, inputs, _ = small_call(name, device)
     size = 4096 if device == "cuda" else 16
     large = torch.randn(size, size, device=device)
     with backend("triton"), torch.no_grad():
@@ -83,8 +123,8 @@ def test_work_of_the_current_stream_is_waited_for(device):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_captured_graph_takes_the_inputs_of_each_replay(device, precision):
-    op, inputs, cotangents = small_call(device)
+def test_a_captured_graph_takes_the_inputs_of_each_replay(name, device, precision):
+    op, inputs, cotangents = small_call(name, device)
     op = bind(op, precision=precision)
     with backend("triton"):
         leaves = [v.clone().requires_grad_() for v in inputs]
@@ -103,7 +143,7 @@ def test_a_captured_graph_takes_the_inputs_of_each_replay(device, precision):
             graph_of_call.replay()
             wait(device)
             found = [v.detach().clone() for v in graph_of_call.results]
-            assert_same_bits(found, results(op, [*other, *inputs[2:]], cotangents), EGCL_NAMES)
+            assert_same_bits(found, results(op, [*other, *inputs[2:]], cotangents), NAMES[name])
 
 
 @pytest.mark.parametrize("num_nodes", [40, 2000])
@@ -148,21 +188,21 @@ def test_the_neighbour_search_reads_nothing_on_the_host(device, cells_from, monk
             found.check()
 
 
-def test_autocast_changes_nothing(device):
-    op, inputs, cotangents = small_call(device)
+def test_autocast_changes_nothing(name, device):
+    op, inputs, cotangents = small_call(name, device)
     with backend("triton"):
         expected = results(op, inputs, cotangents)
         found = results(torch.autocast(device, torch.bfloat16)(op), inputs, cotangents)
-    assert_same_bits(found, expected, EGCL_NAMES)
+    assert_same_bits(found, expected, NAMES[name])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
-def test_a_device_that_is_not_the_current_one():
-    op, inputs, cotangents = small_call("cuda:1")
+def test_a_device_that_is_not_the_current_one(name):
+    op, inputs, cotangents = small_call(name, "cuda:1")
     with backend("triton"), torch.cuda.device(0):
         found = results(op, inputs, cotangents)
     with backend("triton"), torch.cuda.device(1):
         expected = results(op, inputs, cotangents)
     assert {v.device.index for v in found} == {1}
-    assert_same_bits(found, expected, EGCL_NAMES)
+    assert_same_bits(found, expected, NAMES[name])

@@ -29,7 +29,7 @@ from torch._dynamo.backends.common import aot_autograd
 from geotdm_fast import EGTN, backend, ops
 from geotdm_fast.ops import native
 from geotdm_fast.ops.egcl import why_not_native as egcl_why_not
-from geotdm_fast.ops.temporal_attention import why_not_native as temporal_why_not
+from geotdm_fast.ops.temporal_attention import why_not_compiled as temporal_why_not
 from geotdm_fast.reference import EGCLParams, TemporalAttentionParams
 
 pytestmark = needs_native
@@ -160,6 +160,21 @@ def unsupported_egcl():
     yield "inputs are not all float32", [v.double() for v in egcl_inputs(NODES, FRAMES, 3, WIDTH, 2, EDGES)]
 
 
+def test_consecutive_frames_run_compiled_wherever_they_begin():
+    inputs = temporal_inputs(NODES, FRAMES, 3, WIDTH)
+    ours, expected = (temporal_attention(*inputs, frames=frames, window=1) for frames in ([7, 8, 9], None))
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
+def test_frames_with_gaps_see_by_their_numbers():
+    inputs = temporal_inputs(NODES, FRAMES, 3, WIDTH)
+    ours = temporal_attention(*inputs, frames=[0, 1, 3], window=1)
+    with backend("reference"):
+        expected = temporal_attention(*inputs, frames=[0, 1, 3], window=1)
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+    assert not torch.equal(ours[1], temporal_attention(*inputs, frames=[0, 1, 3], window=2)[1])
+
+
 @pytest.mark.parametrize("index", range(5))
 def test_egcl_falls_back_to_the_reference(index):
     reason, inputs = [*unsupported_egcl()][index]
@@ -213,7 +228,7 @@ def test_egcl_with_another_hidden_width_falls_back():
 )
 def test_temporal_attention_falls_back_to_the_reference(reason, num_frames, dim, width, dtype, frames):
     inputs = [v.to(dtype) for v in temporal_inputs(NODES, num_frames, dim, width)]
-    assert reason in temporal_why_not(*inputs[:2], TemporalAttentionParams(*inputs[2:]), frames)
+    assert reason in temporal_why_not(*inputs[:2], TemporalAttentionParams(*inputs[2:]), frames, None)
     ours = temporal_attention(*inputs, frames=frames)
     with backend("reference"):
         expected = temporal_attention(*inputs, frames=frames)

@@ -67,6 +67,12 @@ def test_temporal_attention_sizes(num_nodes, num_frames, width):
     assert_native_as_accurate(temporal_attention, inputs, TEMPORAL_NAMES, "bf16")
 
 
+@pytest.mark.parametrize("window", [0, 1, 15, 16, 33, 50])
+def test_temporal_attention_windows(window):
+    inputs = bind(temporal_inputs, 2, 131, 3, 48)
+    assert_native_as_accurate(bind(temporal_attention, window=window), inputs, TEMPORAL_NAMES, "bf16")
+
+
 @pytest.mark.parametrize("name", OPS)
 def test_forward_rounds_as_much_as_the_reference(name):
     """Less than one roundoff from the reference with rounded factors; from the exact one, more than float32 has."""

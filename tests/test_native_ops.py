@@ -5,6 +5,7 @@ import torch
 from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, native_call, needs_native, temporal_params
 
 from geotdm_fast.ops.edges import sorted_edges
+from geotdm_fast.ops.turns import turns
 
 pytestmark = needs_native
 
@@ -38,19 +39,18 @@ def egcl_backward_arguments() -> dict:
 
 
 def temporal_attention_forward_arguments() -> dict:
-    x, h = draw(NODES, FRAMES, 2), draw(NODES, FRAMES, WIDTH)
-    params = list(temporal_params(WIDTH)[:-2])
-    psi = draw(2 * FRAMES - 1, WIDTH)
-    return {"x": x, "h": h, "psi": psi, "params": params, "keep": True, "low_precision": False}
+    x, h, params = draw(NODES, FRAMES, 2), draw(NODES, FRAMES, WIDTH), list(temporal_params(WIDTH))
+    turned = turns(h, params[-2].shape[1]).clone()
+    return {"x": x, "h": h, "turns": turned, "params": params, "window": 1, "keep": True, "precision": 0}
 
 
 def temporal_attention_backward_arguments() -> dict:
     forward = temporal_attention_forward_arguments()
     kept = torch.ops.geotdm_fast.temporal_attention_forward(*forward.values())[2]
-    del forward["keep"]
-    low_precision = forward.pop("low_precision")
     gradients = {"grad_x_out": draw(NODES, FRAMES, 2), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
-    return gradients | forward | {"kept": kept, "low_precision": low_precision}
+    order = ("x", "h", "turns", "params", "kept", "window", "precision")
+    arguments = forward | {"kept": kept}
+    return gradients | {name: arguments[name] for name in order}
 
 
 ARGUMENTS = {
@@ -144,9 +144,16 @@ ERRORS = [
     ("egcl_backward", "kept", lambda kept: [*kept[:2], kept[2][1:], kept[3]], ValueError, "m_sum must be"),
     ("egcl_backward", "params", lambda p: p[1:], ValueError, "params must be 12 tensors, got 11"),
     ("temporal_attention_forward", "x", lambda x: x[:, :0], ValueError, "x must be|h must be"),
-    ("temporal_attention_forward", "psi", lambda v: v[1:], ValueError, r"psi must be \[5, 16\], got \[4, 16\]"),
+    ("temporal_attention_forward", "turns", lambda v: v[1:], ValueError, r"turns must be \[3, 12\], got \[2, 12\]"),
+    ("temporal_attention_forward", "turns", double, TypeError, "turns must be Float, got Double"),
+    ("temporal_attention_forward", "window", lambda _: -1, ValueError, "window must not be negative, got -1"),
+    ("temporal_attention_forward", "precision", lambda _: 3, ValueError, "precision must be 0, 1 or 2, got 3"),
+    ("temporal_attention_forward", "params", lambda p: p[:-2], ValueError, "params must be 18 tensors, got 16"),
+    ("temporal_attention_forward", "params", lambda p: [*p[:16], flat(p[16]), p[17]], ValueError, "time_w must be"),
+    ("temporal_attention_forward", "params", lambda p: [*p[:17], p[17][1:]], ValueError, r"time_b must be \[16\]"),
     ("temporal_attention_forward", "params", first_of(wide), ValueError, r"q_w1 must be \[16, 16\], got \[16, 32\]"),
     ("temporal_attention_forward", "params", first_of(double), TypeError, "q_w1 must be Float, got Double"),
+    ("temporal_attention_backward", "window", lambda _: -2, ValueError, "window must not be negative, got -2"),
     ("temporal_attention_backward", "grad_h_out", double, TypeError, "grad_h_out must be Float, got Double"),
     ("temporal_attention_backward", "kept", first_of(wide), ValueError, "q must be"),
     ("temporal_attention_backward", "kept", lambda kept: [*kept[:4], wide(kept[4])], ValueError, "gate must be"),

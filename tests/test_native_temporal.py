@@ -1,5 +1,7 @@
 """The compiled temporal op against the float64 reference: every gradient, sizes around its blocks."""
 
+import timeit
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from native_cases import (
     bind,
     by_layer,
     cotangents_of,
+    draw,
     needs_native,
     on_threads,
     peak_memory,
@@ -26,9 +29,9 @@ from geotdm_fast import backend
 pytestmark = [needs_native, pytest.mark.usefixtures("poisoned")]
 
 
-def check(num_nodes, num_frames, dim, width):
+def check(num_nodes, num_frames, dim, width, window=None):
     inputs = bind(temporal_inputs, num_nodes, num_frames, dim, width)
-    assert_native_as_accurate(temporal_attention, inputs, TEMPORAL_NAMES)
+    assert_native_as_accurate(bind(temporal_attention, window=window), inputs, TEMPORAL_NAMES)
 
 
 @pytest.mark.parametrize("width", [16, 32, 48, 64, 96, 112, 128, 256])
@@ -56,10 +59,53 @@ def test_nodes(num_nodes, num_frames):
     num_frames=st.integers(1, 110),
     dim=st.integers(2, 3),
     width=st.sampled_from([16, 32, 48, 80]),
+    window=st.none() | st.integers(0, 120),
 )
-def test_random_shapes(num_nodes, num_frames, dim, width):
+def test_random_shapes(num_nodes, num_frames, dim, width, window):
     torch.manual_seed(0)
-    check(num_nodes, num_frames, dim, width)
+    check(num_nodes, num_frames, dim, width, window)
+
+
+@pytest.mark.parametrize("window", [0, 1, 2, 15, 16, 31, 33, 47, 48, 49, 80, 127])
+@pytest.mark.parametrize("num_frames", [3, 49, 129, 191])
+def test_windows(num_frames, window):
+    check(2, num_frames, 2 + num_frames % 2, 48, window)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 49, 130])
+def test_a_window_that_reaches_every_frame_changes_no_bit(num_frames):
+    inputs = temporal_inputs(3, num_frames, 3, 32)
+    cotangents = cotangents_of(inputs)
+    expected = results(temporal_attention, inputs, cotangents)
+    for window in (num_frames - 1, num_frames, 10**30):
+        ours = results(bind(temporal_attention, window=window), inputs, cotangents)
+        assert_same_bits(ours, expected, TEMPORAL_NAMES)
+
+
+def test_a_frame_sees_nothing_outside_its_window():
+    """Frame 100 with window 7 depends, to the last bit, on the frames 93 .. 107 alone, wherever they lie in a block."""
+    inputs = temporal_inputs(2, 200, 3, 32)
+    op = bind(temporal_attention, window=7)
+    expected = op(*inputs)
+    for outside in (slice(0, 93), slice(108, 200)):
+        others = [v.clone() for v in inputs]
+        others[1][:, outside] = draw(*others[1][:, outside].shape)
+        others[0][:, outside] += 1
+        others[0][:, 0] = inputs[0][:, 0]  # positions are measured from it
+        assert all(torch.equal(a[:, 100], b[:, 100]) for a, b in zip(op(*others), expected, strict=True))
+
+
+def test_work_is_linear_in_frames_with_a_window():
+    """Four times the frames take about four times as long, not sixteen; the middle of several runs."""
+    op = bind(temporal_attention, window=16)
+
+    def seconds(num_frames):
+        inputs = temporal_inputs(1, num_frames, 3, 16)
+        cotangents = cotangents_of(inputs)
+        return min(timeit.repeat(lambda: results(op, inputs, cotangents), number=1, repeat=5))
+
+    seconds(64)  # what is made once
+    assert seconds(16384) < 8 * seconds(4096)
 
 
 def test_sharp_attention():
@@ -141,11 +187,11 @@ def test_only_some_inputs_require_a_gradient():
         assert all(torch.equal(g, expected[n]) for n, g in zip(names, gradients, strict=True))
 
 
-@pytest.mark.parametrize(("num_nodes", "num_frames"), [(37, 31), (5, 130)])
-def test_same_bits_for_any_number_of_threads_and_every_run(num_nodes, num_frames):
+@pytest.mark.parametrize(("num_nodes", "num_frames", "window"), [(37, 31, None), (5, 130, None), (5, 130, 20)])
+def test_same_bits_for_any_number_of_threads_and_every_run(num_nodes, num_frames, window):
     inputs = temporal_inputs(num_nodes, num_frames, 3, 48)
     cotangents = cotangents_of(inputs)
-    run = lambda: results(temporal_attention, inputs, cotangents)
+    run = lambda: results(bind(temporal_attention, window=window), inputs, cotangents)
     first = run()
     for count in (1, 2, 3, 2):
         assert_same_bits(on_threads(count, run), first, TEMPORAL_NAMES)

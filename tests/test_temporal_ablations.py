@@ -20,6 +20,8 @@ ABLATIONS = [
     {"temporal": "linear_attention"},
     {"temporal": "linear_attention", "relative_time": False},
     {"relative_time": False},
+    {"relative_time": False, "window": 2},
+    {"window": 1},
 ]
 FRAMES = [None, (0, 1, 2, 3, 4, 5), (0, 1, 4, 5, 9, 12)]
 

@@ -6,7 +6,8 @@ from tolerances import assert_same
 from torch import nn
 from transcription import Weights, sinusoid, temporal_layer
 
-from geotdm_fast import ETLayer, reference
+from geotdm_fast import ETLayer, ops, reference
+from geotdm_fast.ops.turns import turns
 from geotdm_fast.reference import TemporalAttentionParams
 
 TIME_EMB_DIM = 7  # odd: a zero is appended
@@ -40,6 +41,61 @@ def test_equals_loops_over_nodes_and_frames(dim, frames):
     assert_same(h_out, h_loops, 1e-13)
 
 
+@pytest.mark.parametrize("window", [0, 1, 2, 4, 9])
+@pytest.mark.parametrize("frames", [None, [3, 4, 5, 6, 7], [0, 1, 4, 9, 17]])
+def test_a_window_equals_loops_that_leave_out_what_is_farther(frames, window):
+    x, h = inputs()
+    module = layer()
+    x_out, h_out = reference.temporal_attention(x, h, params(module), frames=frames, window=window)
+    x_loops, h_loops = temporal_layer(Weights(module), x.numpy(), h.numpy(), TIME_EMB_DIM, frames, window)
+    assert_same(x_out, x_loops, 1e-13)
+    assert_same(h_out, h_loops, 1e-13)
+
+
+@pytest.mark.parametrize("frames", [None, [0, 1, 4, 9, 17]])
+def test_a_window_that_reaches_every_frame_changes_no_bit(frames):
+    x, h = inputs()
+    weights = params(layer())
+    everything = reference.temporal_attention(x, h, weights, frames=frames)
+    for window in (17, 10**30):
+        ours = reference.temporal_attention(x, h, weights, frames=frames, window=window)
+        assert all(torch.equal(a, b) for a, b in zip(ours, everything, strict=True))
+
+
+def test_window_0_is_a_frame_that_sees_itself():
+    x, h = inputs()
+    weights = params(layer())
+    x_out, h_out = reference.temporal_attention(x, h, weights, window=0)
+    assert torch.equal(x_out, x)
+    for t in range(h.shape[1]):
+        alone = reference.temporal_attention(x[:, t : t + 1], h[:, t : t + 1], weights)[1]
+        assert_same(h_out[:, t : t + 1], alone, 1e-13)
+
+
+@pytest.mark.parametrize(
+    ("window", "error", "message"),
+    [
+        (-1, ValueError, "window must be at least 0, got -1"),
+        (2.0, TypeError, "window must be an integer or None, got 2.0"),
+        (True, TypeError, "window must be an integer or None, got True"),
+    ],
+)
+def test_windows_are_checked(window, error, message):
+    x, h = inputs()
+    weights = params(layer())
+    for op in (reference.temporal_attention, ops.temporal_attention):
+        with pytest.raises(error, match=f"temporal_attention: {message}"):
+            op(x, h, weights, window=window)
+    with pytest.raises(error, match=f"ETLayer: {message}"):
+        ETLayer(4, 4, nn.SiLU(), TIME_EMB_DIM, window=window)
+
+
+def test_an_unknown_precision_is_refused():
+    x, h = inputs()
+    with pytest.raises(ValueError, match="temporal_attention: precision must be one of fp32, tf32, bf16; got 'fp16'"):
+        ops.temporal_attention(x, h, params(layer()), precision="fp16")
+
+
 def test_frames_matter_by_their_differences_alone():
     x, h = inputs()
     weights = params(layer())
@@ -57,15 +113,26 @@ def test_layer_is_the_op_with_frames_last():
     assert torch.equal(x_out, last(expected[0])) and torch.equal(h_out, last(expected[1]))
 
 
-@pytest.mark.parametrize(("num_frames", "frames"), [(1, None), (4, None), (3, [0, 2, 5])])
-def test_gradients(num_frames, frames):
+@pytest.mark.parametrize(
+    ("num_frames", "frames", "window"), [(1, None, None), (4, None, None), (3, [0, 2, 5], None), (4, [0, 2, 3, 5], 2)]
+)
+def test_gradients(num_frames, frames, window):
     x, h = inputs(num_nodes=2, num_frames=num_frames, dim=2)
     weights = params(layer())
 
     def op(x, h, *weights):
-        return reference.temporal_attention(x, h, TemporalAttentionParams(*weights), frames=frames)
+        return reference.temporal_attention(x, h, TemporalAttentionParams(*weights), frames=frames, window=window)
 
     assert torch.autograd.gradcheck(op, (x.requires_grad_(), h.requires_grad_(), *weights))
+
+
+def test_layer_hands_its_window_to_the_op():
+    x, h = inputs()
+    module, last = ETLayer(4, 4, nn.SiLU(), TIME_EMB_DIM, window=1).double(), lambda v: v.transpose(1, 2)
+    assert [*module.state_dict()] == [*layer().state_dict()]
+    expected = reference.temporal_attention(x, h, params(module), window=1)
+    x_out, h_out = module(last(x), last(h))
+    assert torch.equal(x_out, last(expected[0])) and torch.equal(h_out, last(expected[1]))
 
 
 def test_one_frame_keeps_its_place():
@@ -103,6 +170,28 @@ def test_memory_does_not_grow_with_frames_times_frames_times_width():
         module(x.transpose(1, 2), h.transpose(1, 2))
     largest = max(event.self_cpu_memory_usage for event in profile.key_averages())
     assert 0 < largest < 4 * 4 * num_nodes * num_frames * (4 * num_frames)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 7, 64])
+@pytest.mark.parametrize("frames", [None, [5, 6, 9, 40]])
+def test_turns_are_the_sinusoids_of_frames_correctly_rounded(dim, frames):
+    numbers = torch.tensor(range(4095) if frames is None else [0, 1, 4, 35])
+    exact = reference.sinusoid(numbers, dim, torch.float64)
+    sine, cosine = exact[:, : dim // 2], exact[:, dim // 2 : 2 * (dim // 2)]
+    ours = turns(torch.empty(2, len(numbers), 1), dim, frames)
+    assert ours.dtype == torch.float32 and ours.is_contiguous() and ours.shape == (len(numbers), 2 * (dim // 2))
+    assert torch.equal(ours, torch.stack([cosine, sine], dim=-1).flatten(1).float())
+
+
+def test_turns_are_computed_once_and_not_by_what_has_no_values():
+    h = torch.empty(1, 300, 1)
+    with torch.inference_mode():
+        first = turns(h, 6)
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+        assert type(turns(torch.empty(1, 700, 1), 6)) is not torch.Tensor
+    assert not first.is_inference() and turns(h, 6).data_ptr() == first.data_ptr()
+    assert turns(torch.empty(1, 257, 1), 6).data_ptr() == first.data_ptr()
+    assert type(turns(torch.empty(1, 700, 1), 6)) is torch.Tensor
 
 
 @pytest.mark.parametrize("dim", [2, 3, 7, 16])

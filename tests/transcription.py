@@ -67,7 +67,7 @@ def _width(weights: Weights) -> int:
     return len(weights.arrays[f"{weights.prefix}edge_mlp.actions.2.bias"])
 
 
-def temporal_layer(weights: Weights, x, h, time_emb_dim: int, frames=None):
+def temporal_layer(weights: Weights, x, h, time_emb_dim: int, frames=None, window=None):
     num_nodes, num_frames, _ = x.shape
     frames = range(num_frames) if frames is None else frames
     x_out, h_out = np.empty_like(x), np.empty_like(h)
@@ -78,6 +78,8 @@ def temporal_layer(weights: Weights, x, h, time_emb_dim: int, frames=None):
             q = weights.mlp("q_mlp", h[i, t])
             psi = [weights.linear("time_emb", sinusoid(frames[t] - frames[s], time_emb_dim)) for s in range(num_frames)]
             logits = np.array([q @ (k[s] + psi[s]) for s in range(num_frames)])
+            if window is not None:
+                logits[[abs(frames[t] - frame) > window for frame in frames]] = -np.inf
             alpha = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
             h_out[i, t] = h[i, t] + sum(alpha[s] * (v[s] + psi[s]) for s in range(num_frames))
             gates = [weights.mlp("x_mlp", v[s])[0] for s in range(num_frames)]

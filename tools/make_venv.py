@@ -6,6 +6,7 @@ it is brought up to date.
 """
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -72,7 +73,7 @@ def install(folder, torch, torch_args, triton, pip_args):
     if sys.platform == "linux" and not has_triton(folder):
         subprocess.run([*pip, "-q", "--no-deps", triton], check=True)
     # setuptools explains at length what an editable install is
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "GEOTDM_BUILD": build_module(folder)}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", **which_modules(folder)}
     subprocess.run([*pip, "-q", "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True, env=environment)
 
 
@@ -83,20 +84,31 @@ def has_triton(folder):
     return done.stdout.strip() == "True"
 
 
-def build_module(folder):
-    """GEOTDM_BUILD for the installation: where everything is there that the C++ module needs, it has to compile."""
-    given = os.environ.get("GEOTDM_BUILD", "")
-    if given:
-        return given
-    code = "import setup; print(setup.what_is_missing() or '')"
-    done = subprocess.run([python_of(folder), "-c", code], stdout=subprocess.PIPE, cwd=ROOT, check=True, text=True)
-    missing = done.stdout.strip()
-    if missing:
-        # said here because pip shows nothing of a build that succeeds
-        say(f"Warning: no C++ module, so the CPU runs the reference in PyTorch, which is slower: {missing}")
-        return "0"
-    say("Compiling what has changed of the C++ module.")
-    return "1"
+MODULES = """
+import json
+from tools import cpu_module, cuda_module
+cuda = cuda_module.what_is_missing() if cuda_module.torch_has_cuda() else ""
+print(json.dumps({"GEOTDM_BUILD": cpu_module.what_is_missing(), "GEOTDM_CUDA": cuda}))
+"""
+WITHOUT = {
+    "GEOTDM_BUILD": "no C++ module, so the CPU runs the reference in PyTorch, which is slower",
+    "GEOTDM_CUDA": "no CUDA module, so a GPU runs temporal attention in plain PyTorch, which is slower",
+}
+
+
+def which_modules(folder):
+    """GEOTDM_BUILD and GEOTDM_CUDA for the installation: a module for which everything is there has to compile."""
+    done = subprocess.run([python_of(folder), "-c", MODULES], stdout=subprocess.PIPE, cwd=ROOT, check=True, text=True)
+    wanted = {}
+    for variable, missing in json.loads(done.stdout).items():
+        given = os.environ.get(variable, "")
+        wanted[variable] = given or ("1" if missing is None else "0")
+        if missing and not given:
+            # said here because pip shows nothing of a build that succeeds
+            say(f"Warning: {WITHOUT[variable]}: {missing}")
+    if "1" in wanted.values():
+        say("Compiling what has changed of the compiled modules.")
+    return wanted
 
 
 def python_of(folder):

@@ -10,7 +10,12 @@ struct Kernels {
   const char* isa;
   int64_t panel;  // rows of the op's arrays are whole panels of this many floats
 
+  // The matrix products of gemm.h.
   void (*pack)(float* packed, const float* b, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride);
+  void (*gemm)(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stride, const float* packed_b, float* c,
+               int64_t c_stride, bool accumulate);
+  void (*gemm_at)(int64_t k, int64_t n, int64_t m, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                  float* c, int64_t c_stride);
 
   int64_t (*egcl_nodes_scratch)(const EGCLSizes&);
   int64_t (*egcl_edges_backward_scratch)(const EGCLSizes&);

@@ -4,6 +4,7 @@
 
 #include "checks.h"
 #include "tensors.h"
+#include "time_embedding.h"
 
 namespace geotdm {
 
@@ -11,24 +12,33 @@ namespace {
 
 using Tensors = std::vector<at::Tensor>;
 
-// The order of TemporalAttentionParams in geotdm_fast/reference/temporal_attention.py, without the time embedding.
-enum { kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, kXW1, kXB1, kXW2, kXB2 };
+// The order of TemporalAttentionParams in geotdm_fast/reference/temporal_attention.py.
+enum { kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, kXW1, kXB1, kXW2, kXB2, kTimeW, kTimeB };
 
-TemporalSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h) {
-  return {x.size(0), x.size(1), x.size(2), h.size(2), round_up(h.size(2), k.panel)};
+// Of the op's argument `precision`: 0 float32, 1 tf32, which the CPU takes for float32, 2 bfloat16.
+constexpr int64_t kBfloat16 = 2;
+
+TemporalSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h, int64_t window) {
+  const int64_t reach = std::min(window, x.size(1) - 1);
+  return {x.size(0), x.size(1), x.size(2), h.size(2), round_up(h.size(2), k.panel), reach};
 }
 
-void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, const at::Tensor& psi,
-                  at::TensorList params) {
+void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, const at::Tensor& turns,
+                  at::TensorList params, int64_t window, int64_t precision) {
   check_rows(op, x, h);
   TORCH_CHECK_VALUE(x.size(1) > 0, op, ": x must have at least one frame, got ", x.sizes());
   const int64_t width = h.size(2);
-  check(op, "psi", psi, {2 * x.size(1) - 1, width});
-  const ParamShape shapes[] = {{"q_w1", width, width}, {"q_b1", width, 0}, {"q_w2", width, width}, {"q_b2", width, 0},
-                               {"k_w1", width, width}, {"k_b1", width, 0}, {"k_w2", width, width}, {"k_b2", width, 0},
-                               {"v_w1", width, width}, {"v_b1", width, 0}, {"v_w2", width, width}, {"v_b2", width, 0},
-                               {"x_w1", width, width}, {"x_b1", width, 0}, {"x_w2", 1, width},     {"x_b2", 1, 0}};
+  const int64_t time_emb_dim = params.size() > kTimeW && params[kTimeW].dim() == 2 ? params[kTimeW].size(1) : 0;
+  const ParamShape shapes[] = {
+      {"q_w1", width, width},          {"q_b1", width, 0},  {"q_w2", width, width}, {"q_b2", width, 0},
+      {"k_w1", width, width},          {"k_b1", width, 0},  {"k_w2", width, width}, {"k_b2", width, 0},
+      {"v_w1", width, width},          {"v_b1", width, 0},  {"v_w2", width, width}, {"v_b2", width, 0},
+      {"x_w1", width, width},          {"x_b1", width, 0},  {"x_w2", 1, width},     {"x_b2", 1, 0},
+      {"time_w", width, time_emb_dim}, {"time_b", width, 0}};
   check_params(op, params, shapes);
+  check(op, "turns", turns, {x.size(1), time_emb_dim / 2 * 2});
+  TORCH_CHECK_VALUE(window >= 0, op, ": window must not be negative, got ", window);
+  TORCH_CHECK_VALUE(0 <= precision && precision <= kBfloat16, op, ": precision must be 0, 1 or 2, got ", precision);
 }
 
 TemporalWeights forward_weights(Weights& w, at::TensorList p) {
@@ -47,20 +57,18 @@ TemporalWeights transposed_weights(Weights& w, at::TensorList p) {
   return t;
 }
 
-// psi [2 T - 1, H] comes with row tau + T - 1; the kernels want sigma = s - t + T - 1, the other way round.
-PsiTable psi_table(Weights& w, const at::Tensor& psi) {
-  const auto reversed = psi.flip(0);
-  return {w.transposed(reversed), w.matrix(reversed)};
-}
+// Of psi [2 reach + 1, H] as TimeEmbedding has it.
+PsiTable psi_table(Weights& w, const at::Tensor& psi) { return {w.transposed(psi), w.matrix(psi)}; }
 
 // kept: q, k, v, the hidden layers of the MLPs and the gate, for the way back; empty without `keep`.
 std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at::Tensor& x, const at::Tensor& h,
-                                                                       const at::Tensor& psi, at::TensorList params,
-                                                                       bool keep, bool low_precision) {
+                                                                       const at::Tensor& turns, at::TensorList params,
+                                                                       int64_t window, bool keep, int64_t precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
-  check_inputs("temporal_attention_forward", x, h, psi, params);
-  const Kernels& k = kernels(low_precision);
-  const TemporalSizes size = sizes(k, x, h);
+  check_inputs("temporal_attention_forward", x, h, turns, params, window, precision);
+  const Kernels& k = kernels(precision == kBfloat16);
+  const TemporalSizes size = sizes(k, x, h, window);
+  const TimeEmbedding time(turns, params[kTimeW].size(1), size.reach);
   const auto options = h.options();
   Weights packed(k);
   auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, size.stride}, options); };
@@ -70,7 +78,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at:
     kept = {rows(), rows(), rows(), at::empty({4, size.num_nodes, size.num_frames, size.stride}, options),
             at::empty({size.num_nodes, size.num_frames}, options)};
 
-  TemporalForward a{size, forward_weights(packed, params), psi_table(packed, psi)};
+  TemporalForward a{size, forward_weights(packed, params), psi_table(packed, time.psi(params[kTimeW], params[kTimeB]))};
   a.x = data(x), a.h = data(h);
   a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
   if (keep) {
@@ -83,16 +91,17 @@ std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at:
   return {x_out, h_out, kept};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backward(
+std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_backward(
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
-    const at::Tensor& psi, at::TensorList params, at::TensorList kept, bool low_precision) {
+    const at::Tensor& turns, at::TensorList params, at::TensorList kept, int64_t window, int64_t precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const char* op = "temporal_attention_backward";
-  check_inputs(op, x, h, psi, params);
+  check_inputs(op, x, h, turns, params, window, precision);
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
-  const Kernels& k = kernels(low_precision);
-  const TemporalSizes size = sizes(k, x, h);
+  const Kernels& k = kernels(precision == kBfloat16);
+  const TemporalSizes size = sizes(k, x, h, window);
+  const TimeEmbedding time(turns, params[kTimeW].size(1), size.reach);
   const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
   check_kept(op, kept,
              {{"q", kept_rows},
@@ -104,7 +113,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
   const auto options = h.options();
   Weights packed(k);
   auto grad_x = at::empty_like(x), grad_h = at::empty_like(h);
-  TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params), psi_table(packed, psi)};
+  TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params),
+                     psi_table(packed, time.psi(params[kTimeW], params[kTimeB]))};
   a.x = data(x), a.h = data(h), a.q = data(kept[0]), a.k = data(kept[1]), a.v = data(kept[2]);
   a.hidden = data(kept[3]), a.gate = data(kept[4]);
   a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);
@@ -124,10 +134,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> temporal_attention_backw
                 read.matrix(s.x1),   read.vector(s.x_b1), read.vector(s.x2).view({1, width}),
                 read.scalar(s.x_b2)};
   for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
-  auto grad_psi = read.matrix(s.psi, size.lags()).flip(0);
-  // Not contiguous(): that keeps the stride of a single row.
-  grad_psi = grad_psi.clone(at::MemoryFormat::Contiguous);
-  return {grad_x, grad_h, grad_psi, grads};
+  auto [grad_time_w, grad_time_b] = time.backward(read.matrix(s.psi, size.lags()));
+  grads.push_back(grad_time_w), grads.push_back(grad_time_b);
+  return {grad_x, grad_h, grads};
 }
 
 }  // namespace

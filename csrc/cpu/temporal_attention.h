@@ -10,7 +10,8 @@ namespace geotdm {
 struct TemporalSizes {
   int64_t num_nodes, num_frames, dim;
   int64_t width, stride;
-  [[gnu::always_inline]] int64_t lags() const { return 2 * num_frames - 1; }
+  int64_t reach;  // a frame sees those at most so far away; at most num_frames - 1
+  [[gnu::always_inline]] int64_t lags() const { return 2 * reach + 1; }
 };
 
 // Matrices packed for x W^T (forward) or dz W (transposed); vectors padded with zeros.
@@ -20,10 +21,10 @@ struct TemporalWeights {
   float x_b2;
 };
 
-// Row sigma = s - t + T - 1 holds psi(t - s): with t fixed, ascending in s like a row of the attention.
+// Row sigma = s - t + reach holds psi(t - s): with t fixed, ascending in s like a row of the attention.
 struct PsiTable {
-  const float* packed;             // [2 T - 1, H], packed
-  const float* transposed_packed;  // [H, 2 T - 1], packed
+  const float* packed;             // [2 reach + 1, H], packed
+  const float* transposed_packed;  // [H, 2 reach + 1], packed
 };
 
 // The hidden layers of the four MLPs before bias and activation, in the order in which they are kept.

@@ -15,11 +15,11 @@ struct ProjectedGrads {
 struct AttendBackwardScratch {
   float *packed_kt, *packed_vt, *packed_k, *y, *alpha, *grad, *alpha_by_lag, *grad_by_lag, *grad_out;
   GEOTDM_INLINE AttendBackwardScratch(const TemporalSizes& size, Scratch& scratch) {
-    const BlockSizes at(size.num_frames);
+    const BlockSizes at(size);
     packed_kt = scratch.take(packed_size(size.width, size.num_frames));
     packed_vt = scratch.take(packed_size(size.width, size.num_frames));
     packed_k = scratch.take(packed_size(size.num_frames, size.width));
-    y = scratch.take(size.dim * at.row);
+    y = scratch.take(size.dim * at.node_row);
     alpha = scratch.take(kQueryRows * at.row);
     grad = scratch.take(kQueryRows * at.row);
     alpha_by_lag = scratch.take(kQueryRows * at.lag_row);
@@ -28,11 +28,11 @@ struct AttendBackwardScratch {
   }
 };
 
-// Node i: `to`, grad_x, and psi's gradient into psi_slot [2 T - 1, stride].
+// Node i: `to`, grad_x, and psi's gradient into psi_slot [lags, stride].
 inline void temporal_attend_backward(const TemporalBackward& a, int64_t i, const ProjectedGrads& to, float* psi_slot,
                                      const AttendBackwardScratch& scratch) {
   const int64_t frames = a.size.num_frames, dim = a.size.dim, width = a.size.width, stride = a.size.stride;
-  const BlockSizes at(frames);
+  const BlockSizes at(a.size);
   const auto [packed_kt, packed_vt, packed_k, y, alpha, grad, alpha_by_lag, grad_by_lag, grad_out] = scratch;
   const int64_t node = i * frames;
   const float *x = a.x + node * dim, *gate = a.gate + node, *grad_x_out = a.grad_x_out + node * dim;
@@ -41,49 +41,51 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t i, const
   pack(packed_vt, a.v + node * stride, width, frames, 1, stride);
   pack(packed_k, a.k + node * stride, frames, width, stride, 1);
   for (int64_t d = 0; d < dim; ++d)
-    for (int64_t s = 0; s < frames; ++s) y[d * at.row + s] = x[s * dim + d] - x[d];
+    for (int64_t s = 0; s < frames; ++s) y[d * at.node_row + s] = x[s * dim + d] - x[d];
   fill_zero(to.k, frames * stride);
   fill_zero(to.v, frames * stride);
   fill_zero(grad_gate, frames);
   fill_zero(grad_x, frames * dim);  // grad_x_out comes last: what is added before is much smaller
 
   for (int64_t t0 = 0; t0 < frames; t0 += kQueryRows) {
-    const QueryBlock block(t0, frames);
+    const QueryBlock block(t0, a.size);
     const float* q = a.q + (node + t0) * stride;
+    const int64_t first = block.first, columns = block.columns;
     attention_weights(block, q, width, stride, packed_kt, a.psi, at, alpha, alpha_by_lag);
     copy_rows(grad_out, stride, a.grad_h_out + (node + t0) * width, width, block.rows, width);
-    gemm(block.rows, frames, width, grad_out, stride, packed_vt, grad, at.row);
-    gemm(block.rows, block.columns, width, grad_out, stride, block.of_transposed(a.psi, width), grad_by_lag,
-         at.lag_row);
+    gemm(block.rows, columns, width, grad_out, stride, block.of_columns(packed_vt, width), grad, at.row);
+    gemm(block.rows, block.lags, width, grad_out, stride, block.of_transposed(a.psi, width), grad_by_lag, at.lag_row);
     for (int64_t r = 0; r < block.rows; ++r) {
-      const int64_t t = t0 + r;
+      const int64_t t = t0 + r, begin = block.begin(r), end = block.end(r), shift = block.lag(r);
       float *row = grad + r * at.row, *weight = alpha + r * at.row;
-      const float* lag = grad_by_lag + r * at.lag_row + block.offset(r);
+      const float* lag = grad_by_lag + r * at.lag_row;
       float pulls = 0;  // sum of alpha g
-      for (int64_t s = 0; s < frames; ++s) {
+      for (int64_t c = begin; c < end; ++c) {
+        const int64_t s = first + c;
         float apart = 0;  // grad_x_out . (x_t - x_s)
-        for (int64_t d = 0; d < dim; ++d) apart += grad_x_out[t * dim + d] * (y[d * at.row + t] - y[d * at.row + s]);
-        row[s] += lag[s] + gate[s] * apart;
-        grad_gate[s] += weight[s] * apart;
-        const float pull = weight[s] * gate[s];
+        for (int64_t d = 0; d < dim; ++d)
+          apart += grad_x_out[t * dim + d] * (y[d * at.node_row + t] - y[d * at.node_row + s]);
+        row[c] += lag[shift + c] + gate[s] * apart;
+        grad_gate[s] += weight[c] * apart;
+        const float pull = weight[c] * gate[s];
         pulls += pull;
         for (int64_t d = 0; d < dim; ++d) grad_x[s * dim + d] -= pull * grad_x_out[t * dim + d];
       }
       for (int64_t d = 0; d < dim; ++d) grad_x[t * dim + d] += pulls * grad_x_out[t * dim + d];
-      const float total = dot_row(weight, row, at.row);  // of alpha grad_alpha; the padding of both is zero
-      for (int64_t s = 0; s < frames; ++s) row[s] = weight[s] * (row[s] - total);
-      fill_zero(row + frames, at.row - frames);
+      clear_unseen(block, r, row);
+      const float total = dot_row(weight, row, padded(columns));  // of alpha grad_alpha
+      for (int64_t c = begin; c < end; ++c) row[c] = weight[c] * (row[c] - total);
     }
     spread_by_lag(block, at, alpha, alpha_by_lag);
     spread_by_lag(block, at, grad, grad_by_lag);
     float* grad_q = to.q + t0 * stride;
-    gemm(block.rows, width, frames, grad, at.row, packed_k, grad_q, stride);
+    times_rows(block, at, grad, packed_k, width, stride, grad_q);
     times_psi(block, at, grad_by_lag, a.psi, width, stride, grad_q);
-    gemm_at(frames, width, block.rows, grad, at.row, q, stride, to.k, stride);
-    gemm_at(frames, width, block.rows, alpha, at.row, grad_out, stride, to.v, stride);
+    gemm_at(columns, width, block.rows, grad, at.row, q, stride, to.k + first * stride, stride);
+    gemm_at(columns, width, block.rows, alpha, at.row, grad_out, stride, to.v + first * stride, stride);
     float* grad_psi = psi_slot + block.base * stride;
-    gemm_at(block.columns, width, block.rows, grad_by_lag, at.lag_row, q, stride, grad_psi, stride);
-    gemm_at(block.columns, width, block.rows, alpha_by_lag, at.lag_row, grad_out, stride, grad_psi, stride);
+    gemm_at(block.lags, width, block.rows, grad_by_lag, at.lag_row, q, stride, grad_psi, stride);
+    gemm_at(block.lags, width, block.rows, alpha_by_lag, at.lag_row, grad_out, stride, grad_psi, stride);
   }
   for (int64_t c = 0; c < frames * dim; ++c) grad_x[c] += grad_x_out[c];
 }
@@ -157,9 +159,9 @@ inline void temporal_project_backward(const TemporalBackward& a, int64_t first, 
 }
 
 inline int64_t temporal_nodes_backward_scratch(const TemporalSizes& size) {
-  const BlockSizes at(size.num_frames);
+  const BlockSizes at(size);
   const int64_t rows = nodes_per_tile(size.num_frames) * size.num_frames;
-  return 2 * packed_size(size.width, size.num_frames) + packed_size(size.num_frames, size.width) + 4 * at.row +
+  return 2 * packed_size(size.width, size.num_frames) + packed_size(size.num_frames, size.width) + 4 * at.node_row +
          kQueryRows * (2 * at.row + 2 * at.lag_row + size.stride) + (5 * kTileRows + 1 + 3 * rows) * size.stride +
          rows + 320;
 }

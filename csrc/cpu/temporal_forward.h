@@ -1,5 +1,6 @@
 // Temporal attention forward: for some nodes at a time the MLPs of their rows, then their attention in blocks of query
-// frames, so that memory is linear in T. Nodes are independent: any number of threads gives the same bits.
+// frames, so that memory is linear in T, and time is where a window bounds what they see. Nodes are independent: any
+// number of threads gives the same bits.
 #pragma once
 
 #include "egcl.h"
@@ -44,68 +45,103 @@ inline void temporal_project(const TemporalForward& a, int64_t first, int64_t la
   }
 }
 
-// A block of query frames and the columns of the psi table that it meets: sigma in base .. base + columns - 1, base at
-// the start of a panel. Frame s of query t is at column t_offset(t) + s.
+// A block of query frames: the frames that they see together, and the lags (rows of the psi table) between them; both
+// start at a whole panel.
 struct QueryBlock {
-  int64_t frame, rows, num_frames, base, columns;
-  GEOTDM_INLINE QueryBlock(int64_t first, int64_t frames)
-      : frame(first), rows(smaller(kQueryRows, frames - first)), num_frames(frames) {
-    base = (frames - rows - first) / kPanel * kPanel;
-    columns = 2 * frames - 1 - first - base;
+  int64_t frame, rows;     // the queries
+  int64_t first, columns;  // the frames first .. first + columns - 1
+  int64_t base, lags;      // sigma in base .. base + lags - 1
+  int64_t num_frames, reach;
+  GEOTDM_INLINE QueryBlock(int64_t t0, const TemporalSizes& size)
+      : frame(t0), rows(smaller(kQueryRows, size.num_frames - t0)), num_frames(size.num_frames), reach(size.reach) {
+    const int64_t last = t0 + rows - 1, behind = num_frames - 1 - t0;
+    first = larger(0, t0 - reach) / kPanel * kPanel;
+    columns = smaller(num_frames, last + reach + 1) - first;
+    base = (reach - smaller(last, reach)) / kPanel * kPanel;
+    lags = reach + smaller(behind, reach) + 1 - base;
   }
-  GEOTDM_INLINE int64_t offset(int64_t r) const { return num_frames - 1 - (frame + r) - base; }
+  // Query r sees the columns begin(r) .. end(r) - 1; column c of it is at the lag lag(r) + c.
+  GEOTDM_INLINE int64_t begin(int64_t r) const { return larger(0, frame + r - reach) - first; }
+  GEOTDM_INLINE int64_t end(int64_t r) const { return smaller(num_frames, frame + r + reach + 1) - first; }
+  GEOTDM_INLINE int64_t lag(int64_t r) const { return first - (frame + r) + reach - base; }
+
+  // Where the block's part of a packed [H, T], [T, H] or table of psi starts.
+  GEOTDM_INLINE const float* of_columns(const float* packed, int64_t width) const {
+    return packed + first / kPanel * packed_rows(width);
+  }
+  GEOTDM_INLINE const float* of_rows(const float* packed) const { return packed + packed_rows(first); }
   GEOTDM_INLINE const float* of_transposed(const PsiTable& psi, int64_t width) const {
     return psi.transposed_packed + base / kPanel * packed_rows(width);
   }
+  GEOTDM_INLINE const float* of_psi(const PsiTable& psi) const { return psi.packed + packed_rows(base); }
 };
 
-// Scratch of one block, by sizes that fit every block of a node.
+// Floats from one row to the next of scratch that fits every block of a node: [rows, columns], [rows, lags], and of
+// [dim, T].
 struct BlockSizes {
-  int64_t row, lag_row;  // floats from one row to the next of [rows, T] and of [rows, lags of a block]
-  GEOTDM_INLINE explicit BlockSizes(int64_t frames)
-      : row(padded(frames)), lag_row(padded(frames + kQueryRows + kPanel)) {}
+  int64_t row, lag_row, node_row;
+  GEOTDM_INLINE explicit BlockSizes(const TemporalSizes& size)
+      : row(padded(smaller(size.num_frames, kQueryRows + 2 * size.reach + kPanel))),
+        lag_row(padded(smaller(size.num_frames + kQueryRows, size.lags()) + kPanel)),
+        node_row(padded(size.num_frames)) {}
 };
 
-// alpha [rows, T] of a block by softmax, its padding zero; by_lag is scratch.
+// Zero but for the columns that query r sees.
+GEOTDM_INLINE void clear_unseen(const QueryBlock& block, int64_t r, float* row) {
+  fill_zero(row, block.begin(r));
+  fill_zero(row + block.end(r), padded(block.columns) - block.end(r));
+}
+
+// alpha [rows, columns] of a block by softmax, zero in what is not seen; by_lag is scratch.
 inline void attention_weights(const QueryBlock& block, const float* q, int64_t width, int64_t stride,
                               const float* packed_k, const PsiTable& psi, const BlockSizes& at, float* alpha,
                               float* by_lag) {
-  gemm(block.rows, block.num_frames, width, q, stride, packed_k, alpha, at.row);
-  gemm(block.rows, block.columns, width, q, stride, block.of_transposed(psi, width), by_lag, at.lag_row);
+  gemm(block.rows, block.columns, width, q, stride, block.of_columns(packed_k, width), alpha, at.row);
+  gemm(block.rows, block.lags, width, q, stride, block.of_transposed(psi, width), by_lag, at.lag_row);
+  const int64_t whole = padded(block.columns);
   for (int64_t r = 0; r < block.rows; ++r) {
     float* row = alpha + r * at.row;
-    const float* lag = by_lag + r * at.lag_row + block.offset(r);
-    float highest = row[0] + lag[0];
-    for (int64_t s = 0; s < block.num_frames; ++s) {
-      row[s] += lag[s];
-      highest = row[s] > highest ? row[s] : highest;
+    const float* lag = by_lag + r * at.lag_row;
+    const int64_t begin = block.begin(r), end = block.end(r), shift = block.lag(r);
+    float highest = row[begin] + lag[shift + begin];
+    for (int64_t c = begin; c < end; ++c) {
+      row[c] += lag[shift + c];
+      highest = row[c] > highest ? row[c] : highest;
     }
-    for (int64_t s = block.num_frames; s < at.row; ++s) row[s] = highest;
-    for_columns(at.row, [&]<int N>(int64_t s, std::integral_constant<int, N>)
-                            GEOTDM_INLINE_LAMBDA { store(row + s, exp(load<N>(row + s) - highest)); });
-    fill_zero(row + block.num_frames, at.row - block.num_frames);
+    for (int64_t c = 0; c < begin; ++c) row[c] = highest;
+    for (int64_t c = end; c < whole; ++c) row[c] = highest;
+    for_columns(whole, [&]<int N>(int64_t c, std::integral_constant<int, N>)
+                           GEOTDM_INLINE_LAMBDA { store(row + c, exp(load<N>(row + c) - highest)); });
+    clear_unseen(block, r, row);
     Vec total{};
-    for (int64_t s = 0; s < at.row; s += kWidth) total += load(row + s);
+    for (int64_t c = 0; c < whole; c += kWidth) total += load(row + c);
     const float scale = 1.0f / sum(total);
-    for (int64_t s = 0; s < at.row; s += kWidth) store(row + s, load(row + s) * scale);
+    for (int64_t c = 0; c < whole; c += kWidth) store(row + c, load(row + c) * scale);
   }
 }
 
-// Writes rows [rows, T] into their places among the lags, the rest zero.
+// Writes what is seen of rows [rows, columns] into its places among the lags, the rest zero.
 inline void spread_by_lag(const QueryBlock& block, const BlockSizes& at, const float* rows, float* by_lag) {
   for (int64_t r = 0; r < block.rows; ++r) {
+    const int64_t begin = block.begin(r), seen = block.end(r) - begin;
     float* to = by_lag + r * at.lag_row;
-    fill_zero(to, at.lag_row);
-    std::memcpy(to + block.offset(r), rows + r * at.row, block.num_frames * sizeof(float));
+    fill_zero(to, padded(block.lags));
+    std::memcpy(to + block.lag(r) + begin, rows + r * at.row + begin, seen * sizeof(float));
   }
 }
 
-// out [rows, stride] (+)= by_lag psi.
+// out [rows, stride] = weights times the block's rows of packed [T, H].
+inline void times_rows(const QueryBlock& block, const BlockSizes& at, const float* weights, const float* packed,
+                       int64_t width, int64_t stride, float* out) {
+  multiply(block.rows, width, block.columns, weights, at.row, block.of_rows(packed), packed_rows(block.num_frames), out,
+           stride, false);
+}
+
+// out [rows, stride] += by_lag psi.
 inline void times_psi(const QueryBlock& block, const BlockSizes& at, const float* by_lag, const PsiTable& psi,
                       int64_t width, int64_t stride, float* out) {
-  const int64_t lags = 2 * block.num_frames - 1;
-  multiply(block.rows, width, block.columns, by_lag, at.lag_row, psi.packed + packed_rows(block.base),
-           packed_rows(lags), out, stride, true);
+  multiply(block.rows, width, block.lags, by_lag, at.lag_row, block.of_psi(psi), packed_rows(2 * block.reach + 1), out,
+           stride, true);
 }
 
 // The columns of the coordinate update for one node: g_s, and g_s (x_s - x_0) for each dimension; padded with zeros.
@@ -121,10 +157,10 @@ inline void gate_columns(const float* x, const float* gate, int64_t frames, int6
 struct AttendScratch {
   float *packed_k, *packed_v, *columns, *alpha, *by_lag, *out;
   GEOTDM_INLINE AttendScratch(const TemporalSizes& size, Scratch& scratch) {
-    const BlockSizes at(size.num_frames);
+    const BlockSizes at(size);
     packed_k = scratch.take(packed_size(size.width, size.num_frames));
     packed_v = scratch.take(packed_size(size.num_frames, size.width));
-    columns = scratch.take((size.dim + 1) * at.row);
+    columns = scratch.take((size.dim + 1) * at.node_row);
     alpha = scratch.take(kQueryRows * at.row);
     by_lag = scratch.take(kQueryRows * at.lag_row);
     out = scratch.take(kQueryRows * size.stride);
@@ -134,26 +170,28 @@ struct AttendScratch {
 // Node i: softmax, values with psi, and the coordinate update.
 inline void temporal_attend(const TemporalForward& a, int64_t i, const ProjectedRows& in, const AttendScratch& s) {
   const int64_t frames = a.size.num_frames, dim = a.size.dim, width = a.size.width, stride = a.size.stride;
-  const BlockSizes at(frames);
+  const BlockSizes at(a.size);
   const int64_t node = i * frames;
   const float* x = a.x + node * dim;
   pack(s.packed_k, in.k, width, frames, 1, stride);
   pack(s.packed_v, in.v, frames, width, stride, 1);
-  gate_columns(x, in.gate, frames, dim, at.row, s.columns);
+  gate_columns(x, in.gate, frames, dim, at.node_row, s.columns);
   for (int64_t t0 = 0; t0 < frames; t0 += kQueryRows) {
-    const QueryBlock block(t0, frames);
+    const QueryBlock block(t0, a.size);
     attention_weights(block, in.q + t0 * stride, width, stride, s.packed_k, a.psi, at, s.alpha, s.by_lag);
     spread_by_lag(block, at, s.alpha, s.by_lag);
-    gemm(block.rows, width, frames, s.alpha, at.row, s.packed_v, s.out, stride);
+    times_rows(block, at, s.alpha, s.packed_v, width, stride, s.out);
     times_psi(block, at, s.by_lag, a.psi, width, stride, s.out);
+    const float* columns = s.columns + block.first;
+    const int64_t whole = padded(block.columns);
     for (int64_t r = 0; r < block.rows; ++r) {
       const int64_t t = t0 + r;
       const float *h = a.h + (node + t) * width, *row = s.alpha + r * at.row;
       float* h_out = a.h_out + (node + t) * width;
       for (int64_t c = 0; c < width; ++c) h_out[c] = h[c] + s.out[r * stride + c];
-      const float gate = dot_row(row, s.columns, at.row);
+      const float gate = dot_row(row, columns, whole);
       for (int64_t d = 0; d < dim; ++d) {
-        const float pulled = dot_row(row, s.columns + (d + 1) * at.row, at.row);
+        const float pulled = dot_row(row, columns + (d + 1) * at.node_row, whole);
         a.x_out[(node + t) * dim + d] = x[t * dim + d] + ((x[t * dim + d] - x[d]) * gate - pulled);
       }
     }
@@ -161,9 +199,9 @@ inline void temporal_attend(const TemporalForward& a, int64_t i, const Projected
 }
 
 inline int64_t temporal_nodes_scratch(const TemporalSizes& size) {
-  const BlockSizes at(size.num_frames);
+  const BlockSizes at(size);
   const int64_t rows = nodes_per_tile(size.num_frames) * size.num_frames;
-  return packed_size(size.width, size.num_frames) + packed_size(size.num_frames, size.width) + 4 * at.row +
+  return packed_size(size.width, size.num_frames) + packed_size(size.num_frames, size.width) + 4 * at.node_row +
          kQueryRows * (at.row + at.lag_row + size.stride) + (3 * rows + kTileRows) * size.stride + rows + 256;
 }
 

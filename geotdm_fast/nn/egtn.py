@@ -10,6 +10,7 @@ from geotdm_fast.checks import (
     check_same_device,
     check_same_dtype,
     check_tensor,
+    check_window,
     reads_values,
 )
 from geotdm_fast.conditioning import Frames, frames_of
@@ -27,11 +28,12 @@ class EGTN(PrecisionMixin, nn.Module):
     learn_ref_frame: has the second, small network that computes the mean of the learned prior (Sec. 4.2)
     n_layers_ref: its pairs of layers; num_w: frames of its output, as many as there are noisy frames
     scale: positions are multiplied by it on entry; pre_norm: feed |r| instead of |r|^2 to the edge MLPs
+    window: in every temporal layer, of both networks, a frame sees only those at most so many frames away, by their
+        numbers: time grows with T, not T^2; None, as in the paper: all
+    temporal: `attention`, as in the paper, or for its ablations `convolution` (over 2 window + 1 frames, by default 5)
+        or `linear_attention`; relative_time: whether attention knows how far frames are apart
 
-    Constructor, arguments and state-dict keys are those of the official `EGTN`. Ours, for the paper's ablations:
-    temporal: `attention`, `convolution` (over 2 window + 1 frames, by default 5) or `linear_attention`
-    relative_time: whether attention knows how far frames are apart
-    window: attention of a frame t reaches the frames s with |t - s| <= window; None: all
+    But for `temporal`, `relative_time` and `window`, constructor, arguments and state-dict keys are the official ones.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class EGTN(PrecisionMixin, nn.Module):
         window: int | None = None,
     ):
         super().__init__()
+        check_window("EGTN", window)
         if act_fn != "silu":
             raise ValueError(f"EGTN: act_fn must be 'silu', got {act_fn!r}")
         sizes = {"n_layers": n_layers, "node_dim": node_dim, "hidden_dim": hidden_dim, "time_emb_dim": time_emb_dim}

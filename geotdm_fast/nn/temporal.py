@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.checks import check_same_device, check_same_dtype, check_tensor
+from geotdm_fast.checks import check_same_device, check_same_dtype, check_tensor, check_window
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.spatial import check_silu
@@ -18,7 +18,7 @@ class ETLayer(PrecisionMixin, nn.Module):
 
     node_dim and hidden_dim must be equal; act_fn: nn.SiLU(); time_emb_dim: width of the sinusoid of t - s
     relative_time: False takes psi for zero: the order of the frames no longer matters, and there is no `time_emb`
-    window: a frame t sees only the frames s with |t - s| <= window; None: all
+    window: a frame sees only those at most so many frames away; None: all
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class ETLayer(PrecisionMixin, nn.Module):
         window: int | None = None,
     ):
         super().__init__()
+        check_window("ETLayer", window)
         check_silu("ETLayer", act_fn)
         if node_dim != hidden_dim:
             raise ValueError(f"ETLayer: hidden_dim must equal node_dim {node_dim}, got {hidden_dim}")
@@ -44,9 +45,9 @@ class ETLayer(PrecisionMixin, nn.Module):
         else:
             self.register_buffer("no_time_weight", torch.zeros(hidden_dim, time_emb_dim), persistent=False)
             self.register_buffer("no_time_bias", torch.zeros(hidden_dim), persistent=False)
-        self.window = window
         self.hidden_dim = hidden_dim
         self.time_emb_dim = time_emb_dim
+        self.window = window
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x [N, D, T] and h [N, H, T] to the same shapes."""
@@ -62,8 +63,7 @@ class ETLayer(PrecisionMixin, nn.Module):
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, H]; frames: numbers when not 0..T-1."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
         params = TemporalAttentionParams(*mlps, *self._time())
-        limit = {} if self.window is None else {"window": self.window}
-        return ops.temporal_attention(x, h, params, frames=frames, precision=self.precision, **limit)
+        return ops.temporal_attention(x, h, params, frames=frames, window=self.window, precision=self.precision)
 
     def _time(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of psi, zero without relative time."""

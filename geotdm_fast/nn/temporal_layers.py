@@ -68,8 +68,6 @@ def temporal_layer(
 ) -> nn.Module:
     """The temporal layer called `temporal`; arguments as in `EGTN`. Raises ValueError where they do not go together."""
     check_choice("EGTN: temporal", temporal, TEMPORAL)
-    if window is not None and window < 0:
-        raise ValueError(f"EGTN: window must be at least 0, got {window}")
     if temporal == "attention":
         return ETLayer(hidden_dim, hidden_dim, act_fn, time_emb_dim, relative_time=relative_time, window=window)
     if temporal == "convolution":

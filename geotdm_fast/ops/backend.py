@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from geotdm_fast.keys import check_choice
-from geotdm_fast.ops import kernels, native, neighbour_search
+from geotdm_fast.ops import cuda_native, kernels, native, neighbour_search
 
 BACKENDS = ("auto", "reference", "triton")
 # Those with a C++ implementation.
@@ -60,7 +60,15 @@ def status() -> list[OpStatus]:
     on_cpu.append(OpStatus("radius_graph", *neighbour_search.status()))
     if not torch.cuda.is_available():
         return on_cpu
-    why_not = kernels.missing() or kernels.why_not_device(torch.device("cuda", torch.cuda.current_device()))
+    device = torch.device("cuda", torch.cuda.current_device())
+    return [*on_cpu, *_on_cuda(device)]
+
+
+def _on_cuda(device: torch.device) -> list[OpStatus]:
+    why_not = kernels.missing() or kernels.why_not_device(device)
     takes = f"float32 and bfloat16 on CUDA, H up to {kernels.MAX_WIDTH}; other inputs run the reference"
     egcl = OpStatus("egcl", "reference" if why_not else "triton", why_not or takes)
-    return [*on_cpu, egcl, OpStatus("temporal_attention", "reference", "there are no kernels for CUDA yet")]
+    why_not = kernels.why_not_device(device) or cuda_native.why_not_module(device)
+    takes = f"float32 and bfloat16 on CUDA, H up to {cuda_native.MAX_WIDTH}, T up to {cuda_native.MAX_FRAMES}, "
+    takes += f"time_emb_dim up to {cuda_native.MAX_TIME_EMB_DIM}; other inputs run the reference"
+    return [egcl, OpStatus("temporal_attention", "reference" if why_not else "cuda", why_not or takes)]

@@ -28,13 +28,14 @@ def _egcl_backward(
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_forward")
-def _temporal_attention_forward(x, h, psi, params, keep, low_precision):
-    rows = _rows(h)
-    kept = [_rows(h), _rows(h), rows, rows.new_empty(4, *rows.shape), h.new_empty(h.shape[:2])] if keep else []
+def _temporal_attention_forward(x, h, turns, params, window, keep, precision):
+    kept = []
+    if keep and h.device.type == "cpu":  # CUDA's backward computes anew
+        rows = _rows(h)
+        kept = [_rows(h), _rows(h), rows, rows.new_empty(4, *rows.shape), h.new_empty(h.shape[:2])]
     return torch.empty_like(x), torch.empty_like(h), kept
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_backward")
-def _temporal_attention_backward(grad_x_out, grad_h_out, x, h, psi, params, kept, low_precision):
-    grads = [p.new_empty(p.shape) for p in params]
-    return torch.empty_like(x), torch.empty_like(h), psi.new_empty(psi.shape), grads
+def _temporal_attention_backward(grad_x_out, grad_h_out, x, h, turns, params, kept, window, precision):
+    return torch.empty_like(x), torch.empty_like(h), [p.new_empty(p.shape) for p in params]

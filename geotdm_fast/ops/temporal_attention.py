@@ -7,10 +7,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geotdm_fast import reference
-from geotdm_fast.ops import native
-from geotdm_fast.ops.autocast import no_autocast
+from geotdm_fast.checks import check_window
+from geotdm_fast.keys import check_choice
+from geotdm_fast.ops import cuda_native, native
 from geotdm_fast.ops.backend import current_backend
-from geotdm_fast.reference import TemporalAttentionParams
+from geotdm_fast.ops.turns import turns
+from geotdm_fast.reference import PRECISIONS, TemporalAttentionParams
+
+# What the compiled ops take for no window: more than there are frames.
+_EVERY_FRAME = 2**31 - 1
 
 
 def temporal_attention(
@@ -19,59 +24,91 @@ def temporal_attention(
     params: TemporalAttentionParams,
     *,
     frames: Sequence[int] | None = None,
+    window: int | None = None,
     precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.temporal_attention`, which documents formula, shapes and dtypes.
 
-    The CPU kernels give the same bits for any number of threads and are differentiable once; memory is linear in T.
-    They compute in float32 (bfloat16 inputs are converted, results converted back). On processors with AVX512_BF16 the
-    matrix products for bfloat16 h or params, or `precision="bf16"`, the attention's among them, are of bfloat16
-    numbers, summed in float32, on the way back too; that of the time embedding stays float32. Other inputs, and frames
-    with gaps, run the reference.
+    Float32 and bfloat16 inputs run the C++ module on the CPU and the CUDA module on CUDA, which give the same bits in
+    every run (on the CPU for any number of threads) and are differentiable once. Memory is linear in T, and so is time
+    with a `window`, whose cost is that of 2 window + 1 frames. They compute in float32 (bfloat16 inputs are converted,
+    results converted back). Matrix products take bfloat16 factors for bfloat16 h or params and for `precision="bf16"`
+    (on the CPU where it has AVX512_BF16, else float32), tf32 ones on CUDA for "tf32", on the way back too; sums, the
+    softmax and the sinusoids are float32. Other inputs run the reference: on the CPU also frames with gaps, on CUDA
+    those with a window. `torch.compile(fullgraph=True)` takes all of it. A CUDA graph may capture it after one call
+    outside. Raises ValueError for a negative window and an unknown precision.
     """
-    if current_backend() == "reference" or why_not_native(x, h, params, frames) is not None:
-        return reference.temporal_attention(x, h, params, frames=frames, precision=precision)
-    *weights, time_w, time_b = [param.float() for param in params]
-    num_frames = h.shape[1]
-    tau = torch.arange(-(num_frames - 1), num_frames, device=h.device)
-    with no_autocast(h.device.type):
-        psi = torch.nn.functional.linear(reference.sinusoid(tau, time_w.shape[1]), time_w, time_b)  # [2 T - 1, H]
-    x_out, h_out = _NativeTemporalAttention.apply(
+    check_window("temporal_attention", window)
+    check_choice("temporal_attention: precision", precision, PRECISIONS)
+    if frames is not None and _consecutive(frames):
+        frames = None  # only their differences count
+    if current_backend() == "reference" or why_not_compiled(x, h, params, frames, window) is not None:
+        return reference.temporal_attention(x, h, params, frames=frames, window=window, precision=precision)
+    products = "bf16" if native.low_precision(precision, h, *params) else precision
+    weights = [param.float().contiguous() for param in params]
+    x_out, h_out = _TemporalAttention.apply(
         x.float().contiguous(),
         h.float().contiguous(),
-        psi,
-        native.needs_grad(x, h, psi, *weights),
-        native.low_precision(precision, h, *params),
+        frames,
+        _EVERY_FRAME if window is None else min(window, _EVERY_FRAME),
+        native.needs_grad(x, h, *weights),
+        PRECISIONS.index(products),
         *weights,
     )
     return x_out.to(x.dtype), h_out.to(h.dtype)
 
 
-def why_not_native(x: Tensor, h: Tensor, params: TemporalAttentionParams, frames: Sequence[int] | None) -> str | None:
-    """Why the CPU kernels do not take these inputs, or None if they do."""
-    if frames is not None:
-        return "the frames have gaps"
+def why_not_compiled(
+    x: Tensor, h: Tensor, params: TemporalAttentionParams, frames: Sequence[int] | None, window: int | None
+) -> str | None:
+    """Why the compiled kernels of the input's device do not take it, or None if they do. frames: if they have gaps."""
+    width = h.shape[-1]
     if h.shape[1] == 0:
         return "there is no frame"
-    return native.why_not(x, h, params)
+    for name in ("q_w1", "k_w1", "v_w1", "x_w1"):
+        hidden = getattr(params, name).shape[0]
+        if hidden != width:
+            return f"the hidden width {hidden} of {name} is not the width of h, {width}"
+    if x.device.type == "cpu":
+        return "the frames have gaps" if frames is not None else native.why_not(x, h, params)
+    if frames is not None and window is not None:
+        return "the frames have gaps, and the kernels count places within a window"
+    return cuda_native.why_not(x, h, params)
 
 
-class _NativeTemporalAttention(torch.autograd.Function):
+def _consecutive(frames: Sequence[int]) -> bool:
+    return len(frames) > 0 and frames[-1] - frames[0] + 1 == len(frames)
+
+
+class _TemporalAttention(torch.autograd.Function):
+    """On the CPU and on CUDA, whose backward computes anew what the CPU's keeps."""
+
     @staticmethod
     def forward(
-        ctx, x: Tensor, h: Tensor, psi: Tensor, keep: bool, low_precision: bool, *params: Tensor
+        ctx,
+        x: Tensor,
+        h: Tensor,
+        frames: Sequence[int] | None,
+        window: int,
+        keep: bool,
+        precision: int,
+        *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        x_out, h_out, kept = torch.ops.geotdm_fast.temporal_attention_forward(x, h, psi, params, keep, low_precision)
-        ctx.save_for_backward(x, h, psi, *kept, *params)
-        ctx.num_kept, ctx.low_precision = len(kept), low_precision
+        time_emb_dim = params[-2].shape[1]
+        turned = turns(h, time_emb_dim, frames)
+        x_out, h_out, kept = torch.ops.geotdm_fast.temporal_attention_forward(
+            x, h, turned, params, window, keep, precision
+        )
+        ctx.save_for_backward(x, h, turned, *kept, *params)
+        ctx.num_kept, ctx.window, ctx.precision = len(kept), window, precision
         return x_out, h_out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
-        x, h, psi, *saved = ctx.saved_tensors
+        x, h, turned, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
-        grad_x, grad_h, grad_psi, grad_params = torch.ops.geotdm_fast.temporal_attention_backward(
-            grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, psi, params, kept, ctx.low_precision
+        grad_x, grad_h, grad_params = torch.ops.geotdm_fast.temporal_attention_backward(
+            grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, turned, params, kept, ctx.window, ctx.precision
         )
-        return grad_x, grad_h, grad_psi, None, None, *grad_params
+        return grad_x, grad_h, None, None, None, None, *grad_params

@@ -13,10 +13,15 @@ def sinusoid(tau: Tensor, dim: int, dtype: torch.dtype = torch.float32) -> Tenso
     dim: width of the embedding; a zero column is appended when it is odd
     Returns [M, dim] in `dtype`.
     """
-    n = dim // 2
     # bfloat16 cannot tell step 999 from 1000.
     wide = torch.promote_types(dtype, torch.float32)
-    exponent = torch.arange(n, dtype=wide, device=tau.device) * (-math.log(10000.0) / max(n - 1, 1))
-    angle = tau.to(wide)[:, None] * exponent.exp()[None, :]
+    angle = tau.to(wide)[:, None] * frequencies(dim, wide, tau.device)
     embedding = torch.cat([angle.sin(), angle.cos()], dim=-1).to(dtype)  # [M, 2 n]
     return torch.nn.functional.pad(embedding, (0, dim % 2))
+
+
+def frequencies(dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[n]: the f_k of a sinusoid of width `dim`."""
+    n = dim // 2
+    exponent = torch.arange(n, dtype=dtype, device=device) * (-math.log(10000.0) / max(n - 1, 1))
+    return exponent.exp()

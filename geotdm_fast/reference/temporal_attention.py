@@ -1,5 +1,6 @@
 """Attention over the frames of every node: readable truth in any dtype, memory linear in nodes and widths."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from geotdm_fast.checks import check_window
 from geotdm_fast.reference.linear import linear, matmul
 from geotdm_fast.reference.sinusoid import sinusoid
 
@@ -40,6 +42,7 @@ def temporal_attention(
     params: TemporalAttentionParams,
     *,
     frames: Sequence[int] | None = None,
+    window: int | None = None,
     precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
     """One temporal layer of EGTN (arXiv 2410.13027, Eq. 5-7; the gate g is taken before psi is added, as in its code).
@@ -53,9 +56,11 @@ def temporal_attention(
 
     x: [N, T, D] - positions; h: [N, T, H] - features
     frames: T ascending frame numbers when the frames are not 0, 1, ..., T-1 (the given frames of an interpolation)
+    window: a frame t sees only the frames s with |t - s| <= window, by their numbers; 0: itself alone; None: all
     precision: rounding of the inputs of matrix products; the softmax is not rounded
-    Returns x' [N, T, D] and h' [N, T, H].
+    Returns x' [N, T, D] and h' [N, T, H]. Raises ValueError for a negative window.
     """
+    check_window("temporal_attention", window)
     num_nodes, num_frames, _ = h.shape
     mlp = lambda z, w1, b1, w2, b2: linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
     q = mlp(h, *params[0:4])  # [N, T, H]
@@ -72,6 +77,8 @@ def temporal_attention(
     lag = (index[:, None] - index[None, :] + span).expand(num_nodes, -1, -1)  # [N, T, S], the row of psi for (t, s)
 
     logits = matmul(q, k.transpose(1, 2), precision) + matmul(q, psi.T, precision).gather(2, lag)
+    if window is not None and window < span:
+        logits = logits.masked_fill((lag - span).abs() > window, -math.inf)
     alpha = logits.softmax(dim=-1)  # [N, T, S]
     alpha_by_lag = alpha.new_zeros(num_nodes, num_frames, 2 * span + 1).scatter(2, lag, alpha)
     h_out = h + matmul(alpha, v, precision) + matmul(alpha_by_lag, psi, precision)

@@ -1,0 +1,117 @@
+// Attention of 32 query rows over 32 key rows by one warp, in registers: logits, mask, softmax, coordinates.
+#pragma once
+
+#include "rows.cuh"
+
+namespace geotdm::cuda {
+
+constexpr float kNever = -1e30f;  // a logit that counts for nothing; finite, so that differences are numbers
+constexpr float kLog2E = 1.4426950408889634f;
+
+template <int M>
+using Scores = Result<M, 4>;  // [16 M queries x 32 keys]
+
+// Which keys a query row attends to: of its own node, near enough, and there.
+struct Mask {
+  WarpRows queries, keys;
+  int window;
+
+  GEOTDM_DEVICE bool operator()(int query, int key) const {
+    const int distance = queries.frame(query) - keys.frame(key);
+    return query < queries.count && key < keys.count && queries.node(query) == keys.node(key) && distance <= window &&
+           -distance <= window;
+  }
+};
+
+// A lane's rows of a result are 8 apart: row i of the lane is 8 i + lane / 4, entries [i / 2][.][2 (i % 2) ..].
+GEOTDM_DEVICE int lane_row(int i) { return 8 * i + lane_row(); }
+
+template <int M, int N, class Each>
+GEOTDM_DEVICE void for_row(Result<M, N>& c, int i, Each&& each) {
+  GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n) GEOTDM_UNROLL
+  for (int j = 0; j < 2; ++j) each(8 * n + lane_column() + j, c[i / 2][n][i % 2 * 2 + j]);
+}
+
+template <int M, int N, class Each>
+GEOTDM_DEVICE void for_row_pairs(Result<M, N>& c, int i, Each&& each) {
+  GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n) each(n, c[i / 2][n][i % 2 * 2], c[i / 2][n][i % 2 * 2 + 1]);
+}
+
+template <Precision P>
+GEOTDM_DEVICE float exp_of(float v) {
+  return P == kFp32 ? exp_exact(v) : exp2_approx(v * kLog2E);
+}
+
+// Weights times rows of a tile [32, 8 N]: c += p v.
+template <Precision P, int M, int N>
+GEOTDM_DEVICE void add_values(Result<M, N>& c, Scores<M>& p, const Tile<P>& v) {
+  sum_products<P>(
+      c, kRows, [&](int row, int k) { return as_a<P>(p[row / 16][k / 8], p[row / 16][k / 8 + 1]); },
+      [&](FactorB<P>(&f)[2], int column, int k) { load_b_transposed(f, v, k, column); });
+}
+
+// What the coordinate update takes from each row: the gate g, and g (x - x_0), x_0 the node's first frame.
+struct GateRows {
+  Shared<float> at;  // [32, 4]
+  static constexpr int kBytes = kRows * 4 * sizeof(float);
+
+  GEOTDM_DEVICE Float4 row(int i) const { return at.load_as<Float4>(4 * i); }
+  GEOTDM_DEVICE void store(int i, Float4 v) const { at.store_as(4 * i, v); }
+};
+
+// x of a row minus x of its node's first frame, so that a far origin costs no digits. Zeros for rows that are not
+// there.
+GEOTDM_DEVICE Float4 relative_position(const TemporalAttention& in, const WarpRows& rows, int row) {
+  Float4 y{};
+  if (row >= rows.count) return y;
+  const float* x = in.x + (rows.first + row) * in.dim;
+  const float* origin = x - static_cast<int64_t>(rows.frame(row)) * in.dim;
+  y.x = x[0] - origin[0], y.y = x[1] - origin[1];
+  if (in.dim == 3) y.z = x[2] - origin[2];
+  return y;
+}
+
+// A lane's part of the gates: gate_i += the hidden layer's columns, of which c holds some, times the last layer.
+template <Precision P, int M, int N>
+GEOTDM_DEVICE void add_gates(float (&gate)[2 * M], Result<M, N>& c, int first, const float* bias, const float* weight) {
+  GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n) {
+    const Float2 b = pair_of(bias, first + 8 * n + lane_column());
+    const Float2 w = pair_of(weight, first + 8 * n + lane_column());
+    GEOTDM_UNROLL
+    for (int i = 0; i < 2 * M; ++i) {
+      gate[i] += silu_of_half<P>(c[i / 2][n][i % 2 * 2] + b.x) * w.x;
+      gate[i] += silu_of_half<P>(c[i / 2][n][i % 2 * 2 + 1] + b.y) * w.y;
+    }
+  }
+}
+
+// A lane's part of sum_s p g_s y_s (x, y, z) and sum_s p g_s (w), for its rows.
+template <int M>
+GEOTDM_DEVICE void add_pulls(Float4 (&pull)[2 * M], Scores<M>& p, const GateRows& gates) {
+  GEOTDM_UNROLL
+  for (int n = 0; n < 4; ++n) GEOTDM_UNROLL
+  for (int j = 0; j < 2; ++j) {
+    const Float4 key = gates.row(8 * n + lane_column() + j);
+    GEOTDM_UNROLL
+    for (int i = 0; i < 2 * M; ++i) {
+      const float weight = p[i / 2][n][i % 2 * 2 + j];
+      pull[i].x += weight * key.x, pull[i].y += weight * key.y;
+      pull[i].z += weight * key.z, pull[i].w += weight * key.w;
+    }
+  }
+}
+
+// Coordinates of a query row: x + (y (sum alpha g) - sum alpha g y), the two sums being `pull`.w and the rest.
+GEOTDM_DEVICE void store_position(const TemporalAttention& in, float* x_out, const WarpRows& rows, int row,
+                                  const Float4& pull) {
+  const Float4 y = relative_position(in, rows, row);
+  const int64_t at = (rows.first + row) * in.dim;
+  x_out[at] = in.x[at] + (y.x * pull.w - pull.x);
+  x_out[at + 1] = in.x[at + 1] + (y.y * pull.w - pull.y);
+  if (in.dim == 3) x_out[at + 2] = in.x[at + 2] + (y.z * pull.w - pull.z);
+}
+
+}  // namespace geotdm::cuda

@@ -1,0 +1,21 @@
+// One file for each precision and direction has the kernels: they compile side by side.
+#pragma once
+
+#include "temporal_attention.h"
+
+namespace geotdm::cuda {
+
+// `run` gives 0, or the error of a launch.
+template <Precision P>
+struct Forward {
+  static size_t workspace(const TemporalAttention& in);
+  static int run(const TemporalForward& call, StreamHandle stream);
+};
+
+template <Precision P>
+struct Backward {
+  static size_t workspace(const TemporalAttention& in);
+  static int run(const TemporalBackward& call, StreamHandle stream);
+};
+
+}  // namespace geotdm::cuda

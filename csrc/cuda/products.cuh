@@ -1,0 +1,310 @@
+// Products of small matrices by one warp: tiles in shared memory, and what a lane holds of their factors.
+//
+// A step is 16 deep, two units of 8. With g = lane / 4 and t = lane % 4 a lane holds, of a factor's row (a: rows g and
+// g + 8 of 16; b: column g of 8), the columns 2 t and 2 t + 1 of each unit; of a result [16 x 8] the same columns of
+// rows g and g + 8. So results are factors of a next product without moving: as rows of a, or as columns of b. (tf32
+// instructions number the depth otherwise; as long as both factors agree, that is of no account.)
+#pragma once
+
+#include "block.cuh"
+#include "temporal_attention.h"
+
+namespace geotdm::cuda {
+
+// How numbers of a precision are kept in memory: bfloat16 as bits; float32, for tf32 rounded before.
+template <Precision P>
+struct Number {
+  using Element = float;
+};
+template <>
+struct Number<kBf16> {
+  using Element = uint16_t;
+};
+template <Precision P>
+using Element = typename Number<P>::Element;
+
+constexpr int kStep = 16;  // depth of a step
+constexpr int kPad = 8;    // elements between rows of a tile, so that the rows of a matrix lie in different banks
+
+GEOTDM_DEVICE int lane_index() { return thread_index() % 32; }
+GEOTDM_DEVICE int warp_index() { return thread_index() / 32; }
+GEOTDM_DEVICE int lane_row() { return lane_index() / 4; }
+GEOTDM_DEVICE int lane_column() { return 2 * (lane_index() % 4); }
+
+// Two neighbours of a row, as they lie in memory.
+template <Precision P>
+struct Pair {
+  Float2 bits;
+};
+template <>
+struct Pair<kBf16> {
+  uint32_t bits;
+};
+
+template <Precision P>
+GEOTDM_DEVICE Pair<P> make_pair(float first, float second) {
+  if constexpr (P == kBf16)
+    return {pack_bf16(first, second)};
+  else if constexpr (P == kTf32)
+    return {{round_tf32(first), round_tf32(second)}};
+  else
+    return {{first, second}};
+}
+
+template <Precision P>
+GEOTDM_DEVICE Float2 values(Pair<P> pair) {
+  if constexpr (P == kBf16)
+    return {low_bf16(pair.bits), high_bf16(pair.bits)};
+  else
+    return pair.bits;
+}
+
+template <Precision P>
+GEOTDM_DEVICE Pair<P> load_pair(const Element<P>* from) {
+  return {*reinterpret_cast<const decltype(Pair<P>::bits)*>(from)};
+}
+template <Precision P>
+GEOTDM_DEVICE void store_pair(Element<P>* to, Pair<P> pair) {
+  *reinterpret_cast<decltype(Pair<P>::bits)*>(to) = pair.bits;
+}
+
+// A matrix in shared memory, rows `stride` elements apart.
+template <Precision P>
+struct Tile {
+  Shared<Element<P>> at;
+  int stride;
+
+  GEOTDM_DEVICE Shared<Element<P>> place(int row, int column) const { return at + (row * stride + column); }
+  GEOTDM_DEVICE Tile columns(int first) const { return {at + first, stride}; }
+  GEOTDM_DEVICE Float2 pair(int row, int column) const {
+    return values<P>({at.template load_as<decltype(Pair<P>::bits)>(row * stride + column)});
+  }
+  GEOTDM_DEVICE void store(int row, int column, float first, float second) const {
+    at.store_as(row * stride + column, make_pair<P>(first, second).bits);
+  }
+};
+
+template <Precision P>
+GEOTDM_ANYWHERE constexpr int tile_bytes(int rows, int columns) {
+  return rows * (columns + kPad) * static_cast<int>(sizeof(Element<P>));
+}
+
+// A lane's part of a [16 x 16] factor.
+template <Precision P>
+struct FactorA {
+  float r[2][4];
+};
+template <>
+struct FactorA<kBf16> {
+  uint32_t r[4];
+};
+// float32 as the sum of two tf32 numbers: what is left after both is half a unit in the last place of float32.
+template <>
+struct FactorA<kFp32> {
+  float high[2][4], low[2][4];
+};
+
+// A lane's part of a [16 x 8] factor.
+template <Precision P>
+struct FactorB {
+  float r[2][2];
+};
+template <>
+struct FactorB<kBf16> {
+  uint32_t r[2];
+};
+template <>
+struct FactorB<kFp32> {
+  float high[2][2], low[2][2];
+};
+
+template <class Factor>
+GEOTDM_DEVICE void set(Factor& factor, int unit, int i, float value) {
+  if constexpr (requires { factor.low; }) {
+    const float high = round_tf32(value);
+    factor.high[unit][i] = high, factor.low[unit][i] = round_tf32(value - high);
+  } else {
+    factor.r[unit][i] = value;
+  }
+}
+
+// c += a b; for float32 the small products first, without the smallest (2^-24 of the whole).
+template <Precision P>
+GEOTDM_DEVICE void multiply_add(float (&c)[4], const FactorA<P>& a, const FactorB<P>& b) {
+  if constexpr (P == kBf16) {
+    mma_bf16(c, a.r, b.r);
+  } else {
+    GEOTDM_UNROLL
+    for (int unit = 0; unit < 2; ++unit) {
+      if constexpr (P == kFp32) {
+        mma_tf32(c, a.low[unit], b.high[unit]);
+        mma_tf32(c, a.high[unit], b.low[unit]);
+        mma_tf32(c, a.high[unit], b.high[unit]);
+      } else {
+        mma_tf32(c, a.r[unit], b.r[unit]);
+      }
+    }
+  }
+}
+
+// Rows row .. row + 15 of a tile, columns column .. column + 15.
+template <Precision P>
+GEOTDM_DEVICE FactorA<P> load_a(const Tile<P>& tile, int row, int column) {
+  FactorA<P> a;
+  const int lane = lane_index();
+  if constexpr (P == kBf16) {
+    load_matrices(a.r, tile.place(row + lane % 16, column + lane / 16 * 8));
+  } else {
+    GEOTDM_UNROLL
+    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const Float2 v = tile.pair(row + lane_row() + 8 * half, column + 8 * unit + lane_column());
+      set(a, unit, half, v.x), set(a, unit, half + 2, v.y);
+    }
+  }
+  return a;
+}
+
+// The transpose of rows row .. row + 15, columns column .. column + 15: the columns are the factor's rows.
+template <Precision P>
+GEOTDM_DEVICE FactorA<P> load_a_transposed(const Tile<P>& tile, int row, int column) {
+  FactorA<P> a;
+  const int lane = lane_index();
+  if constexpr (P == kBf16) {
+    load_matrices_transposed(a.r, tile.place(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
+  } else {
+    GEOTDM_UNROLL
+    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const int depth = row + 8 * unit + lane_column() + i / 2;
+      set(a, unit, i, tile.at.load(depth * tile.stride + column + lane_row() + i % 2 * 8));
+    }
+  }
+  return a;
+}
+
+// Rows row .. row + 15 of a tile as the columns of two factors, over columns column .. column + 15.
+template <Precision P>
+GEOTDM_DEVICE void load_b(FactorB<P> (&b)[2], const Tile<P>& tile, int row, int column) {
+  const int lane = lane_index();
+  if constexpr (P == kBf16) {
+    uint32_t r[4];
+    load_matrices(r, tile.place(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
+    b[0].r[0] = r[0], b[0].r[1] = r[1], b[1].r[0] = r[2], b[1].r[1] = r[3];
+  } else {
+    GEOTDM_UNROLL
+    for (int n = 0; n < 2; ++n) GEOTDM_UNROLL
+    for (int unit = 0; unit < 2; ++unit) {
+      const Float2 v = tile.pair(row + 8 * n + lane_row(), column + 8 * unit + lane_column());
+      set(b[n], unit, 0, v.x), set(b[n], unit, 1, v.y);
+    }
+  }
+}
+
+// Columns column .. column + 15 of a tile as those of two factors, over rows row .. row + 15.
+template <Precision P>
+GEOTDM_DEVICE void load_b_transposed(FactorB<P> (&b)[2], const Tile<P>& tile, int row, int column) {
+  const int lane = lane_index();
+  if constexpr (P == kBf16) {
+    uint32_t r[4];
+    load_matrices_transposed(r, tile.place(row + lane % 16, column + lane / 16 * 8));
+    b[0].r[0] = r[0], b[0].r[1] = r[1], b[1].r[0] = r[2], b[1].r[1] = r[3];
+  } else {
+    GEOTDM_UNROLL
+    for (int n = 0; n < 2; ++n) GEOTDM_UNROLL
+    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const int depth = row + 8 * unit + lane_column() + i;
+      set(b[n], unit, i, tile.at.load(depth * tile.stride + column + 8 * n + lane_row()));
+    }
+  }
+}
+
+// Results [16 x 16], two units, as a factor: its rows.
+template <Precision P>
+GEOTDM_DEVICE FactorA<P> as_a(const float (&first)[4], const float (&second)[4]) {
+  FactorA<P> a;
+  if constexpr (P == kBf16) {
+    a.r[0] = pack_bf16(first[0], first[1]), a.r[1] = pack_bf16(first[2], first[3]);
+    a.r[2] = pack_bf16(second[0], second[1]), a.r[3] = pack_bf16(second[2], second[3]);
+  } else {
+    GEOTDM_UNROLL
+    for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const float v = (unit ? second : first)[i % 2 * 2 + i / 2];
+      set(a, unit, i, P == kTf32 ? round_tf32(v) : v);
+    }
+  }
+  return a;
+}
+
+// Results [16 x 16], two units, as two factors: row g is column g of the first, row g + 8 that of the second.
+template <Precision P>
+GEOTDM_DEVICE void as_b(FactorB<P> (&b)[2], const float (&first)[4], const float (&second)[4]) {
+  GEOTDM_UNROLL
+  for (int n = 0; n < 2; ++n) {
+    if constexpr (P == kBf16) {
+      b[n].r[0] = pack_bf16(first[2 * n], first[2 * n + 1]), b[n].r[1] = pack_bf16(second[2 * n], second[2 * n + 1]);
+    } else {
+      GEOTDM_UNROLL
+      for (int unit = 0; unit < 2; ++unit) GEOTDM_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const float v = (unit ? second : first)[2 * n + i];
+        set(b[n], unit, i, P == kTf32 ? round_tf32(v) : v);
+      }
+    }
+  }
+}
+
+// A lane's part of a result [16 M x 8 N].
+template <int M, int N>
+using Result = float[M][N][4];
+
+template <int M, int N>
+GEOTDM_DEVICE void clear(Result<M, N>& c) {
+  GEOTDM_UNROLL
+  for (int m = 0; m < M; ++m) GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n) GEOTDM_UNROLL
+  for (int i = 0; i < 4; ++i) c[m][n][i] = 0;
+}
+
+// each(row, column, first, second) for the pairs that the lane holds.
+template <int M, int N, class Each>
+GEOTDM_DEVICE void for_pairs(Result<M, N>& c, Each&& each) {
+  GEOTDM_UNROLL
+  for (int m = 0; m < M; ++m) GEOTDM_UNROLL
+  for (int half = 0; half < 2; ++half) GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n)
+    each(16 * m + 8 * half + lane_row(), 8 * n + lane_column(), c[m][n][2 * half], c[m][n][2 * half + 1]);
+}
+
+// c += a b over `depth`: get_a(row, k) gives a factor of 16 rows, get_b(factors, column, k) two of 8 columns.
+template <Precision P, int M, int N, class GetA, class GetB>
+GEOTDM_DEVICE void sum_products(Result<M, N>& c, int depth, GetA&& get_a, GetB&& get_b) {
+  GEOTDM_UNROLL_TWICE
+  for (int k = 0; k < depth; k += kStep) {
+    FactorA<P> a[M];
+    GEOTDM_UNROLL
+    for (int m = 0; m < M; ++m) a[m] = get_a(16 * m, k);
+    GEOTDM_UNROLL
+    for (int n = 0; n < N; n += 2) {
+      FactorB<P> b[2];
+      get_b(b, 8 * n, k);
+      GEOTDM_UNROLL
+      for (int m = 0; m < M; ++m) {
+        multiply_add<P>(c[m][n], a[m], b[0]);
+        multiply_add<P>(c[m][n + 1], a[m], b[1]);
+      }
+    }
+  }
+}
+
+// c += a b^T of two tiles.
+template <Precision P, int M, int N>
+GEOTDM_DEVICE void product(Result<M, N>& c, int depth, const Tile<P>& a, const Tile<P>& b) {
+  sum_products<P>(
+      c, depth, [&](int row, int k) { return load_a(a, row, k); },
+      [&](FactorB<P>(&f)[2], int column, int k) { load_b(f, b, column, k); });
+}
+
+}  // namespace geotdm::cuda

@@ -1,0 +1,222 @@
+// What a warp does with 32 rows (node, frame): layers of the MLPs, turns, and reading and writing rows.
+#pragma once
+
+#include "weights.cuh"
+
+namespace geotdm::cuda {
+
+constexpr int kRows = 32;  // of a warp
+
+// y + y tanh(y) with y = z / 2 is silu(z); float32 through the exact exponential.
+template <Precision P>
+GEOTDM_DEVICE float silu_of_half(float y) {
+  if constexpr (P == kFp32)
+    return 2 * y / (1 + exp_exact(-2 * y));
+  else
+    return y + y * tanh_approx(y);
+}
+
+// silu'(z), z = 2 y.
+template <Precision P>
+GEOTDM_DEVICE float silu_slope_of_half(float y) {
+  float half_tanh;  // sigma(z) - 1/2
+  if constexpr (P == kFp32)
+    half_tanh = 1 / (1 + exp_exact(-2 * y)) - 0.5f;
+  else
+    half_tanh = 0.5f * tanh_approx(y);
+  const float sigma = 0.5f + half_tanh;
+  return sigma * (1 + 2 * y * (0.5f - half_tanh));
+}
+
+// Which rows a warp has. For T <= 32 they are those of as many whole nodes as fit, else frames of one node.
+struct WarpRows {
+  int64_t first;    // row of the whole call
+  int count;        // rows that exist, at most 32
+  int first_frame;  // frame of the first
+  int frames;       // T
+  int inverse;      // 65536 / T + 1, or 0: all rows are of one node
+
+  // 0, 1, ... within the warp's nodes; exact for rows below 32 and T up to 32.
+  GEOTDM_DEVICE int node(int row) const { return row * inverse >> 16; }
+  GEOTDM_DEVICE int frame(int row) const { return first_frame + row - node(row) * frames; }
+};
+
+// How the rows of all nodes are dealt out to warps.
+struct RowTiling {
+  int64_t num_rows;
+  int frames, rows_of_tile, tiles_of_node, inverse;
+
+  RowTiling() = default;
+  RowTiling(int64_t num_nodes, int num_frames)
+      : num_rows(num_nodes * num_frames),
+        frames(num_frames),
+        rows_of_tile(num_frames <= kRows ? kRows / num_frames * num_frames : kRows),
+        tiles_of_node(num_frames <= kRows ? 1 : (num_frames + kRows - 1) / kRows),
+        inverse(num_frames <= kRows ? 65536 / num_frames + 1 : 0) {}
+
+  int64_t num_tiles() const {
+    return inverse ? (num_rows + rows_of_tile - 1) / rows_of_tile : num_rows / frames * tiles_of_node;
+  }
+
+  // Of a warp beyond the last tile, no row.
+  GEOTDM_DEVICE WarpRows tile(int64_t i) const {
+    WarpRows rows{0, 0, 0, frames, inverse};
+    int64_t left;
+    if (inverse) {
+      rows.first = i * rows_of_tile;
+      left = num_rows - rows.first;
+    } else {
+      const int64_t node = i / tiles_of_node;
+      rows.first_frame = static_cast<int>(i - node * tiles_of_node) * kRows;
+      rows.first = node * frames + rows.first_frame;
+      left = rows.first < num_rows ? frames - rows.first_frame : 0;
+    }
+    rows.count = left < 0 ? 0 : static_cast<int>(left < rows_of_tile ? left : rows_of_tile);
+    return rows;
+  }
+};
+
+// Rows of a float array [.., width] into a tile of H columns; zeros beyond.
+template <Precision P, int H>
+GEOTDM_DEVICE void load_rows(const Tile<P>& to, const float* from, int width, int count) {
+  if (width % 4 == 0) {
+    for (int i = lane_index(); i < kRows * H / 4; i += 32) {
+      const int row = i / (H / 4), column = i % (H / 4) * 4;
+      Float4 v{};
+      if (row < count && column < width) v = *reinterpret_cast<const Float4*>(from + row * width + column);
+      to.store(row, column, v.x, v.y);
+      to.store(row, column + 2, v.z, v.w);
+    }
+  } else {
+    for (int i = lane_index(); i < kRows * H / 2; i += 32) {
+      const int row = i / (H / 2), column = i % (H / 2) * 2;
+      const auto at = [&](int c) { return row < count && c < width ? from[row * width + c] : 0.0f; };
+      to.store(row, column, at(column), at(column + 1));
+    }
+  }
+}
+
+// Rows of an array of elements [.., kColumns] into a tile, in the background; zeros beyond.
+template <Precision P, int kColumns, int kCount = kRows>
+GEOTDM_DEVICE void copy_rows(const Tile<P>& to, const Element<P>* from, int count) {
+  constexpr int kPiece = 16 / sizeof(Element<P>), kPieces = kColumns / kPiece;
+  for (int i = lane_index(); i < kCount * kPieces; i += 32) {
+    const int row = i / kPieces, column = i % kPieces * kPiece;
+    // Where nothing is read the address still has to be one of the array.
+    const bool inside = row < count;
+    copy_async(to.place(row, column), from + (inside ? row * kColumns + column : 0), inside);
+  }
+}
+
+// Rows of a tile into an array of elements [.., kColumns], `stride` elements from one to the next.
+template <Precision P, int kColumns>
+GEOTDM_DEVICE void store_rows(Element<P>* to, int stride, const Tile<P>& from, int count) {
+  constexpr int kPiece = 16 / sizeof(Element<P>), kPieces = kColumns / kPiece;
+  for (int i = lane_index(); i < count * kPieces; i += 32) {
+    const int row = i / kPieces, column = i % kPieces * kPiece;
+    *reinterpret_cast<Float4*>(to + row * stride + column) =
+        from.at.template load_as<Float4>(row * from.stride + column);
+  }
+}
+
+// The columns of a lane's pair that exist, into a float array [.., width].
+GEOTDM_DEVICE void store_columns(float* to, int column, int width, float first, float second) {
+  if (column < width) to[column] = first;
+  if (column + 1 < width) to[column + 1] = second;
+}
+GEOTDM_DEVICE Float2 load_columns(const float* from, int column, int width) {
+  return {column < width ? from[column] : 0.0f, column + 1 < width ? from[column + 1] : 0.0f};
+}
+
+// cos and sin of a frame's angle, by the column of the pair.
+GEOTDM_DEVICE Float2 turn_at(const TemporalAttention& in, int frame, int column) {
+  if (column >= in.num_turns) return {};
+  return *reinterpret_cast<const Float2*>(in.turns + static_cast<int64_t>(frame) * in.num_turns + column);
+}
+
+// The turns of a warp's rows, [32, kTurns].
+template <Precision P>
+GEOTDM_DEVICE void load_turns(const Tile<P>& to, const TemporalAttention& in, const WarpRows& rows) {
+  for (int i = lane_index(); i < kRows * kTurns / 2; i += 32) {
+    const int row = i / (kTurns / 2), column = i % (kTurns / 2) * 2;
+    const Float2 turn = row < rows.count ? turn_at(in, rows.frame(row), column) : Float2{};
+    to.store(row, column, turn.x, turn.y);
+  }
+}
+
+// A pair (of sine, of cosine) turned by a frame's angle, and turned back; each is the other's transpose.
+GEOTDM_DEVICE Float2 turned(Float2 v, Float2 turn) {
+  return {v.x * turn.y + v.y * turn.x, v.y * turn.y - v.x * turn.x};
+}
+GEOTDM_DEVICE Float2 turned_back(Float2 v, Float2 turn) {
+  return {v.x * turn.y - v.y * turn.x, v.x * turn.x + v.y * turn.y};
+}
+
+// One layer of a warp's rows: sink(column, result [32 x columns of a stage]) for each stage of its matrix [H, depth].
+template <Precision P, int H, class Sink>
+GEOTDM_DEVICE void layer(WeightStream<P, H>& weights, const Tile<P>& in, Sink&& sink, int depth = H) {
+  constexpr int kColumns = stage_rows<P>(H);
+  GEOTDM_NO_UNROLL
+  for (int column = 0; column < H; column += kColumns) {
+    const Tile<P> stage = weights.next();
+    Result<2, kColumns / 8> c;
+    clear(c);
+    product<P>(c, depth, in, stage);
+    sink(column, c);
+  }
+}
+
+// to = silu(in W^T + bias), W and bias halved; keep(row, column, y, z) is shown the halves of what silu is taken of.
+template <Precision P, int H, class Keep>
+GEOTDM_DEVICE void hidden_layer(WeightStream<P, H>& weights, const Tile<P>& in, const float* bias, const Tile<P>& to,
+                                Keep&& keep) {
+  layer<P, H>(weights, in, [&](int first, auto& c) {
+    for_pairs(c, [&](int row, int column, float& v, float& w) {
+      const Float2 b = pair_of(bias, first + column);
+      keep(row, first + column, v + b.x, w + b.y);
+      to.store(row, first + column, silu_of_half<P>(v + b.x), silu_of_half<P>(w + b.y));
+    });
+  });
+}
+struct KeepNothing {
+  GEOTDM_DEVICE void operator()(int, int, float, float) const {}
+};
+
+// to = in W^T + bias.
+template <Precision P, int H>
+GEOTDM_DEVICE void linear_layer(WeightStream<P, H>& weights, const Tile<P>& in, const float* bias, const Tile<P>& to) {
+  layer<P, H>(weights, in, [&](int first, auto& c) {
+    for_pairs(c, [&](int row, int column, float& v, float& w) {
+      const Float2 b = pair_of(bias, first + column);
+      to.store(row, first + column, v + b.x, w + b.y);
+    });
+  });
+}
+
+// Rows of `in` [32, H] times time_w, turned by the angle of each row's frame, into `to` [32, kTurns].
+template <Precision P, int H>
+GEOTDM_DEVICE void to_turns(WeightStream<P, H>& weights, const Tile<P>& in, const TemporalAttention& problem,
+                            const WarpRows& rows, const Tile<P>& to) {
+  const Tile<P> stage = weights.next();
+  Result<2, kTurns / 8> c;
+  clear(c);
+  product<P>(c, H, in, stage);
+  for_pairs(c, [&](int row, int column, float& v, float& w) {
+    const Float2 u = row < rows.count ? turned({v, w}, turn_at(problem, rows.frame(row), column)) : Float2{};
+    to.store(row, column, u.x, u.y);
+  });
+}
+
+// The sum over the four lanes that share a result's rows.
+GEOTDM_DEVICE float quad_sum(float v) {
+  v += shuffle_xor(v, 1);
+  return v + shuffle_xor(v, 2);
+}
+GEOTDM_DEVICE float quad_max(float v) {
+  float other = shuffle_xor(v, 1);
+  v = v > other ? v : other;
+  other = shuffle_xor(v, 2);
+  return v > other ? v : other;
+}
+
+}  // namespace geotdm::cuda

@@ -1,0 +1,58 @@
+"""How geotdm_fast._C, the module for the CPU, is compiled."""
+
+import os
+import platform
+import shlex
+import sysconfig
+from pathlib import Path
+
+from tools import ninja_build
+
+ROOT = Path(__file__).resolve().parent.parent
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+IN_SOURCE = ROOT / "geotdm_fast" / f"_C{SUFFIX}"  # where an editable install has the module
+
+FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno -fno-trapping-math"
+# The loops over threads are in torch's headers. OpenMP itself is not linked: torch has loaded one, and a second would
+# have threads of its own.
+TORCH_SOURCES = dict.fromkeys(("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/kernels"), "-fopenmp")
+KERNELS = {"cpu/kernels_baseline": ""}
+if platform.machine() in ("x86_64", "AMD64"):
+    KERNELS["cpu/kernels_avx2"] = "-mavx2 -mfma"
+    AVX512 = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
+    KERNELS["cpu/kernels_avx512"] = AVX512
+    # every compiler that takes -std=c++20 takes this too (GCC 10, Clang 10)
+    KERNELS["cpu/kernels_avx512bf16"] = f"{AVX512} -mavx512bf16"
+
+
+def sources() -> list[Path]:
+    """The files to compile."""
+    return [ROOT / "csrc" / f"{name}.cpp" for name in (*TORCH_SOURCES, *KERNELS)]
+
+
+def what_is_missing() -> str | None:
+    """What the module cannot be built without and this machine lacks, or None."""
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "no headers of Python (install python3-dev)"
+    return ninja_build.what_is_missing()
+
+
+def compile_module(folder: Path) -> Path:
+    """Compile what has changed since the last time in `folder`; raises CalledProcessError where it does not compile."""
+    torch = ninja_build.torch_folder()
+    include = [f"-I{sysconfig.get_path('include')}"]
+    for part in ("", "torch/csrc/api/include"):  # pybind11 is among torch's headers
+        include += ["-isystem", str(torch / "include" / part)]
+    options = {name: shlex.join(include) + " " + flags for name, flags in TORCH_SOURCES.items()} | KERNELS
+    libraries = shlex.join([f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"])
+    cxx = shlex.join(ninja_build.compiler())
+    flags, link = f"{FLAGS} {os.environ.get('CXXFLAGS', '')}", os.environ.get("LDFLAGS", "")
+    edges, objects = ninja_build.objects(folder, dict(zip(sources(), options.values(), strict=True)))
+    lines = [
+        *ninja_build.rule("compile", f"{cxx} {flags} $more -MD -MF $out.d -c $in -o $out"),
+        *ninja_build.rule("link", f"{cxx} -shared $in -o $out {libraries} {link}"),
+        *edges,
+        *ninja_build.edge(IN_SOURCE.name, "link", objects),
+    ]
+    ninja_build.build(folder, lines)
+    return folder / IN_SOURCE.name
