@@ -243,7 +243,8 @@ def test_the_papers_settings(tmp_path):
     [
         "diffusion.prior=com_last", "diffusion.prior=last_frame", "diffusion.prior=none",
         "denoise_model.temporal=convolution", "denoise_model.temporal=linear_attention",
-        "denoise_model.relative_time=false", "denoise_model.window=3", "diffusion.num_timesteps=30", "diffusion.beta_schedule_name=cosine",
+        "denoise_model.relative_time=false", "denoise_model.window=3",
+        "diffusion.num_timesteps=30", "diffusion.beta_schedule_name=cosine",
     ],
 )  # fmt: skip
 def test_ablations_by_flag(tmp_path, monkeypatch, override):
