@@ -310,3 +310,12 @@ def test_the_command_line_says_what_is_missing(tmp_path, capsys):
     assert "--budget must be positive, got 0" in capsys.readouterr().err
     assert main(["reproduce", "--table", "--results", str(tmp_path / "none.jsonl")]) == 2
     assert "none.jsonl: no such file" in capsys.readouterr().err
+
+
+def test_small_presets_draw_in_few_steps(tmp_path):
+    write_recordings(tmp_path)
+    drawn = lambda **changes: recipe(Request(**({"experiment": "charged", "preset": "small"} | changes)))[4:6]
+    assert drawn() == ("dpmpp_2m", 10) and drawn(task="unconditional") == ("ddpm", None)
+    assert drawn(experiment="eth", data=str(tmp_path)) == ("dpmpp_2m", 20)
+    assert drawn(preset="paper") == ("ddpm", None) and drawn(method="ddim", steps=7) == ("ddim", 7)
+    assert drawn(steps=5) == ("dpmpp_2m", 5)

@@ -25,7 +25,7 @@ from geotdm_fast.training.log import JsonLines, read_log
 from geotdm_fast.trajectory_files import Samples, make_samples, write_samples
 
 # Windows of the test set by which the official protocol's checkpoint is chosen.
-CHOOSING_GRAPHS = 200
+CHOOSING_GRAPHS = 100
 # What a second call may say otherwise: where the data lie, and what they are called.
 _FREE = ("data", "label")
 

@@ -93,6 +93,7 @@ def recipe(request: Request) -> Recipe:
     """
     _check(request)
     small = request.preset == "small"
+    method, steps = _sampling(request) if request.method is None else (request.method, None)
     raw = _network_and_training(request, small)
     sections, label = _data(request)
     raw["data"] = sections
@@ -105,8 +106,8 @@ def recipe(request: Request) -> Recipe:
         draws=_draws(request),
         scores=("marginal", "classification", "prediction") if request.task == UNCONDITIONAL else ("ade",),
         num_graphs=request.num_graphs or (_small_num_graphs(request) if small else None),
-        method=request.method or "ddpm",
-        steps=request.steps,
+        method=method,
+        steps=request.steps or steps,
         data=request.label or label,
     )
 
@@ -198,14 +199,25 @@ def _small_training(request: Request) -> dict:
         "eval_batch_size": 128, "checkpoint_every_minutes": 2.0,
     }  # fmt: skip
     if is_pedestrian(request.experiment):
-        return shared | {"num_steps": 5000, "batch_size": 64, "eval_every_epoch": 2, "save_every_epoch": 2}
+        return shared | {"num_steps": 5000, "batch_size": 64, "eval_every_epoch": 2, "save_every_epoch": 3}
     # Steps of 16 graphs: what gravity (10 bodies) and molecules cost more, they get fewer.
-    num_steps = 10000
+    num_steps = 8000
     if is_molecule(request.experiment):
         num_steps = 5000
     elif request.experiment == "gravity":
-        num_steps = 4000
+        num_steps = 3500
     return shared | {"num_steps": num_steps, "batch_size": 16, "eval_every_epoch": 3}
+
+
+def _sampling(request: Request) -> tuple[str, int | None]:
+    """Method and steps: the paper's ancestral sampling, or for small forecasts few steps of DPM-Solver++.
+
+    Ten steps cost a tenth and forecast better: a small model of charged particles had ADE .228 by them and .263 by 100
+    ancestral ones (24 systems). Pedestrians, of whose samples the best counts, get 20.
+    """
+    if request.preset == "paper" or request.task == UNCONDITIONAL:
+        return "ddpm", None
+    return "dpmpp_2m", 20 if is_pedestrian(request.experiment) else 10
 
 
 def _small_num_graphs(request: Request) -> int:
