@@ -319,3 +319,6 @@ def test_small_presets_draw_in_few_steps(tmp_path):
     assert drawn(experiment="eth", data=str(tmp_path)) == ("dpmpp_2m", 20)
     assert drawn(preset="paper") == ("ddpm", None) and drawn(method="ddim", steps=7) == ("ddim", 7)
     assert drawn(steps=5) == ("dpmpp_2m", 5)
+    assert drawn(overrides=("diffusion.num_timesteps=8", "diffusion.beta_schedule_name=cosine")) == ("dpmpp_2m", 8)
+    with pytest.raises(ValueError, match=r"steps must be in 1..100, the model's steps, got 101"):
+        drawn(steps=101)

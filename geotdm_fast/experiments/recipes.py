@@ -107,7 +107,7 @@ def recipe(request: Request) -> Recipe:
         scores=("marginal", "classification", "prediction") if request.task == UNCONDITIONAL else ("ade",),
         num_graphs=request.num_graphs or (_small_num_graphs(request) if small else None),
         method=method,
-        steps=request.steps or steps,
+        steps=_checked_steps(request.steps or steps, request.steps is not None, config["diffusion"]["num_timesteps"]),
         data=request.label or label,
     )
 
@@ -218,6 +218,15 @@ def _sampling(request: Request) -> tuple[str, int | None]:
     if request.preset == "paper" or request.task == UNCONDITIONAL:
         return "ddpm", None
     return "dpmpp_2m", 20 if is_pedestrian(request.experiment) else 10
+
+
+def _checked_steps(steps: int | None, asked_for: bool, num_timesteps: int) -> int | None:
+    """A preset's steps are at most the model's; more that were asked for are an error before anything is trained."""
+    if steps is None or steps <= num_timesteps:
+        return steps
+    if asked_for:
+        raise ValueError(f"reproduce: steps must be in 1..{num_timesteps}, the model's steps, got {steps}")
+    return num_timesteps
 
 
 def _small_num_graphs(request: Request) -> int:
