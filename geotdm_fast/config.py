@@ -5,6 +5,7 @@ a sampling file has `data` and `eval`. The official project's files are read as 
 ignored: training writes its own log.
 """
 
+import copy
 import os
 import pathlib
 import warnings
@@ -87,6 +88,20 @@ def write_yaml(path: str | os.PathLike, config: Mapping) -> None:
 
     with atomic_path(path) as aside:
         aside.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+
+
+def portable_config(config: Mapping) -> dict:
+    """A copy of a configuration in normal form without what is of one machine: folders of data, the time limit.
+
+    A file or folder of data keeps its own name.
+    """
+    portable = copy.deepcopy(dict(config))
+    for section in portable["data"].values():
+        for key in ("path", "root", "topology"):
+            if section.get(key) is not None:
+                section[key] = pathlib.Path(section[key]).name
+    portable["train"]["max_minutes"] = None
+    return portable
 
 
 def override(raw: dict, text: str) -> None:

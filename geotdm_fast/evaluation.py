@@ -61,6 +61,7 @@ def evaluate(
     if not np.isfinite(samples.samples).all():
         raise ValueError("evaluate: samples must be finite, got NaN or Inf; the model has diverged")
     num_given = int(samples.cond_mask.sum())
+    prefix = bool(samples.cond_mask[:num_given].all())
     result = {
         "data": samples.name,
         "checkpoint": samples.checkpoint,
@@ -71,7 +72,7 @@ def evaluate(
         "num_drawn": samples.samples.shape[-1],
         "unit": samples.unit,
         "seed": samples.seed,
-        "paper": paper_result(samples.name, samples.mode, num_given, samples.samples.shape[-1]),
+        "paper": paper_result(samples.name, samples.mode, num_given, samples.samples.shape[-1], prefix),
     }
     for score in scores:
         if score == "ade":
@@ -237,5 +238,6 @@ def _forecast_table(result: dict) -> str:
         rows.append([words.get(name, name.replace("_", " ")), errors["ade"], errors["fde"]])
     if result["paper"]:
         paper = result["paper"]
-        rows.append([f"paper, {paper['protocol']}", f"{paper['ade']:g}", f"{paper['fde']:g}"])
+        fde = paper.get("fde")  # the paper's interpolation has none
+        rows.append([f"paper, {paper['protocol']}", f"{paper['ade']:g}", None if fde is None else f"{fde:g}"])
     return text_table(["", f"ADE{unit}", f"FDE{unit}"], rows)

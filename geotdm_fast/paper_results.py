@@ -1,10 +1,39 @@
-"""The paper's own results, shown beside ours (arXiv 2410.13027, tables 1 to 4)."""
+"""The published results, shown beside ours: GeoTDM (arXiv 2410.13027, tables 1 to 6) and what it is compared with."""
 
 import re
+from typing import NamedTuple
+
+CONDITIONAL, UNCONDITIONAL, INTERPOLATION = "conditional", "unconditional", "interpolation"
+
+
+class PaperRow(NamedTuple):
+    """One published row.
+
+    experiment: as `geotdm reproduce` calls it: charged, md:aspirin, zara1, ...
+    task: conditional, unconditional or interpolation
+    method: whose figures; protocol: of how many samples, on what
+    scores: `ade`, `fde` (mean of 5 samples; pedestrians: best of 20), `nll` (nats), or `marginal`, `classification`,
+        `prediction`
+    """
+
+    experiment: str
+    task: str
+    method: str
+    protocol: str
+    scores: dict[str, float]
+
+
+GEOTDM = "GeoTDM"
+EGNN = "EGNN"
 
 # Conditional N-body, mean of 5 samples, 10 given frames and 20 to predict: ADE, FDE.
-_FORECAST = {
-    "charged": (0.110, 0.258), "springs": (0.0030, 0.0079), "gravity": (0.256, 0.613),
+_NBODY = {
+    GEOTDM: {"charged": (0.110, 0.258), "springs": (0.0030, 0.0079), "gravity": (0.256, 0.613)},
+    "EqMotion": {"charged": (0.141, 0.310), "springs": (0.0134, 0.0358), "gravity": (0.302, 0.671)},
+    EGNN: {"charged": (0.186, 0.426), "springs": (0.0101, 0.0231), "gravity": (0.310, 0.709)},
+    "STFlow (other splits, more data)": {
+        "charged": (0.093, 0.172), "springs": (0.0002, 0.0004), "gravity": (0.115, 0.245),
+    },
 }  # fmt: skip
 # The same for the molecules of MD17.
 _MD17 = {
@@ -22,24 +51,76 @@ _GENERATION = {
     "malonaldehyde": (0.403, 0.335, 0.0146), "naphthalene": (0.770, 0.117, 0.0093), "salicylic": (0.559, 0.182, 0.0135),
     "toluene": (0.539, 0.112, 0.0118), "uracil": (0.954, 0.202, 0.0116),
 }  # fmt: skip
+# Ablations, mean of 5 samples: ADE, FDE of charged, of aspirin.
+_ABLATIONS = {
+    "prior N(0, I)": ((0.220, 0.485), (0.235, 0.393)),
+    "prior: centre of mass of the last frame": ((0.135, 0.298), (0.119, 0.212)),
+    "prior: last frame": ((0.123, 0.282), (0.110, 0.204)),
+    "no equivariance": ((0.251, 0.542), (0.252, 0.440)),
+    "equivariant convolution for attention": ((0.133, 0.312), (0.114, 0.208)),
+    "no shift invariance": ((0.139, 0.330), (0.112, 0.212)),
+}
+# Diffusion steps: ADE, FDE, NLL (nats) of charged, of aspirin.
+_STEPS = {
+    "100 steps": ((0.120, 0.280, -547.5), (0.110, 0.198, -2125.7)),
+    "1000 steps": ((0.110, 0.258, -982.7), (0.107, 0.193, -3461.4)),
+}
 
 
-def paper_result(name: str, mode: str, num_given: int, num_drawn: int) -> dict[str, float | str] | None:
-    """The paper's figures for a data set known by its name and task, or None.
+def _rows() -> tuple[PaperRow, ...]:
+    displacement = lambda values: dict(zip(("ade", "fde", "nll"), values, strict=False))
+    rows = [
+        PaperRow(name, CONDITIONAL, method, "mean of 5", displacement(values))
+        for method, systems in _NBODY.items()
+        for name, values in systems.items()
+    ]
+    # A user's own trajectory of the same molecule is not MD17: the protocol says whose figures they are.
+    on_md17 = "on MD17, mean of 5"
+    rows += [
+        PaperRow(f"md:{name}", CONDITIONAL, GEOTDM, on_md17, displacement(values)) for name, values in _MD17.items()
+    ]
+    rows += [
+        PaperRow(name, CONDITIONAL, GEOTDM, "best of 20", displacement(values)) for name, values in _PEDESTRIANS.items()
+    ]
+    for name, values in _GENERATION.items():
+        experiment = name if name == "charged" else f"md:{name}"
+        scores = dict(zip(("marginal", "classification", "prediction"), values, strict=True))
+        rows.append(PaperRow(experiment, UNCONDITIONAL, GEOTDM, "20 frames", scores))
+    for table in (_ABLATIONS, _STEPS):
+        for what, (charged, aspirin) in table.items():
+            method = f"{GEOTDM}, {what}"
+            rows.append(PaperRow("charged", CONDITIONAL, method, "mean of 5", displacement(charged)))
+            rows.append(PaperRow("md:aspirin", CONDITIONAL, method, on_md17, displacement(aspirin)))
+    rows.append(PaperRow("charged", UNCONDITIONAL, f"{GEOTDM}, 100 steps", "20 frames", {"classification": 0.170}))
+    rows.append(PaperRow("charged", INTERPOLATION, GEOTDM, "mean of 5", {"ade": 0.055}))
+    rows.append(PaperRow("charged", INTERPOLATION, "linear interpolation", "mean of 5", {"ade": 0.171}))
+    return tuple(rows)
 
-    Returns `protocol` and `ade`, `fde` (mode `cond`) or `marginal`, `classification`, `prediction` (`uncond`).
+
+ROWS = _rows()
+
+
+def paper_rows(experiment: str, task: str) -> list[PaperRow]:
+    """All published rows of an experiment and a task, GeoTDM's own first; none where there are none."""
+    return [row for row in ROWS if (row.experiment, row.task) == (experiment, task)]
+
+
+def paper_result(name: str, mode: str, num_given: int, num_drawn: int, prefix: bool = True) -> dict | None:
+    """GeoTDM's figures for a data set known by its name and task, or None.
+
+    prefix: whether the given frames come first (a forecast, not an interpolation)
+    Returns `protocol` and the scores: `ade` and `fde` (interpolation: `ade` alone), or those of a generation.
     """
     words = re.findall(r"[a-z]+\d?", name.lower())
-    find = lambda table: next((table[word] for word in words if word in table), None)
-    if mode == "uncond" and num_drawn == 20 and (row := find(_GENERATION)):
-        marginal, classification, prediction = row
-        scores = {"marginal": marginal, "classification": classification, "prediction": prediction}
-        return {"protocol": "20 frames", **scores}
-    if mode == "cond" and (num_given, num_drawn) == (10, 20):
-        # A user's own trajectory of the same molecule is not MD17: the label says whose figures they are.
-        for table, protocol in ((_FORECAST, "mean of 5"), (_MD17, "on MD17, mean of 5")):
-            if row := find(table):
-                return {"protocol": protocol, "ade": row[0], "fde": row[1]}
-    if mode == "cond" and (num_given, num_drawn) == (8, 12) and (row := find(_PEDESTRIANS)):
-        return {"protocol": "best of 20", "ade": row[0], "fde": row[1]}
+    if mode == "uncond":
+        task = UNCONDITIONAL if num_drawn == 20 else None
+    elif (num_given, num_drawn) == (10, 20):
+        task = CONDITIONAL if prefix else INTERPOLATION
+    else:
+        task = CONDITIONAL if prefix and (num_given, num_drawn) == (8, 12) else None
+    for row in ROWS:
+        if row.method == GEOTDM and row.task == task and row.experiment.removeprefix("md:") in words:
+            of_pedestrians = row.experiment in _PEDESTRIANS
+            if task != CONDITIONAL or of_pedestrians == (num_drawn == 12):
+                return {"protocol": row.protocol, **row.scores}
     return None

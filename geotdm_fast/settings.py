@@ -41,7 +41,11 @@ DENOISE_MODEL = {
     "num_w": Setting("int", REQUIRED, "frames to predict (the learned prior has one weight each)", least=1),
     "scale": Setting("float", 1.0, "positions are multiplied by this inside the network"),
     "pre_norm": Setting("bool", False, "distances instead of squared distances, coordinates not normalised"),
-    "window": Setting("int", None, "a frame sees only those at most so many frames away (null: all)", least=0),
+    "temporal": Setting(
+        "str", "attention", "layer over time", choices=("attention", "convolution", "linear_attention")
+    ),
+    "relative_time": Setting("bool", True, "attention knows how far frames are apart"),
+    "window": Setting("int", None, "layers over time reach so many frames (null: all; convolution: 2)", least=0),
 }
 
 DIFFUSION = {

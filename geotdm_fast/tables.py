@@ -35,3 +35,9 @@ def cell_text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
     return str(value)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """The same cells as a table of Markdown."""
+    line = lambda cells: f"| {' | '.join(cell_text(cell) for cell in cells)} |"
+    return "\n".join([line(header), f"|{'---|' * len(header)}", *map(line, rows)])

@@ -1,5 +1,6 @@
 """The objective, the schedule, the average, the files and the limits of training."""
 
+import copy
 import json
 import math
 
@@ -19,6 +20,7 @@ from geotdm_fast.training.flat import FlatWeights
 from geotdm_fast.training.log import cut_log, read_log
 from geotdm_fast.training.objective import Objective, check_fits, num_noisy_frames
 from geotdm_fast.training.schedule import learning_rate, total_steps
+from geotdm_fast.training.state import check_same_training
 
 
 def test_loss_falls(tmp_path):
@@ -194,3 +196,14 @@ def test_a_device_that_is_not_there():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device must be cpu on this machine"):
             train(tiny_config(), device="cuda", progress=False)
+
+
+def test_a_run_from_before_a_setting_existed_goes_on():
+    config = tiny_config()
+    earlier = copy.deepcopy(config)
+    for name in ("temporal", "relative_time", "window"):
+        del earlier["denoise_model"][name]
+    check_same_training(earlier, config, where="resume", hint="anew")
+    config["denoise_model"]["temporal"] = "convolution"
+    with pytest.raises(ValueError, match=r"denoise_model.temporal must be 'attention' as when the run began"):
+        check_same_training(earlier, config, where="resume", hint="anew")

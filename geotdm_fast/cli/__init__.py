@@ -28,7 +28,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line: 0 when all went well, 1 when a check failed, 2 for a user's error, 130 for an interrupt.
+    """Run the command line: 0 when all went well, 1 when a check failed, 2 for a user's error, 3 when
+    `reproduce` has more to do, 130 for an interrupt.
 
     A user's error (ValueError, TypeError, OSError, ImportError) is one line on stderr; `--debug` shows where it arose.
     """
@@ -56,14 +57,14 @@ def main(argv: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `geotdm` and all its subcommands."""
     from geotdm_fast import __version__
-    from geotdm_fast.cli import doctor, evaluate, plot, sample, simulate, train
+    from geotdm_fast.cli import check_equivariance, doctor, evaluate, plot, reproduce, sample, simulate, train
 
     parser = _Parser(prog="geotdm", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"geotdm {__version__}")
     debug = {"action": "store_true", "help": "show the whole traceback of an error"}
     parser.add_argument("--debug", **debug)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (simulate, train, sample, evaluate, plot, doctor):
+    for command in (simulate, train, sample, evaluate, plot, reproduce, check_equivariance, doctor):
         subparser = command.add_parser(subparsers)
         # Its default must not undo `geotdm --debug COMMAND`.
         subparser.add_argument("--debug", default=argparse.SUPPRESS, **debug)

@@ -136,10 +136,7 @@ def open_data(section: dict, where: str, num_graphs: int | None, progress: bool 
     """The data set of a section, or `num_graphs` of its trajectories, evenly spaced."""
     from geotdm_fast.data import open_dataset
 
-    dataset = open_dataset(section, where, progress=progress)
-    if num_graphs is None or num_graphs >= len(dataset):
-        return dataset
-    return dataset.subset([i * len(dataset) // num_graphs for i in range(num_graphs)])
+    return open_dataset(section, where, progress=progress).spread(num_graphs)
 
 
 def check_suffix(option: str, path: str, suffixes: tuple[str, ...]) -> str:

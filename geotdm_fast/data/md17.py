@@ -16,6 +16,20 @@ from geotdm_fast.files import PathLike, read_npz
 from geotdm_fast.keys import check_choice
 
 NUM_WINDOWS = {"train": 5000, "val": 1000, "test": 1000}
+_OFFICIAL_NAMES = {"benzene": "benzene2017"}
+
+
+def molecule_path(root: PathLike, molecule: str) -> pathlib.Path:
+    """The file of a molecule in the folder `root`: md17_<molecule>.npz, MD17's own name, or <molecule>.npz.
+
+    Raises FileNotFoundError when neither exists.
+    """
+    official = pathlib.Path(root) / f"md17_{_OFFICIAL_NAMES.get(molecule, molecule)}.npz"
+    plain = pathlib.Path(root) / f"{molecule}.npz"
+    for candidate in (official, plain):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"neither {official} nor {plain} exists; give root or path of the molecule's .npz")
 
 
 def md17_dataset(

@@ -1,6 +1,5 @@
 """Data sets by their section of a configuration: official keys as well as ours."""
 
-import pathlib
 import re
 import sys
 from collections.abc import Mapping
@@ -30,7 +29,6 @@ _OFFICIAL_KEYS = {
 # Keys that may be lists, of the same length: one data set for each entry, joined; what else is given is for all.
 _LISTS = {"md17": ("path", "molecule_name"), "npz": ("path", "name"), "file": ("path", "topology", "name")}
 _WITHOUT_MEANING = ("return_index", "force_reprocess")
-_OFFICIAL_MOLECULES = {"benzene": "benzene2017"}
 _SYSTEM_WORDS = {"charged": "charged", "spring": "springs", "gravity": "gravity"}
 _SPLIT_WORDS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
 
@@ -187,16 +185,10 @@ def _open_nbody(section: dict, where: str, progress: bool) -> TrajectoryDataset:
 
 
 def _open_md17(section: dict, where: str, progress: bool) -> TrajectoryDataset:
-    from geotdm_fast.data.md17 import md17_dataset
+    from geotdm_fast.data.md17 import md17_dataset, molecule_path
 
     root, molecule, path = section.pop("root", None), section.pop("molecule_name", None), section.pop("path", None)
-    if path is None:
-        official = pathlib.Path(root) / f"md17_{_OFFICIAL_MOLECULES.get(molecule, molecule)}.npz"
-        plain = pathlib.Path(root) / f"{molecule}.npz"
-        path = next((candidate for candidate in (official, plain) if candidate.is_file()), None)
-        if path is None:
-            raise FileNotFoundError(f"neither {official} nor {plain} exists; give root or path of the molecule's .npz")
-    return md17_dataset(path, **section)
+    return md17_dataset(molecule_path(root, molecule) if path is None else path, **section)
 
 
 def _open_pedestrian(section: dict, where: str, progress: bool) -> TrajectoryDataset:

@@ -107,6 +107,12 @@ class TrajectoryDataset(torch.utils.data.Dataset):
             atomic_numbers=numbers if numbers is None or isinstance(numbers, Tensor) else [numbers[i] for i in indices],
         )
 
+    def spread(self, count: int | None) -> "TrajectoryDataset":
+        """`count` of the trajectories, evenly spaced; all of them for None or when there are no more."""
+        if count is None or count >= len(self):
+            return self
+        return self.subset([i * len(self) // count for i in range(count)])
+
 
 def collate(trajectories: Sequence[Trajectory]) -> Batch:
     """Lay graphs side by side: node indices of graph g are shifted by the nodes before it.

@@ -17,7 +17,7 @@ from geotdm_fast.conditioning import Frames, frames_of
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import Layer, Prepared, denoise, first_layer, rows_of
 from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
-from geotdm_fast.nn.temporal import ETLayer
+from geotdm_fast.nn.temporal_layers import temporal_layer
 from geotdm_fast.reference import sinusoid
 
 
@@ -31,8 +31,10 @@ class EGTN(PrecisionMixin, nn.Module):
     scale: positions are multiplied by it on entry; pre_norm: feed |r| instead of |r|^2 to the edge MLPs
     window: in every temporal layer, of both networks, a frame sees only those at most so many frames away, by their
         numbers: time grows with T, not T^2; None, as in the paper: all
+    temporal: `attention`, as in the paper, or for its ablations `convolution` (over 2 window + 1 frames, by default 5)
+        or `linear_attention`; relative_time: whether attention knows how far frames are apart
 
-    But for `window`, constructor, arguments and state-dict keys are those of the official `EGTN`.
+    But for `temporal`, `relative_time` and `window`, constructor, arguments and state-dict keys are the official ones.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class EGTN(PrecisionMixin, nn.Module):
         scale: float = 1,
         pre_norm: bool = False,
         *,
+        temporal: str = "attention",
+        relative_time: bool = True,
         window: int | None = None,
     ):
         super().__init__()
@@ -70,14 +74,14 @@ class EGTN(PrecisionMixin, nn.Module):
 
         act = nn.SiLU()
         spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm)
-        temporal = lambda: ETLayer(hidden_dim, hidden_dim, act, time_emb_dim, window=window)
+        over_time = lambda: temporal_layer(temporal, hidden_dim, act, time_emb_dim, relative_time, window)
         self.input_linear = nn.Linear(node_dim + time_emb_dim, hidden_dim)
         self.s_modules = nn.ModuleList(spatial() for _ in range(n_layers))
-        self.t_modules = nn.ModuleList(temporal() for _ in range(n_layers))
+        self.t_modules = nn.ModuleList(over_time() for _ in range(n_layers))
         if learn_ref_frame:
             self.input_linear_ref = nn.Linear(node_dim, hidden_dim)
             self.s_modules_ref = nn.ModuleList(spatial() for _ in range(n_layers_ref))
-            self.t_modules_ref = nn.ModuleList(temporal() for _ in range(n_layers_ref))
+            self.t_modules_ref = nn.ModuleList(over_time() for _ in range(n_layers_ref))
             self.ws = nn.Parameter(torch.ones(num_w))
 
     def forward(
@@ -152,7 +156,7 @@ class EGTN(PrecisionMixin, nn.Module):
         y = x.transpose(1, 2) if given is None else given
         z, edge_attr = rows_of(features, y), _edge_rows(edge_attr, y)
         layers = tuple(
-            Layer(spatial.prepare(y, z, edge_index, edge_attr), temporal.params, temporal.window, temporal.precision)
+            Layer(spatial.prepare(y, z, edge_index, edge_attr), temporal.prepared)
             for spatial, temporal in zip(self.s_modules, self.t_modules, strict=True)
         )
         return Prepared(given, noisy, features, layers, self.scale)

@@ -4,22 +4,38 @@
 that `denoise` reads is in its arguments, so a CUDA graph can hold it.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from geotdm_fast import ops
-from geotdm_fast.reference import TemporalAttentionParams, linear
+from geotdm_fast import ops, reference
+from geotdm_fast.reference import (
+    LinearTemporalAttentionParams,
+    TemporalAttentionParams,
+    TemporalConvolutionParams,
+    linear,
+)
+
+
+class PreparedTemporal(NamedTuple):
+    """A temporal layer: its parameters, whose type says which, and what else it needs.
+
+    window: of attention; relative_time: of attention of linear cost
+    """
+
+    params: TemporalAttentionParams | TemporalConvolutionParams | LinearTemporalAttentionParams
+    precision: str
+    window: int | None = None
+    relative_time: bool = True
 
 
 class Layer(NamedTuple):
     """A spatial layer, and the temporal one behind it."""
 
     spatial: ops.PreparedEGCL
-    temporal: TemporalAttentionParams
-    window: int | None
-    precision: str
+    temporal: PreparedTemporal
 
 
 class Prepared(NamedTuple):
@@ -48,13 +64,28 @@ def denoise(prepared: Prepared, x: Tensor, step: Tensor) -> tuple[Tensor, Tensor
     if given is not None:
         y = given.index_copy(1, noisy, y)  # [N, T, D]
     z = rows_of(features + step[:, None], y)
-    for spatial, temporal, window, precision in layers:
+    for spatial, temporal in layers:
         y, z = ops.run_egcl(y, z, spatial)
-        y, z = ops.temporal_attention(y, z, temporal, window=window, precision=precision)
+        y, z = run_temporal(y, z, temporal)
     if noisy is not None:
         y = y.index_select(1, noisy)
     output = y - start
     return output if scale == 1 else output / scale, z
+
+
+def run_temporal(
+    x: Tensor, h: Tensor, layer: PreparedTemporal, frames: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1.
+
+    The layers of the ablations run the reference.
+    """
+    params, about = layer.params, {"frames": frames, "precision": layer.precision}
+    if isinstance(params, TemporalConvolutionParams):
+        return reference.temporal_convolution(x, h, params, **about)
+    if isinstance(params, LinearTemporalAttentionParams):
+        return reference.linear_temporal_attention(x, h, params, relative_time=layer.relative_time, **about)
+    return ops.temporal_attention(x, h, params, window=layer.window, **about)
 
 
 def rows_of(features: Tensor, y: Tensor) -> Tensor:

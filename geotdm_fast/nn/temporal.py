@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
-from geotdm_fast import ops
 from geotdm_fast.checks import check_same_device, check_same_dtype, check_tensor, check_window
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.precision import PrecisionMixin
+from geotdm_fast.nn.prepared import PreparedTemporal, run_temporal
 from geotdm_fast.nn.spatial import check_silu
 from geotdm_fast.reference import TemporalAttentionParams
 
@@ -16,11 +17,19 @@ class ETLayer(PrecisionMixin, nn.Module):
     """Equivariant temporal attention; formula in `geotdm_fast.reference.temporal_attention`.
 
     node_dim and hidden_dim must be equal; act_fn: nn.SiLU(); time_emb_dim: width of the sinusoid of t - s
+    relative_time: False takes psi for zero: the order of the frames no longer matters, and there is no `time_emb`
     window: a frame sees only those at most so many frames away; None: all
     """
 
     def __init__(
-        self, node_dim: int, hidden_dim: int, act_fn: nn.Module, time_emb_dim: int, *, window: int | None = None
+        self,
+        node_dim: int,
+        hidden_dim: int,
+        act_fn: nn.Module,
+        time_emb_dim: int,
+        *,
+        relative_time: bool = True,
+        window: int | None = None,
     ):
         super().__init__()
         check_window("ETLayer", window)
@@ -31,7 +40,11 @@ class ETLayer(PrecisionMixin, nn.Module):
         self.k_mlp = MLP(node_dim, hidden_dim, hidden_dim, act_fn)
         self.v_mlp = MLP(node_dim, hidden_dim, node_dim, act_fn)
         self.x_mlp = MLP(node_dim, hidden_dim, 1, act_fn)
-        self.time_emb = nn.Linear(time_emb_dim, hidden_dim)
+        if relative_time:
+            self.time_emb = nn.Linear(time_emb_dim, hidden_dim)
+        else:
+            self.register_buffer("no_time_weight", torch.zeros(hidden_dim, time_emb_dim), persistent=False)
+            self.register_buffer("no_time_bias", torch.zeros(hidden_dim), persistent=False)
         self.hidden_dim = hidden_dim
         self.time_emb_dim = time_emb_dim
         self.window = window
@@ -40,17 +53,24 @@ class ETLayer(PrecisionMixin, nn.Module):
         """x [N, D, T] and h [N, H, T] to the same shapes."""
         check_tensor("ETLayer", "x", x, ("N", "D", "T"), integer=False)
         check_tensor("ETLayer", "h", h, (x.shape[0], self.hidden_dim, x.shape[2]))
-        check_same_device("ETLayer", **{"the layer": self.time_emb.weight}, x=x, h=h)
-        check_same_dtype("ETLayer", "x", x, self.time_emb.weight)
+        weight = self.q_mlp.tensors[0]
+        check_same_device("ETLayer", **{"the layer": weight}, x=x, h=h)
+        check_same_dtype("ETLayer", "x", x, weight)
         x, h = self.rows(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2))
         return x.transpose(1, 2), h.transpose(1, 2)
 
     def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, H]; frames: numbers when not 0..T-1."""
-        return ops.temporal_attention(x, h, self.params, frames=frames, window=self.window, precision=self.precision)
+        return run_temporal(x, h, self.prepared, frames)
 
     @property
-    def params(self) -> TemporalAttentionParams:
-        """The parameters as the op takes them."""
+    def prepared(self) -> PreparedTemporal:
+        """All that `rows` reads."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
-        return TemporalAttentionParams(*mlps, self.time_emb.weight, self.time_emb.bias)
+        return PreparedTemporal(TemporalAttentionParams(*mlps, *self._time()), self.precision, window=self.window)
+
+    def _time(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of psi, zero without relative time."""
+        if hasattr(self, "time_emb"):
+            return self.time_emb.weight, self.time_emb.bias
+        return self.no_time_weight, self.no_time_bias

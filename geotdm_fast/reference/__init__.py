@@ -3,25 +3,31 @@
 from geotdm_fast.reference.diffusion_step import diffusion_step
 from geotdm_fast.reference.egcl import EGCLParams, egcl
 from geotdm_fast.reference.linear import PRECISIONS, linear
+from geotdm_fast.reference.linear_temporal_attention import LinearTemporalAttentionParams, linear_temporal_attention
 from geotdm_fast.reference.radius_graph import radius_graph
 from geotdm_fast.reference.radius_neighbours import Neighbours, radius_neighbours
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.reference.temporal_attention import TemporalAttentionParams, temporal_attention
+from geotdm_fast.reference.temporal_convolution import TemporalConvolutionParams, temporal_convolution
 from geotdm_fast.reference.trajectory_noise import Counters, philox, trajectory_noise
 
 __all__ = [
     "PRECISIONS",
     "Counters",
     "EGCLParams",
+    "LinearTemporalAttentionParams",
     "Neighbours",
     "TemporalAttentionParams",
+    "TemporalConvolutionParams",
     "diffusion_step",
     "egcl",
     "linear",
+    "linear_temporal_attention",
     "philox",
     "radius_graph",
     "radius_neighbours",
     "sinusoid",
     "temporal_attention",
+    "temporal_convolution",
     "trajectory_noise",
 ]

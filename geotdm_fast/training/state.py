@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.checkpoint import load_tensors, save_tensors
+from geotdm_fast.config import normalise_config
 from geotdm_fast.data import TrajectoryDataset
 from geotdm_fast.training.step import TrainingStep
 
@@ -103,7 +104,11 @@ def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerpr
 
 
 def check_same_training(earlier: Mapping, config: Mapping, *, where: str, hint: str) -> None:
-    """Raise ValueError naming the first setting that changes the training and differs from the earlier run's."""
+    """Raise ValueError naming the first setting that changes the training and differs from the earlier run's.
+
+    A setting that the earlier run does not know, because there was none, had what is its default now.
+    """
+    earlier = normalise_config(earlier, where=where)
     pairs = [("data.train", earlier["data"]["train"], config["data"]["train"])]
     pairs += [(name, earlier[name], config[name]) for name in ("denoise_model", "diffusion", "train")]
     for section, before, now in pairs:

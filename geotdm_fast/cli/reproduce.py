@@ -1,0 +1,138 @@
+"""`geotdm reproduce`: one of the paper's experiments, from data to a row beside the paper's."""
+
+import argparse
+import pathlib
+
+from geotdm_fast.cli.arguments import add_quiet, count, new_command, seed
+
+RESULTS = "bench/results/reproduce.jsonl"
+MORE_TO_DO = 3
+
+DESCRIPTION = """\
+Reproduce one of the paper's experiments: data, training, samples, scores, pictures, and a row beside the paper's.
+
+EXPERIMENT is charged, springs, gravity (simulated, or the official files under --data), md:<molecule> (--data: a folder
+with md17_<molecule>.npz or <molecule>.npz, or the file), or eth, hotel, univ, zara1, zara2 (--data: the folder of the
+recordings, with train and all_data).
+
+It runs in pieces. With --budget it stops after so many minutes with exit status 3, and the same command goes on from
+there; so it does after a kill. The folder --out holds
+  train/                   the training, as `geotdm train` leaves it
+  samples_<protocol>.npz   for `geotdm evaluate` and `geotdm plot`
+  trajectories.png         and bonds.png for molecules
+  pieces/, shards/         what is done; pieces/row.json is the row
+and the row (settings, scores, the paper's rows, time, hardware, commit) is appended to --results, once.
+
+Presets: paper - the settings of the paper, for a GPU; small - 4 layers of 64, trained for twenty minutes or so on two
+idle cores, forecasts drawn by dpmpp_2m in few steps.
+Pedestrians are scored twice: `official` (60 draws, 20 k-means representatives, the checkpoint chosen on the test set,
+as the official code does) and `clean` (best of 20, the checkpoint chosen without the test set).
+
+Ablations by --set: diffusion.prior (learned, com, com_last, last_frame, none), denoise_model.temporal (attention,
+convolution, linear_attention), denoise_model.relative_time, denoise_model.window, diffusion.num_timesteps,
+diffusion.beta_schedule_name; and every other key of `geotdm train --keys`."""
+
+EXAMPLES = """\
+  geotdm reproduce charged --preset small
+  geotdm reproduce charged --preset small --budget 9 --quiet       again and again, until the exit status is not 3
+  geotdm reproduce springs --task unconditional
+  geotdm reproduce charged --preset small --set diffusion.prior=last_frame
+  geotdm reproduce charged --preset small --set denoise_model.temporal=convolution --set train.num_steps=2000
+  geotdm reproduce md:ethanol --data data/md17 --preset small --task interpolation
+  geotdm reproduce zara1 --data data/eth_ucy --preset small --method dpmpp_2m --steps 20
+  geotdm reproduce --table                                         all rows as Markdown"""
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """The parser of `geotdm reproduce`."""
+    parser = new_command(subparsers, "reproduce", "run one of the paper's experiments", DESCRIPTION, EXAMPLES)
+    parser.add_argument("experiment", metavar="EXPERIMENT", nargs="?", help="see above")
+    parser.add_argument(
+        "--task", default="conditional", metavar="TASK", help="conditional (default), unconditional or interpolation"
+    )
+    parser.add_argument("--preset", default="paper", metavar="PRESET", help="paper (default) or small")
+    parser.add_argument("--data", metavar="PATH", help="folder or file of the data; N-body: simulated without it")
+    parser.add_argument(
+        "--every", type=count, metavar="N", help="molecules: every N-th frame (default: 10 for md17_*.npz, else 1)"
+    )
+    parser.add_argument("--label", metavar="TEXT", help="what the data are, for the table")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        dest="overrides",
+        help="replace one value of the configuration; may be repeated",
+    )
+    how = parser.add_argument_group("samples (default: the preset's)")
+    how.add_argument("--num-graphs", type=count, metavar="N", help="test graphs, evenly spaced")
+    how.add_argument("--num-samples", type=count, metavar="K", help="samples of each (official pedestrians: 3 K)")
+    how.add_argument("--method", metavar="NAME", help="ddpm, ddim, dpmpp_2m, dpmpp_2m_sde")
+    how.add_argument("--steps", type=count, metavar="S", help="calls of the network (default: the model's own steps)")
+    parser.add_argument("--seed", type=seed, default=1, help="of training and samples (default: 1)")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so many minutes; call again")
+    parser.add_argument("--out", metavar="DIR", help="folder (default: outputs/reproduce/<experiment>_<task>_<preset>)")
+    parser.add_argument("--results", default=RESULTS, metavar="FILE", help=f"rows, JSON lines (default: {RESULTS})")
+    parser.add_argument("--table", action="store_true", help="print the rows of --results as Markdown and stop")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch's choice)")
+    add_quiet(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when the row is done (or the table printed), 3 when there is more to do."""
+    from geotdm_fast.experiments.results import read_results, results_table
+
+    if args.table:
+        print(results_table(read_results(args.results)), end="")
+        return 0
+    if args.experiment is None:
+        raise ValueError("EXPERIMENT must be given (charged, springs, gravity, md:<molecule>, eth, ...), or --table")
+    if args.budget is not None and args.budget <= 0:
+        raise ValueError(f"--budget must be positive, got {args.budget:g}")
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    import torch
+
+    from geotdm_fast.cli.arguments import choose_device
+    from geotdm_fast.experiments import Request, reproduce
+    from geotdm_fast.experiments.pipeline import default_folder
+    from geotdm_fast.experiments.progress import OutOfTime
+    from geotdm_fast.experiments.results import results_table
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    request = Request(
+        experiment=args.experiment,
+        task=args.task,
+        preset=args.preset,
+        data=args.data,
+        every=args.every,
+        label=args.label,
+        overrides=tuple(args.overrides),
+        num_graphs=args.num_graphs,
+        num_samples=args.num_samples,
+        method=args.method,
+        steps=args.steps,
+        seed=args.seed,
+    )
+    folder = pathlib.Path(args.out or default_folder(request))
+    try:
+        row = reproduce(
+            request,
+            out=folder,
+            results=args.results,
+            budget=args.budget,
+            device=choose_device(args.device),
+            progress=not args.quiet,
+        )
+    except OutOfTime as stopped:
+        print(f"{folder}: the budget is spent at: {stopped.at}; the same command goes on from there")
+        return MORE_TO_DO
+    print(results_table([row]).partition("\n## ")[2])
+    print(f"{folder}: pictures, samples, weights; {args.results}: the row")
+    return 0

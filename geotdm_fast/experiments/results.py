@@ -1,0 +1,144 @@
+"""The file of rows, one JSON object a line, and the tables made of it."""
+
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+
+from geotdm_fast.files import PathLike
+from geotdm_fast.tables import cell_text, markdown_table
+
+_HEAD = """\
+# Results
+
+What `geotdm reproduce` gave, beside the published figures; made from the JSON lines of `bench/results/reproduce.jsonl`
+by `geotdm reproduce --table`. Lower is better, but for classification. Each of our rows says how long it trained and
+where; `small` is a preset for two cores, not the paper's setting.
+"""
+_NONE = "There are no rows yet.\n"
+_SCORES = {
+    "conditional": ("ade", "fde"),
+    "interpolation": ("ade", "fde"),
+    "unconditional": ("marginal", "classification", "prediction"),
+}
+_NAMES = {"ade": "ADE", "fde": "FDE"}
+
+
+def append_row(path: PathLike, row: dict) -> bool:
+    """Append `row` unless one with its `id` is there; whether it was appended.
+
+    A line that a kill left half-written is cut away first. Two processes take turns (a lock on the file).
+    Raises OSError naming the file.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if any(known.get("id") == row["id"] for known in _parsed(content[:whole].decode(), path)):
+                return False
+            file.truncate(whole)
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            return True
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path} ({error.strerror or error})") from error
+
+
+def read_results(path: PathLike) -> list[dict]:
+    """The rows of a file; a last line without an end, which a kill left, is passed over.
+
+    Raises FileNotFoundError, ValueError naming the line.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    content = path.read_text(encoding="utf-8")
+    return _parsed(content[: content.rfind("\n") + 1], path)
+
+
+def _parsed(content: str, path: pathlib.Path) -> list[dict]:
+    rows = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: line {number} must be a JSON object ({error})") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}: line {number} must be a JSON object, got {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def results_table(rows: Iterable[dict]) -> str:
+    """Markdown: one table for each experiment and task, ours first, then forecasts without a model, then published."""
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["experiment"], row["task"]), []).append(row)
+    return "\n".join([_HEAD, *(_section(*key, found) for key, found in groups.items())] if groups else [_HEAD, _NONE])
+
+
+def _section(experiment: str, task: str, rows: list[dict]) -> str:
+    scores = _SCORES[task]
+    unit = rows[0]["unit"]
+    names = [_NAMES.get(score, score) + (f" ({unit})" if unit and score in _NAMES else "") for score in scores]
+    header = ["", *names, "graphs", "trained", "sampled", "hardware"]
+    lines = []
+    for row in rows:
+        for protocol, values in row["scores"].items():
+            numbers = [_number(values.get(score)) for score in scores]
+            lines.append([f"**ours**, {_about(row)}; {protocol}", *numbers, values["num_graphs"], *_cost(row, values)])
+    for name, errors in rows[-1]["baselines"].items():
+        lines.append([name.replace("_", " "), *(_number(errors.get(score)) for score in scores), "", "", "", ""])
+    for published in rows[-1]["paper"]:
+        numbers = ["" if score not in published else f"{published[score]:g}" for score in scores]
+        lines.append([f"{published['method']}, published ({published['protocol']})", *numbers, "", "", "", ""])
+    beaten = _beaten(rows[-1])
+    return f"## {experiment}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
+
+
+def _beaten(row: dict) -> str:
+    """What the last row's ADE is below and what not, in a sentence."""
+    if not row["beats"]:
+        return ""
+    name = lambda other: other.replace("_", " ")
+    won = [name(other) for other, better in row["beats"].items() if better]
+    lost = [name(other) for other, better in row["beats"].items() if not better]
+    parts = [f"below {', '.join(won)}"] * bool(won) + [f"not below {', '.join(lost)}"] * bool(lost)
+    return f"\nThe last row's ADE is {' and '.join(parts)}.\n"
+
+
+def _number(value: float | None) -> str:
+    return cell_text(None if value is None else float(f"{value:.4g}"))
+
+
+def _about(row: dict) -> str:
+    network, diffusion = row["settings"]["denoise_model"], row["settings"]["diffusion"]
+    size = f"{network['n_layers']} layers of {network['hidden_dim']}"
+    about = f"preset {row['preset']} ({row['data']}; {size}, {diffusion['num_timesteps']} steps, {_sampling(row)})"
+    return f"{about}, {', '.join(f'`{change}`' for change in row['changes'])}" if row["changes"] else about
+
+
+def _sampling(row: dict) -> str:
+    sampling = row["sampling"]
+    return f"{sampling['method']} {sampling['steps']}"
+
+
+def _cost(row: dict, values: dict) -> list[str]:
+    training = row["training"]
+    hardware = "; ".join(
+        call["machine"].get("gpu") or f"{call['machine']['cpu']}, {call['machine']['threads']} threads"
+        for call in row["calls"]
+    )
+    return [f"{training['steps']} steps, {_time(training['seconds'])}", _time(values["seconds"]), hardware]
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,88 @@
+"""The temporal layer by name: attention, or those of the ablations, convolution and attention of linear cost.
+
+The last two run the reference.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from geotdm_fast.keys import check_choice
+from geotdm_fast.nn.mlp import MLP
+from geotdm_fast.nn.precision import PrecisionMixin
+from geotdm_fast.nn.prepared import PreparedTemporal, run_temporal
+from geotdm_fast.nn.temporal import ETLayer
+from geotdm_fast.reference import LinearTemporalAttentionParams, TemporalConvolutionParams
+
+
+class ConvolutionLayer(PrecisionMixin, nn.Module):
+    """Equivariant temporal convolution; formula in `geotdm_fast.reference.temporal_convolution`.
+
+    hidden_dim: H; act_fn: nn.SiLU(); window: w, the kernel has 2 w + 1 taps
+    """
+
+    def __init__(self, hidden_dim: int, act_fn: nn.Module, window: int):
+        super().__init__()
+        num_taps = 2 * window + 1
+        self.v_mlp = MLP(hidden_dim, hidden_dim, hidden_dim, act_fn)
+        self.x_mlp = MLP(hidden_dim, hidden_dim, num_taps, act_fn)
+        bound = 1 / math.sqrt(hidden_dim * num_taps)  # as nn.Conv1d
+        self.kernel = nn.Parameter(torch.empty(num_taps, hidden_dim, hidden_dim).uniform_(-bound, bound))
+
+    def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
+        return run_temporal(x, h, self.prepared, frames)
+
+    @property
+    def prepared(self) -> PreparedTemporal:
+        """All that `rows` reads."""
+        params = TemporalConvolutionParams(*self.v_mlp.tensors, *self.x_mlp.tensors, self.kernel)
+        return PreparedTemporal(params, self.precision)
+
+
+class LinearAttentionLayer(PrecisionMixin, nn.Module):
+    """Temporal attention of linear cost; formula in `geotdm_fast.reference.linear_temporal_attention`.
+
+    hidden_dim: H; act_fn: nn.SiLU(); relative_time: whether near frames weigh more
+    """
+
+    def __init__(self, hidden_dim: int, act_fn: nn.Module, relative_time: bool):
+        super().__init__()
+        self.q_mlp = MLP(hidden_dim, hidden_dim, hidden_dim, act_fn)
+        self.k_mlp = MLP(hidden_dim, hidden_dim, hidden_dim, act_fn)
+        self.v_mlp = MLP(hidden_dim, hidden_dim, hidden_dim, act_fn)
+        self.x_mlp = MLP(hidden_dim, hidden_dim, 1, act_fn)
+        self.relative_time = relative_time
+
+    def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
+        return run_temporal(x, h, self.prepared, frames)
+
+    @property
+    def prepared(self) -> PreparedTemporal:
+        """All that `rows` reads."""
+        mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
+        return PreparedTemporal(LinearTemporalAttentionParams(*mlps), self.precision, relative_time=self.relative_time)
+
+
+TEMPORAL = ("attention", "convolution", "linear_attention")
+# Half the width of a convolution's kernel where none is given: five frames.
+CONVOLUTION_WINDOW = 2
+
+
+def temporal_layer(
+    temporal: str, hidden_dim: int, act_fn: nn.Module, time_emb_dim: int, relative_time: bool, window: int | None
+) -> nn.Module:
+    """The temporal layer called `temporal`; arguments as in `EGTN`. Raises ValueError where they do not go together."""
+    check_choice("EGTN: temporal", temporal, TEMPORAL)
+    if temporal == "attention":
+        return ETLayer(hidden_dim, hidden_dim, act_fn, time_emb_dim, relative_time=relative_time, window=window)
+    if temporal == "convolution":
+        if not relative_time:
+            raise ValueError("EGTN: relative_time=False does not go with temporal='convolution', whose taps are lags")
+        return ConvolutionLayer(hidden_dim, act_fn, CONVOLUTION_WINDOW if window is None else window)
+    if window is not None:
+        raise ValueError(f"EGTN: window does not go with temporal='linear_attention', got {window}")
+    return LinearAttentionLayer(hidden_dim, act_fn, relative_time)

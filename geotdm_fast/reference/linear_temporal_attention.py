@@ -1,0 +1,76 @@
+"""Attention over the frames of every node in time and memory linear in the frames: the layer of an ablation."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import elu, silu
+
+from geotdm_fast.reference.linear import linear, matmul
+
+
+class LinearTemporalAttentionParams(NamedTuple):
+    """Weights [out, in] and biases [out] of the query, key, value and gate MLPs."""
+
+    q_w1: Tensor
+    q_b1: Tensor
+    q_w2: Tensor
+    q_b2: Tensor
+    k_w1: Tensor
+    k_b1: Tensor
+    k_w2: Tensor
+    k_b2: Tensor
+    v_w1: Tensor
+    v_b1: Tensor
+    v_w2: Tensor
+    v_b2: Tensor
+    x_w1: Tensor
+    x_b1: Tensor
+    x_w2: Tensor  # [1, H]
+    x_b2: Tensor
+
+
+def linear_temporal_attention(
+    x: Tensor,
+    h: Tensor,
+    params: LinearTemporalAttentionParams,
+    *,
+    frames: Sequence[int] | None = None,
+    relative_time: bool = True,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    """Temporal attention whose weights are products of features (Katharopoulos et al. 2020), near frames weighing more.
+
+        q, k, v = MLPs of h,  g = MLP of v,  phi(z) = elu(z) + 1
+        a_ts = phi(q_t) . phi(k_s) cos(pi/2 (t - s) / M),  M = 2 T (Qin et al. 2022, cosFormer)
+        alpha_ts = a_ts / sum_s a_ts
+        h_t' = h_t + sum_s alpha_ts v_s
+        x_t' = x_t + sum_s alpha_ts g_s (x_t - x_s)
+
+    The cosine of a difference is a sum of products, so no [T, T] exists; it is positive because |t - s| < M.
+
+    x: [N, T, D] - positions; h: [N, T, H] - features
+    frames: T ascending frame numbers when the frames are not 0, 1, ..., T-1
+    relative_time: False leaves the cosine out
+    precision: rounding of the inputs of matrix products
+    Returns x' [N, T, D] and h' [N, T, H].
+    """
+    mlp = lambda z, w1, b1, w2, b2: linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
+    q, k = elu(mlp(h, *params[0:4])) + 1, elu(mlp(h, *params[4:8])) + 1  # [N, T, H]
+    v = mlp(h, *params[8:12])
+    g = mlp(v, *params[12:16])  # [N, T, 1]
+    if relative_time:
+        index = list(range(h.shape[1])) if frames is None else list(frames)
+        span = index[-1] - index[0] + 1 if index else 1
+        angle = torch.tensor(index, device=h.device, dtype=h.dtype)[:, None] * (math.pi / (4 * span))
+        q, k = (torch.cat([z * angle.cos(), z * angle.sin()], dim=-1) for z in (q, k))  # [N, T, 2 H]
+
+    # Measured from the node's first frame, x_t - x_s does not lose digits to a far origin.
+    y = x - x[:, :1]
+    columns = torch.cat([v, g, g * y, torch.ones_like(g)], dim=-1)  # [N, T, H + D + 2]
+    summed = matmul(q, matmul(k.transpose(1, 2), columns, precision), precision)
+    summed = summed[..., :-1] / summed[..., -1:]
+    values, gate, gated = summed.split([v.shape[-1], 1, x.shape[-1]], dim=-1)
+    return x + (y * gate - gated), h + values

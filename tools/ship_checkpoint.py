@@ -1,0 +1,62 @@
+"""Make the files of a shipped model from a run: weights with their configuration inside, the same as YAML, and the log.
+
+python tools/ship_checkpoint.py outputs/reproduce/charged_conditional_small nbody_charged_small
+"""
+
+import argparse
+import pathlib
+import shutil
+import sys
+
+from geotdm_fast.checkpoint import load_checkpoint, save_checkpoint
+from geotdm_fast.config import portable_config, write_yaml
+from geotdm_fast.files import atomic_path
+
+CHECKPOINTS = pathlib.Path(__file__).resolve().parent.parent / "geotdm_fast" / "checkpoints"
+MAX_BYTES = 4_000_000
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the three files; 0, or 2 for a user's error."""
+    parser = argparse.ArgumentParser(
+        prog="tools/ship_checkpoint.py",
+        description="Make the files of a shipped model from a run of `geotdm reproduce` or `geotdm train`: "
+        "NAME.safetensors, NAME.yaml and NAME.jsonl. Folders of data files and time limits are taken out of the "
+        "configuration.",
+    )
+    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("name", metavar="NAME", help="what the model will be called, e.g. md_ethanol_small")
+    parser.add_argument("--weights", default="best", metavar="NAME", help="best (default), last or epoch_<n>")
+    parser.add_argument("--out", type=pathlib.Path, default=CHECKPOINTS, metavar="DIR", help=f"default: {CHECKPOINTS}")
+    args = parser.parse_args(argv)
+    try:
+        for path in ship(args.run, args.name, args.weights, args.out):
+            print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def ship(run: pathlib.Path, name: str, weights: str, out: pathlib.Path) -> list[pathlib.Path]:
+    """The paths of the three files. Raises FileNotFoundError for a folder without a run, ValueError for a large one."""
+    training = run / "train" if (run / "train").is_dir() else run
+    source, log = training / f"{weights}.safetensors", training / "log.jsonl"
+    if not log.is_file():
+        raise FileNotFoundError(f"{log}: no such file")
+    network, config = load_checkpoint(source)
+    config = portable_config(config)
+    config["train"]["exp_name"] = name
+    size = sum(4 * value.numel() for value in network.state_dict().values())
+    if size > MAX_BYTES:
+        raise ValueError(f"{source} must be under {MAX_BYTES / 1e6:g} MB to be shipped, got {size / 1e6:.1f} MB")
+    files = [out / f"{name}.{suffix}" for suffix in ("safetensors", "yaml", "jsonl")]
+    save_checkpoint(files[0], network, config)
+    write_yaml(files[1], config)
+    with atomic_path(files[2]) as aside:
+        shutil.copyfile(log, aside)
+    return files
+
+
+if __name__ == "__main__":
+    sys.exit(main())
