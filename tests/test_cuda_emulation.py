@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from builds import ROOT, needs_compiler, setup_file
+from builds import ROOT, needs_compiler, recipe
 
 pytestmark = needs_compiler
 
@@ -22,7 +22,7 @@ COUNTS += ("shared_read", "shared_written", "sync_block", "sync_warp", "shuffle"
 def library(tmp_path_factory):
     built = tmp_path_factory.mktemp("emulation") / "cases.so"
     flags = "-x c++ -std=c++20 -O2 -fPIC -shared -fvisibility=hidden -Wall -Wextra -DGEOTDM_EMULATE"
-    subprocess.run([*setup_file().compiler(), *flags.split(), str(SOURCE), "-o", str(built)], check=True)
+    subprocess.run([*recipe("ninja_build").compiler(), *flags.split(), str(SOURCE), "-o", str(built)], check=True)
     library = ctypes.CDLL(built)
     library.geotdm_emulation_report.restype = ctypes.c_char_p
     return library

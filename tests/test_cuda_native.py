@@ -45,6 +45,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(cuda_native, "found", lambda: Built(pathlib.Path("_C_cuda.so"), "13.0", "8.0 9.0a"))
     monkeypatch.setattr(cuda_native, "missing", lambda: None)
+    monkeypatch.setattr(cuda_native, "shared_memory", lambda device: 227 * 1024)
     cuda_native._warn.cache_clear()
     return monkeypatch
 
@@ -195,7 +196,7 @@ def why_not(sizes=TAKEN, time_emb_dim=13, dtype=torch.float32, frames=None, wind
         {"sizes": TAKEN | {"width": 256, "num_nodes": 0}},
         {"sizes": TAKEN | {"num_frames": 4096, "num_nodes": 1, "width": 3}},
         {"time_emb_dim": 1},
-        {"time_emb_dim": 128},
+        {"time_emb_dim": 33},
         {"dtype": torch.bfloat16},
         {"frames": [0, 2, 3, 4, 9]},
         {"window": 0},
@@ -212,13 +213,23 @@ def test_the_module_takes(gpu, case):
         ({"sizes": TAKEN | {"dim": 4}}, "D = 4 is not 2 or 3"),
         ({"sizes": TAKEN | {"num_frames": 4097, "width": 1}}, "the number of frames 4097 is not in 1..4096"),
         ({"sizes": TAKEN | {"num_frames": 0}}, "there is no frame"),
-        ({"time_emb_dim": 129}, "the time_emb_dim 129 is not in 1..128"),
+        ({"time_emb_dim": 34}, "the time_emb_dim 34 is not in 1..33"),
         ({"dtype": torch.float16}, "inputs are not all float32 or bfloat16"),
         ({"frames": [0, 2, 3, 4, 9], "window": 3}, "the frames have gaps, and the kernels count places"),
     ],
 )
 def test_the_module_does_not_take(gpu, case, reason):
     assert why_not(**case).startswith(reason)
+
+
+def test_float32_of_the_widest_layers_wants_a_block_s_shared_memory(gpu):
+    """GPUs of compute capability 8.9 have 99 KiB."""
+    gpu.setattr(cuda_native, "shared_memory", lambda device: 99 * 1024)
+    assert why_not(sizes=TAKEN | {"width": 128}) is None
+    assert why_not(sizes=TAKEN | {"width": 129}) == "the GPU has too little shared memory for the width 129 in fp32"
+    params = [torch.empty(160, 160, device="meta")] * 16 + [torch.empty(160, 8, device="meta")] * 2
+    x, h = torch.empty(2, 3, 3, device="meta"), torch.empty(2, 3, 160, device="meta")
+    assert cuda_native.why_not(x, h, params, "bf16") is None
 
 
 def test_other_hidden_widths_are_not_taken(gpu):
@@ -305,7 +316,7 @@ def test_nothing_is_looked_for_without_a_cuda_tensor(gpu):
 def test_status_says_what_runs_on_cuda_and_why(gpu):
     op, active, takes = _on_cuda(META)[1]
     assert (op, active) == ("temporal_attention", "cuda")
-    assert takes.startswith("float32 and bfloat16 on CUDA, H up to 256, T up to 4096, time_emb_dim up to 128; other")
+    assert takes.startswith("float32 and bfloat16 on CUDA, H up to 256, T up to 4096, time_emb_dim up to 33; other")
     gpu.setattr(cuda_native, "missing", lambda: "not built (how)")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -92,7 +92,7 @@ WRONG = [
     (lambda m: with_param(m, 14, torch.zeros(2, 32)), r"x_w2 must be \[1, 32\] float32, got \[2, 32\] Float"),
     (
         lambda m: with_param(m, 16, torch.zeros(32, 129)),
-        r"time_w must be \[H, E\] with E from 1 to 128, got \[32, 129\]",
+        r"time_w must be \[H, E\] with E from 1 to 33, got \[32, 129\]",
     ),
     (lambda m: {"window": -1}, "window must be at least 0, got -1"),
     (lambda m: {"precision": 3}, r"precision must be 0 \(fp32\), 1 \(tf32\) or 2 \(bf16\), got 3"),

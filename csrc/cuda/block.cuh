@@ -179,8 +179,8 @@ int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int bl
   if (shared_bytes > 48 * 1024)
     if (const auto error = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes))
       return error;
-  entry<<<dim3(blocks_x, blocks_y), threads, shared_bytes, stream> > >(arguments);
-  return cudaGetLastError();
+  void* given[] = {const_cast<typename Kernel::Arguments*>(&arguments)};
+  return cudaLaunchKernel(entry, dim3(blocks_x, blocks_y), dim3(threads), given, shared_bytes, stream);
 }
 
 inline const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }

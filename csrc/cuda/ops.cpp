@@ -105,8 +105,8 @@ TemporalAttention checked(const char* op, Tensor& x, Tensor& h, Tensor& turns, T
   const int64_t width = h.size(2);
   check(params.size() == kNumParams, op, "params must be ", int{kNumParams}, " tensors, got ", params.size());
   const Tensor& time_w = params[kTimeW];
-  check(time_w.dim() == 2 && time_w.size(1) >= 1 && time_w.size(1) <= kMaxTurns, op,
-        "time_w must be [H, E] with E from 1 to ", kMaxTurns, ", got ", listed(time_w.sizes()));
+  check(time_w.dim() == 2 && time_w.size(1) >= 1 && time_w.size(1) <= kMaxTimeEmbDim, op,
+        "time_w must be [H, E] with E from 1 to ", kMaxTimeEmbDim, ", got ", listed(time_w.sizes()));
   const int64_t time_emb_dim = time_w.size(1), num_turns = time_emb_dim / 2 * 2;
   check(window >= 0, op, "window must be at least 0, got ", window);
   check(precision >= kFp32 && precision <= kBf16, op, "precision must be 0 (fp32), 1 (tf32) or 2 (bf16), got ",

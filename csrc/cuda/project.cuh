@@ -76,10 +76,10 @@ struct ProjectRows {
       load_rows<P, H>(tile, in.h + rows.first * in.width, in.width, rows.count);
       sync_warp();
       if constexpr (kForBackward)
-        if (which() == kHiddenQ) store_rows<P, H>(at(a.to.h, H), H, tile, rows.count);
-      hidden_layer<P, H>(weights, tile, vector(first_bias), hidden, keep(which()));
+        if (which.value == kHiddenQ) store_rows<P, H>(at(a.to.h, H), H, tile, rows.count);
+      hidden_layer<P, H>(weights, tile, vector(first_bias), hidden, keep(which.value));
       sync_warp();
-      linear_layer<P, H, which() == kHiddenV>(weights, hidden, vector(second_bias), tile);
+      linear_layer<P, H, decltype(which)::value == kHiddenV>(weights, hidden, vector(second_bias), tile);
       sync_warp();
     };
     // The tile, and its product with time_w turned, side by side.

@@ -22,8 +22,8 @@ const char* what_is_wrong(const TemporalAttention& in) {
     return "there must be 1 ... 4096 frames of some nodes";
   if (in.dim != 2 && in.dim != 3) return "D must be 2 or 3";
   if (in.width < 1 || in.width > kMaxWidth) return "H must be in 1 ... 256";
-  if (in.time_emb_dim < 1 || in.num_turns != in.time_emb_dim / 2 * 2 || in.num_turns > kMaxTurns)
-    return "there must be 2 (E / 2) turns, at most 32";
+  if (in.time_emb_dim < 1 || in.time_emb_dim > kMaxTimeEmbDim || in.num_turns != in.time_emb_dim / 2 * 2)
+    return "E must be in 1 ... 33, with 2 (E / 2) turns";
   if (in.window < 0) return "window must be at least 0";
   if (in.precision < kFp32 || in.precision > kBf16) return "precision must be 0, 1 or 2";
   return nullptr;

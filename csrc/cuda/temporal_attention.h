@@ -16,7 +16,7 @@ using StreamHandle = struct CUstream_st*;
 // What the factors of matrix products are rounded to; sums and the softmax are float32.
 enum Precision : int32_t { kFp32, kTf32, kBf16 };
 
-constexpr int kMaxWidth = 256, kMaxTurns = 32, kMaxFrames = 4096;
+constexpr int kMaxWidth = 256, kMaxTimeEmbDim = 33, kMaxFrames = 4096;
 
 // The order of TemporalAttentionParams in geotdm_fast/reference/temporal_attention.py.
 enum Param {
@@ -47,7 +47,7 @@ struct TemporalAttention {
   int32_t dim;           // D, 2 or 3
   int32_t width;         // H, 1 ... kMaxWidth
   int32_t num_turns;     // columns of `turns`: 2 (E / 2)
-  int32_t time_emb_dim;  // E, columns of time_w
+  int32_t time_emb_dim;  // E, 1 ... kMaxTimeEmbDim: columns of time_w
   int32_t window;        // only |t - s| <= window, by place in the tensor
   int32_t precision;     // Precision
   int32_t reserved;

@@ -15,12 +15,13 @@ GEOTDM_ANYWHERE constexpr int padded_width(int width) {
 // addition theorems give q_t . psi(t - s) = u'_t . turn_s + (what is the same for all s), u' being u = time_w^T q
 // rotated by the angles of t; and sum_s alpha_ts psi(t - s) = time_w e_t + time_b, e being y = sum_s alpha_ts turn_s
 // rotated back.
-constexpr int kTurns = 32;
+constexpr int kTurns = kMaxTimeEmbDim / 2 * 2;
 
-// Rows of a stage: how many channels of a result a warp holds at a time. A stage is at most 35 KiB.
+// Rows of a stage: how many channels of a result a warp holds at a time. A stage is at most 17 KiB, so that the tiles
+// of some warps fit beside two of them; twice that for float32 and tf32 at 256.
 template <Precision P>
 GEOTDM_ANYWHERE constexpr int stage_rows(int width) {
-  return width < 64 || (width > 128 && P != kBf16) ? 32 : 64;
+  return width == 64 || (width == 128 && P == kBf16) ? 64 : 32;
 }
 
 enum Matrix { kQ1, kQ2, kK1, kK2, kV1, kV2, kX1, kNumMatrices };

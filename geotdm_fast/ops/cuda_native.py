@@ -15,7 +15,9 @@ from torch import Tensor
 import geotdm_fast
 from geotdm_fast.ops import kernels, native
 
-MAX_WIDTH, MAX_TIME_EMB_DIM, MAX_FRAMES = 256, 128, 4096  # those of csrc/cuda/temporal_attention.h
+MAX_WIDTH, MAX_TIME_EMB_DIM, MAX_FRAMES = 256, 33, 4096  # those of csrc/cuda/temporal_attention.h
+# Above this width float32 and tf32 need more shared memory than a block has on GPUs of compute capability 8.6, 8.9, 12.0.
+NARROW, WIDE_BYTES = 128, 141 * 1024
 # What the module implements; _C defines them.
 OPS = ("temporal_attention_forward", "temporal_attention_backward")
 HOW = "with nvcc beside torch, ninja and a C++ compiler: pip install --no-build-isolation . in the sources"
@@ -31,10 +33,12 @@ class Built(NamedTuple):
     architectures: str  # as in TORCH_CUDA_ARCH_LIST
 
 
-def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
+def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...], products: str = "fp32") -> str | None:
     """Why the CUDA kernels do not take these inputs of temporal_attention, or None if they do.
 
-    They take float32 or bfloat16, D = 2 or 3, widths up to 256, one throughout, time embeddings up to 128 wide and up
+    products: the precision of the factors
+
+    They take float32 or bfloat16, D = 2 or 3, widths up to 256, one throughout, time embeddings up to 33 wide and up
     to 4096 frames, on a GPU of compute capability 8.0 or more for which the module was built.
     """
     num_frames, width = h.shape[1:]
@@ -47,7 +51,16 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
     for name, (size, most) in sizes.items():
         if not 1 <= size <= most:
             return f"the {name} {size} is not in 1..{most}"
-    return why_not_on(x.device)
+    reason = why_not_on(x.device)
+    if reason is None and width > NARROW and products != "bf16" and shared_memory(x.device) < WIDE_BYTES:
+        return f"the GPU has too little shared memory for the width {width} in {products}"
+    return reason
+
+
+@torch.compiler.assume_constant_result
+def shared_memory(device: torch.device) -> int:
+    """The bytes that a block may have."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 @torch.compiler.assume_constant_result

@@ -42,9 +42,9 @@ def temporal_attention(
     check_choice("temporal_attention: precision", precision, PRECISIONS)
     if frames is not None and _consecutive(frames):
         frames = None  # only their differences count
-    if current_backend() == "reference" or why_not_compiled(x, h, params, frames, window) is not None:
-        return reference.temporal_attention(x, h, params, frames=frames, window=window, precision=precision)
     products = "bf16" if native.low_precision(precision, h, *params) else precision
+    if current_backend() == "reference" or why_not_compiled(x, h, params, frames, window, products) is not None:
+        return reference.temporal_attention(x, h, params, frames=frames, window=window, precision=precision)
     weights = [param.float().contiguous() for param in params]
     x_out, h_out = _TemporalAttention.apply(
         x.float().contiguous(),
@@ -59,7 +59,12 @@ def temporal_attention(
 
 
 def why_not_compiled(
-    x: Tensor, h: Tensor, params: TemporalAttentionParams, frames: Sequence[int] | None, window: int | None
+    x: Tensor,
+    h: Tensor,
+    params: TemporalAttentionParams,
+    frames: Sequence[int] | None,
+    window: int | None,
+    products: str = "fp32",
 ) -> str | None:
     """Why the compiled kernels of the input's device do not take it, or None if they do. frames: if they have gaps."""
     width = h.shape[-1]
@@ -73,7 +78,7 @@ def why_not_compiled(
         return "the frames have gaps" if frames is not None else native.why_not(x, h, params)
     if frames is not None and window is not None:
         return "the frames have gaps, and the kernels count places within a window"
-    return cuda_native.why_not(x, h, params)
+    return cuda_native.why_not(x, h, params, products)
 
 
 def _consecutive(frames: Sequence[int]) -> bool:
