@@ -47,9 +47,11 @@ GEOTDM_DEVICE float exp_of(float v) {
 // Weights times rows of a tile [32, 8 N]: c += p v.
 template <Precision P, int M, int N>
 GEOTDM_DEVICE void add_values(Result<M, N>& c, Scores<M>& p, const Tile<P>& v) {
-  sum_products<P>(
-      c, kRows, [&](int row, int k) { return as_a<P>(p[row / 16][k / 8], p[row / 16][k / 8 + 1]); },
-      [&](FactorB<P>(&f)[2], int column, int k) { load_b_transposed(f, v, k, column); });
+  GEOTDM_UNROLL
+  for (int first = 0; first < kRows; first += kStep)
+    product_step<P>(
+        c, first, [&](int row, int k) { return as_a<P>(p[row / 16][k / 8], p[row / 16][k / 8 + 1]); },
+        [&](FactorB<P>(&f)[2], int column, int k) { load_b_transposed(f, v, k, column); });
 }
 
 // What the coordinate update takes from each row: the gate g, and g (x - x_0), x_0 the node's first frame.

@@ -298,24 +298,33 @@ GEOTDM_DEVICE void for_pairs(Result<M, N>& c, Each&& each) {
     each(16 * m + 8 * half + lane_row(), 8 * n + lane_column(), c[m][n][2 * half], c[m][n][2 * half + 1]);
 }
 
-// c += a b over `depth`: get_a(row, k) gives a factor of 16 rows, get_b(factors, column, k) two of 8 columns.
+// c += a b over one step: get_a(row, k) gives a factor of 16 rows, get_b(factors, column, k) two of 8 columns.
+template <Precision P, bool kFlipped = false, int M, int N, class GetA, class GetB>
+GEOTDM_DEVICE void product_step(Result<M, N>& c, int k, GetA&& get_a, GetB&& get_b) {
+  FactorA<P> a[M];
+  GEOTDM_UNROLL
+  for (int m = 0; m < M; ++m) a[m] = get_a(16 * m, k);
+  GEOTDM_UNROLL
+  for (int n = 0; n < N; n += 2) {
+    FactorB<P> b[2];
+    get_b(b, 8 * n, k);
+    GEOTDM_UNROLL
+    for (int m = 0; m < M; ++m) {
+      multiply_add<P, kFlipped>(c[m][n], a[m], b[0]);
+      multiply_add<P, kFlipped>(c[m][n + 1], a[m], b[1]);
+    }
+  }
+}
+
+// c += a b over `depth`, from memory: two steps in flight, or one where a step is long enough by itself.
 template <Precision P, bool kFlipped = false, int M, int N, class GetA, class GetB>
 GEOTDM_DEVICE void sum_products(Result<M, N>& c, int depth, GetA&& get_a, GetB&& get_b) {
-  GEOTDM_UNROLL_TWICE
-  for (int k = 0; k < depth; k += kStep) {
-    FactorA<P> a[M];
-    GEOTDM_UNROLL
-    for (int m = 0; m < M; ++m) a[m] = get_a(16 * m, k);
-    GEOTDM_UNROLL
-    for (int n = 0; n < N; n += 2) {
-      FactorB<P> b[2];
-      get_b(b, 8 * n, k);
-      GEOTDM_UNROLL
-      for (int m = 0; m < M; ++m) {
-        multiply_add<P, kFlipped>(c[m][n], a[m], b[0]);
-        multiply_add<P, kFlipped>(c[m][n + 1], a[m], b[1]);
-      }
-    }
+  if constexpr (P == kBf16) {
+    GEOTDM_UNROLL_TWICE
+    for (int k = 0; k < depth; k += kStep) product_step<P, kFlipped>(c, k, get_a, get_b);
+  } else {
+    GEOTDM_NO_UNROLL
+    for (int k = 0; k < depth; k += kStep) product_step<P, kFlipped>(c, k, get_a, get_b);
   }
 }
 

@@ -25,8 +25,11 @@ def turns(h: Tensor, dim: int, frames: Sequence[int] | None = None) -> Tensor:
     """
     if frames is None:
         return _table(h, h.shape[1], dim)[: h.shape[1]]
-    numbers = torch.tensor([t - frames[0] for t in frames], device=h.device)
-    return _table(h, frames[-1] - frames[0] + 1, dim)[numbers]
+    table = _table(h, frames[-1] - frames[0] + 1, dim)
+    # Slices, not numbers from the host, which no CUDA graph could hold.
+    starts = [i for i, t in enumerate(frames) if i == 0 or t != frames[i - 1] + 1]
+    ends = [*starts[1:], len(frames)]
+    return torch.cat([table[frames[a] - frames[0] :][: b - a] for a, b in zip(starts, ends, strict=True)])
 
 
 def _table(h: Tensor, num_frames: int, dim: int) -> Tensor:
