@@ -40,7 +40,7 @@ CODE = """
         /*0000*/                   HMMA.1688.F32.TF32 R8, R4, R6, R8 ;
         /*0010*/                   LDL R2, [R1] ;
 """
-ROW = {"file": "temporal_attention_bf16", "capability": "90a", "kernel": "Forward<128>", "spilled": 0, "stack": 0}
+ROW = {"file": "forward_bf16", "capability": "90a", "kernel": "Forward<128>", "spilled": 0, "stack": 0}
 
 
 @pytest.mark.skipif(missing is not None, reason=f"nothing for GPUs can be compiled: {missing}")
@@ -54,8 +54,8 @@ def test_every_kernel_stays_within_the_limits():
         for capability in cuda_codegen.CAPABILITIES:
             lines = [line for line in shown if line.startswith(f"{path.stem} sm_{capability} ")]
             assert lines or path.stem == "temporal_attention"  # that one only chooses among the others
-    spilling = [line for line in shown if "_bf16" in line and "Forward" in line and " spilled=0 " not in line]
-    assert not spilling
+    forward = [line for line in shown if line.startswith("forward_bf16 ")]
+    assert forward and not [line for line in forward if " spilled=0 " not in line]
 
 
 def test_without_nvcc_it_says_so(monkeypatch, tmp_path):
@@ -106,8 +106,7 @@ def test_every_exception_says_why():
         assert len(exception["why"]) > 10 and set(exception["where"]) <= {"file", "capability", "kernel"}
 
 
-def test_files_use_the_units_of_their_precision():
-    row = lambda file, hmma: {"file": f"temporal_attention{file}", "capability": "80", "hmma": hmma}
-    assert not cuda_codegen.wrong_units([row("_bf16", 0), row("_bf16", 9), row("_fp32", 0), row("", 0)])
-    assert cuda_codegen.wrong_units([row("_tf32", 0)]) == ["temporal_attention_tf32 sm_80: 0 matrix instructions"]
-    assert cuda_codegen.wrong_units([row("_fp32", 4)]) == ["temporal_attention_fp32 sm_80: 4 matrix instructions"]
+def test_files_of_a_precision_use_the_matrix_units():
+    row = lambda file, hmma: {"file": file, "capability": "80", "hmma": hmma}
+    assert not cuda_codegen.wrong_units([row("forward_bf16", 0), row("forward_bf16", 9), row("temporal_attention", 0)])
+    assert cuda_codegen.wrong_units([row("backward_tf32", 0)]) == ["backward_tf32 sm_80: no matrix instruction"]

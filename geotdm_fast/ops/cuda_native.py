@@ -16,7 +16,7 @@ import geotdm_fast
 from geotdm_fast.ops import kernels, native
 
 MAX_WIDTH, MAX_TIME_EMB_DIM, MAX_FRAMES = 256, 33, 4096  # those of csrc/cuda/temporal_attention.h
-# Above this width float32 and tf32 need more shared memory than a block has on GPUs of compute capability 8.6, 8.9, 12.0.
+# Above this width float32 and tf32 need more shared memory than a block has on GPUs of capability 8.6, 8.9 and 12.0.
 NARROW, WIDE_BYTES = 128, 141 * 1024
 # What the module implements; _C defines them.
 OPS = ("temporal_attention_forward", "temporal_attention_backward")
