@@ -319,3 +319,21 @@ def test_bad_options(options, message):
         Sampler(gaussian.diffusion(40, "FIXED_LARGE"), **options)
     with pytest.raises(ValueError, match=r"noised_steps must be in 1\.\.40, got 41"):
         Sampler(gaussian.diffusion(40, "FIXED_LARGE")).refine(torch.zeros(SHAPE), 41, {})
+
+
+def test_a_ref_frame_that_is_known_is_taken():
+    config = charged_config()
+    dataset = open_dataset(config["data"]["test"], progress=False)
+    diffusion = tiny_diffusion(config)
+    x_start, kwargs = split_batch(collate([dataset[0], dataset[1]]), config["train"], "cond")
+    sampler = Sampler(diffusion, "ddim", 3)
+    start = fixed_noise(tuple(x_start.shape))(0).float()
+    x_ref = diffusion.fresh_ref_frame(kwargs).detach()
+    drawn = sampler.draw(start.shape, kwargs, noise=lambda k: start, x_ref=x_ref)
+    assert torch.equal(drawn, sampler.draw(start.shape, kwargs, noise=lambda k: start))
+    frames = x_ref.expand(start.shape).contiguous()
+    assert torch.equal(drawn, sampler.draw(start.shape, kwargs, noise=lambda k: start, x_ref=frames))
+    assert not torch.allclose(drawn, sampler.draw(start.shape, kwargs, noise=lambda k: start, x_ref=x_ref + 1))
+    for wrong in (x_ref[1:], frames[..., :2], x_ref * torch.inf):
+        with pytest.raises(ValueError, match=r"Sampler\.draw: x_ref must"):
+            sampler.draw(start.shape, kwargs, x_ref=wrong)

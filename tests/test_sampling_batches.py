@@ -10,7 +10,7 @@ from tiny_models import tiny_diffusion
 from tolerances import assert_same
 
 from geotdm_fast.data import collate, open_dataset
-from geotdm_fast.diffusion import Sampler
+from geotdm_fast.diffusion import GeoTDM, Sampler
 from geotdm_fast.sampling import sample
 from geotdm_fast.sampling.batch_size import extrapolated_batch_size, is_out_of_memory, measured_batch_size
 from geotdm_fast.sampling.blocks import Block
@@ -65,12 +65,12 @@ def limit(monkeypatch, most: int, error: Exception) -> list[int]:
     """`Sampler.draw` fails for more than `most` graphs, after a step; returns the sizes that were asked for."""
     asked, real = [], Sampler.draw
 
-    def limited(self, shape, model_kwargs, noise, progress):
+    def limited(self, shape, model_kwargs, noise, progress, x_ref):
         asked.append(int(model_kwargs["batch"][-1]) + 1)
         if asked[-1] > most:
             progress()
             raise error
-        return real(self, shape, model_kwargs, noise=noise, progress=progress)
+        return real(self, shape, model_kwargs, noise, progress=progress, x_ref=x_ref)
 
     monkeypatch.setattr(Sampler, "draw", limited)
     return asked
@@ -219,17 +219,27 @@ def test_measured_batch_fits_a_gpu(batch):
     assert_same(draw(diffusion, batch, batch_size=5), draw(diffusion, batch), 1e-3)
 
 
-def test_the_samples_of_a_graph_share_its_inputs(diffusion, batch, monkeypatch):
-    seen, real = [], Sampler.draw
+def test_the_samples_of_a_graph_share_its_inputs_and_prior(diffusion, batch, monkeypatch):
+    seen, real, priors = [], Sampler.draw, []
 
-    def watched(self, shape, model_kwargs, noise, progress):
+    def watched(self, shape, model_kwargs, noise, progress, x_ref):
         seen.append(model_kwargs)
-        return real(self, shape, model_kwargs, noise=noise, progress=progress)
+        assert_same(x_ref, diffusion.fresh_ref_frame(model_kwargs), 1e-5)
+        return real(self, shape, model_kwargs, noise, progress=progress, x_ref=x_ref)
+
+    def counted(model_kwargs):
+        priors.append(int(model_kwargs["batch"][-1]) + 1)
+        return GeoTDM.fresh_ref_frame(diffusion, model_kwargs)
 
     monkeypatch.setattr(Sampler, "draw", watched)
     draw(diffusion, batch, num_samples=4, batch_size=2)
     assert len(seen) == 12 and len({id(kwargs["edge_index"]) for kwargs in seen}) == 6
     assert all(a["x_given"] is b["x_given"] for a, b in zip(seen[::2], seen[1::2], strict=True))
+    monkeypatch.setattr(Sampler, "draw", real)
+    monkeypatch.setattr(diffusion, "fresh_ref_frame", counted)
+    drawn = draw(diffusion, batch, num_samples=4, batch_size=12)
+    assert priors == [3, 3], "once for a graph, not for a sample"
+    assert_same(drawn, draw(diffusion, batch, num_samples=4, batch_size=1), 1e-4)
 
 
 # --- writing beside ---------------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def test_counts(tmp_path, name):
 
 
 def test_samples_that_are_not_finite_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(Sampler, "draw", lambda self, shape, kwargs, noise, progress: torch.full(shape, float("nan")))
+    monkeypatch.setattr(Sampler, "draw", lambda self, shape, *_, **__: torch.full(shape, float("nan")))
     with pytest.warns(UserWarning, match=r"shard-000000\.npz holds values that are not finite"):
         into(tmp_path, shard_size=100)
 

@@ -61,3 +61,13 @@ def check_start(where: str, mode: str, x_start: Tensor, model_kwargs: dict | Non
         check_finite(where, "x_start", x_start)
     if noise is not None:
         check_tensor(where, "noise", noise, tuple(x_start.shape), integer=False)
+
+
+def check_ref_frame(where: str, mode: str, x_ref: Tensor, shape: Sequence[int]) -> None:
+    """Raise ValueError unless x_ref is [N, D, 1 or T_noisy], for positions of `shape`, and the mode has one."""
+    if mode != "cond":
+        raise ValueError(f"{where}: x_ref is of mode 'cond' alone, got one in mode '{mode}'")
+    num_frames = 1 if x_ref.dim() == 3 and x_ref.shape[2] == 1 else shape[2]
+    check_tensor(where, "x_ref", x_ref, (*shape[:2], num_frames), integer=False)
+    if not is_trusted():
+        check_finite(where, "x_ref", x_ref)

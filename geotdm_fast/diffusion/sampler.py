@@ -8,7 +8,7 @@ from torch import Tensor
 
 from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
 from geotdm_fast.diffusion.geotdm import GeoTDM
-from geotdm_fast.diffusion.inputs import check_loop, check_start
+from geotdm_fast.diffusion.inputs import check_loop, check_ref_frame, check_start
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.model_types import ModelVarType
 from geotdm_fast.diffusion.plan import Plan, method_plan
@@ -57,6 +57,7 @@ class Sampler:
         noise: NoiseFunction | None = None,
         cond_fn: GradientFunction | None = None,
         progress: Progress = False,
+        x_ref: Tensor | None = None,
     ) -> Tensor:
         """Trajectories [N, D, T_noisy], with x_ref added in mode `cond`, in the network's dtype.
 
@@ -64,10 +65,14 @@ class Sampler:
         noise: where the noise comes from; default: torch's global generator of the diffusion's device
         cond_fn: (x_t, t) to the gradient of a log probability; it moves the mean of `ddpm` (Sohl-Dickstein et al. 2015)
                  and the prediction of the other methods (Song et al. 2020)
+        x_ref: [N, D, 1 or T_noisy] - of mode `cond`, if it is known, as where samples share it; default: the prior's
         """
         diffusion = self.diffusion
         check_loop("Sampler.draw", diffusion.mode, "shape", shape, model_kwargs)
-        x_ref = diffusion.fresh_ref_frame(model_kwargs)
+        if x_ref is None:
+            x_ref = diffusion.fresh_ref_frame(model_kwargs)
+        else:
+            check_ref_frame("Sampler.draw", diffusion.mode, x_ref, shape)
         start = torch.randn(*shape, device=diffusion.device, dtype=diffusion.dtype) if noise is None else noise(0)
         chain = Chain(diffusion, self.plan, start, x_ref, model_kwargs, noise, cond_fn)
         return diffusion.to_absolute(chain.finish(progress), x_ref)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from geotdm_fast.conditioning import split_batch
 from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.sampler import Sampler
@@ -155,35 +156,43 @@ class Drawer:
             self._seed, graph, sample, inputs.model_kwargs["batch"], *inputs.shape[1:], inputs.dtype
         )
         with _evaluating(sampler.diffusion.denoise_network):
-            drawn = sampler.draw(inputs.shape, inputs.model_kwargs, noise=noise, progress=step)
+            drawn = sampler.draw(inputs.shape, inputs.model_kwargs, noise, progress=step, x_ref=inputs.x_ref)
         return drawn.cpu().unflatten(0, (len(block.samples), -1))
 
     def _inputs(self, block: Block) -> "_Inputs":
-        """The block's graphs once for every sample, sample by sample, on the device.
+        """The block's graphs once for every sample, sample by sample, on the device; their prior is computed once.
 
         Kept for the next batch, which shares them (and the tables that were made of them) if it draws as many samples
         of the same graphs.
         """
-        from geotdm_fast.conditioning import split_batch
-
         key = (block.graphs, len(block.samples))
         if self._prepared is None or self._prepared.key != key:
             self._prepared = None
-            dtype = next(self._sampler.diffusion.denoise_network.parameters()).dtype
-            graphs = torch.arange(block.graphs.start, block.graphs.stop).repeat(len(block.samples))
-            batch = self.pick(graphs).to(self.device, dtype)
-            x_start, model_kwargs = split_batch(batch, self._train_config, self._sampler.diffusion.mode)
-            self._prepared = _Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs)
+            graphs = torch.arange(block.graphs.start, block.graphs.stop)
+            x_start, model_kwargs = self._split(graphs.repeat(len(block.samples)))
+            x_ref = None
+            if self._sampler.diffusion.mode == "cond":
+                alone = model_kwargs if len(block.samples) == 1 else self._split(graphs)[1]
+                with _evaluating(self._sampler.diffusion.denoise_network):
+                    x_ref = self._sampler.diffusion.fresh_ref_frame(alone).repeat(len(block.samples), 1, 1)
+            self._prepared = _Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs, x_ref)
         return self._prepared
+
+    def _split(self, graphs: Tensor) -> tuple[Tensor, dict]:
+        """The graphs of these numbers, as the network takes them."""
+        dtype = next(self._sampler.diffusion.denoise_network.parameters()).dtype
+        batch = self.pick(graphs).to(self.device, dtype)
+        return split_batch(batch, self._train_config, self._sampler.diffusion.mode)
 
 
 class _Inputs(NamedTuple):
-    """shape: of the positions to draw, [N, D, T_noisy]."""
+    """shape: of the positions to draw, [N, D, T_noisy]; x_ref: [N, D, 1 or T_noisy], None in mode `uncond`."""
 
     key: tuple[range, int]
     shape: tuple[int, ...]
     dtype: torch.dtype
     model_kwargs: dict
+    x_ref: Tensor | None
 
 
 def _anew(sampler: Sampler, num_steps: int) -> Sampler:
