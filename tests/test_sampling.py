@@ -87,9 +87,7 @@ def test_samples_do_not_depend_on_batch_size_or_number(diffusion, batch, batch_s
 @pytest.mark.parametrize("batch_size", [1, 4, 5])
 def test_chunks_put_every_graph_in_its_place(diffusion, batch, batch_size, monkeypatch):
     """Without noise a sample depends on its own graph alone, so any chunking must give the same."""
-    monkeypatch.setattr(
-        Sampler, "draw", lambda self, shape, kwargs, *_, **__: kwargs["x_given"][..., 4:] + shape[1]
-    )
+    monkeypatch.setattr(Sampler, "draw", lambda self, shape, kwargs, *_, **__: kwargs["x_given"][..., 4:] + shape[1])
     samples = draw(diffusion, batch, num_samples=3, batch_size=batch_size)
     assert torch.equal(samples, (batch.x[..., 4:] + 3).expand(3, -1, -1, -1))
 
