@@ -1,6 +1,6 @@
 """What nvcc makes of every CUDA kernel, without a GPU: `python -m bench.cuda_codegen`.
 
-Compiles csrc/cuda/temporal_attention*.cu for sm_80, sm_90a and sm_100, with warnings as errors, what has changed alone,
+Compiles csrc/cuda/*.cu for sm_80, sm_90a and sm_100, with warnings as errors, what has changed alone,
 into build/cubin; then reads what ptxas said of each kernel and its machine code, and holds them to the limits of
 cuda_codegen_limits.json.
 """
