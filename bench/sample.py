@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 
 import torch
@@ -24,7 +25,8 @@ networks of the peers (bench/baselines.py), all with the same weights, interleav
 run --peer-steps steps of the chain, without the prior, and their time is scaled to the whole chain: a little in their
 favour. Our denoiser calls are timed alone too: what the loop costs beside them, and both beside the floor, the least
 number of operations at the matrix rate measured in the same rounds. On CUDA `ours` replays a graph and `ours_eager`
-launches every step. First the first steps of a chain must be those of the equations in float64."""
+launches every step, and what a step takes of the host is timed too (target: replayed, 30 us). First the first steps of
+a chain must be those of the equations in float64."""
 EPILOG = """\
   python -m bench.sample --threads 2 --dtype float32 bfloat16         W-nbody and W-md, 100 steps: what the notes quote
   python -m bench.sample --threads 2 --method dpmpp_2m --steps 20     few steps of ours against the peers' 100
@@ -72,6 +74,9 @@ def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
     times = interleaved(chains | alone | products, args.repeats, args.device, progress=not args.quiet)
     rate = rates(products, times)
     rows = [_row(chains[key], times, rate[key[1]], errors[key]) for key in chains]
+    if torch.device(args.device).type == "cuda":
+        for row, chain in zip(rows, chains.values(), strict=True):
+            row |= {"host_us_per_step": 1e6 * chain.host_seconds()} if chain.is_ours else {}
     add_ratios(rows)
     about = lambda name, dtype, why: {"implementation": name, "dtype": dtype, "left_out": why}
     return rows + [_about(workload, args) | about(*key, why) for key, why in refused.items()]
@@ -117,6 +122,25 @@ class Draw:
         with trusted():
             for _ in range(self.timed_steps):
                 self.contender.inference()
+
+    @torch.no_grad()
+    def host_seconds(self, rounds: int = 5) -> float:
+        """What a step costs the host on CUDA: of chains of all steps and of half, timed until the last launch."""
+        whole, half = self.sampler, Sampler(self.diffusion, self.args.method, max(1, self.num_steps // 2))
+        return (self._launch_seconds(whole, rounds) - self._launch_seconds(half, rounds)) / max(
+            1, whole.num_steps - half.num_steps
+        )
+
+    def _launch_seconds(self, sampler: Sampler, rounds: int) -> float:
+        """The least of some."""
+        took = []
+        for _ in range(rounds):
+            if torch.device(self.args.device).type == "cuda":
+                torch.cuda.synchronize(self.args.device)
+            began = time.perf_counter()
+            sampler.draw(self.shape, self.model_kwargs)
+            took.append(time.perf_counter() - began)
+        return min(took)
 
     @torch.no_grad()
     def begin(self, noise: Callable[[int], Tensor]) -> Tensor:
@@ -213,7 +237,8 @@ def sentence(row: dict) -> str:
         for suffix, dtype in (("", row["dtype"]), ("_float32", "float32")):
             if key + suffix in row and (not suffix or row["dtype"] != "float32"):
                 said += f" {row[key + suffix]:.2f} times {what} in {dtype},"
-    return f"{said} beside its calls the loop costs {row['beside_calls_ms_per_step']:.3f} ms a step"
+    said += f" beside its calls the loop costs {row['beside_calls_ms_per_step']:.3f} ms a step"
+    return said + (f", the host {row['host_us_per_step']:.1f} us" if "host_us_per_step" in row else "")
 
 
 def _row(chain: Draw, times: dict, rate: float, error: float) -> dict:

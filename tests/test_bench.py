@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 from cases import DOMAINS, MASKS, case  # noqa: E402
 from tolerances import assert_same  # noqa: E402
 
-from bench import bench_radius_graph, contenders, gate, memory, record, sample, single_op, step, train, trainers  # noqa: E402  # noqa: E402
+from bench import bench_radius_graph, contenders, gate, memory, record, sample, single_op, step, train, trainers  # noqa: E402
 from bench.baselines import EfficientEGTN, OfficialEGTN  # noqa: E402
 from bench.contenders import Contender, bytes_needed, make_contender, make_truth, split_by_memory  # noqa: E402
 from bench.timing import MatrixProduct, Times, interleaved, products_for, rates  # noqa: E402
@@ -262,6 +262,16 @@ def test_sample_compares_whole_chains(tmp_path, capsys):
     assert ours["ms_per_step"] == pytest.approx(1000 * ours["seconds"] / 8) and ours["error"] < 1e-5
     shown = capsys.readouterr().out
     assert f"ours, float32, dpmpp_2m in 8 steps: {ours['times_official']:.2f} times official eager" in shown
+
+
+def test_the_host_is_timed_by_the_steps_that_half_a_chain_lacks(monkeypatch, capsys):
+    args = sample._parser().parse_args([*SMALL, "--timesteps", "25", "--steps", "10"])
+    chain = sample.Draw(sample.arguments.workload_of(args, "nbody"), "ours", "float32", args)
+    assert chain._launch_seconds(chain.sampler, 2) > 0
+    monkeypatch.setattr(sample.Draw, "_launch_seconds", lambda self, sampler, rounds: 0.01 + 3e-6 * sampler.num_steps)
+    assert chain.host_seconds() == pytest.approx(3e-6)
+    row = {"implementation": "ours", "dtype": "float32", "method": "ddpm", "steps": 10, "beside_calls_ms_per_step": 0.1}
+    assert sample.sentence(row | {"host_us_per_step": 3.0}).endswith("costs 0.100 ms a step, the host 3.0 us")
 
 
 def test_a_wrong_chain_is_not_timed(tmp_path, capsys, monkeypatch):
