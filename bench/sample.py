@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from bench import arguments, record
-from bench.contenders import ABOUT, IMPLEMENTATIONS, PEERS, Contender, make_contender, make_truth, split_by_memory
+from bench.contenders import ABOUT, IMPLEMENTATIONS, Contender, make_contender, make_truth, split_by_memory
 from bench.gate import FLOAT32, ROUNDOFF, TIMES_PLAIN
 from bench.plain_loop import plain_loop
-from bench.timing import Times, interleaved, products_for, rates
+from bench.program import over_workloads
+from bench.step import add_ratios
+from bench.timing import Times, interleaved, products_for, rates, synchronize
 from bench.workloads import Workload
 from geotdm_fast import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
 from geotdm_fast.checks import trusted
@@ -38,25 +40,7 @@ OURS = ("ours", "ours_eager")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark: 0, or 2 for a user's error or a wrong result."""
-    args = _parser().parse_args(argv)
-    try:
-        return run(args)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        return record.fail("bench.sample", error)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Check, time, write the lines, print the tables."""
-    arguments.set_up(args)
-    context = record.context(args.device)
-    tables = []
-    for name in args.workload:
-        workload = arguments.workload_of(args, name)
-        rows = measure(workload, args)
-        record.append(args.out, [row | context for row in rows])
-        tables.append(report(workload, rows))
-    print(record.describe(context), *tables, f"lines added to {args.out}", sep="\n\n")
-    return 0
+    return over_workloads("bench.sample", _parser().parse_args(argv), measure, report)
 
 
 def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
@@ -66,7 +50,8 @@ def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
         fit = [key for key in fit if not key[0].endswith("_compiled")]
     torch.compiler.reset()
     chains = {key: Draw(workload, *key, args) for key in fit}
-    if torch.device(args.device).type == "cuda":
+    on_cuda = torch.device(args.device).type == "cuda"
+    if on_cuda:
         chains |= {("ours_eager", dtype): Draw(workload, "ours_eager", dtype, args) for n, dtype in fit if n == "ours"}
     errors = check(chains, Draw(workload, "truth", "float64", args))
     alone = {("calls", dtype): chain.calls for (name, dtype), chain in chains.items() if name == "ours"}
@@ -74,7 +59,7 @@ def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
     times = interleaved(chains | alone | products, args.repeats, args.device, progress=not args.quiet)
     rate = rates(products, times)
     rows = [_row(chains[key], times, rate[key[1]], errors[key]) for key in chains]
-    if torch.device(args.device).type == "cuda":
+    if on_cuda:
         for row, chain in zip(rows, chains.values(), strict=True):
             row |= {"host_us_per_step": 1e6 * chain.host_seconds()} if chain.is_ours else {}
     add_ratios(rows)
@@ -126,17 +111,15 @@ class Draw:
     @torch.no_grad()
     def host_seconds(self, rounds: int = 5) -> float:
         """What a step costs the host on CUDA: of chains of all steps and of half, timed until the last launch."""
-        whole, half = self.sampler, Sampler(self.diffusion, self.args.method, max(1, self.num_steps // 2))
-        return (self._launch_seconds(whole, rounds) - self._launch_seconds(half, rounds)) / max(
-            1, whole.num_steps - half.num_steps
-        )
+        half = Sampler(self.diffusion, self.args.method, max(1, self.num_steps // 2))
+        more = self._launch_seconds(self.sampler, rounds) - self._launch_seconds(half, rounds)
+        return more / max(1, self.num_steps - half.num_steps)
 
     def _launch_seconds(self, sampler: Sampler, rounds: int) -> float:
         """The least of some."""
         took = []
         for _ in range(rounds):
-            if torch.device(self.args.device).type == "cuda":
-                torch.cuda.synchronize(self.args.device)
+            synchronize(torch.device(self.args.device))
             began = time.perf_counter()
             sampler.draw(self.shape, self.model_kwargs)
             took.append(time.perf_counter() - began)
@@ -184,22 +167,6 @@ def check(chains: dict, truth: Draw) -> dict:
                 f"{bound:.1e} of the truth, got {error:.1e}"
             )
     return errors
-
-
-def add_ratios(rows: list[dict]) -> None:
-    """To our rows: which peer is the best, of the same dtype and in float32, and how many times faster we are."""
-    for row in rows:
-        if row["implementation"] not in OURS:
-            continue
-        for suffix, dtype in (("", row["dtype"]), ("_float32", "float32")):
-            peers = {r["implementation"]: r["seconds"] for r in rows if r["dtype"] == dtype}
-            peers = {name: seconds for name, seconds in peers.items() if name in PEERS}
-            if peers:
-                best = min(peers, key=peers.get)
-                row[f"best_peer{suffix}"] = best
-                row[f"times_best_peer{suffix}"] = peers[best] / row["seconds"]
-            if "official" in peers:
-                row[f"times_official{suffix}"] = peers["official"] / row["seconds"]
 
 
 def report(workload: Workload, rows: list[dict]) -> str:

@@ -9,6 +9,7 @@ import torch
 from bench import arguments, gate, record
 from bench.contenders import ABOUT, IMPLEMENTATIONS, PEERS, Contender, make_contender, make_truth, split_by_memory
 from bench.memory import measure
+from bench.program import over_workloads
 from bench.timing import Times, interleaved, products_for, rates
 from bench.workloads import Workload
 from geotdm_fast.tables import text_table
@@ -32,29 +33,15 @@ Machines that do other work at the same time give no numbers for the record: a w
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark: 0, or 2 for a user's error or a wrong result."""
-    args = _parser().parse_args(argv)
-    try:
-        return run(args)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        return record.fail("bench.step", error)
+    return over_workloads("bench.step", _parser().parse_args(argv), measure_workload, report)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Check, time, write the lines, print the table."""
-    arguments.set_up(args)
-    context = record.context(args.device)
-    tables = []
-    for name in args.workload:
-        workload = arguments.workload_of(args, name)
-        rows = []
-        for mode in args.modes:
-            rows += measure_mode(workload, mode, args)
-        if args.memory:
-            rows += measure_memory(workload, name, args)
-        record.append(args.out, [row | context for row in rows])
-        tables.append(report(workload, rows))
-    print(record.describe(context), *tables, f"lines added to {args.out}", sep="\n\n")
-    return 0
+def measure_workload(workload: Workload, args: argparse.Namespace) -> list[dict]:
+    """The rows of every mode, then those of memory if they are asked for."""
+    rows = []
+    for mode in args.modes:
+        rows += measure_mode(workload, mode, args)
+    return rows + (measure_memory(workload, args) if args.memory else [])
 
 
 def measure_mode(workload: Workload, mode: str, args: argparse.Namespace) -> list[dict]:
@@ -81,7 +68,7 @@ def measure_mode(workload: Workload, mode: str, args: argparse.Namespace) -> lis
 def add_ratios(rows: list[dict]) -> None:
     """To our rows: which peer is the best, of the same dtype and in float32, and how many times faster we are."""
     for row in rows:
-        if row["implementation"] != "ours":
+        if row["implementation"] in PEERS:
             continue
         for suffix, dtype in (("", row["dtype"]), ("_float32", "float32")):
             peers = {r["implementation"]: r["seconds"] for r in rows if r["dtype"] == dtype}
@@ -94,7 +81,7 @@ def add_ratios(rows: list[dict]) -> None:
                 row[f"times_official{suffix}"] = peers["official"] / row["seconds"]
 
 
-def measure_memory(workload: Workload, name: str, args: argparse.Namespace) -> list[dict]:
+def measure_memory(workload: Workload, args: argparse.Namespace) -> list[dict]:
     """Peak of forward + backward, ours and the official structure, a process each."""
     rows = []
     for dtype in args.dtype:
@@ -102,7 +89,7 @@ def measure_memory(workload: Workload, name: str, args: argparse.Namespace) -> l
             fit, refused = split_by_memory(workload, [implementation], [dtype], "training", args.device)
             row = _about(workload, "memory", implementation, dtype)
             if fit:
-                row |= measure(arguments.spec_of(args, name), implementation, dtype, args.device)
+                row |= measure(arguments.spec_of(args, workload.name), implementation, dtype, args.device)
             else:
                 row["left_out"] = refused[implementation, dtype]
             rows.append(row)

@@ -40,7 +40,7 @@ EPILOG = """\
   python -m bench.steps --threads 2
   python -m bench.steps --checkpoint ethanol.safetensors --data ethanol.npz --num-graphs 100 --threads 2
   python -m bench.steps --methods ddim dpmpp_2m --steps 5 10 20 --precision fp32 bf16
-  python -m bench.steps --num-graphs 4 --num-samples 2 --steps 2 5 --seeds 2 --out /tmp/trial.jsonl      a trial"""
+  python -m bench.steps --num-graphs 4 --num-samples 2 --steps 2 5 --seeds 2 --out trial.jsonl      a trial"""
 
 
 class Setting(NamedTuple):

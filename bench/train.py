@@ -7,6 +7,7 @@ import torch
 
 from bench import arguments, gate, record
 from bench.contenders import ABOUT, PEERS, split_by_memory
+from bench.program import over_workloads
 from bench.step import add_ratios
 from bench.timing import Times, interleaved
 from bench.trainers import PRECISIONS, OurTrainer, PlainTrainer, dataset_of
@@ -38,25 +39,7 @@ Targets: on the CPU in fp32 {TIMES_BEST_PEER:g} times as fast as the best peer; 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark: 0, or 2 for a user's error or a wrong result."""
-    args = _parser().parse_args(argv)
-    try:
-        return run(args)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        return record.fail("bench.train", error)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Check, time, write the lines, print the table."""
-    arguments.set_up(args)
-    context = record.context(args.device)
-    tables = []
-    for name in args.workload:
-        workload = arguments.workload_of(args, name)
-        rows = measure(workload, args)
-        record.append(args.out, [row | context for row in rows])
-        tables.append(report(workload, rows, context["machine"].get("gpu", "")))
-    print(record.describe(context), *tables, f"lines added to {args.out}", sep="\n\n")
-    return 0
+    return over_workloads("bench.train", _parser().parse_args(argv), measure, report)
 
 
 def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
@@ -112,7 +95,7 @@ def check(workload: Workload, dataset, trainers: dict, device: str) -> dict[tupl
     return worst
 
 
-def report(workload: Workload, rows: list[dict], gpu: str) -> str:
+def report(workload: Workload, rows: list[dict]) -> str:
     """The table of one workload, and what it comes to in sentences."""
     sizes = ", ".join(f"{key} {value}" for key, value in workload.sizes.items())
     columns = ["precision", "implementation", "ms a step", "least", "most", "steps/s", "x ours", "error"]
@@ -134,6 +117,7 @@ def report(workload: Workload, rows: list[dict], gpu: str) -> str:
         if "left_out" in row:
             lines.append(f"{row['precision']}: {row['implementation'].replace('_', ' ')} left out, {row['left_out']}")
         elif row["implementation"] == "ours":
+            gpu = row["machine"].get("gpu", "")
             lines += [f"{row['precision']}: {sentence}" for sentence in verdicts(workload, row, gpu)]
     return "\n".join(lines).rstrip()
 

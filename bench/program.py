@@ -1,0 +1,34 @@
+"""What the programs over workloads have in common."""
+
+import argparse
+from collections.abc import Callable
+
+from bench import arguments, record
+from bench.workloads import Workload
+
+
+def over_workloads(
+    name: str,
+    args: argparse.Namespace,
+    measure: Callable[[Workload, argparse.Namespace], list[dict]],
+    report: Callable[[Workload, list[dict]], str],
+) -> int:
+    """Measure each workload of `args`, add its lines to a file, print the reports.
+
+    name: of the program, for errors
+    measure: a workload's rows; report: the text of rows, to which what is known of the machine has been added
+    Returns 0, or 2 for a user's error or a wrong result.
+    """
+    try:
+        arguments.set_up(args)
+        context = record.context(args.device)
+        texts = []
+        for chosen in args.workload:
+            workload = arguments.workload_of(args, chosen)
+            rows = [row | context for row in measure(workload, args)]
+            record.append(args.out, rows)
+            texts.append(report(workload, rows))
+        print(record.describe(context), *texts, f"lines added to {args.out}", sep="\n\n")
+        return 0
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        return record.fail(name, error)
