@@ -109,7 +109,7 @@ def check_equivariance(
         for one in chosen:
             check_choice(f"check_equivariance: {name}", one, known)
     network = diffusion.denoise_network
-    dtype = next(network.parameters()).dtype
+    dtype = diffusion.dtype
     before, was_training = network.precision, network.training
     network.eval()
     try:

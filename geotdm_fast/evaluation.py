@@ -104,14 +104,13 @@ def likelihoods(
     from geotdm_fast.sampling import GraphPicker, default_batch_size
 
     device = torch.device(diffusion.device)
-    dtype = next(diffusion.denoise_network.parameters()).dtype
     chunks = torch.arange(batch.num_graphs).split(batch_size or default_batch_size(batch, device))
     bar = tqdm(total=len(chunks) * diffusion.num_timesteps, desc="likelihood", unit="step", disable=not progress)
     nats = []
     pick = GraphPicker(batch)
     with bar, _seeded(device, seed), torch.no_grad():
         for chunk in chunks:
-            part = pick(chunk).to(device, dtype)
+            part = pick(chunk).to(device, diffusion.dtype)
             x_start, model_kwargs = split_batch(part, train_config, diffusion.mode)
             terms = diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=bar.update)
             nats.append(nll_per_graph(terms["total_bpd"], part.batch, part.scored).cpu())

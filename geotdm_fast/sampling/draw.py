@@ -149,13 +149,13 @@ class Drawer:
         )
 
     def _draw_batch(self, sampler: Sampler, block: Block, step: Callable[[], None]) -> Tensor:
-        inputs = self._inputs(block)
         graph = torch.arange(block.graphs.start, block.graphs.stop).repeat(len(block.samples))
         sample = torch.arange(block.samples.start, block.samples.stop).repeat_interleave(len(block.graphs))
-        noise = TrajectoryNoise(
-            self._seed, graph, sample, inputs.model_kwargs["batch"], *inputs.shape[1:], inputs.dtype
-        )
         with _evaluating(sampler.diffusion.denoise_network):
+            inputs = self._inputs(block)
+            noise = TrajectoryNoise(
+                self._seed, graph, sample, inputs.model_kwargs["batch"], *inputs.shape[1:], inputs.dtype
+            )
             drawn = sampler.draw(inputs.shape, inputs.model_kwargs, noise, progress=step, x_ref=inputs.x_ref)
         return drawn.cpu().unflatten(0, (len(block.samples), -1))
 
@@ -173,16 +173,14 @@ class Drawer:
             x_ref = None
             if self._sampler.diffusion.mode == "cond":
                 alone = model_kwargs if len(block.samples) == 1 else self._split(graphs)[1]
-                with _evaluating(self._sampler.diffusion.denoise_network):
-                    x_ref = self._sampler.diffusion.fresh_ref_frame(alone).repeat(len(block.samples), 1, 1)
+                x_ref = self._sampler.diffusion.fresh_ref_frame(alone).repeat(len(block.samples), 1, 1)
             self._prepared = _Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs, x_ref)
         return self._prepared
 
     def _split(self, graphs: Tensor) -> tuple[Tensor, dict]:
         """The graphs of these numbers, as the network takes them."""
-        dtype = next(self._sampler.diffusion.denoise_network.parameters()).dtype
-        batch = self.pick(graphs).to(self.device, dtype)
-        return split_batch(batch, self._train_config, self._sampler.diffusion.mode)
+        diffusion = self._sampler.diffusion
+        return split_batch(self.pick(graphs).to(self.device, diffusion.dtype), self._train_config, diffusion.mode)
 
 
 class _Inputs(NamedTuple):

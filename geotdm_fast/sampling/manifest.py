@@ -72,7 +72,7 @@ def describe(
         "model_mean_type": diffusion.model_mean_type.name.lower(),
         "model_var_type": diffusion.model_var_type.name.lower(),
         "rescale_timesteps": bool(diffusion.rescale_timesteps),
-        "dtype": str(next(network.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(diffusion.dtype).removeprefix("torch."),
         "precision": network.precision,
         "data": dataset.name,
         "data_sha256": _digest(fields),
