@@ -60,9 +60,6 @@ $(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile $(wildcard to
 venv: $(READY)
 	@:
 
-# glibc gives large blocks back at once and faults them in again: without the C++ module a third of the demo's time.
-KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456
-
 bench: $(READY)
 	@$(PY) -m bench.step --memory $(BENCH_ARGS)
 
@@ -70,7 +67,7 @@ gpu-check: $(READY)
 	@$(PY) -m bench.gpu_check $(GPU_ARGS)
 
 demo: $(READY)
-	@$(KEEP_MEMORY) $(PY) -m geotdm_fast.demo $(DEMO_ARGS)
+	@$(PY) -m geotdm_fast.demo $(DEMO_ARGS)
 
 test: lint
 	@$(PY) -m pytest --durations=15 $(TEST_ARGS)

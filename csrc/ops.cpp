@@ -38,7 +38,8 @@ PYBIND11_MODULE(_C, m) {
         info["panel"] = geotdm::kernels(false).panel;
         return info;
       },
-      "The instruction set that runs on this machine, and the one for products of bfloat16 (avx512bf16, or the same: "
+      "The instruction set that runs on this machine, and the one for products of bfloat16 (amx, avx512bf16, or the "
+      "same: "
       "then they are float32), the compiler, torch, and the panel: the width of what an op keeps for its backward is a "
       "multiple of that many floats.");
 }

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from geotdm_fast.allocator import keep_freed_memory
     from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
     from geotdm_fast.nn import EGTN, ESLayer, ETLayer
     from geotdm_fast.ops import backend, radius_graph, radius_neighbours
@@ -19,6 +20,7 @@ __all__ = [
     "ModelVarType",
     "Sampler",
     "backend",
+    "keep_freed_memory",
     "radius_graph",
     "radius_neighbours",
 ]
@@ -33,6 +35,7 @@ _MODULE_OF = {
     "ModelVarType": "diffusion",
     "Sampler": "diffusion",
     "backend": "ops",
+    "keep_freed_memory": "allocator",
     "radius_graph": "ops",
     "radius_neighbours": "ops",
 }

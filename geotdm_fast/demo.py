@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from geotdm_fast.allocator import keep_freed_memory
+
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "nbody_charged_small.safetensors"
 
 DESCRIPTION = """\
@@ -28,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Simulate, forecast, score, draw, and say what came out."""
     clock = _Clock()
+    keep_freed_memory()
     from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.cli.drawing import open_model
     from geotdm_fast.data import collate, open_dataset

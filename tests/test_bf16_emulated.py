@@ -1,6 +1,6 @@
-"""The kernels of AVX512_BF16 on any x86-64: the module is built once more with AVX-512 emulated, and tested.
+"""The kernels of AVX512_BF16 and AMX on any x86-64: the module is built once more with both emulated, and tested.
 
-The same sources in the same vector widths; only the instruction of AVX512_BF16 and its rounding are written out.
+The same sources in the same vector widths; only what these instructions do, and their rounding, is written out.
 """
 
 import platform
@@ -20,7 +20,7 @@ import sys
 import pytest
 from geotdm_fast.ops import native
 assert native._C.__file__.startswith(sys.argv[1]), native._C.__file__
-assert native.build_info()["low_precision_isa"] == "avx512bf16", native.build_info()
+assert native.build_info()["low_precision_isa"] == sys.argv.pop(2), native.build_info()
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[2:]]))
 """
 
@@ -34,7 +34,7 @@ def emulated(tmp_path_factory):
     flags = "-O1 -Wno-psabi -DGEOTDM_EMULATE"  # later flags win: -O3 compiles vectors this wide for a minute
     if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
         flags += " -mavx2 -mfma"
-    for name in ("cpu/kernels_avx512", "cpu/kernels_avx512bf16"):
+    for name in ("cpu/kernels_avx512", "cpu/kernels_avx512bf16", "cpu/kernels_amx"):
         cpu_module.KERNELS[name] = flags
     objects = folder / "build" / f"torch-{torch.__version__}-{cpu_module.SUFFIX.split('.')[1]}"
     module = cpu_module.compile_module(objects)
@@ -42,7 +42,11 @@ def emulated(tmp_path_factory):
     return folder
 
 
-def test_products_of_bfloat16(emulated):
+@pytest.mark.parametrize("isa", ["avx512bf16", "amx"])
+def test_products_of_bfloat16(emulated, isa):
     tests = [ROOT / "tests" / "test_native_low_precision.py", ROOT / "tests" / "test_native_dispatch.py"]
-    said = run(emulated, "-c", TESTS, emulated, *tests, "-k", "low_precision or bfloat16 or status or do_run")
+    said = run(
+        emulated, "-c", TESTS, emulated, isa, *tests, "-k", "low_precision or bfloat16 or status or do_run",
+        GEOTDM_CPU_ISA=isa,
+    )  # fmt: skip
     assert " passed" in said and "skipped" not in said

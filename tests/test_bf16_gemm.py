@@ -1,7 +1,8 @@
-"""The matrix products of bfloat16 numbers, compiled with the instruction emulated (and as it is, where there is one).
+"""The matrix products of bfloat16 numbers, with the instructions emulated, and as they are where there are any.
 
-Two bfloat16 numbers multiply exactly in float32, so the order of the sums decides every bit: of a pair of products the
-second is added first, and blocks of K are summed apart.
+Two bfloat16 numbers multiply exactly in float32, so the order of the sums decides every bit. AVX512_BF16 adds of a pair
+of products the second first. AMX sums the first and the second products of 16 pairs apart, adds the two sums, then adds
+that. In both, blocks of K are summed apart.
 """
 
 import ctypes
@@ -23,13 +24,8 @@ pytestmark = [
 ]
 
 LIBRARY = """
-#define GEOTDM_ISA avx512bf16
-#define GEOTDM_BF16
-#define GEOTDM_WIDTH 16
-#define GEOTDM_PANEL_VECTORS 2
-#define GEOTDM_PANEL_ROWS 12
-#include "gemm.h"
-using namespace geotdm::avx512bf16;
+#include "kernels_ISA.cpp"
+using namespace geotdm;
 extern "C" {
 void packed(float* to, const float* b, long k, long n, long k_stride, long n_stride) {
   pack(to, b, k, n, k_stride, n_stride);
@@ -38,31 +34,37 @@ long size(long k, long n) { return packed_size(k, n); }
 // C (+)= A B for `k` rows of the packed B [rows, n] from row `first`
 void product(long m, long n, long k, const float* a, long a_stride, const float* b, long first, long rows, float* c,
              long c_stride, bool accumulate) {
+  [[maybe_unused]] const ProductUnit unit;
   multiply(m, n, k, a, a_stride, b + packed_rows(first), packed_rows(rows), c, c_stride, accumulate);
 }
 void product_at(long k, long n, long m, const float* a, long a_stride, const float* b, long b_stride, float* c,
                 long c_stride) {
+  [[maybe_unused]] const ProductUnit unit;
   gemm_at(k, n, m, a, a_stride, b, b_stride, c, c_stride);
 }
 }
 """
 DEPTH, SUMMED = 256, 64  # kDepth, kSummedRows
 PANEL = 32
-FLAGS = {"emulated": "-O1 -Wno-psabi -DGEOTDM_EMULATE"}
-if (native.build_info() or {}).get("low_precision_isa") == "avx512bf16":
-    FLAGS["instruction"] = recipe().KERNELS["cpu/kernels_avx512bf16"]
+EMULATED = "-O1 -Wno-psabi -DGEOTDM_EMULATE"
+FLAGS = {("avx512bf16", "emulated"): EMULATED, ("amx", "emulated"): EMULATED}
+# the one that runs here, compiled as it is: the module has asked for AMX's tiles already
+if (RUNS := (native.build_info() or {}).get("low_precision_isa")) in ("avx512bf16", "amx"):
+    FLAGS[RUNS, "instruction"] = recipe().KERNELS[f"cpu/kernels_{RUNS}"]
 
 
-@pytest.fixture(scope="module", params=FLAGS)
+@pytest.fixture(scope="module", params=FLAGS, ids="-".join)
 def library(request, tmp_path_factory):
+    isa, how = request.param
     folder = tmp_path_factory.mktemp("gemm")
-    (folder / "gemm.cpp").write_text(LIBRARY)
-    compiler = [*ninja_build.compiler(), *recipe().FLAGS.split(), *FLAGS[request.param].split(), "-fvisibility=default"]
-    command = [*compiler, "-I", ROOT / "csrc/cpu", "-shared", folder / "gemm.cpp", "-o", folder / "gemm.so"]
-    subprocess.run(command, check=True)
+    (folder / "gemm.cpp").write_text(LIBRARY.replace("ISA", isa))
+    flags = [*recipe().FLAGS.split(), *FLAGS[request.param].split(), "-fvisibility=default"]
+    command = [*ninja_build.compiler(), *flags, "-I", ROOT / "csrc/cpu", "-shared"]
+    subprocess.run([*command, folder / "gemm.cpp", "-o", folder / "gemm.so"], check=True)
     library = ctypes.CDLL(folder / "gemm.so")
     library.size.restype = ctypes.c_long
-    library.emulated = request.param == "emulated"
+    library.exact = how == "emulated" or isa == "amx"
+    library.sums = {"avx512bf16": pair_by_pair, "amx": tile_by_tile}[isa]
     return library
 
 
@@ -76,15 +78,31 @@ def rounded(a: np.ndarray) -> np.ndarray:
     return torch.from_numpy(np.ascontiguousarray(a)).bfloat16().float().numpy()
 
 
-def summed_like_the_instruction(a: np.ndarray, b: np.ndarray, depth: int, total: np.ndarray | None) -> np.ndarray:
-    """total + a b for a [m, k], b [k, n]: float32 sums, pair by pair, blocks of `depth` apart."""
-    for k0 in range(0, a.shape[1], depth):
-        block = np.zeros((a.shape[0], b.shape[1]), np.float32)
-        end = min(k0 + depth, a.shape[1])
-        for k in range(k0, end, 2):
-            for step in (k + 1, k):
-                if step < end:
-                    block += a[:, step, None] * b[step]
+def pair_by_pair(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a b in float32 as AVX512_BF16 sums it: of each pair of steps the second first."""
+    total = np.zeros((a.shape[0], b.shape[1]), np.float32)
+    for k in range(0, a.shape[1], 2):
+        for step in (k + 1, k):
+            if step < a.shape[1]:
+                total += a[:, step, None] * b[step]
+    return total
+
+
+def tile_by_tile(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a b in float32 as AMX sums it: of 32 steps the even and the odd ones apart."""
+    total = np.zeros((a.shape[0], b.shape[1]), np.float32)
+    for k in range(0, a.shape[1], 32):
+        parts = np.zeros((2, *total.shape), np.float32)
+        for step in range(k, min(k + 32, a.shape[1])):
+            parts[step % 2] += a[:, step, None] * b[step]
+        total += parts[0] + parts[1]
+    return total
+
+
+def summed_in_blocks(sums, a: np.ndarray, b: np.ndarray, depth: int, total: np.ndarray | None) -> np.ndarray:
+    """total + a b for a [m, k], b [k, n]: blocks of `depth` steps apart."""
+    for k in range(0, a.shape[1], depth):
+        block = sums(a[:, k : k + depth], b[k : k + depth])
         total = block if total is None else total + block
     return np.zeros((a.shape[0], b.shape[1]), np.float32) if total is None else total
 
@@ -101,18 +119,19 @@ def poisoned_rows(values: np.ndarray, stride: int) -> np.ndarray:
 
 
 def check(library, ours: np.ndarray, a: np.ndarray, b: np.ndarray, depth: int, start: np.ndarray | None = None):
-    """ours = start + a b, near the exact product of the rounded factors; the emulation bit by bit."""
+    """ours = start + a b, near the exact product of the rounded factors, and bit by bit where the order is known."""
     low_a, low_b = rounded(a), rounded(b)
     exact = (0 if start is None else start) + low_a.astype(np.float64) @ low_b.astype(np.float64)
     assert_same(ours, exact, 1e-5)
-    if library.emulated:
-        np.testing.assert_array_equal(ours, summed_like_the_instruction(low_a, low_b, depth, start))
+    if library.exact:
+        np.testing.assert_array_equal(ours, summed_in_blocks(library.sums, low_a, low_b, depth, start))
 
 
-# rows around the block of 12, columns around the panel of 32, depths around pairs, vectors of 32 and the block of 256
+# rows around the blocks of 12, 16 and 64, columns around the panel of 32, depths around pairs, 32 and the block of 256
 SIZES = [
     (1, 1, 1), (2, 16, 2), (11, 31, 31), (12, 32, 32), (13, 33, 33), (60, 128, 128), (23, 48, 48), (24, 30, 112),
-    (5, 20, 255), (5, 20, 256), (5, 20, 257), (3, 129, 513), (7, 256, 30), (4, 8, 0),
+    (16, 32, 64), (17, 33, 65), (64, 64, 32), (100, 40, 96), (5, 20, 255), (5, 20, 256), (5, 20, 257),
+    (3, 129, 513), (7, 256, 30), (4, 8, 0),
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from builds import ROOT, copy_of_sources, missing, needs_compiler, recipe, run
 
 from tools import ninja_build
 
-ISAS = ["baseline", "avx2", "avx512", "avx512bf16"]
+ISAS = ["baseline", "avx2", "avx512", "avx512bf16", "amx"]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 WITHOUT = {"CXX": "no-such-compiler"}
 
@@ -203,7 +203,7 @@ def test_every_instruction_set_gives_the_same_numbers(unpacked, tmp_path):
     for asked in ("", *ISAS):
         file = tmp_path / f"{asked or 'default'}.npy"
         said = run(unpacked, "-c", STEP, file, GEOTDM_CPU_ISA=asked)
-        expected = min(asked or widest, widest, key=ISAS.index)  # avx512bf16 is for bfloat16 alone
+        expected = min(asked or widest, widest, key=ISAS.index)  # the last two are for bfloat16 alone
         assert str(unpacked) in said and f" cpu ({expected})" in said
         numbers[asked] = np.load(file)
     assert np.isfinite(numbers[""]).all() and np.abs(numbers[""]).max() > 1
@@ -212,7 +212,7 @@ def test_every_instruction_set_gives_the_same_numbers(unpacked, tmp_path):
         assert error < 1e-5, f"{asked}: {error}"
 
     said = run(unpacked, "-c", STEP, file, ok=False, GEOTDM_CPU_ISA="sse9")
-    assert "ValueError: GEOTDM_CPU_ISA must be baseline, avx2, avx512 or avx512bf16, got sse9" in said
+    assert "ValueError: GEOTDM_CPU_ISA must be baseline, avx2, avx512, avx512bf16 or amx, got sse9" in said
 
 
 @needs_compiler
@@ -238,4 +238,5 @@ def test_bfloat16_products_are_in_their_own_kernels_alone(sources, wheel):
     (folder,) = (sources / "build").glob(f"torch-{torch.__version__}-*")
     for name in map(pathlib.Path, recipe().KERNELS):
         disassembled = subprocess.run(["objdump", "-d", folder / f"{name.name}.o"], check=True, capture_output=True)
-        assert (b"vdpbf16ps" in disassembled.stdout) == (name.name == "kernels_avx512bf16")
+        for instruction, kernels in ((b"vdpbf16ps", "kernels_avx512bf16"), (b"tdpbf16ps", "kernels_amx")):
+            assert (instruction in disassembled.stdout) == (name.name == kernels)

@@ -263,9 +263,9 @@ def test_without_the_module_the_reference_runs(monkeypatch):
 def test_status_says_what_the_module_takes():
     rows = [row for row in ops.status() if row.op in ("egcl", "temporal_attention")]
     isa, low_isa = native.build_info()["isa"], native.build_info()["low_precision_isa"]
-    assert isa in ("baseline", "avx2", "avx512") and low_isa in (isa, "avx512bf16")
+    assert isa in ("baseline", "avx2", "avx512") and low_isa in (isa, "avx512bf16", "amx")
     assert {row.active for row in rows} == {f"cpu ({isa})"} and all("H a multiple of 16" in r.reason for r in rows)
-    products = "in float32, without AVX512_BF16" if low_isa == isa else "avx512bf16"
+    products = "in float32, without AMX or AVX512_BF16" if low_isa == isa else low_isa
     assert all(row.reason.endswith(f"bfloat16 products: {products}") for row in rows)
 
 

@@ -1,7 +1,7 @@
 """The compiled ops with products of bfloat16: `precision="bf16"` and bfloat16 tensors, every gradient.
 
-Where the processor has no AVX512_BF16 those products are float32. test_bf16_emulated.py runs this file once more with
-the instruction emulated, on any x86-64.
+Where the processor has neither AMX nor AVX512_BF16 those products are float32. test_bf16_emulated.py runs this file
+once more with the instructions emulated, on any x86-64.
 """
 
 import pytest
@@ -31,7 +31,7 @@ from geotdm_fast.ops import native
 
 pytestmark = [needs_native, pytest.mark.usefixtures("poisoned")]
 
-ROUNDS = native.build_info() is not None and native.build_info()["low_precision_isa"] == "avx512bf16"
+ROUNDS = (native.build_info() or {}).get("low_precision_isa") in ("avx512bf16", "amx")
 OPS = {"egcl": EGCL_NAMES, "temporal_attention": TEMPORAL_NAMES}
 DEGREES = [3, 0, 1, 7, 0, 4, 2]
 

@@ -25,6 +25,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     KERNELS["cpu/kernels_avx512"] = AVX512
     # every compiler that takes -std=c++20 takes this too (GCC 10, Clang 10)
     KERNELS["cpu/kernels_avx512bf16"] = f"{AVX512} -mavx512bf16"
+    KERNELS["cpu/kernels_amx"] = f"{AVX512} -mavx512bf16"  # its tiles are inline assembly
 
 
 def sources() -> list[Path]:

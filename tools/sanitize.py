@@ -32,7 +32,7 @@ def main() -> int:
     tests = sorted(str(path) for pattern in TESTS for path in (ROOT / "tests").glob(pattern))
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *sys.argv[1:]]
     done = []
-    for wanted in ("avx512bf16", "avx2", "baseline"):
+    for wanted in ("amx", "avx512bf16", "avx2", "baseline"):
         environment["GEOTDM_CPU_ISA"] = wanted
         isa = loaded_isa(environment)
         if isa in done:  # this processor has no wider one
@@ -52,8 +52,8 @@ def library(name: str) -> str:
 
 
 def loaded_isa(environment: dict[str, str]) -> str:
-    """The instruction set that runs, of the module with the sanitizers and no other."""
-    code = "from geotdm_fast.ops import native; print(native._C.__file__, native.build_info()['isa'])"
+    """The widest instruction set that runs, of the module with the sanitizers and no other."""
+    code = "from geotdm_fast.ops import native; print(native._C.__file__, native.build_info()['low_precision_isa'])"
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=FOLDER / "lib", env=environment, stdout=subprocess.PIPE, check=True, text=True
     )

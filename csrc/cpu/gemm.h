@@ -1,7 +1,8 @@
 // Small matrix products on tiles that stay in cache: C[M, N] (+)= A[M, K] B[K, N], summed in float32. Rows of C (and of
 // every tile) are `padded(N)` floats apart, so that whole vectors may be written.
 //
-// gemm_float32.h or, for factors rounded to bfloat16, gemm_bf16.h has
+// gemm_float32.h or, for factors rounded to bfloat16, gemm_bf16.h or gemm_amx.h has
+//   ProductUnit: an object of it must live while a thread multiplies;
 //   packed_rows(k): the floats from row 0 to row k (a multiple of kPanel) of a packed panel, and for the number of all
 //     rows, from one panel to the next;
 //   pack(packed, b, k, n, k_stride, n_stride): B[k, n] at b[k * k_stride + n * n_stride], into `packed`; a transpose is
@@ -12,7 +13,9 @@
 //     tile of M rows; A and B as they are, rows padded(K) and padded(N) apart.
 #pragma once
 
-#ifdef GEOTDM_BF16
+#if defined(GEOTDM_AMX)
+#include "gemm_amx.h"
+#elif defined(GEOTDM_LOW_PRECISION)
 #include "gemm_bf16.h"
 #else
 #include "gemm_float32.h"
@@ -20,7 +23,7 @@
 
 namespace geotdm::GEOTDM_ISA {
 
-GEOTDM_INLINE int64_t packed_size(int64_t k, int64_t n) { return packed_rows(k) * (padded(n) / kPanel); }
+inline int64_t packed_size(int64_t k, int64_t n) { return packed_rows(k) * (padded(n) / kPanel); }
 
 // C (+)= A B, B packed.
 inline void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stride, const float* packed_b, float* c,

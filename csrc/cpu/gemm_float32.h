@@ -6,6 +6,8 @@
 
 namespace geotdm::GEOTDM_ISA {
 
+struct ProductUnit {};
+
 struct Products {
   typedef float Element;
   typedef Vec Factors;

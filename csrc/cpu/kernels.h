@@ -11,6 +11,7 @@ struct Kernels {
   int64_t panel;  // rows of the op's arrays are whole panels of this many floats
 
   // The matrix products of gemm.h.
+  int64_t (*packed_size)(int64_t k, int64_t n);
   void (*pack)(float* packed, const float* b, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride);
   void (*gemm)(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stride, const float* packed_b, float* c,
                int64_t c_stride, bool accumulate);
@@ -33,14 +34,14 @@ struct Kernels {
   void (*temporal_nodes_backward)(const TemporalBackward&, int64_t first, int64_t last, float* slot, float* memory);
 };
 
-extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_avx512bf16;
+extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512, kernels_avx512bf16, kernels_amx;
 
-// The rows that an op keeps are as wide in both: the two tables take turns in one process.
+// The rows that an op keeps are as wide in all of AVX-512: two tables take turns in one process.
 constexpr int64_t kPanelAVX512 = 32;
 
 // The widest set that this processor has, or a narrower one that GEOTDM_CPU_ISA names (baseline, avx2, avx512,
-// avx512bf16). low_precision: matrix products may round what they multiply to bfloat16; they do where that is faster,
-// with AVX512_BF16, and are float32 elsewhere.
+// avx512bf16, amx). low_precision: matrix products may round what they multiply to bfloat16; they do where that is
+// faster, with AMX or, on processors without it, AVX512_BF16, and are float32 elsewhere.
 const Kernels& kernels(bool low_precision);
 
 }  // namespace geotdm

@@ -149,36 +149,4 @@ GEOTDM_INLINE Batch<N> splat(float value) {
   return each<N>([&](int) GEOTDM_INLINE_LAMBDA { return splat(value); });
 }
 
-// exp(x) to 2 ulp for |x| <= 87, clamped outside: 2^n exp(r) with |r| <= ln(2) / 2, exp(r) by a polynomial.
-template <int N>
-GEOTDM_INLINE Batch<N> exp(Batch<N> x) {
-  x = max(splat<N>(-87.0f), min(splat<N>(87.0f), x));
-  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
-  const Batch<N> biased = x * 1.44269504088896341f + kShift;
-  const Batch<N> n = biased - kShift;
-  Batch<N> r = x - n * 0.693359375f;  // ln(2) in two parts, the first of few bits
-  r = r + n * 2.12194440e-4f;
-  Batch<N> p = r * 1.3814598788e-3f + 8.3687165752e-3f;  // degree 6, fitted to 4e-9 of exp(r)
-  p = p * r + 4.1668388993e-2f;
-  p = p * r + 1.6666521132e-1f;
-  p = p * r + 4.9999994040e-1f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return scale_by_power(p, biased);
-}
-
-template <int N>
-GEOTDM_INLINE Batch<N> silu(const Batch<N>& x) {
-  return x / (1.0f + exp(-1.0f * x));
-}
-
-// d silu / dx = s (1 + x (1 - s)), s = 1 / (1 + exp(-x)); returns silu(x) beside it.
-template <int N>
-GEOTDM_INLINE Batch<N> silu_and_slope(const Batch<N>& x, Batch<N>& slope) {
-  const Batch<N> s = 1.0f / (1.0f + exp(-1.0f * x));
-  const Batch<N> value = x * s;
-  slope = s + value * (1.0f - s);
-  return value;
-}
-
 }  // namespace geotdm::GEOTDM_ISA

@@ -41,8 +41,7 @@ class Weights {
 
  private:
   const float* packed(const at::Tensor& b) {  // [k, n], any strides
-    auto out =
-        at::empty({b.size(0), round_up(b.size(1), k_.panel)}, b.options().memory_format(at::MemoryFormat::Contiguous));
+    auto out = at::empty({k_.packed_size(b.size(0), b.size(1))}, b.options());
     k_.pack(mutable_data(out), b.const_data_ptr<float>(), b.size(0), b.size(1), b.stride(0), b.stride(1));
     kept_.push_back(out);
     return data(out);

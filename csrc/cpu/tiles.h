@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "activation.h"
 #include "gemm.h"
 
 namespace geotdm::GEOTDM_ISA {

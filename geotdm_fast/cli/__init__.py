@@ -6,6 +6,8 @@ import os
 import sys
 import warnings
 
+from geotdm_fast.allocator import keep_freed_memory
+
 DESCRIPTION = """\
 Diffusion over geometric trajectories (GeoTDM): forecast, interpolate or generate how particles, molecules
 or people move.
@@ -35,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     prefix = f"geotdm {args.command}"
+    keep_freed_memory()
     try:
         with _short_warnings(prefix, args.debug):
             return args.run(args)

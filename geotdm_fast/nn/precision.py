@@ -14,8 +14,8 @@ class PrecisionMixin:
     def set_precision(self, precision: str) -> nn.Module:
         """Set `fp32` (no rounding), `tf32` (10 bits of mantissa) or `bf16` (7 bits) here and in every layer below.
 
-        The CPU kernels round for `bf16` alone, on processors with AVX512_BF16; elsewhere they are as exact as `fp32`.
-        Parameters stay in their dtype. Returns self. Raises ValueError for another name.
+        The CPU kernels round for `bf16` alone, on processors with AMX or AVX512_BF16; elsewhere they are as exact as
+        `fp32`. Parameters stay in their dtype. Returns self. Raises ValueError for another name.
         """
         check_choice("set_precision: precision", precision, PRECISIONS)
         for module in self.modules():

@@ -53,7 +53,7 @@ def status() -> list[OpStatus]:
         on_cpu = [OpStatus(op, "reference", f"geotdm_fast._C is {native.missing}") for op in OPS]
     else:
         low = info["low_precision_isa"]
-        products = low if low != info["isa"] else "in float32, without AVX512_BF16"
+        products = low if low != info["isa"] else "in float32, without AMX or AVX512_BF16"
         takes = "float32 and bfloat16 on the CPU, H a multiple of 16 up to 256; other inputs run the reference; "
         takes += f"bfloat16 products: {products}"
         on_cpu = [OpStatus(op, f"cpu ({info['isa']})", takes) for op in OPS]

@@ -33,8 +33,8 @@ def temporal_attention(
     every run (on the CPU for any number of threads) and are differentiable once. Memory is linear in T, and so is time
     with a `window`, whose cost is that of 2 window + 1 frames. They compute in float32 (bfloat16 inputs are converted,
     results converted back). Matrix products take bfloat16 factors for bfloat16 h or params and for `precision="bf16"`
-    (on the CPU where it has AVX512_BF16, else float32), tf32 ones on CUDA for "tf32", on the way back too; sums, the
-    softmax and the sinusoids are float32. Other inputs run the reference: on the CPU also frames with gaps, on CUDA
+    (on the CPU where it has AMX or AVX512_BF16, else float32), tf32 ones on CUDA for "tf32", on the way back too; sums,
+    the softmax and the sinusoids are float32. Other inputs run the reference: on the CPU also frames with gaps, on CUDA
     those with a window. `torch.compile(fullgraph=True)` takes all of it. A CUDA graph may capture it after one call
     outside. Raises ValueError for a negative window and an unknown precision.
     """

@@ -1,0 +1,106 @@
+// Matrix products of numbers rounded to bfloat16 by AMX, 32 steps of K at a time; the sums are float32. A is rounded
+// for a block of rows at a time. What a row of C gets depends on its own row of A alone, not on the block that it is
+// in.
+#pragma once
+
+#define GEOTDM_PAIR_STEP 16
+#include "amx.h"
+#include "pack_bf16.h"
+
+namespace geotdm::GEOTDM_ISA {
+
+typedef Tiles ProductUnit;
+
+// A block of C: two tiles down, two across a panel.
+constexpr int64_t kBlock = 2 * kTile;
+static_assert(kPanel == kBlock && kPairStep == kTile);
+
+// Sizes of what is rounded at a time, on the stack: 32 KB of A in `multiply`, 16 KB of each in `gemm_at`.
+constexpr int64_t kRowsA = 64, kSummedRows = 64, kColumnsA = 128, kColumnsB = 128;
+
+// C (+)= A B for 1 .. kBlock rows and a panel: `pairs` along K, A's rows a_stride pairs apart, B's b_stride. All rows
+// of A's tiles are read, those that are too many into numbers that nobody sees. What is accumulated is summed apart
+// first.
+GEOTDM_INLINE void multiply_block(int64_t rows, int64_t pairs, const Pair* a, int64_t a_stride, const Pair* b,
+                                  int64_t b_stride, float* c, int64_t c_stride, bool accumulate) {
+  const bool is_tall = rows > kTile;
+  clear_tile<0>(), clear_tile<1>(), clear_tile<2>(), clear_tile<3>();
+  for (int64_t i = 0; i < pairs; i += kTile, b += kTile * b_stride) {
+    load_tile<4>(a + i, a_stride);
+    load_tile<6>(b, b_stride);
+    load_tile<7>(b + kTile, b_stride);
+    add_tile_products<0, 4, 6>();
+    add_tile_products<1, 4, 7>();
+    if (!is_tall) continue;
+    load_tile<5>(a + i + kTile * a_stride, a_stride);
+    add_tile_products<2, 5, 6>();
+    add_tile_products<3, 5, 7>();
+  }
+  alignas(64) float sums[kBlock * kBlock];
+  const bool is_direct = rows == kBlock && !accumulate;
+  float* to = is_direct ? c : sums;
+  const int64_t stride = is_direct ? c_stride : kBlock;
+  store_tile<0>(to, stride), store_tile<1>(to + kTile, stride);
+  if (is_tall) store_tile<2>(to + kTile * stride, stride), store_tile<3>(to + kTile * stride + kTile, stride);
+  if (is_direct) return;
+  for (int64_t r = 0; r < rows; ++r, c += c_stride)
+    for (int64_t v = 0; v < kBlock; v += kWidth) {
+      const Vec sum = load(sums + r * kBlock + v);
+      store(c + v, accumulate ? load(c + v) + sum : sum);
+    }
+}
+
+inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stride, const float* packed_b,
+                     int64_t panel_step, float* c, int64_t c_stride, bool accumulate) {
+  alignas(64) Pair block[kRowsA * kDepthPairs];
+  for (int64_t i = 0; i < m; i += kRowsA, a += kRowsA * a_stride, c += kRowsA * c_stride) {
+    const int64_t rows = smaller(m - i, kRowsA);
+    int64_t k0 = 0;
+    do {  // once also for k = 0, which writes zeros
+      const int64_t depth = smaller(k - k0, kDepth), pairs = pairs_in(depth);
+      pair_columns(block, pairs, a + k0, a_stride, rows, depth);
+      const float* b = packed_b + packed_rows(k0);
+      for (int64_t n0 = 0; n0 < n; n0 += kPanel, b += panel_step)
+        for (int64_t r = 0; r < rows; r += kBlock)
+          multiply_block(smaller(rows - r, kBlock), pairs, block + r * pairs, pairs, reinterpret_cast<const Pair*>(b),
+                         kPanel, c + r * c_stride + n0, c_stride, accumulate || k0 > 0);
+      k0 += kDepth;
+    } while (k0 < k);
+  }
+}
+
+// [rows, columns] as pairs of rows, those of a column together, columns `step` pairs apart; reads whole vectors.
+GEOTDM_INLINE void pair_rows_by_column(Pair* to, int64_t step, const float* from, int64_t stride, int64_t rows,
+                                       int64_t columns) {
+  for (int64_t c = 0; c < columns; c += kTile, to += kTile * step)
+    for (int64_t i = 0; i < pairs_in(rows); i += kTile) {
+      Pairs v[kTile];
+#pragma GCC unroll 16
+      for (int64_t p = 0; p < kTile; ++p) v[p] = pair_of_rows(from, stride, rows, 2 * (i + p), c);
+      transpose(v);
+#pragma GCC unroll 16
+      for (int64_t p = 0; p < kTile; ++p) store(to + p * step + i, v[p]);
+    }
+}
+
+inline void gemm_at(int64_t k, int64_t n, int64_t m, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                    float* c, int64_t c_stride) {
+  alignas(64) Pair block_a[kSummedRows / 2 * kColumnsA], block_b[kSummedRows / 2 * kColumnsB];
+  for (int64_t m0 = 0; m0 < m; m0 += kSummedRows, a += kSummedRows * a_stride, b += kSummedRows * b_stride) {
+    const int64_t summed = smaller(m - m0, kSummedRows), pairs = pairs_in(summed);
+    for (int64_t n0 = 0; n0 < n; n0 += kColumnsB) {
+      const int64_t columns = smaller(padded(n - n0), kColumnsB);
+      pair_rows(block_b, kColumnsB, b + n0, b_stride, summed, columns);
+      for (int64_t k0 = 0; k0 < k; k0 += kColumnsA) {
+        const int64_t rows = smaller(k - k0, kColumnsA);
+        pair_rows_by_column(block_a, pairs, a + k0, a_stride, summed, rows);
+        for (int64_t j = 0; j < columns; j += kPanel)
+          for (int64_t i = 0; i < rows; i += kBlock)
+            multiply_block(smaller(rows - i, kBlock), pairs, block_a + i * pairs, pairs, block_b + j, kColumnsB,
+                           c + (k0 + i) * c_stride + n0 + j, c_stride, true);
+      }
+    }
+  }
+}
+
+}  // namespace geotdm::GEOTDM_ISA
