@@ -7,7 +7,6 @@ import torch
 
 from bench.contenders import DTYPES
 from bench.workloads import ABOUT, SIZES, Workload, make_workload
-from geotdm_fast import keep_freed_memory
 
 
 def make_parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -68,8 +67,7 @@ def add_run(parser: argparse.ArgumentParser, *, repeats: int, out: pathlib.Path)
 
 
 def set_up(args: argparse.Namespace) -> None:
-    """Threads, device and memory. Before anything is compiled: generated code holds the number of threads."""
-    keep_freed_memory()
+    """Threads and device. Before anything is compiled: generated code holds the number of threads."""
     if args.threads:
         torch.set_num_threads(args.threads)
     if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():

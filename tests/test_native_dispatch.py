@@ -1,5 +1,7 @@
 """How the public ops reach the compiled ones: inference, autocast, bfloat16, torch.compile; what falls back."""
 
+import platform
+
 import pytest
 import torch
 from native_cases import (
@@ -267,6 +269,16 @@ def test_status_says_what_the_module_takes():
     assert {row.active for row in rows} == {f"cpu ({isa})"} and all("H a multiple of 16" in r.reason for r in rows)
     products = "in float32, without AMX or AVX512_BF16" if low_isa == isa else low_isa
     assert all(row.reason.endswith(f"bfloat16 products: {products}") for row in rows)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="a register of x86-64")
+@pytest.mark.parametrize("name", ["egcl", "temporal_attention"])
+def test_subnormal_numbers_are_zero_inside_and_nowhere_else(name):
+    """Processors take a hundred times as long for them; the threads' registers are afterwards as they were."""
+    op, (x, h, *rest) = native_call(name)
+    ours = op(x, torch.full_like(h, 1e-40), *rest)
+    assert all(torch.equal(a, b) for a, b in zip(ours, op(x, torch.zeros_like(h), *rest), strict=True))
+    assert (torch.full((2**20,), 1e-40) * 1).count_nonzero() == 2**20  # by every thread of torch
 
 
 def test_compiled_kernels_do_run():
