@@ -36,24 +36,30 @@ GEOTDM_INLINE Batch<N> exp2_low_precision(Batch<N> y) {
   return scale_by_power(p, biased);
 }
 
-// 1 / (1 + exp(-x)).
+// x / (1 + exp(-x)) and 1 / (1 + exp(-x)).
+#if defined(GEOTDM_LOW_PRECISION) && defined(__AVX512F__)
 template <int N>
 GEOTDM_INLINE Batch<N> sigmoid(const Batch<N>& x) {
-#if defined(GEOTDM_LOW_PRECISION) && defined(__AVX512F__)
   // The reciprocal to 2^-14: a division takes as long as all the rest.
   const Batch<N> v = 1.0f + exp2_low_precision(-1.44269504088896341f * x);
   return each<N>([&](int i) GEOTDM_INLINE_LAMBDA { return Vec(_mm512_maskz_rcp14_ps(-1, v.v[i])); });
-#else
-  return 1.0f / (1.0f + exp(-1.0f * x));
-#endif
 }
-
 template <int N>
 GEOTDM_INLINE Batch<N> silu(const Batch<N>& x) {
   return x * sigmoid(x);
 }
+#else
+template <int N>
+GEOTDM_INLINE Batch<N> sigmoid(const Batch<N>& x) {
+  return 1.0f / (1.0f + exp(-1.0f * x));
+}
+template <int N>
+GEOTDM_INLINE Batch<N> silu(const Batch<N>& x) {
+  return x / (1.0f + exp(-1.0f * x));
+}
+#endif
 
-// d silu / dx = s (1 + x (1 - s)), s = 1 / (1 + exp(-x)); returns silu(x) beside it.
+// d silu / dx = s (1 + x (1 - s)), s the sigmoid of x; returns silu(x) beside it.
 template <int N>
 GEOTDM_INLINE Batch<N> silu_and_slope(const Batch<N>& x, Batch<N>& slope) {
   const Batch<N> s = sigmoid(x), value = x * s;

@@ -28,10 +28,11 @@ def egcl(
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
 
     Float32 and bfloat16 inputs run the C++ module on the CPU and the Triton kernels on CUDA, which convert bfloat16,
-    give the same bits in every run and are differentiable once; memory does not grow with the edges times frames, but
-    for a chunk of them in the backward. Sums are float32; products take bfloat16 factors for bfloat16 h or params and
-    for `precision="bf16"` (on the CPU where it has AMX or AVX512_BF16, else float32), tf32 ones on CUDA for "tf32";
-    those of edge_attr stay float32. An edge_attr that changes from frame to frame makes every frame of a node a node.
+    give the same bits in every run (the C++ module for any number of threads, but for torch's products with edge_attr)
+    and are differentiable once; memory does not grow with the edges times frames, but for a chunk of them in the
+    backward. Sums are float32; products take bfloat16 factors for bfloat16 h or params and for `precision="bf16"` (on
+    the CPU where it has AMX or AVX512_BF16, else float32), tf32 ones on CUDA for "tf32"; those of edge_attr stay
+    float32. An edge_attr that changes from frame to frame makes every frame of a node a node.
     Other inputs run the reference. `torch.compile(fullgraph=True)` takes all of it. Raises ValueError where
     `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
