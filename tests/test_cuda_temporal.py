@@ -91,7 +91,8 @@ def test_sizes(sizes, precision, op, device):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("frames", [[4], [3, 4, 5, 6], [0, 2, 3, 7, 40], [*range(10), *range(25, 47)]], ids=len)
 def test_frames_with_gaps(frames, precision, op, device):
-    check(op, device, (3, len(frames), 3, 32), precision, frames=frames)
+    draws = 9 if precision == "fp32" else 1  # few numbers, as in native_cases.py
+    check(op, device, (3, len(frames), 3, 32), precision, draws, frames=frames)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

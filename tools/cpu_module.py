@@ -18,10 +18,11 @@ FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno 
 TORCH_SOURCES = dict.fromkeys(
     ("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/diffusion_step", "cpu/kernels"), "-fopenmp"
 )
-KERNELS = {"cpu/kernels_baseline": ""}
+# -fno-exceptions: nothing throws, and what cleans up after a throw would be shared by the files of all sets.
+KERNELS = {"cpu/kernels_baseline": "-fno-exceptions"}
 if platform.machine() in ("x86_64", "AMD64"):
-    KERNELS["cpu/kernels_avx2"] = "-mavx2 -mfma"
-    AVX512 = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
+    KERNELS["cpu/kernels_avx2"] = "-fno-exceptions -mavx2 -mfma"
+    AVX512 = "-fno-exceptions -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
     KERNELS["cpu/kernels_avx512"] = AVX512
     # every compiler that takes -std=c++20 takes this too (GCC 10, Clang 10)
     KERNELS["cpu/kernels_avx512bf16"] = f"{AVX512} -mavx512bf16"
