@@ -39,7 +39,7 @@ PYBIND11_MODULE(_C, m) {
         return info;
       },
       "The instruction set that runs on this machine, and the one for products of bfloat16 (amx, avx512bf16, or the "
-      "same: "
-      "then they are float32), the compiler, torch, and the panel: the width of what an op keeps for its backward is a "
-      "multiple of that many floats.");
+      "same: then they are float32), the compiler, torch, and the panel: the width of what an op keeps for its "
+      "backward "
+      "is a multiple of that many floats.");
 }

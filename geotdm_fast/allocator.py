@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
 
     By itself it returns blocks of some MB to the system at once, and the next call of a network faults every page in
     again: a quarter of the time of fast kernels. The process's memory then never shrinks below its peak, so a program
-    decides: the commands of `geotdm` do, and the benchmarks, for all that they compare.
+    decides: the commands of `geotdm` do, the benchmarks do not.
     """
     if not sys.platform.startswith("linux"):
         return False

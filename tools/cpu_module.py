@@ -18,11 +18,12 @@ FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno 
 TORCH_SOURCES = dict.fromkeys(
     ("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/diffusion_step", "cpu/kernels"), "-fopenmp"
 )
-# -fno-exceptions: nothing throws, and what cleans up after a throw would be shared by the files of all sets.
-KERNELS = {"cpu/kernels_baseline": "-fno-exceptions"}
+# Nothing in the kernels throws, and what cleans up after a throw would be shared by the files of all instruction sets.
+KERNEL_FLAGS = "-fno-exceptions"
+KERNELS = {"cpu/kernels_baseline": ""}
 if platform.machine() in ("x86_64", "AMD64"):
-    KERNELS["cpu/kernels_avx2"] = "-fno-exceptions -mavx2 -mfma"
-    AVX512 = "-fno-exceptions -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
+    KERNELS["cpu/kernels_avx2"] = "-mavx2 -mfma"
+    AVX512 = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
     KERNELS["cpu/kernels_avx512"] = AVX512
     # every compiler that takes -std=c++20 takes this too (GCC 10, Clang 10)
     KERNELS["cpu/kernels_avx512bf16"] = f"{AVX512} -mavx512bf16"
@@ -47,7 +48,8 @@ def compile_module(folder: Path) -> Path:
     include = [f"-I{sysconfig.get_path('include')}"]
     for part in ("", "torch/csrc/api/include"):  # pybind11 is among torch's headers
         include += ["-isystem", str(torch / "include" / part)]
-    options = {name: shlex.join(include) + " " + flags for name, flags in TORCH_SOURCES.items()} | KERNELS
+    options = {name: shlex.join(include) + " " + flags for name, flags in TORCH_SOURCES.items()}
+    options |= {name: f"{KERNEL_FLAGS} {flags}" for name, flags in KERNELS.items()}
     libraries = shlex.join([f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"])
     cxx = shlex.join(ninja_build.compiler())
     flags, link = f"{FLAGS} {os.environ.get('CXXFLAGS', '')}", os.environ.get("LDFLAGS", "")

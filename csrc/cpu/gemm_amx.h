@@ -15,8 +15,7 @@ typedef Tiles ProductUnit;
 constexpr int64_t kBlock = 2 * kTile;
 static_assert(kPanel == kBlock && kPairStep == kTile);
 
-// Sizes of what is rounded at a time, on the stack: 32 KB of A in `multiply`, 16 KB of each in `gemm_at`.
-constexpr int64_t kRowsA = 64, kSummedRows = 64, kColumnsA = 128, kColumnsB = 128;
+constexpr int64_t kRowsA = 64;  // of A, rounded at a time in `multiply`: 32 KB on the stack
 
 // C (+)= A B for 1 .. kBlock rows and a panel: `pairs` along K, A's rows a_stride pairs apart, B's b_stride. All rows
 // of A's tiles are read, those that are too many into numbers that nobody sees. What is accumulated is summed apart
@@ -83,24 +82,24 @@ GEOTDM_INLINE void pair_rows_by_column(Pair* to, int64_t step, const float* from
     }
 }
 
+struct ByTiles {
+  static constexpr int64_t kColumnsA = 128;
+  static GEOTDM_INLINE void round_a(Pair* to, const float* a, int64_t a_stride, int64_t summed, int64_t columns) {
+    pair_rows_by_column(to, pairs_in(summed), a, a_stride, summed, columns);
+  }
+  static GEOTDM_INLINE void add_at(int64_t rows, int64_t columns, int64_t summed, const Pair* a, const Pair* b,
+                                   float* c, int64_t c_stride) {
+    const int64_t pairs = pairs_in(summed);
+    for (int64_t j = 0; j < columns; j += kPanel)
+      for (int64_t i = 0; i < rows; i += kBlock)
+        multiply_block(smaller(rows - i, kBlock), pairs, a + i * pairs, pairs, b + j, kColumnsB, c + i * c_stride + j,
+                       c_stride, true);
+  }
+};
+
 inline void gemm_at(int64_t k, int64_t n, int64_t m, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
                     float* c, int64_t c_stride) {
-  alignas(64) Pair block_a[kSummedRows / 2 * kColumnsA], block_b[kSummedRows / 2 * kColumnsB];
-  for (int64_t m0 = 0; m0 < m; m0 += kSummedRows, a += kSummedRows * a_stride, b += kSummedRows * b_stride) {
-    const int64_t summed = smaller(m - m0, kSummedRows), pairs = pairs_in(summed);
-    for (int64_t n0 = 0; n0 < n; n0 += kColumnsB) {
-      const int64_t columns = smaller(padded(n - n0), kColumnsB);
-      pair_rows(block_b, kColumnsB, b + n0, b_stride, summed, columns);
-      for (int64_t k0 = 0; k0 < k; k0 += kColumnsA) {
-        const int64_t rows = smaller(k - k0, kColumnsA);
-        pair_rows_by_column(block_a, pairs, a + k0, a_stride, summed, rows);
-        for (int64_t j = 0; j < columns; j += kPanel)
-          for (int64_t i = 0; i < rows; i += kBlock)
-            multiply_block(smaller(rows - i, kBlock), pairs, block_a + i * pairs, pairs, block_b + j, kColumnsB,
-                           c + (k0 + i) * c_stride + n0 + j, c_stride, true);
-      }
-    }
-  }
+  gemm_at_rounded<ByTiles>(k, n, m, a, a_stride, b, b_stride, c, c_stride);
 }
 
 }  // namespace geotdm::GEOTDM_ISA

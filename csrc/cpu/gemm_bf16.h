@@ -18,11 +18,6 @@ struct Products {
   static GEOTDM_INLINE Vec add(Vec sum, Pairs a, Pairs b) { return add_pair_products(sum, a, b); }
 };
 
-// Sizes of blocks that are rounded at a time, on the stack: 6 KB of A in `multiply`, 6 KB of A and 16 KB of B in
-// `gemm_at`.
-constexpr int64_t kSummedRows = 64, kColumnsA = 4 * kRows, kColumnsB = 4 * kPanel;
-static_assert(kColumnsA % kWidth == 0);
-
 inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stride, const float* packed_b,
                      int64_t panel_step, float* c, int64_t c_stride, bool accumulate) {
   alignas(64) Pair block[kRows * kDepthPairs];
@@ -41,25 +36,25 @@ inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_
   }
 }
 
+struct ByPairs {
+  static constexpr int64_t kColumnsA = 4 * kRows;
+  static_assert(kColumnsA % kWidth == 0);
+  static GEOTDM_INLINE void round_a(Pair* to, const float* a, int64_t a_stride, int64_t summed, int64_t columns) {
+    pair_rows(to, kColumnsA, a, a_stride, summed, columns);
+  }
+  static GEOTDM_INLINE void add_at(int64_t rows, int64_t columns, int64_t summed, const Pair* a, const Pair* b,
+                                   float* c, int64_t c_stride) {
+    for (int64_t i = 0; i < rows; i += kRows)
+      for (int64_t j = 0; j < columns; j += kPanel)
+        panel_remainder<kRows, Products>(smaller(rows - i, kRows), pairs_in(summed), a + i, 1, kColumnsA,
+                                         reinterpret_cast<const float*>(b + j), kColumnsB, c + i * c_stride + j,
+                                         c_stride, true);
+  }
+};
+
 inline void gemm_at(int64_t k, int64_t n, int64_t m, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
                     float* c, int64_t c_stride) {
-  alignas(64) Pair block_a[kSummedRows / 2 * kColumnsA], block_b[kSummedRows / 2 * kColumnsB];
-  for (int64_t m0 = 0; m0 < m; m0 += kSummedRows, a += kSummedRows * a_stride, b += kSummedRows * b_stride) {
-    const int64_t summed = smaller(m - m0, kSummedRows);
-    for (int64_t n0 = 0; n0 < n; n0 += kColumnsB) {
-      const int64_t columns = smaller(padded(n - n0), kColumnsB);
-      pair_rows(block_b, kColumnsB, b + n0, b_stride, summed, columns);
-      for (int64_t k0 = 0; k0 < k; k0 += kColumnsA) {
-        const int64_t rows = smaller(k - k0, kColumnsA);
-        pair_rows(block_a, kColumnsA, a + k0, a_stride, summed, rows);
-        for (int64_t i = 0; i < rows; i += kRows)
-          for (int64_t j = 0; j < columns; j += kPanel)
-            panel_remainder<kRows, Products>(smaller(rows - i, kRows), pairs_in(summed), block_a + i, 1, kColumnsA,
-                                             reinterpret_cast<const float*>(block_b + j), kColumnsB,
-                                             c + (k0 + i) * c_stride + n0 + j, c_stride, true);
-      }
-    }
-  }
+  gemm_at_rounded<ByPairs>(k, n, m, a, a_stride, b, b_stride, c, c_stride);
 }
 
 }  // namespace geotdm::GEOTDM_ISA

@@ -70,4 +70,30 @@ inline void pack(float* packed, const float* b, int64_t k, int64_t n, int64_t k_
   }
 }
 
+// `gemm_at` of gemm.h, rounding kSummedRows rows of B and kColumnsA columns of A at a time. A kind of products has
+//   kColumnsA, the columns of such a block of A;
+//   round_a(to, a, a_stride, summed, columns): the block, in the order that `add_at` reads;
+//   add_at(rows, columns, summed, a, b, c, c_stride): C += A^T B of the rounded blocks, B's rows of pairs kColumnsB
+//   apart.
+constexpr int64_t kSummedRows = 64, kColumnsB = 128;
+static_assert(kColumnsB % kPanel == 0);
+
+template <typename Kind>
+GEOTDM_INLINE void gemm_at_rounded(int64_t k, int64_t n, int64_t m, const float* a, int64_t a_stride, const float* b,
+                                   int64_t b_stride, float* c, int64_t c_stride) {
+  alignas(64) Pair block_a[kSummedRows / 2 * Kind::kColumnsA], block_b[kSummedRows / 2 * kColumnsB];
+  for (int64_t m0 = 0; m0 < m; m0 += kSummedRows, a += kSummedRows * a_stride, b += kSummedRows * b_stride) {
+    const int64_t summed = smaller(m - m0, kSummedRows);
+    for (int64_t n0 = 0; n0 < n; n0 += kColumnsB) {
+      const int64_t columns = smaller(padded(n - n0), kColumnsB);
+      pair_rows(block_b, kColumnsB, b + n0, b_stride, summed, columns);
+      for (int64_t k0 = 0; k0 < k; k0 += Kind::kColumnsA) {
+        const int64_t rows = smaller(k - k0, Kind::kColumnsA);
+        Kind::round_a(block_a, a + k0, a_stride, summed, rows);
+        Kind::add_at(rows, columns, summed, block_a, block_b, c + k0 * c_stride + n0, c_stride);
+      }
+    }
+  }
+}
+
 }  // namespace geotdm::GEOTDM_ISA
