@@ -12,8 +12,20 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
-from bench import build_in_place, codegen, device_timing, gpu_check, layer, layer_speed, memory, sample, step, train  # noqa: E402
-from bench.gpu_check import Step  # noqa: E402
+from bench import (  # noqa: E402
+    build_in_place,
+    codegen,
+    device_timing,
+    gpu_check,
+    gpu_steps,
+    layer,
+    layer_speed,
+    memory,
+    sample,
+    step,
+    train,
+)
+from bench.gpu_steps import Step  # noqa: E402
 from bench.workloads import make_workload  # noqa: E402
 from tools import cuda_module  # noqa: E402
 
@@ -107,7 +119,7 @@ def test_a_trial_measures_and_prints_the_table_last(tmp_path, capsys):
 
 
 def test_time_against_edges(tmp_path, capsys):
-    (edges,) = [s for s in gpu_check.steps(parsed(tmp_path, "--device", "cpu", "--trial")) if s.name == "edges"]
+    (edges,) = [s for s in gpu_steps.steps(parsed(tmp_path, "--device", "cpu", "--trial")) if s.name == "edges"]
     assert layer_speed.main(edges.words[3:]) == 0
     rows = [json.loads(line) for line in (tmp_path / "layer.jsonl").read_text().splitlines()]
     assert [row["cutoff"] for row in rows] == [1, 2] and 0 < rows[0]["edge_frames"] < rows[1]["edge_frames"]
@@ -117,7 +129,7 @@ def test_time_against_edges(tmp_path, capsys):
 
 def test_every_command_parses(gpu, tmp_path):
     for words in (["--device", "cuda"], ["--device", "cpu", "--trial"]):
-        for made in gpu_check.steps(parsed(tmp_path, *words)):
+        for made in gpu_steps.steps(parsed(tmp_path, *words)):
             module, options = made.words[2], made.words[3:]
             parsers = {f"bench.{program}": module._parser() for program, module in PROGRAMS.items()}
             if made.name.startswith("sanitizer"):
@@ -133,15 +145,15 @@ def test_every_command_parses(gpu, tmp_path):
 
 
 def test_the_sanitizer_runs_where_it_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_check.shutil, "which", lambda name, path=None: None)
-    assert gpu_check.sanitizer_steps() == []
-    monkeypatch.setattr(gpu_check.shutil, "which", lambda name, path=None: f"/cuda/bin/{name}")
-    memory, races = gpu_check.sanitizer_steps()
+    monkeypatch.setattr(gpu_steps.shutil, "which", lambda name, path=None: None)
+    assert gpu_steps.sanitizer_steps() == []
+    monkeypatch.setattr(gpu_steps.shutil, "which", lambda name, path=None: f"/cuda/bin/{name}")
+    memory, races = gpu_steps.sanitizer_steps()
     assert memory.words[1:5] == [
         *("PYTORCH_NO_CUDA_MEMORY_CACHING=1", "/cuda/bin/compute-sanitizer", "--error-exitcode", "9")
     ]
     assert "memcheck" in memory.words and "racecheck" in races.words
-    for sizes in re.findall(r"\d+(?:-\d+)+", gpu_check.SANITIZED):
+    for sizes in re.findall(r"\d+(?:-\d+)+", gpu_steps.SANITIZED):
         assert f"({sizes.replace('-', ', ')})," in (ROOT / "tests" / "test_cuda_temporal.py").read_text()
 
 
