@@ -58,7 +58,7 @@ DIFFUSION = {
         choices=("learned", "com", "com_last", "last_frame", "none"),
     ),
     "model_mean_type": Setting(
-        "str", "epsilon", "what the network predicts", choices=("epsilon", "start_x", "velocity", "previous_x")
+        "str", "epsilon", "what the network predicts", choices=("epsilon", "start_x", "previous_x")
     ),
     "model_var_type": Setting(
         "str", "fixed_large", "the reverse steps' variance", choices=("fixed_large", "fixed_small")

@@ -102,7 +102,6 @@ SETTINGS = [
     {"prior": None, "domain": "molecule", "model_var_type": ModelVarType.FIXED_SMALL},
     {"model_mean_type": ModelMeanType.EPSILON},
     {"prior": None, "model_mean_type": ModelMeanType.EPSILON},
-    {"model_mean_type": ModelMeanType.VELOCITY, "prior": "com"},
     {"model_mean_type": ModelMeanType.PREVIOUS_X, "prior": "com"},
 ]
 

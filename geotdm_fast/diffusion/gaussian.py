@@ -82,16 +82,6 @@ class GaussianDiffusion:
         scaled = self.table(self.sqrt_recip_alphas_cumprod, t, x_t) * x_t
         return (scaled - pred_xstart) / self.table(self.sqrt_recipm1_alphas_cumprod, t, x_t)
 
-    def velocity(self, x_start: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans and Ho 2022, Sec. 4)."""
-        scaled = self.table(self.sqrt_alphas_cumprod, t, noise) * noise
-        return scaled - self.table(self.sqrt_one_minus_alphas_cumprod, t, x_start) * x_start
-
-    def predict_xstart_from_velocity(self, x_t: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
-        """x_0 = sqrt(abar_t) x_t - sqrt(1 - abar_t) v."""
-        scaled = self.table(self.sqrt_alphas_cumprod, t, x_t) * x_t
-        return scaled - self.table(self.sqrt_one_minus_alphas_cumprod, t, x_t) * velocity
-
     def predict_xstart_from_xprev(self, x_t: Tensor, t: Tensor, xprev: Tensor) -> Tensor:
         """x_0 whose posterior mean is `xprev`: (xprev - coef2 x_t) / coef1."""
         shifted = xprev - self.table(self.posterior_mean_coef2, t, x_t) * x_t

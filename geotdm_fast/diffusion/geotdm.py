@@ -158,7 +158,8 @@ class GeoTDM(GaussianDiffusion):
         if self.model_mean_type is ModelMeanType.PREVIOUS_X:
             mean, pred_xstart = output, self.predict_xstart_from_xprev(x, t, output)
         else:
-            pred_xstart = self._xstart_of(output, x, t)
+            is_start = self.model_mean_type is ModelMeanType.START_X
+            pred_xstart = output if is_start else self.predict_xstart_from_eps(x, t, output)
             mean, _, _ = self.q_posterior_mean_variance(pred_xstart, x, t)
         if self.model_var_type is ModelVarType.FIXED_LARGE:
             variance = self.table(self.fixed_large_variance, t, x)
@@ -167,14 +168,6 @@ class GeoTDM(GaussianDiffusion):
             variance = self.table(self.posterior_variance, t, x)
             log_variance = self.table(self.posterior_log_variance_clipped, t, x)
         return {"mean": mean, "variance": variance, "log_variance": log_variance, "pred_xstart": pred_xstart}
-
-    def _xstart_of(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """x_0 as a network that predicts it, the noise or the velocity has it."""
-        if self.model_mean_type is ModelMeanType.START_X:
-            return output
-        if self.model_mean_type is ModelMeanType.VELOCITY:
-            return self.predict_xstart_from_velocity(x, t, output)
-        return self.predict_xstart_from_eps(x, t, output)
 
     def condition_mean(self, cond_fn: GradientFunction, p_mean_var: dict, x: Tensor, t: Tensor) -> Tensor:
         """mean + variance * grad log p(y | x_t) (Sohl-Dickstein et al. 2015)."""
@@ -334,8 +327,6 @@ class GeoTDM(GaussianDiffusion):
             target = noise
         elif self.model_mean_type is ModelMeanType.START_X:
             target = x_start
-        elif self.model_mean_type is ModelMeanType.VELOCITY:
-            target = self.velocity(x_start, noise, t)
         else:
             target, _, _ = self.q_posterior_mean_variance(x_start, x_t, t)
         mse = ((target - output) ** 2).mean(dim=(1, 2))

@@ -1,4 +1,4 @@
-"""What the network predicts, with which variance, and under which loss; official names, and VELOCITY beside them."""
+"""What the network predicts, with which variance, and under which loss; names and members of the official code."""
 
 import enum
 
@@ -9,7 +9,6 @@ class ModelMeanType(enum.Enum):
     PREVIOUS_X = enum.auto()  # the mean of x_{t-1}
     START_X = enum.auto()  # x_0
     EPSILON = enum.auto()  # the noise in x_t
-    VELOCITY = enum.auto()  # sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans and Ho 2022, Sec. 4)
 
 
 class ModelVarType(enum.Enum):

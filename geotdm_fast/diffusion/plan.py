@@ -65,8 +65,6 @@ def _with_outputs(
         p, q = diffusion.sqrt_recip_alphas_cumprod[timesteps], -diffusion.sqrt_recipm1_alphas_cumprod[timesteps]
     elif mean_type is ModelMeanType.START_X:
         p, q = np.zeros(len(timesteps)), np.ones(len(timesteps))
-    elif mean_type is ModelMeanType.VELOCITY:
-        p, q = diffusion.sqrt_alphas_cumprod[timesteps], -diffusion.sqrt_one_minus_alphas_cumprod[timesteps]
     else:
         scale = 1 / diffusion.posterior_mean_coef1[timesteps]
         p, q = -diffusion.posterior_mean_coef2[timesteps] * scale, scale
