@@ -315,10 +315,10 @@ def test_the_command_line_says_what_is_missing(tmp_path, capsys):
 def test_small_presets_draw_in_few_steps(tmp_path):
     write_recordings(tmp_path)
     drawn = lambda **changes: recipe(Request(**({"experiment": "charged", "preset": "small"} | changes)))[4:6]
-    assert drawn() == ("dpmpp_2m", 10) and drawn(task="unconditional") == ("ddpm", None)
-    assert drawn(experiment="eth", data=str(tmp_path)) == ("dpmpp_2m", 20)
+    assert drawn() == ("dpmpp_2m", 5) and drawn(task="unconditional") == ("ddpm", None)
+    assert drawn(experiment="eth", data=str(tmp_path)) == ("dpmpp_2m", 5)
     assert drawn(preset="paper") == ("ddpm", None) and drawn(method="ddim", steps=7) == ("ddim", 7)
-    assert drawn(steps=5) == ("dpmpp_2m", 5)
-    assert drawn(overrides=("diffusion.num_timesteps=8", "diffusion.beta_schedule_name=cosine")) == ("dpmpp_2m", 8)
+    assert drawn(steps=10) == ("dpmpp_2m", 10)
+    assert drawn(overrides=("diffusion.num_timesteps=4", "diffusion.beta_schedule_name=cosine")) == ("dpmpp_2m", 4)
     with pytest.raises(ValueError, match=r"steps must be in 1..100, the model's steps, got 101"):
         drawn(steps=101)
