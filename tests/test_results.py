@@ -67,14 +67,18 @@ def test_table():
         "settings": {"denoise_model": {"n_layers": 4, "hidden_dim": 64}, "diffusion": {"num_timesteps": 100}},
         "training": {"steps": 10, "seconds": 7200.0}, "sampling": {"method": "ddpm", "steps": 100}, "calls": [call],
     }  # fmt: skip
-    text = results_table(
-        [row, row | {"task": "unconditional", "scores": {"20 frames": {"num_graphs": 2, "seconds": 1}}}]
-    )
+    drawn = row | {"task": "unconditional", "scores": {"20 frames": {"num_graphs": 2, "seconds": 1}}}
+    preset = row | {"changes": [], "scores": {"mean of 5": {"ade": 0.45, "fde": 0.8, "num_graphs": 7, "seconds": 61.0}}}
+    older = preset | {"scores": {"mean of 5": {"ade": 0.777, "fde": 0.8, "num_graphs": 7, "seconds": 61.0}}}
+    springs = preset | {"experiment": "springs"}
+    text = results_table([springs, drawn, row, older, preset])
     assert "## charged, conditional" in text and "## charged, unconditional" in text
     assert "small (simulated; 4 layers of 64, 100 steps, ddpm 100), `a.b=1`; mean of 5 | 0.1235 | 0.3000 | 7 |" in text
-    assert "| 10 steps, 2.0 h | 61 s | a CPU, 2 threads |" in text
+    assert "| 10 steps, 2.0 h | 61 s | a CPU, threads: 2 |" in text
     assert "| GeoTDM, published (mean of 5) | 0.11 | 0.258 |" in text
-    assert "ADE is below constant velocity and not below EGNN." in text
+    assert "The ADE of preset small (mean of 5) is below constant velocity and not below EGNN." in text
+    assert "0.777" not in text, "the newest of the same request alone"
+    assert text.index("0.4500") < text.index("`a.b=1`") < text.index("## charged, unc") < text.index("## springs")
     assert json.loads(json.dumps(row)) == row
 
 

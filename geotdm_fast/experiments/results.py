@@ -6,6 +6,8 @@ import os
 import pathlib
 from collections.abc import Iterable
 
+from geotdm_fast.data.pedestrian import SCENES
+from geotdm_fast.experiments.recipes import MOLECULE, SYSTEMS, TASKS, is_molecule
 from geotdm_fast.files import PathLike
 from geotdm_fast.tables import cell_text, markdown_table
 
@@ -13,8 +15,8 @@ _HEAD = """\
 # Results
 
 What `geotdm reproduce` gave, beside the published figures; made from the JSON lines of `bench/results/reproduce.jsonl`
-by `geotdm reproduce --table`. Lower is better, but for classification. Each of our rows says how long it trained and
-where; `small` is a preset for two cores, not the paper's setting.
+by `geotdm reproduce --table`, of every request the newest. Lower is better, but for classification. Each of our rows says
+how long it trained and where; `small` is a preset for two cores, not the paper's setting.
 """
 _NONE = "There are no rows yet.\n"
 _SCORES = {
@@ -76,11 +78,22 @@ def _parsed(content: str, path: pathlib.Path) -> list[dict]:
 
 
 def results_table(rows: Iterable[dict]) -> str:
-    """Markdown: one table for each experiment and task, ours first, then forecasts without a model, then published."""
+    """Markdown: one table for each experiment and task, ours first, then forecasts without a model, then published.
+
+    Of rows that asked for the same, the last; the presets as they are come before those with changes.
+    """
+    newest = {(row["experiment"], row["task"], row["preset"], row["data"], *row["changes"]): row for row in rows}
     groups: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
+    for row in sorted(newest.values(), key=lambda row: (*_place(row), len(row["changes"]) > 0)):
         groups.setdefault((row["experiment"], row["task"]), []).append(row)
     return "\n".join([_HEAD, *(_section(*key, found) for key, found in groups.items())] if groups else [_HEAD, _NONE])
+
+
+def _place(row: dict) -> tuple[int, str, int]:
+    """Where a row's section stands: N-body systems, molecules, pedestrians; of each, the tasks in their order."""
+    known = (*SYSTEMS, MOLECULE, *SCENES)
+    kind = MOLECULE if is_molecule(row["experiment"]) else row["experiment"]
+    return known.index(kind), row["experiment"], TASKS.index(row["task"])
 
 
 def _section(experiment: str, task: str, rows: list[dict]) -> str:
@@ -98,19 +111,19 @@ def _section(experiment: str, task: str, rows: list[dict]) -> str:
     for published in rows[-1]["paper"]:
         numbers = ["" if score not in published else f"{published[score]:g}" for score in scores]
         lines.append([f"{published['method']}, published ({published['protocol']})", *numbers, "", "", "", ""])
-    beaten = _beaten(rows[-1])
+    beaten = "".join(_beaten(row) for row in rows if not row["changes"])
     return f"## {experiment}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
 
 
 def _beaten(row: dict) -> str:
-    """What the last row's ADE is below and what not, in a sentence."""
+    """What the ADE of a row's first protocol is below and what not, in a sentence."""
     if not row["beats"]:
         return ""
     name = lambda other: other.replace("_", " ")
     won = [name(other) for other, better in row["beats"].items() if better]
     lost = [name(other) for other, better in row["beats"].items() if not better]
     parts = [f"below {', '.join(won)}"] * bool(won) + [f"not below {', '.join(lost)}"] * bool(lost)
-    return f"\nThe last row's ADE is {' and '.join(parts)}.\n"
+    return f"\nThe ADE of preset {row['preset']} ({next(iter(row['scores']))}) is {' and '.join(parts)}.\n"
 
 
 def _number(value: float | None) -> str:
@@ -131,10 +144,8 @@ def _sampling(row: dict) -> str:
 
 def _cost(row: dict, values: dict) -> list[str]:
     training = row["training"]
-    hardware = "; ".join(
-        call["machine"].get("gpu") or f"{call['machine']['cpu']}, {call['machine']['threads']} threads"
-        for call in row["calls"]
-    )
+    machines = [call["machine"] for call in row["calls"]]
+    hardware = "; ".join(dict.fromkeys(m.get("gpu") or f"{m['cpu']}, threads: {m['threads']}" for m in machines))
     return [f"{training['steps']} steps, {_time(training['seconds'])}", _time(values["seconds"]), hardware]
 
 
