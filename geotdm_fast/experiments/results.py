@@ -15,8 +15,8 @@ _HEAD = """\
 # Results
 
 What `geotdm reproduce` gave, beside the published figures; made from the JSON lines of `bench/results/reproduce.jsonl`
-by `geotdm reproduce --table`, of every request the newest. Lower is better, but for classification. Each of our rows says
-how long it trained and where; `small` is a preset for two cores, not the paper's setting.
+by `geotdm reproduce --table`, the newest row of every request. Lower is better, but for classification. Each of our
+rows says how long it trained and where; `small` is a preset for two cores, not the paper's setting.
 """
 _NONE = "There are no rows yet.\n"
 _SCORES = {
