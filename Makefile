@@ -10,6 +10,7 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 GPU_ARGS ?=
+REPRODUCE_ARGS ?=
 SANITIZE_ARGS ?=
 
 # PY=... names an interpreter to use as it is: nothing is set up, nothing is installed.
@@ -26,13 +27,14 @@ endif
 CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix) csrc/*/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench gpu-check test sanitize lint format venv clean distclean
+.PHONY: help demo bench gpu-check reproduce test sanitize lint format venv clean distclean
 
 help:
 	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
 	@echo 'make test       lint, then the whole test suite'
 	@echo 'make bench      time and memory against the peers, for the record on an idle machine (a quarter of an hour)'
 	@echo 'make gpu-check  build, test and measure on a GPU, a table last (under 9 minutes; PY=python3 installs nothing)'
+	@echo 'make reproduce  the experiments of the paper that need no data, one after the other (a GPU for its settings)'
 	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
 	@echo 'make lint       ruff and clang-format, changing nothing'
 	@echo 'make format     ruff and clang-format, changing files'
@@ -51,6 +53,7 @@ help:
 	@echo '  TEST_ARGS   options of pytest, e.g. "-k equivariance -x" [$(TEST_ARGS)]'
 	@echo '  BENCH_ARGS  options of the benchmark; BENCH_ARGS=--help lists them [$(BENCH_ARGS)]'
 	@echo '  GPU_ARGS    options of the check on a GPU; GPU_ARGS=--help lists them [$(GPU_ARGS)]'
+	@echo '  REPRODUCE_ARGS  options of every `geotdm reproduce`, e.g. "--preset small" [$(REPRODUCE_ARGS)]'
 	@echo '  SANITIZE_ARGS  options of pytest under the sanitizers [$(SANITIZE_ARGS)]'
 	@echo '  PY          use this interpreter as it is: no $(VENV), nothing installed, no network'
 
@@ -65,6 +68,12 @@ bench: $(READY)
 
 gpu-check: $(READY)
 	@$(PY) -m bench.gpu_check $(GPU_ARGS)
+
+# Stopped anywhere, as --budget stops it with exit status 3, the same command goes on; what is done costs nothing.
+reproduce: $(READY)
+	@for request in charged 'charged --task unconditional' 'charged --task interpolation' springs gravity; do \
+	  $(PY) -m geotdm_fast reproduce $$request $(REPRODUCE_ARGS) || exit $$?; \
+	done
 
 demo: $(READY)
 	@$(PY) -m geotdm_fast.demo $(DEMO_ARGS)
