@@ -20,9 +20,9 @@ rows says how long it trained and where.
 
 `small` is a preset for two cores and twenty minutes, not the paper's setting: 4 layers of 64 for 6 of 128 (pedestrians:
 the same), and about a sixtieth of the paper's graphs pass by in training (charged particles: 208,000 for 12.3 million).
-That is why it does not reach the published model. The preset `paper` has no rows yet: it wants a GPU, and none was at
-hand. Fewer threads than cores in a row mean that another training ran beside it.
+That is why it does not reach the published model. Fewer threads than cores mean that another training ran beside it.
 """
+_NO_PAPER = "\nThe preset `paper` has no rows yet: it wants a GPU, and none was at hand.\n"
 _NONE = "There are no rows yet.\n"
 _SCORES = {
     "conditional": ("ade", "fde"),
@@ -91,7 +91,8 @@ def results_table(rows: Iterable[dict]) -> str:
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in sorted(newest.values(), key=lambda row: (*_place(row), len(row["changes"]) > 0)):
         groups.setdefault((row["experiment"], row["task"]), []).append(row)
-    return "\n".join([_HEAD, *(_section(*key, found) for key, found in groups.items())] if groups else [_HEAD, _NONE])
+    head = _HEAD if any(row["preset"] == "paper" for row in newest.values()) else _HEAD + _NO_PAPER
+    return "\n".join([head, *(_section(*key, found) for key, found in groups.items())] if groups else [head, _NONE])
 
 
 def _place(row: dict) -> tuple[int, str, int]:
