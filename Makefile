@@ -69,7 +69,7 @@ bench: $(READY)
 gpu-check: $(READY)
 	@$(PY) -m bench.gpu_check $(GPU_ARGS)
 
-# Stopped anywhere, as --budget stops it with exit status 3, the same command goes on; what is done costs nothing.
+# Stopped anywhere, by --budget too, the same command goes on; what is done costs nothing.
 reproduce: $(READY)
 	@for request in charged 'charged --task unconditional' 'charged --task interpolation' springs gravity; do \
 	  $(PY) -m geotdm_fast reproduce $$request $(REPRODUCE_ARGS) || exit $$?; \
