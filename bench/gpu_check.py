@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         write(args.out, step)
         print(f"{step.name}: {step.status}, {step.seconds:.0f} s", flush=True)
         done.append(step)
-    from bench.gpu_table import table
+    from bench.gpu_table import table  # it needs torch, whose absence is said above
 
     text = table(done, read_from(args.out, starts))
     (args.out / "gpu_check.txt").write_text(text + "\n", encoding="utf-8")
