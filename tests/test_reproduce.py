@@ -63,7 +63,7 @@ def test_charged_from_nothing_to_a_row(tmp_path, capsys):
     (row,) = read_results(results)
     about = [row[key] for key in ("experiment", "task", "preset", "data")]
     assert about == ["charged", "conditional", "small", "simulated"]
-    assert row["changes"] == list(NBODY)
+    assert row["changes"] == [*NBODY, "--num-graphs 4"]
     scores = row["scores"]["mean of 5"]
     assert scores["ade"] > 0 and scores["num_graphs"] == 4 and scores["checkpoint"] == "best"
     assert row["paper"][0] == {"method": "GeoTDM", "protocol": "mean of 5", "ade": 0.110, "fde": 0.258}
@@ -85,6 +85,14 @@ def test_charged_from_nothing_to_a_row(tmp_path, capsys):
     assert len(read_results(results)) == 1
     changed = [p.name for p, when in before.items() if p.stat().st_mtime_ns != when and p.name != "calls.jsonl"]
     assert changed == []
+
+
+def test_another_option_is_another_request():
+    """Else the table, which shows the newest row of a request, would hide one of them."""
+    assert Request("charged").changes == ()
+    asked = Request("md:uracil", overrides=("train.lr=1",), every=5, num_samples=3, method="ddim", steps=7, seed=2)
+    options = ("--every 5", "--num-samples 3", "--method ddim", "--steps 7", "--seed 2")
+    assert asked.changes == ("train.lr=1", *options)
 
 
 def test_pieces_give_what_one_call_gives(tmp_path, monkeypatch):

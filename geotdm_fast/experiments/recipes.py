@@ -63,6 +63,15 @@ class Request:
     steps: int | None = None
     seed: int = 1
 
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What is asked for beside the preset, as one types it: `section.key=value`, `--option value`."""
+        asked = {name: getattr(self, name) for name in ("every", "num_graphs", "num_samples", "method", "steps")}
+        if self.seed != type(self).seed:
+            asked["seed"] = self.seed
+        options = (f"--{name.replace('_', '-')} {value}" for name, value in asked.items() if value is not None)
+        return (*self.overrides, *options)
+
 
 class Draw(NamedTuple):
     """One set of samples.

@@ -45,7 +45,7 @@ def make_row(id: str, request: Request, recipe: Recipe, trained: dict, scores: d
         "task": task,
         "preset": request.preset,
         "data": recipe.data,
-        "changes": list(request.overrides),
+        "changes": list(request.changes),
         "unit": next(iter(scores.values()))["unit"],
         "scores": protocols,
         "baselines": baselines,
