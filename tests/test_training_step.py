@@ -127,8 +127,9 @@ def test_a_replay_makes_anew_all_that_it_does_not_keep():
     assert_same_state(run(step, 1, 4), expected)
 
 
-def test_the_learning_rate_changes_in_a_replay(device):
-    step = run(make_step(nbody(), device, record=recorder(device), batch_size=4), 0, 2)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_the_learning_rate_changes_in_a_replay(device, optimizer):
+    step = run(make_step(nbody(), device, record=recorder(device), batch_size=4, optimizer=optimizer), 0, 2)
     before = step.weights.flat.detach().clone()
     step(step.source.training(2), 0.0, 3)
     assert torch.equal(step.weights.flat, before)
@@ -187,7 +188,7 @@ def test_graphs_of_different_size_run_eagerly_and_say_so():
         "train: the step runs without a CUDA graph: the graphs of data.train differ in nodes or edges"
     ]
     run(step, 0, 3)
-    assert not record.tapes and step.sums.isfinite().all() and float(step.moments["step"]) == 3
+    assert not record.tapes and step.sums.isfinite().all() and float(step.optimizer.moments["step"]) == 3
 
 
 def test_a_capture_that_fails_is_told_and_the_step_runs_eagerly():
@@ -200,10 +201,11 @@ def test_a_capture_that_fails_is_told_and_the_step_runs_eagerly():
     assert_same_state(step, run(make_step(nbody(), batch_size=2), 0, 3))
 
 
-def test_a_resumed_step_is_captured_anew(device):
-    whole = run(make_step(nbody(), device, record=recorder(device), batch_size=3), 0, 6)
-    first = run(make_step(nbody(), device, record=recorder(device), batch_size=3), 0, 3)
-    second = make_step(nbody(), device, record=recorder(device), batch_size=3)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_resumed_step_is_captured_anew(device, optimizer):
+    whole = run(make_step(nbody(), device, record=recorder(device), batch_size=3, optimizer=optimizer), 0, 6)
+    first = run(make_step(nbody(), device, record=recorder(device), batch_size=3, optimizer=optimizer), 0, 3)
+    second = make_step(nbody(), device, record=recorder(device), batch_size=3, optimizer=optimizer)
     with torch.no_grad():
         for name, value in second.named_state().items():
             value.copy_(first.named_state()[name])

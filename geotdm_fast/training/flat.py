@@ -1,5 +1,7 @@
 """All weights of a network in one tensor, and their gradients in another."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -12,23 +14,26 @@ class FlatWeights:
 
     So one all-reduce, one norm, one Adam and one moving average serve all of them, with a launch each instead of a
     launch or a loop over hundreds of tensors, and every one stays where it is, as a captured graph asks for. Numbers
-    between two weights are 0, and their gradients too, so that no update moves them.
+    between two weights are 0, and their gradients too, so that no update moves them. Matrices (two sides, both longer
+    than 1) come last, those of one shape one after another, so that they are one batch of matrices.
 
     flat: [P] float32 nn.Parameter - the weights, on the network's device; `flat.grad` adds up what backward gives, and
         is None for a network that is not trained (no parameter requires a gradient)
+    num_others: the numbers in front, which belong to no matrix
     Raises TypeError unless every parameter is float32: master weights are, whatever the precision of products.
     """
 
     def __init__(self, network: nn.Module):
-        parameters = dict(network.named_parameters())
-        for name, parameter in parameters.items():
+        for name, parameter in network.named_parameters():
             if parameter.dtype != torch.float32:
                 raise TypeError(f"FlatWeights: {name} must be torch.float32, got {parameter.dtype}")
+        parameters = dict(sorted(network.named_parameters(), key=lambda named: _matrix_shape(named[1])))
         self._places: dict[str, tuple[int, torch.Size]] = {}
         total = 0
         for name, parameter in parameters.items():
             self._places[name] = total, parameter.shape
-            total += -(-parameter.numel() // ALIGNMENT) * ALIGNMENT
+            total += _padded(parameter.numel())
+        self.num_others = sum(_padded(p.numel()) for p in parameters.values() if not _matrix_shape(p))
         device = next(iter(parameters.values())).device
         self.flat = nn.Parameter(torch.zeros(total, device=device))
         self._parameters = list(parameters.values())
@@ -45,6 +50,28 @@ class FlatWeights:
         flat = flat.detach()
         return {name: flat[first : first + shape.numel()].view(shape) for name, (first, shape) in self._places.items()}
 
+    def matrices(self, flat: Tensor) -> list[Tensor]:
+        """The matrices in a tensor laid out as `flat`: of each shape a view [n, r, c]."""
+        flat = flat.detach()
+        matrices = (place for place in self._places.values() if place[0] >= self.num_others)
+        views = []
+        for shape, places in itertools.groupby(matrices, key=lambda place: place[1]):
+            starts = [first for first, _ in places]
+            size, count = _padded(shape.numel()), len(starts)
+            rows = flat[starts[0] : starts[0] + count * size].view(count, size)
+            views.append(rows[:, : shape.numel()].unflatten(1, shape))
+        return views
+
     def mark_changed(self) -> None:
         """Tell those who keep what they made of a weight: a change through `flat`, or by a replay, does not show."""
         torch.autograd.graph.increment_version(self._parameters)
+
+
+def _matrix_shape(parameter: Tensor) -> tuple[int, ...]:
+    """The shape of a matrix; () for what is none."""
+    is_matrix = parameter.dim() == 2 and min(parameter.shape) > 1
+    return tuple(parameter.shape) if is_matrix else ()
+
+
+def _padded(numel: int) -> int:
+    return -(-numel // ALIGNMENT) * ALIGNMENT

@@ -1,4 +1,4 @@
-"""One training step: loss, backward, all-reduce, clipping, Adam, average; on CUDA a graph that is replayed."""
+"""One training step: loss, backward, all-reduce, clipping, optimiser, average; on CUDA a graph that is replayed."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,11 +13,12 @@ from geotdm_fast.training.device_data import Structure
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat import FlatWeights
 from geotdm_fast.training.objective import Objective
+from geotdm_fast.training.optimizer import Optimizer
 from geotdm_fast.transfer import to_device
 
 
 class TrainingStep:
-    """Moves `weights` by one step of Adam on the mean loss of a global batch; nothing in it waits for the device.
+    """Moves `weights` by one step (`Optimizer`) on the mean loss of a global batch; nothing waits for the device.
 
     The gradient is the sum over the parts of the batch (one after another) and over the processes. Where all graphs of
     the data are alike, a step on CUDA is one captured graph for each size of batch; with several parts or processes
@@ -29,7 +30,6 @@ class TrainingStep:
 
     sums: [2] float64 - loss and gradient norm, summed over steps; NaN once one was: read them when logging. A process
         has its share of both.
-    moments: Adam's, laid out as `weights.flat`: exp_avg, exp_avg_sq; and `step`, a number
     """
 
     def __init__(
@@ -46,21 +46,14 @@ class TrainingStep:
     ):
         self.objective, self.weights, self.average, self.source, self.ours = objective, weights, average, source, ours
         self.clip = train["clip"] or float("inf")
-        flat, device = weights.flat, weights.flat.device
-        on_cuda = device.type == "cuda"
-        self._rate = torch.zeros((), device=device)
-        self.optimizer = torch.optim.Adam([flat], lr=self._rate, fused=True, capturable=on_cuda)
-        # Its warm-up, and a step that is not captured after all, are no slower for being capturable: no warning.
-        self.optimizer._warned_capturable_if_run_uncaptured = True
-        self.moments = {name: torch.zeros_like(flat.detach()) for name in ("exp_avg", "exp_avg_sq")}
-        self.moments["step"] = torch.zeros((), device=device)
-        self.optimizer.state[flat] = self.moments
+        device = weights.flat.device
+        self.optimizer = Optimizer(train["optimizer"], weights)
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
 
         self._in_parts = train["accumulate"] > 1 or ours.world_size > 1
         self._record, self._say = record, say
         self._captures: dict[Structure | None, Captured] = {}
-        self.captures = (on_cuda or record is not None) and train["cuda_graph"]
+        self.captures = (device.type == "cuda" or record is not None) and train["cuda_graph"]
         if self.captures and not source.data.same_graph:
             self._give_up("the graphs of data.train differ in nodes or edges")
 
@@ -68,7 +61,7 @@ class TrainingStep:
     def state(self) -> list[Tensor]:
         """Every tensor that a step changes."""
         average = [] if self.average is None else [self.average.tensor]
-        return [self.weights.flat, self.weights.flat.grad, *self.moments.values(), *average, self._rate, self.sums]
+        return [self.weights.flat, self.weights.flat.grad, *self.optimizer.state, *average, self.sums]
 
     def mark_changed(self) -> None:
         """Let what others keep about the weights lapse: a step does not tell them."""
@@ -78,14 +71,15 @@ class TrainingStep:
 
     def named_state(self) -> dict[str, Tensor]:
         """Views of what a resume needs: `weights.`, `average.`, `adam.exp_avg.` and so on of all names, `adam.step`."""
-        parts = {"weights.": self.weights.flat, "adam.exp_avg.": self.moments["exp_avg"]}
-        parts["adam.exp_avg_sq."] = self.moments["exp_avg_sq"]
+        moments = self.optimizer.moments
+        parts = {"weights.": self.weights.flat, "adam.exp_avg.": moments["exp_avg"]}
+        parts["adam.exp_avg_sq."] = moments["exp_avg_sq"]
         if self.average is not None:
             parts["average."] = self.average.tensor
         named = {
             prefix + name: view for prefix, flat in parts.items() for name, view in self.weights.named(flat).items()
         }
-        return named | {"adam.step": self.moments["step"]}
+        return named | {"adam.step": moments["step"]}
 
     def __call__(self, parts: Sequence[Draw], rate: float, number: int) -> None:
         """The `number`-th step (from 1) of learning rate `rate`, on this process's parts of its global batch."""
@@ -147,11 +141,10 @@ class TrainingStep:
 
     def _update(self, coefficients: Tensor, structure: None) -> None:
         """Clip and use the gradient, and leave zeros. coefficients: [2] - learning rate, share of the average."""
-        self._rate.copy_(coefficients[0])
         norm = nn.utils.clip_grad_norm_([self.weights.flat], self.clip)
         # Every process has the same norm; their shares of it add up to it.
         self.sums[1].add_(norm / self.ours.world_size)
-        self.optimizer.step()
+        self.optimizer.step(coefficients[0])
         self.weights.flat.grad.zero_()
         if self.average is not None:
             self.average.update(coefficients[1])

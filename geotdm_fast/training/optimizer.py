@@ -1,0 +1,79 @@
+"""What moves the weights along their gradient: Adam, or Muon for the matrices among them and Adam for the rest."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from geotdm_fast.training.flat import FlatWeights
+
+MOMENTUM = 0.95
+# Jordan's quintic: five steps bring singular values between about 0.01 and 1 to between 0.7 and 1.2.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+class Optimizer:
+    """Moves `weights` by their gradient `weights.flat.grad`; nothing in a step waits for the device.
+
+    adam: torch's fused one (Kingma and Ba 2015) on all weights at once.
+    muon: a matrix W [r, c] (`FlatWeights.matrices`) moves by its orthogonalised momentum (Jordan et al. 2024, "Muon"):
+            m <- b m + (1 - b) g,   W <- W - rate 0.2 sqrt(max(r, c)) U V^T,   U S V^T = b m + (1 - b) g,   b = 0.95.
+        The factor gives a step the size of Adam's (Liu et al. 2025, arXiv 2502.16982), so one rate serves both: what is
+        no matrix is left to Adam. Matrices of one shape are one batch: `torch.optim.Muon` takes each on its own and
+        its rate from the host, which a CUDA graph cannot change.
+
+    moments: laid out as `weights.flat`: exp_avg (of a matrix under muon: m), exp_avg_sq (of such a matrix: 0); and
+        `step`, a number
+    """
+
+    def __init__(self, name: str, weights: FlatWeights):
+        flat, device = weights.flat, weights.flat.device
+        self.moments = {name: torch.zeros_like(flat.detach()) for name in ("exp_avg", "exp_avg_sq")}
+        self.moments["step"] = torch.zeros((), device=device)
+        self._rate = torch.zeros((), device=device)
+
+        self._matrices, adams = [], flat
+        if name == "muon":
+            layouts = (flat.detach(), flat.grad, self.moments["exp_avg"])
+            self._matrices = list(zip(*(weights.matrices(layout) for layout in layouts), strict=True))
+            adams = nn.Parameter(flat.detach()[: weights.num_others])
+            adams.grad = flat.grad[: weights.num_others]
+        on_cuda = device.type == "cuda"
+        self._adam = torch.optim.Adam([adams], lr=self._rate, fused=True, capturable=on_cuda)
+        # Its warm-up, and a step that is not captured after all, are no slower for being capturable: no warning.
+        self._adam._warned_capturable_if_run_uncaptured = True
+        # Views: what Adam writes is found in `moments`.
+        self._adam.state[adams] = {key: value[: adams.numel()] if value.dim() else value
+                                   for key, value in self.moments.items()}  # fmt: skip
+
+    @property
+    def state(self) -> list[Tensor]:
+        """Every tensor, but for the weights, that a step changes."""
+        return [*self.moments.values(), self._rate]
+
+    @torch.no_grad()
+    def step(self, rate: Tensor) -> None:
+        """One step of learning rate `rate` []."""
+        self._rate.copy_(rate)
+        self._adam.step()
+        for matrices, gradients, momentum in self._matrices:
+            momentum.lerp_(gradients, 1 - MOMENTUM)
+            move = orthogonal_factor(gradients.lerp(momentum, MOMENTUM))
+            matrices.sub_(move.mul_(0.2 * math.sqrt(max(matrices.shape[1:])) * self._rate))
+
+
+def orthogonal_factor(matrices: Tensor) -> Tensor:
+    """[n, r, c] float - about U V^T for every matrix U S V^T, by five steps of Newton-Schulz (`NEWTON_SCHULZ`).
+
+    Singular values below a hundredth of the matrix's norm stay below 1; a matrix of zeros stays one. Deterministic.
+    """
+    of_x, of_gram, of_square = NEWTON_SCHULZ
+    # The smaller of both Gram matrices: the transpose has the same factor, transposed.
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if is_tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=of_gram, alpha=of_square)
+        x = torch.baddbmm(x, polynomial, x, beta=of_x)
+    return x.mT if is_tall else x
