@@ -42,6 +42,7 @@ class OurTrainer:
     def __init__(self, workload: Workload, dataset: TrajectoryDataset, precision: str, device: str):
         train = {
             "cond_mask": [[0, workload.num_given]],
+            "optimizer": "adam",
             "clip": CLIP,
             "accumulate": 1,
             "cuda_graph": True,
