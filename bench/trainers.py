@@ -43,6 +43,7 @@ class OurTrainer:
         train = {
             "cond_mask": [[0, workload.num_given]],
             "optimizer": "adam",
+            "weight_decay": 0.0,
             "clip": CLIP,
             "accumulate": 1,
             "cuda_graph": True,

@@ -82,6 +82,7 @@ TRAIN = {
     "eval_batch_size": Setting("int", 256, "graphs per validation batch", least=1),
     "optimizer": Setting("str", "adam", "adam, as the official code; muon moves matrices by their orthogonalised "
                          "momentum: fewer steps to the same loss", choices=("adam", "muon")),
+    "weight_decay": Setting("float", 0.0, "matrices shrink by lr x weight_decay a step", least=0),
     "lr": Setting("float", 1e-4, "learning rate", least=0),
     "schedule": Setting("str", None, "learning rate over time; none: constant (null: step if lr_decay_every is "
                         "given, else none)", choices=("none", "step", "cosine")),

@@ -35,14 +35,16 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 9), nn.Linear(9, 5), nn.Linear(5, 7), nn.Linear(7, 1))
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 @pytest.mark.parametrize("name", ["adam", "muon"])
-def test_steps(device, name):
+def test_steps(device, name, weight_decay):
     plain = network().to(device)
     weights = FlatWeights(copy.deepcopy(plain))
-    matrices = [p for p in plain.parameters() if name == "muon" and p.dim() == 2 and min(p.shape) > 1]
+    all_matrices = [p for p in plain.parameters() if p.dim() == 2 and min(p.shape) > 1]
+    matrices = all_matrices if name == "muon" else []
     others = [p for p in plain.parameters() if all(p is not matrix for matrix in matrices)]
     momenta = [torch.zeros_like(matrix) for matrix in matrices]
-    adam, optimizer = torch.optim.Adam(others), Optimizer(name, weights)
+    adam, optimizer = torch.optim.Adam(others), Optimizer(name, weights, weight_decay)
     rng = torch.Generator().manual_seed(1)
     for number in range(4):
         gradients = weights.named(weights.flat.grad)
@@ -50,6 +52,8 @@ def test_steps(device, name):
             value.grad = torch.randn(value.shape, generator=rng).to(device)
             gradients[parameter].copy_(value.grad)
         rate = adam.param_groups[0]["lr"] = 1e-2 * (1 + number)
+        for matrix in all_matrices:
+            matrix.data *= 1 - rate * weight_decay
         adam.step()
         for matrix, momentum in zip(matrices, momenta, strict=True):
             momentum.lerp_(matrix.grad, 0.05)

@@ -22,20 +22,24 @@ class Optimizer:
         no matrix is left to Adam. Matrices of one shape are one batch: `torch.optim.Muon` takes each on its own and
         its rate from the host, which a CUDA graph cannot change.
 
+    weight_decay: matrices shrink by rate * weight_decay before a step, under both (Loshchilov and Hutter 2019)
+
     moments: laid out as `weights.flat`: exp_avg (of a matrix under muon: m), exp_avg_sq (of such a matrix: 0); and
         `step`, a number
     """
 
-    def __init__(self, name: str, weights: FlatWeights):
+    def __init__(self, name: str, weights: FlatWeights, weight_decay: float = 0.0):
         flat, device = weights.flat, weights.flat.device
         self.moments = {name: torch.zeros_like(flat.detach()) for name in ("exp_avg", "exp_avg_sq")}
         self.moments["step"] = torch.zeros((), device=device)
         self._rate = torch.zeros((), device=device)
 
-        self._matrices, adams = [], flat
+        self._weight_decay = weight_decay
+        self._matrices = weights.matrices(flat)
+        self._muons, adams = [], flat
         if name == "muon":
-            layouts = (flat.detach(), flat.grad, self.moments["exp_avg"])
-            self._matrices = list(zip(*(weights.matrices(layout) for layout in layouts), strict=True))
+            beside = (weights.matrices(layout) for layout in (flat.grad, self.moments["exp_avg"]))
+            self._muons = list(zip(self._matrices, *beside, strict=True))
             adams = nn.Parameter(flat.detach()[: weights.num_others])
             adams.grad = flat.grad[: weights.num_others]
         on_cuda = device.type == "cuda"
@@ -55,8 +59,11 @@ class Optimizer:
     def step(self, rate: Tensor) -> None:
         """One step of learning rate `rate` []."""
         self._rate.copy_(rate)
+        if self._weight_decay > 0:
+            for matrices in self._matrices:
+                matrices.mul_(1 - self._weight_decay * self._rate)
         self._adam.step()
-        for matrices, gradients, momentum in self._matrices:
+        for matrices, gradients, momentum in self._muons:
             momentum.lerp_(gradients, 1 - MOMENTUM)
             move = orthogonal_factor(gradients.lerp(momentum, MOMENTUM))
             matrices.sub_(move.mul_(0.2 * math.sqrt(max(matrices.shape[1:])) * self._rate))

@@ -47,7 +47,7 @@ class TrainingStep:
         self.objective, self.weights, self.average, self.source, self.ours = objective, weights, average, source, ours
         self.clip = train["clip"] or float("inf")
         device = weights.flat.device
-        self.optimizer = Optimizer(train["optimizer"], weights)
+        self.optimizer = Optimizer(train["optimizer"], weights, train["weight_decay"])
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
 
         self._in_parts = train["accumulate"] > 1 or ours.world_size > 1
