@@ -28,7 +28,7 @@ _OFFICIAL_SYSTEM = {
 # Steps of 16 graphs (pedestrians: 64) that fit into 20 minutes on two cores with AVX2 alone.
 _SMALL_STEPS = {
     "charged": 13000, "springs": 13000, "gravity": 5200, "md:ethanol": 6200, "md:malonaldehyde": 6200,
-    **dict.fromkeys(SCENES, 8000),
+    **dict.fromkeys(SCENES, 5000),
 }  # fmt: skip
 _SMALL_STEPS_ELSE = 2900
 # What the official code multiplies the scene's metres by before it scores ("the same as EqMotion").
