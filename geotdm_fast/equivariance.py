@@ -13,8 +13,8 @@ alone may happen to change little) passes early errors on that much larger. So
     deviation <= ROUNDOFFS max(1, kappa s) u,  s = max(1, |g x| / |x|)
 
 (positions far from the origin are themselves rounded more coarsely, by s for a shift), and a deviation beyond it is not
-rounding; nor is a result that is not finite. float64 is the sharpest judge of a fault in the model; the lower precisions
-tell whether kernels add one of their own.
+rounding; nor is a result that is not finite. float64 is the sharpest judge of a fault in the model; the lower
+precisions tell whether kernels add one of their own.
 """
 
 import math

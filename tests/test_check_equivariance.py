@@ -173,6 +173,7 @@ def test_largest_is_beside_the_bound():
     assert largest([one, two, other]) == [other, two]
     assert two.holds and not two._replace(value=5.0).holds and not two._replace(value=float("inf")).holds
     assert not two._replace(value=float("nan")).holds
+    assert not two._replace(value=float("inf"), bound=float("inf")).holds, "a model that goes to infinity is not sound"
 
 
 def test_command(tmp_path, capsys):
