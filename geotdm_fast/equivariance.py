@@ -276,8 +276,8 @@ def random_batch(kind: str, network, num_frames: int, num_graphs: int, seed: int
         x = draw(size, 2 if kind == "pedestrian" else 3, 1) + 0.1 * draw(
             size, 2 if kind == "pedestrian" else 3, num_frames
         ).cumsum(-1)
-        # As large as speeds are, metres in 0.4 s: larger ones, which nobody walks, can send such a model to infinity.
-        h = 0.3 * draw(size, network.node_dim, num_frames) if kind == "pedestrian" else draw(size, network.node_dim)
+        # As large as walkers' speeds are, metres in 0.4 s: larger ones can send a model made for them to infinity.
+        h = 0.3 * draw(size, network.node_dim, *((num_frames,) if kind == "pedestrian" else ()))
         edge_attr = draw(edge_index.shape[1], network.edge_dim) if network.edge_dim else None
         graphs.append(Trajectory(x, h, edge_index, edge_attr, torch.arange(size)))
     return collate(graphs)
