@@ -20,9 +20,7 @@ rows says how long it trained and where.
 
 `small` is a preset for two cores and twenty minutes, not the paper's setting: 4 layers of 64 for 6 of 128 (pedestrians:
 the same), and about a sixtieth of the paper's graphs pass by in training (charged particles: 208,000 for 12.3 million).
-That is why it seldom reaches the published model. Muon trains it (charged particles and springs with given frames:
-Adam, as the paper has everywhere); forecasts take 5 steps of DPM-Solver++, gravity's 2. Fewer threads than cores mean
-that another training ran beside it.
+That is why it seldom reaches the published model. Fewer threads than cores mean that another training ran beside it.
 """
 _NO_PAPER = "\nThe preset `paper` has no rows yet: it wants a GPU, and none was at hand.\n"
 _NONE = "There are no rows yet.\n"
@@ -140,7 +138,9 @@ def _number(value: float | None) -> str:
 
 def _about(row: dict) -> str:
     network, diffusion = row["settings"]["denoise_model"], row["settings"]["diffusion"]
-    size = f"{network['n_layers']} layers of {network['hidden_dim']}"
+    # Rows from before there was a choice were trained by Adam.
+    optimizer = row["settings"]["train"].get("optimizer", "adam")
+    size = f"{network['n_layers']} layers of {network['hidden_dim']}, {optimizer}"
     about = f"preset {row['preset']} ({row['data']}; {size}, {diffusion['num_timesteps']} steps, {_sampling(row)})"
     return f"{about}, {', '.join(f'`{change}`' for change in row['changes'])}" if row["changes"] else about
 
