@@ -74,8 +74,8 @@ def test_table():
     springs = preset | {"experiment": "springs", "settings": row["settings"] | {"train": {"optimizer": "muon"}}}
     text = results_table([springs, drawn, row, older, preset])
     assert "## charged, conditional" in text and "## charged, unconditional" in text
-    assert "small (simulated; 4 layers of 64, adam, 100 steps, ddpm 100), `a.b=1`; mean of 5 | 0.1235 | 0.3000 | 7 |" in text
-    assert "small (simulated; 4 layers of 64, muon, 100 steps, ddpm 100); mean of 5 | 0.4500" in text
+    assert "(simulated; 4 layers of 64, adam, 100 steps, ddpm 100), `a.b=1`; mean of 5 | 0.1235 | 0.3000 | 7 |" in text
+    assert "(simulated; 4 layers of 64, muon, 100 steps, ddpm 100); mean of 5 | 0.4500" in text
     assert "| 10 steps, 2.0 h | 61 s | a CPU, threads: 2 |" in text
     assert "| GeoTDM, published (mean of 5) | 0.11 | 0.258 |" in text
     assert "The ADE of preset small (mean of 5) is below constant velocity and not below EGNN." in text

@@ -138,7 +138,7 @@ def _number(value: float | None) -> str:
 
 def _about(row: dict) -> str:
     network, diffusion = row["settings"]["denoise_model"], row["settings"]["diffusion"]
-    # Rows from before there was a choice were trained by Adam.
+    # Rows from before there was a choice are of Adam.
     optimizer = row["settings"]["train"].get("optimizer", "adam")
     size = f"{network['n_layers']} layers of {network['hidden_dim']}, {optimizer}"
     about = f"preset {row['preset']} ({row['data']}; {size}, {diffusion['num_timesteps']} steps, {_sampling(row)})"
