@@ -227,6 +227,7 @@ def test_the_papers_settings(tmp_path):
         network, train = config["denoise_model"], config["train"]
         assert (network["n_layers"], network["hidden_dim"], network["time_emb_dim"]) == (6, 128, 32)
         assert (train["batch_size"], train["lr"], train["clip"], train["num_epochs"]) == (128, 1e-4, 1.0, 4000)
+        assert (train["optimizer"], train["weight_decay"]) == ("adam", 0.0)
         assert train["ema_decay"] == 0 and config["diffusion"]["num_timesteps"] == 1000
         assert config["diffusion"]["model_mean_type"] == "epsilon"
         assert [config["data"][split]["num_systems"] for split in ("train", "test")] == [3000, 2000]
@@ -244,6 +245,17 @@ def test_the_papers_settings(tmp_path):
     assert config["data"]["train"]["down_sample_every"] == 10 and config["train"]["num_epochs"] == 8000
     assert config["data"]["train"]["project"] and not config["denoise_model"]["learn_ref_frame"]
     assert recipe(Request("md:uracil", data=str(tmp_path))).data == "MD17"
+
+
+def test_the_small_presets_settings():
+    """What bench/NOTES.md found: Adam at a small rate where systems are learnt by heart, few steps of sampling."""
+    settings = lambda plan: (plan.config["train"]["optimizer"], plan.config["train"]["lr"], plan.method, plan.steps)
+    small = lambda *request: recipe(Request(*request, preset="small"))
+    assert settings(small("charged")) == settings(small("springs", "interpolation")) == ("adam", 1e-3, "dpmpp_2m", 5)
+    assert settings(small("charged", "unconditional")) == ("muon", 3e-3, "ddpm", None)
+    gravity = small("gravity")
+    assert settings(gravity) == ("muon", 5e-3, "dpmpp_2m", 2)
+    assert gravity.num_graphs is None and small("charged").num_graphs == 200, "gravity: all test systems"
 
 
 @pytest.mark.parametrize(
