@@ -36,7 +36,8 @@ MOTIONS = ("rotation", "reflection", "translation", "nodes", "graphs")
 KINDS = ("nbody", "molecule", "pedestrian")
 QUANTITIES = ("network", "loss", "chain")
 ROUNDOFFS = 16
-NUDGES = 4
+# How many random changes measure a condition, and how large they are beside what they change.
+NUDGES, NUDGE = 4, 1e-7
 
 
 class Deviation(NamedTuple):
@@ -149,35 +150,33 @@ class _Subject:
         self.device = torch.device(diffusion.device)
 
     def quantities(
-        self, change: Motion | None, precision: str, nudge: float = 0.0, number: int = 0
+        self, change: Motion | None, precision: str, nudge: int | None = None
     ) -> dict[str, tuple[Tensor, ...]]:
         """x_out and h_out of the network, the loss of each node, the samples; float64, on the CPU.
 
-        nudge: relative size of a random change of all positions and of the noise, the `number`-th
+        nudge: the number of a random change, by `NUDGE`, of all positions and of the noise; None: none
         """
         network = self.diffusion.denoise_network
         dtype = torch.float64 if precision == "float64" else torch.float32
         network.to(dtype).set_precision("fp32" if precision == "float64" else precision)
         emulated = self.device.type == "cpu" and precision in ("tf32", "bf16")
         batch = self.batch
-        if nudge:
-            batch = replace(batch, x=batch.x + nudge * batch.x.std() * self._noise(7 + number, batch.x))
+        if nudge is not None:
+            batch = replace(batch, x=batch.x + NUDGE * batch.x.std() * self._noise(7 + nudge, batch.x))
         batch = (batch if change is None else change(batch)).to(self.device, dtype)
         x_start, model_kwargs = split_batch(batch, self.train_config, self.diffusion.mode)
         with backend("reference" if emulated else "auto"):
-            return self._computed(x_start, model_kwargs, change, nudge, number)
+            return self._computed(x_start, model_kwargs, change, nudge)
 
-    def _computed(
-        self, x_start: Tensor, model_kwargs: dict, change: Motion | None, nudge: float, number: int
-    ) -> dict[str, tuple[Tensor, ...]]:
+    def _computed(self, x_start: Tensor, model_kwargs: dict, change: Motion | None, nudge: int | None) -> dict:
         diffusion = self.diffusion
         turned = (lambda z: z) if change is None else change.turned
         like = torch.empty(x_start.shape, dtype=torch.float64)
 
         def noise(k: int) -> Tensor:
             drawn = self._noise(100 + k, like)
-            if nudge:
-                drawn = drawn + nudge * self._noise(50_000 * (1 + number) + k, like)
+            if nudge is not None:
+                drawn = drawn + NUDGE * self._noise(50_000 * (1 + nudge) + k, like)
             return turned(drawn).to(x_start)
 
         step = (diffusion.num_timesteps // 4 + self.batch.batch) % diffusion.num_timesteps
@@ -209,16 +208,13 @@ class _Subject:
         return max(1.0, float(change.moved(self.batch.x).norm() / self.batch.x.norm()))
 
     def condition(self) -> dict[str, float]:
-        """kappa of each quantity: the relative change of the result for one of the input, by 10^-7, in float64."""
-        nudge = 1e-7
+        """kappa of each quantity: the relative change of the result for one of the input, in float64: the largest."""
         plain, still = self.quantities(None, "float64"), motion("nodes", self.batch)
-        found = dict.fromkeys(QUANTITIES, 0.0)
-        for number in range(NUDGES):
-            nudged = self.quantities(None, "float64", nudge, number)
-            for name in QUANTITIES:
-                answer = _deviation(nudged[name], plain[name], self.sizes(name, still)) / nudge
-                found[name] = max(found[name], answer)
-        return found
+        nudged = [self.quantities(None, "float64", nudge) for nudge in range(NUDGES)]
+        return {
+            name: max(_deviation(one[name], plain[name], self.sizes(name, still)) for one in nudged) / NUDGE
+            for name in QUANTITIES
+        }
 
     def _noise(self, number: int, like: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)

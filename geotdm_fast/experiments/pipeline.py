@@ -60,8 +60,7 @@ def reproduce(
 def default_folder(request: Request) -> pathlib.Path:
     """outputs/reproduce/<experiment>_<task>_<preset>, with a short hash of what is asked for beyond these."""
     name = f"{request.experiment.replace(':', '_')}_{request.task}_{request.preset}"
-    plain = Request(request.experiment, request.task, request.preset, request.data, label=request.label)
-    if request != plain:
+    if request.changes:
         about = {key: value for key, value in dataclasses.asdict(request).items() if key not in _FREE}
         name += f"_{zlib.crc32(json.dumps(about, sort_keys=True).encode()):08x}"
     return pathlib.Path("outputs/reproduce") / name

@@ -30,7 +30,7 @@ class Optimizer:
 
     def __init__(self, name: str, weights: FlatWeights, weight_decay: float = 0.0):
         flat, device = weights.flat, weights.flat.device
-        self.moments = {name: torch.zeros_like(flat.detach()) for name in ("exp_avg", "exp_avg_sq")}
+        self.moments = {key: torch.zeros_like(flat.detach()) for key in ("exp_avg", "exp_avg_sq")}
         self.moments["step"] = torch.zeros((), device=device)
         self._rate = torch.zeros((), device=device)
 
