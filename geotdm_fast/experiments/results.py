@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
+import textwrap
 from collections.abc import Iterable
 
 from geotdm_fast.data.pedestrian import SCENES
@@ -22,7 +23,7 @@ rows says how long it trained and where.
 the same), and about a sixtieth of the paper's graphs pass by in training (charged particles: 208,000 for 12.3 million).
 That is why it seldom reaches the published model. Fewer threads than cores mean that another training ran beside it.
 """
-_NO_PAPER = "\nThe preset `paper` has no rows yet: it wants a GPU, and none was at hand.\n"
+_NO_PAPER = "The preset `paper` wants a GPU (pedestrians: an hour or two of a CPU) and has no rows yet of: {}."
 _NONE = "There are no rows yet.\n"
 _SCORES = {
     "conditional": ("ade", "fde"),
@@ -91,8 +92,16 @@ def results_table(rows: Iterable[dict]) -> str:
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in sorted(newest.values(), key=lambda row: (*_place(row), len(row["changes"]) > 0)):
         groups.setdefault((row["experiment"], row["task"]), []).append(row)
-    head = _HEAD if any(row["preset"] == "paper" for row in newest.values()) else _HEAD + _NO_PAPER
-    return "\n".join([head, *(_section(*key, found) for key, found in groups.items())] if groups else [head, _NONE])
+    if not groups:
+        return f"{_HEAD}\n{_NONE}"
+    sections = (_section(*key, found) for key, found in groups.items())
+    return "\n".join([_HEAD, *_without_paper_rows(groups), *sections])
+
+
+def _without_paper_rows(groups: dict[tuple[str, str], list[dict]]) -> list[str]:
+    """A paragraph that names what has no row of the preset `paper`; none where everything has one."""
+    without = [" ".join(key) for key, rows in groups.items() if all(row["preset"] != "paper" for row in rows)]
+    return [textwrap.fill(_NO_PAPER.format(", ".join(without)), width=120) + "\n"] if without else []
 
 
 def _place(row: dict) -> tuple[int, str, int]:
