@@ -73,7 +73,7 @@ def test_convolution_is_its_formula(frames, window):
 def test_linear_attention_is_its_formula(frames, relative_time):
     attention, (x, h) = layer("linear", relative_time=relative_time), inputs(dim=2)
     x_out, h_out = attention.rows(x, h, frames)
-    q, k = elu(attention.q_mlp(h)) + 1, elu(attention.k_mlp(h)) + 1
+    q, k = elu(attention.q_mlp(h)) + 1.001, elu(attention.k_mlp(h)) + 1.001
     v = attention.v_mlp(h)
     g = attention.x_mlp(v)[..., 0]
     place = torch.tensor(frames or range(6)).double()
@@ -86,6 +86,18 @@ def test_linear_attention_is_its_formula(frames, relative_time):
     difference = x[:, :, None] - x[:, None]
     assert_same(x_out, x + torch.einsum("nts,ns,ntsd->ntd", alpha, g, difference))
     assert_same(h_out, h + alpha @ v)
+
+
+def test_keys_that_all_vanish_leave_linear_attention_uniform():
+    """Training drives them there, together: their ratios alone count."""
+    attention, (x, h) = layer("linear", relative_time=False).float(), [z.float() for z in inputs()]
+    with torch.no_grad():
+        for bias in (attention.q_mlp.actions[2].bias, attention.k_mlp.actions[2].bias):
+            bias.fill_(-50.0)
+    x_out, h_out = attention.rows(x, h.requires_grad_())
+    torch.testing.assert_close(h_out, h + attention.v_mlp(h).mean(1, keepdim=True))
+    (x_out.sum() + h_out.sum()).backward()
+    assert all(p.grad.isfinite().all() for p in attention.parameters()) and h.grad.isfinite().all()
 
 
 def test_attention_without_relative_time_does_not_know_the_order():

@@ -10,6 +10,10 @@ from torch.nn.functional import elu, silu
 
 from geotdm_fast.reference.linear import linear, matmul
 
+# elu(z) + 1 is 0 in float32 below z = -17. Keys drift there in training, all together, as only their ratios count; then
+# the weights would be 0 / 0.
+_LEAST_FEATURE = 1e-3
+
 
 class LinearTemporalAttentionParams(NamedTuple):
     """Weights [out, in] and biases [out] of the query, key, value and gate MLPs."""
@@ -43,7 +47,7 @@ def linear_temporal_attention(
 ) -> tuple[Tensor, Tensor]:
     """Temporal attention whose weights are products of features (Katharopoulos et al. 2020), near frames weighing more.
 
-        q, k, v = MLPs of h,  g = MLP of v,  phi(z) = elu(z) + 1
+        q, k, v = MLPs of h,  g = MLP of v,  phi(z) = elu(z) + 1 + 1e-3
         a_ts = phi(q_t) . phi(k_s) cos(pi/2 (t - s) / M),  M = 2 T (Qin et al. 2022, cosFormer)
         alpha_ts = a_ts / sum_s a_ts
         h_t' = h_t + sum_s alpha_ts v_s
@@ -58,7 +62,8 @@ def linear_temporal_attention(
     Returns x' [N, T, D] and h' [N, T, H].
     """
     mlp = lambda z, w1, b1, w2, b2: linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
-    q, k = elu(mlp(h, *params[0:4])) + 1, elu(mlp(h, *params[4:8])) + 1  # [N, T, H]
+    phi = lambda z: elu(z) + (1 + _LEAST_FEATURE)
+    q, k = phi(mlp(h, *params[0:4])), phi(mlp(h, *params[4:8]))  # [N, T, H]
     v = mlp(h, *params[8:12])
     g = mlp(v, *params[12:16])  # [N, T, 1]
     if relative_time:
