@@ -74,7 +74,7 @@ class OurTrainer:
         """Loss and gradients at the weights as they are."""
         with trusted():
             loss = self.objective.loss(self.source.noised(draw))
-        loss.backward()
+        self.weights.backward(loss)
         gradients = self.weights.named(self.weights.flat.grad)
         found = {"loss": loss.detach()} | {f"grad {name}": value.clone() for name, value in gradients.items()}
         self.weights.flat.grad.zero_()

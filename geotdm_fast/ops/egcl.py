@@ -89,7 +89,7 @@ def prepare_egcl(
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
         w_attr = weights[0][:, 2 * h.shape[-1] + 1 :]
         with no_autocast(x.device.type):
-            edge_term = torch.nn.functional.linear(edge_attr.float(), w_attr)[edges.order]
+            edge_term = torch.nn.functional.linear(edge_attr[edges.order].float(), w_attr)
     products = "bf16" if native.low_precision(precision, h, *params) else precision
     graph = (edges.first, edges.sender, edges.sender_first, edges.by_sender)
     if implementation == "triton":

@@ -17,8 +17,8 @@ class FlatWeights:
     between two weights are 0, and their gradients too, so that no update moves them. Matrices (two sides, both longer
     than 1) come last, those of one shape one after another, so that they are one batch of matrices.
 
-    flat: [P] float32 nn.Parameter - the weights, on the network's device; `flat.grad` adds up what backward gives, and
-        is None for a network that is not trained (no parameter requires a gradient)
+    flat: [P] float32 nn.Parameter - the weights, on the network's device; `flat.grad` adds up what `backward` gives,
+        and is None for a network that is not trained (no parameter requires a gradient)
     num_others: the numbers in front, which belong to no matrix
     Raises TypeError unless every parameter is float32: master weights are, whatever the precision of products.
     """
@@ -44,6 +44,15 @@ class FlatWeights:
             self.flat.grad = torch.zeros_like(self.flat)
             for name, gradient in self.named(self.flat.grad).items():
                 parameters[name].grad = gradient
+
+    def backward(self, loss: Tensor) -> None:
+        """`loss.backward()` for these weights, whose gradients are then added by a few launches, not by one each."""
+        trained = [parameter for parameter in self._parameters if parameter.requires_grad]
+        found = torch.autograd.grad(loss, trained, allow_unused=True)
+        # In one dimension strides are alike, as the fast path of _foreach_add_ asks for.
+        used = [(p.grad.view(-1), new.reshape(-1)) for p, new in zip(trained, found, strict=True) if new is not None]
+        gradients, added = zip(*used, strict=True)
+        torch._foreach_add_(gradients, added)
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
         """The part of every parameter in a tensor laid out as `flat` (a moment, say): views, in their shapes."""

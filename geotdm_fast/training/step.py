@@ -136,7 +136,7 @@ class TrainingStep:
         """Add a part's gradient and loss."""
         with trusted():
             loss = self.objective.loss(self.source.on_device(draw, structure))
-        loss.backward()
+        self.weights.backward(loss)
         self.sums[0].add_(loss.detach())
 
     def _update(self, coefficients: Tensor, structure: None) -> None:
