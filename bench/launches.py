@@ -120,15 +120,15 @@ def _of_egcl(case: Case) -> list[Launch]:
     graph = egcl_launch.Graph(
         empty(num_nodes, dtype=index), empty(num_nodes, dtype=index), empty(num_nodes),
         empty(num_edges, dtype=index), empty(num_edges, dtype=index), empty(num_nodes + 1, dtype=long),
-        empty(num_edges, dtype=long), empty(num_edges, dtype=long),
+        empty(num_nodes + 1, dtype=long), empty(num_edges, dtype=long), empty(num_nodes),
     )  # fmt: skip
     x, h = empty(num_nodes, num_frames, dim), empty(num_nodes, num_frames, width)
-    term = empty(num_edges, width) if has_term else None
+    attr, term = (empty(num_edges, 4), empty(num_edges, width)) if has_term else (None, None)
     flags = (normalize, pre_norm, case.precision)
 
     def call() -> None:
         *_, kept = egcl_launch.egcl_forward(x, h, graph, term, params, *flags)
-        egcl_backward_launch.egcl_backward(x, h, x, h, graph, term, params, kept, *flags)
+        egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, term, params, kept, *flags)
 
     with (
         mock.patch.multiple(egcl_launch, capability=lambda x: case.capability, executed=lambda precision, x: precision),

@@ -84,9 +84,12 @@ def rows_backward_configuration(size: int, precision: str, capability: int) -> C
 
 
 def weight_configuration(size: int, precision: str, capability: int) -> tuple[int, int, int, int]:
-    """For egcl_weight_kernel: tile of the weight, rows at a time, warps, slots (a sum each, added in order)."""
+    """For egcl_weight_kernel: tile of the weight, rows at a time, warps, slots (a sum each, added in order).
+
+    Slots are written and read once more: small tiles make enough programs of few of them.
+    """
     if precision == "fp32":
         return min(size, 64), 16, 8, 64
-    if family(capability) == 80:
+    if family(capability) == 80 or size < 256:
         return min(size, 64), 32, 4, 64
-    return min(size, 128), 32, 8, 128
+    return 128, 32, 8, 32

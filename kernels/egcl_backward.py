@@ -147,32 +147,55 @@ def _edge_product(
 
 @triton.jit
 def egcl_edge_sum_kernel(
-    p_values, p_edges, p_begin, p_end, p_total, first_edge, size,
-    IS_LISTED: tl.constexpr, SIGN: tl.constexpr, BLOCK: tl.constexpr,
+    p_values, p_first, p_sender_first, p_by_sender, p_total, begin, end, num_nodes, size,
+    IS_MOVE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """total[node] += SIGN times the sum of values[edge - first_edge], `size` numbers each, over the node's edges.
+    """Gives values[edge - begin], `size` numbers each, of the edges begin .. end - 1 to their nodes.
 
-    Those are edges[begin[node]] .. edges[end[node] - 1], or IS_LISTED = False: begin[node] .. end[node] - 1.
+    total [2, nodes, size]: the sum over what a node receives is added to the first part, over what it sends to the
+    second. IS_MOVE: total [nodes, size] gets the difference of the two.
     """
     node = tl.program_id(0).to(tl.int64)
     o_col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     m_col = o_col < size
-    begin, end = tl.load(p_begin + node), tl.load(p_end + node)
+    side = tl.program_id(2)  # 0: what the node receives, 1: what it sends; IS_MOVE: both in turn
+    first = tl.maximum(tl.load(p_first + node), begin)
+    last = tl.minimum(tl.load(p_first + node + 1), end)
+    sent, sent_last = tl.load(p_sender_first + node), tl.load(p_sender_first + node + 1)
+    sent = _lower_bound(p_by_sender, sent, sent_last, begin)
+    sent_last = _lower_bound(p_by_sender, sent, sent_last, end)
+    if not IS_MOVE:
+        last = tl.where(side == 0, last, first)
+        sent_last = tl.where(side == 0, sent, sent_last)
     b_sum = tl.zeros([BLOCK], tl.float32)
-    for i_edge in tl.range(begin, end):
-        edge = tl.load(p_edges + i_edge) if IS_LISTED else i_edge
-        b_sum += tl.load(p_values + (edge - first_edge) * size + o_col, mask=m_col, other=0).to(tl.float32)
-    if end > begin:
-        b_total = tl.load(p_total + node * size + o_col, mask=m_col, other=0)
-        tl.store(p_total + node * size + o_col, b_total + SIGN * b_sum, mask=m_col)
+    for edge in tl.range(first, last):
+        b_sum += tl.load(p_values + (edge - begin) * size + o_col, mask=m_col, other=0).to(tl.float32)
+    for i_sent in tl.range(sent, sent_last):
+        edge = tl.load(p_by_sender + i_sent)
+        b_value = tl.load(p_values + (edge - begin) * size + o_col, mask=m_col, other=0).to(tl.float32)
+        b_sum += -b_value if IS_MOVE else b_value
+    if (last > first) | (sent_last > sent):
+        p_total += (side * num_nodes + node) * size
+        tl.store(p_total + o_col, tl.load(p_total + o_col, mask=m_col, other=0) + b_sum, mask=m_col)
+
+
+@triton.jit
+def _lower_bound(p_sorted, low, high, value):
+    """The first of the places low .. high - 1 whose number is not below `value`; high if there is none."""
+    while low < high:
+        middle = (low + high) // 2
+        is_below = tl.load(p_sorted + middle) < value
+        low = tl.where(is_below, middle + 1, low)
+        high = tl.where(is_below, high, middle)
+    return low
 
 
 @triton.jit
 def egcl_weight_kernel(
     p_grad, p_input, p_total, num_rows, grad_stride, input_stride, grad_width, input_width,
-    PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    ADDS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """total [slots, PADDED, PADDED] += grad^T input, the gradient of a weight, TILE x TILE of it in a program.
+    """total [slots, PADDED, PADDED] = or (ADDS) += grad^T input, the gradient of a weight, TILE x TILE in a program.
 
     Slot s adds up every slots-th block of rows.
     """
@@ -180,7 +203,7 @@ def egcl_weight_kernel(
     o_in = tl.program_id(2) * TILE + tl.arange(0, TILE)
     slot = tl.program_id(0).to(tl.int64)
     p_total += slot * PADDED * PADDED + o_out[:, None] * PADDED + o_in[None, :]
-    b_total = tl.load(p_total)
+    b_total = tl.load(p_total) if ADDS else tl.zeros([TILE, TILE], tl.float32)
     for i_block in tl.range(tl.program_id(0), tl.cdiv(num_rows, BLOCK), tl.num_programs(0)):
         o_row = (i_block * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
         m_grad = (o_out < grad_width)[:, None] & (o_row < num_rows)[None, :]

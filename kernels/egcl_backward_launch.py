@@ -28,6 +28,10 @@ from geotdm_fast.reference import EGCLParams
 CHUNK = 65536
 
 
+# The weights whose gradients `_Weights` sums: the parts of edge_w1, edge_w2, coord_w1, the parts of node_w1, node_w2.
+_RECEIVER, _SENDER, _EDGE, _COORD, _NODE_H, _NODE_M, _NODE = range(7)
+
+
 class Gradients(NamedTuple):
     """x: [N, T, D]; h: [N, T, H]; edge_term: [E, H] or None; params: in the order of EGCLParams."""
 
@@ -43,6 +47,7 @@ def egcl_backward(
     x: Tensor,
     h: Tensor,
     graph: Graph,
+    edge_attr: Tensor | None,
     edge_term: Tensor | None,
     params: EGCLParams,
     kept: Kept,
@@ -54,14 +59,21 @@ def egcl_backward(
 ) -> Gradients:
     """Gradients of `egcl_forward`, which says what the arguments are; the same bits in every run.
 
+    edge_attr: [E, A] float32 - a of edge_term = W_a a, in the order of the graph, for the gradient of W_a
     kept: by the forward; chunk: edges times frames whose rows are held at once (CHUNK)
     configuration: of the kernel over edges, in place of the table's
+
+    In a captured step every launch costs about as much as a small kernel's work, so sums wait for the last chunk and
+    are taken together.
     """
     num_nodes, num_frames, dim = x.shape
     width, num_rows, num_edges = h.shape[2], num_nodes * num_frames, graph.sender.numel()
     size = padded(width)
+    num_chunks = triton.cdiv(num_edges * num_frames, chunk or CHUNK)
+    step = triton.cdiv(num_edges, max(num_chunks, 1))
+    chunks = range(0, num_edges, step) if num_chunks else ()
     with on_device(x):
-        weights = _Weights(x, width, size, precision)
+        weights = _Weights(x, width, size, precision, max(num_rows, min(step, num_edges) * num_frames))
         rows = rows_backward_configuration(size, precision, capability(x))
         tiles = configuration or backward_configuration(size, precision, capability(x))
         shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
@@ -78,106 +90,102 @@ def egcl_backward(
                 grad_h_out, h, kept.m_sum, params.node_w1, params.node_b1, params.node_w2,
                 hidden, grad_hidden, grad_m_sum, num_rows, **row_options,
             )  # fmt: skip
-        grad_node_w1 = torch.cat([weights.of(grad_hidden, h), weights.of(grad_hidden, kept.m_sum)], dim=1)
-        grad_node_w2 = weights.of(grad_h_out, hidden)
-        grad_node_b1 = grad_hidden.sum((0, 1), dtype=torch.float32)[:width]
+        weights.add(_NODE_H, grad_hidden, h)
+        weights.add(_NODE_M, grad_hidden, kept.m_sum)
+        weights.add(_NODE, grad_h_out, hidden)
         del hidden
 
         # The edges, chunk by chunk.
-        grad_shift = grad_x_out / graph.first.diff().clamp(min=1)[:, None, None]
+        grad_shift = grad_x_out / graph.divisor[:, None, None]
         grad_x = grad_x_out.clone()
-        grad_p, grad_q = (x.new_zeros(num_nodes, num_frames, size) for _ in range(2))
-        grad_term = None if edge_term is None else torch.zeros_like(edge_term)
-        grad_w2, grad_u1 = weights.zeros(), weights.zeros()
-        sums = x.new_zeros(5, size)
-        nodes = torch.arange(num_nodes, device=x.device)
-        step = max(1, (chunk or CHUNK) // max(num_frames, 1))
-        chunks = range(0, num_edges, step) if num_frames else ()
+        grad_pq = x.new_zeros(2, num_nodes, num_frames, size)
+        grad_term = None if edge_term is None else torch.empty_like(edge_term)
+        tiles_of = lambda edges: triton.cdiv(edges * num_frames, tiles.block)
+        tile_sums = x.new_empty(sum(tiles_of(min(step, num_edges - begin)) for begin in chunks), 5, size)
+        first_tile = 0
         for begin in chunks:
             end = min(begin + step, num_edges)
-            places = (end - begin) * num_frames
-            num_tiles = triton.cdiv(places, tiles.block)
+            places, num_tiles = (end - begin) * num_frames, tiles_of(end - begin)
             a, m, grad_z, grad_y, grad_v = (x.new_empty(places, size, dtype=low) for _ in range(5))
             grad_r = x.new_empty(places, dim)
-            tile_sums = x.new_empty(num_tiles, 5, size)
             egcl_edges_backward_kernel[(num_tiles,)](
                 x, kept.pq, graph.receiver, graph.sender, x if edge_term is None else edge_term, kept.halved,
                 params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2,
-                grad_shift, grad_m_sum, a, m, grad_z, grad_y, grad_v, grad_r, tile_sums,
+                grad_shift, grad_m_sum, a, m, grad_z, grad_y, grad_v, grad_r, tile_sums[first_tile:],
                 begin, places, num_frames, params.edge_w1.stride(0),
                 DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
                 PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
             )  # fmt: skip
-            weights.add(grad_w2, grad_y, a)
-            weights.add(grad_u1, grad_v, m)
-            sums += tile_sums.sum(0)
+            first_tile += num_tiles
+            weights.add(_EDGE, grad_y, a)
+            weights.add(_COORD, grad_v, m)
             if grad_term is not None:
-                grad_term[begin:end] = grad_z.view(-1, num_frames, size).sum(1, dtype=torch.float32)[:, :width]
-            received = graph.first.clamp(begin, end)
-            sent = [torch.searchsorted(graph.sent, nodes * num_edges + edge) for edge in (begin, end)]
-            for values, to_receiver, to_sender, sign in ((grad_z, grad_p, grad_q, 1), (grad_r, grad_x, grad_x, -1)):
-                _add_edges(values, None, received[:-1], received[1:], to_receiver, begin, 1)
-                _add_edges(values, graph.by_sender, *sent, to_sender, begin, sign)
+                of_frames = grad_z.view(-1, num_frames, size)[..., :width]
+                torch.sum(of_frames, 1, dtype=torch.float32, out=grad_term[begin:end])
+            _add_edges(grad_z, graph, grad_pq, begin, end, is_move=False)
+            _add_edges(grad_r, graph, grad_x, begin, end, is_move=True)
             del a, m, grad_z, grad_y, grad_v, grad_r
+        if grad_term is not None and not chunks:
+            grad_term.zero_()
 
         # h, by P, Q and the node MLP.
+        grad_p, grad_q = grad_pq
         grad_h = torch.empty_like(h)
         if num_rows:
             egcl_project_backward_kernel[row_grid](
                 grad_p, grad_q, grad_hidden, params.edge_w1, params.node_w1, grad_h,
                 num_rows, params.edge_w1.stride(0), **row_options,
             )  # fmt: skip
-        grad_w1 = torch.zeros_like(params.edge_w1)
-        grad_w1[:, :width] = weights.of(grad_p, h)
-        grad_w1[:, width : 2 * width] = weights.of(grad_q, h)
-        grad_w1[:, 2 * width] = sums[3, :width]
+        weights.add(_RECEIVER, grad_p, h)
+        weights.add(_SENDER, grad_q, h)
+        of = weights.finished()
+        sums = tile_sums.sum(0)[:, :width]
+    grad_edge_w1 = [of[_RECEIVER], of[_SENDER], sums[3][:, None]]
+    if grad_term is not None:
+        grad_edge_w1.append(grad_term.T @ edge_attr)
     grad_params = [
-        grad_w1, grad_p.sum((0, 1))[:width], weights.finished(grad_w2), sums[0, :width],
-        weights.finished(grad_u1), sums[1, :width], sums[2:3, :width], sums[4, :1],
-        grad_node_w1, grad_node_b1, grad_node_w2, grad_h_out.sum((0, 1)),
+        torch.cat(grad_edge_w1, dim=1), grad_p.sum((0, 1))[:width], of[_EDGE], sums[0],
+        of[_COORD], sums[1], sums[2:3], sums[4, :1],
+        torch.cat([of[_NODE_H], of[_NODE_M]], dim=1), grad_hidden.sum((0, 1), dtype=torch.float32)[:width],
+        of[_NODE], grad_h_out.sum((0, 1)),
     ]  # fmt: skip
     return Gradients(grad_x, grad_h, grad_term, grad_params)
 
 
-def _add_edges(
-    values: Tensor, edges: Tensor | None, begin: Tensor, end: Tensor, total: Tensor, first: int, sign: int
-) -> None:
-    """total [N, T, ...] += sign times the sum of each node's rows of values [edges * T, ...]."""
-    size = total[0].numel()
+def _add_edges(values: Tensor, graph: Graph, total: Tensor, begin: int, end: int, is_move: bool) -> None:
+    """What values [(end - begin) T, ...] of a chunk of edges give to total: `egcl_edge_sum_kernel`."""
+    num_nodes = graph.node.numel()
+    size = values.numel() // (end - begin)
     block = min(1024, triton.next_power_of_2(size))
-    egcl_edge_sum_kernel[(begin.numel(), triton.cdiv(size, block))](
-        values, begin if edges is None else edges, begin, end, total, first, size,
-        IS_LISTED=edges is not None, SIGN=sign, BLOCK=block, num_warps=4 if block >= 512 else 1,
+    egcl_edge_sum_kernel[(num_nodes, triton.cdiv(size, block), 1 if is_move else 2)](
+        values, graph.first, graph.sender_first, graph.by_sender, total, begin, end, num_nodes, size,
+        IS_MOVE=is_move, BLOCK=block, num_warps=4 if block >= 512 else 1,
     )  # fmt: skip
 
 
 class _Weights:
-    """Gradients of square weights: sums over rows in a fixed number of slots, which are added in order."""
+    """Gradients of square weights: sums over at most `most_rows` rows in a number of slots, then added in order."""
 
-    def __init__(self, x: Tensor, width: int, size: int, precision: str):
-        self.x, self.width, self.size, self.precision = x, width, size, precision
-        self.tile, self.block, self.num_warps, self.slots = weight_configuration(size, precision, capability(x))
+    def __init__(self, x: Tensor, width: int, size: int, precision: str, most_rows: int):
+        self.width, self.size = width, size
+        self.tile, self.block, self.num_warps, slots = weight_configuration(size, precision, capability(x))
+        self.slots = max(1, min(slots, triton.cdiv(most_rows, self.block)))
+        self.precision = executed(precision, x)
+        self.total = x.new_empty(_NODE + 1, self.slots, size, size)
+        self.begun = set()
 
-    def zeros(self) -> Tensor:
-        return self.x.new_zeros(self.slots, self.size, self.size)
-
-    def add(self, total: Tensor, grad: Tensor, rows: Tensor) -> None:
-        """total += grad^T rows; both [..., H or padded H]."""
+    def add(self, weight: int, grad: Tensor, rows: Tensor) -> None:
+        """Add grad^T rows to the gradient of `weight`; both [..., H or padded H]."""
         num_rows, tiles = grad.numel() // grad.shape[-1], self.size // self.tile
-        if num_rows == 0:
-            return
-        egcl_weight_kernel[(min(self.slots, triton.cdiv(num_rows, self.block)), tiles, tiles)](
-            grad, rows, total, num_rows, grad.shape[-1], rows.shape[-1], grad.shape[-1],
-            rows.shape[-1], PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
-            PRECISION=executed(self.precision, self.x),
+        egcl_weight_kernel[(self.slots, tiles, tiles)](
+            grad, rows, self.total[weight], num_rows, grad.shape[-1], rows.shape[-1], grad.shape[-1],
+            rows.shape[-1], ADDS=weight in self.begun, PADDED=self.size, TILE=self.tile, BLOCK=self.block,
+            num_warps=self.num_warps, PRECISION=self.precision,
         )  # fmt: skip
+        self.begun.add(weight)
 
-    def finished(self, total: Tensor) -> Tensor:
-        """[H, H]."""
-        return total.sum(0)[: self.width, : self.width]
-
-    def of(self, grad: Tensor, rows: Tensor) -> Tensor:
-        """grad^T rows [H, H]."""
-        total = self.zeros()
-        self.add(total, grad, rows)
-        return self.finished(total)
+    def finished(self) -> Tensor:
+        """[7, H, H]: the gradients; 0 where nothing was added."""
+        for weight in set(range(len(self.total))) - self.begun:
+            self.total[weight].zero_()
+        return self.total.sum(1)[:, : self.width, : self.width]

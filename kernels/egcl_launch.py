@@ -18,7 +18,8 @@ class Graph(NamedTuple):
     node, first_edge: [N] int32, degree: [N] float32 - receivers by falling degree, so that neighbouring rows of a tile
     end together and the longest tiles start first, and of each the first edge
     receiver, sender: [E] int32 - of every edge; first: [N + 1] int64 - the edges of receiver i begin at first[i]
-    by_sender: [E] int64 - edges by sender; sent: [E] int64 - sender * E + edge of those, ascending
+    sender_first: [N + 1], by_sender: [E] int64 - the edges of sender j, ascending, begin at sender_first[j]
+    divisor: [N] float32 - the degree of every node, at least 1
     """
 
     node: Tensor
@@ -27,19 +28,20 @@ class Graph(NamedTuple):
     receiver: Tensor
     sender: Tensor
     first: Tensor
+    sender_first: Tensor
     by_sender: Tensor
-    sent: Tensor
+    divisor: Tensor
 
 
-def graph_tables(first: Tensor, sender: Tensor, by_sender: Tensor) -> Graph:
-    """Of edges sorted by receiver: first [N + 1], sender [E], and by_sender [E], which sorts them by sender."""
+def graph_tables(first: Tensor, sender: Tensor, sender_first: Tensor, by_sender: Tensor) -> Graph:
+    """Of edges sorted by receiver, first [N + 1], sender [E], and by sender, sender_first [N + 1], by_sender [E]."""
     degree = first.diff()
     node = torch.argsort(degree, descending=True, stable=True)
     receiver = torch.repeat_interleave(degree, output_size=sender.numel())
-    sent = sender[by_sender] * sender.numel() + by_sender
     return Graph(
-        node.int(), first[node].int(), degree[node].float(), receiver.int(), sender.int(), first, by_sender, sent
-    )
+        node.int(), first[node].int(), degree[node].float(), receiver.int(), sender.int(), first, sender_first,
+        by_sender, degree.clamp(min=1).float(),
+    )  # fmt: skip
 
 
 class Kept(NamedTuple):

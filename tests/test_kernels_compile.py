@@ -52,7 +52,7 @@ def test_opcheck(precision, edge_dim, device):
     torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_forward.default, arguments)
     _, _, *kept = triton_egcl.forward(*arguments)
     grads = [draw(*x.shape).to(device), draw(*h.shape).to(device)]
-    arguments = (*grads, x, h, tables, term, params, kept, True, False, precision)
+    arguments = (*grads, x, h, tables, edge_attr, term, params, kept, True, False, precision)
     torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_backward.default, arguments)
     torch.library.opcheck(torch.ops.geotdm_fast.edge_tables.default, (EDGES.to(device), 4))
 

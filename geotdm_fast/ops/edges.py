@@ -34,7 +34,7 @@ class SortedEdges:
         """What the Triton kernels read, `geotdm_fast.kernels.egcl_launch.Graph`."""
         from geotdm_fast.kernels.egcl_launch import graph_tables
 
-        return graph_tables(self.first, self.sender, self.by_sender)
+        return graph_tables(self.first, self.sender, self.sender_first, self.by_sender)
 
 
 def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
@@ -105,11 +105,11 @@ def _edge_tables_op(edge_index: Tensor, num_nodes: int) -> list[Tensor]:
 def _(edge_index: Tensor, num_nodes: int) -> list[Tensor]:
     per_edge = lambda dtype: edge_index.new_empty(edge_index.shape[1], dtype=dtype)
     per_node = lambda dtype: edge_index.new_empty(num_nodes, dtype=dtype)
-    first = edge_index.new_empty(num_nodes + 1, dtype=torch.int64)
-    index, long = torch.int32, torch.int64
+    first = lambda: edge_index.new_empty(num_nodes + 1, dtype=torch.int64)
+    index, real = torch.int32, torch.float32
     return [
-        per_node(index), per_node(index), per_node(torch.float32), per_edge(index), per_edge(index), first,
-        per_edge(long), per_edge(long),
+        per_node(index), per_node(index), per_node(real), per_edge(index), per_edge(index), first(), first(),
+        per_edge(torch.int64), per_node(real),
     ]  # fmt: skip
 
 

@@ -45,14 +45,16 @@ class PreparedEGCL(NamedTuple):
 
     implementation: `native`, `triton`, or None for the reference
     graph: sorted edges (native: first, sender, sender_first, by_sender; triton: `Graph`), or edge_index alone
-    edge: [E, H] W_a a of the sorted edges, or for the reference edge_attr itself; None without
+    edge_attr: [E, A] float32 a of the sorted edges, for the reference as it came; None without
+    edge_term: [E, H] W_a a, which brings no gradient to W_a and a: the op does; None without and for the reference
     params: float32 and contiguous, but for the reference as they came
     every_frame_a_node: the graph is one over N T nodes
     """
 
     implementation: str | None
     graph: tuple[Tensor, ...]
-    edge: Tensor | None
+    edge_attr: Tensor | None
+    edge_term: Tensor | None
     params: tuple[Tensor, ...]
     normalize: bool
     pre_norm: bool
@@ -77,7 +79,7 @@ def prepare_egcl(
     """
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
-        return PreparedEGCL(None, (edge_index,), edge_attr, params, normalize, pre_norm, precision, False)
+        return PreparedEGCL(None, (edge_index,), edge_attr, None, params, normalize, pre_norm, precision, False)
     num_nodes, every_frame = x.shape[0], edge_attr is not None and edge_attr.dim() == 3
     if every_frame:
         edge_index, edge_attr = edges_of_frames(edge_index, x.shape[1]), edge_attr.flatten(0, 1)
@@ -87,27 +89,28 @@ def prepare_egcl(
     edge_term = None
     if edge_attr is not None:
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
-        w_attr = weights[0][:, 2 * h.shape[-1] + 1 :]
-        with no_autocast(x.device.type):
-            edge_term = torch.nn.functional.linear(edge_attr[edges.order].float(), w_attr)
+        edge_attr = edge_attr[edges.order].float()
+        with no_autocast(x.device.type), torch.no_grad():
+            edge_term = edge_attr @ _edge_weight(weights[0], h.shape[-1]).T
     products = "bf16" if native.low_precision(precision, h, *params) else precision
     graph = (edges.first, edges.sender, edges.sender_first, edges.by_sender)
     if implementation == "triton":
         graph = tuple(edge_tables(edge_index, num_nodes))
-    return PreparedEGCL(implementation, graph, edge_term, weights, normalize, pre_norm, products, every_frame)
+    flags = (normalize, pre_norm, products, every_frame)
+    return PreparedEGCL(implementation, graph, edge_attr, edge_term, weights, *flags)
 
 
 def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tensor]:
     """x' and h' of `egcl`."""
-    implementation, graph, edge, params, normalize, pre_norm, precision, every_frame = prepared
+    implementation, graph, edge_attr, edge_term, params, normalize, pre_norm, precision, every_frame = prepared
     if implementation is None:
         flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
-        return reference.egcl(x, h, *graph, edge, EGCLParams(*params), **flags)
+        return reference.egcl(x, h, *graph, edge_attr, EGCLParams(*params), **flags)
     rows = (lambda v: v.reshape(-1, 1, v.shape[-1])) if every_frame else (lambda v: v)  # [N T, 1, ...]
-    keep = native.needs_grad(x, h, edge, *params)
+    keep = native.needs_grad(x, h, edge_attr, *params)
     op = _TritonEGCL if implementation == "triton" else _NativeEGCL
     inputs = (rows(v).float().contiguous() for v in (x, h))
-    x_out, h_out = op.apply(*inputs, edge, graph, normalize, pre_norm, precision, keep, *params)
+    x_out, h_out = op.apply(*inputs, edge_attr, edge_term, graph, normalize, pre_norm, precision, keep, *params)
     return x_out.view(x.shape).to(x.dtype), h_out.view(h.shape).to(h.dtype)
 
 
@@ -142,12 +145,30 @@ def _why_not_shape(h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> s
     return None
 
 
+def _edge_weight(edge_w1: Tensor, width: int) -> Tensor:
+    """W_a [H, A]: the columns of the first layer for edge_attr."""
+    return edge_w1[:, 2 * width + 1 :]
+
+
+def _edge_attr_gradient(ctx, grad_edge_term: Tensor, edge_w1: Tensor) -> Tensor | None:
+    """Of a [E, A] by that of W_a a, where anybody wants it."""
+    if not ctx.needs_input_grad[_EDGE_ATTR]:
+        return None
+    with no_autocast(edge_w1.device.type):
+        return grad_edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
+
+
+# The place of edge_attr among the inputs of both Functions.
+_EDGE_ATTR = 2
+
+
 class _NativeEGCL(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx,
         x: Tensor,
         h: Tensor,
+        edge_attr: Tensor | None,
         edge_term: Tensor | None,
         edges: tuple[Tensor, ...],
         normalize: bool,
@@ -160,14 +181,14 @@ class _NativeEGCL(torch.autograd.Function):
         x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
             x, h, *edges[:2], edge_term, params, normalize, pre_norm, keep, low_precision
         )
-        ctx.save_for_backward(x, h, edge_term, *kept, *params)
+        ctx.save_for_backward(x, h, edge_attr, edge_term, *kept, *params)
         ctx.num_kept, ctx.edges, ctx.flags = len(kept), edges, (normalize, pre_norm, low_precision)
         return x_out, h_out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
-        x, h, edge_term, *saved = ctx.saved_tensors
+        x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         grad_x, grad_h, grad_edge_term, grad_params = torch.ops.geotdm_fast.egcl_backward(
             grad_x_out.contiguous(),
@@ -180,8 +201,11 @@ class _NativeEGCL(torch.autograd.Function):
             kept,
             *ctx.flags,
         )
-        grad_edge_term = None if edge_term is None else grad_edge_term
-        return grad_x, grad_h, grad_edge_term, None, None, None, None, None, *grad_params
+        if edge_attr is not None:
+            with no_autocast(x.device.type):
+                _edge_weight(grad_params[0], h.shape[-1])[:] = grad_edge_term.T @ edge_attr
+        grad_edge_attr = _edge_attr_gradient(ctx, grad_edge_term, params[0])
+        return grad_x, grad_h, grad_edge_attr, None, None, None, None, None, None, *grad_params
 
 
 class _TritonEGCL(torch.autograd.Function):
@@ -190,6 +214,7 @@ class _TritonEGCL(torch.autograd.Function):
         ctx,
         x: Tensor,
         h: Tensor,
+        edge_attr: Tensor | None,
         edge_term: Tensor | None,
         graph: tuple[Tensor, ...],
         normalize: bool,
@@ -200,17 +225,17 @@ class _TritonEGCL(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_term, params, normalize, pre_norm, precision)
         if keep:
-            ctx.save_for_backward(x, h, edge_term, *kept, *params)
+            ctx.save_for_backward(x, h, edge_attr, edge_term, *kept, *params)
         ctx.num_kept, ctx.graph, ctx.flags = len(kept), graph, (normalize, pre_norm, precision)
         return x_out, h_out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
-        x, h, edge_term, *saved = ctx.saved_tensors
+        x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
-        grad_x, grad_h, grad_edge_term, *grad_params = triton_egcl.backward(
-            grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_term, params, kept, *ctx.flags
-        )
-        grad_edge_term = None if edge_term is None else grad_edge_term
-        return grad_x, grad_h, grad_edge_term, None, None, None, None, None, *grad_params
+        inputs = (grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_attr, edge_term)
+        with no_autocast(x.device.type):
+            grad_x, grad_h, grad_edge_term, *grad_params = triton_egcl.backward(*inputs, params, kept, *ctx.flags)
+        grad_edge_attr = _edge_attr_gradient(ctx, grad_edge_term, params[0])
+        return grad_x, grad_h, grad_edge_attr, None, None, None, None, None, None, *grad_params

@@ -28,6 +28,7 @@ def backward(
     x: Tensor,
     h: Tensor,
     graph: tuple[Tensor, ...],
+    edge_attr: Tensor | None,
     edge_term: Tensor | None,
     params: tuple[Tensor, ...],
     kept: tuple[Tensor, ...],
@@ -38,9 +39,9 @@ def backward(
     """Gradients of x, h, edge_term (empty without one) and params: `egcl_backward` beside the above."""
     inputs = (grad_x_out, grad_h_out, x, h)
     if torch.compiler.is_compiling():
-        lists = (list(graph), edge_term, list(params), list(kept))
+        lists = (list(graph), edge_attr, edge_term, list(params), list(kept))
         return _backward_op(*inputs, *lists, normalize, pre_norm, precision)
-    return _backward(*inputs, graph, edge_term, params, kept, normalize, pre_norm, precision)
+    return _backward(*inputs, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision)
 
 
 def _forward(x, h, graph, edge_term, params, normalize, pre_norm, precision) -> list[Tensor]:
@@ -53,14 +54,14 @@ def _forward(x, h, graph, edge_term, params, normalize, pre_norm, precision) -> 
 
 
 def _backward(
-    grad_x_out, grad_h_out, x, h, graph, edge_term, params, kept, normalize, pre_norm, precision
+    grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision
 ) -> list[Tensor]:
     from geotdm_fast.kernels.egcl_backward_launch import egcl_backward
     from geotdm_fast.kernels.egcl_launch import Graph, Kept
 
     grads = egcl_backward(
-        grad_x_out, grad_h_out, x, h, Graph(*graph), edge_term, EGCLParams(*params), Kept(*kept), normalize, pre_norm,
-        precision,
+        grad_x_out, grad_h_out, x, h, Graph(*graph), edge_attr, edge_term, EGCLParams(*params), Kept(*kept), normalize,
+        pre_norm, precision,
     )  # fmt: skip
     return [grads.x, grads.h, x.new_empty(0) if grads.edge_term is None else grads.edge_term, *grads.params]
 
@@ -97,6 +98,7 @@ def _backward_op(
     x: Tensor,
     h: Tensor,
     graph: list[Tensor],
+    edge_attr: Tensor | None,
     edge_term: Tensor | None,
     params: list[Tensor],
     kept: list[Tensor],
@@ -104,12 +106,13 @@ def _backward_op(
     pre_norm: bool,
     precision: str,
 ) -> list[Tensor]:
-    grads = _backward(grad_x_out, grad_h_out, x, h, graph, edge_term, params, kept, normalize, pre_norm, precision)
+    inputs, flags = (grad_x_out, grad_h_out, x, h), (normalize, pre_norm, precision)
+    grads = _backward(*inputs, graph, edge_attr, edge_term, params, kept, *flags)
     # Some are parts of one tensor, which the results of an op may not be.
     return [grad.clone(memory_format=torch.contiguous_format) for grad in grads]
 
 
 @_backward_op.register_fake
-def _(grad_x_out, grad_h_out, x, h, graph, edge_term, params, kept, normalize, pre_norm, precision):
+def _(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision):
     grad_term = x.new_empty(0) if edge_term is None else torch.empty_like(edge_term)
     return [torch.empty_like(x), torch.empty_like(h), grad_term, *(p.new_empty(p.shape) for p in params)]
