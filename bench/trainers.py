@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.contenders import STRUCTURES
 from bench.workloads import Workload, make_trajectories
 from geotdm_fast import GeoTDM, LossType, ModelMeanType, ModelVarType
+from geotdm_fast.captured import Recorder
 from geotdm_fast.checks import trusted
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.data import Batch, TrajectoryDataset, collate
@@ -37,9 +38,16 @@ def dataset_of(workload: Workload) -> TrajectoryDataset:
 
 
 class OurTrainer:
-    """`geotdm_fast.training` without files: what a step of `geotdm train` does."""
+    """`geotdm_fast.training` without files: what a step of `geotdm train` does. record: as of `TrainingStep`."""
 
-    def __init__(self, workload: Workload, dataset: TrajectoryDataset, precision: str, device: str):
+    def __init__(
+        self,
+        workload: Workload,
+        dataset: TrajectoryDataset,
+        precision: str,
+        device: str,
+        record: Recorder | None = None,
+    ):
         train = {
             "cond_mask": [[0, workload.num_given]],
             "optimizer": "adam",
@@ -62,7 +70,7 @@ class OurTrainer:
         )
         average = WeightAverage(copied, self.weights, DECAY)
         alone = Processes(0, 1, torch.device(device))
-        self.step = TrainingStep(train, self.objective, self.weights, average, self.source, alone)
+        self.step = TrainingStep(train, self.objective, self.weights, average, self.source, alone, record=record)
         self.number = 0
 
     def train(self) -> None:
