@@ -83,7 +83,7 @@ def row(case: Case | SearchCase | StepCase, launch: Launch, counts: Counts) -> d
     """What is printed and kept of one kernel."""
     constants = dict(launch.constants)
     dtypes = {name: dtype for name, dtype in launch.signature if dtype.startswith("*")}
-    variant = {name: constants[name] for name in ("IS_MOVE", "ADDS") if name in constants}
+    variant = {name: constants[name] for name in ("IS_MOVE", "IS_FIRST", "ADDS") if name in constants}
     if launch.name in ("egcl_edge_sum", "egcl_weight"):
         variant |= {name: dtypes[name] for name in ("p_values", "p_grad", "p_input") if name in dtypes}
     details = "".join(f" {value}" for value in variant.values())

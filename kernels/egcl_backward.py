@@ -147,13 +147,14 @@ def _edge_product(
 
 @triton.jit
 def egcl_edge_sum_kernel(
-    p_values, p_first, p_sender_first, p_by_sender, p_total, begin, end, num_nodes, size,
-    IS_MOVE: tl.constexpr, BLOCK: tl.constexpr,
+    p_values, p_first, p_sender_first, p_by_sender, p_base, p_total, begin, end, num_nodes, size,
+    IS_MOVE: tl.constexpr, IS_FIRST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gives values[edge - begin], `size` numbers each, of the edges begin .. end - 1 to their nodes.
+    """Gives values[edge - begin], `size` numbers each, of a chunk's edges begin .. end - 1 to their nodes.
 
     total [2, nodes, size]: the sum over what a node receives is added to the first part, over what it sends to the
-    second. IS_MOVE: total [nodes, size] gets the difference of the two.
+    second. IS_MOVE: total [nodes, size] gets the difference of the two. IS_FIRST, of the chunks: total is written
+    whole, from 0 or, IS_MOVE, from base.
     """
     node = tl.program_id(0).to(tl.int64)
     o_col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -167,16 +168,18 @@ def egcl_edge_sum_kernel(
     if not IS_MOVE:
         last = tl.where(side == 0, last, first)
         sent_last = tl.where(side == 0, sent, sent_last)
-    b_sum = tl.zeros([BLOCK], tl.float32)
-    for edge in tl.range(first, last):
-        b_sum += tl.load(p_values + (edge - begin) * size + o_col, mask=m_col, other=0).to(tl.float32)
-    for i_sent in tl.range(sent, sent_last):
-        edge = tl.load(p_by_sender + i_sent)
-        b_value = tl.load(p_values + (edge - begin) * size + o_col, mask=m_col, other=0).to(tl.float32)
-        b_sum += -b_value if IS_MOVE else b_value
-    if (last > first) | (sent_last > sent):
-        p_total += (side * num_nodes + node) * size
-        tl.store(p_total + o_col, tl.load(p_total + o_col, mask=m_col, other=0) + b_sum, mask=m_col)
+    if IS_FIRST | (last > first) | (sent_last > sent):
+        o_total = (side * num_nodes + node) * size + o_col
+        b_sum = tl.zeros([BLOCK], tl.float32)
+        for edge in tl.range(first, last):
+            b_sum += tl.load(p_values + (edge - begin) * size + o_col, mask=m_col, other=0).to(tl.float32)
+        for i_sent in tl.range(sent, sent_last):
+            edge = tl.load(p_by_sender + i_sent)
+            b_value = tl.load(p_values + (edge - begin) * size + o_col, mask=m_col, other=0).to(tl.float32)
+            b_sum += -b_value if IS_MOVE else b_value
+        if IS_MOVE or not IS_FIRST:
+            b_sum += tl.load(p_base + o_total, mask=m_col, other=0)
+        tl.store(p_total + o_total, b_sum, mask=m_col)
 
 
 @triton.jit
@@ -192,26 +195,38 @@ def _lower_bound(p_sorted, low, high, value):
 
 @triton.jit
 def egcl_weight_kernel(
-    p_grad, p_input, p_total, num_rows, grad_stride, input_stride, grad_width, input_width,
+    p_grad, p_input, p_total, num_slots, num_rows, grad_width, input_width, grad_next, input_next,
     ADDS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """total [slots, PADDED, PADDED] = or (ADDS) += grad^T input, the gradient of a weight, TILE x TILE in a program.
+    """total [weights, slots, PADDED PADDED + PADDED] = or (ADDS) += grad^T input, and behind it the sum of grad.
 
-    Slot s adds up every slots-th block of rows.
+    Those are the gradients of a weight, TILE x TILE in a program, and of its bias. Slot s adds up every slots-th block
+    of rows. grad and input of the next weight are grad_next and input_next numbers further on.
     """
+    SIZE: tl.constexpr = PADDED * PADDED + PADDED
     o_out = tl.program_id(1) * TILE + tl.arange(0, TILE)
     o_in = tl.program_id(2) * TILE + tl.arange(0, TILE)
-    slot = tl.program_id(0).to(tl.int64)
-    p_total += slot * PADDED * PADDED + o_out[:, None] * PADDED + o_in[None, :]
-    b_total = tl.load(p_total) if ADDS else tl.zeros([TILE, TILE], tl.float32)
-    for i_block in tl.range(tl.program_id(0), tl.cdiv(num_rows, BLOCK), tl.num_programs(0)):
+    slot = tl.program_id(0) % num_slots
+    weight = (tl.program_id(0) // num_slots).to(tl.int64)
+    p_grad += weight * grad_next
+    p_input += weight * input_next
+    p_total += tl.program_id(0).to(tl.int64) * SIZE
+    b_total = tl.zeros([TILE, TILE], tl.float32)
+    b_bias = tl.zeros([TILE, BLOCK], tl.float32)
+    for i_block in tl.range(slot, tl.cdiv(num_rows, BLOCK), num_slots):
         o_row = (i_block * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
         m_grad = (o_out < grad_width)[:, None] & (o_row < num_rows)[None, :]
         m_input = (o_row < num_rows)[:, None] & (o_in < input_width)[None, :]
-        b_grad = tl.load(p_grad + o_row[None, :] * grad_stride + o_out[:, None], mask=m_grad, other=0)
-        b_input = tl.load(p_input + o_row[:, None] * input_stride + o_in[None, :], mask=m_input, other=0)
+        b_grad = tl.load(p_grad + o_row[None, :] * grad_width + o_out[:, None], mask=m_grad, other=0)
+        b_input = tl.load(p_input + o_row[:, None] * input_width + o_in[None, :], mask=m_input, other=0)
         b_total += product(b_grad, b_input, PRECISION)
-    tl.store(p_total, b_total)
+        b_bias += b_grad.to(tl.float32)
+    p_bias = p_total + PADDED * PADDED + o_out
+    p_total += o_out[:, None] * PADDED + o_in[None, :]
+    tl.store(p_total, tl.load(p_total) + b_total if ADDS else b_total)
+    if tl.program_id(2) == 0:  # once for all columns
+        b_sum = tl.sum(b_bias, axis=1)
+        tl.store(p_bias, tl.load(p_bias) + b_sum if ADDS else b_sum)
 
 
 @triton.jit

@@ -90,102 +90,111 @@ def egcl_backward(
                 grad_h_out, h, kept.m_sum, params.node_w1, params.node_b1, params.node_w2,
                 hidden, grad_hidden, grad_m_sum, num_rows, **row_options,
             )  # fmt: skip
-        weights.add(_NODE_H, grad_hidden, h)
         weights.add(_NODE_M, grad_hidden, kept.m_sum)
+        weights.add(_NODE_H, grad_hidden, h)
         weights.add(_NODE, grad_h_out, hidden)
         del hidden
 
         # The edges, chunk by chunk.
         grad_shift = grad_x_out / graph.divisor[:, None, None]
-        grad_x = grad_x_out.clone()
-        grad_pq = x.new_zeros(2, num_nodes, num_frames, size)
-        grad_term = None if edge_term is None else torch.empty_like(edge_term)
+        grad_x = torch.empty_like(x) if chunks else grad_x_out.clone()
+        grad_pq = (x.new_empty if chunks else x.new_zeros)(2, num_nodes, num_frames, size)
+        grad_term = None if edge_term is None else (torch.empty_like if chunks else torch.zeros_like)(edge_term)
         tiles_of = lambda edges: triton.cdiv(edges * num_frames, tiles.block)
         tile_sums = x.new_empty(sum(tiles_of(min(step, num_edges - begin)) for begin in chunks), 5, size)
         first_tile = 0
         for begin in chunks:
             end = min(begin + step, num_edges)
             places, num_tiles = (end - begin) * num_frames, tiles_of(end - begin)
-            a, m, grad_z, grad_y, grad_v = (x.new_empty(places, size, dtype=low) for _ in range(5))
-            grad_r = x.new_empty(places, dim)
+            inputs, grads = x.new_empty(2, 2, places, size, dtype=low)  # of edge_w2 and coord_w1
+            grad_z, grad_r = x.new_empty(places, size, dtype=low), x.new_empty(places, dim)
             egcl_edges_backward_kernel[(num_tiles,)](
                 x, kept.pq, graph.receiver, graph.sender, x if edge_term is None else edge_term, kept.halved,
                 params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2,
-                grad_shift, grad_m_sum, a, m, grad_z, grad_y, grad_v, grad_r, tile_sums[first_tile:],
+                grad_shift, grad_m_sum, *inputs, grad_z, *grads, grad_r, tile_sums[first_tile:],
                 begin, places, num_frames, params.edge_w1.stride(0),
                 DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
                 PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
             )  # fmt: skip
             first_tile += num_tiles
-            weights.add(_EDGE, grad_y, a)
-            weights.add(_COORD, grad_v, m)
+            weights.add(_EDGE, grads, inputs, count=2)
             if grad_term is not None:
                 of_frames = grad_z.view(-1, num_frames, size)[..., :width]
                 torch.sum(of_frames, 1, dtype=torch.float32, out=grad_term[begin:end])
-            _add_edges(grad_z, graph, grad_pq, begin, end, is_move=False)
-            _add_edges(grad_r, graph, grad_x, begin, end, is_move=True)
-            del a, m, grad_z, grad_y, grad_v, grad_r
-        if grad_term is not None and not chunks:
-            grad_term.zero_()
+            is_first = begin == 0
+            _add_edges(grad_z, graph, grad_pq, grad_pq, begin, end, is_move=False, is_first=is_first)
+            _add_edges(
+                grad_r, graph, grad_x_out if is_first else grad_x, grad_x, begin, end, is_move=True, is_first=is_first
+            )
+            del inputs, grads, grad_z, grad_r
 
         # h, by P, Q and the node MLP.
-        grad_p, grad_q = grad_pq
         grad_h = torch.empty_like(h)
         if num_rows:
             egcl_project_backward_kernel[row_grid](
-                grad_p, grad_q, grad_hidden, params.edge_w1, params.node_w1, grad_h,
+                *grad_pq, grad_hidden, params.edge_w1, params.node_w1, grad_h,
                 num_rows, params.edge_w1.stride(0), **row_options,
             )  # fmt: skip
-        weights.add(_RECEIVER, grad_p, h)
-        weights.add(_SENDER, grad_q, h)
-        of = weights.finished()
+        weights.add(_RECEIVER, grad_pq, h, count=2)
+        of, bias = weights.finished()
         sums = tile_sums.sum(0)[:, :width]
     grad_edge_w1 = [of[_RECEIVER], of[_SENDER], sums[3][:, None]]
     if grad_term is not None:
         grad_edge_w1.append(grad_term.T @ edge_attr)
     grad_params = [
-        torch.cat(grad_edge_w1, dim=1), grad_p.sum((0, 1))[:width], of[_EDGE], sums[0],
+        torch.cat(grad_edge_w1, dim=1), bias[_RECEIVER], of[_EDGE], sums[0],
         of[_COORD], sums[1], sums[2:3], sums[4, :1],
-        torch.cat([of[_NODE_H], of[_NODE_M]], dim=1), grad_hidden.sum((0, 1), dtype=torch.float32)[:width],
-        of[_NODE], grad_h_out.sum((0, 1)),
+        torch.cat([of[_NODE_H], of[_NODE_M]], dim=1), bias[_NODE_H], of[_NODE], bias[_NODE],
     ]  # fmt: skip
     return Gradients(grad_x, grad_h, grad_term, grad_params)
 
 
-def _add_edges(values: Tensor, graph: Graph, total: Tensor, begin: int, end: int, is_move: bool) -> None:
+def _add_edges(
+    values: Tensor, graph: Graph, base: Tensor, total: Tensor, begin: int, end: int, is_move: bool, is_first: bool
+) -> None:
     """What values [(end - begin) T, ...] of a chunk of edges give to total: `egcl_edge_sum_kernel`."""
     num_nodes = graph.node.numel()
     size = values.numel() // (end - begin)
     block = min(1024, triton.next_power_of_2(size))
     egcl_edge_sum_kernel[(num_nodes, triton.cdiv(size, block), 1 if is_move else 2)](
-        values, graph.first, graph.sender_first, graph.by_sender, total, begin, end, num_nodes, size,
-        IS_MOVE=is_move, BLOCK=block, num_warps=4 if block >= 512 else 1,
+        values, graph.first, graph.sender_first, graph.by_sender, base, total, begin, end, num_nodes, size,
+        IS_MOVE=is_move, IS_FIRST=is_first, BLOCK=block, num_warps=4 if block >= 512 else 1,
     )  # fmt: skip
 
 
 class _Weights:
-    """Gradients of square weights: sums over at most `most_rows` rows in a number of slots, then added in order."""
+    """Gradients of square weights and their biases: sums over rows in a number of slots, then added in order.
+
+    most_rows: of a call of `add`
+    """
 
     def __init__(self, x: Tensor, width: int, size: int, precision: str, most_rows: int):
         self.width, self.size = width, size
         self.tile, self.block, self.num_warps, slots = weight_configuration(size, precision, capability(x))
         self.slots = max(1, min(slots, triton.cdiv(most_rows, self.block)))
         self.precision = executed(precision, x)
-        self.total = x.new_empty(_NODE + 1, self.slots, size, size)
+        self.total = x.new_empty(_NODE + 1, self.slots, size * size + size)
         self.begun = set()
 
-    def add(self, weight: int, grad: Tensor, rows: Tensor) -> None:
-        """Add grad^T rows to the gradient of `weight`; both [..., H or padded H]."""
-        num_rows, tiles = grad.numel() // grad.shape[-1], self.size // self.tile
-        egcl_weight_kernel[(self.slots, tiles, tiles)](
-            grad, rows, self.total[weight], num_rows, grad.shape[-1], rows.shape[-1], grad.shape[-1],
-            rows.shape[-1], ADDS=weight in self.begun, PADDED=self.size, TILE=self.tile, BLOCK=self.block,
-            num_warps=self.num_warps, PRECISION=self.precision,
-        )  # fmt: skip
-        self.begun.add(weight)
+    def add(self, weight: int, grad: Tensor, rows: Tensor, count: int = 1) -> None:
+        """Add grad^T rows to the gradient of `weight` and the sum of grad to its bias's; [..., H or padded H] both.
 
-    def finished(self) -> Tensor:
-        """[7, H, H]: the gradients; 0 where nothing was added."""
-        for weight in set(range(len(self.total))) - self.begun:
+        count: of so many weights, grad [count, ...] and rows [count, ...] or the same for all
+        """
+        grad_width, input_width = grad.shape[-1], rows.shape[-1]
+        num_rows, tiles = grad.numel() // grad_width // count, self.size // self.tile
+        input_next = num_rows * input_width if rows.numel() > num_rows * input_width else 0
+        egcl_weight_kernel[(count * self.slots, tiles, tiles)](
+            grad, rows, self.total[weight], self.slots, num_rows, grad_width, input_width,
+            num_rows * grad_width, input_next,
+            ADDS=weight in self.begun, PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
+            PRECISION=self.precision,
+        )  # fmt: skip
+        self.begun |= {*range(weight, weight + count)}
+
+    def finished(self) -> tuple[Tensor, Tensor]:
+        """[7, H, H] and [7, H], of weights and biases; 0 where nothing was added."""
+        for weight in {*range(len(self.total))} - self.begun:
             self.total[weight].zero_()
-        return self.total.sum(1)[:, : self.width, : self.width]
+        of, bias = self.total.sum(1).split([self.size**2, self.size], dim=1)
+        return of.view(-1, self.size, self.size)[:, : self.width, : self.width], bias[:, : self.width]

@@ -21,6 +21,7 @@ class SortedEdges:
     order: [E] - sorted edge to its place in edge_index; sender: [E] - senders in sorted order
     first: [N + 1] - the edges of receiver i are first[i] .. first[i + 1] - 1
     sender_first: [N + 1], by_sender: [E] - the sorted edges of sender j, ascending, from sender_first[j]
+    came_sorted: the order changes nothing; False where that is not known
     """
 
     order: Tensor
@@ -28,6 +29,7 @@ class SortedEdges:
     first: Tensor
     sender_first: Tensor
     by_sender: Tensor
+    came_sorted: bool = False
 
     @functools.cached_property
     def tables(self) -> "Graph":
@@ -65,7 +67,10 @@ def edges_on(device: torch.device, edge_index: Tensor, num_nodes: int) -> Tensor
     if device.type == "cpu":
         return edge_index
     fields = (edges.order, edges.sender, edges.first, edges.sender_first, edges.by_sender)
-    there, moved = to_device(edge_index, device), SortedEdges(*(to_device(field, device) for field in fields))
+    there, moved = (
+        to_device(edge_index, device),
+        SortedEdges(*(to_device(field, device) for field in fields), edges.came_sorted),
+    )
     _sort.remember(there, {None: moved, num_nodes: moved})
     return there
 
@@ -135,7 +140,9 @@ def _sorted(edge_index: Tensor) -> SortedEdges:
     size = int(edge_index.max()) + 1 if edge_index.numel() else 0
     order = torch.argsort(row, stable=True)
     sender = col[order]
-    return SortedEdges(order, sender, _offsets(row, size), _offsets(col, size), torch.argsort(sender, stable=True))
+    by_sender = torch.argsort(sender, stable=True)
+    came_sorted = bool((row.diff() >= 0).all())
+    return SortedEdges(order, sender, _offsets(row, size), _offsets(col, size), by_sender, came_sorted)
 
 
 def _offsets(index: Tensor, size: int) -> Tensor:

@@ -89,7 +89,7 @@ def prepare_egcl(
     edge_term = None
     if edge_attr is not None:
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
-        edge_attr = edge_attr[edges.order].float()
+        edge_attr = (edge_attr if edges.came_sorted else edge_attr[edges.order]).float()
         with no_autocast(x.device.type), torch.no_grad():
             edge_term = edge_attr @ _edge_weight(weights[0], h.shape[-1]).T
     products = "bf16" if native.low_precision(precision, h, *params) else precision

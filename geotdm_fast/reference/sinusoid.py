@@ -17,7 +17,7 @@ def sinusoid(tau: Tensor, dim: int, dtype: torch.dtype = torch.float32) -> Tenso
     wide = torch.promote_types(dtype, torch.float32)
     angle = tau.to(wide)[:, None] * frequencies(dim, wide, tau.device)
     embedding = torch.cat([angle.sin(), angle.cos()], dim=-1).to(dtype)  # [M, 2 n]
-    return torch.nn.functional.pad(embedding, (0, dim % 2))
+    return torch.nn.functional.pad(embedding, (0, 1)) if dim % 2 else embedding
 
 
 def frequencies(dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
