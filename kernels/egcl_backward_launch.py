@@ -59,7 +59,7 @@ def egcl_backward(
 ) -> Gradients:
     """Gradients of `egcl_forward`, which says what the arguments are; the same bits in every run.
 
-    edge_attr: [E, A] float32 - a of edge_term = W_a a, in the order of the graph, for the gradient of W_a
+    edge_attr: [E, A] float32 - a of edge_term = W_a a, in the order of the graph; None: no gradient of W_a, but zeros
     kept: by the forward; chunk: edges times frames whose rows are held at once (CHUNK)
     configuration: of the kernel over edges, in place of the table's
 
@@ -140,7 +140,8 @@ def egcl_backward(
         sums = tile_sums.sum(0)[:, :width]
     grad_edge_w1 = [of[_RECEIVER], of[_SENDER], sums[3][:, None]]
     if grad_term is not None:
-        grad_edge_w1.append(grad_term.T @ edge_attr)
+        columns = params.edge_w1.shape[1] - 2 * width - 1
+        grad_edge_w1.append(x.new_zeros(width, columns) if edge_attr is None else grad_term.T @ edge_attr)
     grad_params = [
         torch.cat(grad_edge_w1, dim=1), bias[_RECEIVER], of[_EDGE], sums[0],
         of[_COORD], sums[1], sums[2:3], sums[4, :1],

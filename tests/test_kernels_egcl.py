@@ -175,6 +175,25 @@ def test_one_output_and_some_inputs(device):
             assert_same(a, b, 1e-5, what=name)
 
 
+@pytest.mark.parametrize("name", ["auto", "triton"])
+def test_what_is_prepared_without_gradients_passes_on_those_of_positions(name, device):
+    """As a guided sample wants it; W_a, whose part was prepared, gets none."""
+    edge_index = graph(7, DEGREES).to(device)
+    x, h, edge_attr, *params = on_device(egcl_inputs(7, 3, 3, 16, 2, edge_index), device)
+    params = EGCLParams(*(p.requires_grad_() for p in params))
+    found = []
+    with backend(name):
+        for gradients in (True, False):
+            with torch.set_grad_enabled(gradients):
+                prepared = ops.prepare_egcl(x, h, edge_index, edge_attr, params)
+            moved = x.clone().requires_grad_()
+            outputs = ops.run_egcl(moved, h, prepared)
+            found.append(torch.autograd.grad(sum(v.square().sum() for v in outputs), [moved, params.edge_w1]))
+    (grad_x, grad_w1), (grad_x_alone, grad_w1_alone) = found
+    assert torch.equal(grad_x_alone, grad_x)
+    assert torch.equal(grad_w1_alone[:, :-2], grad_w1[:, :-2]) and not grad_w1_alone[:, -2:].any() and grad_w1.all()
+
+
 def test_nan_in_one_node_reaches_its_receivers_alone(device):
     edge_index = torch.tensor([[0, 1, 2, 3, 3, 3], [1, 2, 1, 0, 0, 3]], device=device)
     inputs = on_device(egcl_inputs(4, 3, 3, 16, 0, edge_index), device)

@@ -45,7 +45,8 @@ class PreparedEGCL(NamedTuple):
 
     implementation: `native`, `triton`, or None for the reference
     graph: sorted edges (native: first, sender, sender_first, by_sender; triton: `Graph`), or edge_index alone
-    edge_attr: [E, A] float32 a of the sorted edges, for the reference as it came; None without
+    edge_attr: [E, A] float32 a of the sorted edges, for the gradients: None where gradients are off; for the reference
+        as it came
     edge_term: [E, H] W_a a, which brings no gradient to W_a and a: the op does; None without and for the reference
     params: float32 and contiguous, but for the reference as they came
     every_frame_a_node: the graph is one over N T nodes
@@ -92,6 +93,7 @@ def prepare_egcl(
         edge_attr = (edge_attr if edges.came_sorted else edge_attr[edges.order]).float()
         with no_autocast(x.device.type), torch.no_grad():
             edge_term = edge_attr @ _edge_weight(weights[0], h.shape[-1]).T
+        edge_attr = edge_attr if torch.is_grad_enabled() else None
     products = "bf16" if native.low_precision(precision, h, *params) else precision
     graph = (edges.first, edges.sender, edges.sender_first, edges.by_sender)
     if implementation == "triton":
