@@ -83,9 +83,9 @@ def _rows() -> tuple[PaperRow, ...]:
         PaperRow(name, CONDITIONAL, GEOTDM, "best of 20", displacement(values)) for name, values in _PEDESTRIANS.items()
     ]
     for name, values in _GENERATION.items():
-        experiment = name if name == "charged" else f"md:{name}"
         scores = dict(zip(("marginal", "classification", "prediction"), values, strict=True))
-        rows.append(PaperRow(experiment, UNCONDITIONAL, GEOTDM, "20 frames", scores))
+        about = (name, "20 frames") if name == "charged" else (f"md:{name}", "on MD17, 20 frames")
+        rows.append(PaperRow(about[0], UNCONDITIONAL, GEOTDM, about[1], scores))
     for table in (_ABLATIONS, _STEPS):
         for what, (charged, aspirin) in table.items():
             method = f"{GEOTDM}, {what}"
