@@ -30,7 +30,7 @@ COMPILED = {
 
 
 class CountLaunches(TorchDispatchMode):
-    """Counts by name what would be launched on a GPU while it is entered; `pause` while a kernel is interpreted."""
+    """Counts by name what would be launched on a GPU while it is entered; `paused` within an interpreted kernel."""
 
     def __init__(self):
         super().__init__()

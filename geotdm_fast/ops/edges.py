@@ -67,10 +67,8 @@ def edges_on(device: torch.device, edge_index: Tensor, num_nodes: int) -> Tensor
     if device.type == "cpu":
         return edge_index
     fields = (edges.order, edges.sender, edges.first, edges.sender_first, edges.by_sender)
-    there, moved = (
-        to_device(edge_index, device),
-        SortedEdges(*(to_device(field, device) for field in fields), edges.came_sorted),
-    )
+    there = to_device(edge_index, device)
+    moved = SortedEdges(*(to_device(field, device) for field in fields), edges.came_sorted)
     _sort.remember(there, {None: moved, num_nodes: moved})
     return there
 
