@@ -90,9 +90,10 @@ def test_charged_from_nothing_to_a_row(tmp_path, capsys):
 def test_another_option_is_another_request():
     """Else the table, which shows the newest row of a request, would hide one of them."""
     assert Request("charged").changes == ()
-    asked = Request("md:uracil", overrides=("train.lr=1",), every=5, num_samples=3, method="ddim", steps=7, seed=2)
-    options = ("--every 5", "--num-samples 3", "--method ddim", "--steps 7", "--seed 2")
-    assert asked.changes == ("train.lr=1", *options)
+    how = {"every": 5, "num_samples": 3, "method": "ddim", "steps": 7, "spacing": "log_snr"}
+    options = ("--every 5", "--num-samples 3", "--method ddim", "--steps 7", "--spacing log_snr")
+    assert Request("charged", seed=2).changes == ("--seed 2",)
+    assert Request("md:uracil", overrides=("train.lr=1",), **how).changes == ("train.lr=1", *options)
 
 
 def test_pieces_give_what_one_call_gives(tmp_path, monkeypatch):
@@ -252,7 +253,7 @@ def test_the_small_presets_settings():
     settings = lambda plan: (plan.config["train"]["optimizer"], plan.config["train"]["lr"], plan.method, plan.steps)
     small = lambda *request: recipe(Request(*request, preset="small"))
     assert settings(small("charged")) == settings(small("springs", "interpolation")) == ("adam", 1e-3, "dpmpp_2m", 5)
-    assert settings(small("charged", "unconditional")) == ("muon", 3e-3, "ddpm", None)
+    assert settings(small("charged", "unconditional")) == ("muon", 3e-3, "dpmpp_2m_sde", 100)
     gravity = small("gravity")
     assert settings(gravity) == ("muon", 5e-3, "dpmpp_2m", 2)
     assert gravity.num_graphs is None and small("charged").num_graphs == 200, "gravity: all test systems"
@@ -306,6 +307,8 @@ def test_names_of_folders():
         (Request("md:ethanol", data="nowhere"), FileNotFoundError, "neither nowhere/md17_ethanol.npz nor nowhere/eth"),
         (Request("charged", data="nowhere"), FileNotFoundError, "nowhere must hold loc_train_charged5_initvel1.npy"),
         (Request("charged", every=2), ValueError, "every is of molecules alone"),
+        (Request("charged", method="euler"), ValueError, "method must be one of ddpm, ddim, .* got 'euler'"),
+        (Request("charged", spacing="even"), ValueError, "spacing must be one of uniform, .* got 'even'"),
         (Request("charged", overrides=("train.lrr=1",)), ValueError, "unknown key 'lrr'"),
     ],
 )
@@ -335,7 +338,7 @@ def test_the_command_line_says_what_is_missing(tmp_path, capsys):
 def test_small_presets_draw_in_few_steps(tmp_path):
     write_recordings(tmp_path)
     drawn = lambda **changes: recipe(Request(**({"experiment": "charged", "preset": "small"} | changes)))[4:6]
-    assert drawn() == ("dpmpp_2m", 5) and drawn(task="unconditional") == ("ddpm", None)
+    assert drawn() == ("dpmpp_2m", 5) and drawn(task="unconditional") == ("dpmpp_2m_sde", 100)
     assert drawn(experiment="eth", data=str(tmp_path)) == ("dpmpp_2m", 5)
     assert drawn(preset="paper") == ("ddpm", None) and drawn(method="ddim", steps=7) == ("ddim", 7)
     assert drawn(steps=10) == ("dpmpp_2m", 10)

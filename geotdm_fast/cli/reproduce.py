@@ -24,7 +24,7 @@ there; so it does after a kill. The folder --out holds
 and the row (settings, scores, the paper's rows, time, hardware, commit) is appended to --results, once.
 
 Presets: paper - the settings of the paper, for a GPU; small - 4 layers of 64, trained for twenty minutes or so on two
-idle cores, forecasts drawn by dpmpp_2m in few steps.
+idle cores, forecasts drawn by dpmpp_2m in few steps, trajectories from nothing by dpmpp_2m_sde in 100.
 Pedestrians are scored twice: `official` (60 draws, 20 k-means representatives, the checkpoint chosen on the test set,
 as the official code does) and `clean` (best of 20, the checkpoint chosen without the test set).
 
@@ -69,6 +69,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     how.add_argument("--num-samples", type=count, metavar="K", help="samples of each (official pedestrians: 3 K)")
     how.add_argument("--method", metavar="NAME", help="ddpm, ddim, dpmpp_2m, dpmpp_2m_sde")
     how.add_argument("--steps", type=count, metavar="S", help="calls of the network (default: the model's own steps)")
+    how.add_argument("--spacing", metavar="NAME", help="which of the model's steps: uniform, quadratic, log_snr")
     parser.add_argument("--seed", type=seed, default=1, help="of training and samples (default: 1)")
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so many minutes; call again")
     parser.add_argument("--out", metavar="DIR", help="folder (default: outputs/reproduce/<experiment>_<task>_<preset>)")
@@ -118,6 +119,7 @@ def _run(args: argparse.Namespace) -> int:
         num_samples=args.num_samples,
         method=args.method,
         steps=args.steps,
+        spacing=args.spacing,
         seed=args.seed,
     )
     folder = pathlib.Path(args.out or default_folder(request))

@@ -164,9 +164,9 @@ class _Run:
     def _draw(self, draw: Draw, stem: str, num_graphs: int | None) -> tuple[Samples, float]:
         network, config = load_checkpoint(self.folder / "train" / f"{stem}.safetensors", self.device)
         network.set_precision(config["train"]["precision"])
-        sampler = Sampler(build_diffusion(network, config, self.device), self.recipe.method, self.recipe.steps)
-        section = self.recipe.config["data"]["test"]
-        dataset = open_dataset(section, "data.test", progress=self.progress).spread(num_graphs)
+        plan = self.recipe
+        sampler = Sampler(build_diffusion(network, config, self.device), plan.method, plan.steps, plan.spacing)
+        dataset = open_dataset(plan.config["data"]["test"], "data.test", progress=self.progress).spread(num_graphs)
         batch = collate([dataset[i] for i in range(len(dataset))])
         seed = self.request.seed
         drawn, seconds = draw_shards(

@@ -52,7 +52,11 @@ def make_row(id: str, request: Request, recipe: Recipe, trained: dict, scores: d
         "paper": [{"method": row.method, "protocol": row.protocol, **row.scores} for row in published],
         "beats": _beats(next(iter(protocols.values())), baselines, published),
         "training": trained,
-        "sampling": {"method": recipe.method, "steps": recipe.steps or recipe.config["diffusion"]["num_timesteps"]},
+        "sampling": {
+            "method": recipe.method,
+            "steps": recipe.steps or recipe.config["diffusion"]["num_timesteps"],
+            "spacing": recipe.spacing,
+        },
         "settings": portable_config(recipe.config),
         "seed": request.seed,
         "date": now(),

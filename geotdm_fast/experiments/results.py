@@ -156,7 +156,9 @@ def _about(row: dict) -> str:
 
 def _sampling(row: dict) -> str:
     sampling = row["sampling"]
-    return f"{sampling['method']} {sampling['steps']}"
+    # Rows from before there was a choice are of evenly spaced steps.
+    spacing = sampling.get("spacing", "uniform")
+    return f"{sampling['method']} {sampling['steps']}" + (f" by {spacing}" if spacing != "uniform" else "")
 
 
 def _cost(row: dict, values: dict) -> list[str]:
