@@ -45,7 +45,8 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
     """Check a training configuration and fill in every default; applied twice it changes nothing more.
 
     Returns {'data': {'train': ..., 'val': ..., 'test': ...}, 'denoise_model': ..., 'diffusion': ..., 'train': ...} of
-    plain values; each data section has an explicit 'kind', and sections `val` and `test` are there if they were given.
+    plain values; each data section has an explicit 'kind', and sections `val` and `test` are there if they were given
+    and not null.
     Raises ValueError naming the section and the key.
     """
     if isinstance(raw, Mapping) and "eval" in raw and "train" not in raw:
@@ -55,9 +56,8 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
     check_keys(f"{where}: section data", data, SPLITS)
     if "train" not in data:
         raise ValueError(f"{where}: section data must have the key 'train', got {', '.join(data) or 'nothing'}")
-    config = {
-        "data": {split: _data_section(data[split], f"{where}: data.{split}") for split in SPLITS if split in data}
-    }
+    given = [split for split in SPLITS if data.get(split) is not None or split == "train"]
+    config = {"data": {split: _data_section(data[split], f"{where}: data.{split}") for split in given}}
     for name, table in (("denoise_model", DENOISE_MODEL), ("diffusion", DIFFUSION), ("train", TRAIN)):
         config[name] = fill(raw[name], table, f"{where}: {name}")
     _derive(config, where)

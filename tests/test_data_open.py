@@ -118,7 +118,7 @@ BAD_SECTIONS = [
     ({"molecule_name": "aspirin", "root": "d"}, r"data\.train: split must be given"),
     ({"molecule_name": "aspirin", "root": "d", "mode": "train", "split": "val"}, r"mode and split must agree"),
     ({"dataset": "zara", "phase": "training"}, r"dataset must be one of .* got 'zara'; did you mean 'zara"),
-    ({"dataset": "eth", "phase": "train"}, r"phase must be one of training, testing; got 'train'"),
+    ({"dataset": "eth", "phase": "train"}, r"phase must be one of training, validation, testing; got 'train'"),
     ({"kind": "npz"}, r"data\.train: path must be given"),
     ({"kind": "file", "path": "a.xyz", "split": "tests"}, r"split must be one of .* did you mean 'test'"),
 ]

@@ -170,10 +170,12 @@ def test_bad_recordings(tmp_path, text, message):
 def test_bad_arguments(root):
     with pytest.raises(ValueError, match=r"pedestrian_windows: scene must be .* got 'zara01'; did you mean 'zara1'"):
         pedestrian_windows(root, "zara01", "testing")
-    with pytest.raises(ValueError, match=r"pedestrian_windows: phase must be one of training, testing; got 'test'"):
+    with pytest.raises(ValueError, match=r"phase must be one of training, validation, testing; got 'test'"):
         pedestrian_windows(root, "eth", "test")
     with pytest.raises(FileNotFoundError, match=r"train must hold recordings \*_train\.txt, got none"):
         pedestrian_windows(root, "eth", "training")
+    with pytest.raises(FileNotFoundError, match=r"val must hold recordings \*_val\.txt, got none"):
+        pedestrian_windows(root, "eth", "validation")
     with pytest.raises(FileNotFoundError, match=r"biwi_hotel\.txt: no such recording"):
         pedestrian_windows(root, "hotel", "testing")
     with pytest.raises(ValueError, match=r"past_frames \+ future_frames must be 20, got 8 \+ 20"):

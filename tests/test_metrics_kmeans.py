@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geotdm_fast.metrics import kmeans_representatives
-from geotdm_fast.metrics.kmeans import _lloyd, _plus_plus, _square_distance
+from geotdm_fast.metrics.kmeans import _lloyd, _square_distance
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -20,7 +20,7 @@ def test_separated_clusters_give_the_sample_nearest_each_centre():
     offset = torch.tensor([[0.0, 0.1], [1.0, 0.0], [-1.0, 0.0]])
     ends = (centre[:, None] + offset).reshape(12, 1, 2)
     shuffled = torch.stack([torch.randperm(12, generator=rng(s)) for s in range(7)], dim=1)  # [12, 7]
-    chosen = kmeans_representatives(ends[shuffled, 0], num_clusters=4, progress=False)
+    chosen = kmeans_representatives(ends[shuffled, 0], num_clusters=4, num_init=64, progress=False)
     assert chosen.shape == (4, 7) and chosen.dtype == torch.int64
     for scene in range(7):
         assert sorted(shuffled[chosen[:, scene], scene].tolist()) == [0, 3, 6, 9]
@@ -34,9 +34,9 @@ def test_every_sample_is_its_own_representative_when_there_are_as_many():
 
 def test_the_tightest_partition_is_found_from_enough_starts():
     points = torch.randn(20, 7, 2, generator=rng(), dtype=torch.float64)  # 20 problems of 7 points
-    draws = torch.rand(20 * 64, 2, 2, generator=rng(1), dtype=torch.float64)
     tries = points.repeat_interleave(64, 0)
-    centres = _lloyd(tries, _plus_plus(tries, draws, 2), 100)
+    starts = torch.rand(20 * 64, 7, generator=rng(1)).argsort(1)[:, :2]
+    centres = _lloyd(tries, tries.gather(1, starts[..., None].expand(-1, -1, 2)), 100)
     spread = _square_distance(tries, centres).amin(2).sum(1).view(20, 64).amin(1)
     for problem, found in zip(points, spread.tolist(), strict=True):
         best = math.inf

@@ -13,6 +13,7 @@ from tiny_models import write_ethanol
 
 from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.cli import main
+from geotdm_fast.data.pedestrian import pedestrian_windows
 from geotdm_fast.experiments import Request, pipeline, recipe, reproduce
 from geotdm_fast.experiments.pipeline import default_folder
 from geotdm_fast.experiments.progress import OutOfTime
@@ -35,10 +36,11 @@ def tiny(**changes) -> Request:
     return Request(**{"experiment": "charged", "preset": "small", "overrides": NBODY, "num_graphs": 4} | changes)
 
 
-def write_recordings(root: pathlib.Path) -> None:
+def write_recordings(root: pathlib.Path, *, validation: bool = False) -> None:
     """Recordings of people who walk straight, in the layout of ETH/UCY."""
     rng = np.random.default_rng(0)
-    for folder, names in (("train", ["a_train", "crowds_zara01_train"]), ("all_data", ["crowds_zara01"])):
+    names_in = {"train": ["a_train", "crowds_zara01_train"], "all_data": ["crowds_zara01"]}
+    for folder, names in (names_in | ({"val": ["a_val", "crowds_zara01_val"]} if validation else {})).items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         for name in names:
             start, velocity = rng.normal(size=(3, 2)), 0.3 * rng.normal(size=(3, 2))
@@ -210,13 +212,24 @@ def test_pedestrians_by_both_protocols(tmp_path):
     assert clean == "clean: best of 4, checkpoint not chosen on the test set"
     assert official == "official: best of 4 k-means of 12, checkpoint chosen on the test set"
     assert row["scores"][clean]["checkpoint"] == "best"
-    pieces = [path for path in (tmp_path / "run/pieces").glob("candidate_*.json") if "_shards" not in path.stem]
-    candidates = {path.stem.removeprefix("candidate_"): json.loads(path.read_text())["ade"] for path in pieces}
+    pieces = (tmp_path / "run/pieces").glob("candidate_*_fde.json")
+    candidates = {path.stem[len("candidate_") : -len("_fde")]: json.loads(path.read_text())["fde"] for path in pieces}
     assert {"best", "last", "epoch_1"} <= set(candidates)
     assert candidates[row["scores"][official]["checkpoint"]] == min(candidates.values())
-    assert "val" not in row["settings"]["data"], "the clean checkpoint never saw the test scene"
+    assert "val" not in row["settings"]["data"], "chosen on training windows, as there are no others"
     assert read_samples(tmp_path / "run" / "samples_official.npz").num_samples == 12
     assert row["paper"][0]["ade"] == 0.21
+
+
+def test_pedestrians_are_validated_on_other_scenes(tmp_path):
+    write_recordings(tmp_path, validation=True)
+    section = recipe(Request("zara1", data=str(tmp_path))).config["data"]["val"]
+    assert (section["phase"], section["dataset"], section["traj_scale"]) == ("validation", "zara1", 1)
+    person = lambda phase: pedestrian_windows(tmp_path, "zara1", phase)[0]
+    assert len(person("validation")) == 12, "of a_val.txt alone, not of the scene itself"
+    assert not np.array_equal(person("validation"), person("training"))
+    (tmp_path / "val" / "a_val.txt").unlink()
+    assert "val" not in recipe(Request("zara1", data=str(tmp_path))).config["data"]
 
 
 # --- recipes ------------------------------------------------------------------------------------------------------

@@ -62,6 +62,11 @@ def test_data_replaces_every_path(tmp_path, capsys):
     assert main(arguments) == 0, capsys.readouterr().err
     written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert {section["path"] for section in written["data"].values()} == {(tmp_path / "own.npz").as_posix()}
+    assert "val" in written["data"]
+    arguments[arguments.index(str(tmp_path / "run"))] = str(tmp_path / "without")
+    assert main([*arguments, "--set", "data.val=null"]) == 0
+    assert "no data.val" in capsys.readouterr().err
+    assert "val" not in yaml.safe_load((tmp_path / "without" / "config.yaml").read_text())["data"]
 
 
 def test_several_files_are_joined(tmp_path, capsys):

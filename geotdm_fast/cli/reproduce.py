@@ -13,7 +13,7 @@ Reproduce one of the paper's experiments: data, training, samples, scores, pictu
 
 EXPERIMENT is charged, springs, gravity (simulated, or the official files under --data), md:<molecule> (--data: a folder
 with md17_<molecule>.npz or <molecule>.npz, or the file), or eth, hotel, univ, zara1, zara2 (--data: the folder of the
-recordings, with train and all_data).
+recordings, with train, val and all_data).
 
 It runs in pieces. With --budget it stops after so many minutes with exit status 3, and the same command goes on from
 there; so it does after a kill. The folder --out holds

@@ -95,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
         paths = [pathlib.Path(path).as_posix() for path in args.data]
         value = paths[0] if len(paths) == 1 else json.dumps(paths)
         splits = [name for name in ("train", "val", "test") if name in (read_yaml(args.config).get("data") or ())]
-        overrides += [f"data.{split}.{key}={value}" for split in splits]
+        # Before --set, which may change a section or leave it out (data.val=null).
+        overrides = [f"data.{split}.{key}={value}" for split in splits] + overrides
     if args.max_minutes is not None:
         overrides.append(f"train.max_minutes={args.max_minutes}")
     config = load_config(args.config, overrides)

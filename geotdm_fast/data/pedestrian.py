@@ -22,7 +22,8 @@ SCENES = {
     "zara1": ("crowds_zara01",),
     "zara2": ("crowds_zara02",),
 }
-PHASES = ("training", "testing")
+# Phase to what its files are called by.
+PHASES = {"training": "train", "validation": "val", "testing": "test"}
 NUM_FRAMES = 20
 
 _NUM_SLOTS = {"eth": 1, "hotel": 1, "univ": 2, "zara1": 3, "zara2": 1}
@@ -38,9 +39,10 @@ def pedestrian_windows(root: PathLike, scene: str, phase: str) -> tuple[np.ndarr
     zara1, 1 else. Slot 0 is the person; when A < N, the others follow in the recording's order; otherwise those nearer
     than 5 m at t follow by distance, at most N in all. Empty slots are zero.
 
-    root: holds train/*_train.txt and all_data/*.txt, lines of frame, person, x, y in metres
-    scene: eth, hotel, univ, zara1 or zara2; phase: training (the *_train recordings of all other scenes, by name) or
-        testing (the whole recordings of the scene)
+    root: holds train/*_train.txt, val/*_val.txt and all_data/*.txt, lines of frame, person, x, y in metres
+    scene: eth, hotel, univ, zara1 or zara2
+    phase: training or validation (the *_train or *_val recordings of all other scenes, by name; other parts of the same
+        recordings), or testing (the whole recordings of the scene)
     Returns data [B, N, 20, 2] float64 (m) and num [B] int64, how many slots are people.
     Raises FileNotFoundError for a missing recording, ValueError for one that cannot be read.
     """
@@ -70,7 +72,7 @@ def pedestrian_dataset(
     frame before, in the unit of x; the first frame takes the second's, later frames the last given one's).
 
     root: raw recordings as for `pedestrian_windows`, or processed <scene>_data_train.npy and <scene>_num_train.npy
-        (_test for testing), which are preferred when there
+        (_val for validation, _test for testing), which are preferred when there
     past_frames, future_frames: given and later frames, 20 together, at least 2 given
     Raises ValueError/TypeError for a bad argument, FileNotFoundError for missing files.
     """
@@ -84,11 +86,16 @@ def pedestrian_dataset(
         raise ValueError(
             f"{where}: past_frames + future_frames must be {NUM_FRAMES}, got {past_frames} + {future_frames}"
         )
-    processed = pathlib.Path(root) / f"{scene}_data_{phase[:-3]}.npy"
+    processed = _processed(root, scene, phase)
     data, num = _read_processed(processed) if processed.is_file() else pedestrian_windows(root, scene, phase)
     x = torch.from_numpy(data.astype(np.float32) / np.float32(traj_scale)).transpose(2, 3)  # [B, N, 2, T]
     people = _People(x.contiguous(), _features(x, past_frames), torch.from_numpy(num))
     return TrajectoryDataset(people, name=f"pedestrians {scene}", unit="m", scale=traj_scale)
+
+
+def has_validation(root: PathLike, scene: str) -> bool:
+    """Whether `root` holds recordings to validate on, raw or processed, as for `pedestrian_dataset`."""
+    return _processed(root, scene, "validation").is_file() or bool(_others(pathlib.Path(root), scene, "val"))
 
 
 class _People(Sequence):
@@ -119,14 +126,24 @@ def _features(x: Tensor, past_frames: int) -> Tensor:
     return h
 
 
+def _processed(root: PathLike, scene: str, phase: str) -> pathlib.Path:
+    return pathlib.Path(root) / f"{scene}_data_{PHASES[phase]}.npy"
+
+
 def _recordings(root: pathlib.Path, scene: str, phase: str) -> list[pathlib.Path]:
     if phase == "testing":
         return [root / "all_data" / f"{name}.txt" for name in SCENES[scene]]
-    own = {f"{name}_train.txt" for name in SCENES[scene]}
-    paths = [path for path in sorted((root / "train").glob("*_train.txt")) if path.name not in own]
+    split = PHASES[phase]
+    paths = _others(root, scene, split)
     if not paths:
-        raise FileNotFoundError(f"pedestrian_windows: {root / 'train'} must hold recordings *_train.txt, got none")
+        raise FileNotFoundError(f"pedestrian_windows: {root / split} must hold recordings *_{split}.txt, got none")
     return paths
+
+
+def _others(root: pathlib.Path, scene: str, split: str) -> list[pathlib.Path]:
+    """The recordings of a split that are not of the scene."""
+    own = {f"{name}_{split}.txt" for name in SCENES[scene]}
+    return [path for path in sorted((root / split).glob(f"*_{split}.txt")) if path.name not in own]
 
 
 def _read_recording(path: pathlib.Path) -> np.ndarray:

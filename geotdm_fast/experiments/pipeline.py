@@ -134,21 +134,22 @@ class _Run:
     def _checkpoint(self, draw: Draw) -> str:
         """The name of the weights to draw with: `best` by validation, or chosen by the scores on the test set.
 
-        Chosen: of all weights that training kept, those with the smallest ADE (best of the protocol's number) over
-        `CHOOSING_GRAPHS` test windows, as the official code keeps what scores best on the test set.
+        Chosen: of all weights that training kept, those with the smallest FDE (best of the protocol's number) over
+        `CHOOSING_GRAPHS` test windows, as the official code keeps what has the smallest FDE on the test set.
         """
         if not draw.chosen_on_test:
             return "best"
         errors = {}
         for path in sorted((self.folder / "train").glob("*.safetensors")):
             if path.stem != "state":
-                errors[path.stem] = self.pieces.once(f"candidate_{path.stem}", lambda p=path: self._try(p.stem, draw))
-        return min(errors, key=lambda stem: errors[stem]["ade"])
+                name = f"candidate_{path.stem}_fde"
+                errors[path.stem] = self.pieces.once(name, lambda p=path: self._try(p.stem, draw))
+        return min(errors, key=lambda stem: errors[stem]["fde"])
 
     def _try(self, stem: str, draw: Draw) -> dict:
         tried = Draw(f"candidate_{stem}", False, draw.kmeans or draw.num_samples, None)
         samples, _ = self._draw(tried, stem, CHOOSING_GRAPHS)
-        return {"ade": evaluate(samples, ["ade"], progress=False)["forecast"]["ade_best"]}
+        return {"fde": evaluate(samples, ["ade"], progress=False)["forecast"]["fde_best"]}
 
     # --- draw and score -------------------------------------------------------------------------------------------
 

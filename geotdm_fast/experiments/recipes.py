@@ -8,7 +8,7 @@ from typing import NamedTuple
 from geotdm_fast.config import normalise_config, override
 from geotdm_fast.data.md17 import molecule_path
 from geotdm_fast.data.nbody import has_official_files
-from geotdm_fast.data.pedestrian import SCENES
+from geotdm_fast.data.pedestrian import PHASES, SCENES, has_validation
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.step_subsets import SPACINGS
 from geotdm_fast.keys import check_choice
@@ -339,10 +339,11 @@ def _molecule_data(request: Request, about: dict) -> tuple[dict, str]:
 def _pedestrian_data(request: Request) -> tuple[dict, str]:
     if request.data is None:
         raise ValueError(f"reproduce: {request.experiment} needs data: the folder of the recordings (train, all_data)")
-    scene = {"kind": "pedestrian", "root": pathlib.Path(request.data).as_posix(), "dataset": request.experiment}
-    scale = _TEST_SCALE.get(request.experiment, 1.0)
-    # No section `val`: the best weights are chosen on training windows, so the test scene stays unseen.
-    return {
-        "train": scene | {"phase": "training", "traj_scale": 1.0},
-        "test": scene | {"phase": "testing", "traj_scale": scale},
-    }, "ETH/UCY recordings"
+    root = pathlib.Path(request.data)
+    scene = {"kind": "pedestrian", "root": root.as_posix(), "dataset": request.experiment, "traj_scale": 1.0}
+    sections = {split: scene | {"phase": phase} for phase, split in PHASES.items()}
+    sections["test"]["traj_scale"] = _TEST_SCALE.get(request.experiment, 1.0)
+    # The best weights are chosen on other scenes, so the test scene stays unseen; on training windows if need be.
+    if not has_validation(root, request.experiment):
+        del sections["val"]
+    return sections, "ETH/UCY recordings"

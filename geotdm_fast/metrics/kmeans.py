@@ -1,7 +1,5 @@
 """A few representatives of many forecasts: k-means over where they end, for many scenes at once."""
 
-import math
-
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -28,12 +26,13 @@ def kmeans_representatives(
 
     end_points: [K, B, D] float - last position of sample k in scene b (`samples[:, scored, :, -1]`)
     num_clusters: R <= K
-    num_init: greedy k-means++ starts per scene, of which the tightest is kept
+    num_init: starts per scene from R different samples, of which the one with the tightest clusters is kept
     returns: [R, B] int64 - indices into the K samples; two centres may share a sample
 
     Random, from its own generator seeded with `seed`, whose draws do not depend on the device; the global generator is
     left alone. Raises ValueError for wrong shapes, sizes and non-finite positions.
-    Source: Arthur and Vassilvitskii 2007 (k-means++); Lloyd 1982.
+    Source: Lloyd 1982; starts, their number and `max_iter` as in torch_kmeans, which the official code calls. That one
+    moves a centre that lost all its points to the origin; here it stays (about one start of a hundred).
     """
     where = "kmeans_representatives"
     if end_points.dim() != 3 or 0 in end_points.shape:
@@ -46,50 +45,28 @@ def kmeans_representatives(
         if value < 1:
             raise ValueError(f"{where}: {name} must be at least 1, got {value}")
     generator = torch.Generator().manual_seed(seed)
-    num_trials = 2 + int(math.log(num_clusters))
-    chunk = max(1, _MAX_DISTANCES // (num_init * num_samples * max(num_clusters, num_trials)))
+    chunk = max(1, _MAX_DISTANCES // (num_init * num_samples * num_clusters))
     chosen = []
     bar = tqdm(total=num_scenes, desc="k-means", unit="scene", disable=not progress)
     for points in end_points.transpose(0, 1).split(chunk):  # [b, K, D]
-        draws = torch.rand(len(points), num_init, num_clusters, num_trials, generator=generator, dtype=torch.float64)
-        chosen.append(_representatives(points, draws.to(points.device), num_clusters, max_iter))
+        draws = torch.rand(len(points), num_init, num_samples, generator=generator, dtype=torch.float64)
+        starts = draws.argsort(dim=2)[..., :num_clusters].to(points.device)
+        chosen.append(_representatives(points, starts, max_iter))
         bar.update(len(points))
     bar.close()
     return torch.cat(chosen).T.contiguous()
 
 
-def _representatives(points: Tensor, draws: Tensor, num_clusters: int, max_iter: int) -> Tensor:
-    num_scenes, num_init = draws.shape[:2]
+def _representatives(points: Tensor, starts: Tensor, max_iter: int) -> Tensor:
+    """[B, R] of the samples points [B, K, D]: nearest to the best centres that Lloyd finds from starts [B, I, R]."""
+    num_scenes, num_init, num_clusters = starts.shape
     tries = points.repeat_interleave(num_init, dim=0)  # [B * I, K, D]
-    centres = _plus_plus(tries, draws.flatten(0, 1), num_clusters)
-    centres = _lloyd(tries, centres, max_iter)
+    index = starts.view(-1, num_clusters, 1).expand(-1, -1, points.shape[2])
+    centres = _lloyd(tries, tries.gather(1, index), max_iter)
     distance = _square_distance(tries, centres)  # [B * I, K, R]
     spread = distance.amin(2).sum(1).view(num_scenes, num_init)
     best = spread.argmin(1) + torch.arange(num_scenes, device=points.device) * num_init
     return distance[best].argmin(1)  # [B, R]
-
-
-def _plus_plus(points: Tensor, draws: Tensor, num_clusters: int) -> Tensor:
-    """Greedy k-means++ centres [P, R, D] among points [P, K, D] from uniform draws [P, R, trials].
-
-    Each next centre is a point drawn with probability proportional to its squared distance from those before: of a few
-    such trials, the one that leaves the smallest sum of squared distances.
-    """
-    rows = torch.arange(len(points), device=points.device)
-    weight = torch.ones_like(points[..., 0])  # [P, K]
-    centres = []
-    for i in range(num_clusters):
-        total = weight.cumsum(1, dtype=torch.float64)
-        # Where all points are taken the weights are zero, and any point will do.
-        index = torch.searchsorted(total, draws[:, i] * total[:, -1:], right=True).clamp(max=points.shape[1] - 1)
-        trials = points[rows[:, None], index]  # [P, trials, D]
-        distance = _square_distance(trials, points)  # [P, trials, K]
-        if i > 0:
-            distance = torch.minimum(distance, weight[:, None])
-        best = distance.sum(2).argmin(1)
-        centres.append(trials[rows, best])
-        weight = distance[rows, best]
-    return torch.stack(centres, dim=1)
 
 
 def _lloyd(points: Tensor, centres: Tensor, max_iter: int) -> Tensor:
