@@ -9,15 +9,18 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import write_ethanol
 
 from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.cli import main
+from geotdm_fast.data import open_dataset
 from geotdm_fast.data.pedestrian import pedestrian_windows
 from geotdm_fast.experiments import Request, pipeline, recipe, reproduce
 from geotdm_fast.experiments.pipeline import default_folder
 from geotdm_fast.experiments.progress import OutOfTime
-from geotdm_fast.experiments.results import read_results
+from geotdm_fast.experiments.results import read_results, results_table
+from geotdm_fast.metrics.marginal import bond_lengths, close_pairs, marginal_score
 from geotdm_fast.trajectory_files import read_samples
 
 NETWORK = ("denoise_model.n_layers=1", "denoise_model.hidden_dim=16", "denoise_model.n_layers_ref=1",
@@ -200,6 +203,28 @@ def test_a_molecule(tmp_path):
     assert row["settings"]["data"]["train"]["down_sample_every"] == 1
     assert (tmp_path / "run" / "bonds.png").stat().st_size > 1000
     assert row["paper"] == [{"method": "GeoTDM", "protocol": "on MD17, mean of 5", "ade": 0.115, "fde": 0.209}]
+
+
+def test_unconditional_molecules_are_read_beside_training_data(tmp_path, monkeypatch):
+    monkeypatch.setattr("geotdm_fast.metrics.learned.BATCH_SIZE", 4)
+    write_ethanol(tmp_path / "ethanol.npz")
+    sizes = ("data.train.num_windows=6", "data.val.num_windows=5", "data.test.num_windows=5")
+    # An untrained network's noise, divided by the little signal there is at first, is not finite.
+    asked = {"experiment": "md:ethanol", "task": "unconditional", "num_graphs": 5}
+    asked["data"] = str(tmp_path / "ethanol.npz")
+    overrides = (*NETWORK, *sizes, "diffusion.model_mean_type=start_x")
+    request = tiny(**asked, overrides=overrides)
+    row = reproduce(request, out=tmp_path / "run", progress=False)
+    ((name, real),) = row["baselines"].items()
+    dataset = {split: open_dataset(section, split) for split, section in recipe(request).config["data"].items()}
+    x = {split: torch.stack([dataset[split][i].x for i in range(5)]) for split in ("train", "test")}
+    bonds = close_pairs(x["test"][0, :, :, 0])
+    lengths = {split: bond_lengths(positions, bonds) for split, positions in x.items()}
+    assert real["marginal"] == pytest.approx(marginal_score(lengths["test"], lengths["train"]), rel=1e-6)
+    assert set(real) == {"marginal", "classification", "prediction"}
+    assert f"| {name.replace('_', ' ')} | {real['marginal']:.4g}" in results_table([row])
+    few = tiny(**asked, overrides=(*overrides, "data.train.num_windows=4"))
+    assert reproduce(few, out=tmp_path / "few", progress=False)["baselines"] == {}
 
 
 def test_pedestrians_by_both_protocols(tmp_path):

@@ -19,6 +19,7 @@ from geotdm_fast.experiments.recipes import Draw, Recipe, Request, is_molecule, 
 from geotdm_fast.experiments.results import append_row
 from geotdm_fast.experiments.shards import draw_shards
 from geotdm_fast.files import PathLike, write_json
+from geotdm_fast.paper_results import UNCONDITIONAL
 from geotdm_fast.provenance import context, now
 from geotdm_fast.training import train
 from geotdm_fast.training.log import JsonLines, read_log
@@ -188,7 +189,25 @@ class _Run:
                     samples, [score], kmeans=draw.kmeans, device=self.device, progress=self.progress
                 ),
             )
+        if self.request.task == UNCONDITIONAL and is_molecule(self.request.experiment):
+            name = f"scores_{draw.protocol}_training_data"
+            merged |= self.pieces.once(name, lambda: {"baselines": self._training_data_scores(samples)})
         return merged | drawn
+
+    def _training_data_scores(self, samples: Samples) -> dict:
+        """The scores of as many windows of the training data in place of samples: what there is to reach.
+
+        Of molecules alone: N-body systems have other charges, which the learned scores are told. Empty where the
+        training data are fewer.
+        """
+        num_graphs = samples.num_graphs
+        dataset = open_dataset(self.recipe.config["data"]["train"], "data.train", progress=False).spread(num_graphs)
+        if len(dataset) < num_graphs:
+            return {}
+        x = collate([dataset[i] for i in range(num_graphs)]).x[..., : samples.samples.shape[-1]]
+        real = dataclasses.replace(samples, samples=x[None].float().numpy())
+        found = evaluate(real, self.recipe.scores, device=self.device, progress=self.progress)
+        return {"training_data_in_place_of_samples": {score: found[score] for score in self.recipe.scores}}
 
     # --- report ---------------------------------------------------------------------------------------------------
 
