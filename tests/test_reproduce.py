@@ -295,6 +295,7 @@ def test_the_small_presets_settings():
     gravity = small("gravity")
     assert settings(gravity) == ("muon", 5e-3, "dpmpp_2m", 2)
     assert gravity.num_graphs is None and small("charged").num_graphs == 200, "gravity: all test systems"
+    assert small("charged", "unconditional").num_graphs is None and small("springs", "unconditional").num_graphs == 500
 
 
 @pytest.mark.parametrize(
