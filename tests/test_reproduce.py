@@ -250,9 +250,9 @@ def test_pedestrians_are_validated_on_other_scenes(tmp_path):
     write_recordings(tmp_path, validation=True)
     section = recipe(Request("zara1", data=str(tmp_path))).config["data"]["val"]
     assert (section["phase"], section["dataset"], section["traj_scale"]) == ("validation", "zara1", 1)
-    person = lambda phase: pedestrian_windows(tmp_path, "zara1", phase)[0]
-    assert len(person("validation")) == 12, "of a_val.txt alone, not of the scene itself"
-    assert not np.array_equal(person("validation"), person("training"))
+    windows = lambda phase: pedestrian_windows(tmp_path, "zara1", phase)[0]
+    assert len(windows("validation")) == 12, "of a_val.txt alone, not of the scene itself"
+    assert not np.array_equal(windows("validation"), windows("training"))
     (tmp_path / "val" / "a_val.txt").unlink()
     assert "val" not in recipe(Request("zara1", data=str(tmp_path))).config["data"]
 

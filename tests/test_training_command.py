@@ -67,6 +67,8 @@ def test_data_replaces_every_path(tmp_path, capsys):
     assert main([*arguments, "--set", "data.val=null"]) == 0
     assert "no data.val" in capsys.readouterr().err
     assert "val" not in yaml.safe_load((tmp_path / "without" / "config.yaml").read_text())["data"]
+    config.write_text(yaml.safe_dump(raw | {"data": raw["data"] | {"val": None}}))
+    assert main(arguments) == 0, capsys.readouterr().err
 
 
 def test_several_files_are_joined(tmp_path, capsys):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-SPLITS = ("train", "val", "test")
+from geotdm_fast.config import SPLITS
 
 
 class Request(NamedTuple):

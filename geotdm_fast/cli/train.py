@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     """Train; 0 when the run ended or its time was up. A signal exits with 128 + its number."""
     import torch
 
-    from geotdm_fast.config import load_config, read_yaml
+    from geotdm_fast.config import SPLITS, load_config, read_yaml
+    from geotdm_fast.settings import as_section
     from geotdm_fast.training import train
 
     if args.threads is not None:
@@ -94,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
         key = "root" if folders else "path"
         paths = [pathlib.Path(path).as_posix() for path in args.data]
         value = paths[0] if len(paths) == 1 else json.dumps(paths)
-        splits = [name for name in ("train", "val", "test") if name in (read_yaml(args.config).get("data") or ())]
+        data = as_section(read_yaml(args.config).get("data") or {}, f"{args.config}: data")
+        splits = [split for split in SPLITS if data.get(split) is not None]
         # Before --set, which may change a section or leave it out (data.val=null).
         overrides = [f"data.{split}.{key}={value}" for split in splits] + overrides
     if args.max_minutes is not None:
