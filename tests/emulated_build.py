@@ -26,7 +26,7 @@ needs_emulation = pytest.mark.skipif(missing is not None, reason=f"the emulation
 
 def sources() -> list[pathlib.Path]:
     """What the kernels are compiled from."""
-    return sorted(CUDA.glob("*.cu"))
+    return sorted(CUDA.rglob("*.cu"))
 
 
 @functools.cache

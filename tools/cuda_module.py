@@ -28,7 +28,7 @@ FLAGS = f"-std=c++20 -O3 -lineinfo -Xcompiler {HOST_FLAGS.replace(' ', ',')}"
 
 def sources() -> list[Path]:
     """The kernels, a file for each part that is worth compiling on its own."""
-    return sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    return sorted((ROOT / "csrc" / "cuda").rglob("*.cu"))
 
 
 def nvcc() -> str | None:

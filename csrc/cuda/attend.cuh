@@ -29,8 +29,7 @@ GEOTDM_DEVICE void load_gates(const GateRows& to, const TemporalAttention& in, c
                               const WarpRows& rows) {
   const int row = lane_index();
   const float g = row < rows.count ? gate[rows.first + row] : 0;
-  const Float4 y = relative_position(in, rows, row);
-  to.store(row, {g * y.x, g * y.y, g * y.z, g});
+  to.store_pull(row, g, relative_position(in, rows, row));
 }
 
 template <Precision P, int H>

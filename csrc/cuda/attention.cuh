@@ -61,6 +61,10 @@ struct GateRows {
 
   GEOTDM_DEVICE Float4 row(int i) const { return at.load_as<Float4>(4 * i); }
   GEOTDM_DEVICE void store(int i, Float4 v) const { at.store_as(4 * i, v); }
+  // The row of a gate g and a position y. Rounded, so that a row alone is not moved: `store_position` takes g y off.
+  GEOTDM_DEVICE void store_pull(int i, float g, const Float4& y) const {
+    store(i, {multiply_rounded(g, y.x), multiply_rounded(g, y.y), multiply_rounded(g, y.z), g});
+  }
 };
 
 // x of a row minus x of its node's first frame, so that a far origin costs no digits. Zeros for rows that are not
@@ -112,9 +116,9 @@ GEOTDM_DEVICE void store_position(const TemporalAttention& in, float* x_out, con
                                   const Float4& pull) {
   const Float4 y = relative_position(in, rows, row);
   const int64_t at = (rows.first + row) * in.dim;
-  x_out[at] = in.x[at] + (y.x * pull.w - pull.x);
-  x_out[at + 1] = in.x[at + 1] + (y.y * pull.w - pull.y);
-  if (in.dim == 3) x_out[at + 2] = in.x[at + 2] + (y.z * pull.w - pull.z);
+  x_out[at] = in.x[at] + (multiply_rounded(y.x, pull.w) - pull.x);
+  x_out[at + 1] = in.x[at + 1] + (multiply_rounded(y.y, pull.w) - pull.y);
+  if (in.dim == 3) x_out[at + 2] = in.x[at + 2] + (multiply_rounded(y.z, pull.w) - pull.z);
 }
 
 }  // namespace geotdm::cuda

@@ -1,5 +1,5 @@
-// The backward of one precision: nothing is kept from the forward, everything is recomputed, some nodes at a time, so
-// that memory does not grow with their number.
+// The backward of one precision and width: nothing is kept from the forward, everything is recomputed, some nodes at a
+// time, so that memory does not grow with their number.
 #pragma once
 
 #include "attention_gradient.cuh"
@@ -11,7 +11,7 @@
 namespace geotdm::cuda {
 
 template <Precision P, int H>
-struct BackwardOfWidth {
+struct BackwardPass {
   // Rows of nodes that are worked on at a time, about: enough for every multiprocessor, few enough for memory.
   static constexpr int kRowsAtOnce = 32768;
   static constexpr int kParts = 32;
@@ -23,12 +23,13 @@ struct BackwardOfWidth {
 
   struct Memory {
     Weights<P> weights;
-    float* sums;
+    float *sums, *gate_sums;
     RowArrays<P> rows;
 
     Memory(const TemporalAttention& in, Workspace& workspace) {
       weights = take_weights<P, H>(workspace);
       sums = workspace.take<float>(int64_t{kParts} * GradientLayout<H>::size());
+      gate_sums = workspace.take<float>(kGateParts * GateGradient<P, H>::kSize);
       const int64_t count = nodes_at_once(in) * in.num_frames;
       rows = take_rows<P, H>(workspace, count);
       const auto take = [&](int columns) { return workspace.take<Element<P>>(count * columns); };
@@ -56,7 +57,9 @@ struct BackwardOfWidth {
       if (const int error = part(call, memory, node, step, stream)) return error;
     using Collect = CollectGradients<H>;
     // Of no nodes there are no sums.
-    typename Collect::Arguments collect{call.in, memory.sums, call.in.num_nodes ? kParts : 0, {}};
+    const bool is_any = call.in.num_nodes > 0;
+    typename Collect::Arguments collect{
+        call.in, memory.sums, memory.gate_sums, is_any ? kParts : 0, is_any ? kGateParts : 0, {}};
     for (int param = 0; param < kNumParams; ++param) collect.grads[param] = call.grad_params[param];
     const int widest = call.in.time_emb_dim > call.in.width ? call.in.time_emb_dim : call.in.width;
     const int blocks = (call.in.width * widest + Collect::kThreads - 1) / Collect::kThreads;
@@ -120,19 +123,19 @@ struct BackwardOfWidth {
     if (const int error = launch<Turns>(turns, 2 * Turns::kBlocksX, kParts, Turns::kThreads, Turns::kBytes, stream))
       return error;
     using Gate = GateGradient<P, H>;
-    return launch<Gate>({r.grad_gate, r.hidden[kHiddenX], num_rows, rows_of_part, is_first, memory.sums}, kParts, 1,
-                        Gate::kThreads, 0, stream);
+    return launch<Gate>({r.grad_gate, r.hidden[kHiddenX], num_rows, is_first, memory.gate_sums}, kGateParts, 1,
+                        Gate::kThreads, Gate::kBytes, stream);
   }
 };
 
-template <Precision P>
-size_t Backward<P>::workspace(const TemporalAttention& in) {
-  return with_width(in.width, [&](auto width) { return BackwardOfWidth<P, width()>::workspace(in); });
+template <Precision P, int H>
+size_t Backward<P, H>::workspace(const TemporalAttention& in) {
+  return BackwardPass<P, H>::workspace(in);
 }
 
-template <Precision P>
-int Backward<P>::run(const TemporalBackward& call, StreamHandle stream) {
-  return with_width(call.in.width, [&](auto width) { return BackwardOfWidth<P, width()>::run(call, stream); });
+template <Precision P, int H>
+int Backward<P, H>::run(const TemporalBackward& call, StreamHandle stream) {
+  return BackwardPass<P, H>::run(call, stream);
 }
 
 }  // namespace geotdm::cuda

@@ -14,6 +14,7 @@
 #define GEOTDM_ANYWHERE __host__ __device__
 #define GEOTDM_UNROLL _Pragma("unroll")
 #define GEOTDM_UNROLL_TWICE _Pragma("unroll 2")
+#define GEOTDM_UNROLL_FOUR_TIMES _Pragma("unroll 4")
 #define GEOTDM_NO_UNROLL _Pragma("unroll 1")
 
 namespace geotdm::cuda {
@@ -137,6 +138,9 @@ GEOTDM_DEVICE float round_tf32(float value) {
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
   return __uint_as_float(bits);
 }
+
+// The product rounded by itself, never fused with an addition: so that two of the same factors cancel.
+GEOTDM_DEVICE float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
 
 // The nearest number that is finite in every precision; of NaN, some such number.
 GEOTDM_DEVICE float finite(float value) { return fminf(fmaxf(value, -3e38f), 3e38f); }

@@ -1,4 +1,4 @@
-// The forward of one precision.
+// The forward of one precision and width.
 #pragma once
 
 #include "attend.cuh"
@@ -10,47 +10,36 @@ namespace geotdm::cuda {
 
 // The fused kernel where a node's frames and some warps' tiles fit, else two kernels with q, k, v in the workspace.
 template <Precision P, int H>
-struct ForwardOfWidth {
-  static constexpr int kLeastWarps = 2;
-
-  static bool is_fused(const TemporalAttention& in) {
-    return in.num_frames <= kRows && warps_of<FusedForward<P, H>>() >= kLeastWarps;
-  }
-
-  static size_t workspace(const TemporalAttention& in) {
-    Workspace count(nullptr);
-    take_weights<P, H>(count);
-    if (!is_fused(in)) take_rows<P, H>(count, in.num_nodes * in.num_frames);
-    return count.used();
-  }
-
-  static int run(const TemporalForward& call, Stream stream) {
-    const TemporalAttention& in = call.in;
-    Workspace workspace(call.workspace);
-    const Weights<P> weights = take_weights<P, H>(workspace);
-    if (const int error = prepare<P, H>(in, weights, stream)) return error;
-    const RowTiling tiling(in.num_nodes, in.num_frames);
-    if (is_fused(in)) {
-      using Kernel = FusedForward<P, H>;
-      return launch_tiles<Kernel>({in, tiling, weights, Kernel::stages(), call.x_out, call.h_out}, 1, stream);
-    }
-    const RowArrays<P> arrays = take_rows<P, H>(workspace, tiling.num_rows);
-    using Project = ProjectRows<P, H, false>;
-    if (const int error = launch_tiles<Project>({in, tiling, weights, Project::stages(), arrays, nullptr}, 1, stream))
-      return error;
-    return launch_tiles<Attend<P, H>>({in, tiling, weights, arrays, call.x_out, call.h_out}, Attend<P, H>::kParts,
-                                      stream);
-  }
-};
-
-template <Precision P>
-size_t Forward<P>::workspace(const TemporalAttention& in) {
-  return with_width(in.width, [&](auto width) { return ForwardOfWidth<P, width()>::workspace(in); });
+bool is_fused(const TemporalAttention& in) {
+  constexpr int kLeastWarps = 2;
+  return in.num_frames <= kRows && warps_of<FusedForward<P, H>>() >= kLeastWarps;
 }
 
-template <Precision P>
-int Forward<P>::run(const TemporalForward& call, StreamHandle stream) {
-  return with_width(call.in.width, [&](auto width) { return ForwardOfWidth<P, width()>::run(call, stream); });
+template <Precision P, int H>
+size_t Forward<P, H>::workspace(const TemporalAttention& in) {
+  Workspace count(nullptr);
+  take_weights<P, H>(count);
+  if (!is_fused<P, H>(in)) take_rows<P, H>(count, in.num_nodes * in.num_frames);
+  return count.used();
+}
+
+template <Precision P, int H>
+int Forward<P, H>::run(const TemporalForward& call, StreamHandle stream) {
+  const TemporalAttention& in = call.in;
+  Workspace workspace(call.workspace);
+  const Weights<P> weights = take_weights<P, H>(workspace);
+  if (const int error = prepare<P, H>(in, weights, stream)) return error;
+  const RowTiling tiling(in.num_nodes, in.num_frames);
+  if (is_fused<P, H>(in)) {
+    using Kernel = FusedForward<P, H>;
+    return launch_tiles<Kernel>({in, tiling, weights, Kernel::stages(), call.x_out, call.h_out}, 1, stream);
+  }
+  const RowArrays<P> arrays = take_rows<P, H>(workspace, tiling.num_rows);
+  using Project = ProjectRows<P, H, false>;
+  if (const int error = launch_tiles<Project>({in, tiling, weights, Project::stages(), arrays, nullptr}, 1, stream))
+    return error;
+  return launch_tiles<Attend<P, H>>({in, tiling, weights, arrays, call.x_out, call.h_out}, Attend<P, H>::kParts,
+                                    stream);
 }
 
 }  // namespace geotdm::cuda

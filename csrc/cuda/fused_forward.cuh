@@ -169,7 +169,7 @@ struct FusedForward {
     for (int i = 0; i < 4; ++i) {
       const float g = quad_sum(gate[i]) + last;
       const Float4 y = relative_position(in, rows, lane_row(i));
-      if (lane_column() == 0) to.store(lane_row(i), {g * y.x, g * y.y, g * y.z, g});
+      if (lane_column() == 0) to.store_pull(lane_row(i), g, y);
     }
     sync_warp();
   }

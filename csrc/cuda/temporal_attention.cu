@@ -1,20 +1,23 @@
-// The functions of temporal_attention.h: checks, and the precision's kernels.
+// The functions of temporal_attention.h: checks, and the kernels of precision and width.
 #include "pipeline.cuh"
 #include "pipelines.h"
 
 namespace geotdm::cuda {
 namespace {
 
-template <template <Precision> class Direction, class Call>
-auto with_precision(int precision, Call&& call) {
-  switch (precision) {
-    case kTf32:
-      return call(Direction<kTf32>());
-    case kBf16:
-      return call(Direction<kBf16>());
-    default:
-      return call(Direction<kFp32>());
-  }
+// call(Direction<P, H>) of the kernels of a precision and of the width, padded.
+template <template <Precision, int> class Direction, class Call>
+auto with_kernels(const TemporalAttention& in, Call&& call) {
+  return with_width(in.width, [&](auto width) {
+    switch (in.precision) {
+      case kTf32:
+        return call(Direction<kTf32, width()>());
+      case kBf16:
+        return call(Direction<kBf16, width()>());
+      default:
+        return call(Direction<kFp32, width()>());
+    }
+  });
 }
 
 const char* what_is_wrong(const TemporalAttention& in) {
@@ -29,18 +32,18 @@ const char* what_is_wrong(const TemporalAttention& in) {
   return nullptr;
 }
 
-template <template <Precision> class Direction, class Call>
+template <template <Precision, int> class Direction, class Call>
 const char* run(const Call& call, StreamHandle stream) {
   if (const char* wrong = what_is_wrong(call.in)) return wrong;
-  const int error = with_precision<Direction>(call.in.precision, [&](auto of) { return of.run(call, stream); });
+  const int error = with_kernels<Direction>(call.in, [&](auto of) { return of.run(call, stream); });
   if (error == kNoRoom) return "the GPU has too little shared memory for this width in fp32 and tf32";
   return error ? error_text(error) : nullptr;
 }
 
-template <template <Precision> class Direction>
+template <template <Precision, int> class Direction>
 size_t workspace(const TemporalAttention& in) {
   if (what_is_wrong(in)) return 0;
-  return with_precision<Direction>(in.precision, [&](auto of) { return of.workspace(in); });
+  return with_kernels<Direction>(in, [&](auto of) { return of.workspace(in); });
 }
 
 }  // namespace

@@ -6,18 +6,18 @@
 namespace geotdm::cuda {
 
 // Where the sums of one part are, in floats: matrices [H, H] as `Matrix`; for time_w what comes from q, then what comes
-// from h' [H, kTurns]; biases as the rows `left` of the matrices, then time_b [H]; x_w2 [H], x_b2.
+// from h' [H, kTurns]; biases as the rows `left` of the matrices, then time_b [H].
 template <int H>
 struct GradientLayout {
   GEOTDM_ANYWHERE static constexpr int matrix(int which) { return which * H * H; }
   GEOTDM_ANYWHERE static constexpr int turns(int which) { return matrix(kNumMatrices) + which * H * kTurns; }
   GEOTDM_ANYWHERE static constexpr int bias(int which) { return turns(2) + which * H; }
-  GEOTDM_ANYWHERE static constexpr int gate_weight() { return bias(kNumMatrices + 1); }
-  GEOTDM_ANYWHERE static constexpr int gate_bias() { return gate_weight() + H; }
-  GEOTDM_ANYWHERE static constexpr int size() { return (gate_bias() + 1 + 63) / 64 * 64; }
+  GEOTDM_ANYWHERE static constexpr int size() { return (bias(kNumMatrices + 1) + 63) / 64 * 64; }
 };
 
 constexpr int kNoBias = -1;
+// Parts of the gate's sums, which need few registers and no matrix units: one for each multiprocessor of an H100.
+constexpr int kGateParts = 132;
 
 // sums[out, in] = sum over rows of left[row, out] right[row, in], and of left alone.
 template <Precision P>
@@ -114,36 +114,42 @@ struct WeightGradient {
   }
 };
 
-// The gate's last layer: sums of gradient times hidden layer, a thread for each channel.
+// The gate's last layer: sums of gradient times hidden layer. A thread has two channels of every kGroups-th row of its
+// block's part, and the groups' sums are added in order.
 template <Precision P, int H>
 struct GateGradient {
   struct Arguments {
     const float* grad_gate;
     const Element<P>* hidden;
     int64_t num_rows;
-    int rows_of_part;
     bool is_first;
-    float* sums;
+    float* sums;  // [kGateParts, kSize]: x_w2 [H], x_b2
   };
-  static constexpr int kThreads = H < 64 ? 32 : H / 2, kBlocks = 1;
+  static constexpr int kThreads = 512, kBlocks = 1, kGroups = kThreads / (H / 2), kSize = H + 2;
+  static constexpr int kBytes = kGroups * kSize * sizeof(float);
 
   static GEOTDM_DEVICE void run(const Arguments& a) {
-    const int64_t begin = block_index() * a.rows_of_part, limit = begin + a.rows_of_part;
-    const int64_t end = limit < a.num_rows ? limit : a.num_rows;
-    const int column = 2 * thread_index();
-    if (column >= H) return;
+    const int64_t rows_of_part = (a.num_rows + kGateParts - 1) / kGateParts, begin = block_index() * rows_of_part;
+    const int64_t limit = begin + rows_of_part, end = limit < a.num_rows ? limit : a.num_rows;
+    const int group = thread_index() / (H / 2), column = thread_index() % (H / 2) * 2;
     Float2 sum{};
     float gates = 0;
-    for (int64_t row = begin; row < end; ++row) {
+    GEOTDM_UNROLL_FOUR_TIMES
+    for (int64_t row = begin + group; row < end; row += kGroups) {
       const float g = a.grad_gate[row];
       const Float2 v = values<P>(load_pair<P>(a.hidden + row * H + column));
       sum.x += g * v.x, sum.y += g * v.y, gates += g;
     }
-    float* sums = a.sums + block_index() * GradientLayout<H>::size();
-    const auto add = [&](int place, float v) { sums[place] = a.is_first ? v : sums[place] + v; };
-    add(GradientLayout<H>::gate_weight() + column, sum.x);
-    add(GradientLayout<H>::gate_weight() + column + 1, sum.y);
-    if (column == 0) add(GradientLayout<H>::gate_bias(), gates);
+    const Shared<float> of_groups = shared_memory().template as<float>();
+    of_groups.store_as(group * kSize + column, sum);
+    if (column == 0) of_groups.store(group * kSize + H, gates);
+    sync_block();
+    float* sums = a.sums + block_index() * kSize;
+    for (int i = thread_index(); i <= H; i += kThreads) {
+      float total = a.is_first ? 0 : sums[i];
+      for (int other = 0; other < kGroups; ++other) total += of_groups.load(other * kSize + i);
+      sums[i] = total;
+    }
   }
 };
 
@@ -152,20 +158,20 @@ template <int H>
 struct CollectGradients {
   struct Arguments {
     TemporalAttention in;
-    const float* sums;
-    int parts;
+    const float *sums, *gate_sums;
+    int parts, gate_parts;
     float* grads[kNumParams];
   };
   static constexpr int kThreads = 256, kBlocks = 1;
 
-  // Where in GradientLayout entry (row, column) of a parameter is; -1: it is zero.
+  // Where in a part's sums entry (row, column) of a parameter is; -1: it is zero.
   static GEOTDM_DEVICE int place(const TemporalAttention& in, int param, int row, int column) {
     using Layout = GradientLayout<H>;
     switch (param) {
       case kXW2:
-        return Layout::gate_weight() + column;
+        return column;
       case kXB2:
-        return Layout::gate_bias();
+        return H;
       case kTimeB:
         return Layout::bias(kNumMatrices) + column;
       case kTimeW: {
@@ -185,10 +191,15 @@ struct CollectGradients {
     const int rows = param == kTimeW || (param % 2 == 0 && param < kXW2) ? width : 1;
     if (i >= rows * columns) return;
     const int from = place(a.in, param, i / columns, i % columns);
+    const bool is_gate = param == kXW2 || param == kXB2;
+    const float* sums = is_gate ? a.gate_sums : a.sums;
+    const int parts = is_gate ? a.gate_parts : a.parts;
+    const int size = is_gate ? GateGradient<kFp32, H>::kSize : GradientLayout<H>::size();
     float sum = 0;
-    for (int part = 0; from >= 0 && part < a.parts; ++part) {
-      const float* sums = a.sums + static_cast<int64_t>(part) * GradientLayout<H>::size();
-      sum += sums[from] + (param == kTimeW ? sums[from + H * kTurns] : 0.0f);
+    GEOTDM_UNROLL_FOUR_TIMES
+    for (int part = 0; part < (from >= 0 ? parts : 0); ++part) {
+      const float* of_part = sums + static_cast<int64_t>(part) * size;
+      sum += of_part[from] + (param == kTimeW ? of_part[from + H * kTurns] : 0.0f);
     }
     a.grads[param][i] = sum;
   }

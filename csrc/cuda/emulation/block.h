@@ -16,6 +16,7 @@
 #define GEOTDM_ANYWHERE
 #define GEOTDM_UNROLL
 #define GEOTDM_UNROLL_TWICE
+#define GEOTDM_UNROLL_FOUR_TIMES
 #define GEOTDM_NO_UNROLL
 
 namespace geotdm::cuda {
@@ -113,6 +114,10 @@ inline float low_bf16(uint32_t packed) { return emulation::from_bf16(packed & 0x
 inline float high_bf16(uint32_t packed) { return emulation::from_bf16(packed >> 16); }
 inline float round_tf32(float value) { return emulation::round_tf32(value); }
 
+inline float multiply_rounded(float a, float b) {
+  volatile float product = a * b;  // what is stored is not fused with what follows
+  return product;
+}
 inline float finite(float value) { return std::fmin(std::fmax(value, -3e38f), 3e38f); }
 
 // As far off as the instruction may be: 2^-11 of the value.

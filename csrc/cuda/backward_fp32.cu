@@ -1,5 +1,0 @@
-#include "backward.cuh"
-
-namespace geotdm::cuda {
-template struct Backward<kFp32>;
-}

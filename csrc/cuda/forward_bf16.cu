@@ -1,5 +1,0 @@
-#include "forward.cuh"
-
-namespace geotdm::cuda {
-template struct Forward<kBf16>;
-}

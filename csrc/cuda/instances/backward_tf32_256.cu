@@ -1,0 +1,5 @@
+#include "../backward.cuh"
+
+namespace geotdm::cuda {
+template struct Backward<kTf32, 256>;
+}

@@ -1,0 +1,5 @@
+#include "../forward.cuh"
+
+namespace geotdm::cuda {
+template struct Forward<kFp32, 64>;
+}
