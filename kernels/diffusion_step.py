@@ -4,7 +4,9 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["num_places", "num_frames", "output_n", "output_d", "output_t", "ref_n", "ref_d", "ref_t"]
+)
 def diffusion_step_kernel(
     p_x, p_before, p_positions, p_output, p_noise, p_ref, p_first, p_coefficients, p_step,
     num_places, num_frames, output_n, output_d, output_t, ref_n, ref_d, ref_t,

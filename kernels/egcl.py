@@ -17,7 +17,7 @@ from geotdm_fast.kernels.arithmetic import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "w1_stride"])
 def egcl_project_kernel(
     p_h, p_w1, p_b1, p_w2, p_u1, p_pq, p_halved, num_rows, w1_stride,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
@@ -46,7 +46,7 @@ def egcl_project_kernel(
             tl.store(p_halved + o_out * PADDED + o_col[None, :], rounded(b_weight, PRECISION))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_frames", "w1_stride"])
 def egcl_edges_kernel(
     p_x, p_pq, p_node, p_first_edge, p_degree, p_sender, p_term, p_halved, p_w1, p_b2, p_e1, p_u2, p_e2,
     p_x_out, p_m_sum,
@@ -122,7 +122,7 @@ def egcl_edges_kernel(
     tl.store(p_m_sum + o_row[None, :] * PADDED + o_col[:, None], b_sum, mask=m_row[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def egcl_update_kernel(
     p_h, p_m_sum, p_v1, p_c1, p_v2, p_c2, p_h_out, num_rows,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,

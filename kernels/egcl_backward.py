@@ -17,7 +17,7 @@ from geotdm_fast.kernels.arithmetic import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def egcl_update_backward_kernel(
     p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_hidden, p_grad_hidden, p_grad_m_sum, num_rows,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
@@ -43,7 +43,7 @@ def egcl_update_backward_kernel(
     tl.store(p_grad_m_sum + o_out, b_grad_m, mask=m_row[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_edge", "num_places", "num_frames", "w1_stride"])
 def egcl_edges_backward_kernel(
     p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w1, p_b2, p_e1, p_u2, p_e2, p_grad_shift, p_grad_m_sum,
     p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, p_sums,
@@ -145,18 +145,19 @@ def _edge_product(
         return weight_times(p_weight, ROW, PADDED + 1 - ROW, b, 0, PADDED, PADDED, SLICE, PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["begin", "end", "num_nodes", "num_frames"])
 def egcl_edge_sum_kernel(
-    p_values, p_first, p_sender_first, p_by_sender, p_base, p_total, begin, end, num_nodes, size,
-    IS_MOVE: tl.constexpr, IS_FIRST: tl.constexpr, BLOCK: tl.constexpr,
+    p_values, p_first, p_sender_first, p_by_sender, p_base, p_total, begin, end, num_nodes, num_frames,
+    COLUMNS: tl.constexpr, IS_MOVE: tl.constexpr, IS_FIRST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gives values[edge - begin], `size` numbers each, of a chunk's edges begin .. end - 1 to their nodes.
+    """Gives values[edge - begin] of a chunk's edges begin .. end - 1, size = num_frames COLUMNS numbers, to their nodes.
 
     total [2, nodes, size]: the sum over what a node receives is added to the first part, over what it sends to the
     second. IS_MOVE: total [nodes, size] gets the difference of the two. IS_FIRST, of the chunks: total is written
     whole, from 0 or, IS_MOVE, from base.
     """
     node = tl.program_id(0).to(tl.int64)
+    size = num_frames * COLUMNS
     o_col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     m_col = o_col < size
     side = tl.program_id(2)  # 0: what the node receives, 1: what it sends; IS_MOVE: both in turn
@@ -193,7 +194,7 @@ def _lower_bound(p_sorted, low, high, value):
     return low
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_slots", "num_rows"])
 def egcl_weight_kernel(
     p_grad, p_input, p_total, num_slots, num_rows, grad_width, input_width, grad_next, input_next,
     ADDS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
@@ -229,7 +230,7 @@ def egcl_weight_kernel(
         tl.store(p_bias, tl.load(p_bias) + b_sum if ADDS else b_sum)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "w1_stride"])
 def egcl_project_backward_kernel(
     p_grad_p, p_grad_q, p_grad_hidden, p_w1, p_v1, p_grad_h, num_rows, w1_stride,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,

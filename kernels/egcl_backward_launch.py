@@ -153,13 +153,13 @@ def egcl_backward(
 def _add_edges(
     values: Tensor, graph: Graph, base: Tensor, total: Tensor, begin: int, end: int, is_move: bool, is_first: bool
 ) -> None:
-    """What values [(end - begin) T, ...] of a chunk of edges give to total: `egcl_edge_sum_kernel`."""
-    num_nodes = graph.node.numel()
-    size = values.numel() // (end - begin)
-    block = min(1024, triton.next_power_of_2(size))
+    """What values [(end - begin) T, columns] of a chunk of edges give to total: `egcl_edge_sum_kernel`."""
+    num_nodes, num_frames, columns = *total.shape[-3:-1], values.shape[-1]
+    size = num_frames * columns
+    block = 1024 if size >= 1024 else 128  # two machine codes, whatever the number of frames
     egcl_edge_sum_kernel[(num_nodes, triton.cdiv(size, block), 1 if is_move else 2)](
-        values, graph.first, graph.sender_first, graph.by_sender, base, total, begin, end, num_nodes, size,
-        IS_MOVE=is_move, IS_FIRST=is_first, BLOCK=block, num_warps=4 if block >= 512 else 1,
+        values, graph.first, graph.sender_first, graph.by_sender, base, total, begin, end, num_nodes, num_frames,
+        COLUMNS=columns, IS_MOVE=is_move, IS_FIRST=is_first, BLOCK=block, num_warps=4 if block == 1024 else 1,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_nodes", "num_frames", "capacity"])
 def radius_pairs_kernel(
     p_x, p_node, p_begin, p_end, p_limit, p_sender, p_degree, num_nodes, num_frames, capacity,
     DIM: tl.constexpr, LOOP: tl.constexpr, BLOCK: tl.constexpr,
@@ -41,7 +41,7 @@ def radius_pairs_kernel(
     tl.store(p_degree + row, degree, mask=m_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_frames", "num_keys"])
 def radius_cells_kernel(
     p_x, p_batch, p_low, p_size, p_cell, p_key, num_rows, num_frames, num_keys,
     DIM: tl.constexpr, HAS_BATCH: tl.constexpr, BLOCK: tl.constexpr,
@@ -62,7 +62,7 @@ def radius_cells_kernel(
     tl.store(p_key + row, (key & (num_keys - 1)).to(tl.int32), mask=m_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_frames", "num_keys", "capacity"])
 def radius_search_kernel(
     p_x, p_batch, p_cell, p_row, p_bucket, p_limit, p_sender, p_degree, num_rows, num_frames, num_keys, capacity,
     DIM: tl.constexpr, HAS_BATCH: tl.constexpr, LOOP: tl.constexpr, BLOCK: tl.constexpr,

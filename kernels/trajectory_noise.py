@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_counters", "blocks", "size"])
 def trajectory_noise_kernel(
     p_block, p_graph, p_sample, p_key, p_draw, p_out, num_counters, blocks, size,
     BLOCK: tl.constexpr,
