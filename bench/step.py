@@ -67,7 +67,10 @@ def measure_mode(workload: Workload, mode: str, args: argparse.Namespace) -> Ite
 
 
 def add_ratios(rows: list[dict]) -> None:
-    """To our rows: which peer is the best, of the same dtype and in float32, and how many times faster we are."""
+    """To our rows: which peer is the best, of the same dtype and in float32, and how many times faster we are.
+
+    times: of every peer of the same dtype
+    """
     for row in rows:
         if row["implementation"] in PEERS:
             continue
@@ -80,6 +83,8 @@ def add_ratios(rows: list[dict]) -> None:
                 row[f"times_best_peer{suffix}"] = peers[best] / row["seconds"]
             if "official" in peers:
                 row[f"times_official{suffix}"] = peers["official"] / row["seconds"]
+            if not suffix:
+                row["times"] = {name: seconds / row["seconds"] for name, seconds in peers.items()}
 
 
 def measure_memory(workload: Workload, args: argparse.Namespace) -> Iterator[dict]:
