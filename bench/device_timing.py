@@ -45,7 +45,8 @@ def captured(call: Callable[[], Any], device: torch.device | str) -> Captured:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # torch.cuda.graph stays on its stream where a capture fails.
+            with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream):
                 results = call()
         except RuntimeError as error:
             torch.cuda.synchronize()

@@ -121,8 +121,10 @@ class CUDAGraphRecorder:
                     for _ in range(self.WARM_UP):
                         call()
                 current.wait_stream(side)
-                # Other threads may go on allocating, to load data for example.
-                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                # torch.cuda.graph stays on its stream where a capture fails. Other threads may go on allocating, as
+                # those that load data do.
+                in_graph = torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local")
+                with torch.cuda.stream(side), in_graph:
                     results = call()
                 current.wait_stream(side)
             finally:

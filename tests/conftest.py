@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from lost_device import stop_where_the_device_is_lost
 
 # Before anything imports triton: where no GPU is in sight, its interpreter runs the kernels on CPU tensors.
 if not torch.cuda.is_available():
@@ -31,6 +32,14 @@ DEVICES = [
 def pytest_configure(config):
     # Tiny tensors are fastest on one thread, and the tests share the machine.
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if report.failed and item.get_closest_marker("gpu") and torch.cuda.is_available():
+        stop_where_the_device_is_lost(report)
+    return report
 
 
 @pytest.fixture(params=DEVICES)

@@ -1,13 +1,20 @@
 """`Captured` and its cache: on the CPU with a tape in place of the graph, on a GPU with the graph."""
 
+import contextlib
 import copy
+import pathlib
 import pickle
+import sys
 
 import pytest
 import torch
 from tape import TapeRecorder
 
-from geotdm_fast.captured import CaptureCache, Captured, signature
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
+
+from bench import device_timing  # noqa: E402
+from geotdm_fast.captured import CaptureCache, Captured, CUDAGraphRecorder, signature  # noqa: E402
 
 
 def recorder(device: str) -> TapeRecorder | None:
@@ -93,6 +100,54 @@ def test_an_exception_leaves_the_state():
     with pytest.raises(AssertionError, match="_local_scalar_dense waits for the device"):
         Captured(waits, torch.ones(2), state=[weight], record=TapeRecorder())
     assert weight.tolist() == [1]
+
+
+class FakeStreams:
+    """What of torch.cuda a capture uses, without a GPU. Every capture fails at its end, and `torch.cuda.graph` then
+    stays on its stream, as in torch 2.11 and 2.13."""
+
+    def __init__(self):
+        self.current = "outer"
+
+    def install(self, monkeypatch) -> None:
+        nothing = lambda *args, **options: contextlib.nullcontext()
+        fakes = {"device": nothing, "synchronize": nothing, "current_device": lambda: 0, "Stream": FakeStream}
+        fakes |= {"current_stream": lambda: FakeStream(), "default_generators": [torch.Generator()]}
+        fakes |= {"CUDAGraph": nothing, "stream": self.stream, "graph": self.graph}
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+    @contextlib.contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextlib.contextmanager
+    def graph(self, graph, stream=None, **options):
+        self.current = stream or "a stream of torch's own"
+        yield
+        raise RuntimeError("operation failed due to a previous error")
+
+
+class FakeStream:
+    def wait_stream(self, other):
+        pass
+
+
+@pytest.mark.parametrize("where", ["CUDAGraphRecorder", "bench"])
+def test_a_failed_capture_leaves_the_stream_as_it_was(where, monkeypatch):
+    streams, during, cuda = FakeStreams(), [], torch.device("cuda")
+    streams.install(monkeypatch)
+    call = lambda: during.append(streams.current)
+    if where == "bench":
+        assert device_timing.captured(call, cuda).why_not == "operation failed due to a previous error"
+    else:
+        with pytest.raises(RuntimeError, match="due to a previous error"):
+            CUDAGraphRecorder(cuda)(call)
+    assert streams.current == "outer" and len(during) == 4 and len(set(during)) == 1
 
 
 @pytest.mark.parametrize(

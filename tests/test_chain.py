@@ -1,6 +1,7 @@
 """The thin loop: beside `p_sample` step by step, and captured beside eager; on the CPU with a tape for the graph."""
 
 import copy
+import os
 import time
 
 import numpy as np
@@ -127,9 +128,12 @@ def test_captured_is_eager(settings, precision, implementation, device):
     with backend(implementation):
         expected = seeded(lambda: eager(made).p_sample_loop(shape, model_kwargs=model_kwargs))
         found = [seeded(lambda: graph.p_sample_loop(shape, model_kwargs=model_kwargs)) for _ in range(2)]
-    assert torch.equal(found[0], found[1]) and len(graph.captures) == 1
+    assert len(graph.captures) == 1
+    bound = {"fp32": 1e-5, "tf32": 1e-2, "bf16": 5e-2}[precision]
+    # On CUDA the reference sums over neighbours by atomics, in any order, and what differs is rounded up or down.
+    assert_same(found[0], found[1], bound if implementation == "reference" and device == "cuda" else 0.0)
     # The network's first layer is taken apart, and nothing else differs.
-    assert_same(found[0], expected, {"fp32": 1e-5, "tf32": 1e-2, "bf16": 5e-2}[precision])
+    assert_same(found[0], expected, bound)
     if device == "cpu":
         assert graph.captures.record.replays == 2 * NUM_STEPS
 
@@ -363,15 +367,17 @@ def test_no_step_waits_for_the_device():
 
 @pytest.mark.gpu
 @without_gpu
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="times the host, which other workers would disturb")
 def test_a_replayed_step_costs_the_host_under_thirty_microseconds():
-    made, shape, model_kwargs = model(device="cuda", num_timesteps=500)
+    num_steps = 50  # fit the queue of launches: when it is full, a launch takes as long as a step on the device
+    made, shape, model_kwargs = model(device="cuda", num_timesteps=num_steps)
     costs = []
     for _ in range(5):
-        chain = chain_of(made, shape, model_kwargs, 500)
+        chain = chain_of(made, shape, model_kwargs, num_steps)
         torch.cuda.synchronize()
         start = time.perf_counter()
         for _ in chain.steps():
             pass
-        costs.append((time.perf_counter() - start) / 500)
+        costs.append((time.perf_counter() - start) / num_steps)
         torch.cuda.synchronize()
     assert min(costs) < 30e-6

@@ -57,7 +57,7 @@ class FakeGPU:
         self.calls = []
 
     def __getattr__(self, called):
-        return lambda *args: self.called(called, *args)
+        return lambda *args, **options: self.called(called, *args)
 
     def called(self, name, *args):
         self.calls.append(name)

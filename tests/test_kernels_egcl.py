@@ -252,6 +252,7 @@ def doubled(params):
 def test_rows_beyond_2_to_the_31_numbers(device):
     """One tile of a graph whose last rows begin at number 2^31 of P and Q; memory is reserved, not touched."""
     launch = pytest.importorskip("geotdm_fast.kernels.egcl_launch")
+    from geotdm_fast.kernels.configurations import edges_configuration
     from geotdm_fast.kernels.egcl import egcl_edges_kernel
 
     width, num_nodes = 256, 2**22 + 64
@@ -266,11 +267,13 @@ def test_rows_beyond_2_to_the_31_numbers(device):
     expected_x, _, kept = launch.egcl_forward(small_x, small_h, edges.tables, None, params, True, False, "fp32")
     x[last], pq[last] = small_x, kept.pq
     table = lambda values, dtype=torch.int32: torch.tensor(values, dtype=dtype, device=device)
+    tiles = edges_configuration(width, "fp32", launch.capability(x))  # other tiles or warps sum in another order
     egcl_edges_kernel[(1,)](
         x, pq, last.int(), table([0, 1]), table([1, 1], torch.float32), last.flip(0).int(), x, kept.halved,
         params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2, x_out, m_sum,
-        2, 1, params.edge_w1.stride(0), DIM=3, WIDTH=width, PADDED=width, BLOCK=16, SLICE=16, HAS_TERM=False,
-        NORMALIZE=True, PRE_NORM=False, PRECISION="fp32", num_warps=8,
+        2, 1, params.edge_w1.stride(0), DIM=3, WIDTH=width, PADDED=width, BLOCK=tiles.block, SLICE=tiles.slice,
+        HAS_TERM=False, NORMALIZE=True, PRE_NORM=False, PRECISION="fp32", num_warps=tiles.num_warps,
+        num_stages=tiles.num_stages,
     )  # fmt: skip
     assert torch.equal(x_out[last], expected_x) and torch.equal(m_sum[last], kept.m_sum)
 

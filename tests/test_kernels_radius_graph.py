@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_cases import poisoned
 
@@ -63,7 +63,8 @@ def test_every_edge(num_nodes, num_frames, dim, num_graphs, loop, dtype, search,
     assert_as_defined(x, 0.9, batch, loop, capacity=129)
 
 
-@settings(max_examples=15, deadline=None)
+# `device` is a word, the same in every example.
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     num_nodes=st.integers(0, 40),
     num_frames=st.sampled_from([None, 1, 3]),
@@ -74,14 +75,13 @@ def test_every_edge(num_nodes, num_frames, dim, num_graphs, loop, dtype, search,
     loop=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-def test_pairs_at_the_cutoff(num_nodes, num_frames, dim, dtype, num_graphs, cells, loop, seed):
+def test_pairs_at_the_cutoff(num_nodes, num_frames, dim, dtype, num_graphs, cells, loop, seed, device):
     """Multiples of 0.1: many pairs are exactly at the cutoff, as far as the dtype can tell."""
     launch = pytest.importorskip("geotdm_fast.kernels.radius_graph_launch")
     generator = torch.Generator().manual_seed(seed)
     shape = (num_nodes, dim) if num_frames is None else (num_nodes, num_frames, dim)
-    where = "cuda" if torch.cuda.is_available() else "cpu"
-    x = (torch.randint(0, 5, shape, generator=generator).to(dtype) * 0.1).to(where)
-    batch = None if num_graphs is None else torch.randint(0, num_graphs, (num_nodes,), generator=generator).to(where)
+    x = (torch.randint(0, 5, shape, generator=generator).to(dtype) * 0.1).to(device)
+    batch = None if num_graphs is None else torch.randint(0, num_graphs, (num_nodes,), generator=generator).to(device)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "CELLS_FROM", 1 if cells else 10**9)
         assert_as_defined(x, 0.3, batch, loop)

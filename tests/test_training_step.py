@@ -159,16 +159,22 @@ def test_nothing_waits_for_the_device(device):
             step._whole((draw, torch.tensor([1e-3, 0.1])), structure)
 
 
-@pytest.mark.parametrize("kind", ["prefix", "gaps", "uncond", "com", "com_last", "last_frame", "none"])
+PRIORS = ("com", "com_last", "last_frame", "none")
+TEMPORAL = [f"{kind}{gaps}" for kind in ("convolution", "linear_attention") for gaps in ("", " with gaps")]
+
+
+@pytest.mark.parametrize("kind", ["prefix", "gaps", "uncond", *PRIORS, *TEMPORAL])
 def test_every_kind_of_model_can_be_captured(device, kind):
     """No copy from the host in the captured part either: on the CPU the tape would show the tensor made there."""
     config = steps_config(nbody(), batch_size=2)
-    if kind == "gaps":
+    if kind in TEMPORAL:
+        config["denoise_model"]["temporal"] = kind.split()[0]
+    if kind.endswith("gaps"):
         config["train"]["cond_mask"] = [[0, 1], [4, 5]]
     elif kind == "uncond":
         config["diffusion"]["mode"] = "uncond"
         config["train"] |= {"cond_mask": None, "tot_len": 3}
-    elif kind != "prefix":
+    elif kind in PRIORS:
         config["diffusion"]["prior"] = kind
     with backend("auto" if device == "cuda" else "reference"):  # what runs on CUDA, as far as the CPU can
         record = recorder(device)

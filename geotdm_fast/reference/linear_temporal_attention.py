@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import elu, silu
 
 from geotdm_fast.reference.linear import linear, matmul
+from geotdm_fast.reference.temporal_attention import frame_index
 
 # elu(z) + 1 is 0 in float32 below z = -17. Keys drift there in training, all together, as only their ratios count; then
 # the weights would be 0 / 0.
@@ -67,9 +68,9 @@ def linear_temporal_attention(
     v = mlp(h, *params[8:12])
     g = mlp(v, *params[12:16])  # [N, T, 1]
     if relative_time:
-        index = list(range(h.shape[1])) if frames is None else list(frames)
-        span = index[-1] - index[0] + 1 if index else 1
-        angle = torch.tensor(index, device=h.device, dtype=h.dtype)[:, None] * (math.pi / (4 * span))
+        frames = list(range(h.shape[1])) if frames is None else list(frames)
+        span = frames[-1] - frames[0] + 1 if frames else 1
+        angle = frame_index(frames, h.device).to(h.dtype)[:, None] * (math.pi / (4 * span))
         q, k = (torch.cat([z * angle.cos(), z * angle.sin()], dim=-1) for z in (q, k))  # [N, T, 2 H]
 
     # Measured from the node's first frame, x_t - x_s does not lose digits to a far origin.

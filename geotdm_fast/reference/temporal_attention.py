@@ -74,7 +74,7 @@ def temporal_attention(
     tau = torch.arange(-span, span + 1, device=h.device)
     embedded = sinusoid(tau, params.time_w.shape[1], h.dtype)
     psi = linear(embedded, params.time_w, params.time_b, precision)  # [2 span + 1, H]
-    index = _index(frames, h.device)
+    index = frame_index(frames, h.device)
     lag = (index[:, None] - index[None, :] + span).expand(num_nodes, -1, -1)  # [N, T, S], the row of psi for (t, s)
 
     logits = matmul(q, k.transpose(1, 2), precision) + matmul(q, psi.T, precision).gather(2, lag)
@@ -90,7 +90,7 @@ def temporal_attention(
     return x_out, h_out
 
 
-def _index(frames: Sequence[int], device: torch.device) -> Tensor:
+def frame_index(frames: Sequence[int], device: torch.device) -> Tensor:
     """`frames` as a tensor, by launches alone: a copy from the host would wait, and no CUDA graph could hold it."""
     starts = [i for i, frame in enumerate(frames) if i == 0 or frame != frames[i - 1] + 1]
     runs = [torch.arange(frames[a], frames[b - 1] + 1, device=device) for a, b in pairwise([*starts, len(frames)])]

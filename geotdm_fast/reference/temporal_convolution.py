@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from geotdm_fast.reference.linear import linear, matmul
+from geotdm_fast.reference.temporal_attention import frame_index
 
 
 class TemporalConvolutionParams(NamedTuple):
@@ -49,7 +50,7 @@ def temporal_convolution(
     mlp = lambda z, w1, b1, w2, b2: linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
     v = mlp(h, *params[0:4])  # [N, T, H]
     g = mlp(v, *params[4:8])  # [N, T, K]
-    index = torch.arange(h.shape[1], device=h.device) if frames is None else torch.tensor(frames, device=h.device)
+    index = frame_index(range(h.shape[1]) if frames is None else frames, h.device)
     tap = index[:, None] - index[None, :] + num_taps // 2  # [T, S]
     selected = (tap[..., None] == torch.arange(num_taps, device=h.device)).to(h.dtype)  # [T, S, K]
 
