@@ -27,7 +27,7 @@ and the rest goes on. Each result is written as it is known. Steps stand in the 
 Exit status: 0, all was well; 1, a step failed, or one of ours was no CUDA graph; 2, no GPU, or an option is wrong."""
 EPILOG = """\
 Seven files in DIR: gpu_check.log (what every step printed), gpu_check.jsonl (the steps), train.jsonl, sample.jsonl,
-step.jsonl, layer.jsonl, and gpu_check.txt (the table).
+kernels.jsonl, layer.jsonl, and gpu_check.txt (the table).
 
   make gpu-check PY=python3 GPU_ARGS='--tier 1 --out results'
   python -m bench.gpu_check --steps tests layer                 some steps alone
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.update(surroundings(args))
     done = [environment_step(args)]
     write(args.out, done[0])
-    starts = {name: _size(args.out / name) for name in ("train.jsonl", "sample.jsonl", "step.jsonl", "layer.jsonl")}
+    starts = {name: _size(args.out / name) for name in ("train.jsonl", "sample.jsonl", "layer.jsonl")}
     stop = time.monotonic() + (
         60 * args.minutes if args.minutes is not None else sum(TIERS[tier] for tier in args.tier)
     )
@@ -207,7 +207,20 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ("build", "tests", "train", "sample", "temporal", "layer", "sanitizer", "layers", "edges", "radius", "step")
+    names = (
+        "build",
+        "tests",
+        "train",
+        "sample",
+        "kernels",
+        "temporal",
+        "layer",
+        "sanitizer",
+        "layers",
+        "edges",
+        "radius",
+        "step",
+    )
     parser.add_argument("--tier", nargs="+", type=int, choices=(1, 2), default=(1, 2), help="default: both")
     parser.add_argument("--steps", nargs="+", choices=names, metavar="NAME", help=f"these alone, of {' '.join(names)}")
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:1, ..., or cpu with --trial")

@@ -76,7 +76,11 @@ def described() -> dict[str, str]:
     """What a pack is bound to: sources, Python, torch."""
     from tools import cpu_module
 
-    return {"sources": digest(), "python": cpu_module.SUFFIX, "torch": importlib.metadata.version("torch").split("+")[0]}
+    return {
+        "sources": digest(),
+        "python": cpu_module.SUFFIX,
+        "torch": importlib.metadata.version("torch").split("+")[0],
+    }
 
 
 def digest() -> str:

@@ -42,8 +42,8 @@ class Programs:
         self.pytest = [*python, "pytest", "-q", "-p", "no:cacheprovider"]
         self.layer = rows("bench.layer_speed", "layer")
         self.temporal = [*self.layer, "--layer", "temporal"]
-        self.step, self.train = rows("bench.step", "step"), rows("bench.train", "train")
-        self.sample = rows("bench.sample", "sample")
+        self.train, self.sample = rows("bench.train", "train"), rows("bench.sample", "sample")
+        self.kernels = rows("bench.kernel_times", "kernels")
         self.radius = [*self.pytest, "bench/bench_radius_graph.py", *device, "--benchmark-sort", "name"]
         self.radius += ["--benchmark-columns", "median,iqr,rounds", "--benchmark-max-time", "0.2", "-k"]
 
@@ -67,6 +67,7 @@ def first_tier(run: Programs) -> list[Step]:
         Step("tests", [*run.pytest, *in_workers(8), *gpu_tests(), "-m", "gpu", "-k", f"not ({SLOW})"], 110),
         Step("train", [*run.train, *both, "--precision", "bf16", *eager, "--repeats", "3", "--steps", "5"], 60),
         Step("sample", [*run.sample, *both, "--dtype", "mixed", *eager, "--repeats", "3", "--peer-steps", "3"], 60),
+        Step("kernels", [*run.kernels, *both, "--precision", "bf16"], 50),
         Step("temporal", [*run.temporal, *one], 45),
         Step("layer", [*run.layer, *one], 45),
     ]
@@ -162,5 +163,4 @@ def trial_steps(args: argparse.Namespace, run: Programs) -> list[Step]:
         Step("layer nbody", [*run.layer, *layer, "--workload", "nbody"], 90, interpreted=True),
         Step("edges", [*run.layer, *layer, *edges], 60, interpreted=True),
         Step("radius", [*run.radius, "auto and 22"], 60),
-        Step("step nbody", [*run.step, *small, "--modes", "inference"], 60),
     ]

@@ -16,10 +16,6 @@ def table(done: list[Step], rows: list[dict]) -> str:
     edges = [row for row in rows if row["benchmark"] == "edges"]
     if edges:
         parts.append(layer_speed.report_sweep(edges))
-    calls = [step_cells(row) for row in rows if row["benchmark"] == "step" and "seconds" in row]
-    if calls:
-        columns = ["whole call", "mode", "dtype", "who", "ms", "x floor", "x best peer", "x official", "error"]
-        parts.append(text_table(columns, calls))
     trained = [train_cells(row) for row in rows if row["benchmark"] == "train" and "seconds" in row]
     if trained:
         columns = ["training step", "precision", "who", "captured", "ms", "steps/s", "x best peer", "error"]
@@ -101,22 +97,6 @@ def chain_cells(row: dict) -> list[str]:
         str(row["steps"]),
         f"{row['trajectories_per_second']:.1f}",
         f"{row['ms_per_step']:.3f}",
-        ratio("times_best_peer"),
-        ratio("times_official"),
-        f"{row['error']:.0e}",
-    ]
-
-
-def step_cells(row: dict) -> list[str]:
-    """A row of bench.step for the table."""
-    ratio = lambda key: f"{row[key]:.2f}" if key in row else ""
-    return [
-        f"W-{row['workload']}",
-        row["mode"],
-        row["dtype"],
-        row["implementation"].replace("_", " "),
-        f"{1e3 * row['seconds']:.3f}",
-        f"{row['seconds'] / row['floor_seconds']:.2f}",
         ratio("times_best_peer"),
         ratio("times_official"),
         f"{row['error']:.0e}",

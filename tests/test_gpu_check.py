@@ -17,18 +17,18 @@ from bench import (  # noqa: E402
     device_timing,
     gpu_check,
     gpu_steps,
+    kernel_times,
     layer,
     layer_speed,
     memory,
     sample,
-    step,
     train,
 )
 from bench.gpu_steps import Step  # noqa: E402
 from bench.workloads import make_workload  # noqa: E402
 from tools import cuda_module  # noqa: E402
 
-PROGRAMS = {"layer_speed": layer_speed, "step": step, "train": train, "sample": sample}
+PROGRAMS = {"layer_speed": layer_speed, "kernel_times": kernel_times, "train": train, "sample": sample}
 
 
 class FakeEvent:
