@@ -136,6 +136,8 @@ def problems(case: Case | SearchCase | StepCase, launch: Launch, counts: Counts,
     shared = limits["shared"][str(case.capability)]
     if counts.shared > shared:
         found.append(f"{counts.shared} bytes of shared memory, over {shared}")
+    if counts.late_fences:
+        found.append(f"{counts.late_fences} products read shared memory without a barrier after its fence")
     if launch.name in EXACT and counts.fused:
         found.append(f"{counts.fused} fused multiply-adds: squared distances are not rounded as they should be")
     if launch.name in PASSES:

@@ -46,12 +46,13 @@ class StepCase(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """A kernel with what its machine code depends on."""
+    """A kernel with what its machine code depends on; aligned: pointers and numbers that 16 divides."""
 
     kernel: object
     signature: tuple[tuple[str, str], ...]
     constants: tuple[tuple[str, object], ...]
     options: tuple[tuple[str, int], ...]
+    aligned: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -143,11 +144,17 @@ TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", t
 
 
 def described(kernel, args: tuple, options: dict) -> Launch:
-    """The launch with types in place of tensors and numbers."""
+    """The launch with types in place of tensors and numbers, specialised as Triton does it at a launch."""
     names = [param.name for param in kernel.params]
     values = dict(zip(names, args, strict=False)) | {name: options.pop(name) for name in names if name in options}
     is_constant = {param.name: param.is_constexpr for param in kernel.params}
     type_of = lambda value: TYPES[value.dtype] if torch.is_tensor(value) else "i32"
     signature = tuple((name, "constexpr" if is_constant[name] else type_of(values[name])) for name in names)
     constants = tuple((name, values[name]) for name in names if is_constant[name])
-    return Launch(kernel, signature, constants, tuple(sorted(options.items())))
+    is_number = {
+        param.name: not param.do_not_specialize and isinstance(values[param.name], int) for param in kernel.params
+    }
+    # Tensors of torch begin at multiples of 16 bytes.
+    divides = lambda name: torch.is_tensor(values[name]) or (is_number[name] and values[name] % 16 == 0)
+    aligned = tuple(name for name in names if not is_constant[name] and divides(name))
+    return Launch(kernel, signature, constants, tuple(sorted(options.items())), aligned)

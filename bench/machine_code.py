@@ -16,7 +16,7 @@ class Counts(NamedTuple):
 
     Of a kernel with a loop over neighbours or blocks, one turn of the loop. wgmma, mma, tcgen05: matrix instructions;
     special: all special functions, silu: tanh and exp among them; load_bytes: from global memory, a thread;
-    fused: float multiply-adds in the whole code
+    fused: float multiply-adds in the whole code; late_fences: as `late_fences` of its PTX
     """
 
     registers: int
@@ -30,6 +30,7 @@ class Counts(NamedTuple):
     instructions: int
     load_bytes: int
     fused: int = 0
+    late_fences: int = 0
 
 
 def compiled_counts(launch, capability: int) -> Counts:
@@ -40,8 +41,7 @@ def compiled_counts(launch, capability: int) -> Counts:
 
     names = [name for name, _ in launch.signature]
     constants = {(names.index(name),): value for name, value in launch.constants}
-    # Tensors of torch begin at multiples of 16 bytes; nothing is assumed of sizes.
-    attributes = {(i,): [["tt.divisibility", 16]] for i, (_, kind) in enumerate(launch.signature) if kind[0] == "*"}
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in launch.aligned}
     source = ASTSource(launch.kernel, dict(launch.signature), constants, attributes)
     target = GPUTarget("cuda", capability, 32)
     kernel = triton.compile(source, target=target, options=dict(launch.options))
@@ -61,7 +61,22 @@ def compiled_counts(launch, capability: int) -> Counts:
         sum(body.values()),
         sum(number * width(op) for op, number in body.items() if re.match(r"LDG(STS)?\b", op)),
         sum(bool(re.match("[FD]FMA", op)) for _, op, _ in code),
+        late_fences(kernel.asm["ptx"]),
     )
+
+
+def late_fences(ptx: str) -> int:
+    """How many products of the matrix units read what threads stored in shared memory, with a fence behind the barrier.
+
+    Every thread that stores a part of an operand must pass the fence before the barrier at which the others wait for
+    it. A fence behind the barrier orders a thread's own stores alone: on an H100 such products read what was there
+    before. (What cp.async copied needs none.)
+    """
+    what = re.compile(
+        r"(bar\.sync|barrier\.sync)|(fence\.proxy\.async)|(wgmma\.mma_async|tcgen05\.mma)|(st\.shared|stmatrix)"
+    )
+    kinds = "".join("BFMS"[found.lastindex - 1] for found in what.finditer(ptx))
+    return sum("S" in before and before.endswith("F") for before in re.split("M+", kinds)[:-1])
 
 
 def width(op: str) -> int:

@@ -1,7 +1,8 @@
 """EGCL backward: the node MLP's rows; every edge in every frame, recomputed; sums over edges; weights; P and Q.
 
-Names as in egcl.py. What an edge-frame gives to its receiver, sender and the weights is written for one chunk of edges
-at a time and added up by two small kernels in a fixed order, so every run gives the same bits.
+Names as in egcl.py. An operand of a product is made right before it: see `product`. What an edge-frame gives to its
+receiver, sender and the weights is written for one chunk of edges at a time and added up by two small kernels in a
+fixed order, so every run gives the same bits.
 """
 
 import triton
@@ -37,10 +38,10 @@ def egcl_update_backward_kernel(
     b_hidden, b_slope = silu_and_slope(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[:, None]), PRECISION)
     tl.store(p_hidden + o_out, rounded(b_hidden, PRECISION), mask=m_row[None, :])
     b_grad = weight_times_rows(p_v2, 1, WIDTH, p_grad_h_out, WIDTH, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
-    b_grad = rounded(b_grad * b_slope, PRECISION)
-    tl.store(p_grad_hidden + o_out, b_grad, mask=m_row[None, :])
+    b_grad *= b_slope
     b_grad_m = weight_times(p_v1_m, 1, 2 * WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
     tl.store(p_grad_m_sum + o_out, b_grad_m, mask=m_row[None, :])
+    tl.store(p_grad_hidden + o_out, rounded(b_grad, PRECISION), mask=m_row[None, :])
 
 
 @triton.jit(do_not_specialize=["first_edge", "num_places", "num_frames", "w1_stride"])
@@ -89,12 +90,10 @@ def egcl_edges_backward_kernel(
     m_out = m_place[None, :]
     o_out = o_place.to(tl.int64)[None, :] * PADDED + o_col[:, None]
     p_sums += (tl.program_id(0).to(tl.int64) * 5) * PADDED + o_col
-    b_a = rounded(tl.trans(b_a), PRECISION)
-    tl.store(p_a + o_out, b_a, mask=m_out)
+    b_a = tl.trans(b_a)
     b_m = _edge_product(p_halved, b_w2, b_a, False, PADDED, SLICE, PRECISION)
+    tl.store(p_a + o_out, rounded(b_a, PRECISION), mask=m_out)
     b_m, b_m_slope = silu_and_slope(b_m + 0.5 * load_vector(p_b2, o_col, WIDTH, PADDED)[:, None], PRECISION)
-    b_m = rounded(b_m, PRECISION)
-    tl.store(p_m + o_out, b_m, mask=m_out)
     b_gate = _edge_product(p_u1, b_u1, b_m, False, PADDED, SLICE, PRECISION)
     b_gate, b_grad = silu_and_slope(b_gate + 0.5 * load_vector(p_e1, o_col, WIDTH, PADDED)[:, None], PRECISION)
 
@@ -104,21 +103,19 @@ def egcl_edges_backward_kernel(
     grad_move = tl.sum(b_grad_shift * b_r, axis=1)  # 0 beyond the chunk, and so is all that follows from it
     scale = 1 / (tl.sqrt(square + 1e-8) + 1) if NORMALIZE and not PRE_NORM else 1.0
     grad_raw = grad_move * scale
-    b_grad *= u2 * grad_raw[None, :]
-    tl.store(p_sums + PADDED, tl.sum(b_grad, axis=1))
+    tl.store(p_m + o_out, rounded(b_m, PRECISION), mask=m_out)
     tl.store(p_sums + 2 * PADDED, tl.sum(b_gate * grad_raw[None, :], axis=1))
     tl.store(p_sums + 4 * PADDED, tl.where(o_col == 0, tl.sum(grad_raw, axis=0), 0))
-    b_grad = rounded(b_grad, PRECISION)
-    tl.store(p_grad_v + o_out, b_grad, mask=m_out)
+    b_grad_v = b_grad * u2 * grad_raw[None, :]
+    b_grad = 2 * _edge_product(p_u1, b_u1, b_grad_v, True, PADDED, SLICE, PRECISION)
+    tl.store(p_sums + PADDED, tl.sum(b_grad_v, axis=1))
+    tl.store(p_grad_v + o_out, rounded(b_grad_v, PRECISION), mask=m_out)
 
-    b_grad = 2 * _edge_product(p_u1, b_u1, b_grad, True, PADDED, SLICE, PRECISION)
     b_grad += tl.load(p_grad_m_sum + o_row[None, :] * PADDED + o_col[:, None], mask=m_out, other=0)
-    b_grad *= b_m_slope
-    tl.store(p_sums, tl.sum(b_grad, axis=1))
-    b_grad = rounded(b_grad, PRECISION)
-    tl.store(p_grad_y + o_out, b_grad, mask=m_out)
-
-    b_grad = 2 * _edge_product(p_halved, b_w2, b_grad, True, PADDED, SLICE, PRECISION) * tl.trans(b_a_slope)
+    b_grad_y = b_grad * b_m_slope
+    b_grad = 2 * _edge_product(p_halved, b_w2, b_grad_y, True, PADDED, SLICE, PRECISION) * tl.trans(b_a_slope)
+    tl.store(p_sums, tl.sum(b_grad_y, axis=1))
+    tl.store(p_grad_y + o_out, rounded(b_grad_y, PRECISION), mask=m_out)
     tl.store(p_grad_z + o_out, rounded(b_grad, PRECISION), mask=m_out)
     tl.store(p_sums + 3 * PADDED, tl.sum(b_grad * distance[None, :], axis=1))
     grad_distance = tl.sum(b_grad * w_distance[:, None], axis=0)
@@ -150,7 +147,7 @@ def egcl_edge_sum_kernel(
     p_values, p_first, p_sender_first, p_by_sender, p_base, p_total, begin, end, num_nodes, num_frames,
     COLUMNS: tl.constexpr, IS_MOVE: tl.constexpr, IS_FIRST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gives values[edge - begin] of a chunk's edges begin .. end - 1, size = num_frames COLUMNS numbers, to their nodes.
+    """Gives values[edge - begin], size = num_frames COLUMNS numbers, of a chunk's edges begin .. end - 1 to nodes.
 
     total [2, nodes, size]: the sum over what a node receives is added to the first part, over what it sends to the
     second. IS_MOVE: total [nodes, size] gets the difference of the two. IS_FIRST, of the chunks: total is written

@@ -70,6 +70,19 @@ def test_interpreted_kernels_are_not_compiled():
     assert done.returncode == 1 and "codegen: TRITON_INTERPRET must not be set" in done.stderr
 
 
+@needs_triton
+def test_operands_of_every_product_are_fenced_before_the_barrier():
+    """Else wgmma reads stale numbers: the backward over edges did, on an H100."""
+    kernels = ["egcl_project", "egcl_update", "egcl_update_backward", "egcl_weight", "egcl_project_backward"]
+    done = run("--width", "64", "128", "--precision", "bf16", "tf32", "--capability", "90", "--kernel", *kernels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    store, fence, barrier = "st.shared.b32 [a], b;\n", "fence.proxy.async.shared::cta;\n", "bar.sync 0;\n"
+    products = 2 * "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 a;\n"
+    right, copied = store + fence + barrier + products, barrier + fence + products
+    wrong = store + barrier + fence + products
+    assert [machine_code.late_fences(ptx) for ptx in (2 * right, right + copied, right + wrong)] == [0, 0, 1]
+
+
 CODE = """
         /*0000*/                   MOV R1, c[0x0][0x28] ;
         /*0010*/                   FFMA R1, R2, R3, R4 ;
