@@ -2,6 +2,7 @@
 
 import os
 
+import interpreter
 import pytest
 import torch
 from lost_device import stop_where_the_device_is_lost
@@ -32,6 +33,9 @@ DEVICES = [
 def pytest_configure(config):
     # Tiny tensors are fastest on one thread, and the tests share the machine.
     torch.set_num_threads(1)
+    why = interpreter.why_broken()
+    if why:
+        interpreter.skip_launches(why)
 
 
 @pytest.hookimpl(wrapper=True)
