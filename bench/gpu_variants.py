@@ -1,9 +1,9 @@
 """Every Triton launch compiled as the JIT would on a GPU, without one: `python -m bench.gpu_variants`.
 
-The launches of the benchmarks' layers and steps, at 128 graphs, are made on tensors without data; --launches reads those
-that tests recorded (`pytest --record-launches FILE`). The machine code goes into Triton's cache, TRITON_CACHE_DIR, where
-a GPU's process finds it. The program fails where a launch does not compile, where a kernel wants more shared memory than
-the GPU has, and where numbers or addresses alone make a second machine code of a kernel.
+The launches of the benchmarks' layers and steps, at 128 graphs, are made on tensors without data; --launches reads
+those that tests recorded (`pytest --record-launches FILE`). The machine code goes into Triton's cache,
+TRITON_CACHE_DIR, where a process on a GPU finds it. The program fails where a launch does not compile, where a kernel
+wants more shared memory than the GPU has, and where numbers or addresses alone make a second machine code of a kernel.
 """
 
 import argparse
@@ -13,9 +13,11 @@ import os
 import pathlib
 import sys
 import time
+from functools import partial
+from itertools import product
 
 from bench.codegen import CAPABILITIES, LIMITS
-from bench.jit_launches import JIT, Twice, Variant, compiled_twice, launched_by
+from bench.jit_launches import JIT, Twice, compiled_twice, launched_by
 from bench.launches import Case, SearchCase, StepCase, call_egcl, call_search, call_step
 from bench.workloads import make_workload
 from geotdm_fast.tables import text_table
@@ -93,26 +95,21 @@ def compiled(jit: JIT, launch: str, limit: int) -> tuple[str | None, int]:
 
 
 def of_benchmarks(capability: int) -> list[str]:
-    """Layers of W-nbody, W-md and W-long in both directions and every precision; what a step of sampling adds; searches.
+    """Layers of the workloads in both directions and every precision, what a step of sampling adds, and searches.
 
     A training step and a sampling step launch the same layers, over all frames and over the given ones alone.
     """
-    launches = {}
-    add = lambda call: launches.update(dict.fromkeys(launched_by(call)))
+    calls = [partial(call_search, SearchCase(by_cells, 3, capability), 3341) for by_cells in (False, True)]
     for name, num_graphs in GRAPHS.items():
         workload = make_workload(name, num_graphs=num_graphs)
-        sizes = workload.arguments
-        flags = (workload.batch.x.shape[1], sizes["edge_dim"] > 0, True, sizes["pre_norm"])
-        for precision in PRECISIONS:
-            case = Case(sizes["hidden_dim"], precision, capability, flags)
-            for num_frames in (workload.num_frames, workload.num_given):
-                add(lambda: call_egcl(case, workload.num_nodes, num_frames, workload.num_edges))
+        width, has_term = workload.arguments["hidden_dim"], workload.arguments["edge_dim"] > 0
+        dim, num_noisy = workload.batch.x.shape[1], workload.num_frames - workload.num_given
+        for precision, num_frames in product(PRECISIONS, (workload.num_frames, workload.num_given)):
+            case = Case(width, precision, capability, (dim, has_term, True, workload.arguments["pre_norm"]))
+            calls.append(partial(call_egcl, case, workload.num_nodes, num_frames, workload.num_edges))
         for by_graph in (False, True):
-            step = StepCase(by_graph, 3, capability)
-            add(lambda: call_step(step, workload.num_nodes, workload.num_frames - workload.num_given))
-    for by_cells in (False, True):
-        add(lambda: call_search(SearchCase(by_cells, 3, capability), 3341))
-    return list(launches)
+            calls.append(partial(call_step, StepCase(by_graph, dim, capability), workload.num_nodes, num_noisy))
+    return list(dict.fromkeys(launch for call in calls for launch in launched_by(call)))
 
 
 def may_differ(twice: Twice) -> bool:

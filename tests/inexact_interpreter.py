@@ -39,7 +39,7 @@ def _off_by_an_ulp(create):
 
 
 def moved(values: np.ndarray) -> np.ndarray:
-    """Float32 values with -1, 0 or 1 added to their bits, which decide; other values, 0, infinities and NaN as they are."""
+    """Float32 values with -1, 0 or 1 added to their bits, which decide; 0, infinities, NaN and other types stay."""
     if values.dtype != np.float32:
         return values
     bits = np.ascontiguousarray(values).view(np.int32)
