@@ -66,6 +66,15 @@ def add_run(parser: argparse.ArgumentParser, *, repeats: int, out: pathlib.Path)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def add_ours_first(parser: argparse.ArgumentParser) -> None:
+    """--ours-first, for runs whose end may come before the peers are compiled."""
+    parser.add_argument(
+        "--ours-first",
+        action="store_true",
+        help="time ours alone and write its line before the peers are made; then all of them in turns",
+    )
+
+
 def set_up(args: argparse.Namespace) -> None:
     """Threads and device. Before anything is compiled: generated code holds the number of threads."""
     if args.threads:

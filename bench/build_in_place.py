@@ -1,7 +1,8 @@
 """Make the sources importable where they are, nothing installed: `python -m bench.build_in_place`.
 
-Compiles geotdm_fast/_C.*.so and, for a torch with CUDA, _C_cuda.so by setup.py's own recipes, and links kernels/ to
-where the package has it, unless it is installed there.
+Compiles geotdm_fast/_C.*.so and, for a torch with CUDA, _C_cuda.so by setup.py's own recipes, or unpacks them where
+`bench.gpu_pack` made them for these sources, this Python and this torch; and links kernels/ to where the package has
+it, unless it is installed there.
 """
 
 import argparse
@@ -11,7 +12,10 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
+
+from bench import gpu_pack
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "geotdm_fast" / "kernels"
@@ -25,11 +29,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what would be compiled, and compile nothing")
     args = parser.parse_args(argv)
     print(link_kernels())
-    folder = ROOT / "build" / "in_place" / cpu_module.SUFFIX.split(".")[1]
-    built = build("C++", cpu_module, folder, args.dry_run)
+    if gpu_pack.manifest() and not args.dry_run:
+        why_not = gpu_pack.unpack()
+        print(why_not or f"unpacked {gpu_pack.PACK.name}/, commit {gpu_pack.manifest()['commit']}")
+        if why_not is None:
+            return 0
+    recipes = {"C++": cpu_module}
     if cuda_module.torch_has_cuda() or os.environ.get("GEOTDM_CUDA") == "1":
-        built &= build("CUDA", cuda_module, folder / "cuda", args.dry_run)
-    return 0 if built else 1
+        recipes["CUDA"] = cuda_module
+    return 0 if build_all(recipes, args.dry_run) else 1
+
+
+def build_all(recipes: dict[str, ModuleType], dry_run: bool = False) -> bool:
+    """Compile the modules side by side; whether that went well."""
+    from tools import cpu_module
+
+    folder = ROOT / "build" / "in_place" / cpu_module.SUFFIX.split(".")[1]
+    with ThreadPoolExecutor() as pool:
+        built = [pool.submit(build, name, recipe, folder / name, dry_run) for name, recipe in recipes.items()]
+        return all(one.result() for one in built)
 
 
 def build(name: str, recipe: ModuleType, folder: pathlib.Path, dry_run: bool) -> bool:

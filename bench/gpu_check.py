@@ -10,23 +10,26 @@ import subprocess
 import sys
 import time
 
-from bench.gpu_steps import ROOT, Step, steps
+from bench import gpu_pack
+from bench.gpu_steps import ROOT, TIERS, Step, steps
 
 DESCRIPTION = """\
-Build the compiled modules in place, run the tests that need a GPU, some of them under compute-sanitizer where it is
-found, compile the kernels for it, measure, and print one table last: single layers, spatial and temporal, in bf16, tf32
-and fp32 (ours, plain PyTorch eager and compiled), whole denoiser calls, whole chains of sampling, and time against
-edges. Nothing is installed and no network is used. Every step is a process of its own with a budget of seconds: one
-that fails, or is stopped at the end of its budget, is reported and the rest goes on. Results are written as they come.
-The whole ends after --minutes; the steps stand in the order of their worth.
+Build the compiled modules in place (or unpack them: `make gpu-pack`), run the tests that need a GPU, measure, and print
+one table last, which ends with what was aimed at and what came. Nothing is installed and no network is used. Every step
+is a process of its own with a budget of seconds: one that fails, or is stopped at the end of its budget, is reported
+and the rest goes on. Each result is written as it is known. Steps stand in the order of their worth:
 
-Exit status: 0, all was well; 1, a step failed; 2, there is no GPU or an option is wrong."""
+  tier 1   the tests, in workers; whole training and sampling steps of W-nbody and W-md in bf16, ours first, then the
+           eager peers; their spatial and temporal layers (330 s at most)
+  tier 2   temporal kernels under compute-sanitizer where that is found; sampling against compiled peers; tests that
+           want the GPU for themselves; other precisions, long trajectories, many edges (420 s at most)
+
+Exit status: 0, all was well; 1, a step failed, or one of ours was no CUDA graph; 2, no GPU, or an option is wrong."""
 EPILOG = """\
-Files in DIR: gpu_check.log (what every step printed), gpu_check.jsonl (the steps), layer.jsonl, step.jsonl,
-train.jsonl, sample.jsonl, gpu_codegen.json, radius_graph.json (neighbour searches, of pytest-benchmark), and
-gpu_check.txt (the table).
+Seven files in DIR: gpu_check.log (what every step printed), gpu_check.jsonl (the steps), train.jsonl, sample.jsonl,
+kernels.jsonl, layer.jsonl, and gpu_check.txt (the table).
 
-  make gpu-check PY=python3 GPU_ARGS='--out results'
+  make gpu-check PY=python3 GPU_ARGS='--tier 1 --out results'
   python -m bench.gpu_check --steps tests layer                 some steps alone
   python -m bench.gpu_check --device cpu --trial --out DIR      every step on the CPU, tiny, in Triton's interpreter"""
 # Imported by the steps: without the first nothing runs, without the others a step fails and says so.
@@ -46,11 +49,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
+    os.environ.update(surroundings(args))
     done = [environment_step(args)]
     write(args.out, done[0])
-    lines = ("layer.jsonl", "step.jsonl", "train.jsonl", "sample.jsonl")
-    starts = {name: _size(args.out / name) for name in lines}
-    stop = time.monotonic() + args.minutes * 60
+    starts = {name: _size(args.out / name) for name in ("train.jsonl", "sample.jsonl", "layer.jsonl")}
+    stop = time.monotonic() + (
+        60 * args.minutes if args.minutes is not None else sum(TIERS[tier] for tier in args.tier)
+    )
     for step in steps(args):
         if args.steps and step.name.split()[0] not in args.steps:
             continue
@@ -60,12 +65,27 @@ def main(argv: list[str] | None = None) -> int:
         write(args.out, step)
         print(f"{step.name}: {step.status}, {step.seconds:.0f} s", flush=True)
         done.append(step)
-    from bench.gpu_table import table  # it needs torch, whose absence is said above
+    from bench.gpu_table import table, uncaptured  # it needs torch, whose absence is said above
 
-    text = table(done, read_from(args.out, starts))
+    rows = read_from(args.out, starts)
+    text = table(done, rows)
     (args.out / "gpu_check.txt").write_text(text + "\n", encoding="utf-8")
     print(text)
-    return 0 if all(step.ok for step in done) else 1
+    return 0 if all(step.ok for step in done) and not uncaptured(rows) else 1
+
+
+def surroundings(args: argparse.Namespace) -> dict[str, str]:
+    """Variables of the steps that are not set: the GPU's architecture, Triton's packed cache, the packed commit."""
+    found = {}
+    if args.device.startswith("cuda"):
+        import torch
+
+        major, minor = torch.cuda.get_device_capability(args.device)
+        found["TORCH_CUDA_ARCH_LIST"] = f"{major}.{minor}" + ("a" if major == 9 else "")
+    packed = gpu_pack.manifest()
+    if packed:
+        found |= {"TRITON_CACHE_DIR": str(gpu_pack.PACK / gpu_pack.CACHE), "GEOTDM_COMMIT": packed["commit"]}
+    return {name: value for name, value in found.items() if name not in os.environ}
 
 
 def why_no_device(device: str, trial: bool) -> str | None:
@@ -190,23 +210,24 @@ def _parser() -> argparse.ArgumentParser:
     names = (
         "build",
         "tests",
-        "layer",
+        "train",
+        "sample",
+        "kernels",
         "temporal",
+        "layer",
         "sanitizer",
+        "layers",
         "edges",
         "radius",
         "step",
-        "train",
-        "sample",
-        "codegen",
     )
+    parser.add_argument("--tier", nargs="+", type=int, choices=(1, 2), default=(1, 2), help="default: both")
     parser.add_argument("--steps", nargs="+", choices=names, metavar="NAME", help=f"these alone, of {' '.join(names)}")
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:1, ..., or cpu with --trial")
     parser.add_argument("--trial", action="store_true", help="tiny sizes on the CPU: a trial of this program")
-    parser.add_argument("--minutes", type=float, default=8.5, help="the whole ends by then (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=ROOT / "bench" / "results", metavar="DIR", help="default: bench/results"
-    )
+    parser.add_argument("--minutes", type=float, help="the whole ends by then (default: what the tiers may take)")
+    out = pathlib.Path(os.environ.get("OUT") or ROOT / "bench" / "results")
+    parser.add_argument("--out", type=pathlib.Path, default=out, metavar="DIR", help="default: $OUT, or bench/results")
     return parser
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from tools import cuda_module
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Seconds that a tier may take, the start of the program included.
+TIERS = {1: 330, 2: 420}
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Step:
     words: list[str]
     budget: float
     interpreted: bool = False
+    tier: int = 1
     status: str = "left out"
     seconds: float = 0.0
     lines: list[str] = field(default_factory=list)
@@ -29,71 +32,102 @@ class Step:
         return self.status == "ok"
 
 
+class Programs:
+    """The words that begin each program's command."""
+
+    def __init__(self, args: argparse.Namespace):
+        python, device = [sys.executable, "-m"], ["--device", args.device]
+        rows = lambda program, name: [*python, program, *device, "--quiet", "--out", str(args.out / f"{name}.jsonl")]
+        self.build = [*python, "bench.build_in_place"]
+        self.pytest = [*python, "pytest", "-q", "-p", "no:cacheprovider"]
+        self.layer = rows("bench.layer_speed", "layer")
+        self.temporal = [*self.layer, "--layer", "temporal"]
+        self.train, self.sample = rows("bench.train", "train"), rows("bench.sample", "sample")
+        self.kernels = rows("bench.kernel_times", "kernels")
+        self.radius = [*self.pytest, "bench/bench_radius_graph.py", *device, "--benchmark-sort", "name"]
+        self.radius += ["--benchmark-columns", "median,iqr,rounds", "--benchmark-max-time", "0.2", "-k"]
+
+
 def steps(args: argparse.Namespace) -> list[Step]:
     """In the order of their worth: what is cut off by the end of the time is what is least missed."""
-    python = [sys.executable, "-m"]
-    trial, device = args.trial, ["--device", args.device]
-    layer = [*python, "bench.layer_speed", *device, "--quiet", "--out", str(args.out / "layer.jsonl")]
-    whole = [*python, "bench.step", *device, "--quiet", "--out", str(args.out / "step.jsonl")]
-    training = [*python, "bench.train", *device, "--quiet", "--out", str(args.out / "train.jsonl")]
-    chain = [*python, "bench.sample", *device, "--quiet", "--out", str(args.out / "sample.jsonl")]
-    codegen = [*python, "bench.codegen", "--out", str(args.out / "gpu_codegen.json"), "--capability", capability(args)]
-    codegen += ["--kernel", "egcl_edges", "egcl_edges_backward"]
-    # Not the whole folder: other tests import what a GPU machine need not have.
-    found = [*(ROOT / "tests").glob("test_kernels_*.py")]
-    names = ("cuda_temporal", "captured", "chain", "diffusion_step", "training_step", "training_device_data")
-    found += [ROOT / "tests" / f"test_{name}.py" for name in names]
-    files = sorted(str(path.relative_to(ROOT)) for path in found)
-    tests = [*python, "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"]
-    radius = [*python, "pytest", "-q", "-p", "no:cacheprovider", "bench/bench_radius_graph.py", *device]
-    radius += ["--benchmark-json", str(args.out / "radius_graph.json"), "--benchmark-columns", "median,iqr,rounds"]
-    radius += ["--benchmark-sort", "name", "--benchmark-max-time", "0.2", "-k"]
-    if trial:
-        small = [*radius, "auto and 22"]
-        return trial_steps(args, [*tests, *files], layer, whole, training, chain, codegen, small)
-    temporal = [*layer, "--layer", "temporal"]
-    if importlib.util.find_spec("xdist"):
-        tests += ["-n", "8"]  # most of the time is compiling
-    layer += ["--graphs", "128"]
-    short, long = [*temporal, "--graphs", "128"], [*temporal, "--workload", "long", "--precision", "bf16", "tf32"]
-    # One compiled network a step: a compilation of all layers takes a minute.
-    peers = ["official", "efficient", "efficient_compiled"]
-    whole += ["--graphs", "128", "--dtype", "mixed", "--repeats", "15", "--implementations", "ours", *peers]
-    training += ["--graphs", "128", "--repeats", "7"]
-    eager = ["--precision", "bf16", "tf32", "--implementations", "ours", "official", "efficient"]
-    compiled = ["--precision", "bf16", "--implementations", "ours", "efficient_compiled"]
-    chain += ["--graphs", "128", "--dtype", "mixed", "--repeats", "3", "--implementations", "ours", "official"]
-    codegen += ["--width", "128"]
+    programs = Programs(args)
+    if args.trial:
+        return trial_steps(args, programs)
+    by_tier = {1: first_tier(programs), 2: second_tier(programs)}
+    chosen = [step for tier in args.tier for step in by_tier[tier]]
+    return [Step("build", programs.build, 240), *chosen]
+
+
+def first_tier(run: Programs) -> list[Step]:
+    """Is it right; milliseconds of a training and of a sampling step, captured or not; layers against their floors."""
+    both = ["--workload", "nbody", "md", "--graphs", "128"]
+    eager = ["--implementations", "ours", "official", "efficient", "--ours-first"]
+    one = [*both, "--precision", "bf16", "--implementations", "ours", "eager", "--limit", "2", "--repeats", "10"]
     return [
-        Step("build", [*python, "bench.build_in_place"], 120),
-        Step("tests", [*tests, *files, "-m", "gpu"], 200),
-        Step("layer md", [*layer, "--workload", "md"], 100),
-        Step("layer nbody", [*layer, "--workload", "nbody"], 80),
-        Step("temporal md", [*short, "--workload", "md"], 110),
-        Step("temporal nbody", [*short, "--workload", "nbody"], 80),
-        Step("temporal long", long, 90),
-        *sanitizer_steps(),
-        Step("edges", [*layer, "--sweep", "edges", "--precision", "bf16", "fp32"], 60),
-        Step("radius", [*radius, "(auto or table or all) and not 50000"], 40),
-        Step("step md", [*whole, "--workload", "md", "--modes", "inference"], 90),
-        Step("step nbody", [*whole, "--workload", "nbody", "--modes", "inference"], 90),
-        Step("train nbody", [*training, "--workload", "nbody", *eager], 60),
-        Step("train md", [*training, "--workload", "md", *eager], 60),
-        Step("sample md", [*chain, "--workload", "md"], 60),
-        Step("sample nbody", [*chain, "official_compiled", "--workload", "nbody"], 60),
-        Step("codegen", codegen, 50),
-        Step("step md training", [*whole, "--workload", "md", "--modes", "training"], 120),
-        Step("step nbody training", [*whole, "--workload", "nbody", "--modes", "training"], 120),
-        Step("train nbody compiled", [*training, "--workload", "nbody", *compiled], 150),
-        Step("train md compiled", [*training, "--workload", "md", *compiled], 150),
+        Step("tests", [*run.pytest, *in_workers(8), *gpu_tests(), "-m", "gpu", "-k", f"not ({SLOW})"], 110),
+        Step("train", [*run.train, *both, "--precision", "bf16", *eager, "--repeats", "3", "--steps", "5"], 60),
+        Step("sample", [*run.sample, *both, "--dtype", "mixed", *eager, "--repeats", "3", "--peer-steps", "3"], 60),
+        Step("kernels", [*run.kernels, *both, "--precision", "bf16"], 50),
+        Step("temporal", [*run.temporal, *one], 45),
+        Step("layer", [*run.layer, *one], 45),
     ]
+
+
+def second_tier(run: Programs) -> list[Step]:
+    """Memory errors and races; compiled peers; the other precisions; long trajectories; many edges."""
+    nbody = ["--workload", "nbody", "--graphs", "128"]
+    compiled = ["--implementations", "ours", "official", "official_compiled", "efficient_compiled", "--ours-first"]
+    layers = [*nbody, "--precision", "bf16", "tf32", "--limit", "2", "--repeats", "10"]
+    long = ["--workload", "long", "--precision", "bf16", "--limit", "2", "--repeats", "10"]
+    return [
+        *sanitizer_steps(run),
+        Step("sample compiled", [*run.sample, *nbody, "--dtype", "mixed", *compiled, "--repeats", "3"], 100, tier=2),
+        Step("tests alone", [*run.pytest, *gpu_tests(), "-m", "gpu", "-k", SLOW], 40, tier=2),
+        Step("layers", [*run.layer, *layers], 60, tier=2),
+        Step("temporal layers", [*run.temporal, *layers], 60, tier=2),
+        Step("temporal long", [*run.temporal, *long], 50, tier=2),
+        Step("edges", [*run.layer, "--sweep", "edges", "--precision", "bf16"], 40, tier=2),
+        Step("radius", [*run.radius, "(auto or table or all) and not 50000"], 30, tier=2),
+        Step("train tf32", [*run.train, *nbody, "--precision", "tf32", *compiled, "--repeats", "3"], 110, tier=2),
+    ]
+
+
+# Tests that want the GPU for themselves: gigabytes, or time.
+SLOW = "2_to_the_31 or most_frames or microseconds"
+# Those with the mark gpu, beside test_kernels_*.py. Not the whole folder: other tests import what a GPU machine need
+# not have.
+TESTED = (
+    "captured",
+    "chain",
+    "cuda_native",
+    "cuda_temporal",
+    "diffusion_step",
+    "optimizer",
+    "sampling_batches",
+    "training_device_data",
+    "training_step",
+    "trajectory_noise",
+)
+
+
+def gpu_tests() -> list[str]:
+    """The files of tests that need a GPU."""
+    found = [*(ROOT / "tests").glob("test_kernels_*.py"), *(ROOT / "tests" / f"test_{name}.py" for name in TESTED)]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+def in_workers(count: int) -> list[str]:
+    """Options of pytest for what is installed: workers, each with a share of the tests, and an end to what hangs."""
+    workers = ["-n", str(count)] if importlib.util.find_spec("xdist") else []
+    timeout = ["--timeout", "60", "--timeout-method", "thread"] if importlib.util.find_spec("pytest_timeout") else []
+    return workers + timeout
 
 
 # Of tests/test_cuda_temporal.py: a tile that is not full, padded columns, more than one block of frames.
 SANITIZED = "test_sizes and (3-5-2-64-32 or 2-17-3-100-13 or 1-33-3-48-13)"
 
 
-def sanitizer_steps() -> list[Step]:
+def sanitizer_steps(run: Programs) -> list[Step]:
     """The temporal kernels on small shapes under compute-sanitizer, where that is found."""
     folder = pathlib.Path(cuda_module.nvcc() or "nvcc").resolve().parent
     program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=folder)
@@ -102,52 +136,31 @@ def sanitizer_steps() -> list[Step]:
     # Without its cache torch gives every tensor memory of its own, whose ends memcheck knows.
     alone = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", program, "--error-exitcode", "9"]
     alone += ["--kernel-regex", "kns=kernel_entry"]
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda_temporal.py", "-m", "gpu"]
+    tests = [*run.pytest, "tests/test_cuda_temporal.py", "-m", "gpu", "-k", SANITIZED]
     return [
-        Step(f"sanitizer {tool}", [*alone, "--tool", tool, *tests, "-k", SANITIZED], 90)
-        for tool in ("memcheck", "racecheck")
+        Step(f"sanitizer {tool}", [*alone, "--tool", tool, *tests], 50, tier=2) for tool in ("memcheck", "racecheck")
     ]
 
 
-def trial_steps(
-    args: argparse.Namespace,
-    tests: list[str],
-    layer: list[str],
-    whole: list[str],
-    training: list[str],
-    chain: list[str],
-    codegen: list[str],
-    radius: list[str],
-) -> list[Step]:
+def trial_steps(args: argparse.Namespace, run: Programs) -> list[Step]:
     """The same programs, as small as they go."""
     import numpy as np
 
     gas = args.out / "trial.npz"
     np.savez(gas, R=np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32), z=np.ones(6, dtype=np.int64))
-    layer += ["--trial", "--repeats", "1", "--limit", "1", "--threads", "1", "--precision", "bf16", "--sheet", "H100"]
+    layer = ["--trial", "--repeats", "1", "--limit", "1", "--threads", "1", "--precision", "bf16", "--sheet", "H100"]
     layer += ["--compiler", "aot_eager"]
     small = ["--graphs", "1", "--frames", "3", "--layers", "1", "--hidden-dim", "16", "--threads", "1"]
-    small += ["--workload", "nbody", "--no-compile"]
+    small += ["--workload", "nbody", "--no-compile", "--ours-first", "--repeats", "1"]
     edges = ["--sweep", "edges", "--cutoffs", "1", "2", "--large", str(gas), "--directions", "forward"]
+    kernels = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kernels_*.py"))
     return [
-        Step("build", [sys.executable, "-m", "bench.build_in_place", "--dry-run"], 60),
-        Step("tests", [*tests, "-k", "test_another_stream"], 60, interpreted=True),
-        Step("layer nbody", [*layer, "--workload", "nbody"], 90, interpreted=True),
-        Step("temporal nbody", [*layer, "--layer", "temporal", "--workload", "nbody"], 60, interpreted=True),
-        Step("edges", [*layer, *edges], 60, interpreted=True),
-        Step("radius", radius, 60),
-        Step("step nbody", [*whole, *small, "--modes", "inference"], 60),
-        Step("train nbody", [*training, *small, "--repeats", "1"], 60),
-        Step("sample nbody", [*chain, *small, "--timesteps", "25", "--repeats", "1"], 60),
-        Step("codegen", [*codegen, "--width", "32", "--precision", "bf16"], 60),
+        Step("build", [*run.build, "--dry-run"], 60),
+        Step("tests", [*run.pytest, *kernels, "-k", "test_another_stream"], 60, interpreted=True),
+        Step("train nbody", [*run.train, *small], 60),
+        Step("sample nbody", [*run.sample, *small, "--timesteps", "25"], 60),
+        Step("temporal nbody", [*run.temporal, *layer, "--workload", "nbody"], 60, interpreted=True),
+        Step("layer nbody", [*run.layer, *layer, "--workload", "nbody"], 90, interpreted=True),
+        Step("edges", [*run.layer, *layer, *edges], 60, interpreted=True),
+        Step("radius", [*run.radius, "auto and 22"], 60),
     ]
-
-
-def capability(args: argparse.Namespace) -> str:
-    """80, 90 or 100: the one of the GPU, or the nearest below that is known."""
-    if not args.device.startswith("cuda"):
-        return "90"
-    import torch
-
-    major, _ = torch.cuda.get_device_capability(args.device)
-    return {8: "80", 9: "90"}.get(major, "100")

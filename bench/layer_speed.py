@@ -51,54 +51,54 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Every direction of every workload; the lines of one are written before the next begins."""
+    """Every precision and direction of every workload; the lines of one are written before the next begins."""
     context = record.context(args.device)
     bad = 0
     for name in args.workload:
-        workload = make_workload(name, **_sizes(args))
-        for direction in args.directions:
-            rows = measure(workload, direction, args)
-            record.append(args.out, [row | context for row in rows])
-            bad += sum("wrong" in row for row in rows)
-            print(report(rows), flush=True)
+        workload, shown = make_workload(name, **_sizes(args)), []
+        for precision in args.precision:
+            for direction in args.directions:
+                rows = measure(workload, precision, direction, args)
+                record.append(args.out, [row | context for row in rows])
+                bad += sum("wrong" in row for row in rows)
+                shown += rows
+        print(report(shown), flush=True)
     return 1 if bad else 0
 
 
-def measure(workload: Workload, direction: str, args: argparse.Namespace) -> list[dict]:
-    """A row for every implementation and precision."""
+def measure(workload: Workload, precision: str, direction: str, args: argparse.Namespace) -> list[dict]:
+    """A row for every implementation."""
     torch.compiler.reset()
     device = torch.device(args.device)
-    ops = {
-        (name, precision): make_layer(workload, name, precision, device, args.compiler, args.layer)
-        for precision in args.precision
-        for name in names_of(args.layer, workload.num_frames)
-    }
-    calls = {key: bound(op, direction, key[1]) for key, op in ops.items()}
-    found = checked(workload, direction, calls, device, args.layer)
-    refused = wrong(found)
-    calls = {key: call for key, call in calls.items() if key not in refused}
-    replays = {key: captured(call, device) for key, call in calls.items()}
-    products = {("product", name): _product(name, args) for name in args.precision}
-    first = products | {key: graph.replay for key, graph in replays.items()}
+    names = [name for name in names_of(args.layer, workload.num_frames) if name in (args.implementations or [name])]
+    ops = {name: make_layer(workload, name, precision, device, args.compiler, args.layer) for name in names}
+    calls = {name: bound(op, direction, precision) for name, op in ops.items()}
+    by_precision = {(name, precision): call for name, call in calls.items()}
+    found = checked(workload, direction, by_precision, device, args.layer)
+    refused = {name: why for (name, _), why in wrong(found).items()}
+    calls = {name: call for name, call in calls.items() if name not in refused}
+    replays = {name: captured(call, device) for name, call in calls.items()}
+    first = {"product": _product(precision, args)}
     options = {"warm_up": 0 if args.trial else 3, "limit": args.limit}
-    times = device_times(first, args.repeats, device, **options)
-    launched = device_times(products | calls, args.repeats, device, **options)
-    rates = {name: args.products[name].flop / times["product", name].median for name in args.precision}
+    replayed = first | {name: graph.replay for name, graph in replays.items()}
+    times = device_times(replayed, args.repeats, device, **options)
+    launched = device_times(first | calls, args.repeats, device, **options)
+    rate = args.products[precision].flop / times["product"].median
     # The pool of a graph is not the call's own memory.
-    graphs = {key: graph.why_not for key, graph in replays.items()}
-    del replays, first
+    why_not = {name: graph.why_not for name, graph in replays.items()}
+    del replays, replayed
     rows = []
-    for (name, precision), (error, where) in found.items():
+    for name in names:
+        error, where = found[name, precision]
         row = about(workload, direction, precision, name, args.layer) | {"error": error, "error_in": where}
-        if (name, precision) in refused:
+        if name in refused:
             # A peer that cannot run is no fault of ours.
-            key = "failed" if where.startswith("failed") else "wrong"
-            rows.append(row | {key: refused[name, precision]})
+            rows.append(row | {"failed" if where.startswith("failed") else "wrong": refused[name]})
             continue
-        row |= timing(times[name, precision], ops[name, precision], direction, precision, rates[precision], args)
-        peak, measured = peak_of(calls[name, precision], device)
-        row |= {"launched_seconds": launched[name, precision].median, "peak_bytes": peak, "measured": measured}
-        rows.append(row | {"captured": graphs[name, precision] is None, "not_captured": graphs[name, precision]})
+        row |= timing(times[name], ops[name], direction, precision, rate, args)
+        peak, measured = peak_of(calls[name], device)
+        row |= {"launched_seconds": launched[name].median, "peak_bytes": peak, "measured": measured}
+        rows.append(row | {"captured": why_not[name] is None, "not_captured": why_not[name]})
     add_ratios(rows)
     return rows
 
@@ -262,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cutoffs", nargs="+", type=float, default=CUTOFFS, metavar="R", help="of the sweep, angstrom")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all three")
     parser.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=DIRECTIONS, help="default: both")
+    parser.add_argument("--implementations", nargs="+", metavar="NAME", help="who runs (default: ours and all peers)")
     parser.add_argument("--compiler", default="inductor", help="backend of torch.compile (default: inductor)")
     parser.add_argument("--limit", type=float, default=8, metavar="S", help="about so long each round of timing (8)")
     parser.add_argument("--sheet", default="", help=argparse.SUPPRESS)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from bench import arguments, record
 from bench.contenders import ABOUT, IMPLEMENTATIONS, Contender, make_contender, make_truth, split_by_memory
 from bench.gate import FLOAT32, ROUNDOFF, TIMES_PLAIN
 from bench.plain_loop import plain_loop
-from bench.program import over_workloads
+from bench.program import in_turn, over_workloads
 from bench.step import add_ratios
 from bench.timing import Times, interleaved, products_for, rates, synchronize
 from bench.workloads import Workload
@@ -43,28 +43,32 @@ def main(argv: list[str] | None = None) -> int:
     return over_workloads("bench.sample", _parser().parse_args(argv), measure, report)
 
 
-def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
-    """One row for every implementation and dtype."""
+def measure(workload: Workload, args: argparse.Namespace) -> Iterator[dict]:
+    """A row for every implementation and dtype."""
     fit, refused = split_by_memory(workload, args.implementations, args.dtype, "inference", args.device)
-    if not args.compile:
-        fit = [key for key in fit if not key[0].endswith("_compiled")]
+    names = dict.fromkeys(name for name, _ in fit if args.compile or not name.endswith("_compiled"))
     torch.compiler.reset()
-    chains = {key: Draw(workload, *key, args) for key in fit}
     on_cuda = torch.device(args.device).type == "cuda"
-    if on_cuda:
-        chains |= {("ours_eager", dtype): Draw(workload, "ours_eager", dtype, args) for n, dtype in fit if n == "ours"}
-    errors = check(chains, Draw(workload, "truth", "float64", args))
-    alone = {("calls", dtype): chain.calls for (name, dtype), chain in chains.items() if name == "ours"}
+    truth = Draw(workload, "truth", "float64", args)
     products = products_for(args.dtype, args.device)
-    times = interleaved(chains | alone | products, args.repeats, args.device, progress=not args.quiet)
-    rate = rates(products, times)
-    rows = [_row(chains[key], times, rate[key[1]], errors[key]) for key in chains]
-    if on_cuda:
-        for row, chain in zip(rows, chains.values(), strict=True):
-            row |= {"host_us_per_step": 1e6 * chain.host_seconds()} if chain.is_ours else {}
-    add_ratios(rows)
+    chains = {}
+    for together in in_turn(names, args.ours_first):
+        now = [*together, *(["ours_eager"] if on_cuda and "ours" in together else [])]
+        wanted = [(name, dtype) for dtype in args.dtype for name in now if name in OURS or (name, dtype) in fit]
+        chains |= {key: Draw(workload, *key, args) for key in wanted if key not in chains}
+        errors = check(chains, truth)
+        alone = {("calls", dtype): chain.calls for (name, dtype), chain in chains.items() if name == "ours"}
+        times = interleaved(chains | alone | products, args.repeats, args.device, progress=not args.quiet)
+        rate = rates(products, times)
+        rows = [_row(chain, times, rate[key[1]], errors[key]) for key, chain in chains.items()]
+        if on_cuda:
+            for row, chain in zip(rows, chains.values(), strict=True):
+                row |= {"host_us_per_step": 1e6 * chain.host_seconds()} if chain.is_ours else {}
+        add_ratios(rows)
+        yield from rows
     about = lambda name, dtype, why: {"implementation": name, "dtype": dtype, "left_out": why}
-    return rows + [_about(workload, args) | about(*key, why) for key, why in refused.items()]
+    for key, why in refused.items():
+        yield _about(workload, args) | about(*key, why)
 
 
 class Draw:
@@ -253,6 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     everyone = {"choices": IMPLEMENTATIONS, "default": list(IMPLEMENTATIONS), "metavar": "NAME"}
     parser.add_argument("--implementations", nargs="+", help="default: all", **everyone)
     parser.add_argument("--no-compile", action="store_false", dest="compile", help="leave the compiled peers out")
+    arguments.add_ours_first(parser)
     arguments.add_run(parser, repeats=5, out=record.RESULTS / "sample.jsonl")
     return parser
 

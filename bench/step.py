@@ -3,13 +3,14 @@
 import argparse
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import torch
 
 from bench import arguments, gate, record
 from bench.contenders import ABOUT, IMPLEMENTATIONS, PEERS, Contender, make_contender, make_truth, split_by_memory
 from bench.memory import measure
-from bench.program import over_workloads
+from bench.program import in_turn, over_workloads
 from bench.timing import Times, interleaved, products_for, rates
 from bench.workloads import Workload
 from geotdm_fast.tables import text_table
@@ -36,37 +37,40 @@ def main(argv: list[str] | None = None) -> int:
     return over_workloads("bench.step", _parser().parse_args(argv), measure_workload, report)
 
 
-def measure_workload(workload: Workload, args: argparse.Namespace) -> list[dict]:
+def measure_workload(workload: Workload, args: argparse.Namespace) -> Iterator[dict]:
     """The rows of every mode, then those of memory if they are asked for."""
-    rows = []
     for mode in args.modes:
-        rows += measure_mode(workload, mode, args)
-    return rows + (measure_memory(workload, args) if args.memory else [])
+        yield from measure_mode(workload, mode, args)
+    if args.memory:
+        yield from measure_memory(workload, args)
 
 
-def measure_mode(workload: Workload, mode: str, args: argparse.Namespace) -> list[dict]:
-    """One row for every implementation and dtype."""
+def measure_mode(workload: Workload, mode: str, args: argparse.Namespace) -> Iterator[dict]:
+    """A row for every implementation and dtype."""
     fit, refused = split_by_memory(workload, args.implementations, args.dtype, mode, args.device)
-    if not args.compile:
-        fit = [(name, dtype) for name, dtype in fit if not name.endswith("_compiled")]
+    names = dict.fromkeys(name for name, _ in fit if args.compile or not name.endswith("_compiled"))
     torch.compiler.reset()
-    contenders = [make_contender(workload, name, dtype, args.device) for name, dtype in fit]
-    errors = gate.check(contenders, make_truth(workload, args.device), mode)
-    products = products_for(args.dtype, args.device)
-    calls = {contender.key: _call(contender, mode) for contender in contenders}
-    times = interleaved(calls | products, args.repeats, args.device, progress=not args.quiet)
-    rate = rates(products, times)
-    rows = []
-    for name, dtype in fit:
-        rows.append(_row(workload, mode, name, dtype, times[name, dtype], rate[dtype], errors[name, dtype]))
-    add_ratios(rows)
+    truth, products = make_truth(workload, args.device), products_for(args.dtype, args.device)
+    contenders = {}
+    for together in in_turn(names, args.ours_first):
+        wanted = [key for key in fit if key[0] in together and key not in contenders]
+        contenders |= {key: make_contender(workload, *key, args.device) for key in wanted}
+        errors = gate.check([*contenders.values()], truth, mode)
+        calls = {key: _call(contender, mode) for key, contender in contenders.items()}
+        times = interleaved(calls | products, args.repeats, args.device, progress=not args.quiet)
+        rate = rates(products, times)
+        rows = [_row(workload, mode, *key, times[key], rate[key[1]], errors[key]) for key in contenders]
+        add_ratios(rows)
+        yield from rows
     for (name, dtype), why in refused.items():
-        rows.append(_about(workload, mode, name, dtype) | {"left_out": why})
-    return rows
+        yield _about(workload, mode, name, dtype) | {"left_out": why}
 
 
 def add_ratios(rows: list[dict]) -> None:
-    """To our rows: which peer is the best, of the same dtype and in float32, and how many times faster we are."""
+    """To our rows: which peer is the best, of the same dtype and in float32, and how many times faster we are.
+
+    times: of every peer of the same dtype
+    """
     for row in rows:
         if row["implementation"] in PEERS:
             continue
@@ -79,11 +83,12 @@ def add_ratios(rows: list[dict]) -> None:
                 row[f"times_best_peer{suffix}"] = peers[best] / row["seconds"]
             if "official" in peers:
                 row[f"times_official{suffix}"] = peers["official"] / row["seconds"]
+            if not suffix:
+                row["times"] = {name: seconds / row["seconds"] for name, seconds in peers.items()}
 
 
-def measure_memory(workload: Workload, args: argparse.Namespace) -> list[dict]:
+def measure_memory(workload: Workload, args: argparse.Namespace) -> Iterator[dict]:
     """Peak of forward + backward, ours and the official structure, a process each."""
-    rows = []
     for dtype in args.dtype:
         for implementation in ("ours", "official"):
             fit, refused = split_by_memory(workload, [implementation], [dtype], "training", args.device)
@@ -92,8 +97,7 @@ def measure_memory(workload: Workload, args: argparse.Namespace) -> list[dict]:
                 row |= measure(arguments.spec_of(args, workload.name), implementation, dtype, args.device)
             else:
                 row["left_out"] = refused[implementation, dtype]
-            rows.append(row)
-    return rows
+            yield row
 
 
 def report(workload: Workload, rows: list[dict]) -> str:
@@ -184,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave the compiled peers out")
     parser.add_argument("--memory", action="store_true", help="also measure the peak memory of forward + backward")
+    arguments.add_ours_first(parser)
     arguments.add_run(parser, repeats=9, out=pathlib.Path(record.RESULTS / "step.jsonl"))
     return parser
 

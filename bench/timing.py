@@ -98,8 +98,8 @@ class MatrixProduct:
             self._draw(device, dtype)
 
     def _draw(self, device: torch.device, dtype: torch.dtype) -> None:
-        generator = torch.Generator().manual_seed(0)
-        draw = lambda: torch.randn(self.size, self.size, generator=generator).to(device, dtype)
+        generator = torch.Generator(device).manual_seed(0)
+        draw = lambda: torch.randn(self.size, self.size, generator=generator, device=device).to(dtype)
         self.a, self.b = draw(), draw()
         self.out = torch.empty_like(self.a)
 

@@ -2,17 +2,20 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from bench import arguments, gate, record
 from bench.contenders import ABOUT, PEERS, split_by_memory
-from bench.program import over_workloads
+from bench.program import in_turn, over_workloads
 from bench.step import add_ratios
 from bench.timing import Times, interleaved
 from bench.trainers import PRECISIONS, OurTrainer, PlainTrainer, dataset_of
 from bench.workloads import SIZES, Workload
 from geotdm_fast.tables import text_table
+from geotdm_fast.training.batches import Draw
 
 IMPLEMENTATIONS = ("ours", *PEERS)
 WORKLOADS = tuple(name for name in SIZES if name != "large")
@@ -42,57 +45,81 @@ def main(argv: list[str] | None = None) -> int:
     return over_workloads("bench.train", _parser().parse_args(argv), measure, report)
 
 
-def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
-    """One row for every implementation and precision."""
-    dtypes = [PRECISIONS[precision] for precision in args.precision]
-    by_dtype = dict(zip(dtypes, args.precision, strict=True))
-    fit, refused = split_by_memory(workload, args.implementations, dtypes, "training", args.device)
-    if not args.compile:
-        fit = [(name, dtype) for name, dtype in fit if not name.endswith("_compiled")]
+def measure(workload: Workload, args: argparse.Namespace) -> Iterator[dict]:
+    """A row for every implementation, one precision after the other."""
     torch.compiler.reset()
     dataset = dataset_of(workload)
-    trainers = {}
-    for name, dtype in fit:
-        inputs = (by_dtype[dtype], args.device)
-        if name == "ours":
-            trainers[name, dtype] = OurTrainer(workload, dataset, *inputs)
-        else:
-            trainers[name, dtype] = PlainTrainer(workload, dataset, name, *inputs)
-    errors = check(workload, dataset, trainers, args.device)
+    truth = true_gradient(workload, dataset, args.device)
+    for precision in args.precision:
+        yield from measure_precision(workload, dataset, truth, precision, args)
+
+
+def measure_precision(
+    workload: Workload, dataset, truth: tuple[Draw, dict[str, Tensor]], precision: str, args: argparse.Namespace
+) -> Iterator[dict]:
+    """The rows of one precision."""
+    dtype = PRECISIONS[precision]
+    fit, refused = split_by_memory(workload, args.implementations, [dtype], "training", args.device)
+    names = [name for name, _ in fit if args.compile or not name.endswith("_compiled")]
     steps = args.steps or (20 if torch.device(args.device).type == "cuda" else 1)
-    calls = {key: _several(trainer, steps) for key, trainer in trainers.items()}
-    times = interleaved(calls, args.repeats, args.device, progress=not args.quiet)
-    rows = [
-        _about(workload, name, dtype, by_dtype[dtype])
-        | _speed(times[name, dtype], steps)
-        | {"error": errors[name, dtype], "captured": name == "ours" and trainers[name, dtype].step.captures}
-        for name, dtype in fit
-    ]
-    add_ratios(rows)
-    for (name, dtype), why in refused.items():
-        rows.append(_about(workload, name, dtype, by_dtype[dtype]) | {"left_out": why})
-    return rows
+    trainers, errors = {}, {}
+    for together in in_turn(names, args.ours_first):
+        new = [name for name in together if name not in trainers]
+        made = {name: make(name, workload, dataset, precision, args.device) for name in new}
+        errors |= {(name, dtype): error for name, error in check(made, truth, dtype).items()}
+        worst = gate.judge(errors, "training")
+        trainers |= made
+        calls = {name: _several(trainers[name], steps) for name in together}
+        times = interleaved(calls, args.repeats, args.device, progress=not args.quiet)
+        rows = [
+            _about(workload, name, dtype, precision)
+            | _speed(times[name], steps)
+            | {"error": worst[name, dtype], "captured": name == "ours" and trainers[name].step.captures}
+            for name in together
+        ]
+        add_ratios(rows)
+        yield from rows
+    for (name, _), why in refused.items():
+        yield _about(workload, name, dtype, precision) | {"left_out": why}
 
 
-def check(workload: Workload, dataset, trainers: dict, device: str) -> dict[tuple[str, str], float]:
-    """The worst error of loss and gradients of each trainer. Raises ValueError if one is not correct.
+def make(name: str, workload: Workload, dataset, precision: str, device: str) -> OurTrainer | PlainTrainer:
+    """The trainer of an implementation."""
+    if name == "ours":
+        return OurTrainer(workload, dataset, precision, device)
+    return PlainTrainer(workload, dataset, name, precision, device)
 
-    Our whole step, which is captured on CUDA, must have the loss and the gradient's norm of the same batch besides.
-    """
+
+def true_gradient(workload: Workload, dataset, device: str) -> tuple[Draw, dict[str, Tensor]]:
+    """A draw, and its loss and gradients in float64."""
     (draw,) = OurTrainer(workload, dataset, "fp32", "cpu").source.training(0)
     truth = PlainTrainer(workload, dataset, "efficient", "fp32", device, torch.float64).gradient(draw)
-    found = {key: trainer.gradient(draw) for key, trainer in trainers.items()}
-    errors = {(name, dtype): gate.worst_error(found[name, dtype], truth, dtype) for name, dtype in trainers}
-    worst = gate.judge(errors, "training")
-    for key, trainer in trainers.items():
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()  # at W-md float64 takes half the memory of the GPU
+    return draw, truth
+
+
+def check(
+    trainers: dict[str, OurTrainer | PlainTrainer], truth: tuple[Draw, dict[str, Tensor]], dtype: str
+) -> dict[str, tuple[float, str]]:
+    """The worst error of loss and gradients of each trainer, and where it is.
+
+    Our whole step, which is captured on CUDA, must have the loss and the gradient's norm of the same batch besides.
+    Raises ValueError if it has not.
+    """
+    draw, expected = truth
+    errors = {}
+    for name, trainer in trainers.items():
+        found = trainer.gradient(draw)
+        errors[name] = gate.worst_error(found, expected, dtype)
         if isinstance(trainer, OurTrainer):
             trainer.train()
-            gradients = [value.double().square().sum() for name, value in found[key].items() if name != "loss"]
-            expected = torch.stack([found[key]["loss"].double(), torch.stack(gradients).sum().sqrt()])
-            if not torch.allclose(trainer.step.sums, expected, rtol=1e-3):
-                came = f"{trainer.step.sums.tolist()} instead of {expected.tolist()}"
+            gradients = [value.double().square().sum() for name, value in found.items() if name != "loss"]
+            wanted = torch.stack([found["loss"].double(), torch.stack(gradients).sum().sqrt()])
+            if not torch.allclose(trainer.step.sums, wanted, rtol=1e-3):
+                came = f"{trainer.step.sums.tolist()} instead of {wanted.tolist()}"
                 raise ValueError(f"our step is wrong, so nothing is timed: loss and gradient norm are {came}")
-    return worst
+    return errors
 
 
 def report(workload: Workload, rows: list[dict]) -> str:
@@ -188,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave the compiled peers out")
     parser.add_argument("--steps", type=arguments.count, metavar="K", help="steps a repeat (default: 1; on CUDA 20)")
+    arguments.add_ours_first(parser)
     arguments.add_run(parser, repeats=9, out=record.RESULTS / "train.jsonl")
     return parser
 

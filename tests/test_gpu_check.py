@@ -14,22 +14,21 @@ sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
 from bench import (  # noqa: E402
     build_in_place,
-    codegen,
     device_timing,
     gpu_check,
     gpu_steps,
+    kernel_times,
     layer,
     layer_speed,
     memory,
     sample,
-    step,
     train,
 )
 from bench.gpu_steps import Step  # noqa: E402
 from bench.workloads import make_workload  # noqa: E402
 from tools import cuda_module  # noqa: E402
 
-PROGRAMS = {"layer_speed": layer_speed, "step": step, "train": train, "sample": sample}
+PROGRAMS = {"layer_speed": layer_speed, "kernel_times": kernel_times, "train": train, "sample": sample}
 
 
 class FakeEvent:
@@ -136,19 +135,18 @@ def test_every_command_parses(gpu, tmp_path):
                 assert made.words[0] == "env" and "tests/test_cuda_temporal.py" in made.words
             elif module in parsers:
                 assert parsers[module].parse_args(options).device == words[1]
-            elif module == "bench.codegen":
-                assert codegen.parse(options).capability == [90]
             else:
                 assert module in ("pytest", "bench.build_in_place")
             if made.name == "tests":
                 assert {"tests/test_kernels_egcl.py", "tests/test_kernels_radius_graph.py"} <= {*options}
 
 
-def test_the_sanitizer_runs_where_it_is_found(tmp_path, monkeypatch):
+def test_the_sanitizer_runs_where_it_is_found(gpu, tmp_path, monkeypatch):
+    programs = gpu_steps.Programs(parsed(tmp_path))
     monkeypatch.setattr(gpu_steps.shutil, "which", lambda name, path=None: None)
-    assert gpu_steps.sanitizer_steps() == []
+    assert gpu_steps.sanitizer_steps(programs) == []
     monkeypatch.setattr(gpu_steps.shutil, "which", lambda name, path=None: f"/cuda/bin/{name}")
-    memory, races = gpu_steps.sanitizer_steps()
+    memory, races = gpu_steps.sanitizer_steps(programs)
     assert memory.words[1:5] == [
         *("PYTORCH_NO_CUDA_MEMORY_CACHING=1", "/cuda/bin/compute-sanitizer", "--error-exitcode", "9")
     ]
