@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--launches", type=pathlib.Path, nargs="*", default=[], metavar="FILE", help="recorded by tests"
     )
+    parser.add_argument("--recorded-alone", action="store_true", help="leave the benchmarks' launches out")
     parser.add_argument("--capability", type=int, nargs="+", choices=CAPABILITIES, default=[90], metavar="SM")
     parser.add_argument("--kernel", nargs="+", metavar="NAME", help="these alone, e.g. egcl_edges")
     parser.add_argument("--no-compile", action="store_false", dest="compile", help="count, and compile nothing")
@@ -57,10 +58,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def check(capability: int, args: argparse.Namespace) -> list[str]:
     """Prints a table of the variants for one capability; what is wrong with them."""
-    recorded = [line for path in args.launches for line in path.read_text().splitlines()]
+    launches = [line for path in args.launches for line in path.read_text().splitlines()]
+    launches += [] if args.recorded_alone else of_benchmarks(capability)
     jit = JIT(capability)
     variants = {}
-    for launch in [*recorded, *of_benchmarks(capability)]:
+    for launch in launches:
         variants.setdefault(jit.variant(launch), launch)
     if args.kernel:
         variants = {variant: launch for variant, launch in variants.items() if variant.kernel in args.kernel}
