@@ -79,39 +79,50 @@ def _recorded(call: Callable[[], None]) -> list[Launch]:
 
 
 def _of_search(case: SearchCase) -> list[Launch]:
+    return _recorded(lambda: call_search(case))
+
+
+def call_search(case: SearchCase, num_nodes: int = 1011, dtype: torch.dtype = torch.float32) -> None:
+    """The search on tensors without data."""
     from geotdm_fast.kernels import radius_graph_launch
 
-    x = torch.empty(1011, 30, case.dim, device="meta")
-    batch = torch.empty(1011, dtype=torch.int64, device="meta")
+    x = torch.empty(num_nodes, 30, case.dim, dtype=dtype, device="meta")
+    batch = torch.empty(num_nodes, dtype=torch.int64, device="meta")
     with mock.patch.object(radius_graph_launch, "CELLS_FROM", 1 if case.by_cells else 2**31):
-        return _recorded(lambda: radius_graph_launch.radius_table(x, 5.0, 63, batch, False))
+        radius_graph_launch.radius_table(x, 5.0, 63, batch, False)
 
 
 def _of_step(case: StepCase) -> list[Launch]:
+    return _recorded(lambda: call_step(case, 1011, 20))
+
+
+def call_step(case: StepCase, num_nodes: int, num_frames: int) -> None:
+    """Noise and step on tensors without data."""
     from geotdm_fast.kernels import diffusion_step_launch, trajectory_noise_launch
     from geotdm_fast.reference import Counters
 
-    x = torch.empty(1011, case.dim, 20, device="meta")
+    x = torch.empty(num_nodes, case.dim, num_frames, device="meta")
     table, step = torch.empty(100, 6, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
     first = torch.empty(129, dtype=torch.int64, device="meta") if case.by_graph else None
     prior = (None, None) if case.by_graph else (torch.empty_like(x), x)
     numbers = lambda *shape: torch.empty(*shape, dtype=torch.int64, device="meta")
-    who = Counters(numbers(1011, case.dim * 5), numbers(1011, 1), numbers(1011, 1), numbers(2))
-
-    def call() -> None:
-        z = trajectory_noise_launch.trajectory_noise(who, step, x.shape[1:], torch.float32)[0]
-        diffusion_step_launch.diffusion_step(x, x, prior[0], x.transpose(1, 2), z, prior[1], first, table, step)
-
-    return _recorded(call)
+    who = Counters(numbers(num_nodes, case.dim * 5), numbers(num_nodes, 1), numbers(num_nodes, 1), numbers(2))
+    z = trajectory_noise_launch.trajectory_noise(who, step, x.shape[1:], torch.float32)[0]
+    diffusion_step_launch.diffusion_step(x, x, prior[0], x.transpose(1, 2), z, prior[1], first, table, step)
 
 
 def _of_egcl(case: Case) -> list[Launch]:
+    return _recorded(lambda: call_egcl(case, 1011, 30, 3001))
+
+
+def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> None:
+    """Forward and backward on tensors without data."""
     from geotdm_fast.kernels import egcl_backward_launch, egcl_launch
     from geotdm_fast.reference import EGCLParams
 
     dim, has_term, normalize, pre_norm = case.flags
     empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device="meta")
-    num_nodes, num_frames, num_edges, width = 1011, 30, 3001, case.width
+    width = case.width
     matrix, vector = empty(width, width), empty(width)
     params = EGCLParams(
         empty(width, 2 * width + 1 + 4 * has_term), vector, matrix, vector, matrix, vector, empty(1, width), empty(1),
@@ -126,18 +137,10 @@ def _of_egcl(case: Case) -> list[Launch]:
     x, h = empty(num_nodes, num_frames, dim), empty(num_nodes, num_frames, width)
     attr, term = (empty(num_edges, 4), empty(num_edges, width)) if has_term else (None, None)
     flags = (normalize, pre_norm, case.precision)
-
-    def call() -> None:
+    on_gpu = {"capability": lambda x: case.capability, "executed": lambda precision, x: precision}
+    with mock.patch.multiple(egcl_launch, **on_gpu), mock.patch.multiple(egcl_backward_launch, **on_gpu):
         *_, kept = egcl_launch.egcl_forward(x, h, graph, term, params, *flags)
         egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, term, params, kept, *flags)
-
-    with (
-        mock.patch.multiple(egcl_launch, capability=lambda x: case.capability, executed=lambda precision, x: precision),
-        mock.patch.multiple(
-            egcl_backward_launch, capability=lambda x: case.capability, executed=lambda precision, x: precision
-        ),
-    ):
-        return _recorded(call)
 
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}

@@ -1,9 +1,12 @@
 """What every test starts from: one thread, a known seed, torch's default dtype."""
 
 import os
+import pathlib
 
+import interpreter
 import pytest
 import torch
+from launch_recorder import LaunchRecorder
 from lost_device import stop_where_the_device_is_lost
 
 # Before anything imports triton: where no GPU is in sight, its interpreter runs the kernels on CPU tensors.
@@ -29,9 +32,25 @@ DEVICES = [
 ]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--inexact", action="store_true", help="Triton's interpreter with approximations as on a GPU")
+    parser.addoption(
+        "--record-launches", metavar="FILE", help="write every Triton launch there, for bench.gpu_variants"
+    )
+
+
 def pytest_configure(config):
     # Tiny tensors are fastest on one thread, and the tests share the machine.
     torch.set_num_threads(1)
+    why = interpreter.why_broken()
+    if why:
+        interpreter.skip_launches(why)
+    if config.option.inexact:
+        from inexact_interpreter import install
+
+        install()
+    if config.option.record_launches:
+        config.pluginmanager.register(LaunchRecorder(pathlib.Path(config.option.record_launches)))
 
 
 @pytest.hookimpl(wrapper=True)

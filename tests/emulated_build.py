@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 import pathlib
 import platform
 import shlex
@@ -20,6 +21,15 @@ FOLDER = ROOT / "build" / f"emulation-{platform.machine()}"
 KERNELS, BINDING = "temporal_attention.so", "ops.so"
 FLAGS = "-x c++ -std=c++20 -O2 -g1 -fPIC -Wall -Wextra -Werror -DGEOTDM_EMULATE"
 
+# Instances that are also compiled as nvcc compiles: a b + c is rounded once. The sums of all others are rounded twice.
+CONTRACTED_FOLDER = FOLDER.with_name(f"{FOLDER.name}-contracted")
+CONTRACTED = [
+    CUDA / "instances" / f"{direction}_{precision}_{width}.cu"
+    for direction in ("forward", "backward")
+    for precision in ("fp32", "bf16")
+    for width in (32, 128)
+]
+
 missing = ninja_build.what_is_missing()
 needs_emulation = pytest.mark.skipif(missing is not None, reason=f"the emulation cannot be compiled here: {missing}")
 
@@ -36,17 +46,39 @@ def built(name: str) -> pathlib.Path:
     binding = f"-DTORCH_TARGET_VERSION=0x020a000000000000 -isystem {shlex.quote(str(include))}"
     files = dict.fromkeys(sources(), "") | {CUDA / "ops.cpp": binding}
     edges, objects = ninja_build.objects(FOLDER, files)
-    cxx = shlex.join(ninja_build.compiler())
     torch_libraries = f"-L{shlex.quote(str(include.parent / 'lib'))} -ltorch -ltorch_cpu"
     lines = [
-        *ninja_build.rule("compile", f"{cxx} {FLAGS} $more -MD -MF $out.d -c $in -o $out"),
-        *ninja_build.rule("link", f"{cxx} -shared $in -o $out $more"),
+        *_rules(),
         *edges,
         *ninja_build.edge(KERNELS, "link", objects[:-1]),
         *ninja_build.edge(BINDING, "link", [*objects[-1:], KERNELS], more=f"'-Wl,-rpath,$$ORIGIN' {torch_libraries}"),
     ]
     ninja_build.build(FOLDER, lines, quiet=True)
     return FOLDER / name
+
+
+def _rules() -> list[str]:
+    cxx = shlex.join(ninja_build.compiler())
+    compile_rule = ninja_build.rule("compile", f"{cxx} {FLAGS} $more -MD -MF $out.d -c $in -o $out")
+    return [*compile_rule, *ninja_build.rule("link", f"{cxx} -shared $in -o $out $more")]
+
+
+@functools.cache
+def contracted_kernels() -> ctypes.CDLL:
+    """As `kernels`, with the instances of CONTRACTED, which are linked first: inline functions are theirs."""
+    built(KERNELS)
+    folder = CONTRACTED_FOLDER
+    edges, objects = ninja_build.objects(folder, dict.fromkeys(CONTRACTED, "-mfma -ffp-contract=fast"))
+    others = [FOLDER / path.with_suffix(".o").name for path in sources() if path not in CONTRACTED]
+    objects += [os.path.relpath(path, folder) for path in others]
+    ninja_build.build(folder, [*_rules(), *edges, *ninja_build.edge(KERNELS, "link", objects)], quiet=True)
+    return ctypes.CDLL(str(folder / KERNELS))
+
+
+def why_not_contracted() -> str | None:
+    """Why the contracted kernels cannot be compiled or run here, or None."""
+    fused = platform.machine() == "x86_64" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    return missing if fused else "the processor is not known to have fused multiply-adds"
 
 
 @functools.cache

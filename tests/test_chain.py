@@ -32,7 +32,7 @@ def tame(network: EGTN) -> EGTN:
 
 def model(domain="nbody", prior="learned", mask="prefix", device="cpu", dtype=torch.float32, **changes):
     """A diffusion with a bare network of width 16, a shape, and model_kwargs; prior None: unconditional."""
-    precision = changes.pop("precision", "fp32")
+    precision, temporal = changes.pop("precision", "fp32"), changes.pop("temporal", "attention")
     changes = {"model_mean_type": ModelMeanType.START_X} | changes  # a chain of wrong noise runs away
     batch = case(domain).batch.to(device, dtype)
     model_kwargs, num_noisy = batch.model_kwargs(), NUM_FRAMES
@@ -40,7 +40,7 @@ def model(domain="nbody", prior="learned", mask="prefix", device="cpu", dtype=to
         given = cond_mask(MASKS[mask], NUM_FRAMES)
         num_noisy = len(frames_of(given).noisy)
         model_kwargs |= {"cond_mask": given.to(device), "x_given": batch.x}
-    sizes = {"num_w": num_noisy, "hidden_dim": 16, "pre_norm": True}
+    sizes = {"num_w": num_noisy, "hidden_dim": 16, "pre_norm": True, "temporal": temporal}
     network = case(domain).network(learned=prior == "learned", dtype=dtype, **sizes)
     network = tame(network).to(device).set_precision(precision)
     mode = "uncond" if prior is None else "cond"

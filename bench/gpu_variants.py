@@ -1,0 +1,127 @@
+"""Every Triton launch compiled as the JIT would on a GPU, without one: `python -m bench.gpu_variants`.
+
+The launches of the benchmarks' layers and steps, at 128 graphs, are made on tensors without data; --launches reads
+those that tests recorded (`pytest --record-launches FILE`). The machine code goes into Triton's cache,
+TRITON_CACHE_DIR, where a process on a GPU finds it. The program fails where a launch does not compile, where a kernel
+wants more shared memory than the GPU has, and where numbers or addresses alone make a second machine code of a kernel.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import sys
+import time
+from functools import partial
+from itertools import product
+
+from bench.codegen import CAPABILITIES, LIMITS
+from bench.jit_launches import JIT, Twice, compiled_twice, launched_by
+from bench.launches import Case, SearchCase, StepCase, call_egcl, call_search, call_step
+from bench.workloads import make_workload
+from geotdm_fast.tables import text_table
+
+PRECISIONS = ("bf16", "tf32", "fp32")
+GRAPHS = {"nbody": 128, "md": 128, "long": 8}
+
+# Kernel and arguments whose differences may make another machine code, and why.
+MAY_DIFFER = {
+    ("egcl_weight", "grad_width", "input_width", "grad_next", "input_next"): (
+        "rows of an odd width H are read number by number, rows of padded H in vectors"
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    # Sources are for reading; the machine code alone is what a GPU's process looks for.
+    os.environ.setdefault("TRITON_STORE_BINARY_ONLY", "1")
+    wrong = []
+    for capability in args.capability:
+        wrong += check(capability, args)
+    print(*wrong, sep="\n")
+    return 1 if wrong else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_variants", description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "--launches", type=pathlib.Path, nargs="*", default=[], metavar="FILE", help="recorded by tests"
+    )
+    parser.add_argument("--recorded-alone", action="store_true", help="leave the benchmarks' launches out")
+    parser.add_argument("--capability", type=int, nargs="+", choices=CAPABILITIES, default=[90], metavar="SM")
+    parser.add_argument("--kernel", nargs="+", metavar="NAME", help="these alone, e.g. egcl_edges")
+    parser.add_argument("--no-compile", action="store_false", dest="compile", help="count, and compile nothing")
+    return parser
+
+
+def check(capability: int, args: argparse.Namespace) -> list[str]:
+    """Prints a table of the variants for one capability; what is wrong with them."""
+    launches = [line for path in args.launches for line in path.read_text().splitlines()]
+    launches += [] if args.recorded_alone else of_benchmarks(capability)
+    jit = JIT(capability)
+    variants = {}
+    for launch in launches:
+        variants.setdefault(jit.variant(launch), launch)
+    if args.kernel:
+        variants = {variant: launch for variant, launch in variants.items() if variant.kernel in args.kernel}
+    wrong = [told(twice) for twice in compiled_twice(variants) if not may_differ(twice)]
+    limit = json.loads(LIMITS.read_text())["shared"][str(capability)]
+    table = collections.defaultdict(lambda: [0, 0.0, 0])
+    for variant, launch in variants.items():
+        row = table[variant.kernel]
+        row[0] += 1
+        if args.compile:
+            begin, children = time.process_time(), os.times()
+            problem, shared = compiled(jit, launch, limit)
+            ended = os.times()
+            row[1] += time.process_time() - begin
+            row[1] += ended.children_user + ended.children_system - children.children_user - children.children_system
+            row[2] = max(row[2], shared)
+            if problem:
+                wrong.append(f"{variant.kernel} {launch}: {problem}")
+    total = [sum(row[0] for row in table.values()), sum(row[1] for row in table.values()), ""]
+    rows = [[name, row[0], f"{row[1]:.1f}", row[2]] for name, row in [*sorted(table.items()), ("all", total)]]
+    print(text_table([f"sm_{capability}", "variants", "CPU s", "most shared bytes"], rows))
+    return [f"sm_{capability}: {problem}" for problem in wrong]
+
+
+def compiled(jit: JIT, launch: str, limit: int) -> tuple[str | None, int]:
+    """What is wrong, or None; and the bytes of shared memory."""
+    try:
+        shared = jit.compiled(launch).metadata.shared
+    except Exception as error:  # of the compiler, of any kind
+        return f"{type(error).__name__}: {error}", 0
+    return (f"{shared} bytes of shared memory, over {limit}" if shared > limit else None), shared
+
+
+def of_benchmarks(capability: int) -> list[str]:
+    """Layers of the workloads in both directions and every precision, what a step of sampling adds, and searches.
+
+    A training step and a sampling step launch the same layers, over all frames and over the given ones alone.
+    """
+    calls = [partial(call_search, SearchCase(by_cells, 3, capability), 3341) for by_cells in (False, True)]
+    for name, num_graphs in GRAPHS.items():
+        workload = make_workload(name, num_graphs=num_graphs)
+        width, has_term = workload.arguments["hidden_dim"], workload.arguments["edge_dim"] > 0
+        dim, num_noisy = workload.batch.x.shape[1], workload.num_frames - workload.num_given
+        for precision, num_frames in product(PRECISIONS, (workload.num_frames, workload.num_given)):
+            case = Case(width, precision, capability, (dim, has_term, True, workload.arguments["pre_norm"]))
+            calls.append(partial(call_egcl, case, workload.num_nodes, num_frames, workload.num_edges))
+        for by_graph in (False, True):
+            calls.append(partial(call_step, StepCase(by_graph, dim, capability), workload.num_nodes, num_noisy))
+    return list(dict.fromkeys(launch for call in calls for launch in launched_by(call)))
+
+
+def may_differ(twice: Twice) -> bool:
+    return any(twice.kernel == kernel and {*twice.arguments} <= {*names} for kernel, *names in MAY_DIFFER)
+
+
+def told(twice: Twice) -> str:
+    differences = ", ".join(f"{name} ({' or '.join(values)})" for name, values in twice.values.items())
+    return f"{twice.kernel} is compiled again for other numbers or addresses: {differences}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""`pytest --inexact`: Triton's interpreter with the GPU's approximations in place of exact functions.
+
+float32 exp, division and square root are off by a unit in the last place, up or down by the bits of the result, so that
+every run gives the same; tanh, in low precision, has 11 bits (tanh.approx). What is 0 stays 0.
+"""
+
+import sys
+
+import numpy as np
+import triton
+import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder
+
+from geotdm_fast.kernels.arithmetic import _without_low_bits
+
+APPROXIMATE = ("create_exp", "create_exp2", "create_fdiv", "create_sqrt")
+
+
+def install() -> None:
+    """From now on every interpreted launch is inexact."""
+    from geotdm_fast.kernels import egcl, egcl_backward  # noqa: F401
+
+    for name in APPROXIMATE:
+        setattr(InterpreterBuilder, name, _off_by_an_ulp(getattr(InterpreterBuilder, name)))
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("geotdm_fast.kernels."):
+            for function in (silu_of_double, silu_and_slope):
+                if hasattr(module, function.fn.__name__):
+                    setattr(module, function.fn.__name__, function)
+
+
+def _off_by_an_ulp(create):
+    def created(builder, *args):
+        result = create(builder, *args)
+        result.data = moved(result.data)
+        return result
+
+    return created
+
+
+def moved(values: np.ndarray) -> np.ndarray:
+    """Float32 values with -1, 0 or 1 added to their bits, which decide; 0, infinities, NaN and other types stay."""
+    if values.dtype != np.float32:
+        return values
+    bits = np.ascontiguousarray(values).view(np.int32)
+    steps = ((bits.astype(np.int64) * 2654435761 >> 16) % 3 - 1).astype(np.int32)
+    usual = np.isfinite(values) & (values != 0)
+    return np.where(usual, (bits + np.where(usual, steps, 0)).view(np.float32), values).reshape(values.shape)
+
+
+@triton.jit
+def silu_of_double(half, PRECISION: tl.constexpr):
+    if PRECISION == "fp32":
+        return 2 * half / (1 + tl.exp(-2 * half))
+    else:
+        return half * _tanh(half) + half
+
+
+@triton.jit
+def silu_and_slope(half, PRECISION: tl.constexpr):
+    sigmoid = 1 / (1 + tl.exp(-2 * half)) if PRECISION == "fp32" else 0.5 * _tanh(half) + 0.5
+    value = 2 * half * sigmoid
+    return value, sigmoid + value - value * sigmoid
+
+
+@triton.jit
+def _tanh(x):
+    near_zero = x - x * x * x / 3 + 2 * x * x * x * x * x / 15  # where the difference below would cancel
+    value = tl.where(tl.abs(x) < 0.1, near_zero, 1 - 2 / (1 + tl.exp(2 * x)))
+    return _without_low_bits(value, 13)  # relative error 2^-11
