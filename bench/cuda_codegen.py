@@ -27,7 +27,7 @@ CAPABILITIES = ("80", "90a", "100")
 LIMITS = pathlib.Path(__file__).with_name("cuda_codegen_limits.json")
 WARNINGS = "-Werror all-warnings -Xcompiler -Werror -Xptxas -v"
 # Counted in the machine code: matrix products, special functions, and accesses to shared and local memory.
-COUNTED = ("HMMA", "MUFU", "LDSM", "LDGSTS", "LDL", "STL")
+COUNTED = ("HMMA", "HGMMA", "MUFU", "LDSM", "LDGSTS", "LDL", "STL")
 
 
 class Usage(NamedTuple):

@@ -79,13 +79,13 @@ GEOTDM_DEVICE Float4 relative_position(const TemporalAttention& in, const WarpRo
   return y;
 }
 
-// A lane's part of the gates: gate_i += the hidden layer's columns, of which c holds some, times the last layer.
+// A lane's part of the gates: gate_i += the hidden layer's columns, of which c holds some, times the last layer. The
+// vectors are given from the lane's first column on.
 template <Precision P, int M, int N>
-GEOTDM_DEVICE void add_gates(float (&gate)[2 * M], Result<M, N>& c, int first, const float* bias, const float* weight) {
+GEOTDM_DEVICE void add_gates(float (&gate)[2 * M], Result<M, N>& c, const float* bias, const float* weight) {
   GEOTDM_UNROLL
   for (int n = 0; n < N; ++n) {
-    const Float2 b = pair_of(bias, first + 8 * n + lane_column());
-    const Float2 w = pair_of(weight, first + 8 * n + lane_column());
+    const Float2 b = pair_of(bias, 8 * n), w = pair_of(weight, 8 * n);
     GEOTDM_UNROLL
     for (int i = 0; i < 2 * M; ++i) {
       gate[i] += silu_of_half<P>(c[i / 2][n][i % 2 * 2] + b.x) * w.x;

@@ -109,32 +109,10 @@ struct FusedForward {
     move(p, gates, in, a.x_out, rows);
 
     const Tile<P> turned_sums = q.columns(H);
-    {
-      Result<2, kTurns / 8> y;
-      clear(y);
-      add_values<P>(y, p, turns);
-      for_pairs(y, [&](int row, int column, float& first, float& second) {
-        const Float2 turn = row < rows.count ? turn_at(in, rows.frame(row), column) : Float2{};
-        const Float2 e = turned_back({first, second}, turn);
-        turned_sums.store(row, column, e.x, e.y);
-      });
-    }
-    sync_warp();
+    sum_turns(turned_sums, p, turns, in, rows);
     GEOTDM_NO_UNROLL
-    for (int first = 0; first < H; first += kColumns) {
-      const Tile<P> stage = weights.next();
-      Result<2, kColumns / 8> c;
-      clear(c);
-      add_values<P>(c, p, v.columns(first));
-      product<P>(c, kTurns, turned_sums, stage);
-      for_pairs(c, [&](int row, int column, float& u, float& w) {
-        if (row >= rows.count) return;
-        const Float2 b = pair_of(vector(kTimeBias), first + column);
-        const int64_t at = (rows.first + row) * in.width;
-        const Float2 old = load_columns(in.h + at, first + column, in.width);
-        store_columns(a.h_out + at, first + column, in.width, old.x + (u + b.x), old.y + (w + b.y));
-      });
-    }
+    for (int first = 0; first < H; first += kColumns)
+      store_features(first, p, v, turned_sums, weights.next(), vector(kTimeBias), in, rows, a.h_out);
   }
 
   // Logits to weights alpha; rows that are not there become zeros.
@@ -164,7 +142,15 @@ struct FusedForward {
                                         const float* weight, float last, const TemporalAttention& in,
                                         const WarpRows& rows, const GateRows& to) {
     float gate[4]{};
-    layer<P, H>(weights, v, [&](int first, auto& c) { add_gates<P>(gate, c, first, bias, weight); });
+    layer<P, H>(weights, v, [&](int first, auto& c) {
+      add_gates<P>(gate, c, bias + first + lane_column(), weight + first + lane_column());
+    });
+    store_pulls(to, gate, last, in, rows);
+  }
+
+  // A lane has parts of its rows' gates; `last` is their bias.
+  static GEOTDM_DEVICE void store_pulls(const GateRows& to, const float (&gate)[4], float last,
+                                        const TemporalAttention& in, const WarpRows& rows) {
     GEOTDM_UNROLL
     for (int i = 0; i < 4; ++i) {
       const float g = quad_sum(gate[i]) + last;
@@ -183,6 +169,37 @@ struct FusedForward {
       const Float4 sum{quad_sum(pull[i].x), quad_sum(pull[i].y), quad_sum(pull[i].z), quad_sum(pull[i].w)};
       if (lane_column() == 0 && lane_row(i) < rows.count) store_position(in, x_out, rows, lane_row(i), sum);
     }
+  }
+
+  // time_w's factor in h': the weighted sums of the turns, turned back.
+  static GEOTDM_DEVICE void sum_turns(const Tile<P>& to, Scores<2>& p, const Tile<P>& turns,
+                                      const TemporalAttention& in, const WarpRows& rows) {
+    Result<2, kTurns / 8> y;
+    clear(y);
+    add_values<P>(y, p, turns);
+    for_pairs(y, [&](int row, int column, float& first, float& second) {
+      const Float2 turn = row < rows.count ? turn_at(in, rows.frame(row), column) : Float2{};
+      const Float2 e = turned_back({first, second}, turn);
+      to.store(row, column, e.x, e.y);
+    });
+    sync_warp();
+  }
+
+  // h' of as many columns as `time_w` has rows, from column `first` on.
+  static GEOTDM_DEVICE void store_features(int first, Scores<2>& p, const Tile<P>& v, const Tile<P>& turned_sums,
+                                           const Tile<P>& time_w, const float* bias, const TemporalAttention& in,
+                                           const WarpRows& rows, float* h_out) {
+    Result<2, stage_rows<P>(H) / 8> c;
+    clear(c);
+    add_values<P>(c, p, v.columns(first));
+    product<P>(c, kTurns, turned_sums, time_w);
+    for_pairs(c, [&](int row, int column, float& u, float& w) {
+      if (row >= rows.count) return;
+      const Float2 b = pair_of(bias, first + column);
+      const int64_t at = (rows.first + row) * in.width;
+      const Float2 old = load_columns(in.h + at, first + column, in.width);
+      store_columns(h_out + at, first + column, in.width, old.x + (u + b.x), old.y + (w + b.y));
+    });
   }
 };
 
