@@ -93,6 +93,9 @@ GEOTDM_DEVICE void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+// A line of global memory into the cache that all multiprocessors share, for whoever reads it later.
+GEOTDM_DEVICE void prefetch(const void* line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line)); }
+
 // Four 8 x 8 matrices of 16-bit numbers. Lane i gives row i % 8 of matrix i / 8, 16 aligned bytes; it gets, of each
 // matrix, row i / 4, columns 2 (i % 4) and the next (transposed: column i / 4, those rows), the first in the low half.
 template <class T>
@@ -260,6 +263,14 @@ inline int shared_limit() {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   return bytes;
+}
+
+// How many blocks run at a time, one on each multiprocessor of the current device.
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
 }
 
 // Whether the current device takes the code of `kernel` that was compiled for 9.0a: elsewhere the kernel is empty and

@@ -24,7 +24,7 @@ int launch_warpgroups([[maybe_unused]] const TemporalForward& call, [[maybe_unus
   if constexpr (P == kBf16 && (H == 64 || H == 128)) {
     using Kernel = WarpgroupForward<H>;
     if (has_warpgroups<Kernel>())
-      return launch<Kernel>({call.in, tiling, weights, call.x_out, call.h_out},
+      return launch<Kernel>({call.in, tiling, weights, call.x_out, call.h_out, multiprocessors()},
                             (tiling.num_tiles() + Kernel::kWarps - 1) / Kernel::kWarps, 1, 32 * Kernel::kWarps,
                             Kernel::kBytes, stream);
   }

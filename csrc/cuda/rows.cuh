@@ -77,12 +77,22 @@ struct RowTiling {
 template <Precision P, int H>
 GEOTDM_DEVICE void load_rows(const Tile<P>& to, const float* from, int width, int count) {
   if (width % 4 == 0) {
-    for (int i = lane_index(); i < kRows * H / 4; i += 32) {
-      const int row = i / (H / 4), column = i % (H / 4) * 4;
-      Float4 v{};
-      if (row < count && column < width) v = *reinterpret_cast<const Float4*>(from + row * width + column);
-      to.store(row, column, v.x, v.y);
-      to.store(row, column + 2, v.z, v.w);
+    constexpr int kAtOnce = 8, kPieces = H / 4;  // so many loads of a lane are on their way
+    GEOTDM_NO_UNROLL
+    for (int first = lane_index(); first < kRows * kPieces; first += 32 * kAtOnce) {
+      Float4 v[kAtOnce];
+      GEOTDM_UNROLL
+      for (int j = 0; j < kAtOnce; ++j) {
+        const int i = first + 32 * j, row = i / kPieces, column = i % kPieces * 4;
+        v[j] = {};
+        if (row < count && column < width) v[j] = *reinterpret_cast<const Float4*>(from + row * width + column);
+      }
+      GEOTDM_UNROLL
+      for (int j = 0; j < kAtOnce; ++j) {
+        const int i = first + 32 * j, row = i / kPieces, column = i % kPieces * 4;
+        to.store(row, column, v[j].x, v[j].y);
+        to.store(row, column + 2, v[j].z, v[j].w);
+      }
     }
   } else {
     for (int i = lane_index(); i < kRows * H / 2; i += 32) {
@@ -116,19 +126,10 @@ GEOTDM_DEVICE void store_rows(Element<P>* to, int stride, const Tile<P>& from, i
   }
 }
 
-// The columns of a lane's pair that exist, into a float array [.., width].
-GEOTDM_DEVICE void store_columns(float* to, int column, int width, float first, float second) {
-  if (column < width) to[column] = first;
-  if (column + 1 < width) to[column + 1] = second;
-}
-GEOTDM_DEVICE Float2 load_columns(const float* from, int column, int width) {
-  return {column < width ? from[column] : 0.0f, column + 1 < width ? from[column + 1] : 0.0f};
-}
-
 // cos and sin of a frame's angle, by the column of the pair.
 GEOTDM_DEVICE Float2 turn_at(const TemporalAttention& in, int frame, int column) {
   if (column >= in.num_turns) return {};
-  return *reinterpret_cast<const Float2*>(in.turns + static_cast<int64_t>(frame) * in.num_turns + column);
+  return *reinterpret_cast<const Float2*>(in.turns + (frame * in.num_turns + column));
 }
 
 // The turns of a warp's rows, [32, kTurns].
@@ -139,6 +140,16 @@ GEOTDM_DEVICE void load_turns(const Tile<P>& to, const TemporalAttention& in, co
     const Float2 turn = row < rows.count ? turn_at(in, rows.frame(row), column) : Float2{};
     to.store(row, column, turn.x, turn.y);
   }
+}
+
+// The turns of a result's rows, the first of which is `base` of the warp's.
+template <int M>
+GEOTDM_DEVICE void load_turns(Result<M, kTurns / 8>& to, const TemporalAttention& in, const WarpRows& rows,
+                              int base = 0) {
+  for_pairs(to, [&](int row, int column, float& v, float& w) {
+    const Float2 turn = base + row < rows.count ? turn_at(in, rows.frame(base + row), column) : Float2{};
+    v = turn.x, w = turn.y;
+  });
 }
 
 // A pair (of sine, of cosine) turned by a frame's angle, and turned back; each is the other's transpose.
@@ -196,13 +207,14 @@ GEOTDM_DEVICE void linear_layer(WeightStream<P, H>& weights, const Tile<P>& in, 
 template <Precision P, int H>
 GEOTDM_DEVICE void to_turns(WeightStream<P, H>& weights, const Tile<P>& in, const TemporalAttention& problem,
                             const WarpRows& rows, const Tile<P>& to) {
+  Result<2, kTurns / 8> c, turn;
+  load_turns(turn, problem, rows);
   const Tile<P> stage = weights.next();
-  Result<2, kTurns / 8> c;
   clear(c);
   product<P>(c, H, in, stage);
-  for_pairs(c, [&](int row, int column, float& v, float& w) {
-    const Float2 u = row < rows.count ? turned({v, w}, turn_at(problem, rows.frame(row), column)) : Float2{};
-    to.store(row, column, u.x, u.y);
+  for_pairs(c, turn, [&](int row, int column, const Float2& u, const Float2& angle) {
+    const Float2 v = turned(u, angle);
+    to.store(row, column, v.x, v.y);
   });
 }
 

@@ -15,11 +15,13 @@ class MatrixStream {
   static constexpr int kStageBytes = H * H * 2, kBytes = 2 * kStageBytes;
 
   GEOTDM_DEVICE MatrixStream(Shared<unsigned char> memory, const uint16_t* matrices)
-      : memory_(memory), matrices_(matrices), first_(swizzled_matrix(memory)) {}
+      : memory_(memory), matrices_(matrices) {}
 
   GEOTDM_DEVICE Shared<unsigned char> stage(int which) const { return memory_ + which % 2 * kStageBytes; }
   // A stage for multiply_async, and how many bytes from its beginning column `column` is.
-  GEOTDM_DEVICE SwizzledMatrix matrix(int which) const { return anew(first_) + which % 2 * kStageBytes; }
+  GEOTDM_DEVICE SwizzledMatrix matrix(int which) const {
+    return anew(swizzled_matrix(memory_)) + which % 2 * kStageBytes;
+  }
   GEOTDM_DEVICE static int place_of(int column) { return place(column / 64, 0) + column % 64 * 2; }
 
   // Starts copying, by all threads of the block.
@@ -38,7 +40,6 @@ class MatrixStream {
  private:
   Shared<unsigned char> memory_;
   const uint16_t* matrices_;
-  SwizzledMatrix first_;
 
   // In bytes: 64 columns of all rows come before the next 64.
   GEOTDM_DEVICE static int place(int columns, int piece) { return columns * 128 * H + 16 * piece; }
@@ -53,6 +54,7 @@ struct WarpgroupForward {
     RowTiling tiling;
     Weights<P> weights;
     float *x_out, *h_out;
+    int blocks_at_once;
   };
   static constexpr int kWarps = 8, kThreads = kHasWarpgroups ? 32 * kWarps : 32, kBlocks = 1;
 
@@ -158,14 +160,13 @@ struct WarpgroupForward {
       add_bias(c[m], vector(kBiasQ2));
       store(q, m, c[m]);
       sync_warp();
-      const WarpRows rows = own_rows();
-      Result<1, kTurns / 8> u;
+      Result<1, kTurns / 8> u, turn;
+      load_turns(turn, in, own_rows(), 16 * m);
       clear(u);
       product<P>(u, H, Tile<P>{q.place(16 * m, 0), q.stride}, to_turns);
-      for_pairs(u, [&](int i, int column, float& first, float& second) {
-        const int row = 16 * m + i;
-        const Float2 t = row < rows.count ? turned({first, second}, turn_at(in, rows.frame(row), column)) : Float2{};
-        q.store(row, H + column, t.x, t.y);
+      for_pairs(u, turn, [&](int row, int column, const Float2& sum, const Float2& angle) {
+        const Float2 t = turned(sum, angle);
+        q.store(16 * m + row, H + column, t.x, t.y);
       });
       sync_warp();
       take_h(m);
@@ -211,24 +212,30 @@ struct WarpgroupForward {
     multiply(0, kQ1);
     wait_products<0>(c[0][0]);
     multiply(1, kQ1);
+    {
+      // What the block reads that takes this one's place.
+      const WarpRows next = a.tiling.whole_nodes((block_index() + a.blocks_at_once) * kWarps + warp());
+      prefetch_rows(in.h, in.width, next);
+      prefetch_rows(in.x, in.dim, next);
+    }
     follow(kQ1, hide(kBiasQ1));
     follow(kQ2, keep_query);
     follow(kK1, hide(kBiasK1));
     follow(kK2, score_keys);
     follow(kV1, hide(kBiasV1));
     follow(kV2, keep_values);
+    const WarpRows rows = own_rows();
     float gate[2][2]{};
     add_gates<P>(gate[0], c[0], vector(kBiasX1), vector(kGateWeight));
+    const typename Common::Positions y(in, rows);
     wait_products<0>(c[1][0]);
     add_gates<P>(gate[1], c[1], vector(kBiasX1), vector(kGateWeight));
-    const WarpRows rows = own_rows();
     const Tile<P> v = tile(own(0), H), turned_sums = tile(own(kSums), kTurns);
     const GateRows gates{own(kGates).template as<float>()};
     Common::store_pulls(gates, {gate[0][0], gate[0][1], gate[1][0], gate[1][1]}, a.weights.vector(kNumVectors, H)[0],
-                        in, rows);
-
+                        y);
     take(p, own_alpha());
-    Common::move(p, gates, in, a.x_out, rows);
+    Common::move(p, gates, y, in, a.x_out, rows);
     Common::sum_turns(turned_sums, p, turns, in, rows);
     wait_copies<0>();
     sync_block();
@@ -245,6 +252,12 @@ struct WarpgroupForward {
     GEOTDM_NO_UNROLL
     for (int i = thread_index(); i < num_rows * pieces; i += kThreads)
       copy_async(to.place(i / pieces, i % pieces * 8), from + 8 * i, true);
+  }
+
+  static GEOTDM_DEVICE void prefetch_rows(const float* array, int columns, const WarpRows& rows) {
+    constexpr int kLine = 128 / sizeof(float);
+    const float* from = array + rows.first * columns;
+    for (int i = lane_index() * kLine; i < rows.count * columns; i += 32 * kLine) prefetch(from + i);
   }
 
   static GEOTDM_DEVICE Shared<Element<P>> fragment(const Tile<P>& tile, int row, int column) {

@@ -88,6 +88,8 @@ void wait_copies() {
   emulation::shared.wait_copies(N);
 }
 
+inline void prefetch(const void*) {}
+
 template <class T>
 void load_matrices(uint32_t (&r)[4], Shared<T> row, Place place = Place::here()) {
   emulation::LoadMatrices mine{r, row.at};
@@ -172,6 +174,8 @@ inline float exp_exact(float value) {
 
 inline int shared_limit() { return emulation::kMaxSharedBytes; }
 inline const char* error_text(int) { return emulation::block.text.c_str(); }
+
+inline int multiprocessors() { return 1; }
 
 template <class Kernel>
 bool has_warpgroups() {
