@@ -13,16 +13,22 @@ constexpr float kLog2E = 1.4426950408889634f;
 template <int M>
 using Scores = Result<M, 4>;  // [16 M queries x 32 keys]
 
-// Which keys a query row attends to: of its own node, near enough, and there.
+// Which keys a query row attends to: of its own node, near enough, and there. Rows follow one another as frames do, so
+// these keys do too.
 struct Mask {
   WarpRows queries, keys;
   int window;
 
   GEOTDM_DEVICE bool operator()(int query, int key) const {
-    const int distance = queries.frame(query) - keys.frame(key);
-    return query < queries.count && key < keys.count && queries.node(query) == keys.node(key) && distance <= window &&
-           -distance <= window;
+    const int node = queries.node(query) * queries.frames, place = queries.first_frame + query - keys.first_frame;
+    const int first = larger(node, place - window);
+    const int end = smaller(smaller(node + queries.frames, keys.count), place + window + 1);
+    return query < queries.count && key >= first && key < end;
   }
+
+ private:
+  GEOTDM_DEVICE static int larger(int a, int b) { return a > b ? a : b; }
+  GEOTDM_DEVICE static int smaller(int a, int b) { return a < b ? a : b; }
 };
 
 // A lane's rows of a result are 8 apart: row i of the lane is 8 i + lane / 4, entries [i / 2][.][2 (i % 2) ..].

@@ -152,7 +152,7 @@ GEOTDM_DEVICE void settle(uint32_t (&a)[K][4]) {
   GEOTDM_UNROLL
   for (int k = 0; k < K; ++k) asm volatile("" : "+r"(a[k][0]), "+r"(a[k][1]), "+r"(a[k][2]), "+r"(a[k][3])::"memory");
 }
-// Before the first multiply_async; the factors are settled.
+// Before the first multiply_async; its factors are settled.
 GEOTDM_DEVICE void start_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 GEOTDM_DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
@@ -236,6 +236,14 @@ GEOTDM_DEVICE float multiply_rounded(float a, float b) { return __fmul_rn(a, b);
 
 // The nearest number that is finite in every precision; of NaN, some such number.
 GEOTDM_DEVICE float finite(float value) { return fminf(fmaxf(value, -3e38f), 3e38f); }
+
+// The same of two bfloat16 numbers.
+GEOTDM_DEVICE uint32_t finite_pair(uint32_t packed) {
+  const uint32_t most = pack_bf16(3e38f, 3e38f);
+  asm("max.bf16x2 %0, %0, %1;" : "+r"(packed) : "r"(most | 0x80008000u));
+  asm("min.bf16x2 %0, %0, %1;" : "+r"(packed) : "r"(most));
+  return packed;
+}
 
 GEOTDM_DEVICE float tanh_approx(float value) {
   float result;

@@ -197,10 +197,7 @@ struct FusedForward {
     const int64_t at = rows.first * in.width;
     Result<2, stage_rows<P>(H) / 8> c, old;
     load_result(old, in.h + at, first, in.width, rows.count);
-    for_pairs(c, [&](int, int column, float& u, float& w) {
-      const Float2 b = pair_of(bias + lane_column(), first + column - lane_column());
-      u = b.x, w = b.y;
-    });
+    begin(c, bias + first + lane_column());
     add_values<P>(c, p, v.columns(first));
     product<P>(c, kTurns, turned_sums, time_w);
     add(c, old);

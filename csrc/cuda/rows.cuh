@@ -77,21 +77,22 @@ struct RowTiling {
 template <Precision P, int H>
 GEOTDM_DEVICE void load_rows(const Tile<P>& to, const float* from, int width, int count) {
   if (width % 4 == 0) {
-    constexpr int kAtOnce = 8, kPieces = H / 4;  // so many loads of a lane are on their way
+    // Lanes side by side have a row, or a part of it, and so many loads of each lane are on their way at a time.
+    constexpr int kLanes = H < 128 ? H / 4 : 32, kRowsAtOnce = 32 / kLanes, kAtOnce = 8;
+    const int lane_row = lane_index() / kLanes, lane_column = lane_index() % kLanes * 4;
     GEOTDM_NO_UNROLL
-    for (int first = lane_index(); first < kRows * kPieces; first += 32 * kAtOnce) {
+    for (int i = 0; i < kRows * H / 128; i += kAtOnce) {
+      const int row = lane_row + i % kRows * kRowsAtOnce, column = lane_column + i / kRows * 128;
+      const float* at = from + row * width + column;
+      const int left = column < width ? count - row : 0;
       Float4 v[kAtOnce];
       GEOTDM_UNROLL
-      for (int j = 0; j < kAtOnce; ++j) {
-        const int i = first + 32 * j, row = i / kPieces, column = i % kPieces * 4;
-        v[j] = {};
-        if (row < count && column < width) v[j] = *reinterpret_cast<const Float4*>(from + row * width + column);
-      }
+      for (int j = 0; j < kAtOnce; ++j)
+        v[j] = j * kRowsAtOnce < left ? *reinterpret_cast<const Float4*>(at + j * kRowsAtOnce * width) : Float4{};
       GEOTDM_UNROLL
       for (int j = 0; j < kAtOnce; ++j) {
-        const int i = first + 32 * j, row = i / kPieces, column = i % kPieces * 4;
-        to.store(row, column, v[j].x, v[j].y);
-        to.store(row, column + 2, v[j].z, v[j].w);
+        to.store(row + j * kRowsAtOnce, column, v[j].x, v[j].y);
+        to.store(row + j * kRowsAtOnce, column + 2, v[j].z, v[j].w);
       }
     }
   } else {
@@ -158,6 +159,17 @@ GEOTDM_DEVICE Float2 turned(Float2 v, Float2 turn) {
 }
 GEOTDM_DEVICE Float2 turned_back(Float2 v, Float2 turn) {
   return {v.x * turn.y - v.y * turn.x, v.x * turn.x + v.y * turn.y};
+}
+
+// A result begins with a bias, given from the lane's first column on.
+template <int M, int N>
+GEOTDM_DEVICE void begin(Result<M, N>& c, const float* bias) {
+  GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n) {
+    const Float2 b = pair_of(bias, 8 * n);
+    GEOTDM_UNROLL
+    for (int m = 0; m < M; ++m) c[m][n][0] = b.x, c[m][n][1] = b.y, c[m][n][2] = b.x, c[m][n][3] = b.y;
+  }
 }
 
 // One layer of a warp's rows: sink(column, result [32 x columns of a stage]) for each stage of its matrix [H, depth].

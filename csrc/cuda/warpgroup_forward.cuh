@@ -82,8 +82,9 @@ struct WarpgroupForward {
     const TemporalAttention& in = a.in;
     const auto warp = [] { return anew(thread_index()) / 32; };
     const auto own_rows = [&] { return a.tiling.whole_nodes(block_index() * kWarps + warp()); };
-    const float* vectors = a.weights.vectors + lane_column();
-    const auto vector = [&](int which) { return vectors + which * H; };  // from the lane's first column on
+    // From the lane's first column on; they are in the order of the matrices.
+    const float* biases = a.weights.vectors + anew(lane_column());
+    static_assert(int{kBiasQ1} == kQ1 && int{kBiasX1} == kX1);
     const auto tile = [](Shared<unsigned char> at, int columns) {
       return Tile<P>{at.template as<Element<P>>(), columns + kPad};
     };
@@ -125,9 +126,9 @@ struct WarpgroupForward {
       GEOTDM_UNROLL
       for (int k = 0; k < H / kStep; ++k) load_matrices(f[m][k], fragment(h, 16 * m, k * kStep));
     };
-    // From a layer whose products run for both halves to the next: finish(m) makes f[m] of c[m].
+    // From a layer whose products run for both halves to the next: finish(m, bias) makes f[m] of c[m].
     const auto follow = [&](int which, auto&& finish) {
-      finish(0);
+      finish(0, biases + which * H);
       settle(f[0]);
       wait_copies<0>();
       fence_for_products();
@@ -141,24 +142,23 @@ struct WarpgroupForward {
         copy_matrix(tile(stream.stage(which), kTurns), a.weights.matrices + Layout::from_turns(), H, kTurns);
         commit_copies();
       }
-      finish(1);
+      finish(1, biases + which * H);
       settle(f[1]);
       wait_products<0>(c[0][0]);
       multiply(1, which + 1);
     };
 
-    const auto hide = [&](int bias) {
-      return [&, bias](int m) {
-        add_bias(c[m], vector(bias));
-        GEOTDM_UNROLL
-        for (int n = 0; n < H / 8; ++n) GEOTDM_UNROLL
-        for (int i = 0; i < 4; ++i) c[m][0][n][i] = silu_of_half<P>(c[m][0][n][i]);
-        pack(f[m], c[m]);
-      };
+    const auto hide = [&](int m, const float* bias) {
+      add_bias(c[m], bias);
+      GEOTDM_UNROLL
+      for (int n = 0; n < H / 8; ++n) GEOTDM_UNROLL
+      for (int i = 0; i < 4; ++i) c[m][0][n][i] = silu_of_half<P>(c[m][0][n][i]);
+      pack(f[m], c[m]);
     };
-    const auto keep_query = [&](int m) {
-      add_bias(c[m], vector(kBiasQ2));
-      store(q, m, c[m]);
+    const auto keep_query = [&](int m, const float* bias) {
+      add_bias(c[m], bias);
+      pack(f[m], c[m]);
+      store(q, m, f[m]);
       sync_warp();
       Result<1, kTurns / 8> u, turn;
       load_turns(turn, in, own_rows(), 16 * m);
@@ -172,8 +172,8 @@ struct WarpgroupForward {
       take_h(m);
     };
     // Keys go from one product's results straight into the next one's factors.
-    const auto score_keys = [&](int m) {
-      add_bias(c[m], vector(kBiasK2));
+    const auto score_keys = [&](int m, const float* bias) {
+      add_bias(c[m], bias);
       GEOTDM_UNROLL
       for (int k = 0; k < H / kStep; ++k) {
         FactorB<P> key[2];
@@ -195,13 +195,13 @@ struct WarpgroupForward {
       sync_warp();
       take_h(m);
     };
-    const auto keep_values = [&](int m) {
-      add_bias(c[m], vector(kBiasV2));
-      GEOTDM_UNROLL
-      for (int n = 0; n < H / 8; ++n) GEOTDM_UNROLL
-      for (int i = 0; i < 4; ++i) c[m][0][n][i] = finite(c[m][0][n][i]);
-      store(h, m, c[m]);
+    const auto keep_values = [&](int m, const float* bias) {
+      add_bias(c[m], bias);
       pack(f[m], c[m]);
+      GEOTDM_UNROLL
+      for (int k = 0; k < H / kStep; ++k) GEOTDM_UNROLL
+      for (int i = 0; i < 4; ++i) f[m][k][i] = finite_pair(f[m][k][i]);
+      store(h, m, f[m]);
     };
 
     take_h(0);
@@ -218,18 +218,18 @@ struct WarpgroupForward {
       prefetch_rows(in.h, in.width, next);
       prefetch_rows(in.x, in.dim, next);
     }
-    follow(kQ1, hide(kBiasQ1));
+    follow(kQ1, hide);
     follow(kQ2, keep_query);
-    follow(kK1, hide(kBiasK1));
+    follow(kK1, hide);
     follow(kK2, score_keys);
-    follow(kV1, hide(kBiasV1));
+    follow(kV1, hide);
     follow(kV2, keep_values);
     const WarpRows rows = own_rows();
     float gate[2][2]{};
-    add_gates<P>(gate[0], c[0], vector(kBiasX1), vector(kGateWeight));
+    add_gates<P>(gate[0], c[0], biases + kBiasX1 * H, biases + kGateWeight * H);
     const typename Common::Positions y(in, rows);
     wait_products<0>(c[1][0]);
-    add_gates<P>(gate[1], c[1], vector(kBiasX1), vector(kGateWeight));
+    add_gates<P>(gate[1], c[1], biases + kBiasX1 * H, biases + kGateWeight * H);
     const Tile<P> v = tile(own(0), H), turned_sums = tile(own(kSums), kTurns);
     const GateRows gates{own(kGates).template as<float>()};
     Common::store_pulls(gates, {gate[0][0], gate[0][1], gate[1][0], gate[1][1]}, a.weights.vector(kNumVectors, H)[0],
@@ -294,9 +294,11 @@ struct WarpgroupForward {
     }
   }
 
-  static GEOTDM_DEVICE void store(const Tile<P>& to, int m, Half& c) {
-    for_pairs(c,
-              [&](int row, int column, float& first, float& second) { to.store(16 * m + row, column, first, second); });
+  static GEOTDM_DEVICE void store(const Tile<P>& to, int m, const Factors& f) {
+    GEOTDM_UNROLL
+    for (int k = 0; k < H / kStep; ++k) GEOTDM_UNROLL
+    for (int i = 0; i < 4; ++i)
+      to.place(16 * m + lane_row() + i % 2 * 8, k * kStep + i / 2 * 8 + lane_column()).store_as(0, f[k][i]);
   }
 };
 

@@ -154,6 +154,7 @@ inline float multiply_rounded(float a, float b) {
   return product;
 }
 inline float finite(float value) { return std::fmin(std::fmax(value, -3e38f), 3e38f); }
+inline uint32_t finite_pair(uint32_t packed) { return pack_bf16(finite(low_bf16(packed)), finite(high_bf16(packed))); }
 
 // As far off as the instruction may be: 2^-11 of the value.
 inline float tanh_approx(float value) {
