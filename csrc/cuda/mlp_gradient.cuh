@@ -77,12 +77,11 @@ struct MlpGradient {
     // A first layer, into grad_h: begun with the incoming gradient, then added to.
     const auto first_layer = [&](const Tile<P>& from, const float* before) {
       layer<P, H>(weights, from, [&](int first, auto& c) {
-        for_pairs(c, [&](int row, int column, float& v, float& w) {
-          if (row >= rows.count) return;
-          const int64_t place = (rows.first + row) * in.width;
-          const Float2 old = load_columns(before + place, first + column, in.width);
-          store_columns(a.grad_h + place, first + column, in.width, old.x + v, old.y + w);
-        });
+        const int64_t place = rows.first * in.width;
+        std::remove_reference_t<decltype(c)> old;
+        load_result(old, before + place, first, in.width, rows.count);
+        add(c, old);
+        store_result(a.grad_h + place, c, first, in.width, rows.count);
       });
       sync_warp();
     };
