@@ -1,5 +1,6 @@
 """What a call of an op launches: every kernel with the types and constants that its machine code depends on."""
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 from unittest import mock
@@ -105,7 +106,7 @@ def _of_step(case: StepCase) -> list[Launch]:
 
 
 def _of_egcl(case: Case) -> list[Launch]:
-    from geotdm_fast.kernels import egcl_backward_launch, egcl_launch
+    from geotdm_fast.kernels import egcl_backward_launch, egcl_launch, egcl_weights_launch
     from geotdm_fast.reference import EGCLParams
 
     dim, has_term, normalize, pre_norm = case.flags
@@ -130,12 +131,10 @@ def _of_egcl(case: Case) -> list[Launch]:
         *_, kept = egcl_launch.egcl_forward(x, h, graph, term, params, *flags)
         egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, term, params, kept, *flags)
 
-    with (
-        mock.patch.multiple(egcl_launch, capability=lambda x: case.capability, executed=lambda precision, x: precision),
-        mock.patch.multiple(
-            egcl_backward_launch, capability=lambda x: case.capability, executed=lambda precision, x: precision
-        ),
-    ):
+    with contextlib.ExitStack() as of_the_case:
+        for module in (egcl_launch, egcl_backward_launch, egcl_weights_launch):
+            of_the_case.enter_context(mock.patch.object(module, "capability", lambda x: case.capability))
+            of_the_case.enter_context(mock.patch.object(module, "executed", lambda precision, x: precision))
         return _recorded(call)
 
 
