@@ -124,12 +124,12 @@ def _of_egcl(case: Case) -> list[Launch]:
         empty(num_nodes + 1, dtype=long), empty(num_edges, dtype=long), empty(num_nodes),
     )  # fmt: skip
     x, h = empty(num_nodes, num_frames, dim), empty(num_nodes, num_frames, width)
-    attr, term = (empty(num_edges, 4), empty(num_edges, width)) if has_term else (None, None)
+    attr = empty(num_edges, 4) if has_term else None
     flags = (normalize, pre_norm, case.precision)
 
     def call() -> None:
-        *_, kept = egcl_launch.egcl_forward(x, h, graph, term, params, *flags)
-        egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, term, params, kept, *flags)
+        *_, kept = egcl_launch.egcl_forward(x, h, graph, attr, None, params, *flags)
+        egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, params, kept, *flags)
 
     with contextlib.ExitStack() as of_the_case:
         for module in (egcl_launch, egcl_backward_launch, egcl_weights_launch):

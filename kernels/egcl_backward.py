@@ -22,7 +22,8 @@ from geotdm_fast.kernels.arithmetic import (
 def egcl_update_backward_kernel(
     p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_grad_x_out, p_divisor, p_hidden, p_grad_hidden, p_grad_m_sum,
     p_grad_shift, num_rows, num_frames,
-    DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Through h' = V2 silu(V1 [h, m_sum] + c1) + c2 to m_sum.
 

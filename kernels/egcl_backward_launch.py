@@ -43,7 +43,6 @@ def egcl_backward(
     h: Tensor,
     graph: Graph,
     edge_attr: Tensor | None,
-    edge_term: Tensor | None,
     params: EGCLParams,
     kept: Kept,
     normalize: bool,
@@ -54,8 +53,8 @@ def egcl_backward(
 ) -> Gradients:
     """Gradients of `egcl_forward`, which says what the arguments are; the same bits in every run.
 
-    edge_attr: [E, A] float32 - a of edge_term = W_a a, in the order of the graph; None: no gradient of W_a, but zeros
-    kept: by the forward; chunk: edges times frames whose rows are held at once (CHUNK)
+    edge_attr: [E, A] float32 - a of kept.edge_term = W_a a, in the order of the graph; None: no gradient of W_a, but
+        zeros; kept: by the forward; chunk: edges times frames whose rows are held at once (CHUNK)
     configuration: of the kernel over edges, in place of the table's
 
     In a captured step every launch costs about as much as a small kernel's work, so sums wait for the last chunk and
@@ -63,7 +62,7 @@ def egcl_backward(
     """
     num_nodes, num_frames, dim = x.shape
     width, num_rows, num_edges = h.shape[2], num_nodes * num_frames, graph.sender.numel()
-    size = padded(width)
+    size, edge_term = padded(width), kept.edge_term
     num_chunks = triton.cdiv(num_edges * num_frames, chunk or CHUNK)
     step = triton.cdiv(num_edges, max(num_chunks, 1))
     chunks = range(0, num_edges, step) if num_chunks else ()
