@@ -3,6 +3,7 @@
 from geotdm_fast.ops.backend import backend, status
 from geotdm_fast.ops.diffusion_step import diffusion_step
 from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
+from geotdm_fast.ops.node_embedding import node_embedding
 from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.radius_neighbours import radius_neighbours
 from geotdm_fast.ops.temporal_attention import temporal_attention
@@ -13,6 +14,7 @@ __all__ = [
     "backend",
     "diffusion_step",
     "egcl",
+    "node_embedding",
     "prepare_egcl",
     "radius_graph",
     "radius_neighbours",

@@ -4,6 +4,7 @@ from geotdm_fast.reference.diffusion_step import diffusion_step
 from geotdm_fast.reference.egcl import EGCLParams, egcl
 from geotdm_fast.reference.linear import PRECISIONS, linear
 from geotdm_fast.reference.linear_temporal_attention import LinearTemporalAttentionParams, linear_temporal_attention
+from geotdm_fast.reference.node_embedding import node_embedding
 from geotdm_fast.reference.radius_graph import radius_graph
 from geotdm_fast.reference.radius_neighbours import Neighbours, radius_neighbours
 from geotdm_fast.reference.sinusoid import sinusoid
@@ -23,6 +24,7 @@ __all__ = [
     "egcl",
     "linear",
     "linear_temporal_attention",
+    "node_embedding",
     "philox",
     "radius_graph",
     "radius_neighbours",
