@@ -1,6 +1,5 @@
 """Launches the first layer of the network on the current stream of its tensors' device."""
 
-import torch
 import triton
 from torch import Tensor
 

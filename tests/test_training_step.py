@@ -231,8 +231,8 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(device, tmp_path, monkeypatch
 # --- what a step computes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["nbody", "two molecules"])
-def test_it_is_plain_adam_on_the_mean_loss(name):
+@pytest.mark.parametrize(("name", "kernels"), [("nbody", "auto"), ("nbody", "triton"), ("two molecules", "auto")])
+def test_it_is_plain_adam_on_the_mean_loss(name, kernels):
     """Against torch's own Adam on separate tensors, `collate`d batches and a loop over the average."""
     dataset = DATASETS[name]()
     config = steps_config(dataset, batch_size=4)
@@ -253,7 +253,8 @@ def test_it_is_plain_adam_on_the_mean_loss(name):
         decay = min(0.9, (2 + number) / (11 + number))
         for mine, theirs in zip(average.parameters(), network.parameters(), strict=True):
             mine.data.lerp_(theirs.data, 1 - decay)
-    run(step, 0, 4)
+    with backend(kernels):
+        run(step, 0, 4)
     state = step.named_state()
     for prefix, module in (("weights.", network), ("average.", average)):
         for parameter, value in module.named_parameters():

@@ -7,7 +7,6 @@ that `denoise` reads is in its arguments, so a CUDA graph can hold it.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from geotdm_fast import ops, reference

@@ -1,5 +1,6 @@
 """The only bridge between the layers and the implementations of an op."""
 
+from geotdm_fast.ops.adam_step import adam_step, has_adam_step
 from geotdm_fast.ops.backend import backend, status
 from geotdm_fast.ops.diffusion_step import diffusion_step
 from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
@@ -11,9 +12,11 @@ from geotdm_fast.ops.trajectory_noise import trajectory_noise
 
 __all__ = [
     "PreparedEGCL",
+    "adam_step",
     "backend",
     "diffusion_step",
     "egcl",
+    "has_adam_step",
     "node_embedding",
     "prepare_egcl",
     "radius_graph",

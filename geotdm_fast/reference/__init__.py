@@ -1,5 +1,6 @@
 """Every op in plain PyTorch: the meaning of what the kernels compute, in any dtype, on CPU and CUDA."""
 
+from geotdm_fast.reference.adam_step import AdamSettings, AdamState, adam_step
 from geotdm_fast.reference.diffusion_step import diffusion_step
 from geotdm_fast.reference.egcl import EGCLParams, egcl
 from geotdm_fast.reference.linear import PRECISIONS, linear
@@ -14,12 +15,15 @@ from geotdm_fast.reference.trajectory_noise import Counters, philox, trajectory_
 
 __all__ = [
     "PRECISIONS",
+    "AdamSettings",
+    "AdamState",
     "Counters",
     "EGCLParams",
     "LinearTemporalAttentionParams",
     "Neighbours",
     "TemporalAttentionParams",
     "TemporalConvolutionParams",
+    "adam_step",
     "diffusion_step",
     "egcl",
     "linear",
