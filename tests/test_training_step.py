@@ -117,7 +117,7 @@ def test_a_replay_makes_anew_all_that_it_does_not_keep():
     outside = tape.read_from_outside(own)
     structure = step._structure(step.source.training(0)[0])
     data, tables = step.source.data, step.objective.diffusion._tables.values()
-    known = [data._x, data._h, data._edge_attr, data._table, *vars(structure).values(), *(t for _, t in tables)]
+    known = [*data._tables, *vars(structure).values(), *(t for _, t in tables)]
     known += [*frames_of(step.objective._mask), *vars(sorted_edges(structure.edge_index, 10)).values()]
     known += turns._tables.values()
     places = {tensor.untyped_storage().data_ptr() for tensor in known if isinstance(tensor, torch.Tensor)}

@@ -2,6 +2,7 @@
 
 from geotdm_fast.ops.adam_step import adam_step, has_adam_step
 from geotdm_fast.ops.backend import backend, status
+from geotdm_fast.ops.cut_windows import cut_windows
 from geotdm_fast.ops.diffusion_step import diffusion_step
 from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
 from geotdm_fast.ops.node_embedding import node_embedding
@@ -14,6 +15,7 @@ __all__ = [
     "PreparedEGCL",
     "adam_step",
     "backend",
+    "cut_windows",
     "diffusion_step",
     "egcl",
     "has_adam_step",

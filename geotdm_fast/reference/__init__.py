@@ -1,6 +1,7 @@
 """Every op in plain PyTorch: the meaning of what the kernels compute, in any dtype, on CPU and CUDA."""
 
 from geotdm_fast.reference.adam_step import AdamSettings, AdamState, adam_step
+from geotdm_fast.reference.cut_windows import BatchLayout, CutBatch, WindowTables, cut_windows
 from geotdm_fast.reference.diffusion_step import diffusion_step
 from geotdm_fast.reference.egcl import EGCLParams, egcl
 from geotdm_fast.reference.linear import PRECISIONS, linear
@@ -17,13 +18,17 @@ __all__ = [
     "PRECISIONS",
     "AdamSettings",
     "AdamState",
+    "BatchLayout",
     "Counters",
+    "CutBatch",
     "EGCLParams",
     "LinearTemporalAttentionParams",
     "Neighbours",
     "TemporalAttentionParams",
     "TemporalConvolutionParams",
+    "WindowTables",
     "adam_step",
+    "cut_windows",
     "diffusion_step",
     "egcl",
     "linear",

@@ -149,13 +149,8 @@ class BatchSource:
 
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
-        return Noised(
-            batch=self.data.batch(draw.items, structure, draw.turn),
-            steps=draw.steps[structure.batch],
-            noise=draw.noise,
-            graph_of_scored=structure.graph_of_scored,
-            weight=draw.weight[structure.graph_of_scored] * structure.share_of_scored,
-        )
+        batch, steps, weight = self.data.drawn(draw.items, draw.steps, draw.weight, structure, draw.turn)
+        return Noised(batch, steps, draw.noise, structure.graph_of_scored, weight)
 
 
 def _share(num_graphs: int, rank: int, world_size: int) -> tuple[int, int, bool]:
