@@ -197,6 +197,8 @@ class Chain:
         if _is_plain(bare):
             names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given")
             network = bare.prepare(x, **{name: model_kwargs.get(name) for name in names})
+            if network.frames is not None:
+                network = network._replace(frames=network.frames.by_index)  # one graph for all masks of as many frames
             features, rows = bare.embed_features(model_kwargs["h"], x.dtype), bare.embed_steps(t, x.dtype)
         # In a graph the numbers are made where they are used; else some steps' at once.
         by_counter = isinstance(self.noise, TrajectoryNoise) and network is not None and self._captures(diffusion, x)

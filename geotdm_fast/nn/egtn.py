@@ -122,8 +122,8 @@ class EGTN(PrecisionMixin, nn.Module):
         z = self._first_layer(self.input_linear, h, diffusion_t, prepared.num_frames, x.dtype)
         output, z = denoise(prepared, x, z)
         z = z.transpose(1, 2)
-        if prepared.noisy is not None:
-            z = z.index_select(2, prepared.noisy)
+        if prepared.frames is not None:
+            z = prepared.frames.noisy_of(z, 2)
         return output.transpose(1, 2), z
 
     def prepare(
@@ -144,14 +144,13 @@ class EGTN(PrecisionMixin, nn.Module):
         x_given = None if cond_mask is None else x_given
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
         check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
-        num_frames, given, noisy = x.shape[-1], None, None
+        num_frames, given, frames = x.shape[-1], None, None
         if cond_mask is not None:
             frames = frames_of(cond_mask)
             num_frames = len(frames.given) + len(frames.noisy)
             check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
             check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
             _check_given(frames, x_given)
-            noisy = frames.noisy_index
             given = self._scaled(x_given.transpose(1, 2).to(x.dtype))
         check_same_dtype("EGTN", "x", x, self.input_linear.weight)
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
@@ -162,7 +161,7 @@ class EGTN(PrecisionMixin, nn.Module):
             Layer(spatial.prepare(y, z, edge_index, edge_attr), temporal.prepared)
             for spatial, temporal in zip(self.s_modules, self.t_modules, strict=True)
         )
-        return Prepared(given, noisy, num_frames, layers, self.scale)
+        return Prepared(given, frames, num_frames, layers, self.scale)
 
     def embed_features(self, h: Tensor, dtype: torch.dtype) -> Tensor:
         """What the first layer makes of features [N, F] or [N, F, T], for a network in `dtype`: [N, 1 or T, H].
@@ -192,11 +191,11 @@ class EGTN(PrecisionMixin, nn.Module):
         frames = None if cond_mask is None else frames_of(cond_mask)
         self._check_reference(frames, x_given)
         self._check_graph(x_given, h, edge_index, edge_attr, batch, x_given.shape[-1])
-        y = self._scaled(x_given.transpose(1, 2).index_select(1, frames.given_index))  # [N, T_given, D]
+        y = self._scaled(frames.given_of(x_given.transpose(1, 2), 1))  # [N, T_given, D]
         if h.dim() == 3:
-            h = h.index_select(2, frames.given_index)
+            h = frames.given_of(h, 2)
         if edge_attr is not None and edge_attr.dim() == 3:
-            edge_attr = edge_attr.index_select(2, frames.given_index)
+            edge_attr = frames.given_of(edge_attr, 2)
         z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
         edge_attr = _edge_rows(edge_attr, y)
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
@@ -273,7 +272,7 @@ class EGTN(PrecisionMixin, nn.Module):
 def _check_given(frames: Frames, x_given: Tensor) -> None:
     """The given frames must be finite; the others of x_given are never read."""
     if reads_values(x_given):
-        check_finite("EGTN", "the given frames of x_given", x_given.index_select(2, frames.given_index))
+        check_finite("EGTN", "the given frames of x_given", frames.given_of(x_given, 2))
 
 
 def _feature_rows(h: Tensor, dtype: torch.dtype) -> Tensor:

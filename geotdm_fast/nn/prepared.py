@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from geotdm_fast import ops, reference
+from geotdm_fast.conditioning import Frames
 from geotdm_fast.reference import (
     LinearTemporalAttentionParams,
     TemporalAttentionParams,
@@ -40,11 +41,11 @@ class Prepared(NamedTuple):
     """What `EGTN.prepare` found.
 
     given: [N, T, D] - scaled given frames in their places, anything elsewhere; None: all frames are noisy
-    noisy: [T_noisy] int64 - where the noisy frames belong; num_frames: T
+    frames: which are noisy, None with `given`; num_frames: T
     """
 
     given: Tensor | None
-    noisy: Tensor | None
+    frames: Frames | None
     num_frames: int
     layers: tuple[Layer, ...]
     scale: float
@@ -55,17 +56,17 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns (positions after the last layer - x) / scale, [N, T_noisy, D], and the features of all frames, [N, T, H].
     """
-    given, noisy, _, layers, scale = prepared
+    given, frames, _, layers, scale = prepared
     start = y = x.transpose(1, 2)  # [N, T_noisy, D]
     if scale != 1:
         y = y * scale
-    if given is not None:
-        y = given.index_copy(1, noisy, y)  # [N, T, D]
+    if frames is not None:
+        y = frames.with_noisy(given, y, 1)  # [N, T, D]
     for spatial, temporal in layers:
         y, z = ops.run_egcl(y, z, spatial)
         y, z = run_temporal(y, z, temporal)
-    if noisy is not None:
-        y = y.index_select(1, noisy)
+    if frames is not None:
+        y = frames.noisy_of(y, 1)
     output = y - start
     return output if scale == 1 else output / scale, z
 

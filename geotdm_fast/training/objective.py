@@ -25,7 +25,7 @@ class Objective:
         if self._mask is None or self._mask.device != batch.x.device or self._mask.shape[-1] != num_frames:
             self._mask = cond_mask(self.train_config["cond_mask"], num_frames).to(batch.x.device)
         model_kwargs = batch.model_kwargs() | {"cond_mask": self._mask, "x_given": batch.x}
-        return batch.x[..., frames_of(self._mask).noisy_index], model_kwargs
+        return frames_of(self._mask).noisy_of(batch.x, 2), model_kwargs
 
     def loss(self, noised: Noised) -> Tensor:
         """[] float - these graphs' part of the global batch's mean loss: all parts add up to it.
