@@ -119,7 +119,7 @@ def test_a_replay_makes_anew_all_that_it_does_not_keep():
     data, tables = step.source.data, step.objective.diffusion._tables.values()
     known = [*data._tables, *vars(structure).values(), *(t for _, t in tables)]
     known += [*frames_of(step.objective._mask), *vars(sorted_edges(structure.edge_index, 10)).values()]
-    known += turns._tables.values()
+    known += [*turns._tables.values(), step.weights._one]
     places = {tensor.untyped_storage().data_ptr() for tensor in known if isinstance(tensor, torch.Tensor)}
     assert {tensor.untyped_storage().data_ptr() for tensor in outside} <= places, "what stays where it is"
     tape.spoil((own, outside))

@@ -202,9 +202,7 @@ class EGTN(PrecisionMixin, nn.Module):
         for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):
             y, z = spatial.rows(y, z, edge_index, edge_attr)
             y, z = temporal.rows(y, z, None if contiguous else frames.given)
-        weight = z.mean(dim=-1)[:, :-1, None] * self.ws  # [N, T_given - 1, num_w]
-        weight = torch.cat([weight, 1 - weight.sum(dim=1, keepdim=True)], dim=1)
-        x_ref = y.transpose(1, 2) @ weight  # [N, D, num_w]
+        x_ref = ops.reference_frame(y, z, self.ws)  # [N, D, num_w]
         return x_ref if self.scale == 1 else x_ref / self.scale
 
     def _scaled(self, y: Tensor) -> Tensor:

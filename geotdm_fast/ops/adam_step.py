@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from geotdm_fast import reference
-from geotdm_fast.ops import kernels
-from geotdm_fast.ops.backend import current_backend
+from geotdm_fast.ops.backend import prefers_triton
 from geotdm_fast.reference.adam_step import AdamSettings, AdamState
 
 
@@ -19,6 +18,4 @@ def adam_step(state: AdamState, coefficients: Tensor, settings: AdamSettings) ->
 
 def has_adam_step(weights: Tensor) -> bool:
     """Whether Triton kernels move these weights: on CUDA, and where `backend("triton")` asks for them."""
-    backend = current_backend()
-    asked = backend == "triton" or (backend == "auto" and weights.device.type != "cpu")
-    return asked and kernels.why_not_on(weights.device) is None
+    return prefers_triton(weights)

@@ -6,7 +6,7 @@ from torch.autograd.function import once_differentiable
 
 from geotdm_fast import reference
 from geotdm_fast.ops import kernels
-from geotdm_fast.ops.backend import current_backend
+from geotdm_fast.ops.backend import prefers_triton
 from geotdm_fast.reference.sinusoid import frequencies
 
 
@@ -18,23 +18,10 @@ def node_embedding(
     Features [N, F] in float32 that ask for no gradient are one Triton kernel on CUDA and two on the way back, in place
     of forty launches, and give the same bits in every run; `torch.compile` and all else get the reference.
     """
-    if not _take(h, step, weight, bias):
+    is_wanted = h.requires_grad or (step is not None and step.requires_grad)
+    if h.dim() != 2 or is_wanted or weight.shape[0] > kernels.MAX_WIDTH or not prefers_triton(h, weight, bias):
         return reference.node_embedding(h, step, weight, bias, num_frames, precision)
     return _NodeEmbedding.apply(h.contiguous(), step, weight.contiguous(), bias.contiguous(), num_frames, precision)
-
-
-def _take(h: Tensor, step: Tensor | None, weight: Tensor, bias: Tensor) -> bool:
-    """Whether the Triton kernels take these inputs."""
-    backend = current_backend()
-    return (
-        (backend == "triton" or (backend == "auto" and h.device.type != "cpu"))
-        and not torch.compiler.is_compiling()
-        and all(tensor.dtype == torch.float32 for tensor in (h, weight, bias))
-        and h.dim() == 2
-        and not (h.requires_grad or (step is not None and step.requires_grad))
-        and weight.shape[0] <= kernels.MAX_WIDTH
-        and kernels.why_not_on(h.device) is None
-    )
 
 
 class _NodeEmbedding(torch.autograd.Function):

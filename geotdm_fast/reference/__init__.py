@@ -7,8 +7,10 @@ from geotdm_fast.reference.egcl import EGCLParams, egcl
 from geotdm_fast.reference.linear import PRECISIONS, linear
 from geotdm_fast.reference.linear_temporal_attention import LinearTemporalAttentionParams, linear_temporal_attention
 from geotdm_fast.reference.node_embedding import node_embedding
+from geotdm_fast.reference.noised_positions import noised_positions
 from geotdm_fast.reference.radius_graph import radius_graph
 from geotdm_fast.reference.radius_neighbours import Neighbours, radius_neighbours
+from geotdm_fast.reference.reference_frame import reference_frame
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.reference.temporal_attention import TemporalAttentionParams, temporal_attention
 from geotdm_fast.reference.temporal_convolution import TemporalConvolutionParams, temporal_convolution
@@ -34,9 +36,11 @@ __all__ = [
     "linear",
     "linear_temporal_attention",
     "node_embedding",
+    "noised_positions",
     "philox",
     "radius_graph",
     "radius_neighbours",
+    "reference_frame",
     "sinusoid",
     "temporal_attention",
     "temporal_convolution",

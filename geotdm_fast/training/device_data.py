@@ -28,6 +28,7 @@ class Structure:
     batch, node: [N] int64 - the graph of each node, and its number there
     edge_index: [2, E] int64; graph_of_edge, edge: [E] int64 - the graph of each edge, and its number there
     scored, graph_of_scored: [M] int64; share_of_scored: [M] float32 - 1 / (scored nodes of the graph)
+    all_scored: whether `scored` is 0 ... N - 1
     """
 
     batch: Tensor
@@ -39,6 +40,7 @@ class Structure:
     graph_of_scored: Tensor
     share_of_scored: Tensor
     num_graphs: int
+    all_scored: bool
 
     @property
     def layout(self) -> BatchLayout:
@@ -201,6 +203,7 @@ class _Graphs:
         counts = torch.tensor([len(scored) for _, _, scored in known])
         graph_of_scored, _ = _numbered(counts)
         edge_index = torch.cat([edge_index for _, edge_index, _ in known], dim=1).long() + first_node[graph_of_edge]
+        scored = torch.cat([scored for _, _, scored in known]) + first_node[graph_of_scored]
         there = lambda tensor: to_device(tensor, device)
         structure = Structure(
             batch=there(batch),
@@ -208,10 +211,11 @@ class _Graphs:
             edge_index=edges_on(device, edge_index, len(batch)),
             graph_of_edge=there(graph_of_edge),
             edge=there(edge),
-            scored=there(torch.cat([scored for _, _, scored in known]) + first_node[graph_of_scored]),
+            scored=there(scored),
             graph_of_scored=there(graph_of_scored),
             share_of_scored=there((1.0 / counts[graph_of_scored].double()).float()),
             num_graphs=len(known),
+            all_scored=torch.equal(scored, torch.arange(len(batch))),
         )
         remember_num_graphs(structure.batch, len(known))
         return structure

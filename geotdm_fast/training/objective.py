@@ -36,8 +36,9 @@ class Objective:
         terms = self.diffusion.training_losses(
             x_start=x_start, t=noised.steps, model_kwargs=model_kwargs, noise=noised.noise.to(x_start.dtype)
         )
+        loss = terms["loss"] if noised.all_scored else terms["loss"][noised.batch.scored]
         # Sums of fixed order (no atomics), so that every run gives the same bits.
-        return (terms["loss"][noised.batch.scored] * noised.weight).sum()
+        return (loss * noised.weight).sum()
 
 
 def num_noisy_frames(config: Mapping, num_frames: int) -> int:
