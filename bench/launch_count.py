@@ -1,8 +1,9 @@
-"""How many kernels a step of training and of sampling launch on a GPU, counted without one: `python -m bench.launch_count`.
+"""How many kernels a step launches on a GPU, counted without one: `python -m bench.launch_count`.
 
-The step runs on the CPU, its Triton kernels in Triton's interpreter; what its CUDA graph would hold is counted: one
-launch for every kernel and for every operation of torch that writes a tensor. It is a lower bound: some of torch's
-operations launch more. At W-nbody's size launches cost more than most kernels' work: a test holds their number down.
+A step of training, and one of sampling. It runs on the CPU, its Triton kernels in Triton's interpreter; what its CUDA
+graph would hold is counted: one launch for every kernel and for every operation of torch that writes a tensor. It is a
+lower bound: some of torch's operations launch more. At W-nbody's size launches cost more than most kernels' work: a
+test holds their number down.
 """
 
 import argparse

@@ -46,6 +46,20 @@ class StepCase(NamedTuple):
         return f"D={self.dim} sm_{self.capability}{' by graph' if self.by_graph else ''}"
 
 
+class TrainingCase(NamedTuple):
+    """What a training step launches beside the layers."""
+
+    width: int
+    precision: str
+    capability: int
+
+    def __str__(self) -> str:
+        return f"H={self.width} {self.precision} sm_{self.capability}"
+
+
+AnyCase = Case | SearchCase | StepCase | TrainingCase
+
+
 class Launch(NamedTuple):
     """A kernel with what its machine code depends on."""
 
@@ -59,9 +73,10 @@ class Launch(NamedTuple):
         return self.kernel.fn.__name__.removesuffix("_kernel")
 
 
-def launches(case: Case | SearchCase | StepCase) -> list[Launch]:
+def launches(case: AnyCase) -> list[Launch]:
     """What the call launches, each once."""
-    return {Case: _of_egcl, SearchCase: _of_search, StepCase: _of_step}[type(case)](case)
+    of = {Case: _of_egcl, SearchCase: _of_search, StepCase: _of_step, TrainingCase: _of_training}
+    return of[type(case)](case)
 
 
 def _recorded(call: Callable[[], None]) -> list[Launch]:
@@ -101,6 +116,44 @@ def _of_step(case: StepCase) -> list[Launch]:
     def call() -> None:
         z = trajectory_noise_launch.trajectory_noise(who, step, x.shape[1:], torch.float32)[0]
         diffusion_step_launch.diffusion_step(x, x, prior[0], x.transpose(1, 2), z, prior[1], first, table, step)
+
+    return _recorded(call)
+
+
+def _of_training(case: TrainingCase) -> list[Launch]:
+    from geotdm_fast.kernels import (
+        adam_step_launch,
+        cut_windows_launch,
+        node_embedding_launch,
+        noised_positions_launch,
+        reference_frame_launch,
+    )
+    from geotdm_fast.reference import AdamSettings, AdamState, BatchLayout, WindowTables
+
+    empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device="meta")
+    numbers = lambda *shape: empty(*shape, dtype=torch.int64)
+    width, num_nodes, num_edges = case.width, 1011, 3001
+    tables = WindowTables(numbers(100, 4), empty(99999), empty(500, 5), empty(900, 2), 3, 30)
+    layout = BatchLayout(
+        numbers(num_nodes), numbers(num_nodes), *(numbers(num_edges) for _ in "ab"), numbers(9), empty(9)
+    )
+    z, positions = empty(num_nodes, 30, width), empty(num_nodes, 3, 20)
+    weights = [empty(12345) for _ in range(4)]
+
+    def call() -> None:
+        cut = cut_windows_launch.cut_windows(tables, layout, numbers(7), numbers(7), empty(7))
+        y = empty(num_nodes, 10, 3)
+        for step, num_inputs in ((None, 5), (cut.steps, 37)):
+            arguments = (cut.h, step, empty(16))
+            node_embedding_launch.node_embedding(*arguments, empty(width, num_inputs), empty(width), 30, case.precision)
+            backward = node_embedding_launch.node_embedding_backward
+            backward(z, *arguments, num_inputs, case.precision)
+        _, mean = reference_frame_launch.reference_frame(y, z[:, :10], empty(20))
+        reference_frame_launch.reference_frame_backward(positions, y, mean, empty(20), width)
+        noised_positions_launch.noised_positions(cut.x[..., 10:], positions, positions, empty(9), empty(9), cut.steps)
+        noised_positions_launch.noised_positions_backward(positions, empty(9), cut.steps)
+        state = AdamState(*weights, empty(()), empty(12345))
+        adam_step_launch.adam_step(state, empty(2), AdamSettings(1.0))
 
     return _recorded(call)
 
@@ -146,7 +199,8 @@ def described(kernel, args: tuple, options: dict) -> Launch:
     names = [param.name for param in kernel.params]
     values = dict(zip(names, args, strict=False)) | {name: options.pop(name) for name in names if name in options}
     is_constant = {param.name: param.is_constexpr for param in kernel.params}
-    type_of = lambda value: TYPES[value.dtype] if torch.is_tensor(value) else "i32"
+    of_number = lambda value: "fp32" if isinstance(value, float) else "i32"
+    type_of = lambda value: TYPES[value.dtype] if torch.is_tensor(value) else of_number(value)
     signature = tuple((name, "constexpr" if is_constant[name] else type_of(values[name])) for name in names)
     constants = tuple((name, values[name]) for name in names if is_constant[name])
     return Launch(kernel, signature, constants, tuple(sorted(options.items())))

@@ -12,7 +12,7 @@ from geotdm_fast.kernels.node_embedding import (
 )
 
 # Nodes and inputs of a product, and frames that a program writes: a small batch occupies every multiprocessor.
-NODES, INPUTS, FRAMES = 16, 32, 8
+NODES, INPUTS, FRAMES = 16, 16, 8
 SLOTS = 64
 SLOTS_AT_ONCE = 16
 
@@ -62,4 +62,4 @@ def _shared(step: Tensor | None, width: int, precision: str) -> dict:
     # The products are float32, of numbers that are rounded before: never by the matrix units.
     rounding = precision if precision == "fp32" else f"{precision}_emulated"
     sizes = {"WIDTH": width, "PADDED": padded(width), "INPUTS": INPUTS}
-    return sizes | {"HAS_STEP": step is not None, "PRECISION": rounding, "num_warps": 4}
+    return sizes | {"HAS_STEP": step is not None, "PRECISION": rounding, "num_warps": 4 if padded(width) <= 128 else 8}
