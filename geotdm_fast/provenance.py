@@ -62,7 +62,7 @@ def cpu_model() -> str:
 
 
 def commit() -> str:
-    """GEOTDM_COMMIT; without it the commit of the package's tree, with `+changes` when tracked files differ from it, and
+    """GEOTDM_COMMIT; without it the commit of the package's tree, with `+changes` when tracked files differ from it;
     `unknown` outside its own git."""
     if os.environ.get("GEOTDM_COMMIT"):
         return os.environ["GEOTDM_COMMIT"]

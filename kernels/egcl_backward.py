@@ -1,8 +1,8 @@
-"""EGCL backward: the node MLP's rows; every edge in every frame, recomputed; sums over edges; weights; P and Q.
+"""EGCL backward: the node MLP's rows; every edge in every frame, recomputed; sums over edges; P and Q.
 
 Names as in egcl.py. An operand of a product is made right before it: see `product`. What an edge-frame gives to its
-receiver, sender and the weights is written for one chunk of edges at a time and added up by two small kernels in a
-fixed order, so every run gives the same bits.
+receiver, sender and the weights is written for one chunk of edges at a time and added up by small kernels (the weights'
+in egcl_weights.py) in a fixed order, so every run gives the same bits.
 """
 
 import triton
@@ -18,14 +18,17 @@ from geotdm_fast.kernels.arithmetic import (
 )
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "num_frames"])
 def egcl_update_backward_kernel(
-    p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_hidden, p_grad_hidden, p_grad_m_sum, num_rows,
-    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
+    p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_grad_x_out, p_divisor, p_hidden, p_grad_hidden, p_grad_m_sum,
+    p_grad_shift, num_rows, num_frames,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Through h' = V2 silu(V1 [h, m_sum] + c1) + c2 to m_sum.
 
     hidden, grad_hidden [rows, PADDED]: after the activation, and the gradient before it, for the weights and h.
+    grad_shift [rows, DIM]: grad_x_out over the divisor of the row's node, for the edges.
     """
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
@@ -42,6 +45,10 @@ def egcl_update_backward_kernel(
     b_grad_m = weight_times(p_v1_m, 1, 2 * WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
     tl.store(p_grad_m_sum + o_out, b_grad_m, mask=m_row[None, :])
     tl.store(p_grad_hidden + o_out, rounded(b_grad, PRECISION), mask=m_row[None, :])
+    o_x = o_row[:, None] * DIM + tl.arange(0, 4)[None, :]
+    m_x = m_row[:, None] & (tl.arange(0, 4) < DIM)[None, :]
+    divisor = tl.load(p_divisor + o_row // num_frames, mask=m_row, other=1)
+    tl.store(p_grad_shift + o_x, tl.load(p_grad_x_out + o_x, mask=m_x, other=0) / divisor[:, None], mask=m_x)
 
 
 @triton.jit(do_not_specialize=["first_edge", "num_places", "num_frames", "w1_stride"])
@@ -189,42 +196,6 @@ def _lower_bound(p_sorted, low, high, value):
         low = tl.where(is_below, middle + 1, low)
         high = tl.where(is_below, high, middle)
     return low
-
-
-@triton.jit(do_not_specialize=["num_slots", "num_rows"])
-def egcl_weight_kernel(
-    p_grad, p_input, p_total, num_slots, num_rows, grad_width, input_width, grad_next, input_next,
-    ADDS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """total [weights, slots, PADDED PADDED + PADDED] = or (ADDS) += grad^T input, and behind it the sum of grad.
-
-    Those are the gradients of a weight, TILE x TILE in a program, and of its bias. Slot s adds up every slots-th block
-    of rows. grad and input of the next weight are grad_next and input_next numbers further on.
-    """
-    SIZE: tl.constexpr = PADDED * PADDED + PADDED
-    o_out = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    o_in = tl.program_id(2) * TILE + tl.arange(0, TILE)
-    slot = tl.program_id(0) % num_slots
-    weight = (tl.program_id(0) // num_slots).to(tl.int64)
-    p_grad += weight * grad_next
-    p_input += weight * input_next
-    p_total += tl.program_id(0).to(tl.int64) * SIZE
-    b_total = tl.zeros([TILE, TILE], tl.float32)
-    b_bias = tl.zeros([TILE, BLOCK], tl.float32)
-    for i_block in tl.range(slot, tl.cdiv(num_rows, BLOCK), num_slots):
-        o_row = (i_block * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
-        m_grad = (o_out < grad_width)[:, None] & (o_row < num_rows)[None, :]
-        m_input = (o_row < num_rows)[:, None] & (o_in < input_width)[None, :]
-        b_grad = tl.load(p_grad + o_row[None, :] * grad_width + o_out[:, None], mask=m_grad, other=0)
-        b_input = tl.load(p_input + o_row[:, None] * input_width + o_in[None, :], mask=m_input, other=0)
-        b_total += product(b_grad, b_input, PRECISION)
-        b_bias += b_grad.to(tl.float32)
-    p_bias = p_total + PADDED * PADDED + o_out
-    p_total += o_out[:, None] * PADDED + o_in[None, :]
-    tl.store(p_total, tl.load(p_total) + b_total if ADDS else b_total)
-    if tl.program_id(2) == 0:  # once for all columns
-        b_sum = tl.sum(b_bias, axis=1)
-        tl.store(p_bias, tl.load(p_bias) + b_sum if ADDS else b_sum)
 
 
 @triton.jit(do_not_specialize=["num_rows", "w1_stride"])

@@ -65,6 +65,15 @@ def test_what_sampling_launches_beside_the_network_stays_within_the_limits():
 
 
 @needs_triton
+def test_what_training_launches_beside_the_layers_stays_within_the_limits():
+    kernels = ["node_embedding", "node_embedding_backward", "node_embedding_sum", "reference_frame", "cut_windows"]
+    kernels += ["reference_frame_backward", "noised_positions", "noised_positions_backward", "square_sum", "adam_step"]
+    done = run("--width", "128", "--precision", "bf16", "--capability", "90", "--kernel", *kernels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 kernels compiled, 0 over a limit" in done.stdout
+
+
+@needs_triton
 def test_interpreted_kernels_are_not_compiled():
     done = run(interpreted=True)
     assert done.returncode == 1 and "codegen: TRITON_INTERPRET must not be set" in done.stderr
