@@ -6,7 +6,7 @@ Every sum has an order, so every run gives the same bits.
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import product
+from geotdm_fast.kernels.arithmetic import product, rounded
 
 
 @triton.jit(do_not_specialize=["num_slots", "num_rows"])
@@ -43,8 +43,9 @@ def _weight_slot(
         m_grad = (o_out < grad_width)[:, None] & (o_row < num_rows)[None, :]
         m_input = (o_row < num_rows)[:, None] & (o_in < input_width)[None, :]
         b_grad = tl.load(p_grad + o_row[None, :] * grad_width + o_out[:, None], mask=m_grad, other=0)
+        b_low = rounded(b_grad, PRECISION)
         b_input = tl.load(p_input + o_row[:, None] * input_width + o_in[None, :], mask=m_input, other=0)
-        b_total += product(b_grad, b_input, PRECISION)
+        b_total += product(b_low, b_input, PRECISION)
         b_bias += b_grad.to(tl.float32)
     p_bias = p_total + PADDED * PADDED + o_out
     p_total += o_out[:, None] * PADDED + o_in[None, :]
