@@ -42,6 +42,7 @@ def steps(args: argparse.Namespace) -> list[Step]:
     # Not the whole folder: other tests import what a GPU machine need not have.
     found = [*(ROOT / "tests").glob("test_kernels_*.py")]
     names = ("cuda_temporal", "captured", "chain", "diffusion_step", "training_step", "training_device_data")
+    names += ("node_embedding", "reference_frame", "noised_positions", "adam_step")
     found += [ROOT / "tests" / f"test_{name}.py" for name in names]
     files = sorted(str(path.relative_to(ROOT)) for path in found)
     tests = [*python, "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"]
