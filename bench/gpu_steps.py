@@ -97,12 +97,16 @@ SLOW = "2_to_the_31 or most_frames or microseconds"
 # Those with the mark gpu, beside test_kernels_*.py. Not the whole folder: other tests import what a GPU machine need
 # not have.
 TESTED = (
+    "adam_step",
     "captured",
     "chain",
     "cuda_native",
     "cuda_temporal",
     "diffusion_step",
+    "node_embedding",
+    "noised_positions",
     "optimizer",
+    "reference_frame",
     "sampling_batches",
     "training_device_data",
     "training_step",

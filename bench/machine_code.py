@@ -73,10 +73,11 @@ def late_fences(ptx: str) -> int:
     before. (What cp.async copied needs none.)
     """
     what = re.compile(
-        r"(bar\.sync|barrier\.sync)|(fence\.proxy\.async)|(wgmma\.mma_async|tcgen05\.mma)|(st\.shared|stmatrix)"
+        r"(bar\.sync|barrier\.sync)|(fence\.proxy\.async)|(wgmma\.mma_async|tcgen05\.mma)|(st\.shared|stmatrix)|(^\$L__BB)",
+        re.MULTILINE,
     )
-    kinds = "".join("BFMS"[found.lastindex - 1] for found in what.finditer(ptx))
-    return sum("S" in before and before.endswith("F") for before in re.split("M+", kinds)[:-1])
+    kinds = "".join("BFMSL"[found.lastindex - 1] for found in what.finditer(ptx))
+    return sum("S" in before.split("L")[-1] and before.endswith("F") for before in re.split("M+", kinds)[:-1])
 
 
 def width(op: str) -> int:

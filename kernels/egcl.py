@@ -28,13 +28,15 @@ def egcl_project_kernel(
     term [edges, WIDTH]: W_a a in float32, by the programs of 2, where they are launched.
     """
     half = tl.program_id(1)
-    o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    o_row = first + tl.arange(0, BLOCK)
     if half < 2:
-        _project(
-            p_h, p_w1, p_b1, p_w2, p_u1, p_pq, p_halved, half, o_row, num_rows, w1_stride, WIDTH, PADDED, BLOCK, SLICE,
-            PRECISION,
-        )  # fmt: skip
-    elif tl.program_id(0).to(tl.int64) * BLOCK < num_edges:
+        if first < num_rows:
+            _project(
+                p_h, p_w1, p_b1, p_w2, p_u1, p_pq, p_halved, half, o_row, num_rows, w1_stride, WIDTH, PADDED, BLOCK,
+                SLICE, PRECISION,
+            )  # fmt: skip
+    elif first < num_edges:
         o_col = tl.arange(0, PADDED)
         m_edge, m_col = o_row < num_edges, o_col < WIDTH
         num_columns = w1_stride - (2 * WIDTH + 1)

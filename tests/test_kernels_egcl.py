@@ -190,8 +190,11 @@ def test_what_is_prepared_without_gradients_passes_on_those_of_positions(name, d
             outputs = ops.run_egcl(moved, h, prepared)
             found.append(torch.autograd.grad(sum(v.square().sum() for v in outputs), [moved, params.edge_w1]))
     (grad_x, grad_w1), (grad_x_alone, grad_w1_alone) = found
-    assert_same(grad_x_alone, grad_x, 1e-6)  # W_a a came from torch once, and once from the kernel
-    assert torch.equal(grad_w1_alone[:, :-2], grad_w1[:, :-2]) and not grad_w1_alone[:, -2:].any() and grad_w1.all()
+    # With gradients Triton's W_a a comes from its own kernel, without from torch; the C++ module's always from torch.
+    bound = 0 if name == "auto" and device == "cpu" else 1e-6
+    assert_same(grad_x_alone, grad_x, bound)
+    assert_same(grad_w1_alone[:, :-2], grad_w1[:, :-2], bound)
+    assert not grad_w1_alone[:, -2:].any() and grad_w1.all()
 
 
 def test_nan_in_one_node_reaches_its_receivers_alone(device):

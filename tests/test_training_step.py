@@ -1,6 +1,7 @@
 """One training step: captured as eagerly, in parts as at once, and nothing waits for the device."""
 
 import copy
+import importlib.util
 
 import pytest
 import torch
@@ -237,7 +238,15 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(device, tmp_path, monkeypatch
 # --- what a step computes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "kernels"), [("nbody", "auto"), ("nbody", "triton"), ("two molecules", "auto")])
+interpreted = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None or torch.cuda.is_available(), reason="runs in Triton's interpreter"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [("nbody", "auto"), pytest.param("nbody", "triton", marks=interpreted), ("two molecules", "auto")],
+)
 def test_it_is_plain_adam_on_the_mean_loss(name, kernels):
     """Against torch's own Adam on separate tensors, `collate`d batches and a loop over the average."""
     dataset = DATASETS[name]()
