@@ -281,7 +281,7 @@ def test_it_is_plain_adam_on_the_mean_loss(name, kernels):
 def gradient_of(step: TrainingStep, precision: str = "fp32") -> torch.Tensor:
     """The gradient of the first batch."""
     for draw in step.source.training(0):
-        step._gradient(draw, step._structure(draw))
+        step._gradient(draw.to(step.weights.flat.device), step._structure(draw))
     return step.weights.flat.grad.clone()
 
 
