@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_variants", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--launches", type=pathlib.Path, nargs="*", default=[], metavar="FILE", help="recorded by tests"
+        "--launches", type=pathlib.Path, nargs="*", default=[], metavar="FILE", help="recorded by tests, for sm_90"
     )
     parser.add_argument("--recorded-alone", action="store_true", help="leave the benchmarks' launches out")
     parser.add_argument("--capability", type=int, nargs="+", choices=CAPABILITIES, default=[90], metavar="SM")
