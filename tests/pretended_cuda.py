@@ -62,7 +62,7 @@ class CUDATensor(Tensor):
         self.cpu_tensor = other.cpu_tensor
 
     def cpu(self) -> Tensor:
-        PretendedGPU.current.wait("a copy to the CPU")
+        PretendedGPU.current.copied(is_asynchronous=False)
         return self.cpu_tensor.detach().clone()
 
     def tolist(self) -> Any:
@@ -118,10 +118,10 @@ class PretendedGPU(TorchDispatchMode):
             raise AssertionError(f"{what} waits for the device in a captured part: {_where()}")
         self.waits[what, _where()] += 1
 
-    def copy_from_host(self, is_asynchronous: bool) -> None:
-        """From pinned memory the host need not wait; a graph would read whatever lies there later."""
+    def copied(self, is_asynchronous: bool) -> None:
+        """The host waits for a copy, but from pinned memory; a graph would read whatever lies there later."""
         if self._capturing or not is_asynchronous:
-            self.wait("a copy from the CPU")
+            self.wait("a copy between CPU and GPU")
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[None]:
@@ -155,7 +155,7 @@ class PretendedGPU(TorchDispatchMode):
 
     def _check(self, name: str, args: tuple, kwargs: dict, others: list[Tensor]) -> None:
         """An operation on the GPU: whether it waits, and whether others of its operands may be on the CPU."""
-        if name in WAITS:
+        if name in WAITS or (name == "aten.repeat_interleave" and kwargs.get("output_size") is None):
             self.wait(name.removeprefix("aten."))
         if name in INDEXED and any(_is_mask(index) for index in args[1]):
             self.wait("an index that is a mask")
@@ -163,7 +163,7 @@ class PretendedGPU(TorchDispatchMode):
         if not others:
             return
         if name in COPIES:
-            self.copy_from_host(args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+            self.copied(args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
         elif name in INDEXED:
             self.wait("an index on the CPU")
         # For a gradient that is not there autograd makes zeros, on the device that C++ knows.
@@ -282,7 +282,7 @@ def _to(self: Tensor, *args, copy: bool = False, **kwargs) -> Tensor:
     if here and device is not None and device.type == "cpu":
         return _TO(self.cpu(), **options)
     if not here and _is_cuda(device):
-        PretendedGPU.current.copy_from_host(non_blocking and getattr(self, "is_said_to_be_pinned", False))
+        PretendedGPU.current.copied(non_blocking and getattr(self, "is_said_to_be_pinned", False))
         options["device"] = DEVICE
     return _TO(self, **options)
 

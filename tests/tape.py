@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 # Where a value is read on the host, or a size depends on values: a capture fails there.
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.bincount", "aten.masked_select", "aten.equal")
+WAITS += ("aten._unique2", "aten.unique_dim", "aten.unique_consecutive")
 
 
 class Tape(TorchDispatchMode):
