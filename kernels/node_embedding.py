@@ -79,7 +79,7 @@ def node_embedding_backward_kernel(
         b_in = _inputs(
             p_h, p_step, p_frequency, o_node, o_in, num_nodes, num_features, num_frequencies, HAS_STEP, PRECISION
         )
-        b_in = tl.where((o_in == num_inputs)[None, :], 1, b_in)
+        b_in = tl.where((o_in == num_inputs)[None, :], 1, b_in.to(tl.float32))
         b_total += tl.dot(tl.trans(b_in), b_grad, input_precision="ieee")
     p_total += tl.program_id(0).to(tl.int64) * (num_inputs + 1) * PADDED
     tl.store(p_total + o_in[:, None] * PADDED + o_col[None, :], b_total, mask=(o_in <= num_inputs)[:, None])
