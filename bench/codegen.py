@@ -139,6 +139,8 @@ def problems(case: AnyCase, launch: Launch, counts: Counts, limits: dict) -> lis
         found.append(f"{counts.shared} bytes of shared memory, over {shared}")
     if counts.late_fences:
         found.append(f"{counts.late_fences} products read shared memory without a barrier after its fence")
+    if counts.unwritten:
+        found.append(f"{counts.unwritten} reads of uniform registers that nothing wrote")
     if launch.name in EXACT and counts.fused:
         found.append(f"{counts.fused} fused multiply-adds: squared distances are not rounded as they should be")
     if launch.name in PASSES:

@@ -16,7 +16,8 @@ class Counts(NamedTuple):
 
     Of a kernel with a loop over neighbours or blocks, one turn of the loop. wgmma, mma, tcgen05: matrix instructions;
     special: all special functions, silu: tanh and exp among them; load_bytes: from global memory, a thread;
-    fused: float multiply-adds in the whole code; late_fences: as `late_fences` of its PTX
+    fused: float multiply-adds in the whole code; late_fences: as `late_fences` of its PTX;
+    unwritten: as `unwritten` of its code
     """
 
     registers: int
@@ -31,6 +32,7 @@ class Counts(NamedTuple):
     load_bytes: int
     fused: int = 0
     late_fences: int = 0
+    unwritten: int = 0
 
 
 def compiled_counts(launch, capability: int) -> Counts:
@@ -62,7 +64,24 @@ def compiled_counts(launch, capability: int) -> Counts:
         sum(number * width(op) for op, number in body.items() if re.match(r"LDG(STS)?\b", op)),
         sum(bool(re.match("[FD]FMA", op)) for _, op, _ in code),
         late_fences(kernel.asm["ptx"]),
+        unwritten(code),
     )
+
+
+def unwritten(code: list[tuple[int, str, str]]) -> int:
+    """How often an instruction on uniform registers reads one that none before it wrote: an error of the compiler.
+
+    ptxas 12.8, which Triton 3.6 brings, does so with the descriptors of products whose rows in shared memory are 64
+    bytes (32 of bfloat16): on an H100 such a product reads from anywhere. ptxas 12.9 and 13.0 do not.
+    """
+    written, found = {63}, 0  # URZ is no number
+    for _, op, operands in code:
+        registers = [int(number) for number in re.findall(r"\bUR(\d+)\b", operands)]
+        if re.match(r"U[A-Z]|R2UR|S2UR", op) and registers and operands.strip().startswith("UR"):
+            target, *sources = registers
+            found += sum(source not in written for source in sources)
+            written |= {target, target + 1} if re.search(r"\.64|WIDE", op) else {target}
+    return found
 
 
 def late_fences(ptx: str) -> int:

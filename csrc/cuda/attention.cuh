@@ -19,11 +19,19 @@ struct Mask {
   WarpRows queries, keys;
   int window;
 
-  GEOTDM_DEVICE bool operator()(int query, int key) const {
+  struct Range {
+    int first, size;
+    GEOTDM_DEVICE bool has(int row) const { return static_cast<unsigned>(row - first) < static_cast<unsigned>(size); }
+  };
+  GEOTDM_DEVICE Range keys_of(int query) const {
     const int node = queries.node(query) * queries.frames, place = queries.first_frame + query - keys.first_frame;
     const int first = larger(node, place - window);
     const int end = smaller(smaller(node + queries.frames, keys.count), place + window + 1);
-    return query < queries.count && key >= first && key < end;
+    return {first, query < queries.count && end > first ? end - first : 0};
+  }
+  GEOTDM_DEVICE bool operator()(int query, int key) const {
+    const Range range = keys_of(query);
+    return key >= range.first && key < range.first + range.size;
   }
 
  private:

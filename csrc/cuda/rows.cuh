@@ -55,11 +55,19 @@ struct RowTiling {
 
   // Of a warp beyond the last tile, no row.
   GEOTDM_DEVICE WarpRows tile(int64_t i) const {
-    if (inverse) return whole_nodes(i);
-    const int64_t node = i / tiles_of_node;
-    const int first_frame = static_cast<int>(i - node * tiles_of_node) * kRows;
-    const int64_t first = node * frames + first_frame;
-    return {first, cut(first < num_rows ? frames - first_frame : 0), first_frame, frames, 0};
+    WarpRows rows{0, 0, 0, frames, inverse};
+    int64_t left;
+    if (inverse) {
+      rows.first = i * rows_of_tile;
+      left = num_rows - rows.first;
+    } else {
+      const int64_t node = i / tiles_of_node;
+      rows.first_frame = static_cast<int>(i - node * tiles_of_node) * kRows;
+      rows.first = node * frames + rows.first_frame;
+      left = rows.first < num_rows ? frames - rows.first_frame : 0;
+    }
+    rows.count = cut(left);
+    return rows;
   }
   // The same for T <= 32.
   GEOTDM_DEVICE WarpRows whole_nodes(int64_t i) const {
