@@ -6,18 +6,27 @@ import triton.language as tl
 
 @triton.jit
 def rounded(x, PRECISION: tl.constexpr):
-    """The input of a product: bfloat16, or float32 whose rounding to tf32 the matrix units do.
+    """The input of a product: bfloat16, or float32 holding the nearest number of tf32.
 
+    The matrix units cut off what tf32 has no room for, which errs twice as much and always towards zero.
     *_emulated, for Triton's interpreter, which knows neither: float32 holding the nearest value, ties to even.
     """
     if PRECISION == "bf16":
         return x.to(tl.bfloat16)
+    elif PRECISION == "tf32":
+        return _to_tf32(x.to(tl.float32))
     elif PRECISION == "bf16_emulated":
         return _without_low_bits(x.to(tl.float32), 16)
     elif PRECISION == "tf32_emulated":
         return _without_low_bits(x, 13)
     else:
         return x
+
+
+@triton.jit
+def _to_tf32(x):
+    # ties away from zero
+    return tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit
@@ -33,8 +42,8 @@ def product(a, b, PRECISION: tl.constexpr):
 
     Give it inputs that are not rounded yet, and store them afterwards. On sm_90 the rounded numbers go through shared
     memory, and Triton (3.6, 3.9) puts the fence that shows them to the matrix units right before the product. A barrier
-    between, of a store or a sum in another layout, comes before that fence, which then shows a warp its own numbers
-    alone: wrong results on an H100. `bench.codegen` fails on such an order.
+    between, of a store or a sum in another layout, comes before that fence; CUDA asks for the other order.
+    `bench.codegen` fails where a product has it so.
     """
     INPUT: tl.constexpr = "tf32" if PRECISION == "tf32" else "ieee"
     return tl.dot(rounded(a, PRECISION), rounded(b, PRECISION), input_precision=INPUT)

@@ -43,7 +43,7 @@ BACKWARD = {
     ("tf32", 90): ((32, 32, 4), (16, 64, 4), (32, 32, 8), (16, 32, 8)),
     ("tf32", 100): ((32, 32, 4), (32, 64, 4), (16, 128, 8), (16, 32, 8)),
     ("bf16", 80): ((64, 32, 4), (16, 64, 4), (16, 32, 8), (16, 32, 8)),
-    ("bf16", 90): ((32, 32, 2), (32, 64, 4), (32, 128, 8), (16, 64, 8)),
+    ("bf16", 90): ((32, 32, 2), (32, 32, 4), (32, 64, 8), (16, 64, 8)),
     ("bf16", 100): ((64, 32, 4), (32, 64, 4), (32, 128, 8), (16, 64, 8)),
 }
 
@@ -80,7 +80,7 @@ def rows_configuration(size: int, precision: str, capability: int) -> Configurat
 def rows_backward_configuration(size: int, precision: str, capability: int) -> Configuration:
     """For egcl_update_backward_kernel and egcl_project_backward_kernel, which hold more."""
     forward = rows_configuration(size, precision, capability)
-    return forward._replace(block=min(32, forward.block)) if size == 128 else forward
+    return forward
 
 
 def weight_configuration(size: int, precision: str, capability: int) -> tuple[int, int, int, int]:

@@ -81,7 +81,7 @@ def test_interpreted_kernels_are_not_compiled():
 
 @needs_triton
 def test_operands_of_every_product_are_fenced_before_the_barrier():
-    """Else wgmma reads stale numbers: the backward over edges did, on an H100."""
+    """As CUDA asks for."""
     kernels = ["egcl_project", "egcl_update", "egcl_update_backward", "egcl_weight", "egcl_project_backward"]
     done = run("--width", "64", "128", "--precision", "bf16", "tf32", "--capability", "90", "--kernel", *kernels)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -230,7 +230,7 @@ class _TritonEGCL(torch.autograd.Function):
         flags = (normalize, pre_norm, precision)
         x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_attr, edge_term, params, *flags)
         if edge_term is None and edge_attr is not None:
-            edge_term = kept.pop()
+            *kept, edge_term = kept
         if keep:
             ctx.save_for_backward(x, h, edge_attr, edge_term, *kept, *params)
         ctx.num_kept, ctx.graph, ctx.flags = len(kept), graph, flags
