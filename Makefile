@@ -27,13 +27,14 @@ endif
 CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix) csrc/*/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench gpu-check gpu-dry reproduce test sanitize lint format venv clean distclean
+.PHONY: help demo bench gpu-check gpu-pack gpu-dry reproduce test sanitize lint format venv clean distclean
 
 help:
 	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
 	@echo 'make test       lint, then the whole test suite'
 	@echo 'make bench      time and memory against the peers, for the record on an idle machine (a quarter of an hour)'
-	@echo 'make gpu-check  build, test and measure on a GPU, a table last (under 9 minutes; PY=python3 installs nothing)'
+	@echo 'make gpu-check  build, test and measure on a GPU, a table last (13 minutes at most; PY=python3 installs nothing)'
+	@echo 'make gpu-pack   build here what gpu-check would build on an H100, into .gpu/ (PY=...: its Python, torch, triton)'
 	@echo 'make gpu-dry    what of the GPU can be tried without one: its paths, and every launch compiled (6 minutes)'
 	@echo 'make reproduce  the experiments of the paper that need no data, one after the other (a GPU for its settings)'
 	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
@@ -69,6 +70,9 @@ bench: $(READY)
 
 gpu-check: $(READY)
 	@$(PY) -m bench.gpu_check $(GPU_ARGS)
+
+gpu-pack: $(READY)
+	@$(PY) -m bench.gpu_pack $(GPU_ARGS)
 
 gpu-dry: $(READY)
 	@$(PY) -m bench.gpu_dry

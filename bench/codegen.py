@@ -11,7 +11,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from bench.launches import DEFAULT_FLAGS, Case, Launch, SearchCase, StepCase, launches
+from bench.launches import DEFAULT_FLAGS, AnyCase, Case, Launch, SearchCase, StepCase, TrainingCase, launches
 from bench.limits import limit as limit_of
 from bench.machine_code import Counts, compiled_counts
 from bench.record import RESULTS, replace_rows
@@ -63,7 +63,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def cases(args: argparse.Namespace) -> Iterator[Case | SearchCase | StepCase]:
+def cases(args: argparse.Namespace) -> Iterator[AnyCase]:
     norms = ((True, False), (False, False), (True, True))
     every = [(dim, has_term, *norm) for dim in (2, 3) for has_term in (False, True) for norm in norms]
     for capability in args.capability:
@@ -71,6 +71,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case | SearchCase | StepCase]:
             for width in args.width:
                 for flags in every if args.every_variant else [DEFAULT_FLAGS]:
                     yield Case(width, precision, capability, flags)
+                yield TrainingCase(width, precision, capability)
         for by_cells in (False, True):
             for dim in (2, 3) if args.every_variant else (3,):
                 yield SearchCase(by_cells, dim, capability)
@@ -79,11 +80,11 @@ def cases(args: argparse.Namespace) -> Iterator[Case | SearchCase | StepCase]:
                 yield StepCase(by_graph, dim, capability)
 
 
-def row(case: Case | SearchCase | StepCase, launch: Launch, counts: Counts) -> dict:
+def row(case: AnyCase, launch: Launch, counts: Counts) -> dict:
     """What is printed and kept of one kernel."""
     constants = dict(launch.constants)
     dtypes = {name: dtype for name, dtype in launch.signature if dtype.startswith("*")}
-    variant = {name: constants[name] for name in ("IS_MOVE", "IS_FIRST", "ADDS") if name in constants}
+    variant = {name: constants[name] for name in ("IS_MOVE", "IS_FIRST", "ADDS", "HAS_STEP") if name in constants}
     if launch.name in ("egcl_edge_sum", "egcl_weight"):
         variant |= {name: dtypes[name] for name in ("p_values", "p_grad", "p_input") if name in dtypes}
     details = "".join(f" {value}" for value in variant.values())
@@ -126,7 +127,7 @@ def predicted(case: Case, launch: Launch, counts: Counts) -> dict:
     }
 
 
-def problems(case: Case | SearchCase | StepCase, launch: Launch, counts: Counts, limits: dict) -> list[str]:
+def problems(case: AnyCase, launch: Launch, counts: Counts, limits: dict) -> list[str]:
     """Which limits the kernel breaks."""
     found = []
     limit = lambda name: limit_of(limits, name, lambda where: is_about(where, case, launch))
@@ -136,6 +137,10 @@ def problems(case: Case | SearchCase | StepCase, launch: Launch, counts: Counts,
     shared = limits["shared"][str(case.capability)]
     if counts.shared > shared:
         found.append(f"{counts.shared} bytes of shared memory, over {shared}")
+    if counts.late_fences:
+        found.append(f"{counts.late_fences} products read shared memory without a barrier after its fence")
+    if counts.unwritten:
+        found.append(f"{counts.unwritten} reads of uniform registers that nothing wrote")
     if launch.name in EXACT and counts.fused:
         found.append(f"{counts.fused} fused multiply-adds: squared distances are not rounded as they should be")
     if launch.name in PASSES:
@@ -150,7 +155,7 @@ def problems(case: Case | SearchCase | StepCase, launch: Launch, counts: Counts,
     return found
 
 
-def is_about(where: dict, case: Case | SearchCase | StepCase, launch: Launch) -> bool:
+def is_about(where: dict, case: AnyCase, launch: Launch) -> bool:
     known = case._asdict() | {"kernel": launch.name}
     return all(known.get(key) in values for key, values in where.items())
 

@@ -26,8 +26,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CAPABILITIES = ("80", "90a", "100")
 LIMITS = pathlib.Path(__file__).with_name("cuda_codegen_limits.json")
 WARNINGS = "-Werror all-warnings -Xcompiler -Werror -Xptxas -v"
-# Counted in the machine code: matrix products, special functions, and accesses to shared and local memory.
-COUNTED = ("HMMA", "MUFU", "LDSM", "LDGSTS", "LDL", "STL")
+# Counted in the machine code: matrix products of warps and warpgroups, special functions, and accesses to shared and
+# local memory.
+COUNTED = ("HMMA", "HGMMA", "MUFU", "LDSM", "LDGSTS", "LDL", "STL")
 
 
 class Usage(NamedTuple):
@@ -87,11 +88,17 @@ def compiled(folder: pathlib.Path, text: str, capabilities: Sequence[str]) -> It
     for capability, path in made:
         cubin = folder / name(capability, path)
         counts = counted(dumped("-sass", cubin))
-        for kernel, usage in said_of_kernels(cubin.with_name(f"{cubin.name}.txt").read_text()).items():
+        said = cubin.with_name(f"{cubin.name}.txt").read_text()
+        serialized = said_to_be_serialized(said)
+        for kernel, usage in said_of_kernels(said).items():
             called = readable(kernel)
             about = {"what": f"{path.stem} sm_{capability} {called}", "file": path.stem, "capability": capability}
             took = {"seconds": seconds[name(capability, path)]}
-            yield about | {"kernel": called, **usage._asdict(), **counts[kernel]} | took
+            yield (
+                about
+                | {"kernel": called, **usage._asdict(), **counts[kernel], "serialized": kernel in serialized}
+                | took
+            )
 
 
 def said_of_kernels(text: str) -> dict[str, Usage]:
@@ -102,6 +109,11 @@ def said_of_kernels(text: str) -> dict[str, Usage]:
         used = number("registers"), number("bytes spill stores"), number("bytes stack frame"), number("bytes smem")
         found[part.split("'")[0]] = Usage(*used)
     return found
+
+
+def said_to_be_serialized(text: str) -> set[str]:
+    """The kernels whose wgmma, as ptxas says, wait for one another: each for the registers of the one before."""
+    return set(re.findall(r"wgmma\.mma_async instructions are serialized .* function '(\w+)'", text))
 
 
 def counted(code: str) -> dict[str, dict[str, int]]:
@@ -137,16 +149,23 @@ def problems(row: dict, limits: dict) -> list[str]:
         allowed = limit(limits, name, is_about)
         if row[name] > allowed:
             found.append(f"{row[name]} {about}, over {allowed}")
+    if row["serialized"]:
+        found.append("its wgmma wait for one another")
     return found
 
 
 def wrong_units(rows: list[dict]) -> list[str]:
-    """Files of a precision whose kernels use no matrix units; those of fp32 do, six products of bfloat16 for one."""
+    """Files of a precision whose kernels use no matrix units, and kernels of warpgroups without their products.
+
+    Those of fp32 do use them, six products of bfloat16 for one.
+    """
     matrix = collections.Counter()
     for row in rows:
         matrix[f"{row['file']} sm_{row['capability']}"] += row["hmma"]
     lacking = (what for what, count in matrix.items() if re.search("_(fp32|tf32|bf16)", what) and not count)
-    return [f"{what}: no matrix instruction" for what in lacking]
+    of_warpgroups = (row for row in rows if row["kernel"].startswith("Warpgroup") and row["capability"] == "90a")
+    without = [f"{row['what']}: no wgmma" for row in of_warpgroups if not row["hgmma"]]
+    return [f"{what}: no matrix instruction" for what in lacking] + without
 
 
 def line(row: dict) -> str:

@@ -61,12 +61,14 @@ def steps(args: argparse.Namespace) -> list[Step]:
 def first_tier(run: Programs) -> list[Step]:
     """Is it right; milliseconds of a training and of a sampling step, captured or not; layers against their floors."""
     both = ["--workload", "nbody", "md", "--graphs", "128"]
+    nbody, md = ["--workload", "nbody", "--graphs", "128"], ["--workload", "md", "--graphs", "128"]
     eager = ["--implementations", "ours", "official", "efficient", "--ours-first"]
     one = [*both, "--precision", "bf16", "--implementations", "ours", "eager", "--limit", "2", "--repeats", "10"]
     return [
         Step("tests", [*run.pytest, *in_workers(8), *gpu_tests(), "-m", "gpu", "-k", f"not ({SLOW})"], 110),
         Step("train", [*run.train, *both, "--precision", "bf16", *eager, "--repeats", "3", "--steps", "5"], 60),
-        Step("sample", [*run.sample, *both, "--dtype", "mixed", *eager, "--repeats", "3", "--peer-steps", "3"], 60),
+        Step("sample", [*run.sample, *nbody, "--dtype", "mixed", *eager, "--repeats", "3", "--peer-steps", "3"], 45),
+        Step("sample md", [*run.sample, *md, "--dtype", "mixed", "--implementations", "ours", "--repeats", "2"], 35),
         Step("kernels", [*run.kernels, *both, "--precision", "bf16"], 50),
         Step("temporal", [*run.temporal, *one], 45),
         Step("layer", [*run.layer, *one], 45),
@@ -97,12 +99,16 @@ SLOW = "2_to_the_31 or most_frames or microseconds"
 # Those with the mark gpu, beside test_kernels_*.py. Not the whole folder: other tests import what a GPU machine need
 # not have.
 TESTED = (
+    "adam_step",
     "captured",
     "chain",
     "cuda_native",
     "cuda_temporal",
     "diffusion_step",
+    "node_embedding",
+    "noised_positions",
     "optimizer",
+    "reference_frame",
     "sampling_batches",
     "training_device_data",
     "training_step",

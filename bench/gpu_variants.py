@@ -17,7 +17,7 @@ from itertools import product
 
 from bench.codegen import CAPABILITIES, LIMITS
 from bench.jit_launches import JIT, Twice, compiled_twice, launched_by
-from bench.launches import Case, SearchCase, StepCase, call_egcl, call_search, call_step
+from bench.launches import Case, SearchCase, StepCase, TrainingCase, call_egcl, call_search, call_step, call_training
 from bench.workloads import make_workload
 from geotdm_fast.tables import text_table
 
@@ -91,7 +91,7 @@ def compiled(jit: JIT, launch: str, limit: int) -> tuple[str | None, int]:
 
 
 def of_benchmarks(capability: int) -> list[str]:
-    """Layers of the workloads in both directions and every precision, what a step of sampling adds, and searches.
+    """Layers of the workloads in both directions and every precision, what steps add to them, and searches.
 
     A training step and a sampling step launch the same layers, over all frames and over the given ones alone.
     """
@@ -103,6 +103,9 @@ def of_benchmarks(capability: int) -> list[str]:
         for precision, num_frames in product(PRECISIONS, (workload.num_frames, workload.num_given)):
             case = Case(width, precision, capability, (dim, has_term, True, workload.arguments["pre_norm"]))
             calls.append(partial(call_egcl, case, workload.num_nodes, num_frames, workload.num_edges))
+        for precision in PRECISIONS:
+            training = TrainingCase(width, precision, capability)
+            calls.append(partial(call_training, training, workload.num_nodes, workload.num_edges))
         for by_graph in (False, True):
             calls.append(partial(call_step, StepCase(by_graph, dim, capability), workload.num_nodes, num_noisy))
     return list(dict.fromkeys(launch for call in calls for launch in launched_by(call)))

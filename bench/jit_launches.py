@@ -38,7 +38,9 @@ def _described(value: Any) -> list:
     if isinstance(value, int):
         like = 1 if value == 1 else 16 if value % 16 == 0 else 3
         return ["number", like if -(2**31) <= value < 2**31 else like + 2**32]
-    raise TypeError(f"jit_launches: an argument must be a tensor or an integer, got {value!r}")
+    if isinstance(value, float):
+        return ["real", 0.5]
+    raise TypeError(f"jit_launches: an argument must be a tensor or a number, got {value!r}")
 
 
 def _like(kind: str, value: Any, aligned: bool = True) -> Any:
@@ -116,7 +118,7 @@ class JIT:
         for (place, *_), value in attributes.items():
             if value:  # [["tt.divisibility", 16]]
                 found[names[place]] = f"{found.get(names[place], '')} % {value[0][1]} == 0".strip()
-        said = tuple((name, *kind[: 1 if kind[0] == "number" else 2]) for name, kind in kinds.items())
+        said = tuple((name, *kind[: 2 if kind[0] in ("tensor", "constant") else 1]) for name, kind in kinds.items())
         return Variant((f"{module}.{kernel}", said, tuple(sorted(options.items()))), tuple(sorted(found.items())))
 
     def compiled(self, launch: str) -> Any:

@@ -24,7 +24,7 @@ how long all its launches take. What the step takes beyond the sum of its kernel
 EPILOG = """\
   python -m bench.kernel_times --device cuda --graphs 128 --precision bf16
   python -m bench.kernel_times --device cuda --workload nbody --parts sampling"""
-PARTS = ("training", "sampling")
+PARTS = ("sampling", "training")
 SAMPLING_STEPS = 20
 
 

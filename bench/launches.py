@@ -1,5 +1,6 @@
 """What a call of an op launches: every kernel with the types and constants that its machine code depends on."""
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 from unittest import mock
@@ -45,22 +46,38 @@ class StepCase(NamedTuple):
         return f"D={self.dim} sm_{self.capability}{' by graph' if self.by_graph else ''}"
 
 
+class TrainingCase(NamedTuple):
+    """What a training step launches beside the layers."""
+
+    width: int
+    precision: str
+    capability: int
+
+    def __str__(self) -> str:
+        return f"H={self.width} {self.precision} sm_{self.capability}"
+
+
+AnyCase = Case | SearchCase | StepCase | TrainingCase
+
+
 class Launch(NamedTuple):
-    """A kernel with what its machine code depends on."""
+    """A kernel with what its machine code depends on; aligned: pointers and numbers that 16 divides."""
 
     kernel: object
     signature: tuple[tuple[str, str], ...]
     constants: tuple[tuple[str, object], ...]
     options: tuple[tuple[str, int], ...]
+    aligned: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.kernel.fn.__name__.removesuffix("_kernel")
 
 
-def launches(case: Case | SearchCase | StepCase) -> list[Launch]:
+def launches(case: AnyCase) -> list[Launch]:
     """What the call launches, each once."""
-    return {Case: _of_egcl, SearchCase: _of_search, StepCase: _of_step}[type(case)](case)
+    of = {Case: _of_egcl, SearchCase: _of_search, StepCase: _of_step, TrainingCase: _of_training}
+    return of[type(case)](case)
 
 
 def _recorded(call: Callable[[], None]) -> list[Launch]:
@@ -110,13 +127,53 @@ def call_step(case: StepCase, num_nodes: int, num_frames: int) -> None:
     diffusion_step_launch.diffusion_step(x, x, prior[0], x.transpose(1, 2), z, prior[1], first, table, step)
 
 
+def _of_training(case: TrainingCase) -> list[Launch]:
+    return _recorded(lambda: call_training(case, 1011, 3001))
+
+
+def call_training(case: TrainingCase, num_nodes: int, num_edges: int) -> None:
+    """What a training step launches beside the layers, on tensors without data."""
+    from geotdm_fast.kernels import (
+        adam_step_launch,
+        cut_windows_launch,
+        node_embedding_launch,
+        noised_positions_launch,
+        reference_frame_launch,
+    )
+    from geotdm_fast.reference import AdamSettings, AdamState, BatchLayout, WindowTables
+
+    empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device="meta")
+    numbers = lambda *shape: empty(*shape, dtype=torch.int64)
+    width = case.width
+    tables = WindowTables(numbers(100, 4), empty(99999), empty(500, 5), empty(900, 2), 3, 30)
+    layout = BatchLayout(
+        numbers(num_nodes), numbers(num_nodes), *(numbers(num_edges) for _ in "ab"), numbers(9), empty(9)
+    )
+    z, positions = empty(num_nodes, 30, width), empty(num_nodes, 3, 20)
+    weights = [empty(12345) for _ in range(4)]
+
+    cut = cut_windows_launch.cut_windows(tables, layout, numbers(7), numbers(7), empty(7))
+    y = empty(num_nodes, 10, 3)
+    for step, num_inputs in ((None, 5), (cut.steps, 37)):
+        arguments = (cut.h, step, empty(16))
+        node_embedding_launch.node_embedding(*arguments, empty(width, num_inputs), empty(width), 30, case.precision)
+        backward = node_embedding_launch.node_embedding_backward
+        backward(z, *arguments, num_inputs, case.precision)
+    _, mean = reference_frame_launch.reference_frame(y, z[:, :10], empty(20))
+    reference_frame_launch.reference_frame_backward(positions, y, mean, empty(20), width)
+    noised_positions_launch.noised_positions(cut.x[..., 10:], positions, positions, empty(9), empty(9), cut.steps)
+    noised_positions_launch.noised_positions_backward(positions, empty(9), cut.steps)
+    state = AdamState(*weights, empty(()), empty(12345))
+    adam_step_launch.adam_step(state, empty(2), AdamSettings(1.0))
+
+
 def _of_egcl(case: Case) -> list[Launch]:
     return _recorded(lambda: call_egcl(case, 1011, 30, 3001))
 
 
 def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> None:
     """Forward and backward on tensors without data."""
-    from geotdm_fast.kernels import egcl_backward_launch, egcl_launch
+    from geotdm_fast.kernels import egcl_backward_launch, egcl_launch, egcl_weights_launch
     from geotdm_fast.reference import EGCLParams
 
     dim, has_term, normalize, pre_norm = case.flags
@@ -134,23 +191,32 @@ def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> No
         empty(num_nodes + 1, dtype=long), empty(num_edges, dtype=long), empty(num_nodes),
     )  # fmt: skip
     x, h = empty(num_nodes, num_frames, dim), empty(num_nodes, num_frames, width)
-    attr, term = (empty(num_edges, 4), empty(num_edges, width)) if has_term else (None, None)
+    attr = empty(num_edges, 4) if has_term else None
     flags = (normalize, pre_norm, case.precision)
-    on_gpu = {"capability": lambda x: case.capability, "executed": lambda precision, x: precision}
-    with mock.patch.multiple(egcl_launch, **on_gpu), mock.patch.multiple(egcl_backward_launch, **on_gpu):
-        *_, kept = egcl_launch.egcl_forward(x, h, graph, term, params, *flags)
-        egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, term, params, kept, *flags)
+    with contextlib.ExitStack() as of_the_case:
+        for module in (egcl_launch, egcl_backward_launch, egcl_weights_launch):
+            of_the_case.enter_context(mock.patch.object(module, "capability", lambda x: case.capability))
+            of_the_case.enter_context(mock.patch.object(module, "executed", lambda precision, x: precision))
+        *_, kept = egcl_launch.egcl_forward(x, h, graph, attr, None, params, *flags)
+        egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, params, kept, *flags)
 
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}
 
 
 def described(kernel, args: tuple, options: dict) -> Launch:
-    """The launch with types in place of tensors and numbers."""
+    """The launch with types in place of tensors and numbers, specialised as Triton does it at a launch."""
     names = [param.name for param in kernel.params]
     values = dict(zip(names, args, strict=False)) | {name: options.pop(name) for name in names if name in options}
     is_constant = {param.name: param.is_constexpr for param in kernel.params}
-    type_of = lambda value: TYPES[value.dtype] if torch.is_tensor(value) else "i32"
+    of_number = lambda value: "fp32" if isinstance(value, float) else "i32"
+    type_of = lambda value: TYPES[value.dtype] if torch.is_tensor(value) else of_number(value)
     signature = tuple((name, "constexpr" if is_constant[name] else type_of(values[name])) for name in names)
     constants = tuple((name, values[name]) for name in names if is_constant[name])
-    return Launch(kernel, signature, constants, tuple(sorted(options.items())))
+    is_number = {
+        param.name: not param.do_not_specialize and isinstance(values[param.name], int) for param in kernel.params
+    }
+    # Tensors of torch begin at multiples of 16 bytes.
+    divides = lambda name: torch.is_tensor(values[name]) or (is_number[name] and values[name] % 16 == 0)
+    aligned = tuple(name for name in names if not is_constant[name] and divides(name))
+    return Launch(kernel, signature, constants, tuple(sorted(options.items())), aligned)

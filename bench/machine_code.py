@@ -16,7 +16,8 @@ class Counts(NamedTuple):
 
     Of a kernel with a loop over neighbours or blocks, one turn of the loop. wgmma, mma, tcgen05: matrix instructions;
     special: all special functions, silu: tanh and exp among them; load_bytes: from global memory, a thread;
-    fused: float multiply-adds in the whole code
+    fused: float multiply-adds in the whole code; late_fences: as `late_fences` of its PTX;
+    unwritten: as `unwritten` of its code
     """
 
     registers: int
@@ -30,6 +31,8 @@ class Counts(NamedTuple):
     instructions: int
     load_bytes: int
     fused: int = 0
+    late_fences: int = 0
+    unwritten: int = 0
 
 
 def compiled_counts(launch, capability: int) -> Counts:
@@ -40,8 +43,7 @@ def compiled_counts(launch, capability: int) -> Counts:
 
     names = [name for name, _ in launch.signature]
     constants = {(names.index(name),): value for name, value in launch.constants}
-    # Tensors of torch begin at multiples of 16 bytes; nothing is assumed of sizes.
-    attributes = {(i,): [["tt.divisibility", 16]] for i, (_, kind) in enumerate(launch.signature) if kind[0] == "*"}
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in launch.aligned}
     source = ASTSource(launch.kernel, dict(launch.signature), constants, attributes)
     target = GPUTarget("cuda", capability, 32)
     kernel = triton.compile(source, target=target, options=dict(launch.options))
@@ -61,7 +63,40 @@ def compiled_counts(launch, capability: int) -> Counts:
         sum(body.values()),
         sum(number * width(op) for op, number in body.items() if re.match(r"LDG(STS)?\b", op)),
         sum(bool(re.match("[FD]FMA", op)) for _, op, _ in code),
+        late_fences(kernel.asm["ptx"]),
+        unwritten(code),
     )
+
+
+def unwritten(code: list[tuple[int, str, str]]) -> int:
+    """How often an instruction on uniform registers reads one that none before it wrote: an error of the compiler.
+
+    ptxas 12.8, which Triton 3.6 brings, does so with the descriptors of products whose rows in shared memory are 64
+    bytes (32 of bfloat16): on an H100 such a product reads from anywhere. ptxas 12.9 and 13.0 do not.
+    """
+    written, found = {63}, 0  # URZ is no number
+    for _, op, operands in code:
+        registers = [int(number) for number in re.findall(r"\bUR(\d+)\b", operands)]
+        if re.match(r"U[A-Z]|R2UR|S2UR", op) and registers and operands.strip().startswith("UR"):
+            target, *sources = registers
+            found += sum(source not in written for source in sources)
+            written |= {target, target + 1} if re.search(r"\.64|WIDE", op) else {target}
+    return found
+
+
+def late_fences(ptx: str) -> int:
+    """How many products of the matrix units read what threads stored in shared memory, with a fence behind the barrier.
+
+    Every thread that stores a part of an operand must pass the fence before the barrier at which the others wait for
+    it. A fence behind the barrier orders a thread's own stores alone: on an H100 such products read what was there
+    before. (What cp.async copied needs none.)
+    """
+    what = re.compile(
+        r"(bar\.sync|barrier\.sync)|(fence\.proxy\.async)|(wgmma\.mma_async|tcgen05\.mma)|(st\.shared|stmatrix)|(^\$L__BB)",
+        re.MULTILINE,
+    )
+    kinds = "".join("BFMSL"[found.lastindex - 1] for found in what.finditer(ptx))
+    return sum("S" in before.split("L")[-1] and before.endswith("F") for before in re.split("M+", kinds)[:-1])
 
 
 def width(op: str) -> int:

@@ -18,6 +18,36 @@ class Frames(NamedTuple):
     given_index: Tensor
     noisy_index: Tensor
 
+    def given_of(self, x: Tensor, dim: int) -> Tensor:
+        """The given frames of x, whose axis `dim` has all: a view where they follow one another."""
+        return _select(x, dim, self.given, self.given_index)
+
+    def noisy_of(self, x: Tensor, dim: int) -> Tensor:
+        """The noisy frames in the same way."""
+        return _select(x, dim, self.noisy, self.noisy_index)
+
+    def with_noisy(self, given: Tensor, noisy: Tensor, dim: int) -> Tensor:
+        """A copy of `given`, whose axis `dim` has all frames, with `noisy` in their places."""
+        if not _is_run(self.noisy):
+            return given.index_copy(dim, self.noisy_index, noisy)
+        first, behind = self.noisy[0], self.noisy[-1] + 1
+        parts = (given.narrow(dim, 0, first), noisy, given.narrow(dim, behind, given.shape[dim] - behind))
+        return torch.cat([part for part in parts if part.shape[dim]], dim)
+
+    @property
+    def by_index(self) -> "Frames":
+        """The same frames without their numbers: always chosen by the tensors, whose values a captured graph leaves
+        open."""
+        return self._replace(given=(), noisy=())
+
+
+def _select(x: Tensor, dim: int, frames: tuple[int, ...], index: Tensor) -> Tensor:
+    return x.narrow(dim, frames[0], len(frames)) if _is_run(frames) else x.index_select(dim, index)
+
+
+def _is_run(frames: tuple[int, ...]) -> bool:
+    return len(frames) > 0 and frames[-1] - frames[0] + 1 == len(frames)
+
 
 def frames_of(cond_mask: Tensor) -> Frames:
     """Split the frames of `cond_mask` [1, 1, T] (non-zero = given) into given and noisy ones.
@@ -76,4 +106,4 @@ def split_batch(batch: Batch, train: Mapping, mode: str) -> tuple[Tensor, dict]:
         return batch.x[..., :length], model_kwargs
     mask = cond_mask(train["cond_mask"], batch.x.shape[-1]).to(batch.x.device)
     model_kwargs.update(cond_mask=mask, x_given=batch.x)
-    return batch.x[..., frames_of(mask).noisy_index], model_kwargs
+    return frames_of(mask).noisy_of(batch.x, 2), model_kwargs

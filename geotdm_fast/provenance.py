@@ -62,18 +62,19 @@ def cpu_model() -> str:
 
 
 def commit() -> str:
-    """Of the package's tree, with `+changes` when tracked files differ from it; outside its own git, GEOTDM_COMMIT, or
-    `unknown`."""
-    elsewhere = os.environ.get("GEOTDM_COMMIT") or "unknown"
+    """GEOTDM_COMMIT; without it the commit of the package's tree, with `+changes` when tracked files differ from it;
+    `unknown` outside its own git."""
+    if os.environ.get("GEOTDM_COMMIT"):
+        return os.environ["GEOTDM_COMMIT"]
     run = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     try:
         # Installed into a folder of somebody else's repository, the package has no commit.
         if pathlib.Path(run("rev-parse", "--show-toplevel").strip()).resolve() != ROOT:
-            return elsewhere
+            return "unknown"
         changed = run("status", "--porcelain", "--untracked-files=no").strip()
         return run("rev-parse", "--short=10", "HEAD").strip() + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return elsewhere
+        return "unknown"
 
 
 def now() -> str:

@@ -29,7 +29,13 @@ def _without_low_bits(x, DROP: tl.constexpr):
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr):
-    """a b in float32, the inputs rounded."""
+    """a b in float32, the inputs rounded.
+
+    Give it inputs that are not rounded yet, and store them afterwards. On sm_90 the rounded numbers go through shared
+    memory, and Triton (3.6, 3.9) puts the fence that shows them to the matrix units right before the product. A barrier
+    between, of a store or a sum in another layout, comes before that fence, which then shows a warp its own numbers
+    alone: wrong results on an H100. `bench.codegen` fails on such an order.
+    """
     INPUT: tl.constexpr = "tf32" if PRECISION == "tf32" else "ieee"
     return tl.dot(rounded(a, PRECISION), rounded(b, PRECISION), input_precision=INPUT)
 
@@ -71,9 +77,9 @@ def weight_times_rows(
     for first in tl.range(0, PADDED, SLICE):
         o_in = first + tl.arange(0, SLICE)
         m_rows = m_row[None, :] & (o_in < WIDTH)[:, None]
-        b_rows = tl.load(p_rows + o_row[None, :] * stride + o_in[:, None], mask=m_rows, other=0)
         m_weight = (o_out < WIDTH) & (o_in < WIDTH)[None, :]
         b_weight = tl.load(p_weight + o_out * row_stride + o_in[None, :] * column_stride, mask=m_weight, other=0)
+        b_rows = tl.load(p_rows + o_row[None, :] * stride + o_in[:, None], mask=m_rows, other=0)
         b_out += product(b_weight, b_rows, PRECISION)
     return b_out
 

@@ -1,4 +1,4 @@
-"""EGCL forward: P and Q of every row; messages of every receiver; the node MLP of every row.
+"""EGCL forward: P and Q of every row, W_a a of every edge; messages of every receiver; the node MLP of every row.
 
 A row is a node in a frame: i * T + t. A graph that changes from frame to frame is one over N * T nodes with T = 1.
 Rows are PADDED wide, the power of two from WIDTH on; what is beyond WIDTH is zero and stays zero.
@@ -17,17 +17,42 @@ from geotdm_fast.kernels.arithmetic import (
 )
 
 
-@triton.jit(do_not_specialize=["num_rows", "w1_stride"])
+@triton.jit(do_not_specialize=["num_rows", "num_edges", "w1_stride"])
 def egcl_project_kernel(
-    p_h, p_w1, p_b1, p_w2, p_u1, p_pq, p_halved, num_rows, w1_stride,
+    p_h, p_attr, p_w1, p_b1, p_w2, p_u1, p_pq, p_halved, p_term, num_rows, num_edges, w1_stride,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """pq [rows, 2, PADDED]: P / 2 = (W_i h + b1) / 2 by the programs of the second axis' 0, Q / 2 = W_j h / 2 by 1.
 
     The first program of each writes halved [2, PADDED, PADDED]: W2 / 2 and U1 / 2, rounded as the products want them.
+    term [edges, WIDTH]: W_a a in float32, by the programs of 2, where they are launched.
     """
     half = tl.program_id(1)
-    o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    o_row = first + tl.arange(0, BLOCK)
+    if half < 2:
+        if first < num_rows:
+            _project(
+                p_h, p_w1, p_b1, p_w2, p_u1, p_pq, p_halved, half, o_row, num_rows, w1_stride, WIDTH, PADDED, BLOCK,
+                SLICE, PRECISION,
+            )  # fmt: skip
+    elif first < num_edges:
+        o_col = tl.arange(0, PADDED)
+        m_edge, m_col = o_row < num_edges, o_col < WIDTH
+        num_columns = w1_stride - (2 * WIDTH + 1)
+        b_term = tl.zeros([BLOCK, PADDED], tl.float32)
+        for i_column in tl.range(num_columns):
+            b_attr = tl.load(p_attr + o_row * num_columns + i_column, mask=m_edge, other=0)
+            b_weight = tl.load(p_w1 + o_col * w1_stride + 2 * WIDTH + 1 + i_column, mask=m_col, other=0)
+            b_term += b_attr[:, None] * b_weight[None, :]
+        tl.store(p_term + o_row[:, None] * WIDTH + o_col[None, :], b_term, mask=m_edge[:, None] & m_col[None, :])
+
+
+@triton.jit
+def _project(
+    p_h, p_w1, p_b1, p_w2, p_u1, p_pq, p_halved, half, o_row, num_rows, w1_stride,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     o_col = tl.arange(0, PADDED)
     m_row = o_row < num_rows
     p_w = p_w1 + half * WIDTH

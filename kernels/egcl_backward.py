@@ -1,7 +1,8 @@
-"""EGCL backward: the node MLP's rows; every edge in every frame, recomputed; sums over edges; weights; P and Q.
+"""EGCL backward: the node MLP's rows; every edge in every frame, recomputed; sums over edges; P and Q.
 
-Names as in egcl.py. What an edge-frame gives to its receiver, sender and the weights is written for one chunk of edges
-at a time and added up by two small kernels in a fixed order, so every run gives the same bits.
+Names as in egcl.py. An operand of a product is made right before it: see `product`. What an edge-frame gives to its
+receiver, sender and the weights is written for one chunk of edges at a time and added up by small kernels (the weights'
+in egcl_weights.py) in a fixed order, so every run gives the same bits.
 """
 
 import triton
@@ -17,14 +18,17 @@ from geotdm_fast.kernels.arithmetic import (
 )
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "num_frames"])
 def egcl_update_backward_kernel(
-    p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_hidden, p_grad_hidden, p_grad_m_sum, num_rows,
-    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
+    p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_grad_x_out, p_divisor, p_hidden, p_grad_hidden, p_grad_m_sum,
+    p_grad_shift, num_rows, num_frames,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Through h' = V2 silu(V1 [h, m_sum] + c1) + c2 to m_sum.
 
     hidden, grad_hidden [rows, PADDED]: after the activation, and the gradient before it, for the weights and h.
+    grad_shift [rows, DIM]: grad_x_out over the divisor of the row's node, for the edges.
     """
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
@@ -37,10 +41,14 @@ def egcl_update_backward_kernel(
     b_hidden, b_slope = silu_and_slope(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[:, None]), PRECISION)
     tl.store(p_hidden + o_out, rounded(b_hidden, PRECISION), mask=m_row[None, :])
     b_grad = weight_times_rows(p_v2, 1, WIDTH, p_grad_h_out, WIDTH, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
-    b_grad = rounded(b_grad * b_slope, PRECISION)
-    tl.store(p_grad_hidden + o_out, b_grad, mask=m_row[None, :])
+    b_grad *= b_slope
     b_grad_m = weight_times(p_v1_m, 1, 2 * WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
     tl.store(p_grad_m_sum + o_out, b_grad_m, mask=m_row[None, :])
+    tl.store(p_grad_hidden + o_out, rounded(b_grad, PRECISION), mask=m_row[None, :])
+    o_x = o_row[:, None] * DIM + tl.arange(0, 4)[None, :]
+    m_x = m_row[:, None] & (tl.arange(0, 4) < DIM)[None, :]
+    divisor = tl.load(p_divisor + o_row // num_frames, mask=m_row, other=1)
+    tl.store(p_grad_shift + o_x, tl.load(p_grad_x_out + o_x, mask=m_x, other=0) / divisor[:, None], mask=m_x)
 
 
 @triton.jit(do_not_specialize=["first_edge", "num_places", "num_frames", "w1_stride"])
@@ -89,12 +97,10 @@ def egcl_edges_backward_kernel(
     m_out = m_place[None, :]
     o_out = o_place.to(tl.int64)[None, :] * PADDED + o_col[:, None]
     p_sums += (tl.program_id(0).to(tl.int64) * 5) * PADDED + o_col
-    b_a = rounded(tl.trans(b_a), PRECISION)
-    tl.store(p_a + o_out, b_a, mask=m_out)
+    b_a = tl.trans(b_a)
     b_m = _edge_product(p_halved, b_w2, b_a, False, PADDED, SLICE, PRECISION)
+    tl.store(p_a + o_out, rounded(b_a, PRECISION), mask=m_out)
     b_m, b_m_slope = silu_and_slope(b_m + 0.5 * load_vector(p_b2, o_col, WIDTH, PADDED)[:, None], PRECISION)
-    b_m = rounded(b_m, PRECISION)
-    tl.store(p_m + o_out, b_m, mask=m_out)
     b_gate = _edge_product(p_u1, b_u1, b_m, False, PADDED, SLICE, PRECISION)
     b_gate, b_grad = silu_and_slope(b_gate + 0.5 * load_vector(p_e1, o_col, WIDTH, PADDED)[:, None], PRECISION)
 
@@ -104,21 +110,19 @@ def egcl_edges_backward_kernel(
     grad_move = tl.sum(b_grad_shift * b_r, axis=1)  # 0 beyond the chunk, and so is all that follows from it
     scale = 1 / (tl.sqrt(square + 1e-8) + 1) if NORMALIZE and not PRE_NORM else 1.0
     grad_raw = grad_move * scale
-    b_grad *= u2 * grad_raw[None, :]
-    tl.store(p_sums + PADDED, tl.sum(b_grad, axis=1))
+    tl.store(p_m + o_out, rounded(b_m, PRECISION), mask=m_out)
     tl.store(p_sums + 2 * PADDED, tl.sum(b_gate * grad_raw[None, :], axis=1))
     tl.store(p_sums + 4 * PADDED, tl.where(o_col == 0, tl.sum(grad_raw, axis=0), 0))
-    b_grad = rounded(b_grad, PRECISION)
-    tl.store(p_grad_v + o_out, b_grad, mask=m_out)
+    b_grad_v = b_grad * u2 * grad_raw[None, :]
+    b_grad = 2 * _edge_product(p_u1, b_u1, b_grad_v, True, PADDED, SLICE, PRECISION)
+    tl.store(p_sums + PADDED, tl.sum(b_grad_v, axis=1))
+    tl.store(p_grad_v + o_out, rounded(b_grad_v, PRECISION), mask=m_out)
 
-    b_grad = 2 * _edge_product(p_u1, b_u1, b_grad, True, PADDED, SLICE, PRECISION)
     b_grad += tl.load(p_grad_m_sum + o_row[None, :] * PADDED + o_col[:, None], mask=m_out, other=0)
-    b_grad *= b_m_slope
-    tl.store(p_sums, tl.sum(b_grad, axis=1))
-    b_grad = rounded(b_grad, PRECISION)
-    tl.store(p_grad_y + o_out, b_grad, mask=m_out)
-
-    b_grad = 2 * _edge_product(p_halved, b_w2, b_grad, True, PADDED, SLICE, PRECISION) * tl.trans(b_a_slope)
+    b_grad_y = b_grad * b_m_slope
+    b_grad = 2 * _edge_product(p_halved, b_w2, b_grad_y, True, PADDED, SLICE, PRECISION) * tl.trans(b_a_slope)
+    tl.store(p_sums, tl.sum(b_grad_y, axis=1))
+    tl.store(p_grad_y + o_out, rounded(b_grad_y, PRECISION), mask=m_out)
     tl.store(p_grad_z + o_out, rounded(b_grad, PRECISION), mask=m_out)
     tl.store(p_sums + 3 * PADDED, tl.sum(b_grad * distance[None, :], axis=1))
     grad_distance = tl.sum(b_grad * w_distance[:, None], axis=0)
@@ -150,7 +154,7 @@ def egcl_edge_sum_kernel(
     p_values, p_first, p_sender_first, p_by_sender, p_base, p_total, begin, end, num_nodes, num_frames,
     COLUMNS: tl.constexpr, IS_MOVE: tl.constexpr, IS_FIRST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gives values[edge - begin] of a chunk's edges begin .. end - 1, size = num_frames COLUMNS numbers, to their nodes.
+    """Gives values[edge - begin], size = num_frames COLUMNS numbers, of a chunk's edges begin .. end - 1 to nodes.
 
     total [2, nodes, size]: the sum over what a node receives is added to the first part, over what it sends to the
     second. IS_MOVE: total [nodes, size] gets the difference of the two. IS_FIRST, of the chunks: total is written
@@ -192,42 +196,6 @@ def _lower_bound(p_sorted, low, high, value):
         low = tl.where(is_below, middle + 1, low)
         high = tl.where(is_below, high, middle)
     return low
-
-
-@triton.jit(do_not_specialize=["num_slots", "num_rows"])
-def egcl_weight_kernel(
-    p_grad, p_input, p_total, num_slots, num_rows, grad_width, input_width, grad_next, input_next,
-    ADDS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """total [weights, slots, PADDED PADDED + PADDED] = or (ADDS) += grad^T input, and behind it the sum of grad.
-
-    Those are the gradients of a weight, TILE x TILE in a program, and of its bias. Slot s adds up every slots-th block
-    of rows. grad and input of the next weight are grad_next and input_next numbers further on.
-    """
-    SIZE: tl.constexpr = PADDED * PADDED + PADDED
-    o_out = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    o_in = tl.program_id(2) * TILE + tl.arange(0, TILE)
-    slot = tl.program_id(0) % num_slots
-    weight = (tl.program_id(0) // num_slots).to(tl.int64)
-    p_grad += weight * grad_next
-    p_input += weight * input_next
-    p_total += tl.program_id(0).to(tl.int64) * SIZE
-    b_total = tl.zeros([TILE, TILE], tl.float32)
-    b_bias = tl.zeros([TILE, BLOCK], tl.float32)
-    for i_block in tl.range(slot, tl.cdiv(num_rows, BLOCK), num_slots):
-        o_row = (i_block * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
-        m_grad = (o_out < grad_width)[:, None] & (o_row < num_rows)[None, :]
-        m_input = (o_row < num_rows)[:, None] & (o_in < input_width)[None, :]
-        b_grad = tl.load(p_grad + o_row[None, :] * grad_width + o_out[:, None], mask=m_grad, other=0)
-        b_input = tl.load(p_input + o_row[:, None] * input_width + o_in[None, :], mask=m_input, other=0)
-        b_total += product(b_grad, b_input, PRECISION)
-        b_bias += b_grad.to(tl.float32)
-    p_bias = p_total + PADDED * PADDED + o_out
-    p_total += o_out[:, None] * PADDED + o_in[None, :]
-    tl.store(p_total, tl.load(p_total) + b_total if ADDS else b_total)
-    if tl.program_id(2) == 0:  # once for all columns
-        b_sum = tl.sum(b_bias, axis=1)
-        tl.store(p_bias, tl.load(p_bias) + b_sum if ADDS else b_sum)
 
 
 @triton.jit(do_not_specialize=["num_rows", "w1_stride"])

@@ -11,25 +11,20 @@ from geotdm_fast.kernels.configurations import (
     backward_configuration,
     padded,
     rows_backward_configuration,
-    weight_configuration,
 )
 from geotdm_fast.kernels.egcl_backward import (
     egcl_edge_sum_kernel,
     egcl_edges_backward_kernel,
     egcl_project_backward_kernel,
     egcl_update_backward_kernel,
-    egcl_weight_kernel,
 )
 from geotdm_fast.kernels.egcl_launch import Graph, Kept, capability, executed, on_device
+from geotdm_fast.kernels.egcl_weights_launch import EdgeWeights, RowSums, param_gradients
 from geotdm_fast.reference import EGCLParams
 
 # Edges times frames whose five rows of H are in memory at once: 84 MB in bfloat16 at H = 128, of which a part stays in
 # the L2 cache; enough work for every multiprocessor, few enough launches.
 CHUNK = 65536
-
-
-# The weights whose gradients `_Weights` sums: the parts of edge_w1, edge_w2, coord_w1, the parts of node_w1, node_w2.
-_RECEIVER, _SENDER, _EDGE, _COORD, _NODE_H, _NODE_M, _NODE = range(7)
 
 
 class Gradients(NamedTuple):
@@ -48,7 +43,6 @@ def egcl_backward(
     h: Tensor,
     graph: Graph,
     edge_attr: Tensor | None,
-    edge_term: Tensor | None,
     params: EGCLParams,
     kept: Kept,
     normalize: bool,
@@ -59,8 +53,8 @@ def egcl_backward(
 ) -> Gradients:
     """Gradients of `egcl_forward`, which says what the arguments are; the same bits in every run.
 
-    edge_attr: [E, A] float32 - a of edge_term = W_a a, in the order of the graph; None: no gradient of W_a, but zeros
-    kept: by the forward; chunk: edges times frames whose rows are held at once (CHUNK)
+    edge_attr: [E, A] float32 - a of kept.edge_term = W_a a, in the order of the graph; None: no gradient of W_a, but
+        zeros; kept: by the forward; chunk: edges times frames whose rows are held at once (CHUNK)
     configuration: of the kernel over edges, in place of the table's
 
     In a captured step every launch costs about as much as a small kernel's work, so sums wait for the last chunk and
@@ -68,12 +62,11 @@ def egcl_backward(
     """
     num_nodes, num_frames, dim = x.shape
     width, num_rows, num_edges = h.shape[2], num_nodes * num_frames, graph.sender.numel()
-    size = padded(width)
+    size, edge_term = padded(width), kept.edge_term
     num_chunks = triton.cdiv(num_edges * num_frames, chunk or CHUNK)
     step = triton.cdiv(num_edges, max(num_chunks, 1))
     chunks = range(0, num_edges, step) if num_chunks else ()
     with on_device(x):
-        weights = _Weights(x, width, size, precision, max(num_rows, min(step, num_edges) * num_frames))
         rows = rows_backward_configuration(size, precision, capability(x))
         tiles = configuration or backward_configuration(size, precision, capability(x))
         shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
@@ -83,20 +76,17 @@ def egcl_backward(
         low = kept.pq.dtype
         per_row = lambda dtype: x.new_empty(num_nodes, num_frames, size, dtype=dtype)
 
-        # The node MLP.
+        # The node MLP, and the gradient of the shift.
         hidden, grad_hidden, grad_m_sum = per_row(low), per_row(low), per_row(torch.float32)
+        grad_shift = torch.empty_like(x)
         if num_rows:
             egcl_update_backward_kernel[row_grid](
-                grad_h_out, h, kept.m_sum, params.node_w1, params.node_b1, params.node_w2,
-                hidden, grad_hidden, grad_m_sum, num_rows, **row_options,
+                grad_h_out, h, kept.m_sum, params.node_w1, params.node_b1, params.node_w2, grad_x_out, graph.divisor,
+                hidden, grad_hidden, grad_m_sum, grad_shift, num_rows, num_frames, DIM=dim, **row_options,
             )  # fmt: skip
-        weights.add(_NODE_M, grad_hidden, kept.m_sum)
-        weights.add(_NODE_H, grad_hidden, h)
-        weights.add(_NODE, grad_h_out, hidden)
-        del hidden
 
         # The edges, chunk by chunk.
-        grad_shift = grad_x_out / graph.divisor[:, None, None]
+        weights = EdgeWeights(x, size, precision, min(step, num_edges) * num_frames if chunks else 0)
         grad_x = torch.empty_like(x) if chunks else grad_x_out.clone()
         grad_pq = (x.new_empty if chunks else x.new_zeros)(2, num_nodes, num_frames, size)
         grad_term = None if edge_term is None else (torch.empty_like if chunks else torch.zeros_like)(edge_term)
@@ -117,7 +107,7 @@ def egcl_backward(
                 PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
             )  # fmt: skip
             first_tile += num_tiles
-            weights.add(_EDGE, grads, inputs, count=2)
+            weights.add(grads, inputs, is_first=begin == 0)
             if grad_term is not None:
                 of_frames = grad_z.view(-1, num_frames, size)[..., :width]
                 torch.sum(of_frames, 1, dtype=torch.float32, out=grad_term[begin:end])
@@ -135,18 +125,8 @@ def egcl_backward(
                 *grad_pq, grad_hidden, params.edge_w1, params.node_w1, grad_h,
                 num_rows, params.edge_w1.stride(0), **row_options,
             )  # fmt: skip
-        weights.add(_RECEIVER, grad_pq, h, count=2)
-        of, bias = weights.finished()
-        sums = tile_sums.sum(0)[:, :width]
-    grad_edge_w1 = [of[_RECEIVER], of[_SENDER], sums[3][:, None]]
-    if grad_term is not None:
-        columns = params.edge_w1.shape[1] - 2 * width - 1
-        grad_edge_w1.append(x.new_zeros(width, columns) if edge_attr is None else grad_term.T @ edge_attr)
-    grad_params = [
-        torch.cat(grad_edge_w1, dim=1), bias[_RECEIVER], of[_EDGE], sums[0],
-        of[_COORD], sums[1], sums[2:3], sums[4, :1],
-        torch.cat([of[_NODE_H], of[_NODE_M]], dim=1), bias[_NODE_H], of[_NODE], bias[_NODE],
-    ]  # fmt: skip
+        sums = RowSums(grad_pq, grad_hidden, grad_h_out, h, kept.m_sum, hidden, tile_sums, grad_term, edge_attr)
+        grad_params = param_gradients(sums, weights.total, params, precision)
     return Gradients(grad_x, grad_h, grad_term, grad_params)
 
 
@@ -161,41 +141,3 @@ def _add_edges(
         values, graph.first, graph.sender_first, graph.by_sender, base, total, begin, end, num_nodes, num_frames,
         COLUMNS=columns, IS_MOVE=is_move, IS_FIRST=is_first, BLOCK=block, num_warps=4 if block == 1024 else 1,
     )  # fmt: skip
-
-
-class _Weights:
-    """Gradients of square weights and their biases: sums over rows in a number of slots, then added in order.
-
-    most_rows: of a call of `add`
-    """
-
-    def __init__(self, x: Tensor, width: int, size: int, precision: str, most_rows: int):
-        self.width, self.size = width, size
-        self.tile, self.block, self.num_warps, slots = weight_configuration(size, precision, capability(x))
-        self.slots = max(1, min(slots, triton.cdiv(most_rows, self.block)))
-        self.precision = executed(precision, x)
-        self.total = x.new_empty(_NODE + 1, self.slots, size * size + size)
-        self.begun = set()
-
-    def add(self, weight: int, grad: Tensor, rows: Tensor, count: int = 1) -> None:
-        """Add grad^T rows to the gradient of `weight` and the sum of grad to its bias's; [..., H or padded H] both.
-
-        count: of so many weights, grad [count, ...] and rows [count, ...] or the same for all
-        """
-        grad_width, input_width = grad.shape[-1], rows.shape[-1]
-        num_rows, tiles = grad.numel() // grad_width // count, self.size // self.tile
-        input_next = num_rows * input_width if rows.numel() > num_rows * input_width else 0
-        egcl_weight_kernel[(count * self.slots, tiles, tiles)](
-            grad, rows, self.total[weight], self.slots, num_rows, grad_width, input_width,
-            num_rows * grad_width, input_next,
-            ADDS=weight in self.begun, PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
-            PRECISION=self.precision,
-        )  # fmt: skip
-        self.begun |= {*range(weight, weight + count)}
-
-    def finished(self) -> tuple[Tensor, Tensor]:
-        """[7, H, H] and [7, H], of weights and biases; 0 where nothing was added."""
-        for weight in {*range(len(self.total))} - self.begun:
-            self.total[weight].zero_()
-        of, bias = self.total.sum(1).split([self.size**2, self.size], dim=1)
-        return of.view(-1, self.size, self.size)[:, : self.width, : self.width], bias[:, : self.width]

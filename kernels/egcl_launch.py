@@ -48,18 +48,20 @@ class Kept(NamedTuple):
     """What the forward keeps for the backward; zero beyond H, pq and halved in bfloat16 where the products are.
 
     pq: [N, T, 2, padded H] - P / 2 and Q / 2; m_sum: [N, T, padded H]
-    halved: [2, padded H, padded H] - W2 / 2 and U1 / 2
+    halved: [2, padded H, padded H] - W2 / 2 and U1 / 2; edge_term: [E, H] - W_a a, or None
     """
 
     pq: Tensor
     m_sum: Tensor
     halved: Tensor
+    edge_term: Tensor | None
 
 
 def egcl_forward(
     x: Tensor,
     h: Tensor,
     graph: Graph,
+    edge_attr: Tensor | None,
     edge_term: Tensor | None,
     params: EGCLParams,
     normalize: bool,
@@ -69,8 +71,9 @@ def egcl_forward(
 ) -> tuple[Tensor, Tensor, Kept]:
     """`geotdm_fast.reference.egcl`, by three kernels; nothing of the size of edges times frames is in memory.
 
-    x: [N, T, D], h: [N, T, H], edge_term: [E, H] = W_a a in the order of the graph, params; all float32 and
-    contiguous. configuration: of the kernel over edges, in place of the table's
+    x: [N, T, D], h: [N, T, H], edge_attr: [E, A] = a in the order of the graph, edge_term: [E, H] = W_a a, made here
+    from edge_attr where it is None, params; all float32 and contiguous
+    configuration: of the kernel over edges, in place of the table's
     A graph that changes from frame to frame is one over N * T nodes with T = 1. Deterministic. Raises ValueError from
     2^31 rows or edges on.
     """
@@ -86,7 +89,11 @@ def egcl_forward(
     pq = h.new_empty(num_nodes, num_frames, 2, size, dtype=low)
     m_sum = h.new_empty(num_nodes, num_frames, size)
     halved = h.new_empty(2, size, size, dtype=low)
-    kept = Kept(pq, m_sum, halved)
+    makes_term = edge_term is None and edge_attr is not None
+    num_edges = edge_attr.shape[0] if makes_term else 0
+    if makes_term:
+        edge_term = h.new_empty(num_edges, width)
+    kept = Kept(pq, m_sum, halved, edge_term)
     if num_rows == 0:
         return x_out, h_out, kept
     rows = rows_configuration(size, precision, capability(x))
@@ -95,9 +102,10 @@ def egcl_forward(
     row_options = shared | {"BLOCK": rows.block, "SLICE": rows.slice}
     row_options |= {"num_warps": rows.num_warps, "num_stages": rows.num_stages}
     with on_device(x):
-        egcl_project_kernel[(triton.cdiv(num_rows, rows.block), 2)](
-            h, params.edge_w1, params.edge_b1, params.edge_w2, params.coord_w1, pq, halved,
-            num_rows, params.edge_w1.stride(0), **row_options,
+        egcl_project_kernel[(triton.cdiv(max(num_rows, num_edges), rows.block), 2 + makes_term)](
+            h, edge_attr if makes_term else h, params.edge_w1, params.edge_b1, params.edge_w2, params.coord_w1,
+            pq, halved, edge_term if makes_term else h,
+            num_rows, num_edges, params.edge_w1.stride(0), **row_options,
         )  # fmt: skip
         egcl_edges_kernel[(triton.cdiv(num_rows, tiles.block),)](
             x, pq, graph.node, graph.first_edge, graph.degree, graph.sender, x if edge_term is None else edge_term,

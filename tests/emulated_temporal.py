@@ -170,6 +170,17 @@ def order(name: str, seed: int = 1) -> Iterator[None]:
         change(0, 1)
 
 
+@contextlib.contextmanager
+def without_warpgroups() -> Iterator[None]:
+    """The GPU is one that has no products of warpgroups within the block."""
+    change = emulated_build.kernels()["geotdm_emulation_has_warpgroups"]
+    change(False)
+    try:
+        yield
+    finally:
+        change(True)
+
+
 def _function(library: ctypes.CDLL, name: str, result: type):
     function = library[name]
     function.restype = result

@@ -302,6 +302,86 @@ struct Mistake {
   }
 };
 
+// c [64, 8 N] = a [64, 64] b^T by one warpgroup, as it should be or with one mistake. b [8 N, 64] comes by copies.
+struct InBackground {
+  const uint16_t *a, *b;
+  float* c;
+  int which;
+};
+enum BackgroundMistake {
+  kNone,
+  kNoFence,
+  kFenceBeforeWriting,
+  kFenceAfterBarrier,
+  kNoBarrierAfterFence,
+  kNotStarted,
+  kSumsRead,
+  kSumsWritten,
+  kFactorsWritten,
+  kMatrixWritten,
+  kMatrixCopiedOver,
+  kProductsNotCommitted,
+  kWaitedForOthers,
+  kProductsLeftOver,
+  kThreeWarps,
+  kTwoMatrices,
+  kTwoMatricesInWarp,
+  kBetweenColumns,
+};
+template <int N>
+struct ProductInBackground {
+  using Arguments = InBackground;
+  static constexpr int kThreads = 128, kBlocks = 1, kBytes = 8 * N * 128;
+
+  GEOTDM_DEVICE static void run(const Arguments& p) {
+    const int lane = thread_index() % 32, first = thread_index() / 32 * 16 + lane / 4;
+    const auto memory = shared_memory();
+    if (p.which == kFenceBeforeWriting) fence_for_products();
+    for (int i = thread_index(); i < 8 * N * 8; i += kThreads)
+      copy_async(memory + 16 * swizzled_piece(i / 8, i % 8), p.b + 8 * i, true);
+    commit_copies();
+    wait_copies<0>();
+    if (p.which != kNoFence && p.which != kFenceBeforeWriting && p.which != kFenceAfterBarrier) fence_for_products();
+    if (p.which != kNoBarrierAfterFence) sync_block();
+    if (p.which == kFenceAfterBarrier) fence_for_products();
+
+    uint32_t a[4][4];
+    for (int k = 0; k < 4; ++k)
+      for (int i = 0; i < 4; ++i)
+        __builtin_memcpy(&a[k][i], p.a + (first + i % 2 * 8) * 64 + 16 * k + i / 2 * 8 + lane % 4 * 2, 4);
+    float c[N][4];
+    int columns = 0;
+    if (p.which == kTwoMatrices && thread_index() >= 96) columns = 32;
+    if (p.which == kTwoMatricesInWarp && thread_index() == 37) columns = 32;
+    if (p.which == kBetweenColumns) columns = 16;
+    const SwizzledMatrix b = swizzled_matrix(memory);
+    settle(a);
+    if (p.which != kNotStarted) start_products();
+    if (p.which != kThreeWarps || thread_index() < 96) {
+      multiply_async<false>(c, a[0], b + columns);
+      for (int k = 1; k < 4; ++k) multiply_async<true>(c, a[k], b + (32 * k + columns) % 128);
+    }
+    if (p.which != kProductsNotCommitted) commit_products();
+    if (p.which == kSumsRead) p.c[thread_index()] = c[0][0];
+    if (p.which == kSumsWritten && thread_index() == 70) c[N - 1][3] = 1;
+    if (p.which == kFactorsWritten && thread_index() == 70) a[1][2] ^= 1;
+    if (p.which == kMatrixWritten || p.which == kMatrixCopiedOver) sync_block();
+    if (p.which == kMatrixWritten && thread_index() == 70) memory.as<float>().store(5, 1);
+    if (p.which == kMatrixWritten) {
+      fence_for_products();
+      sync_block();
+    }
+    if (p.which == kMatrixCopiedOver && thread_index() == 0) copy_async(memory, p.b, true);
+    if (p.which == kWaitedForOthers)
+      wait_products<1>(c);
+    else if (p.which != kProductsLeftOver)
+      wait_products<0>(c);
+    if (p.which == kSumsRead) return;
+    for (int n = 0; n < N; ++n)
+      for (int i = 0; i < 4; ++i) p.c[(first + i / 2 * 8) * 8 * N + 8 * n + lane % 4 * 2 + i % 2] = c[n][i];
+  }
+};
+
 }  // namespace
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -314,4 +394,10 @@ EXPORT int matrices(const Matrices* p) {
 EXPORT int functions(const Values* p) { return launch<Functions>(*p, 1, 1, Functions::kThreads, 0, nullptr); }
 EXPORT int mistake(const Case* p, int64_t blocks, int shared_bytes) {
   return launch<Mistake>(*p, blocks, 1, Mistake::kThreads, shared_bytes, nullptr);
+}
+EXPORT int product_in_background_64(const InBackground* p) {
+  return launch<ProductInBackground<8>>(*p, 1, 1, 128, ProductInBackground<8>::kBytes, nullptr);
+}
+EXPORT int product_in_background_128(const InBackground* p) {
+  return launch<ProductInBackground<16>>(*p, 1, 1, 128, ProductInBackground<16>::kBytes, nullptr);
 }

@@ -65,9 +65,31 @@ def test_what_sampling_launches_beside_the_network_stays_within_the_limits():
 
 
 @needs_triton
+def test_what_training_launches_beside_the_layers_stays_within_the_limits():
+    kernels = ["node_embedding", "node_embedding_backward", "node_embedding_sum", "reference_frame", "cut_windows"]
+    kernels += ["reference_frame_backward", "noised_positions", "noised_positions_backward", "square_sum", "adam_step"]
+    done = run("--width", "128", "--precision", "bf16", "--capability", "90", "--kernel", *kernels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 kernels compiled, 0 over a limit" in done.stdout
+
+
+@needs_triton
 def test_interpreted_kernels_are_not_compiled():
     done = run(interpreted=True)
     assert done.returncode == 1 and "codegen: TRITON_INTERPRET must not be set" in done.stderr
+
+
+@needs_triton
+def test_operands_of_every_product_are_fenced_before_the_barrier():
+    """Else wgmma reads stale numbers: the backward over edges did, on an H100."""
+    kernels = ["egcl_project", "egcl_update", "egcl_update_backward", "egcl_weight", "egcl_project_backward"]
+    done = run("--width", "64", "128", "--precision", "bf16", "tf32", "--capability", "90", "--kernel", *kernels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    store, fence, barrier = "st.shared.b32 [a], b;\n", "fence.proxy.async.shared::cta;\n", "bar.sync 0;\n"
+    products = 2 * "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 a;\n"
+    right, copied = store + fence + barrier + products, barrier + fence + products
+    wrong = store + barrier + fence + products
+    assert [machine_code.late_fences(ptx) for ptx in (2 * right, right + copied, right + wrong)] == [0, 0, 1]
 
 
 CODE = """

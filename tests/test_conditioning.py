@@ -7,6 +7,20 @@ from cases import NUM_FRAMES, case
 from geotdm_fast.conditioning import cond_mask, frames_of, split_batch
 
 
+@pytest.mark.parametrize("flags", [[1, 1, 0, 0, 0], [0, 0, 1], [1, 0, 0, 1], [1, 0, 1, 0, 1], [0, 1, 0]])
+def test_frames_are_taken_and_put_back(flags):
+    """Runs of frames at the end, the front and within, and frames apart."""
+    frames = frames_of(torch.tensor(flags))
+    x = torch.randn(3, len(flags), 2, dtype=torch.float64, requires_grad=True)
+    given, noisy = frames.given_of(x, 1), frames.noisy_of(x, 1)
+    assert torch.equal(given, x[:, frames.given_index]) and torch.equal(noisy, x[:, frames.noisy_index])
+    moved = frames.with_noisy(x, 2 * noisy, 1)
+    scale = torch.tensor([1.0 if flag else 2.0 for flag in flags], dtype=torch.float64)
+    assert torch.equal(moved, x * scale[:, None])
+    (gradient,) = torch.autograd.grad(moved.sum(), x)
+    assert torch.equal(gradient, scale[:, None].expand_as(x))
+
+
 def test_ranges_are_half_open_and_add_up():
     mask = cond_mask([[0, 2], [5, 6], [1, 3]], 7)
     assert mask.shape == (1, 1, 7) and mask.dtype == torch.float32

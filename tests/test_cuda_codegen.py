@@ -40,7 +40,14 @@ CODE = """
         /*0000*/                   HMMA.1688.F32.TF32 R8, R4, R6, R8 ;
         /*0010*/                   LDL R2, [R1] ;
 """
-ROW = {"file": "forward_bf16", "capability": "90a", "kernel": "Forward<128>", "spilled": 0, "stack": 0}
+ROW = {
+    "file": "forward_bf16",
+    "capability": "90a",
+    "kernel": "Forward<128>",
+    "spilled": 0,
+    "stack": 0,
+    "serialized": False,
+}
 
 
 @pytest.mark.skipif(missing is not None, reason=f"nothing for GPUs can be compiled: {missing}")
@@ -54,7 +61,7 @@ def test_every_kernel_stays_within_the_limits():
         for capability in cuda_codegen.CAPABILITIES:
             lines = [line for line in shown if line.startswith(f"{path.stem} sm_{capability} ")]
             assert lines or path.stem == "temporal_attention"  # that one only chooses among the others
-    forward = [line for line in shown if line.startswith("forward_bf16 ")]
+    forward = [line for line in shown if line.startswith("forward_bf16_")]
     assert forward and not [line for line in forward if " spilled=0 " not in line]
 
 
@@ -69,9 +76,18 @@ def test_what_ptxas_says_is_read():
     assert found == {"_Z5firstv": (255, 56, 64, 1024), "_Z6secondv": (24, 0, 0, 0)}
 
 
+def test_products_that_wait_for_one_another_are_found():
+    said = "ptxas info    : (C7512) Potential Performance Loss: wgmma.mma_async instructions are serialized due to "
+    said += "insufficient register resources for the function '_Z5firstv'\n"
+    assert cuda_codegen.said_to_be_serialized(said + SAID) == {"_Z5firstv"}
+    assert not cuda_codegen.said_to_be_serialized(SAID)
+    limits = {"spilled": 0, "stack": 0, "exceptions": []}
+    assert cuda_codegen.problems(ROW | {"serialized": True}, limits) == ["its wgmma wait for one another"]
+
+
 def test_instructions_are_counted_for_each_kernel():
     found = cuda_codegen.counted(CODE)
-    first = {"hmma": 1, "mufu": 1, "ldsm": 1, "ldgsts": 1, "ldl": 0, "stl": 1, "instructions": 5}
+    first = {"hmma": 1, "hgmma": 0, "mufu": 1, "ldsm": 1, "ldgsts": 1, "ldl": 0, "stl": 1, "instructions": 5}
     assert found["_Z5firstv"] == first
     assert found["_Z6secondv"] == {**dict.fromkeys(first, 0), "hmma": 1, "ldl": 1, "instructions": 2}
     assert len(machine_code.instructions(CODE)) == 7
@@ -107,6 +123,13 @@ def test_every_exception_says_why():
 
 
 def test_files_of_a_precision_use_the_matrix_units():
-    row = lambda file, hmma: {"file": file, "capability": "80", "hmma": hmma}
+    row = lambda file, hmma: {"file": file, "capability": "80", "hmma": hmma, "kernel": "Forward<2, 128>"}
     assert not cuda_codegen.wrong_units([row("forward_bf16", 0), row("forward_bf16", 9), row("temporal_attention", 0)])
     assert cuda_codegen.wrong_units([row("backward_tf32", 0)]) == ["backward_tf32 sm_80: no matrix instruction"]
+
+
+def test_kernels_of_warpgroups_have_their_products_where_there_are_any():
+    about = {"file": "forward_bf16_128", "kernel": "WarpgroupForward<128>", "hmma": 9}
+    row = lambda capability, hgmma: about | {"what": f"sm_{capability}", "capability": capability, "hgmma": hgmma}
+    assert not cuda_codegen.wrong_units([row("80", 0), row("90a", 112), row("100", 0)])
+    assert cuda_codegen.wrong_units([row("80", 0), row("90a", 0)]) == ["sm_90a: no wgmma"]

@@ -15,7 +15,7 @@ pytestmark = needs_compiler
 SOURCE = ROOT / "tests" / "emulation_cases.cu"
 ORDERS = {"forward": 0, "reverse": 1, "shuffle": 2}
 COUNTS = ("mma_bf16", "mma_tf32", "load_matrices", "bank_conflicts", "tanh", "exp2", "exp")
-COUNTS += ("shared_read", "shared_written", "sync_block", "sync_warp", "shuffle")
+COUNTS += ("shared_read", "shared_written", "sync_block", "sync_warp", "shuffle", "multiply_async")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,10 @@ class Product(ctypes.Structure):
 
 class Matrices(ctypes.Structure):
     _fields_ = [("source", ctypes.c_void_p), ("to", ctypes.c_void_p), ("transposed", ctypes.c_bool)]
+
+
+class InBackground(ctypes.Structure):
+    _fields_ = [*[(name, ctypes.c_void_p) for name in "abc"], ("which", ctypes.c_int)]
 
 
 class Values(ctypes.Structure):
@@ -211,6 +215,53 @@ def test_mistakes_are_named(library, order, which):
     # and the next launch is as if nothing had been
     call.which = 0
     check(library, library.mistake(ctypes.byref(call), 2, 256))
+
+
+# In the order of `enum BackgroundMistake`: what the report must say; None where all is right.
+BACKGROUND_MISTAKES = {
+    "none": None,
+    "no fence": r"multiplies by byte \d+ .* which thread \d+ wrote, with no fence_for_products and barrier in between",
+    "fence before writing": r"multiplies by byte \d+ .* which thread \d+ wrote, with no fence_for_products and barrier",
+    "fence after barrier": r"multiplies by byte \d+ .* which thread \d+ wrote, with no fence_for_products and barrier",
+    "no barrier after the fence": r"reads byte \d+ of shared memory, which (thread \d+ wrote, with no barrier|nobody)",
+    "not started": r"thread \d+ multiplies in the background without start_products",
+    "sums read": None,
+    "sums written": "thread 70 wrote to sums before it waited for their products",
+    "factors written": "thread 70 wrote to factors before it waited for their product",
+    "matrix written": r"the matrix at byte \d+ was written while thread \d+ multiplied by it",
+    "matrix copied over": r"reads byte 0 .*, where a copy of thread 0 is|writes byte 0 .* read, with no barrier",
+    "products not committed": r"thread \d+ waits for products, but not for those that it names",
+    "waited for others": r"thread \d+ waits for products, but not for those that it names",
+    "products left over": r"thread \d+ ends and has not waited for its products",
+    "three warps": r"thread \d+ (ends after 0 products|multiplies in the background when warp 3 has ended)",
+    "two matrices": "multiplies by the matrix at byte (32|0), another warp of its group by that at (0|32)",
+    "two matrices in a warp": "thread 37 multiplies by the matrix at byte 32, thread 32 of the warp by that at 0",
+    "between columns": "multiplies by columns at byte 16, which are no 16 of a swizzled matrix",
+}
+
+
+@pytest.mark.parametrize("n", [64, 128])
+@pytest.mark.parametrize("which", BACKGROUND_MISTAKES)
+def test_products_in_the_background(library, order, which, n):
+    generator = np.random.default_rng(3)
+    a, b = (truncated(generator.standard_normal((rows, 64), np.float32), 16) for rows in (64, n))
+    given = [aligned((v.view(np.uint32) >> 16).astype(np.uint16)) for v in (a, b)]
+    c = np.zeros((64, n), np.float32)
+    counts(library)
+    call = InBackground(*[v.ctypes.data for v in (*given, c)], list(BACKGROUND_MISTAKES).index(which))
+    error = library[f"product_in_background_{n}"](ctypes.byref(call))
+    said = library.geotdm_emulation_report().decode()
+    if BACKGROUND_MISTAKES[which] is not None:
+        assert error == 1 and re.search(BACKGROUND_MISTAKES[which], said), said
+        return
+    check(library, error)
+    if which == "sums read":
+        assert np.isnan(c.ravel()[:128]).all()
+        return
+    expected = a.astype(np.float64) @ b.astype(np.float64).T
+    magnitude = np.abs(a).astype(np.float64) @ np.abs(b).astype(np.float64).T
+    assert np.all(np.abs(c - expected) <= 64 * 2**-24 * magnitude)
+    assert counts(library).multiply_async == 4 * 4
 
 
 def test_what_no_gpu_launches(library):

@@ -177,6 +177,18 @@ def test_every_run_gives_the_same_bits(num_frames, precision, op, device):
             assert_same_bits(run(), first, TEMPORAL_NAMES)
 
 
+@emulated_build.needs_emulation
+@pytest.mark.parametrize("sizes", [(9, 30, 3, 128, 32), (1, 1, 2, 100, 13), (33, 5, 3, 64, 7), (3, 32, 3, 48, 13)])
+@pytest.mark.parametrize("window", [None, 2])
+def test_products_of_warpgroups_change_no_bit(sizes, window):
+    """The kernel for compute capability 9.0 against the one for every GPU; the emulation sums both in one order."""
+    inputs = inputs_of("cpu", *sizes)
+    run = lambda: emulated_temporal.temporal_attention(*inputs, window=window, precision="bf16")
+    ours = run()
+    with emulated_temporal.without_warpgroups():
+        assert_same_bits(run(), ours, [])
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_gradient_of_one_output_alone(which, op, device):
     """The other output's gradient is zero; this one's is expanded from a scalar."""

@@ -17,6 +17,7 @@ from bench import (  # noqa: E402
     device_timing,
     gpu_check,
     gpu_steps,
+    gpu_table,
     kernel_times,
     layer,
     layer_speed,
@@ -292,3 +293,55 @@ def test_kernels_are_linked_where_nothing_is_installed(tmp_path, monkeypatch):
     assert build_in_place.link_kernels() == "geotdm_fast/kernels now leads to kernels/"
     assert place.resolve() == (tmp_path / "kernels").resolve()
     assert build_in_place.link_kernels() == "geotdm_fast.kernels is there"
+
+
+def test_the_table_ends_with_what_was_aimed_at(gpu):
+    h100 = {"machine": {"gpu": "NVIDIA H100"}, "implementation": "ours", "workload": "nbody"}
+    alone = h100 | {"benchmark": "train", "precision": "bf16", "seconds": 2e-3, "captured": True}
+    turns = alone | {"seconds": 0.9e-3}
+    sample = h100 | {
+        "benchmark": "sample",
+        "dtype": "mixed",
+        "seconds": 1,
+        "ms_per_step": 0.5,
+        "times": {"official": 30},
+    }
+    layer = h100 | {"benchmark": "layer", "precision": "bf16", "layer": "temporal", "direction": "forward"}
+    layer |= {"seconds": 1.0, "floor_seconds": 0.35, "captured": False}
+    rows = [alone, turns, sample, layer, layer | {"direction": "backward"}, layer | {"precision": "tf32"}]
+    assert gpu_table.decisions(rows) == [
+        ["W-nbody, a training step", "<= 1 ms", "0.9 ms", "met"],
+        ["W-nbody, a sampling step", "<= 0.25 ms", "0.5 ms", "missed"],
+        ["W-nbody, sampling, times official", ">= 25", "30", "met"],
+        ["W-nbody, temporal layer, forward, of its floor", ">= 40 %", "35 %", "missed"],
+    ]
+    assert gpu_table.uncaptured(rows) == 3 * ["layer W-nbody is no CUDA graph"]
+    on_cpu = layer | {"machine": {}}
+    assert gpu_table.uncaptured([turns, on_cpu, layer | {"implementation": "eager"}]) == []
+
+
+def test_each_tier_fits_its_time_and_seven_files(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_steps.shutil, "which", lambda name, path=None: f"/cuda/bin/{name}")
+    for tier, limit in gpu_steps.TIERS.items():
+        build, *made = gpu_steps.steps(parsed(tmp_path, "--tier", str(tier)))
+        assert build.name == "build" and {step.tier for step in made} == {tier}
+        assert sum(step.budget for step in made[:5]) <= limit, "the first five run whatever happens"
+    files = {
+        word for step in gpu_steps.steps(parsed(tmp_path)) for word in step.words if word.startswith(str(tmp_path))
+    }
+    assert len(files) + len({"gpu_check.log", "gpu_check.jsonl", "gpu_check.txt"}) == 7
+
+
+def test_what_is_packed_serves_every_step(gpu, tmp_path, monkeypatch):
+    monkeypatch.setenv("OUT", str(tmp_path))
+    assert gpu_check._parser().parse_args([]).out == tmp_path
+    for name in ("TORCH_CUDA_ARCH_LIST", "TRITON_CACHE_DIR", "GEOTDM_COMMIT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0), raising=False)
+    monkeypatch.setattr(gpu_check.gpu_pack, "manifest", lambda: {"commit": "abc"})
+    found = gpu_check.surroundings(parsed(tmp_path))
+    cache = str(gpu_check.gpu_pack.PACK / "triton_cache")
+    assert found == {"TORCH_CUDA_ARCH_LIST": "9.0a", "GEOTDM_COMMIT": "abc", "TRITON_CACHE_DIR": cache}
+    monkeypatch.setenv("GEOTDM_COMMIT", "def")
+    monkeypatch.setattr(gpu_check.gpu_pack, "manifest", lambda: None)
+    assert gpu_check.surroundings(parsed(tmp_path)) == {"TORCH_CUDA_ARCH_LIST": "9.0a"}

@@ -48,9 +48,10 @@ def test_opcheck(precision, edge_dim, device):
     x, h, edge_attr, *params = inputs
     tables = list(edge_tables(EDGES.to(device), 4))
     term = None if edge_attr is None else draw(EDGES.shape[1], 16).to(device)
-    arguments = (x, h, tables, term, params, True, False, precision)
-    torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_forward.default, arguments)
-    _, _, *kept = triton_egcl.forward(*arguments)
+    for made in {None, term}:  # made by the op, and made before
+        arguments = (x, h, tables, edge_attr, made, params, True, False, precision)
+        torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_forward.default, arguments)
+    _, _, *kept = triton_egcl.forward(*arguments)[:5]
     grads = [draw(*x.shape).to(device), draw(*h.shape).to(device)]
     arguments = (*grads, x, h, tables, edge_attr, term, params, kept, True, False, precision)
     torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_backward.default, arguments)

@@ -192,8 +192,11 @@ def test_what_is_prepared_without_gradients_passes_on_those_of_positions(name, d
             outputs = ops.run_egcl(moved, h, prepared)
             found.append(torch.autograd.grad(sum(v.square().sum() for v in outputs), [moved, params.edge_w1]))
     (grad_x, grad_w1), (grad_x_alone, grad_w1_alone) = found
-    assert torch.equal(grad_x_alone, grad_x)
-    assert torch.equal(grad_w1_alone[:, :-2], grad_w1[:, :-2]) and not grad_w1_alone[:, -2:].any() and grad_w1.all()
+    # With gradients Triton's W_a a comes from its own kernel, without from torch; the C++ module's always from torch.
+    bound = 0 if name == "auto" and device == "cpu" else 1e-6
+    assert_same(grad_x_alone, grad_x, bound)
+    assert_same(grad_w1_alone[:, :-2], grad_w1[:, :-2], bound)
+    assert not grad_w1_alone[:, -2:].any() and grad_w1.all()
 
 
 def test_nan_in_one_node_reaches_its_receivers_alone(device):
@@ -227,7 +230,7 @@ def test_a_graph_for_each_frame_is_a_graph_over_nodes_times_frames(device):
     rows = torch.cat([edge_index * num_frames + t for t, edge_index in enumerate(frames)], dim=1)
     edges = sorted_edges(rows, num_nodes * num_frames)
     flat = lambda v: v.reshape(num_nodes * num_frames, 1, -1)
-    ours = launch.egcl_forward(flat(x), flat(h), edges.tables, None, EGCLParams(*params), True, False, "fp32")
+    ours = launch.egcl_forward(flat(x), flat(h), edges.tables, None, None, EGCLParams(*params), True, False, "fp32")
     for t, edge_index in enumerate(frames):
         expected = reference.egcl(x[:, [t]].double(), h[:, [t]].double(), edge_index, None, doubled(params))
         for a, b in zip(ours, expected, strict=False):
@@ -266,7 +269,7 @@ def test_rows_beyond_2_to_the_31_numbers(device):
     last = torch.tensor([num_nodes - 1, num_nodes - 2], device=device)
     small_x, small_h = draw(2, 1, 3).to(device), draw(2, 1, width).to(device)
     edges = sorted_edges(torch.tensor([[0, 1], [1, 0]], device=device), 2)
-    expected_x, _, kept = launch.egcl_forward(small_x, small_h, edges.tables, None, params, True, False, "fp32")
+    expected_x, _, kept = launch.egcl_forward(small_x, small_h, edges.tables, None, None, params, True, False, "fp32")
     x[last], pq[last] = small_x, kept.pq
     table = lambda values, dtype=torch.int32: torch.tensor(values, dtype=dtype, device=device)
     tiles = edges_configuration(width, "fp32", launch.capability(x))  # other tiles or warps sum in another order
@@ -337,4 +340,4 @@ def test_too_many_rows_are_refused(device):
     with pytest.raises(
         ValueError, match=r"egcl: nodes times frames and edges must be under 2\^31, got 2147483648 and 7"
     ):
-        launch.egcl_forward(x, h, tables, None, egcl_params(16), True, False, "fp32")
+        launch.egcl_forward(x, h, tables, None, None, egcl_params(16), True, False, "fp32")

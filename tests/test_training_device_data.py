@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from geotdm_fast import backend
 from geotdm_fast.data import Trajectory, TrajectoryDataset, array_dataset, collate, nbody_dataset
 from geotdm_fast.data.sequences import Joined, complete_edges
 from geotdm_fast.graph import num_graphs
@@ -48,16 +49,22 @@ DATASETS = {
 }
 
 
+@pytest.mark.parametrize("kernels", ["reference", "triton"])
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_batch_is_what_collate_makes(name, device):
+def test_a_batch_is_what_collate_makes(name, kernels, device):
     dataset = DATASETS[name]()
     data = DeviceData(dataset, device)
     assert len(data) == len(dataset) and data.sizes.tolist() == [item.x.shape[0] for item in dataset.items]
     for chosen in ([0], [len(dataset) - 1, 0, 1], [*range(len(dataset))]):
         items = torch.tensor(chosen)
         structure = data.structure(items)
-        found = data.batch(items.to(device), structure)
+        steps, weight = torch.arange(len(items)) + 3, torch.rand(len(items))
+        there = [value.to(device) for value in (items, steps, weight)]
+        with backend(kernels):
+            found, steps_of_nodes, weight_of_scored = data.drawn(*there, structure)
+            assert torch.equal(data.batch(there[0], structure).x, found.x)
         expected = collate([dataset[i] for i in chosen])
+        assert torch.equal(steps_of_nodes.cpu(), steps[expected.batch])
         for field in dataclasses.fields(expected):
             mine, theirs = getattr(found, field.name), getattr(expected, field.name)
             if isinstance(theirs, Tensor):
@@ -71,6 +78,8 @@ def test_a_batch_is_what_collate_makes(name, device):
         count = torch.bincount(expected.batch[expected.scored])
         share = 1 / count[expected.batch[expected.scored]]
         torch.testing.assert_close(structure.share_of_scored.cpu(), share, rtol=1e-6, atol=0)
+        expected_weight = weight[expected.batch[expected.scored]] * share.cpu()
+        torch.testing.assert_close(weight_of_scored.cpu(), expected_weight, rtol=1e-6, atol=0)
         assert torch.equal(structure.graph_of_scored.cpu(), expected.batch[expected.scored])
 
 
@@ -87,9 +96,9 @@ def test_structures_are_kept_where_graphs_are_alike():
 def test_frames_and_features_are_shared():
     dataset = molecule([6, 6, 8])
     data = DeviceData(dataset)
-    assert data._x.data_ptr() == dataset.items.x.data_ptr(), "windows overlap in the file's own frames"
+    assert data._tables.x.data_ptr() == dataset.items.x.data_ptr(), "windows overlap in the file's own frames"
     many = array_dataset(np.random.default_rng(0).normal(size=(50, 5, 3, 3)), z=[6, 6, 8], bonds=[[0, 1], [1, 2]])
-    assert len(DeviceData(many)._h) == 3 and len(DeviceData(many)) == 50
+    assert len(DeviceData(many)._tables.h) == 3 and len(DeviceData(many)) == 50
 
 
 def test_what_others_would_read_from_the_device_is_known():

@@ -1,6 +1,7 @@
 """One training step: captured as eagerly, in parts as at once, and nothing waits for the device."""
 
 import copy
+import importlib.util
 
 import pytest
 import torch
@@ -117,9 +118,9 @@ def test_a_replay_makes_anew_all_that_it_does_not_keep():
     outside = tape.read_from_outside(own)
     structure = step._structure(step.source.training(0)[0])
     data, tables = step.source.data, step.objective.diffusion._tables.values()
-    known = [data._x, data._h, data._edge_attr, data._table, *vars(structure).values(), *(t for _, t in tables)]
+    known = [*data._tables, *vars(structure).values(), *(t for _, t in tables)]
     known += [*frames_of(step.objective._mask), *vars(sorted_edges(structure.edge_index, 10)).values()]
-    known += turns._tables.values()
+    known += [*turns._tables.values(), step.weights._one]
     places = {tensor.untyped_storage().data_ptr() for tensor in known if isinstance(tensor, torch.Tensor)}
     assert {tensor.untyped_storage().data_ptr() for tensor in outside} <= places, "what stays where it is"
     tape.spoil((own, outside))
@@ -237,8 +238,16 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(device, tmp_path, monkeypatch
 # --- what a step computes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["nbody", "two molecules"])
-def test_it_is_plain_adam_on_the_mean_loss(name):
+interpreted = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None or torch.cuda.is_available(), reason="runs in Triton's interpreter"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [("nbody", "auto"), pytest.param("nbody", "triton", marks=interpreted), ("two molecules", "auto")],
+)
+def test_it_is_plain_adam_on_the_mean_loss(name, kernels):
     """Against torch's own Adam on separate tensors, `collate`d batches and a loop over the average."""
     dataset = DATASETS[name]()
     config = steps_config(dataset, batch_size=4)
@@ -259,7 +268,8 @@ def test_it_is_plain_adam_on_the_mean_loss(name):
         decay = min(0.9, (2 + number) / (11 + number))
         for mine, theirs in zip(average.parameters(), network.parameters(), strict=True):
             mine.data.lerp_(theirs.data, 1 - decay)
-    run(step, 0, 4)
+    with backend(kernels):
+        run(step, 0, 4)
     state = step.named_state()
     for prefix, module in (("weights.", network), ("average.", average)):
         for parameter, value in module.named_parameters():
@@ -271,7 +281,7 @@ def test_it_is_plain_adam_on_the_mean_loss(name):
 def gradient_of(step: TrainingStep, precision: str = "fp32") -> torch.Tensor:
     """The gradient of the first batch."""
     for draw in step.source.training(0):
-        step._gradient(draw, step._structure(draw))
+        step._gradient(draw.to(step.weights.flat.device), step._structure(draw))
     return step.weights.flat.grad.clone()
 
 

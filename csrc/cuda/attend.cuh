@@ -106,7 +106,10 @@ struct Attend {
       scale[i] = sum > 0 ? 1 / sum : 0.0f;
       const Float4 whole{quad_sum(pull[i].x) * scale[i], quad_sum(pull[i].y) * scale[i], quad_sum(pull[i].z) * scale[i],
                          quad_sum(pull[i].w) * scale[i]};
-      if (part == 0 && lane_column() == 0 && row < rows.count) store_position(in, a.x_out, rows, row, whole);
+      if (part == 0 && lane_column() == 0 && row < rows.count) {
+        const Float4 y = relative_position(in, rows, row);
+        store_position(in, a.x_out, rows, row, moved_position(in, rows, row, y, whole));
+      }
     }
     const Tile<P> turned_sums = q.columns(H), from_turns{k.at, kTurns + kPad};
     GEOTDM_UNROLL
@@ -125,21 +128,20 @@ struct Attend {
       commit_copies();
       wait_copies<0>();
       sync_warp();
-      Result<1, kRows / 8> e;
+      Result<1, kRows / 8> e, old;
+      const int64_t at = (rows.first + base) * in.width;
+      load_result(old, in.h + at, part + first, in.width, rows.count - base);
       clear(e);
       product<P>(e, kTurns, turned_sums, from_turns);
       GEOTDM_UNROLL
       for (int i = 0; i < 2; ++i)
         for_row_pairs(e, i, [&](int n, float& u, float& w) {
-          const int row = base + lane_row(i), channel = part + first + 8 * n + lane_column();
           const float* sums = &c[0][first / 8 + n][2 * i];
-          if (row >= rows.count) return;
-          const int64_t at = (rows.first + row) * in.width;
-          const Float2 b = pair_of(a.weights.vector(kTimeBias, H), channel);
-          const Float2 old = load_columns(in.h + at, channel, in.width);
-          store_columns(a.h_out + at, channel, in.width, old.x + (sums[0] * scale[i] + u + b.x),
-                        old.y + (sums[1] * scale[i] + w + b.y));
+          const Float2 b = pair_of(a.weights.vector(kTimeBias, H), part + first + 8 * n + lane_column());
+          u += sums[0] * scale[i] + b.x, w += sums[1] * scale[i] + b.y;
         });
+      add(e, old);
+      store_result(a.h_out + at, e, part + first, in.width, rows.count - base);
     }
   }
 

@@ -284,13 +284,14 @@ struct KeyGradient {
       copy_rows<P, H + kTurns>(queries, a.rows.grad_out + asking.first * (H + kTurns), asking.count);
       copy_columns<P, H, kColumns>(q_part, a.rows.q + asking.first * (H + kTurns) + part, H + kTurns, asking.count);
       commit_copies();
-      const Mask mask{asking, rows, in.window};
+      const Mask mask{rows, asking, in.window};  // who attends to whom is mutual
       GEOTDM_UNROLL
-      for (int i = 0; i < 2; ++i)
+      for (int i = 0; i < 2; ++i) {
+        const Mask::Range range = mask.keys_of(base + lane_row(i));
         for_row(p, i, [&](int query, float& v) {
-          v = mask(query, base + lane_row(i)) ? exp_of<P>(v - statistics.load(query)) * statistics.load(kRows + query)
-                                              : 0.0f;
+          v = range.has(query) ? exp_of<P>(v - statistics.load(query)) * statistics.load(kRows + query) : 0.0f;
         });
+      }
       wait_copies<0>();
       sync_warp();
       product<P, true>(grad, H, v, queries);

@@ -39,6 +39,13 @@ GEOTDM_DEVICE void sync_warp() { __syncwarp(); }
 // The value of the lane whose number differs by the bits of `mask`; every lane of the warp calls it.
 GEOTDM_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
+// The same number, of which the compiler does not know that: what follows from it is computed where it is used, and
+// does not wait in registers for the next use.
+GEOTDM_DEVICE int anew(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // A place in shared memory. Every access goes through it: the emulation checks bounds, poison and races.
 template <class T>
 struct Shared {
@@ -63,8 +70,8 @@ struct Shared {
 
 // The block's dynamic shared memory.
 GEOTDM_DEVICE Shared<unsigned char> shared_memory() {
-  extern __shared__ uint4 geotdm_shared[];
-  return {reinterpret_cast<unsigned char*>(geotdm_shared)};
+  extern __shared__ __align__(1024) unsigned char geotdm_shared[];  // as swizzled matrices want it
+  return {geotdm_shared};
 }
 
 template <class T>
@@ -85,6 +92,9 @@ template <int N>
 GEOTDM_DEVICE void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
+
+// A line of global memory into the cache that all multiprocessors share, for whoever reads it later.
+GEOTDM_DEVICE void prefetch(const void* line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line)); }
 
 // Four 8 x 8 matrices of 16-bit numbers. Lane i gives row i % 8 of matrix i / 8, 16 aligned bytes; it gets, of each
 // matrix, row i / 4, columns 2 (i % 4) and the next (transposed: column i / 4, those rows), the first in the low half.
@@ -123,6 +133,88 @@ GEOTDM_DEVICE void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)
         "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 }
 
+// Products of a warpgroup, four warps from one whose number is a multiple of four: wgmma, which compute capability 9.0
+// alone has, and only in code compiled for 9.0a. They run in the background. A warp starts some by start_products,
+// multiply_async and commit_products; all four warps do so, with the same matrices. Until wait_products nobody touches
+// their sums, or writes to their matrices.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+constexpr bool kHasWarpgroups = true;
+#else
+constexpr bool kHasWarpgroups = false;
+#endif
+
+// What this thread wrote to shared memory is there for products that other threads start after a barrier.
+GEOTDM_DEVICE void fence_for_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// The compiler has put the factors into their registers before what follows.
+template <int K>
+GEOTDM_DEVICE void settle(uint32_t (&a)[K][4]) {
+  GEOTDM_UNROLL
+  for (int k = 0; k < K; ++k) asm volatile("" : "+r"(a[k][0]), "+r"(a[k][1]), "+r"(a[k][2]), "+r"(a[k][3])::"memory");
+}
+// Before the first multiply_async; its factors are settled.
+GEOTDM_DEVICE void start_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+GEOTDM_DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+#define GEOTDM_SUMS(c, n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
+#define GEOTDM_SUMS_8(c, n)                                                                                      \
+  GEOTDM_SUMS(c, n), GEOTDM_SUMS(c, n + 1), GEOTDM_SUMS(c, n + 2), GEOTDM_SUMS(c, n + 3), GEOTDM_SUMS(c, n + 4), \
+      GEOTDM_SUMS(c, n + 5), GEOTDM_SUMS(c, n + 6), GEOTDM_SUMS(c, n + 7)
+
+// Waits until all products but those of the newest N commits are done, `c`, which they sum, among them.
+template <int N>
+GEOTDM_DEVICE void wait_products(float (&c)[8][4]) {
+  asm volatile("wgmma.wait_group.sync.aligned %32;" : GEOTDM_SUMS_8(c, 0) : "n"(N) : "memory");
+}
+template <int N>
+GEOTDM_DEVICE void wait_products(float (&c)[16][4]) {
+  asm volatile("wgmma.wait_group.sync.aligned %64;" : GEOTDM_SUMS_8(c, 0), GEOTDM_SUMS_8(c, 8) : "n"(N) : "memory");
+}
+
+// A matrix [8 N x 64] of 16-bit numbers as products read it: rows of 128 bytes, whose eight pieces of 16 bytes have
+// changed places: piece i of row r is in place i ^ r % 8. The matrix begins at a multiple of 1024 bytes.
+GEOTDM_ANYWHERE constexpr int swizzled_piece(int row, int piece) { return 8 * row + (piece ^ row % 8); }
+
+// As the descriptor of wgmma: groups of eight rows are 1024 bytes apart, swizzled by 128 bytes.
+struct SwizzledMatrix {
+  uint32_t low;
+  static constexpr uint32_t kHigh = 1024 >> 4 | 1 << 30;
+  GEOTDM_DEVICE SwizzledMatrix operator+(int bytes) const { return {low + bytes / 16}; }
+  GEOTDM_DEVICE uint64_t bits() const { return uint64_t{kHigh} << 32 | low; }
+};
+GEOTDM_DEVICE SwizzledMatrix anew(SwizzledMatrix matrix) {
+  asm volatile("" : "+r"(matrix.low));
+  return matrix;
+}
+template <class T>
+GEOTDM_DEVICE SwizzledMatrix swizzled_matrix(Shared<T> place) {
+  return {shared_address(place) >> 4 | 1 << 16};
+}
+
+// c [16 x 8 N] (+)= a [16 x 16] b^T, a warp's rows of a and c as in mma_bf16; b [8 N x 16] are columns of a swizzled
+// matrix, `b` the matrix and as many bytes as the first of them is from its beginning.
+template <bool kAdd>
+GEOTDM_DEVICE void multiply_async(float (&c)[8][4], const uint32_t (&a)[4], SwizzledMatrix b) {
+  asm volatile(
+      "{.reg .pred add; setp.ne.b32 add, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+      "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;}"
+      : GEOTDM_SUMS_8(c, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()), "n"(kAdd));
+}
+template <bool kAdd>
+GEOTDM_DEVICE void multiply_async(float (&c)[16][4], const uint32_t (&a)[4], SwizzledMatrix b) {
+  asm volatile(
+      "{.reg .pred add; setp.ne.b32 add, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+      "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, "
+      "%35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, "
+      "%57, %58, %59, %60, %61, %62, %63}, {%64, %65, %66, %67}, %68, add, 1, 1, 0;}"
+      : GEOTDM_SUMS_8(c, 0), GEOTDM_SUMS_8(c, 8)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()), "n"(kAdd));
+}
+
 // Two bfloat16 numbers, the first in the low half; to nearest even.
 GEOTDM_DEVICE uint32_t pack_bf16(float low, float high) {
   uint32_t packed;
@@ -144,6 +236,14 @@ GEOTDM_DEVICE float multiply_rounded(float a, float b) { return __fmul_rn(a, b);
 
 // The nearest number that is finite in every precision; of NaN, some such number.
 GEOTDM_DEVICE float finite(float value) { return fminf(fmaxf(value, -3e38f), 3e38f); }
+
+// The same of two bfloat16 numbers.
+GEOTDM_DEVICE uint32_t finite_pair(uint32_t packed) {
+  const uint32_t most = pack_bf16(3e38f, 3e38f);
+  asm("max.bf16x2 %0, %0, %1;" : "+r"(packed) : "r"(most | 0x80008000u));
+  asm("min.bf16x2 %0, %0, %1;" : "+r"(packed) : "r"(most));
+  return packed;
+}
 
 GEOTDM_DEVICE float tanh_approx(float value) {
   float result;
@@ -171,6 +271,23 @@ inline int shared_limit() {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   return bytes;
+}
+
+// How many blocks run at a time, one on each multiprocessor of the current device.
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
+// Whether the current device takes the code of `kernel` that was compiled for 9.0a: elsewhere the kernel is empty and
+// for fewer threads.
+template <class Kernel>
+bool has_warpgroups() {
+  cudaFuncAttributes about;
+  if (cudaFuncGetAttributes(&about, kernel_entry<Kernel>) != cudaSuccess) return false;
+  return about.binaryVersion == 90 && about.maxThreadsPerBlock >= 32 * Kernel::kWarps;
 }
 
 // Launches `blocks_x` x `blocks_y` blocks of `threads`; 0 (cudaSuccess) or the error.

@@ -105,36 +105,20 @@ struct FusedForward {
     const Tile<P> v = h;
     linear_layer<P, H, true>(weights, hidden, vector(kBiasV2), v);
     sync_warp();
-    write_gates(weights, v, vector(kBiasX1), vector(kGateWeight), vector(kNumVectors)[0], in, rows, gates);
-    move(p, gates, in, a.x_out, rows);
+    const Positions y(in, rows);
+    float gate[4]{};
+    layer<P, H>(weights, v, [&](int first, auto& c) {
+      const int column = first + lane_column();
+      add_gates<P>(gate, c, vector(kBiasX1) + column, vector(kGateWeight) + column);
+    });
+    store_pulls(gates, gate, vector(kNumVectors)[0], y);
+    move(p, gates, y, in, a.x_out, rows);
 
     const Tile<P> turned_sums = q.columns(H);
-    {
-      Result<2, kTurns / 8> y;
-      clear(y);
-      add_values<P>(y, p, turns);
-      for_pairs(y, [&](int row, int column, float& first, float& second) {
-        const Float2 turn = row < rows.count ? turn_at(in, rows.frame(row), column) : Float2{};
-        const Float2 e = turned_back({first, second}, turn);
-        turned_sums.store(row, column, e.x, e.y);
-      });
-    }
-    sync_warp();
+    sum_turns(turned_sums, p, turns, in, rows);
     GEOTDM_NO_UNROLL
-    for (int first = 0; first < H; first += kColumns) {
-      const Tile<P> stage = weights.next();
-      Result<2, kColumns / 8> c;
-      clear(c);
-      add_values<P>(c, p, v.columns(first));
-      product<P>(c, kTurns, turned_sums, stage);
-      for_pairs(c, [&](int row, int column, float& u, float& w) {
-        if (row >= rows.count) return;
-        const Float2 b = pair_of(vector(kTimeBias), first + column);
-        const int64_t at = (rows.first + row) * in.width;
-        const Float2 old = load_columns(in.h + at, first + column, in.width);
-        store_columns(a.h_out + at, first + column, in.width, old.x + (u + b.x), old.y + (w + b.y));
-      });
-    }
+    for (int first = 0; first < H; first += kColumns)
+      store_features(first, p, v, turned_sums, weights.next(), vector(kTimeBias), in, rows, a.h_out);
   }
 
   // Logits to weights alpha; rows that are not there become zeros.
@@ -159,30 +143,65 @@ struct FusedForward {
     }
   }
 
-  // The gate MLP of v, and with it the rows of the coordinate update.
-  static GEOTDM_DEVICE void write_gates(WeightStream<P, H>& weights, const Tile<P>& v, const float* bias,
-                                        const float* weight, float last, const TemporalAttention& in,
-                                        const WarpRows& rows, const GateRows& to) {
-    float gate[4]{};
-    layer<P, H>(weights, v, [&](int first, auto& c) { add_gates<P>(gate, c, first, bias, weight); });
+  // Positions of a lane's rows, relative to their nodes'.
+  struct Positions {
+    Float4 at[4];
+    GEOTDM_DEVICE Positions(const TemporalAttention& in, const WarpRows& rows) {
+      GEOTDM_UNROLL
+      for (int i = 0; i < 4; ++i) at[i] = relative_position(in, rows, lane_row(i));
+    }
+  };
+
+  // The rows of the coordinate update. A lane has parts of its rows' gates; `last` is their bias.
+  static GEOTDM_DEVICE void store_pulls(const GateRows& to, const float (&gate)[4], float last, const Positions& y) {
     GEOTDM_UNROLL
     for (int i = 0; i < 4; ++i) {
       const float g = quad_sum(gate[i]) + last;
-      const Float4 y = relative_position(in, rows, lane_row(i));
-      if (lane_column() == 0) to.store_pull(lane_row(i), g, y);
+      if (lane_column() == 0) to.store_pull(lane_row(i), g, y.at[i]);
     }
     sync_warp();
   }
 
-  static GEOTDM_DEVICE void move(Scores<2>& p, const GateRows& gates, const TemporalAttention& in, float* x_out,
-                                 const WarpRows& rows) {
-    Float4 pull[4]{};
+  static GEOTDM_DEVICE void move(Scores<2>& p, const GateRows& gates, const Positions& y, const TemporalAttention& in,
+                                 float* x_out, const WarpRows& rows) {
+    Float4 pull[4]{}, moved[4]{};
     add_pulls(pull, p, gates);
     GEOTDM_UNROLL
     for (int i = 0; i < 4; ++i) {
       const Float4 sum{quad_sum(pull[i].x), quad_sum(pull[i].y), quad_sum(pull[i].z), quad_sum(pull[i].w)};
-      if (lane_column() == 0 && lane_row(i) < rows.count) store_position(in, x_out, rows, lane_row(i), sum);
+      if (lane_row(i) < rows.count) moved[i] = moved_position(in, rows, lane_row(i), y.at[i], sum);
     }
+    GEOTDM_UNROLL
+    for (int i = 0; i < 4; ++i)
+      if (lane_column() == 0 && lane_row(i) < rows.count) store_position(in, x_out, rows, lane_row(i), moved[i]);
+  }
+
+  // time_w's factor in h': the weighted sums of the turns, turned back.
+  static GEOTDM_DEVICE void sum_turns(const Tile<P>& to, Scores<2>& p, const Tile<P>& turns,
+                                      const TemporalAttention& in, const WarpRows& rows) {
+    Result<2, kTurns / 8> y, turn;
+    load_turns(turn, in, rows);
+    clear(y);
+    add_values<P>(y, p, turns);
+    for_pairs(turn, y, [&](int row, int column, const Float2& angle, const Float2& sum) {
+      const Float2 e = turned_back(sum, angle);
+      to.store(row, column, e.x, e.y);
+    });
+    sync_warp();
+  }
+
+  // h' of as many columns as `time_w` has rows, from column `first` on.
+  static GEOTDM_DEVICE void store_features(int first, Scores<2>& p, const Tile<P>& v, const Tile<P>& turned_sums,
+                                           const Tile<P>& time_w, const float* bias, const TemporalAttention& in,
+                                           const WarpRows& rows, float* h_out) {
+    const int64_t at = rows.first * in.width;
+    Result<2, stage_rows<P>(H) / 8> c, old;
+    load_result(old, in.h + at, first, in.width, rows.count);
+    begin(c, bias + first + lane_column());
+    add_values<P>(c, p, v.columns(first));
+    product<P>(c, kTurns, turned_sums, time_w);
+    add(c, old);
+    store_result(h_out + at, c, first, in.width, rows.count);
   }
 };
 

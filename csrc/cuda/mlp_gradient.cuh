@@ -42,56 +42,64 @@ struct MlpGradient {
         other{(own + kRowsBytes).template as<Element<P>>(), H + kPad};
     const auto at = [&](Element<P>* array) { return array + rows.first * H; };
 
-    // Takes a pair of what came through the last layer of an MLP: through silu, and the hidden layer into its place.
-    const auto through_silu = [&](int which, int row, int column, float v, float w, const Tile<P>& to) {
-      Float2 grad{};
-      if (row < rows.count) {
-        Element<P>* hidden = at(a.rows.hidden[which]) + row * H + column;
-        const Float2 y = values<P>(load_pair<P>(hidden));
-        grad = {v * silu_slope_of_half<P>(y.x), w * silu_slope_of_half<P>(y.y)};
-        store_pair<P>(hidden, make_pair<P>(silu_of_half<P>(y.x), silu_of_half<P>(y.y)));
-        store_pair<P>(at(a.rows.grad_hidden[which]) + row * H + column, make_pair<P>(grad.x, grad.y));
-      }
-      to.store(row, column, grad.x, grad.y);
+    // An array's rows in the places of a result, all before any is stored.
+    const auto load = [&](auto& to, const Element<P>* array, int first) {
+      for_pairs(to, [&](int row, int column, float& v, float& w) {
+        const Float2 pair = row < rows.count ? values<P>(load_pair<P>(array + row * H + first + column)) : Float2{};
+        v = pair.x, w = pair.y;
+      });
+    };
+    // Takes what came through the last layer of an MLP through silu, and the hidden layer into its place.
+    const auto through_silu = [&](int which, int first, const auto& c, const Tile<P>& to) {
+      std::remove_cvref_t<decltype(c)> hidden;
+      load(hidden, at(a.rows.hidden[which]), first);
+      for_pairs(c, hidden, [&](int row, int column, const Float2& v, const Float2& y) {
+        Float2 grad{};
+        if (row < rows.count) {
+          grad = {v.x * silu_slope_of_half<P>(y.x), v.y * silu_slope_of_half<P>(y.y)};
+          const int place = row * H + first + column;
+          store_pair<P>(at(a.rows.hidden[which]) + place, make_pair<P>(silu_of_half<P>(y.x), silu_of_half<P>(y.y)));
+          store_pair<P>(at(a.rows.grad_hidden[which]) + place, make_pair<P>(grad.x, grad.y));
+        }
+        to.store(row, first + column, grad.x, grad.y);
+      });
     };
     const auto last_layer = [&](int which, const Tile<P>& from, const Tile<P>& to) {
-      layer<P, H>(weights, from, [&](int first, auto& c) {
-        for_pairs(c,
-                  [&](int row, int column, float& v, float& w) { through_silu(which, row, first + column, v, w, to); });
-      });
+      layer<P, H>(weights, from, [&](int first, auto& c) { through_silu(which, first, c, to); });
       sync_warp();
     };
     // What comes out of a layer's result and an array is the array's, and a tile's.
     const auto add_to = [&](Element<P>* array, int first, auto& c, const Tile<P>& to) {
-      for_pairs(c, [&](int row, int column, float& v, float& w) {
-        Float2 sum{};
-        if (row < rows.count) {
-          Element<P>* place = at(array) + row * H + first + column;
-          const Float2 old = values<P>(load_pair<P>(place));
-          sum = {old.x + v, old.y + w};
-          store_pair<P>(place, make_pair<P>(sum.x, sum.y));
-        }
+      std::remove_cvref_t<decltype(c)> old;
+      load(old, at(array), first);
+      for_pairs(c, old, [&](int row, int column, const Float2& v, const Float2& w) {
+        const Float2 sum = row < rows.count ? Float2{v.x + w.x, v.y + w.y} : Float2{};
+        if (row < rows.count) store_pair<P>(at(array) + row * H + first + column, make_pair<P>(sum.x, sum.y));
         to.store(row, first + column, sum.x, sum.y);
       });
     };
     // A first layer, into grad_h: begun with the incoming gradient, then added to.
     const auto first_layer = [&](const Tile<P>& from, const float* before) {
       layer<P, H>(weights, from, [&](int first, auto& c) {
-        for_pairs(c, [&](int row, int column, float& v, float& w) {
-          if (row >= rows.count) return;
-          const int64_t place = (rows.first + row) * in.width;
-          const Float2 old = load_columns(before + place, first + column, in.width);
-          store_columns(a.grad_h + place, first + column, in.width, old.x + v, old.y + w);
-        });
+        const int64_t place = rows.first * in.width;
+        std::remove_reference_t<decltype(c)> old;
+        load_result(old, before + place, first, in.width, rows.count);
+        add(c, old);
+        store_result(a.grad_h + place, c, first, in.width, rows.count);
       });
       sync_warp();
     };
 
-    for (int i = lane_index(); i < kRows * H / 2; i += 32) {
-      const int row = i / (H / 2), column = i % (H / 2) * 2;
-      const float gate = row < rows.count ? a.rows.grad_gate[rows.first + row] : 0;
-      const Float2 w = pair_of(a.weights.vector(kGateWeight, H), column);
-      through_silu(kHiddenX, row, column, gate * w.x, gate * w.y, one);
+    constexpr int kColumns = stage_rows<P>(H);
+    Result<2, kColumns / 8> gate;
+    GEOTDM_NO_UNROLL
+    for (int first = 0; first < H; first += kColumns) {
+      for_pairs(gate, [&](int row, int column, float& v, float& w) {
+        const float grad = row < rows.count ? a.rows.grad_gate[rows.first + row] : 0.0f;
+        const Float2 last = pair_of(a.weights.vector(kGateWeight, H), first + column);
+        v = grad * last.x, w = grad * last.y;
+      });
+      through_silu(kHiddenX, first, gate, one);
     }
     sync_warp();
     layer<P, H>(weights, one, [&](int first, auto& c) { add_to(a.rows.grad_v, first, c, other); });

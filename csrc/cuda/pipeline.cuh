@@ -35,12 +35,14 @@ int warps_of() {
 
 constexpr int kNoRoom = -1;  // the error of a GPU whose shared memory does not hold one warp's tiles
 
-// A kernel whose warps take tiles.
+// A kernel whose warps take tiles. A call of few tiles has smaller blocks, so that every multiprocessor has some.
 template <class Kernel>
 int launch_tiles(const typename Kernel::Arguments& arguments, int parts, Stream stream) {
-  const int warps = warps_of<Kernel>();
-  if (warps == 0) return kNoRoom;
+  const int most = warps_of<Kernel>();
+  if (most == 0) return kNoRoom;
   const int64_t needed = arguments.tiling.num_tiles() * Kernel::kWarpsOfTile;
+  const int64_t fair = (needed * parts + multiprocessors() - 1) / multiprocessors();
+  const int warps = fair < 1 ? 1 : fair < most ? static_cast<int>(fair) : most;
   return launch<Kernel>(arguments, (needed + warps - 1) / warps, parts, 32 * warps,
                         Kernel::kBlockBytes + warps * Kernel::kWarpBytes, stream);
 }

@@ -298,6 +298,25 @@ GEOTDM_DEVICE void for_pairs(Result<M, N>& c, Each&& each) {
     each(16 * m + 8 * half + lane_row(), 8 * n + lane_column(), c[m][n][2 * half], c[m][n][2 * half + 1]);
 }
 
+// The same of two results at once: each(row, column, a's pair, b's pair).
+template <int M, int N, class Each>
+GEOTDM_DEVICE void for_pairs(const Result<M, N>& a, const Result<M, N>& b, Each&& each) {
+  GEOTDM_UNROLL
+  for (int m = 0; m < M; ++m) GEOTDM_UNROLL
+  for (int half = 0; half < 2; ++half) GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n)
+    each(16 * m + 8 * half + lane_row(), 8 * n + lane_column(), Float2{a[m][n][2 * half], a[m][n][2 * half + 1]},
+         Float2{b[m][n][2 * half], b[m][n][2 * half + 1]});
+}
+
+template <int M, int N>
+GEOTDM_DEVICE void add(Result<M, N>& c, const Result<M, N>& other) {
+  GEOTDM_UNROLL
+  for (int m = 0; m < M; ++m) GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n) GEOTDM_UNROLL
+  for (int i = 0; i < 4; ++i) c[m][n][i] += other[m][n][i];
+}
+
 // c += a b over one step: get_a(row, k) gives a factor of 16 rows, get_b(factors, column, k) two of 8 columns.
 template <Precision P, bool kFlipped = false, int M, int N, class GetA, class GetB>
 GEOTDM_DEVICE void product_step(Result<M, N>& c, int k, GetA&& get_a, GetB&& get_b) {

@@ -106,7 +106,8 @@ struct ProjectRows {
           const Float2 b = pair_of(vector(kBiasX1), first + column);
           keep(kHiddenX)(row, first + column, y + b.x, z + b.y);
         });
-      add_gates<P>(gate, c, first, vector(kBiasX1), vector(kGateWeight));
+      const int column = first + lane_column();
+      add_gates<P>(gate, c, vector(kBiasX1) + column, vector(kGateWeight) + column);
     });
     GEOTDM_UNROLL
     for (int i = 0; i < 4; ++i) {

@@ -66,8 +66,18 @@ struct RowTiling {
       rows.first = node * frames + rows.first_frame;
       left = rows.first < num_rows ? frames - rows.first_frame : 0;
     }
-    rows.count = left < 0 ? 0 : static_cast<int>(left < rows_of_tile ? left : rows_of_tile);
+    rows.count = cut(left);
     return rows;
+  }
+  // The same for T <= 32.
+  GEOTDM_DEVICE WarpRows whole_nodes(int64_t i) const {
+    const int64_t first = i * rows_of_tile;
+    return {first, cut(num_rows - first), 0, frames, inverse};
+  }
+
+ private:
+  GEOTDM_DEVICE int cut(int64_t left) const {
+    return left < 0 ? 0 : static_cast<int>(left < rows_of_tile ? left : rows_of_tile);
   }
 };
 
@@ -75,12 +85,23 @@ struct RowTiling {
 template <Precision P, int H>
 GEOTDM_DEVICE void load_rows(const Tile<P>& to, const float* from, int width, int count) {
   if (width % 4 == 0) {
-    for (int i = lane_index(); i < kRows * H / 4; i += 32) {
-      const int row = i / (H / 4), column = i % (H / 4) * 4;
-      Float4 v{};
-      if (row < count && column < width) v = *reinterpret_cast<const Float4*>(from + row * width + column);
-      to.store(row, column, v.x, v.y);
-      to.store(row, column + 2, v.z, v.w);
+    // Lanes side by side have a row, or a part of it, and so many loads of each lane are on their way at a time.
+    constexpr int kLanes = H < 128 ? H / 4 : 32, kRowsAtOnce = 32 / kLanes, kAtOnce = 8;
+    const int lane_row = lane_index() / kLanes, lane_column = lane_index() % kLanes * 4;
+    GEOTDM_NO_UNROLL
+    for (int i = 0; i < kRows * H / 128; i += kAtOnce) {
+      const int row = lane_row + i % kRows * kRowsAtOnce, column = lane_column + i / kRows * 128;
+      const float* at = from + row * width + column;
+      const int left = column < width ? count - row : 0;
+      Float4 v[kAtOnce];
+      GEOTDM_UNROLL
+      for (int j = 0; j < kAtOnce; ++j)
+        v[j] = j * kRowsAtOnce < left ? *reinterpret_cast<const Float4*>(at + j * kRowsAtOnce * width) : Float4{};
+      GEOTDM_UNROLL
+      for (int j = 0; j < kAtOnce; ++j) {
+        to.store(row + j * kRowsAtOnce, column, v[j].x, v[j].y);
+        to.store(row + j * kRowsAtOnce, column + 2, v[j].z, v[j].w);
+      }
     }
   } else {
     for (int i = lane_index(); i < kRows * H / 2; i += 32) {
@@ -114,19 +135,10 @@ GEOTDM_DEVICE void store_rows(Element<P>* to, int stride, const Tile<P>& from, i
   }
 }
 
-// The columns of a lane's pair that exist, into a float array [.., width].
-GEOTDM_DEVICE void store_columns(float* to, int column, int width, float first, float second) {
-  if (column < width) to[column] = first;
-  if (column + 1 < width) to[column + 1] = second;
-}
-GEOTDM_DEVICE Float2 load_columns(const float* from, int column, int width) {
-  return {column < width ? from[column] : 0.0f, column + 1 < width ? from[column + 1] : 0.0f};
-}
-
 // cos and sin of a frame's angle, by the column of the pair.
 GEOTDM_DEVICE Float2 turn_at(const TemporalAttention& in, int frame, int column) {
   if (column >= in.num_turns) return {};
-  return *reinterpret_cast<const Float2*>(in.turns + static_cast<int64_t>(frame) * in.num_turns + column);
+  return *reinterpret_cast<const Float2*>(in.turns + (frame * in.num_turns + column));
 }
 
 // The turns of a warp's rows, [32, kTurns].
@@ -139,12 +151,33 @@ GEOTDM_DEVICE void load_turns(const Tile<P>& to, const TemporalAttention& in, co
   }
 }
 
+// The turns of a result's rows, the first of which is `base` of the warp's.
+template <int M>
+GEOTDM_DEVICE void load_turns(Result<M, kTurns / 8>& to, const TemporalAttention& in, const WarpRows& rows,
+                              int base = 0) {
+  for_pairs(to, [&](int row, int column, float& v, float& w) {
+    const Float2 turn = base + row < rows.count ? turn_at(in, rows.frame(base + row), column) : Float2{};
+    v = turn.x, w = turn.y;
+  });
+}
+
 // A pair (of sine, of cosine) turned by a frame's angle, and turned back; each is the other's transpose.
 GEOTDM_DEVICE Float2 turned(Float2 v, Float2 turn) {
   return {v.x * turn.y + v.y * turn.x, v.y * turn.y - v.x * turn.x};
 }
 GEOTDM_DEVICE Float2 turned_back(Float2 v, Float2 turn) {
   return {v.x * turn.y - v.y * turn.x, v.x * turn.x + v.y * turn.y};
+}
+
+// A result begins with a bias, given from the lane's first column on.
+template <int M, int N>
+GEOTDM_DEVICE void begin(Result<M, N>& c, const float* bias) {
+  GEOTDM_UNROLL
+  for (int n = 0; n < N; ++n) {
+    const Float2 b = pair_of(bias, 8 * n);
+    GEOTDM_UNROLL
+    for (int m = 0; m < M; ++m) c[m][n][0] = b.x, c[m][n][1] = b.y, c[m][n][2] = b.x, c[m][n][3] = b.y;
+  }
 }
 
 // One layer of a warp's rows: sink(column, result [32 x columns of a stage]) for each stage of its matrix [H, depth].
@@ -194,13 +227,14 @@ GEOTDM_DEVICE void linear_layer(WeightStream<P, H>& weights, const Tile<P>& in, 
 template <Precision P, int H>
 GEOTDM_DEVICE void to_turns(WeightStream<P, H>& weights, const Tile<P>& in, const TemporalAttention& problem,
                             const WarpRows& rows, const Tile<P>& to) {
+  Result<2, kTurns / 8> c, turn;
+  load_turns(turn, problem, rows);
   const Tile<P> stage = weights.next();
-  Result<2, kTurns / 8> c;
   clear(c);
   product<P>(c, H, in, stage);
-  for_pairs(c, [&](int row, int column, float& v, float& w) {
-    const Float2 u = row < rows.count ? turned({v, w}, turn_at(problem, rows.frame(row), column)) : Float2{};
-    to.store(row, column, u.x, u.y);
+  for_pairs(c, turn, [&](int row, int column, const Float2& u, const Float2& angle) {
+    const Float2 v = turned(u, angle);
+    to.store(row, column, v.x, v.y);
   });
 }
 

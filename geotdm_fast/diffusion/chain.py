@@ -33,7 +33,8 @@ class StepInputs(NamedTuple):
     Written: x, before, positions (`geotdm_fast.reference.diffusion_step`, as x_ref and first), index [1] int64: steps
     done. Tables of R rows, as many for chains of any length: coefficients [R, 6], t [R], what the network is told of
     the step, and rows [R, H], what its first layer makes of that.
-    network, rows: None where the network is not an `EGTN` itself
+    features: [N, 1 or T, H] - what that makes of the nodes' features
+    network, features, rows: None where the network is not an `EGTN` itself
     noise: [N, D, T] - z of this step, put there before it; counters - of the noise by counter; both None: drawn, if
     is_random, from torch's global generator
     """
@@ -47,6 +48,7 @@ class StepInputs(NamedTuple):
     coefficients: Tensor
     t: Tensor
     network: Prepared | None
+    features: Tensor | None
     rows: Tensor | None
     noise: Tensor | None
     counters: Counters | None
@@ -60,7 +62,9 @@ def advance(inputs: StepInputs, call: Callable[[Tensor, Tensor], Tensor] | None 
     """
     positions = inputs.x if inputs.positions is None else inputs.positions
     if call is None:
-        output = denoise(inputs.network, positions, inputs.rows.index_select(0, inputs.index))[0].transpose(1, 2)
+        z = inputs.features + inputs.rows.index_select(0, inputs.index)[:, None]
+        z = z.to(positions.dtype).expand(-1, inputs.network.num_frames, -1)
+        output = denoise(inputs.network, positions, z)[0].transpose(1, 2)
     else:
         output = call(positions, step_of_nodes(inputs))
     noise = inputs.noise
@@ -188,12 +192,14 @@ class Chain:
             x = zero_mean(x, first)
         else:
             positions = x + x_ref
-        network, rows = None, None
+        network, features, rows = None, None, None
         bare = getattr(diffusion.denoise_network, "module", diffusion.denoise_network)
         if _is_plain(bare):
             names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given")
             network = bare.prepare(x, **{name: model_kwargs.get(name) for name in names})
-            rows = bare.embed_steps(t, x.dtype)
+            if network.frames is not None:
+                network = network._replace(frames=network.frames.by_index)  # one graph for all masks of as many frames
+            features, rows = bare.embed_features(model_kwargs["h"], x.dtype), bare.embed_steps(t, x.dtype)
         # In a graph the numbers are made where they are used; else some steps' at once.
         by_counter = isinstance(self.noise, TrajectoryNoise) and network is not None and self._captures(diffusion, x)
         return StepInputs(
@@ -206,6 +212,7 @@ class Chain:
             coefficients=torch.from_numpy(_to_rows(self.plan.coefficients, total)).to(device, wide),
             t=t,
             network=network,
+            features=features,
             rows=rows,
             noise=torch.zeros_like(x) if self.noise is not None and not by_counter else None,
             counters=self.noise.counters if by_counter else None,

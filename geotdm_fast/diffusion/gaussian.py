@@ -42,13 +42,17 @@ class GaussianDiffusion:
 
     def table(self, values: np.ndarray, t: Tensor, like: Tensor) -> Tensor:
         """values[t] in the dtype and shape of `like`: [N] to [N, D, T] by expansion."""
-        key = (id(values), t.device, like.dtype)
+        chosen = self.whole_table(values, t.device, like.dtype)[t]
+        return chosen.reshape(-1, *[1] * (like.dim() - 1)).expand(like.shape)
+
+    def whole_table(self, values: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """values [S] as a tensor, made once."""
+        key = (id(values), device, dtype)
         known = self._tables.get(key)
         # The array is kept beside its tensor, so that its id stays its own; a copy of this object has other ids.
         if known is None or known[0] is not values:
-            known = self._tables[key] = (values, torch.from_numpy(values).to(like.dtype).to(t.device))
-        chosen = known[1][t]
-        return chosen.reshape(-1, *[1] * (like.dim() - 1)).expand(like.shape)
+            known = self._tables[key] = (values, torch.from_numpy(values).to(dtype).to(device))
+        return known[1]
 
     def q_mean_variance(self, x_start: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, variance and log variance of q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast import ops
 from geotdm_fast.captured import CaptureCache
 from geotdm_fast.checks import check_index, check_tensor, is_trusted, reads_values
 from geotdm_fast.conditioning import frames_of
@@ -136,10 +137,20 @@ class GeoTDM(GaussianDiffusion):
 
     def _network_output(self, x: Tensor, t: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> Tensor:
         """The network at relative positions x, projected in mode `uncond`."""
-        output, _ = self.denoise_network(
-            x=self.to_absolute(x, x_ref), diffusion_t=self.scale_timesteps(t), **model_kwargs
-        )
+        return self._output_at(self.to_absolute(x, x_ref), t, model_kwargs)
+
+    def _output_at(self, x: Tensor, t: Tensor, model_kwargs: dict) -> Tensor:
+        """The same at absolute positions."""
+        output, _ = self.denoise_network(x=x, diffusion_t=self.scale_timesteps(t), **model_kwargs)
         return self.project_to_subspace(output, model_kwargs["batch"]) if self.mode == "uncond" else output
+
+    def _noised(self, x_start: Tensor, x_ref: Tensor | None, t: Tensor, noise: Tensor, batch: Tensor) -> Tensor:
+        """q(x_t | x_0) of absolute positions, in absolute positions."""
+        if self.mode == "uncond":
+            return self.q_sample(self.project_to_subspace(x_start, batch), t, noise=noise)
+        tables = (self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
+        signal, spread = (self.whole_table(values, x_start.device, x_start.dtype) for values in tables)
+        return ops.noised_positions(x_start, x_ref, noise, signal, spread, t)
 
     def p_mean_variance(self, x: Tensor, t: Tensor, model_kwargs: dict | None = None) -> dict[str, Tensor]:
         """p(x_{t-1} | x_t) and the prediction of x_0.
@@ -318,18 +329,16 @@ class GeoTDM(GaussianDiffusion):
             if not is_trusted():
                 check_index("training_losses", "t", t, self.num_timesteps)
         x_ref = self.fresh_ref_frame(model_kwargs)
-        x_start = self.to_relative(x_start, x_ref, batch)
         if self.mode == "uncond":
             noise = self.project_to_subspace(noise, batch)
-        x_t = self.q_sample(x_start, t, noise=noise)
-        output = self._network_output(x_t, t, x_ref, model_kwargs)
-        if self.model_mean_type is ModelMeanType.EPSILON:
-            target = noise
-        elif self.model_mean_type is ModelMeanType.START_X:
-            target = x_start
-        else:
-            target, _, _ = self.q_posterior_mean_variance(x_start, x_t, t)
-        mse = ((target - output) ** 2).mean(dim=(1, 2))
+        x = self._noised(x_start, x_ref, t, noise, batch)
+        output = self._output_at(x, t, model_kwargs)
+        target = noise
+        if self.model_mean_type is not ModelMeanType.EPSILON:
+            target = self.to_relative(x_start, x_ref, batch)
+        if self.model_mean_type is ModelMeanType.PREVIOUS_X:
+            target, _, _ = self.q_posterior_mean_variance(target, self.to_relative(x, x_ref, batch), t)
+        mse = nn.functional.mse_loss(output, target, reduction="none").mean(dim=(1, 2))
         return {"mse": mse, "loss": mse}
 
     @torch.no_grad()

@@ -46,7 +46,7 @@ def check_loop(where: str, mode: str, name: str, shape: Sequence[int], model_kwa
         frames = frames_of(mask)
         check_tensor(where, "x_given", x_given, (num_nodes, "D", len(frames.given) + len(frames.noisy)))
         if not is_trusted():
-            check_finite(where, "the given frames of x_given", x_given.index_select(2, frames.given_index))
+            check_finite(where, "the given frames of x_given", frames.given_of(x_given, 2))
         expected = (num_nodes, x_given.shape[1], len(frames.noisy))
     check_shape(where, name, shape, expected)
     if not is_trusted():

@@ -9,7 +9,7 @@ from geotdm_fast.graph import mean_by_graph
 
 def com(x_given: Tensor, frames: Frames, batch: Tensor) -> Tensor:
     """Centre of mass over the nodes of each graph and the given frames (the official fallback): [N, D, 1]."""
-    mean = x_given.index_select(2, frames.given_index).mean(dim=-1)  # [N, D]
+    mean = frames.given_of(x_given, 2).mean(dim=-1)  # [N, D]
     return mean_by_graph(mean, batch)[batch].unsqueeze(-1)
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast import ops
 from geotdm_fast.checks import (
     check_finite,
     check_graph,
@@ -15,10 +16,11 @@ from geotdm_fast.checks import (
 )
 from geotdm_fast.conditioning import Frames, frames_of
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.prepared import Layer, Prepared, denoise, first_layer, rows_of
+from geotdm_fast.nn.prepared import Layer, Prepared, denoise
 from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
 from geotdm_fast.nn.temporal_layers import temporal_layer
-from geotdm_fast.reference import sinusoid
+from geotdm_fast.reference.node_embedding import part_of_layer
+from geotdm_fast.reference.sinusoid import sinusoid
 
 
 class EGTN(PrecisionMixin, nn.Module):
@@ -117,10 +119,11 @@ class EGTN(PrecisionMixin, nn.Module):
         check_same_device("EGTN", **{"the network": self.input_linear.weight}, diffusion_t=diffusion_t)
         if reads_values(x):
             check_finite("EGTN", "x", x)
-        output, z = denoise(prepared, x, self.embed_steps(diffusion_t, x.dtype))
+        z = self._first_layer(self.input_linear, h, diffusion_t, prepared.num_frames, x.dtype)
+        output, z = denoise(prepared, x, z)
         z = z.transpose(1, 2)
-        if prepared.noisy is not None:
-            z = z.index_select(2, prepared.noisy)
+        if prepared.frames is not None:
+            z = prepared.frames.noisy_of(z, 2)
         return output.transpose(1, 2), z
 
     def prepare(
@@ -141,30 +144,38 @@ class EGTN(PrecisionMixin, nn.Module):
         x_given = None if cond_mask is None else x_given
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
         check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
-        num_frames, given, noisy = x.shape[-1], None, None
+        num_frames, given, frames = x.shape[-1], None, None
         if cond_mask is not None:
             frames = frames_of(cond_mask)
             num_frames = len(frames.given) + len(frames.noisy)
             check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
             check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
             _check_given(frames, x_given)
-            noisy = frames.noisy_index
-            given = x_given.transpose(1, 2).to(x.dtype) * self.scale
+            given = self._scaled(x_given.transpose(1, 2).to(x.dtype))
         check_same_dtype("EGTN", "x", x, self.input_linear.weight)
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
-        features = self._embed(self.input_linear, h, x.dtype)
         y = x.transpose(1, 2) if given is None else given
-        z, edge_attr = rows_of(features, y), _edge_rows(edge_attr, y)
+        edge_attr = _edge_rows(edge_attr, y)
+        z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
         layers = tuple(
             Layer(spatial.prepare(y, z, edge_index, edge_attr), temporal.prepared)
             for spatial, temporal in zip(self.s_modules, self.t_modules, strict=True)
         )
-        return Prepared(given, noisy, features, layers, self.scale)
+        return Prepared(given, frames, num_frames, layers, self.scale)
+
+    def embed_features(self, h: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the first layer makes of features [N, F] or [N, F, T], for a network in `dtype`: [N, 1 or T, H].
+
+        Features without a time axis pass the layer once per node, not once per frame.
+        """
+        rows = _feature_rows(h, dtype)
+        rows = rows[:, None] if h.dim() == 2 else rows
+        return part_of_layer(rows, self.input_linear.weight[:, : self.node_dim], self.input_linear.bias, self.precision)
 
     def embed_steps(self, diffusion_t: Tensor, dtype: torch.dtype) -> Tensor:
         """What the first layer makes of diffusion steps [M], for a network in `dtype`: [M, H]."""
         step = sinusoid(diffusion_t, self.time_emb_dim, dtype)
-        return first_layer(step, self.input_linear.weight[:, self.node_dim :], None, self.precision)
+        return part_of_layer(step, self.input_linear.weight[:, self.node_dim :], None, self.precision)
 
     def _reference_frame(
         self,
@@ -180,28 +191,29 @@ class EGTN(PrecisionMixin, nn.Module):
         frames = None if cond_mask is None else frames_of(cond_mask)
         self._check_reference(frames, x_given)
         self._check_graph(x_given, h, edge_index, edge_attr, batch, x_given.shape[-1])
-        y = x_given.transpose(1, 2).index_select(1, frames.given_index) * self.scale  # [N, T_given, D]
+        y = self._scaled(frames.given_of(x_given.transpose(1, 2), 1))  # [N, T_given, D]
         if h.dim() == 3:
-            h = h.index_select(2, frames.given_index)
+            h = frames.given_of(h, 2)
         if edge_attr is not None and edge_attr.dim() == 3:
-            edge_attr = edge_attr.index_select(2, frames.given_index)
-        z = rows_of(self._embed(self.input_linear_ref, h, y.dtype), y)
+            edge_attr = frames.given_of(edge_attr, 2)
+        z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
         edge_attr = _edge_rows(edge_attr, y)
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):
             y, z = spatial.rows(y, z, edge_index, edge_attr)
             y, z = temporal.rows(y, z, None if contiguous else frames.given)
-        weight = z.mean(dim=-1)[:, :-1, None] * self.ws  # [N, T_given - 1, num_w]
-        weight = torch.cat([weight, 1 - weight.sum(dim=1, keepdim=True)], dim=1)
-        return y.transpose(1, 2) @ weight / self.scale  # [N, D, num_w]
+        x_ref = ops.reference_frame(y, z, self.ws)  # [N, D, num_w]
+        return x_ref if self.scale == 1 else x_ref / self.scale
 
-    def _embed(self, layer: nn.Linear, h: Tensor, dtype: torch.dtype) -> Tensor:
-        """Features [N, F] or [N, F, T] through their columns of the first layer, and its bias: [N, 1 or T, H].
+    def _scaled(self, y: Tensor) -> Tensor:
+        return y if self.scale == 1 else y * self.scale
 
-        Features without a time axis pass the layer once per node, not once per frame.
-        """
-        rows = h.to(dtype)[:, None] if h.dim() == 2 else h.to(dtype).transpose(1, 2)
-        return first_layer(rows, layer.weight[:, : self.node_dim], layer.bias, self.precision)
+    def _first_layer(
+        self, layer: nn.Linear, h: Tensor, diffusion_t: Tensor | None, num_frames: int, dtype: torch.dtype
+    ) -> Tensor:
+        """Features [N, F] or [N, F, T] and steps [N] to the first spatial layer's features [N, T, H]."""
+        rows = _feature_rows(h, dtype)
+        return ops.node_embedding(rows, diffusion_t, layer.weight, layer.bias, num_frames, self.precision)
 
     def _check_devices(
         self,
@@ -258,7 +270,12 @@ class EGTN(PrecisionMixin, nn.Module):
 def _check_given(frames: Frames, x_given: Tensor) -> None:
     """The given frames must be finite; the others of x_given are never read."""
     if reads_values(x_given):
-        check_finite("EGTN", "the given frames of x_given", x_given.index_select(2, frames.given_index))
+        check_finite("EGTN", "the given frames of x_given", frames.given_of(x_given, 2))
+
+
+def _feature_rows(h: Tensor, dtype: torch.dtype) -> Tensor:
+    """Features in the engine's layout: [N, F], or [N, T, F] when they change from frame to frame."""
+    return h.to(dtype) if h.dim() == 2 else h.to(dtype).transpose(1, 2)
 
 
 def _edge_rows(edge_attr: Tensor | None, y: Tensor) -> Tensor | None:

@@ -1,21 +1,32 @@
 """The only bridge between the layers and the implementations of an op."""
 
+from geotdm_fast.ops.adam_step import adam_step, has_adam_step
 from geotdm_fast.ops.backend import backend, status
+from geotdm_fast.ops.cut_windows import cut_windows
 from geotdm_fast.ops.diffusion_step import diffusion_step
 from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
+from geotdm_fast.ops.node_embedding import node_embedding
+from geotdm_fast.ops.noised_positions import noised_positions
 from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.radius_neighbours import radius_neighbours
+from geotdm_fast.ops.reference_frame import reference_frame
 from geotdm_fast.ops.temporal_attention import temporal_attention
 from geotdm_fast.ops.trajectory_noise import trajectory_noise
 
 __all__ = [
     "PreparedEGCL",
+    "adam_step",
     "backend",
+    "cut_windows",
     "diffusion_step",
     "egcl",
+    "has_adam_step",
+    "node_embedding",
+    "noised_positions",
     "prepare_egcl",
     "radius_graph",
     "radius_neighbours",
+    "reference_frame",
     "run_egcl",
     "status",
     "temporal_attention",

@@ -38,6 +38,20 @@ def current_backend() -> str:
     return _current.get()
 
 
+def prefers_triton(*tensors: torch.Tensor) -> bool:
+    """Whether Triton kernels take these tensors of an op that has a reference for all else: float32 on CUDA, or on the
+    CPU in Triton's interpreter where `backend("triton")` asks for it. `torch.compile` gets the reference.
+    """
+    backend = current_backend()
+    asked = backend == "triton" or (backend == "auto" and tensors[0].device.type != "cpu")
+    return (
+        asked
+        and not torch.compiler.is_compiling()
+        and all(tensor.dtype == torch.float32 for tensor in tensors)
+        and kernels.why_not_on(tensors[0].device) is None
+    )
+
+
 class OpStatus(NamedTuple):
     """One op, the implementation that `auto` takes on this machine, and why not a faster one."""
 

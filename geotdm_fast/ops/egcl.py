@@ -47,7 +47,8 @@ class PreparedEGCL(NamedTuple):
     graph: sorted edges (native: first, sender, sender_first, by_sender; triton: `Graph`), or edge_index alone
     edge_attr: [E, A] float32 a of the sorted edges, for the gradients: None where gradients are off; for the reference
         as it came
-    edge_term: [E, H] W_a a, which brings no gradient to W_a and a: the op does; None without and for the reference
+    edge_term: [E, H] W_a a, which brings no gradient to W_a and a: the op does; None without, for the reference, and
+        where the op makes it: triton's with gradients, whose weights change from call to call
     params: float32 and contiguous, but for the reference as they came
     every_frame_a_node: the graph is one over N T nodes
     """
@@ -90,9 +91,10 @@ def prepare_egcl(
     edge_term = None
     if edge_attr is not None:
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
-        edge_attr = (edge_attr if edges.came_sorted else edge_attr[edges.order]).float()
-        with no_autocast(x.device.type), torch.no_grad():
-            edge_term = edge_attr @ _edge_weight(weights[0], h.shape[-1]).T
+        edge_attr = (edge_attr if edges.came_sorted else edge_attr[edges.order]).float().contiguous()
+        if implementation == "native" or not torch.is_grad_enabled():
+            with no_autocast(x.device.type), torch.no_grad():
+                edge_term = edge_attr @ _edge_weight(weights[0], h.shape[-1]).T
         edge_attr = edge_attr if torch.is_grad_enabled() else None
     products = "bf16" if native.low_precision(precision, h, *params) else precision
     graph = (edges.first, edges.sender, edges.sender_first, edges.by_sender)
@@ -225,10 +227,13 @@ class _TritonEGCL(torch.autograd.Function):
         keep: bool,
         *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_term, params, normalize, pre_norm, precision)
+        flags = (normalize, pre_norm, precision)
+        x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_attr, edge_term, params, *flags)
+        if edge_term is None and edge_attr is not None:
+            edge_term = kept.pop()
         if keep:
             ctx.save_for_backward(x, h, edge_attr, edge_term, *kept, *params)
-        ctx.num_kept, ctx.graph, ctx.flags = len(kept), graph, (normalize, pre_norm, precision)
+        ctx.num_kept, ctx.graph, ctx.flags = len(kept), graph, flags
         return x_out, h_out
 
     @staticmethod

@@ -10,16 +10,17 @@ def forward(
     x: Tensor,
     h: Tensor,
     graph: tuple[Tensor, ...],
+    edge_attr: Tensor | None,
     edge_term: Tensor | None,
     params: tuple[Tensor, ...],
     normalize: bool,
     pre_norm: bool,
     precision: str,
 ) -> list[Tensor]:
-    """x', h', and what the backward wants: `geotdm_fast.kernels.egcl_launch.egcl_forward`."""
+    """x', h', and what the backward wants, edge_term last if it is made: `kernels.egcl_launch.egcl_forward`."""
     if torch.compiler.is_compiling():
-        return _forward_op(x, h, list(graph), edge_term, list(params), normalize, pre_norm, precision)
-    return _forward(x, h, graph, edge_term, params, normalize, pre_norm, precision)
+        return _forward_op(x, h, list(graph), edge_attr, edge_term, list(params), normalize, pre_norm, precision)
+    return _forward(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision)
 
 
 def backward(
@@ -44,13 +45,13 @@ def backward(
     return _backward(*inputs, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision)
 
 
-def _forward(x, h, graph, edge_term, params, normalize, pre_norm, precision) -> list[Tensor]:
+def _forward(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision) -> list[Tensor]:
     from geotdm_fast.kernels.egcl_launch import Graph, egcl_forward
 
     x_out, h_out, kept = egcl_forward(
-        x, h, Graph(*graph), edge_term, EGCLParams(*params), normalize, pre_norm, precision
+        x, h, Graph(*graph), edge_attr, edge_term, EGCLParams(*params), normalize, pre_norm, precision
     )
-    return [x_out, h_out, *kept]
+    return [x_out, h_out, *(kept[:3] if kept.edge_term is edge_term else kept)]
 
 
 def _backward(
@@ -60,8 +61,8 @@ def _backward(
     from geotdm_fast.kernels.egcl_launch import Graph, Kept
 
     grads = egcl_backward(
-        grad_x_out, grad_h_out, x, h, Graph(*graph), edge_attr, edge_term, EGCLParams(*params), Kept(*kept), normalize,
-        pre_norm, precision,
+        grad_x_out, grad_h_out, x, h, Graph(*graph), edge_attr, EGCLParams(*params), Kept(*kept, edge_term),
+        normalize, pre_norm, precision,
     )  # fmt: skip
     return [grads.x, grads.h, x.new_empty(0) if grads.edge_term is None else grads.edge_term, *grads.params]
 
@@ -71,24 +72,27 @@ def _forward_op(
     x: Tensor,
     h: Tensor,
     graph: list[Tensor],
+    edge_attr: Tensor | None,
     edge_term: Tensor | None,
     params: list[Tensor],
     normalize: bool,
     pre_norm: bool,
     precision: str,
 ) -> list[Tensor]:
-    return _forward(x, h, graph, edge_term, params, normalize, pre_norm, precision)
+    return _forward(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision)
 
 
 @_forward_op.register_fake
-def _(x, h, graph, edge_term, params, normalize, pre_norm, precision):
+def _(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision):
     from geotdm_fast.kernels.configurations import padded
 
     num_nodes, num_frames, width = h.shape
     size = padded(width)
     low = torch.bfloat16 if precision == "bf16" else torch.float32
     pq, halved = h.new_empty(num_nodes, num_frames, 2, size, dtype=low), h.new_empty(2, size, size, dtype=low)
-    return [torch.empty_like(x), torch.empty_like(h), pq, h.new_empty(num_nodes, num_frames, size), halved]
+    makes_term = edge_term is None and edge_attr is not None
+    term = [h.new_empty(edge_attr.shape[0], width)] if makes_term else []
+    return [torch.empty_like(x), torch.empty_like(h), pq, h.new_empty(num_nodes, num_frames, size), halved, *term]
 
 
 @torch.library.custom_op("geotdm_fast::triton_egcl_backward", mutates_args=())
@@ -107,9 +111,7 @@ def _backward_op(
     precision: str,
 ) -> list[Tensor]:
     inputs, flags = (grad_x_out, grad_h_out, x, h), (normalize, pre_norm, precision)
-    grads = _backward(*inputs, graph, edge_attr, edge_term, params, kept, *flags)
-    # Some are parts of one tensor, which the results of an op may not be.
-    return [grad.clone(memory_format=torch.contiguous_format) for grad in grads]
+    return _backward(*inputs, graph, edge_attr, edge_term, params, kept, *flags)
 
 
 @_backward_op.register_fake

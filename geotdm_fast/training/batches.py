@@ -43,6 +43,7 @@ class Noised:
     noise: [N, D, T_noisy] float32 - standard normal
     graph_of_scored: [M] int64 - the graph of each scored node
     weight: [M] float32 - 1 / (scored nodes of the node's graph) / (graphs in the global batch); 0 for stand-ins
+    all_scored: whether the scored nodes are all, in order
     """
 
     batch: Batch
@@ -50,6 +51,7 @@ class Noised:
     noise: Tensor
     graph_of_scored: Tensor
     weight: Tensor
+    all_scored: bool
 
 
 class BatchSource:
@@ -149,13 +151,8 @@ class BatchSource:
 
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
-        return Noised(
-            batch=self.data.batch(draw.items, structure, draw.turn),
-            steps=draw.steps[structure.batch],
-            noise=draw.noise,
-            graph_of_scored=structure.graph_of_scored,
-            weight=draw.weight[structure.graph_of_scored] * structure.share_of_scored,
-        )
+        batch, steps, weight = self.data.drawn(draw.items, draw.steps, draw.weight, structure, draw.turn)
+        return Noised(batch, steps, draw.noise, structure.graph_of_scored, weight, structure.all_scored)
 
 
 def _share(num_graphs: int, rank: int, world_size: int) -> tuple[int, int, bool]:

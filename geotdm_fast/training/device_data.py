@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geotdm_fast import ops
 from geotdm_fast.checks import check_finite, check_index
 from geotdm_fast.data import Batch, Trajectory, TrajectoryDataset
 from geotdm_fast.data.sequences import Joined, Windows
 from geotdm_fast.data.trajectory import description
 from geotdm_fast.graph import mean_by_graph, remember_num_graphs
 from geotdm_fast.ops.edges import edges_on
+from geotdm_fast.reference import BatchLayout, CutBatch, WindowTables
 from geotdm_fast.transfer import to_device
 
 # Columns of the table of windows.
@@ -26,6 +28,7 @@ class Structure:
     batch, node: [N] int64 - the graph of each node, and its number there
     edge_index: [2, E] int64; graph_of_edge, edge: [E] int64 - the graph of each edge, and its number there
     scored, graph_of_scored: [M] int64; share_of_scored: [M] float32 - 1 / (scored nodes of the graph)
+    all_scored: whether `scored` is 0 ... N - 1
     """
 
     batch: Tensor
@@ -37,6 +40,14 @@ class Structure:
     graph_of_scored: Tensor
     share_of_scored: Tensor
     num_graphs: int
+    all_scored: bool
+
+    @property
+    def layout(self) -> BatchLayout:
+        """Who belongs to whom."""
+        return BatchLayout(
+            self.batch, self.node, self.graph_of_edge, self.edge, self.graph_of_scored, self.share_of_scored
+        )
 
 
 class DeviceData:
@@ -75,16 +86,16 @@ class DeviceData:
         table = np.concatenate(tables)
         self._graph_of, self._graphs = table[:, -1], graphs
         self.sizes = graphs.num_nodes()[self._graph_of]
-        self._table = torch.from_numpy(table[:, :-1].copy()).to(self.device)
+        first = torch.from_numpy(table[:, :-1].copy()).to(self.device)
         joined = lambda parts: torch.cat(parts) if len(parts) > 1 else parts[0]
         x = joined([block.x.reshape(-1) for block in blocks]).float()
         check_finite("DeviceData", f"the positions of {self.name}", x)
         graphs.check(self.name)
-        self._x = x.to(self.device)
-        self._h = joined([_rows(block.h) for block in blocks]).float().to(self.device)
-        self._edge_attr = None
+        rows_of = lambda values: joined([_rows(value) for value in values]).float().to(self.device).contiguous()
+        h, edge_attr = rows_of([block.h for block in blocks]), None
         if blocks[0].edge_attr is not None:
-            self._edge_attr = joined([_rows(block.edge_attr) for block in blocks]).float().to(self.device)
+            edge_attr = rows_of([block.edge_attr for block in blocks])
+        self._tables = WindowTables(first, x.to(self.device), h, edge_attr, self.dim, self.num_frames)
         self._structures: dict[int, Structure] = {}
 
     def __len__(self) -> int:
@@ -110,23 +121,26 @@ class DeviceData:
         turn: [B, D, D] float32 - x <- turn x of every graph
         Launches alone, no wait: a CUDA graph may capture it.
         """
-        rows = self._table[items]  # [B, 4]
-        of_node = rows[structure.batch]
-        places = structure.node[:, None] * self.dim + torch.arange(self.dim, device=self.device)  # [N, D]
-        first = of_node[:, _X, None] + places * of_node[:, _FRAMES, None]
-        x = self._x.unfold(0, self.num_frames, 1)[first]  # [N, D, T]
+        return self._batch(ops.cut_windows(self._tables, structure.layout, items), structure, turn)
+
+    def drawn(
+        self, items: Tensor, steps: Tensor, weight: Tensor, structure: Structure, turn: Tensor | None = None
+    ) -> tuple[Batch, Tensor, Tensor]:
+        """The same batch, with steps [B] given to its nodes [N] and weight [B], shared out, to its scored nodes [M]."""
+        cut = ops.cut_windows(self._tables, structure.layout, items, steps, weight)
+        return self._batch(cut, structure, turn), cut.steps, cut.weight
+
+    def _batch(self, cut: CutBatch, structure: Structure, turn: Tensor | None) -> Batch:
+        x = cut.x
         if self.project:
             x = x - mean_by_graph(x.mean(dim=-1), structure.batch)[structure.batch].unsqueeze(-1)
         if turn is not None:
             x = turn[structure.batch] @ x
-        edge_attr = None
-        if self._edge_attr is not None:
-            edge_attr = self._edge_attr[rows[structure.graph_of_edge, _EDGE_ATTR] + structure.edge]
         return Batch(
             x=x,
-            h=self._h[of_node[:, _H] + structure.node],
+            h=cut.h,
             edge_index=structure.edge_index,
-            edge_attr=edge_attr,
+            edge_attr=cut.edge_attr,
             scored=structure.scored,
             batch=structure.batch,
             num_graphs=structure.num_graphs,
@@ -189,6 +203,7 @@ class _Graphs:
         counts = torch.tensor([len(scored) for _, _, scored in known])
         graph_of_scored, _ = _numbered(counts)
         edge_index = torch.cat([edge_index for _, edge_index, _ in known], dim=1).long() + first_node[graph_of_edge]
+        scored = torch.cat([scored for _, _, scored in known]) + first_node[graph_of_scored]
         there = lambda tensor: to_device(tensor, device)
         structure = Structure(
             batch=there(batch),
@@ -196,10 +211,11 @@ class _Graphs:
             edge_index=edges_on(device, edge_index, len(batch)),
             graph_of_edge=there(graph_of_edge),
             edge=there(edge),
-            scored=there(torch.cat([scored for _, _, scored in known]) + first_node[graph_of_scored]),
+            scored=there(scored),
             graph_of_scored=there(graph_of_scored),
             share_of_scored=there((1.0 / counts[graph_of_scored].double()).float()),
             num_graphs=len(known),
+            all_scored=torch.equal(scored, torch.arange(len(batch))),
         )
         remember_num_graphs(structure.batch, len(known))
         return structure

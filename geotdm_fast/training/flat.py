@@ -37,6 +37,7 @@ class FlatWeights:
         device = next(iter(parameters.values())).device
         self.flat = nn.Parameter(torch.zeros(total, device=device))
         self._parameters = list(parameters.values())
+        self._one = torch.ones((), device=device)  # the gradient of a loss
         for name, weight in self.named(self.flat).items():
             weight.copy_(parameters[name].detach())
             parameters[name].data = weight
@@ -48,7 +49,7 @@ class FlatWeights:
     def backward(self, loss: Tensor) -> None:
         """`loss.backward()` for these weights, whose gradients are then added by a few launches, not by one each."""
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
-        found = torch.autograd.grad(loss, trained, allow_unused=True)
+        found = torch.autograd.grad(loss, trained, self._one, allow_unused=True)
         # In one dimension strides are alike, as the fast path of _foreach_add_ asks for.
         used = [(p.grad.view(-1), new.reshape(-1)) for p, new in zip(trained, found, strict=True) if new is not None]
         gradients, added = zip(*used, strict=True)

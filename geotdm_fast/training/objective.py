@@ -25,7 +25,7 @@ class Objective:
         if self._mask is None or self._mask.device != batch.x.device or self._mask.shape[-1] != num_frames:
             self._mask = cond_mask(self.train_config["cond_mask"], num_frames).to(batch.x.device)
         model_kwargs = batch.model_kwargs() | {"cond_mask": self._mask, "x_given": batch.x}
-        return batch.x[..., frames_of(self._mask).noisy_index], model_kwargs
+        return frames_of(self._mask).noisy_of(batch.x, 2), model_kwargs
 
     def loss(self, noised: Noised) -> Tensor:
         """[] float - these graphs' part of the global batch's mean loss: all parts add up to it.
@@ -36,8 +36,9 @@ class Objective:
         terms = self.diffusion.training_losses(
             x_start=x_start, t=noised.steps, model_kwargs=model_kwargs, noise=noised.noise.to(x_start.dtype)
         )
+        loss = terms["loss"] if noised.all_scored else terms["loss"][noised.batch.scored]
         # Sums of fixed order (no atomics), so that every run gives the same bits.
-        return (terms["loss"][noised.batch.scored] * noised.weight).sum()
+        return (loss * noised.weight).sum()
 
 
 def num_noisy_frames(config: Mapping, num_frames: int) -> int:

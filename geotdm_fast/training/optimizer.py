@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast import ops
+from geotdm_fast.reference import AdamSettings, AdamState
+from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat import FlatWeights
 
 MOMENTUM = 0.95
@@ -15,7 +18,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class Optimizer:
     """Moves `weights` by their gradient `weights.flat.grad`; nothing in a step waits for the device.
 
-    adam: torch's fused one (Kingma and Ba 2015) on all weights at once.
+    adam: (Kingma and Ba 2015) on all weights at once: on CUDA `ops.adam_step`, elsewhere torch's fused one.
     muon: a matrix W [r, c] (`FlatWeights.matrices`) moves by its orthogonalised momentum (Jordan et al. 2024, "Muon"):
             m <- b m + (1 - b) g,   W <- W - rate 0.2 sqrt(max(r, c)) U V^T,   U S V^T = b m + (1 - b) g,   b = 0.95.
         The factor gives a step the size of Adam's (Liu et al. 2025, arXiv 2502.16982), so one rate serves both: what is
@@ -34,7 +37,7 @@ class Optimizer:
         self.moments["step"] = torch.zeros((), device=device)
         self._rate = torch.zeros((), device=device)
 
-        self._weight_decay = weight_decay
+        self._weights, self._weight_decay = weights, weight_decay
         self._matrices = weights.matrices(flat)
         self._muons, adams = [], flat
         if name == "muon":
@@ -54,6 +57,26 @@ class Optimizer:
     def state(self) -> list[Tensor]:
         """Every tensor, but for the weights, that a step changes."""
         return [*self.moments.values(), self._rate]
+
+    @torch.no_grad()
+    def update(self, coefficients: Tensor, clip: float, average: WeightAverage | None) -> Tensor:
+        """A step on the gradient clipped to the norm `clip`, which is 0 afterwards; returns its norm [].
+
+        coefficients: [2] - learning rate, and the share of `average`, which moves too
+        """
+        flat = self._weights.flat
+        if not self._muons and ops.has_adam_step(flat):
+            moments = (self.moments[key] for key in ("exp_avg", "exp_avg_sq", "step"))
+            averaged = None if average is None else average.tensor
+            state = AdamState(flat.detach(), flat.grad, *moments, averaged)
+            settings = AdamSettings(clip, self._weight_decay, self._weights.num_others)
+            return ops.adam_step(state, coefficients, settings)
+        norm = nn.utils.clip_grad_norm_([flat], clip)
+        self.step(coefficients[0])
+        flat.grad.zero_()
+        if average is not None:
+            average.update(coefficients[1])
+        return norm
 
     @torch.no_grad()
     def step(self, rate: Tensor) -> None:

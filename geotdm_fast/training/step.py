@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geotdm_fast.captured import Captured, Recorder
 from geotdm_fast.checks import trusted
@@ -141,10 +141,6 @@ class TrainingStep:
 
     def _update(self, coefficients: Tensor, structure: None) -> None:
         """Clip and use the gradient, and leave zeros. coefficients: [2] - learning rate, share of the average."""
-        norm = nn.utils.clip_grad_norm_([self.weights.flat], self.clip)
+        norm = self.optimizer.update(coefficients, self.clip, self.average)
         # Every process has the same norm; their shares of it add up to it.
-        self.sums[1].add_(norm / self.ours.world_size)
-        self.optimizer.step(coefficients[0])
-        self.weights.flat.grad.zero_()
-        if self.average is not None:
-            self.average.update(coefficients[1])
+        self.sums[1].add_(norm, alpha=1 / self.ours.world_size)

@@ -10,7 +10,6 @@
 #include <typeinfo>
 
 #include "launch.h"
-#include "matrices.h"
 
 #define GEOTDM_DEVICE inline
 #define GEOTDM_ANYWHERE
@@ -55,6 +54,8 @@ inline float shuffle_xor(float value, int mask, Place place = Place::here()) {
   return mine.result;
 }
 
+inline int anew(int value) { return value; }
+
 template <class T>
 struct Shared {
   int64_t at;  // in bytes
@@ -87,6 +88,8 @@ void wait_copies() {
   emulation::shared.wait_copies(N);
 }
 
+inline void prefetch(const void*) {}
+
 template <class T>
 void load_matrices(uint32_t (&r)[4], Shared<T> row, Place place = Place::here()) {
   emulation::LoadMatrices mine{r, row.at};
@@ -109,6 +112,38 @@ inline void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2], Pl
   emulation::block.meet_warp(emulation::Operation::kMmaTf32, &mine, place, [](auto of) { emulation::mma_tf32(of); });
 }
 
+constexpr bool kHasWarpgroups = true;
+
+inline void fence_for_products() { emulation::shared.fence_for_products(); }
+template <int K>
+void settle(uint32_t (&)[K][4]) {}
+inline void start_products() { emulation::products.start_products(); }
+inline void commit_products() { emulation::products.commit(); }
+template <int N, int kUnits>
+void wait_products(float (&c)[kUnits][4], Place place = Place::here()) {
+  float* mine = c[0];
+  emulation::block.meet_warp(emulation::Operation::kWaitProducts, &mine, place,
+                             [=](auto of) { emulation::products.wait(of, N, place); });
+}
+
+constexpr int swizzled_piece(int row, int piece) { return 8 * row + (piece ^ row % 8); }
+struct SwizzledMatrix {
+  int64_t at;
+  SwizzledMatrix operator+(int bytes) const { return {at + bytes}; }
+};
+inline SwizzledMatrix anew(SwizzledMatrix matrix) { return matrix; }
+template <class T>
+SwizzledMatrix swizzled_matrix(Shared<T> place) {
+  return {place.at};
+}
+template <bool kAdd, int kUnits>
+void multiply_async(float (&c)[kUnits][4], const uint32_t (&a)[4], SwizzledMatrix b, Place place = Place::here()) {
+  static_assert(kUnits == 8 || kUnits == 16);
+  emulation::Product mine{c[0], a, b.at, 8 * kUnits, kAdd};
+  emulation::block.meet_warp(emulation::Operation::kMultiplyAsync, &mine, place,
+                             [=](auto of) { emulation::products.multiply(of, place); });
+}
+
 inline uint32_t pack_bf16(float low, float high) { return emulation::to_bf16(low) | emulation::to_bf16(high) << 16; }
 inline float low_bf16(uint32_t packed) { return emulation::from_bf16(packed & 0xffff); }
 inline float high_bf16(uint32_t packed) { return emulation::from_bf16(packed >> 16); }
@@ -119,6 +154,7 @@ inline float multiply_rounded(float a, float b) {
   return product;
 }
 inline float finite(float value) { return std::fmin(std::fmax(value, -3e38f), 3e38f); }
+inline uint32_t finite_pair(uint32_t packed) { return pack_bf16(finite(low_bf16(packed)), finite(high_bf16(packed))); }
 
 // As far off as the instruction may be: 2^-11 of the value.
 inline float tanh_approx(float value) {
@@ -140,6 +176,13 @@ inline float exp_exact(float value) {
 inline int shared_limit() { return emulation::kMaxSharedBytes; }
 inline const char* error_text(int) { return emulation::block.text.c_str(); }
 
+inline int multiprocessors() { return 1; }
+
+template <class Kernel>
+bool has_warpgroups() {
+  return emulation::has_warpgroups;
+}
+
 template <class Kernel>
 int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int blocks_y, int threads, int shared_bytes,
            Stream) {
@@ -150,6 +193,7 @@ int launch(const typename Kernel::Arguments& arguments, int64_t blocks_x, int bl
   const auto entry = [] {
     Kernel::run(*given);
     emulation::shared.check_copies();
+    emulation::products.check_end();
     emulation::block.end();
   };
   return emulation::launch(typeid(Kernel), threads, entry, blocks_x, blocks_y, shared_bytes);

@@ -5,13 +5,15 @@
 
 #include <typeinfo>
 
-#include "shared_memory.h"
+#include "warpgroups.h"
 
 namespace geotdm::emulation {
 
 // The limits of compute capability 8.0 and above.
 constexpr int kMaxSharedBytes = 227 * 1024, kMaxBlocksY = 65535;
 constexpr int64_t kMaxBlocksX = 2147483647;
+
+inline bool has_warpgroups = true;
 
 inline std::string readable_name(const std::type_info& type) {
   int status;
@@ -38,6 +40,7 @@ inline int launch(const std::type_info& kernel, int threads, void (*entry)(), in
     block.x = index % blocks_x;
     block.y = static_cast<int>(index / blocks_x);
     shared.start(shared_bytes, threads);
+    products.start(threads);
     if (!block.run(name.c_str(), threads, entry)) return 1;
   }
   return 0;
@@ -55,6 +58,9 @@ GEOTDM_EMULATION_FUNCTION void geotdm_emulation_order(geotdm::emulation::Order o
   geotdm::emulation::block.order = order;
   geotdm::emulation::block.seed = seed;
 }
+
+// Whether the GPU is one of compute capability 9.0 from now on, as it is at first.
+GEOTDM_EMULATION_FUNCTION void geotdm_emulation_has_warpgroups(bool has) { geotdm::emulation::has_warpgroups = has; }
 
 // The events since the last call.
 GEOTDM_EMULATION_FUNCTION void geotdm_emulation_take_counts(geotdm::emulation::Counts* counts) {

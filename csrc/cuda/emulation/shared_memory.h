@@ -6,6 +6,8 @@
 // of a warp order nothing in memory.
 #pragma once
 
+#include <algorithm>
+
 #include "threads.h"
 
 namespace geotdm::emulation {
@@ -18,6 +20,7 @@ class SharedMemory {
     bytes_.assign(bytes + kMaxAccess, kPoison);
     cells_.assign((bytes + kCell - 1) / kCell, {});
     copies_.assign(threads, {});
+    fences_.assign(threads, {});
   }
 
   template <class V>
@@ -72,6 +75,24 @@ class SharedMemory {
     });
   }
 
+  // What this thread has written so far is there for the products that others start after a barrier.
+  void fence_for_products() { fences_[block.self].push_back(block.tick()); }
+
+  // A number of a product's matrix, for a warp whose first thread is `thread`.
+  uint16_t load_for_product(int64_t at, int thread, Place place) {
+    check_place("multiplies by", at, kCell, kCell, thread, place);
+    read_cell(at, thread, place);
+    const uint32_t writer = cells_[at / kCell].writer;
+    const std::vector<uint32_t>& fences = fences_[writer & kThread];
+    const auto fence = std::upper_bound(fences.begin(), fences.end(), writer / kMaxThreads);
+    if (fence == fences.end() || is_unordered(*fence * kMaxThreads | (writer & kThread), thread)) [[unlikely]]
+      block.report(
+          "thread %d multiplies by byte %lld of shared memory, which thread %u wrote, with no fence_for_products "
+          "and barrier in between (%s:%d)",
+          thread, static_cast<long long>(at), writer & kThread, place.file, place.line);
+    return value<uint16_t>(at);
+  }
+
   // At the end of a thread.
   void check_copies() const {
     const Copies& mine = copies_[block.self];
@@ -113,6 +134,7 @@ class SharedMemory {
   std::vector<unsigned char> bytes_;
   std::vector<Cell> cells_;
   std::vector<Copies> copies_;
+  std::vector<std::vector<uint32_t>> fences_;  // of each thread, when
 
   template <class V>
   V value(int64_t at) const {

@@ -36,9 +36,12 @@ enum class Operation {
   kLoadMatricesTransposed,
   kMmaBf16,
   kMmaTf32,
+  kMultiplyAsync,
+  kWaitProducts,
 };
 constexpr const char* kOperationNames[] = {
-    "sync_block", "sync_warp", "shuffle_xor", "load_matrices", "load_matrices_transposed", "mma_bf16", "mma_tf32"};
+    "sync_block", "sync_warp", "shuffle_xor",    "load_matrices", "load_matrices_transposed",
+    "mma_bf16",   "mma_tf32",  "multiply_async", "wait_products"};
 inline const char* name(Operation operation) { return kOperationNames[static_cast<int>(operation)]; }
 
 enum class Order : int { kForward, kReverse, kShuffle };
@@ -51,6 +54,7 @@ struct Counts {
   int64_t tanh, exp2, exp;
   int64_t shared_read, shared_written;  // bytes; copies and load_matrices too
   int64_t sync_block, sync_warp, shuffle;
+  int64_t multiply_async;  // of one warp
 };
 
 struct Thread {
@@ -84,6 +88,13 @@ class Block {
   uint32_t block_since() const { return block_since_; }
 
   int count() const { return count_; }
+
+  // From here on time is later.
+  uint32_t tick() {
+    constexpr uint32_t kMaxTime = (1u << 21) - 1;  // what the shadow of shared memory has bits for
+    if (time_ == kMaxTime) report("more than %u barriers in a block cannot be told apart", kMaxTime);
+    return ++time_;
+  }
 
   // Runs `entry` on every thread of a block; false if there is a report.
   bool run(const char* kernel, int threads, void (*entry)()) {
@@ -166,12 +177,6 @@ class Block {
   Stacks stacks_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
-
-  uint32_t tick() {
-    constexpr uint32_t kMaxTime = (1u << 21) - 1;  // what the shadow of shared memory has bits for
-    if (time_ == kMaxTime) report("more than %u barriers in a block cannot be told apart", kMaxTime);
-    return ++time_;
-  }
 
   void agree(int other, Operation operation, Place place) {
     const Thread& there = threads_[other];

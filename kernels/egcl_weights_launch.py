@@ -1,0 +1,83 @@
+"""Launches the kernels that sum the gradients of EGCL's weights."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from geotdm_fast.kernels.configurations import padded, weight_configuration
+from geotdm_fast.kernels.egcl_launch import capability, executed
+from geotdm_fast.kernels.egcl_weights import egcl_finish_kernel, egcl_row_weight_kernel, egcl_weight_kernel
+from geotdm_fast.reference import EGCLParams
+
+# Places of a program of the last sum, and slots at a time: as many programs as the GPU holds, few steps of each.
+FINISH_BLOCK, FINISH_SLOTS = 64, 32
+
+
+class RowSums(NamedTuple):
+    """What rows and edges give to the weights that rows pass, and to vectors.
+
+    grad_pq: [2, N, T, padded H]; grad_hidden, hidden: [N, T, padded H]; grad_h_out, h: [N, T, H]
+    m_sum: [N, T, padded H]; tile_sums: [tiles, 5, padded H] - by egcl_edges_backward_kernel
+    grad_term: [E, H] or None; edge_attr: [E, A] or None
+    """
+
+    grad_pq: Tensor
+    grad_hidden: Tensor
+    grad_h_out: Tensor
+    h: Tensor
+    m_sum: Tensor
+    hidden: Tensor
+    tile_sums: Tensor
+    grad_term: Tensor | None
+    edge_attr: Tensor | None
+
+
+class EdgeWeights:
+    """Gradients of W2 and U1, in slots: sums over chunks of edges.
+
+    most_places: of a chunk; total: [2, slots, padded H^2 + padded H]; no slot where there is no chunk
+    """
+
+    def __init__(self, x: Tensor, size: int, precision: str, most_places: int):
+        self.size = size
+        self.tile, self.block, self.num_warps, slots = weight_configuration(size, precision, capability(x))
+        self.precision = executed(precision, x)
+        self.total = x.new_empty(2, min(slots, triton.cdiv(most_places, self.block)), size * size + size)
+
+    def add(self, grads: Tensor, inputs: Tensor, is_first: bool) -> None:
+        """Add grad^T input of a chunk, [2, places, padded H] both."""
+        slots, num_places, tiles = self.total.shape[1], grads.shape[1], self.size // self.tile
+        egcl_weight_kernel[(2 * slots, tiles, tiles)](
+            grads, inputs, self.total, slots, num_places, self.size, self.size, num_places * self.size,
+            num_places * self.size,
+            ADDS=not is_first, PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
+            PRECISION=self.precision,
+        )  # fmt: skip
+
+
+def param_gradients(rows: RowSums, edge_total: Tensor, params: EGCLParams, precision: str) -> list[Tensor]:
+    """The gradients of `params`, by two kernels. edge_total: of `EdgeWeights`; no gradient of W_a, but zeros, where
+    edge_attr is None."""
+    h, width = rows.h, rows.h.shape[2]
+    size, num_rows, num_columns = padded(width), h.shape[0] * h.shape[1], params.edge_w1.shape[1] - 2 * width - 1
+    tile, block, num_warps, slots = weight_configuration(size, precision, capability(h))
+    slots = max(1, min(slots, triton.cdiv(num_rows, block)))
+    total = h.new_empty(5, slots, size * size + size)
+    vectors = h.new_empty(slots, 5 + num_columns, size)
+    is_known = rows.edge_attr is not None
+    tiles = size // tile
+    egcl_row_weight_kernel[(6 * slots, tiles, tiles)](
+        rows.grad_pq, rows.grad_hidden, rows.grad_h_out, h, rows.m_sum, rows.hidden, rows.tile_sums,
+        rows.grad_term if is_known else h, rows.edge_attr if is_known else h, total, vectors,
+        slots, num_rows, rows.tile_sums.shape[0], rows.edge_attr.shape[0] if is_known else 0, num_columns,
+        WIDTH=width, PADDED=size, TILE=tile, BLOCK=block, num_warps=num_warps, PRECISION=executed(precision, h),
+    )  # fmt: skip
+    grads = [torch.empty_like(param) for param in params]
+    most = max(total.shape[2], vectors[0].numel())
+    egcl_finish_kernel[(triton.cdiv(most, FINISH_BLOCK), 8)](
+        total, edge_total, vectors, *grads, slots, edge_total.shape[1], num_columns,
+        WIDTH=width, PADDED=size, BLOCK=FINISH_BLOCK, SLOTS=FINISH_SLOTS, num_warps=4,
+    )  # fmt: skip
+    return grads
