@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import sys
-import time
 from functools import partial
 from itertools import product
 
@@ -63,28 +62,21 @@ def check(capability: int, args: argparse.Namespace) -> list[str]:
     launches = [line for path in paths for line in path.read_text().splitlines()]
     launches += [] if args.recorded_alone else of_benchmarks(capability)
     jit = JIT(capability)
-    variants = {}
-    for launch in launches:
-        variants.setdefault(jit.variant(launch), launch)
+    variants = {jit.variant(launch): launch for launch in launches}
     if args.kernel:
         variants = {variant: launch for variant, launch in variants.items() if variant.kernel in args.kernel}
     wrong = [told(twice) for twice in compiled_twice(variants) if not may_differ(twice)]
     limit = json.loads(LIMITS.read_text())["shared"][str(capability)]
     table = collections.defaultdict(lambda: [0, 0.0, 0])
     for variant, launch in variants.items():
-        row = table[variant.kernel]
-        row[0] += 1
-        if args.compile:
-            begin, children = time.process_time(), os.times()
-            problem, shared = compiled(jit, launch, limit)
-            ended = os.times()
-            row[1] += time.process_time() - begin
-            row[1] += ended.children_user + ended.children_system - children.children_user - children.children_system
-            row[2] = max(row[2], shared)
-            if problem:
-                wrong.append(f"{variant.kernel} {launch}: {problem}")
-    total = [sum(row[0] for row in table.values()), sum(row[1] for row in table.values()), ""]
-    rows = [[name, row[0], f"{row[1]:.1f}", row[2]] for name, row in [*sorted(table.items()), ("all", total)]]
+        begin = sum(os.times()[:4])  # of the programs that it starts, too
+        problem, shared = compiled(jit, launch, limit) if args.compile else (None, 0)
+        wrong += [f"{variant.kernel} {launch}: {problem}"] if problem else []
+        count, seconds, most = table[variant.kernel]
+        table[variant.kernel] = [count + 1, seconds + sum(os.times()[:4]) - begin, max(most, shared)]
+    table = dict(sorted(table.items()))
+    table["all"] = [sum(counts) for counts in list(zip(*table.values(), strict=True))[:2]] + [""]
+    rows = [[name, count, f"{seconds:.1f}", shared] for name, (count, seconds, shared) in table.items()]
     print(text_table([f"sm_{capability}", "variants", "CPU s", "most shared bytes"], rows))
     return [f"sm_{capability}: {problem}" for problem in wrong]
 

@@ -74,7 +74,7 @@ class NoGPU:
         self.target = GPUTarget("cuda", capability, 32)
 
     def get_current_device(self) -> int:
-        return 0
+        return self.target.arch  # the JIT keeps what it compiled by device
 
     def get_current_stream(self, device: int) -> int:
         return 0
@@ -84,7 +84,7 @@ class NoGPU:
 
 
 class JIT:
-    """Triton's JIT for a GPU that need not be there; once in a process, which has no interpreter."""
+    """Triton's JIT for a GPU that need not be there, until there is another; in a process without the interpreter."""
 
     def __init__(self, capability: int):
         import triton

@@ -1,7 +1,8 @@
 """`pytest --inexact`: Triton's interpreter with the GPU's approximations in place of exact functions.
 
 float32 exp, division and square root are off by a unit in the last place, up or down by the bits of the result, so that
-every run gives the same; tanh, in low precision, has 11 bits (tanh.approx). What is 0 stays 0.
+every run gives the same; tanh, in low precision, has 11 bits (tanh.approx). 0 and powers of two stay, as on a GPU: the
+exponential of 0 is 1 there, and a half of 1 is 0.5.
 """
 
 import sys
@@ -39,13 +40,13 @@ def _off_by_an_ulp(create):
 
 
 def moved(values: np.ndarray) -> np.ndarray:
-    """Float32 values with -1, 0 or 1 added to their bits, which decide; 0, infinities, NaN and other types stay."""
+    """Float32 values with -1, 0 or 1 added to their bits, which decide; other types, NaN and powers of two stay."""
     if values.dtype != np.float32:
         return values
     bits = np.ascontiguousarray(values).view(np.int32)
     steps = ((bits.astype(np.int64) * 2654435761 >> 16) % 3 - 1).astype(np.int32)
-    usual = np.isfinite(values) & (values != 0)
-    return np.where(usual, (bits + np.where(usual, steps, 0)).view(np.float32), values).reshape(values.shape)
+    moves = np.isfinite(values) & (bits & 0x7FFFFF != 0)
+    return (bits + np.where(moves, steps, 0)).view(np.float32).reshape(values.shape)
 
 
 @triton.jit
