@@ -56,6 +56,7 @@ class BuildExt(build_ext):
         torch = runpy.run_path(str(ninja_build.torch_folder() / "version.py"))["__version__"]
         folder = ROOT / "build" / f"torch-{torch}-{cpu_module.SUFFIX.split('.')[1]}"
         self.folder = Path(given or folder).absolute()
+        self.parallel = self.parallel or len(RECIPES)  # both modules at once
 
     def build_extension(self, ext):
         recipe, module = RECIPES[ext.name], Path(self.get_ext_fullpath(ext.name))
