@@ -64,12 +64,12 @@ def compiled_counts(launch, capability: int) -> Counts:
         sum(number * width(op) for op, number in body.items() if re.match(r"LDG(STS)?\b", op)),
         sum(bool(re.match("[FD]FMA", op)) for _, op, _ in code),
         late_fences(kernel.asm["ptx"]),
-        unwritten(code),
+        unwritten(code) if capability == 90 else 0,
     )
 
 
 def unwritten(code: list[tuple[int, str, str]]) -> int:
-    """How often an instruction on uniform registers reads one that none before it wrote: an error of the compiler.
+    """How often an instruction of sm_90 on uniform registers reads one that none before it wrote: the compiler's error.
 
     ptxas 12.8, which Triton 3.6 brings, does so with the descriptors of products whose rows in shared memory are 64
     bytes (32 of bfloat16): on an H100 such a product reads from anywhere. ptxas 12.9 and 13.0 do not.
