@@ -306,6 +306,8 @@ def _is_mask(index: Tensor | None) -> bool:
 
 def _where() -> str:
     """The project's lines that led here, the last one first."""
-    frames = [frame for frame in traceback.extract_stack() if frame.filename.startswith(str(ROOT))]
+    # An environment of Python may lie in the project's folder.
+    is_ours = lambda name: name.startswith(str(ROOT)) and "site-packages" not in name
+    frames = [frame for frame in traceback.extract_stack() if is_ours(frame.filename)]
     frames = [f"{pathlib.Path(frame.filename).relative_to(ROOT)}:{frame.lineno}" for frame in frames]
     return " < ".join([frame for frame in reversed(frames) if "pretended_cuda" not in frame][:4])
