@@ -7,6 +7,7 @@ exponential of 0 is 1 there, and a half of 1 is 0.5.
 
 import sys
 
+import interpreter
 import numpy as np
 import triton
 import triton.language as tl
@@ -21,6 +22,7 @@ def install() -> None:
     """From now on every interpreted launch is inexact."""
     from geotdm_fast.kernels import egcl, egcl_backward  # noqa: F401
 
+    interpreter.inexact = True
     for name in APPROXIMATE:
         setattr(InterpreterBuilder, name, _off_by_an_ulp(getattr(InterpreterBuilder, name)))
     for name, module in [*sys.modules.items()]:
@@ -44,7 +46,7 @@ def moved(values: np.ndarray) -> np.ndarray:
     if values.dtype != np.float32:
         return values
     bits = np.ascontiguousarray(values).view(np.int32)
-    steps = ((bits.astype(np.int64) * 2654435761 >> 16) % 3 - 1).astype(np.int32)
+    steps = np.array([0, 1, 0, -1], np.int32)[(bits.astype(np.int64) * 2654435761 >> 16) % 4]  # every other one
     moves = np.isfinite(values) & (bits & 0x7FFFFF != 0)
     return (bits + np.where(moves, steps, 0)).view(np.float32).reshape(values.shape)
 

@@ -1,4 +1,4 @@
-"""Triton's interpreter, where it does not run: a test that launches a kernel there is skipped, and says why."""
+"""Triton's interpreter, exact or not; where it does not run, a test that launches a kernel is skipped, and says why."""
 
 import importlib.metadata
 import importlib.util
@@ -6,6 +6,10 @@ import os
 from unittest import mock
 
 import pytest
+
+
+# Whether it approximates as a GPU does: `pytest --inexact`.
+inexact = False
 
 
 def why_broken() -> str | None:

@@ -6,6 +6,7 @@ import re
 import statistics
 from collections.abc import Callable
 
+import interpreter
 import pytest
 import torch
 from tolerances import ROUNDOFF, TIMES_PLAIN, TIMES_PLAIN_FP32_GPU, relative_error
@@ -114,8 +115,8 @@ def assert_native_as_accurate(
     errors = [_errors(op, exact_op or op, draw, names, precision, implementation) for draw in all_draws]
     ours, plain = zip(*errors, strict=True)
     size = lambda errors, name: statistics.median(e[name] for e in errors)
-    on_gpu = first[0].is_cuda and precision == "fp32"
-    times = TIMES_PLAIN_FP32_GPU if on_gpu else TIMES_PLAIN
+    approximate = (first[0].is_cuda or interpreter.inexact) and precision == "fp32"
+    times = TIMES_PLAIN_FP32_GPU if approximate else TIMES_PLAIN
     allowed = {name: times * size(plain, name) + ROUNDOFF[precision] for name in plain[0]}
     wrong = [name for name in allowed if not size(ours, name) <= allowed[name]]
     told = (f"{name}: relative error {size(ours, name):.2e} is over {allowed[name]:.2e}" for name in wrong)
