@@ -7,7 +7,6 @@ from unittest import mock
 
 import pytest
 
-
 # Whether it approximates as a GPU does: `pytest --inexact`.
 inexact = False
 
