@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def check_tensor(
@@ -131,5 +132,14 @@ def is_trusted() -> bool:
 
 
 def reads_values(tensor: Tensor) -> bool:
-    """Whether values are to be checked: on the CPU, outside `torch.compile`, and not in a `trusted` block."""
-    return not torch.compiler.is_compiling() and tensor.device.type == "cpu" and not is_trusted()
+    """Whether values are to be checked: on the CPU, and not under `torch.compile`, `torch.func` or in `trusted`."""
+    if torch.compiler.is_compiling() or tensor.device.type != "cpu":
+        return False
+    return not is_trusted() and not is_transformed()
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` or a level of forward-mode differentiation is active."""
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()

@@ -1,5 +1,6 @@
 """Numbers that the official implementation computed, float32: layers, network, gradients, diffusion, samples, NLL."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -174,3 +175,13 @@ def test_state_dict_keys_and_shapes_are_the_official_ones(name):
     official = {key[6:]: value.shape for key, value in golden.items() if key.startswith("param.")}
     ours = {key: tuple(value.shape) for key, value in network_of(golden).state_dict().items()}
     assert ours == official
+
+
+@pytest.mark.parametrize("name", ["nbody", "uncond"])
+def test_a_seed_draws_the_official_start_weights_in_the_official_order(name):
+    golden = json.loads((FOLDER / "start_weights.json").read_text())[name]
+    torch.manual_seed(3)
+    parameters = dict(EGTN(**golden["kw"]).named_parameters())
+    assert list(parameters) == golden["order"]
+    sums = {name: parameter.detach().double().sum().item() for name, parameter in parameters.items()}
+    assert sums == pytest.approx(golden["sum"], rel=1e-9, abs=1e-9)

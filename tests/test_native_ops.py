@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, native_call, needs_native, temporal_params
+from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, needs_native, temporal_params
 
 from geotdm_fast.ops.edges import sorted_edges
 from geotdm_fast.ops.turns import turns
@@ -176,15 +176,3 @@ def test_no_frame_is_refused_by_the_temporal_op():
         ValueError, match=r"temporal_attention_forward: x must have at least one frame, got \[4, 0, 2\]"
     ):
         torch.ops.geotdm_fast.temporal_attention_forward(*arguments.values())
-
-
-@pytest.mark.parametrize("name", ["egcl", "temporal_attention"])
-def test_second_derivatives_and_function_transforms_are_refused(name):
-    op, inputs = native_call(name)
-    leaves = [v.requires_grad_() for v in inputs]
-    gradient = torch.autograd.grad(op(*leaves)[1].square().sum(), leaves[0], create_graph=True)[0]
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
-    many = [v.detach().expand(2, *v.shape) for v in inputs]
-    with pytest.raises(RuntimeError, match="functorch"):
-        torch.vmap(op)(*many)

@@ -77,13 +77,18 @@ class EGTN(PrecisionMixin, nn.Module):
         act = nn.SiLU()
         spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm)
         over_time = lambda: temporal_layer(temporal, hidden_dim, act, time_emb_dim, relative_time, window)
+        # Registered and drawn as the official code does: its seeds draw these weights, and its optimisers' states fit.
+        self.s_modules, self.t_modules = nn.ModuleList(), nn.ModuleList()
         self.input_linear = nn.Linear(node_dim + time_emb_dim, hidden_dim)
-        self.s_modules = nn.ModuleList(spatial() for _ in range(n_layers))
-        self.t_modules = nn.ModuleList(over_time() for _ in range(n_layers))
+        for _ in range(n_layers):
+            self.s_modules.append(spatial())
+            self.t_modules.append(over_time())
         if learn_ref_frame:
             self.input_linear_ref = nn.Linear(node_dim, hidden_dim)
-            self.s_modules_ref = nn.ModuleList(spatial() for _ in range(n_layers_ref))
-            self.t_modules_ref = nn.ModuleList(over_time() for _ in range(n_layers_ref))
+            self.s_modules_ref, self.t_modules_ref = nn.ModuleList(), nn.ModuleList()
+            for _ in range(n_layers_ref):
+                self.s_modules_ref.append(spatial())
+                self.t_modules_ref.append(over_time())
             self.ws = nn.Parameter(torch.ones(num_w))
 
     def forward(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from geotdm_fast.checks import is_transformed
 from geotdm_fast.keys import check_choice
 from geotdm_fast.ops import cuda_native, kernels, native, neighbour_search
 
@@ -40,13 +41,15 @@ def current_backend() -> str:
 
 def prefers_triton(*tensors: torch.Tensor) -> bool:
     """Whether Triton kernels take these tensors of an op that has a reference for all else: float32 on CUDA, or on the
-    CPU in Triton's interpreter where `backend("triton")` asks for it. `torch.compile` gets the reference.
+    CPU in Triton's interpreter where `backend("triton")` asks for it. `torch.compile`, `torch.func` and forward-mode
+    differentiation get the reference.
     """
     backend = current_backend()
     asked = backend == "triton" or (backend == "auto" and tensors[0].device.type != "cpu")
     return (
         asked
         and not torch.compiler.is_compiling()
+        and not is_transformed()
         and all(tensor.dtype == torch.float32 for tensor in tensors)
         and kernels.why_not_on(tensors[0].device) is None
     )

@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geotdm_fast import reference
+from geotdm_fast.checks import is_transformed
 from geotdm_fast.ops import kernels, native, triton_egcl
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
+from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
 from geotdm_fast.ops.edges import edge_tables, edges_of_frames, sorted_edges
 from geotdm_fast.reference import EGCLParams
 
@@ -28,13 +29,14 @@ def egcl(
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
 
     Float32 and bfloat16 inputs run the C++ module on the CPU and the Triton kernels on CUDA, which convert bfloat16,
-    give the same bits in every run (the C++ module for any number of threads, but for torch's products with edge_attr)
-    and are differentiable once; memory does not grow with the edges times frames, but for a chunk of them in the
-    backward. Sums are float32; products take bfloat16 factors for bfloat16 h or params and for `precision="bf16"` (on
-    the CPU where it has AMX or AVX512_BF16, else float32), tf32 ones on CUDA for "tf32"; those of edge_attr stay
-    float32. An edge_attr that changes from frame to frame makes every frame of a node a node.
-    Other inputs run the reference. `torch.compile(fullgraph=True)` takes all of it. Raises ValueError where
-    `backend("triton")` is asked for and the Triton kernels do not take the input.
+    give the same bits in every run (the C++ module for any number of threads, but for torch's products with edge_attr);
+    memory does not grow with the edges times frames, but for a chunk of them in the backward. Sums are float32;
+    products take bfloat16 factors for bfloat16 h or params and for `precision="bf16"` (on the CPU where it has AMX or
+    AVX512_BF16, else float32), tf32 ones on CUDA for "tf32"; those of edge_attr stay float32. An edge_attr that changes
+    from frame to frame makes every frame of a node a node. Under `create_graph=True` the backward is the reference's,
+    which can be differentiated again. Other inputs, and all within transforms of `torch.func` or forward-mode
+    differentiation, run the reference. `torch.compile(fullgraph=True)` takes all of it, but for second derivatives.
+    Raises ValueError where `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
     flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
     return run_egcl(x, h, prepare_egcl(x, h, edge_index, edge_attr, params, **flags))
@@ -121,7 +123,7 @@ def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tens
 def _implementation(x: Tensor, h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> str | None:
     """What runs these inputs, `triton` or `native`; None: the reference."""
     backend = current_backend()
-    if backend == "reference":
+    if backend == "reference" or is_transformed():
         return None
     if backend == "triton" or x.device.type != "cpu":
         why_not = why_not_triton(x, h, edge_attr, params)
@@ -162,8 +164,42 @@ def _edge_attr_gradient(ctx, grad_edge_term: Tensor, edge_w1: Tensor) -> Tensor 
         return grad_edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
 
 
-# The place of edge_attr among the inputs of both Functions.
-_EDGE_ATTR = 2
+# The place of edge_attr among the inputs of both Functions, and of the first parameter.
+_EDGE_ATTR, _PARAMS = 2, 9
+
+
+def _twice_differentiable(
+    ctx,
+    cotangents: tuple[Tensor, Tensor],
+    inputs: tuple[Tensor, Tensor, Tensor | None],
+    edge_term: Tensor | None,
+    params: tuple[Tensor, ...],
+    edges: tuple[Tensor, Tensor],
+    flags: tuple[bool, bool, str],
+) -> tuple[Tensor | None, ...]:
+    """What a backward of both Functions returns where its gradients are to be differentiated again.
+
+    inputs: x, h, edge_attr; edges: first, sender; flags: normalize, pre_norm, precision
+    """
+    first, sender = edges
+    row = torch.repeat_interleave(first.diff(), output_size=sender.numel())
+    edge_index = torch.stack([row, sender.to(row.dtype)])
+    normalize, pre_norm, precision = flags
+
+    def op(x: Tensor, h: Tensor, edge_attr: Tensor | None, *params: Tensor) -> tuple[Tensor, Tensor]:
+        params = EGCLParams(*params)
+        if edge_attr is None and edge_term is not None:
+            # W_a a is all that is left of an edge_attr that brings no gradient.
+            node_weight = params.edge_w1[:, : 2 * h.shape[-1] + 1]
+            identity = torch.eye(edge_term.shape[-1], dtype=h.dtype, device=h.device)
+            edge_attr, params = edge_term, params._replace(edge_w1=torch.cat([node_weight, identity], dim=1))
+        about = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
+        return reference.egcl(x, h, edge_index, edge_attr, params, **about)
+
+    wanted = (*ctx.needs_input_grad[: _EDGE_ATTR + 1], *ctx.needs_input_grad[_PARAMS:])
+    with no_autocast(row.device.type):
+        grads = reference_gradients(op, (*inputs, *params), cotangents, wanted)
+    return (*grads[:3], *[None] * (_PARAMS - 3), *grads[3:])
 
 
 class _NativeEGCL(torch.autograd.Function):
@@ -190,10 +226,14 @@ class _NativeEGCL(torch.autograd.Function):
         return x_out, h_out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
+        if graph_is_wanted():
+            normalize, pre_norm, low_precision = ctx.flags
+            flags = (normalize, pre_norm, "bf16" if low_precision else "fp32")
+            cotangents, inputs = (grad_x_out, grad_h_out), (x, h, edge_attr)
+            return _twice_differentiable(ctx, cotangents, inputs, edge_term, params, ctx.edges[:2], flags)
         grad_x, grad_h, grad_edge_term, grad_params = torch.ops.geotdm_fast.egcl_backward(
             grad_x_out.contiguous(),
             grad_h_out.contiguous(),
@@ -237,10 +277,15 @@ class _TritonEGCL(torch.autograd.Function):
         return x_out, h_out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
+        if graph_is_wanted():
+            from geotdm_fast.kernels.egcl_launch import Graph
+
+            graph = Graph(*ctx.graph)
+            cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr), (graph.first, graph.sender)
+            return _twice_differentiable(ctx, cotangents, inputs, edge_term, params, edges, ctx.flags)
         inputs = (grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_attr, edge_term)
         with no_autocast(x.device.type):
             grad_x, grad_h, grad_edge_term, *grad_params = triton_egcl.backward(*inputs, params, kept, *ctx.flags)

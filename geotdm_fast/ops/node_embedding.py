@@ -2,11 +2,11 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geotdm_fast import reference
 from geotdm_fast.ops import kernels
 from geotdm_fast.ops.backend import prefers_triton
+from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
 from geotdm_fast.reference.sinusoid import frequencies
 
 
@@ -33,18 +33,22 @@ class _NodeEmbedding(torch.autograd.Function):
 
         step = None if step is None else step.contiguous()
         frequency = _frequencies(weight.shape[1] - h.shape[1], h)
-        ctx.save_for_backward(h, step)
-        ctx.frequency, ctx.num_inputs, ctx.precision = frequency, weight.shape[1], precision
+        ctx.save_for_backward(h, step, weight, bias)
+        ctx.frequency, ctx.num_frames, ctx.precision = frequency, num_frames, precision
         return launch(h, step, frequency, weight, bias, num_frames, precision)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_z: Tensor):
         from geotdm_fast.kernels.node_embedding_launch import node_embedding_backward as launch
 
-        grad_weight, grad_bias = launch(
-            grad_z.contiguous(), *ctx.saved_tensors, ctx.frequency, ctx.num_inputs, ctx.precision
-        )
+        h, step, weight, bias = ctx.saved_tensors
+        if graph_is_wanted():
+            about = (ctx.num_frames, ctx.precision)
+            op = lambda weight, bias: (reference.node_embedding(h, step, weight, bias, *about),)
+            grads = reference_gradients(op, (weight, bias), (grad_z,), ctx.needs_input_grad[2:4])
+            return None, None, *grads, None, None
+        num_inputs = weight.shape[1]
+        grad_weight, grad_bias = launch(grad_z.contiguous(), h, step, ctx.frequency, num_inputs, ctx.precision)
         return None, None, grad_weight, grad_bias, None, None
 
 

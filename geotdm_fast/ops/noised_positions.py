@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geotdm_fast import reference
 from geotdm_fast.ops.backend import prefers_triton
+from geotdm_fast.ops.derivatives import graph_is_wanted
 
 
 def noised_positions(
@@ -36,8 +36,12 @@ class _NoisedPositions(torch.autograd.Function):
         return launch(x_start, x_ref, noise, signal, spread, t)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor):
         from geotdm_fast.kernels.noised_positions_launch import noised_positions_backward as launch
 
-        return None, launch(grad.contiguous(), *ctx.saved_tensors), None, None, None, None
+        signal, t = ctx.saved_tensors
+        if graph_is_wanted():
+            grad_x_ref = (1 - signal[t])[:, None, None] * grad  # linear, so nothing else is needed
+        else:
+            grad_x_ref = launch(grad.contiguous(), signal, t)
+        return None, grad_x_ref, None, None, None, None

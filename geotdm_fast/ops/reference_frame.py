@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geotdm_fast import reference
 from geotdm_fast.ops.backend import prefers_triton
+from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
 
 
 def reference_frame(y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
@@ -25,13 +25,15 @@ class _ReferenceFrame(torch.autograd.Function):
         from geotdm_fast.kernels.reference_frame_launch import reference_frame as launch
 
         x_ref, mean = launch(y, z, ws)
-        ctx.save_for_backward(y, mean, ws)
-        ctx.width = z.shape[2]
+        ctx.save_for_backward(y, z, mean, ws)
         return x_ref
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor):
         from geotdm_fast.kernels.reference_frame_launch import reference_frame_backward as launch
 
-        return launch(grad.contiguous(), *ctx.saved_tensors, ctx.width)
+        y, z, mean, ws = ctx.saved_tensors
+        if graph_is_wanted():
+            op = lambda *inputs: (reference.reference_frame(*inputs),)
+            return tuple(reference_gradients(op, (y, z, ws), (grad,), ctx.needs_input_grad))
+        return launch(grad.contiguous(), y, mean, ws, z.shape[2])

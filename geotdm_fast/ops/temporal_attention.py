@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geotdm_fast import reference
-from geotdm_fast.checks import check_window
+from geotdm_fast.checks import check_window, is_transformed
 from geotdm_fast.keys import check_choice
 from geotdm_fast.ops import cuda_native, native
+from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
+from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
 from geotdm_fast.ops.turns import turns
 from geotdm_fast.reference import PRECISIONS, TemporalAttentionParams
 
@@ -30,20 +31,23 @@ def temporal_attention(
     """Equal to `geotdm_fast.reference.temporal_attention`, which documents formula, shapes and dtypes.
 
     Float32 and bfloat16 inputs run the C++ module on the CPU and the CUDA module on CUDA, which give the same bits in
-    every run (on the CPU for any number of threads) and are differentiable once. Memory is linear in T, and so is time
-    with a `window`, whose cost is that of 2 window + 1 frames. They compute in float32 (bfloat16 inputs are converted,
-    results converted back). Matrix products take bfloat16 factors for bfloat16 h or params and for `precision="bf16"`
-    (on the CPU where it has AMX or AVX512_BF16, else float32), tf32 ones on CUDA for "tf32", on the way back too; sums,
-    the softmax and the sinusoids are float32. Other inputs run the reference: on the CPU also frames with gaps, on CUDA
-    those with a window. `torch.compile(fullgraph=True)` takes all of it. A CUDA graph may capture it after one call
-    outside. Raises ValueError for a negative window and an unknown precision.
+    every run (on the CPU for any number of threads). Memory is linear in T, and so is time with a `window`, whose cost
+    is that of 2 window + 1 frames. They compute in float32 (bfloat16 inputs are converted, results converted back).
+    Matrix products take bfloat16 factors for bfloat16 h or params and for `precision="bf16"` (on the CPU where it has
+    AMX or AVX512_BF16, else float32), tf32 ones on CUDA for "tf32", on the way back too; sums, the softmax and the
+    sinusoids are float32. Under `create_graph=True` the backward is the reference's, which can be differentiated again.
+    Other inputs run the reference: on the CPU also frames with gaps, on CUDA those with a window, and everywhere all
+    within transforms of `torch.func` or forward-mode differentiation. `torch.compile(fullgraph=True)` takes all of it,
+    but for second derivatives. A CUDA graph may capture it after one call outside. Raises ValueError for a negative
+    window and an unknown precision.
     """
     check_window("temporal_attention", window)
     check_choice("temporal_attention: precision", precision, PRECISIONS)
     if frames is not None and _consecutive(frames):
         frames = None  # only their differences count
     products = "bf16" if native.low_precision(precision, h, *params) else precision
-    if current_backend() == "reference" or why_not_compiled(x, h, params, frames, window, products) is not None:
+    is_plain = current_backend() == "reference" or is_transformed()
+    if is_plain or why_not_compiled(x, h, params, frames, window, products) is not None:
         return reference.temporal_attention(x, h, params, frames=frames, window=window, precision=precision)
     weights = [param.float().contiguous() for param in params]
     x_out, h_out = _TemporalAttention.apply(
@@ -105,15 +109,35 @@ class _TemporalAttention(torch.autograd.Function):
             x, h, turned, params, window, keep, precision
         )
         ctx.save_for_backward(x, h, turned, *kept, *params)
-        ctx.num_kept, ctx.window, ctx.precision = len(kept), window, precision
+        ctx.num_kept, ctx.frames, ctx.window, ctx.precision = len(kept), frames, window, precision
         return x_out, h_out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
         x, h, turned, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
+        if graph_is_wanted():
+            return _twice_differentiable(ctx, (grad_x_out, grad_h_out), x, h, params)
         grad_x, grad_h, grad_params = torch.ops.geotdm_fast.temporal_attention_backward(
             grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, turned, params, kept, ctx.window, ctx.precision
         )
         return grad_x, grad_h, None, None, None, None, *grad_params
+
+
+# The place of the first parameter among the inputs of the Function.
+_PARAMS = 6
+
+
+def _twice_differentiable(
+    ctx, cotangents: tuple[Tensor, Tensor], x: Tensor, h: Tensor, params: tuple[Tensor, ...]
+) -> tuple[Tensor | None, ...]:
+    """What the backward returns where its gradients are to be differentiated again."""
+
+    def op(x: Tensor, h: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
+        about = {"frames": ctx.frames, "window": ctx.window, "precision": PRECISIONS[ctx.precision]}
+        return reference.temporal_attention(x, h, TemporalAttentionParams(*params), **about)
+
+    wanted = (*ctx.needs_input_grad[:2], *ctx.needs_input_grad[_PARAMS:])
+    with no_autocast(x.device.type):
+        grads = reference_gradients(op, (x, h, *params), cotangents, wanted)
+    return (*grads[:2], *[None] * (_PARAMS - 2), *grads[2:])
