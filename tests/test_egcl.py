@@ -131,3 +131,22 @@ def test_edge_index_int32_and_not_contiguous():
     for index in (strided, edge_index.int()):
         for a, b in zip(module(last(x), last(h), index, edge_attr), expected, strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("size", [300, 1000])
+def test_many_neighbours_lose_nothing_in_any_dtype(size, dtype):
+    """A star both ways: one node hears all others, and all others hear it, whose gradients come together in it."""
+    others, centre = torch.arange(1, size + 1), torch.zeros(size, dtype=torch.int64)
+    edges = torch.stack([torch.cat([centre, others]), torch.cat([others, centre])])
+    x, h, _, _ = inputs(num_nodes=size + 1, num_frames=1, edge_dim=0, edges=edges)
+    weights = params(layer(True, False, edge_dim=0, hidden=4))
+
+    def run(dtype):
+        leaves = [v.to(dtype).requires_grad_() for v in (x, h)]
+        outputs = reference.egcl(*leaves, edges, None, EGCLParams(*(w.to(dtype) for w in weights)))
+        total = sum(output.float().mean() for output in outputs)
+        return [outputs[0] - leaves[0], outputs[1], *torch.autograd.grad(total, leaves)]
+
+    for name, ours, exact in zip(("shift", "h", "grad x", "grad h"), run(dtype), run(torch.float64), strict=True):
+        assert_same(ours, exact, 6 * torch.finfo(dtype).eps, what=name)

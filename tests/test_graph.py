@@ -1,9 +1,11 @@
 """Sums and means over the nodes of each graph of a batch."""
 
+import pytest
 import torch
 from tolerances import assert_same
 
-from geotdm_fast.graph import mean_by_graph, num_graphs, sum_by_graph
+from geotdm_fast.graph import count_by_graph, mean_by_graph, num_graphs, sum_by_graph, take_rows, zero_mean
+from geotdm_fast.metrics.graphs import graph_mean
 
 
 def test_sums_and_means_of_each_graph():
@@ -30,3 +32,27 @@ def test_a_batch_changed_in_place_is_read_again():
     assert num_graphs(batch) == 2
     batch[2] = 4
     assert num_graphs(batch) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [300, 1000])
+def test_sums_of_many_nodes_lose_nothing_in_any_dtype(size, dtype):
+    batch = torch.zeros(size, dtype=torch.int64)
+    assert torch.equal(mean_by_graph(torch.full((size, 3), 2.0, dtype=dtype), batch), torch.full((1, 3), 2.0).to(dtype))
+    assert count_by_graph(batch).tolist() == [size]
+    values = torch.rand(size, 3).to(dtype)
+    exact = values.double().sum(0, keepdim=True)
+    bound = max(torch.finfo(dtype).eps, 1e-6)
+    assert_same(sum_by_graph(values, batch), exact, bound)
+    assert_same(graph_mean("test", values.T, batch), exact.T / size, bound)
+    x = values[:, :, None].clone()
+    assert_same(zero_mean(x, torch.tensor([0, size])), (values - exact / size)[:, :, None], 4 * bound)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_gradient_of_rows_taken_often_adds_up_in_float32(dtype):
+    value = torch.ones(2, 3, dtype=dtype, requires_grad=True)
+    taken = take_rows(value, torch.zeros(3072, dtype=torch.int64))
+    assert taken.dtype == dtype
+    taken.sum().backward()
+    assert value.grad.tolist() == [[3072] * 3, [0] * 3]

@@ -17,7 +17,7 @@ from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarT
 from geotdm_fast.diffusion.plan import Plan, ancestral_plan
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
-from geotdm_fast.graph import mean_by_graph, num_graphs
+from geotdm_fast.graph import mean_by_graph, num_graphs, take_rows
 from geotdm_fast.keys import check_choice
 from geotdm_fast.tensor_cache import version
 
@@ -86,7 +86,7 @@ class GeoTDM(GaussianDiffusion):
 
     def project_to_subspace(self, x: Tensor, batch: Tensor) -> Tensor:
         """x minus its mean over the nodes and frames of each graph; the result has (T n - 1) D dimensions a graph."""
-        return x - mean_by_graph(x.mean(dim=-1), batch)[batch].unsqueeze(-1)
+        return x - take_rows(mean_by_graph(x.mean(dim=-1), batch), batch).unsqueeze(-1)
 
     def get_ref_frame(self, model_kwargs: dict | None = None) -> Tensor | None:
         """x_ref, [N, D, 1] or [N, D, T_noisy]; None in mode `uncond`.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geotdm_fast.graph import sum_by_graph
+from geotdm_fast.graph import count_by_graph
 
 
 def normal_kl(mean1: Tensor, logvar1: Tensor, mean2: Tensor | float, logvar2: Tensor | float) -> Tensor:
@@ -28,7 +28,7 @@ def decoder_nll(x_start: Tensor, mean: Tensor, log_variance: Tensor, batch: Tens
 
     missing: dimensions that a graph lacks of [nodes, D, T] (D of them in the zero-mean subspace)
     """
-    nodes = sum_by_graph(torch.ones_like(mean[:, 0, 0]), batch)[batch]  # [N], nodes of the own graph
+    nodes = count_by_graph(batch)[batch]  # [N], nodes of the own graph
     dimensions = nodes * mean.shape[1] * mean.shape[2] - missing
     constant = dimensions * 0.5 * (log_variance[:, 0, 0] + math.log(2 * math.pi)) / nodes
     return constant + (0.5 * (x_start - mean) ** 2 / log_variance.exp()).sum(dim=(1, 2))

@@ -4,18 +4,18 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.conditioning import Frames
-from geotdm_fast.graph import mean_by_graph
+from geotdm_fast.graph import mean_by_graph, take_rows
 
 
 def com(x_given: Tensor, frames: Frames, batch: Tensor) -> Tensor:
     """Centre of mass over the nodes of each graph and the given frames (the official fallback): [N, D, 1]."""
     mean = frames.given_of(x_given, 2).mean(dim=-1)  # [N, D]
-    return mean_by_graph(mean, batch)[batch].unsqueeze(-1)
+    return take_rows(mean_by_graph(mean, batch), batch).unsqueeze(-1)
 
 
 def com_last(x_given: Tensor, frames: Frames, batch: Tensor) -> Tensor:
     """Centre of mass over the nodes of each graph in the last given frame: [N, D, 1]."""
-    return mean_by_graph(x_given[..., frames.given[-1]], batch)[batch].unsqueeze(-1)
+    return take_rows(mean_by_graph(x_given[..., frames.given[-1]], batch), batch).unsqueeze(-1)
 
 
 def last_frame(x_given: Tensor, frames: Frames, batch: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from geotdm_fast.graph import sum_rows
+
 
 def graph_mean(where: str, values: Tensor, batch: Tensor, scored: Tensor | None = None) -> Tensor:
     """Mean over the nodes that count of each graph.
@@ -16,12 +18,12 @@ def graph_mean(where: str, values: Tensor, batch: Tensor, scored: Tensor | None 
     Raises ValueError for wrong shapes, for a node out of range and for a graph none of whose nodes count.
     """
     total, count = _graph_sum(where, values, batch, scored)
-    return total / count
+    return (total / count).to(values.dtype)
 
 
 def graph_sum(where: str, values: Tensor, batch: Tensor, scored: Tensor | None = None) -> Tensor:
     """Sum over the nodes that count of each graph; arguments, returns and errors as in `graph_mean`."""
-    return _graph_sum(where, values, batch, scored)[0]
+    return _graph_sum(where, values, batch, scored)[0].to(values.dtype)
 
 
 def _graph_sum(where: str, values: Tensor, batch: Tensor, scored: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -33,7 +35,7 @@ def _graph_sum(where: str, values: Tensor, batch: Tensor, scored: Tensor | None)
     if not bool(count.all()):
         graph = int((count == 0).nonzero()[0])
         raise ValueError(f"{where}: every graph must have a node that counts, graph {graph} has none")
-    total = values.new_zeros(*values.shape[:-1], num_graphs).index_add_(-1, batch, values)
+    total = sum_rows(values.movedim(-1, 0), batch, num_graphs).movedim(0, -1)
     return total, count
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from geotdm_fast.graph import count_rows, sum_rows, take_rows
 from geotdm_fast.reference.linear import linear
 
 
@@ -49,6 +50,7 @@ def egcl(
     edge_index: [2, E] int64 - receivers and senders in any order; self-loops, repeats and isolated nodes are allowed
     edge_attr: [E, A], or [E, T, A] when it changes from frame to frame, or None
     precision: rounding of the inputs of matrix products; distances and sums are not rounded
+    Sums over neighbours are float32 at least, also for narrower dtypes.
     Returns x' [N, T, D] and h' [N, T, F]. On CUDA the sums over neighbours are not deterministic (atomics).
     """
     row, col = edge_index
@@ -60,10 +62,10 @@ def egcl(
     p = linear(h, w_receiver, params.edge_b1, precision)  # [N, T, H]
     q = linear(h, w_sender, None, precision)  # [N, T, H]
 
-    r = x[row] - x[col]  # [E, T, D]
+    r = take_rows(x, row) - take_rows(x, col)  # [E, T, D]
     square = (r * r).sum(-1, keepdim=True)  # [E, T, 1]
     distance = torch.linalg.vector_norm(r, dim=-1, keepdim=True) if pre_norm else square
-    pre = p[row] + q[col] + distance * w_distance[:, 0]
+    pre = take_rows(p, row) + take_rows(q, col) + distance * w_distance[:, 0]
     if edge_attr is not None:
         a = linear(edge_attr, w_attr, None, precision)
         pre = pre + (a[:, None] if a.dim() == 2 else a)
@@ -73,10 +75,9 @@ def egcl(
     g = linear(gate, params.coord_w2, params.coord_b2, precision)  # [E, T, 1]
     if normalize and not pre_norm:
         g = g / ((square + 1e-8).sqrt() + 1)
-    degree = x.new_zeros(num_nodes).index_add(0, row, torch.ones_like(row, dtype=x.dtype))
-    shift = torch.zeros_like(x).index_add(0, row, g * r)
-    x_out = x + shift / degree.clamp(min=1)[:, None, None]
+    shift = sum_rows(g * r, row, num_nodes) / count_rows(row, num_nodes).clamp(min=1)[:, None, None]
+    x_out = x + shift.to(x.dtype)
 
-    m_sum = m.new_zeros(num_nodes, *m.shape[1:]).index_add(0, row, m)  # [N, T, H]
+    m_sum = sum_rows(m, row, num_nodes).to(m.dtype)  # [N, T, H]
     hidden = silu(linear(torch.cat([h, m_sum], dim=-1), params.node_w1, params.node_b1, precision))
     return x_out, linear(hidden, params.node_w2, params.node_b2, precision)
