@@ -96,7 +96,7 @@ class Draw:
         # What is run of them.
         self.timed_steps = self.num_steps if self.is_ours else min(args.peer_steps or args.timesteps, args.timesteps)
         with torch.no_grad(), self.contender._autocast():
-            self.x_ref = self.diffusion.fresh_ref_frame(self.model_kwargs)
+            self.x_ref = self.diffusion.get_ref_frame(self.model_kwargs)
 
     @torch.no_grad()
     def __call__(self) -> Tensor:

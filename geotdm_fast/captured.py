@@ -1,13 +1,14 @@
 """A function of tensors, captured once as a CUDA graph and replayed on other values."""
 
-import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from geotdm_fast.tensor_cache import normal_tensors
 
 # Makes a graph of a call: what the call returned, and what runs it again on the same memory.
 Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
@@ -45,7 +46,7 @@ class Captured:
         if not tensors:
             raise ValueError("Captured: inputs must hold at least one tensor, got none")
         self.signature = signature(inputs)
-        with _normal_tensors():
+        with normal_tensors():
             copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         self.inputs = tree_unflatten([copies.get(id(leaf), leaf) for leaf in leaves], spec)
         self._static = list(copies.values())
@@ -55,7 +56,7 @@ class Captured:
         before = [tensor.detach().clone() for tensor in state]
         record = record or CUDAGraphRecorder(self.device, generators)
         try:
-            with _normal_tensors():
+            with normal_tensors():
                 self.results, self._replay = record(lambda: function(self.inputs))
         finally:
             with torch.no_grad():
@@ -201,14 +202,6 @@ def signature(inputs: Any) -> tuple:
         else:
             parts.append(leaf)
     return spec, tuple(parts)
-
-
-@contextlib.contextmanager
-def _normal_tensors() -> Iterator[None]:
-    """What is made in inference mode cannot be written to outside it; gradients stay on or off."""
-    grad = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.set_grad_enabled(grad):
-        yield
 
 
 def _settings() -> tuple:

@@ -1,8 +1,10 @@
 """Values read from a tensor once and kept until the tensor changes or goes."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -14,26 +16,54 @@ def version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
 
 
-class TensorCache(Generic[Value]):
-    """`compute(tensor)`, run once for each tensor and again after a change in place.
+@contextlib.contextmanager
+def normal_tensors() -> Iterator[None]:
+    """What is made in the block may be changed, counted and kept for a backward, also within `torch.inference_mode`.
 
-    A tensor that does not count its changes is read on every call.
+    Gradients stay on or off.
+    """
+    grad = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(grad):
+        yield
+
+
+def counted(tensor: Tensor) -> Tensor:
+    """`tensor`, or a copy that counts its changes where the tensor does not: then what is read of it can be kept."""
+    if not tensor.is_inference():
+        return tensor
+    with normal_tensors():
+        return tensor.clone()
+
+
+class TensorCache(Generic[Value]):
+    """`compute(tensor, *key)`, run once for each tensor and key, and again after a change of the tensor in place.
+
+    A tensor that does not count its changes is read on every call. Within `torch.inference_mode` the values are normal
+    tensors: a later training may keep them for its backward.
     """
 
-    def __init__(self, compute: Callable[[Tensor], Value]):
+    def __init__(self, compute: Callable[..., Value]):
         self._compute = compute
         self._known = WeakTensorKeyDictionary()
 
-    def __call__(self, tensor: Tensor) -> Value:
+    def __call__(self, tensor: Tensor, *key: Hashable) -> Value:
+        if version(tensor) is None:
+            return self._compute(tensor, *key)
+        values = self._values(tensor)
+        if key not in values:
+            with normal_tensors():
+                values[key] = self._compute(tensor, *key)
+        return values[key]
+
+    def remember(self, tensor: Tensor, value: Value, *key: Hashable) -> None:
+        """Keep `value` for `tensor` as it is now: from one who knows it without reading the tensor."""
+        if version(tensor) is not None:
+            self._values(tensor)[key] = value
+
+    def _values(self, tensor: Tensor) -> dict[tuple, Value]:
+        """By key, what is known of `tensor` as it is now."""
         now = version(tensor)
-        if now is None:
-            return self._compute(tensor)
         known = self._known.get(tensor)
         if known is None or known[0] != now:
-            known = (now, self._compute(tensor))
-            self._known[tensor] = known
+            known = self._known[tensor] = (now, {})
         return known[1]
-
-    def remember(self, tensor: Tensor, value: Value) -> None:
-        """Keep `value` for `tensor` as it is now: from one who knows it without reading the tensor."""
-        self._known[tensor] = (version(tensor), value)

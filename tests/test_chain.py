@@ -295,7 +295,7 @@ def test_two_chains_at_once_do_not_share_memory(device):
     graph = captured(made)
     noises = [torch.randn(*shape, device=device) for _ in range(2)]
     plan = method_plan(made, made.model_mean_type, np.arange(9, -1, -2), np.full((5, 4), 0.4) * [1, 1, 0, 0], True)
-    x_ref = made.fresh_ref_frame(model_kwargs).detach()
+    x_ref = made.get_ref_frame(model_kwargs).detach()
     chains = [Chain(graph, plan, noise, x_ref, model_kwargs) for noise in noises]
     list(zip(*(chain.steps() for chain in chains), strict=False))
     for chain, noise in zip(chains, noises, strict=True):
@@ -332,7 +332,7 @@ without_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch fi
 def chain_of(made: GeoTDM, shape, model_kwargs, num_steps: int) -> Chain:
     plan = ancestral_plan(made, made.model_mean_type, made.model_var_type, num_steps)
     with torch.no_grad():
-        x_ref = made.fresh_ref_frame(model_kwargs)
+        x_ref = made.get_ref_frame(model_kwargs)
     return Chain(made, plan, torch.randn(*shape, device=made.device), x_ref, model_kwargs)
 
 

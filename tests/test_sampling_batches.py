@@ -224,19 +224,19 @@ def test_the_samples_of_a_graph_share_its_inputs_and_prior(diffusion, batch, mon
 
     def watched(self, shape, model_kwargs, noise, progress, x_ref):
         seen.append(model_kwargs)
-        assert_same(x_ref, diffusion.fresh_ref_frame(model_kwargs), 1e-5)
+        assert_same(x_ref, diffusion.get_ref_frame(model_kwargs), 1e-5)
         return real(self, shape, model_kwargs, noise, progress=progress, x_ref=x_ref)
 
     def counted(model_kwargs):
         priors.append(int(model_kwargs["batch"][-1]) + 1)
-        return GeoTDM.fresh_ref_frame(diffusion, model_kwargs)
+        return GeoTDM.get_ref_frame(diffusion, model_kwargs)
 
     monkeypatch.setattr(Sampler, "draw", watched)
     draw(diffusion, batch, num_samples=4, batch_size=2)
     assert len(seen) == 12 and len({id(kwargs["edge_index"]) for kwargs in seen}) == 6
     assert all(a["x_given"] is b["x_given"] for a, b in zip(seen[::2], seen[1::2], strict=True))
     monkeypatch.setattr(Sampler, "draw", real)
-    monkeypatch.setattr(diffusion, "fresh_ref_frame", counted)
+    monkeypatch.setattr(diffusion, "get_ref_frame", counted)
     drawn = draw(diffusion, batch, num_samples=4, batch_size=12)
     assert priors == [3, 3], "once for a graph, not for a sample"
     assert_same(drawn, draw(diffusion, batch, num_samples=4, batch_size=1), 1e-4)

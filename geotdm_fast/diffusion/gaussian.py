@@ -6,6 +6,7 @@ from torch import Tensor
 
 from geotdm_fast.checks import check_tensor
 from geotdm_fast.diffusion.schedules import get_named_beta_schedule
+from geotdm_fast.tensor_cache import normal_tensors
 
 
 class GaussianDiffusion:
@@ -51,7 +52,8 @@ class GaussianDiffusion:
         known = self._tables.get(key)
         # The array is kept beside its tensor, so that its id stays its own; a copy of this object has other ids.
         if known is None or known[0] is not values:
-            known = self._tables[key] = (values, torch.from_numpy(values).to(dtype).to(device))
+            with normal_tensors():
+                known = self._tables[key] = (values, torch.from_numpy(values).to(dtype).to(device))
         return known[1]
 
     def q_mean_variance(self, x_start: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

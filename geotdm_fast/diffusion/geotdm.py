@@ -1,5 +1,6 @@
 """Diffusion over geometric trajectories with an equivariant network (arXiv 2410.13027, Sec. 4)."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -19,7 +20,6 @@ from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import mean_by_graph, num_graphs, take_rows
 from geotdm_fast.keys import check_choice
-from geotdm_fast.tensor_cache import version
 
 
 class GeoTDM(GaussianDiffusion):
@@ -80,7 +80,7 @@ class GeoTDM(GaussianDiffusion):
         self.loss_type = loss_type
         self.rescale_timesteps = rescale_timesteps
         self.captures: CaptureCache | None = CaptureCache()
-        self.clear_ref_frame()
+        self._held_ref_frame: tuple[dict, Tensor] | None = None
 
     # --- reference frame and subspace -----------------------------------------------------------------------------
 
@@ -89,37 +89,30 @@ class GeoTDM(GaussianDiffusion):
         return x - take_rows(mean_by_graph(x.mean(dim=-1), batch), batch).unsqueeze(-1)
 
     def get_ref_frame(self, model_kwargs: dict | None = None) -> Tensor | None:
-        """x_ref, [N, D, 1] or [N, D, T_noisy]; None in mode `uncond`.
-
-        Kept until `clear_ref_frame` or until other given positions come (or these change in place), so that sampling
-        computes it once.
-        """
+        """x_ref, [N, D, 1] or [N, D, T_noisy], computed anew; None in mode `uncond`."""
         if self.mode == "uncond":
             return None
         check_model_kwargs("get_ref_frame", self.mode, model_kwargs)
-        x_given, mask = model_kwargs["x_given"], model_kwargs["cond_mask"]
-        versions = (version(x_given), version(mask))
-        source = self._ref_source
-        if source is not None and source[0] is x_given and source[1] is mask and source[2] == versions:
-            return self._ref_frame
+        held = self._held_ref_frame
+        if held is not None and held[0] is model_kwargs:
+            return held[1]
         if self.prior == "learned":
-            x_ref = self.denoise_network(diffusion_t=None, x=None, compute_ref=True, **model_kwargs)
-        else:
-            x_ref = FIXED_PRIORS[self.prior](x_given, frames_of(mask), model_kwargs["batch"])
-        self._ref_frame, self._ref_source = x_ref, (x_given, mask, versions)
-        return x_ref
+            return self.denoise_network(diffusion_t=None, x=None, compute_ref=True, **model_kwargs)
+        frames = frames_of(model_kwargs["cond_mask"])
+        return FIXED_PRIORS[self.prior](model_kwargs["x_given"], frames, model_kwargs["batch"])
 
     def clear_ref_frame(self) -> None:
-        """Forget the reference frame; the loops do it themselves at start and end."""
-        self._ref_frame: Tensor | None = None
-        self._ref_source: tuple[Tensor, Tensor, tuple] | None = None
+        """Nothing: no reference frame is kept. Loops written for the official code call it."""
 
-    def fresh_ref_frame(self, model_kwargs: dict) -> Tensor | None:
-        """x_ref computed anew and not kept: what a loss differentiates."""
-        self.clear_ref_frame()
+    @contextlib.contextmanager
+    def _holding_ref_frame(self, model_kwargs: dict) -> Iterator[Tensor | None]:
+        """x_ref, which is not computed again within the block: for a loop over steps that owns `model_kwargs`."""
         x_ref = self.get_ref_frame(model_kwargs)
-        self.clear_ref_frame()
-        return x_ref
+        self._held_ref_frame = None if x_ref is None else (model_kwargs, x_ref)
+        try:
+            yield x_ref
+        finally:
+            self._held_ref_frame = None
 
     def to_relative(self, x: Tensor, x_ref: Tensor | None, batch: Tensor) -> Tensor:
         """Positions in the frame where the diffusion happens."""
@@ -270,7 +263,7 @@ class GeoTDM(GaussianDiffusion):
         else:
             check_tensor("p_sample_loop", "noise", noise, tuple(shape), integer=False)
         with torch.no_grad():
-            x_ref = self.fresh_ref_frame(model_kwargs)
+            x_ref = self.get_ref_frame(model_kwargs)
         return Chain(self, self._plan(self.num_timesteps), noise, x_ref, model_kwargs, cond_fn=cond_fn), x_ref
 
     @torch.no_grad()
@@ -292,7 +285,7 @@ class GeoTDM(GaussianDiffusion):
         if noise is None:
             noise = torch.randn_like(x_start)
         batch = model_kwargs["batch"]
-        x_ref = self.fresh_ref_frame(model_kwargs)
+        x_ref = self.get_ref_frame(model_kwargs)
         x_start = self.to_relative(x_start, x_ref, batch)
         if self.mode == "uncond":
             noise = self.project_to_subspace(noise, batch)
@@ -328,7 +321,7 @@ class GeoTDM(GaussianDiffusion):
             check_tensor("training_losses", "t", t, (x_start.shape[0],), integer=True)
             if not is_trusted():
                 check_index("training_losses", "t", t, self.num_timesteps)
-        x_ref = self.fresh_ref_frame(model_kwargs)
+        x_ref = self.get_ref_frame(model_kwargs)
         if self.mode == "uncond":
             noise = self.project_to_subspace(noise, batch)
         x = self._noised(x_start, x_ref, t, noise, batch)
@@ -351,11 +344,9 @@ class GeoTDM(GaussianDiffusion):
         bound), `xstart_mse` [N, S] and `mse` [N, S] (of the noise). The sum over the nodes of a graph is its bound.
         """
         check_start("calc_bpd_loop", self.mode, x_start, model_kwargs)
-        self.clear_ref_frame()
-        x_start = self.to_relative(x_start, self.get_ref_frame(model_kwargs), model_kwargs["batch"])
-        terms = likelihood.bound(self, x_start, model_kwargs, falling_steps(self.num_timesteps, progress))
-        self.clear_ref_frame()
-        return terms
+        with self._holding_ref_frame(model_kwargs) as x_ref:
+            x_start = self.to_relative(x_start, x_ref, model_kwargs["batch"])
+            return likelihood.bound(self, x_start, model_kwargs, falling_steps(self.num_timesteps, progress))
 
     # --- shared ---------------------------------------------------------------------------------------------------
 

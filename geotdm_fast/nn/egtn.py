@@ -21,6 +21,7 @@ from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
 from geotdm_fast.nn.temporal_layers import temporal_layer
 from geotdm_fast.reference.node_embedding import part_of_layer
 from geotdm_fast.reference.sinusoid import sinusoid
+from geotdm_fast.tensor_cache import counted
 
 
 class EGTN(PrecisionMixin, nn.Module):
@@ -160,6 +161,7 @@ class EGTN(PrecisionMixin, nn.Module):
         check_same_dtype("EGTN", "x", x, self.input_linear.weight)
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
         y = x.transpose(1, 2) if given is None else given
+        edge_index = counted(edge_index)  # so that one sort serves all layers
         edge_attr = _edge_rows(edge_attr, y)
         z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
         layers = tuple(
@@ -202,6 +204,7 @@ class EGTN(PrecisionMixin, nn.Module):
         if edge_attr is not None and edge_attr.dim() == 3:
             edge_attr = frames.given_of(edge_attr, 2)
         z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
+        edge_index = counted(edge_index)
         edge_attr = _edge_rows(edge_attr, y)
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):

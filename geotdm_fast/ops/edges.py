@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from geotdm_fast.tensor_cache import TensorCache
+from geotdm_fast.tensor_cache import TensorCache, normal_tensors
 from geotdm_fast.transfer import to_device
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class SortedEdges:
         """What the Triton kernels read, `geotdm_fast.kernels.egcl_launch.Graph`."""
         from geotdm_fast.kernels.egcl_launch import graph_tables
 
-        return graph_tables(self.first, self.sender, self.sender_first, self.by_sender)
+        with normal_tensors():
+            return graph_tables(self.first, self.sender, self.sender_first, self.by_sender)
 
 
 def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
@@ -46,16 +47,7 @@ def sorted_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
     """
     if torch.compiler.is_compiling():
         return SortedEdges(*_sorted_edges_op(edge_index, num_nodes))
-    known = _sort(edge_index)
-    if num_nodes not in known:
-        edges = known[None]
-        missing = num_nodes - (len(edges.first) - 1)
-        if missing < 0:
-            raise ValueError(f"egcl: edge_index must be in 0..{num_nodes - 1}, got {num_nodes - missing - 1}")
-        extended = lambda first: torch.cat([first, first[-1:].expand(missing)])
-        firsts = {"first": extended(edges.first), "sender_first": extended(edges.sender_first)}
-        known[num_nodes] = dataclasses.replace(edges, **firsts)
-    return known[num_nodes]
+    return _sort_for(edge_index, num_nodes)
 
 
 def edges_on(device: torch.device, edge_index: Tensor, num_nodes: int) -> Tensor:
@@ -67,9 +59,11 @@ def edges_on(device: torch.device, edge_index: Tensor, num_nodes: int) -> Tensor
     if device.type == "cpu":
         return edge_index
     fields = (edges.order, edges.sender, edges.first, edges.sender_first, edges.by_sender)
-    there = to_device(edge_index, device)
-    moved = SortedEdges(*(to_device(field, device) for field in fields), edges.came_sorted)
-    _sort.remember(there, {None: moved, num_nodes: moved})
+    with normal_tensors():
+        there = to_device(edge_index, device)
+        moved = SortedEdges(*(to_device(field, device) for field in fields), edges.came_sorted)
+    _sort.remember(there, moved)
+    _sort_for.remember(there, moved, num_nodes)
     return there
 
 
@@ -120,10 +114,7 @@ def edges_of_frames(edge_index: Tensor, num_frames: int) -> Tensor:
     """[2, E T]: the same edges in every frame, between rows i T + t, for as long as `edge_index` is not written to."""
     if torch.compiler.is_compiling():
         return _of_frames(edge_index, num_frames)
-    known = _frames(edge_index)
-    if num_frames not in known:
-        known[num_frames] = _of_frames(edge_index, num_frames)
-    return known[num_frames]
+    return _frames(edge_index, num_frames)
 
 
 def _of_frames(edge_index: Tensor, num_frames: int) -> Tensor:
@@ -149,7 +140,17 @@ def _offsets(index: Tensor, size: int) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-# SortedEdges for each number of nodes that was asked for; None: for as many as have edges.
-_sort = TensorCache(lambda edge_index: {None: _sorted(edge_index)})
-# [2, E T] for each number of frames that was asked for.
-_frames = TensorCache(lambda edge_index: {})
+def _extended(edge_index: Tensor, num_nodes: int) -> SortedEdges:
+    """The sorted edges of a graph of `num_nodes`, which may have nodes without edges behind the last with some."""
+    edges = _sort(edge_index)
+    missing = num_nodes - (len(edges.first) - 1)
+    if missing < 0:
+        raise ValueError(f"egcl: edge_index must be in 0..{num_nodes - 1}, got {num_nodes - missing - 1}")
+    extended = lambda first: torch.cat([first, first[-1:].expand(missing)])
+    firsts = {"first": extended(edges.first), "sender_first": extended(edges.sender_first)}
+    return dataclasses.replace(edges, **firsts)
+
+
+_sort = TensorCache(_sorted)
+_sort_for = TensorCache(_extended)
+_frames = TensorCache(_of_frames)

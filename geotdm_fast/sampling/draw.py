@@ -173,7 +173,7 @@ class Drawer:
             x_ref = None
             if self._sampler.diffusion.mode == "cond":
                 alone = model_kwargs if len(block.samples) == 1 else self._split(graphs)[1]
-                x_ref = self._sampler.diffusion.fresh_ref_frame(alone).repeat(len(block.samples), 1, 1)
+                x_ref = self._sampler.diffusion.get_ref_frame(alone).repeat(len(block.samples), 1, 1)
             self._prepared = _Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs, x_ref)
         return self._prepared
 

@@ -1,0 +1,80 @@
+"""Evaluation in torch.inference_mode, then training with the same tensors: what was kept serves both."""
+
+import pytest
+import torch
+from cases import NUM_FRAMES, case, diffusion
+from tolerances import assert_same
+
+from geotdm_fast.conditioning import cond_mask, frames_of
+from geotdm_fast.ops import edges
+from geotdm_fast.tensor_cache import TensorCache
+
+
+@pytest.fixture
+def model():
+    """A conditional model of width 16 in float32, which the compiled kernels take, frames to draw, and arguments."""
+    made = case("nbody")
+    batch, mask = made.batch.to(dtype=torch.float32), cond_mask([[0, 3]], NUM_FRAMES)
+    noisy = frames_of(mask).noisy
+    network = made.network(learned=True, num_w=len(noisy), hidden_dim=16, dtype=torch.float32)
+    kwargs = batch.model_kwargs() | {"cond_mask": mask.clone(), "x_given": batch.x}
+    return diffusion(network), batch.x[..., noisy].clone(), kwargs
+
+
+@pytest.fixture
+def sorts(monkeypatch):
+    """Every sort of edges that is not answered from what is known."""
+    made = []
+    compute = edges._sort._compute
+    monkeypatch.setattr(edges._sort, "_compute", lambda *args: (made.append(1), compute(*args))[1])
+    return made
+
+
+def gradients(model, x_start, kwargs):
+    torch.manual_seed(5)
+    loss = model.training_losses(x_start, model_kwargs=kwargs)["loss"].mean()
+    return torch.autograd.grad(loss, list(model.denoise_network.parameters()), allow_unused=True)
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_training_with_tensors_that_were_first_seen_in_inference_mode(model, sorts, per_frame):
+    model, x_start, kwargs = model
+    if per_frame:
+        kwargs["edge_attr"] = kwargs["edge_attr"][:, :, None].expand(-1, -1, NUM_FRAMES).contiguous()
+    with torch.inference_mode():
+        model.training_losses(x_start, model_kwargs=kwargs)
+        model.p_sample_loop(x_start.shape, model_kwargs=kwargs)
+    sorts.clear()
+    ours = gradients(model, x_start, kwargs)
+    assert len(sorts) == 0
+    fresh = {name: value.clone() if torch.is_tensor(value) else value for name, value in kwargs.items()}
+    for a, b in zip(ours, gradients(model, x_start, fresh), strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_edges_made_in_inference_mode_are_sorted_once_for_all_layers(model, sorts):
+    model, x_start, kwargs = model
+    network, step = model.denoise_network, torch.zeros(len(x_start))
+    expected = network(step, x_start, **kwargs)[0]
+    sorts.clear()
+    with torch.inference_mode():
+        born = kwargs | {"edge_index": kwargs["edge_index"].clone()}
+        assert torch.equal(network(step, x_start, **born)[0], expected)
+        assert len(sorts) == 1
+        born["edge_index"].copy_(born["edge_index"].flip(0).flip(1))  # a change that no counter shows
+        changed = network(step, x_start, **born)[0]
+    assert_same(changed, network(step, x_start, **kwargs | {"edge_index": kwargs["edge_index"].flip(0).flip(1)})[0], 0)
+
+
+def test_a_cache_keeps_normal_tensors_by_key_until_the_tensor_changes():
+    calls = []
+    cache = TensorCache(lambda tensor, factor: (calls.append(factor), tensor * factor)[1])
+    tensor = torch.ones(2)
+    with torch.inference_mode():
+        value = cache(tensor, 2)
+    assert not value.is_inference() and cache(tensor, 2) is value and calls == [2]
+    assert cache(tensor, 3).tolist() == [3, 3] and calls == [2, 3]
+    tensor += 1
+    assert cache(tensor, 2).tolist() == [4, 4] and calls == [2, 3, 2]
+    cache.remember(tensor, torch.zeros(1), 5)
+    assert cache(tensor, 5).tolist() == [0] and cache(tensor, 2).tolist() == [4, 4]
