@@ -18,7 +18,9 @@ from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import num_graphs, zero_mean
 from geotdm_fast.nn.egtn import EGTN
+from geotdm_fast.nn.plain import is_plain, why_not_plain
 from geotdm_fast.nn.prepared import Prepared, denoise
+from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Counters
 
 # (x_t, t) to the gradient of a log probability.
@@ -110,7 +112,7 @@ class Chain:
             if inputs.network is None:
                 self._step = lambda: advance(inputs, lambda x, t: _call(diffusion.denoise_network, x, t, model_kwargs))
             elif self._captures(diffusion, x):
-                self._captured = diffusion.captures.borrow(advance, inputs)
+                self._captured = diffusion.captures.borrow(advance, inputs, key=current_backend())
                 self._cache = diffusion.captures
                 self._step, inputs = self._captured.replay, self._captured.inputs
             else:
@@ -225,8 +227,8 @@ def _is_plain(network) -> bool:
     return (
         isinstance(network, EGTN)
         and type(network).forward is EGTN.forward
-        and not network._forward_hooks
-        and not network._forward_pre_hooks
+        and is_plain(network)
+        and why_not_plain(network) is None
     )
 
 

@@ -15,8 +15,9 @@ from geotdm_fast.checks import (
     reads_values,
 )
 from geotdm_fast.conditioning import Frames, frames_of
+from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.prepared import Layer, Prepared, denoise
+from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, denoise
 from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
 from geotdm_fast.nn.temporal_layers import temporal_layer
 from geotdm_fast.reference.node_embedding import part_of_layer
@@ -122,7 +123,7 @@ class EGTN(PrecisionMixin, nn.Module):
             return self._reference_frame(h, edge_index, edge_attr, batch, **given)
         prepared = self.prepare(x, h, edge_index, edge_attr, batch, **given)
         check_tensor("EGTN", "diffusion_t", diffusion_t, (x.shape[0],))
-        check_same_device("EGTN", **{"the network": self.input_linear.weight}, diffusion_t=diffusion_t)
+        check_same_device("EGTN", **{"the network": like(self)}, diffusion_t=diffusion_t)
         if reads_values(x):
             check_finite("EGTN", "x", x)
         z = self._first_layer(self.input_linear, h, diffusion_t, prepared.num_frames, x.dtype)
@@ -158,17 +159,25 @@ class EGTN(PrecisionMixin, nn.Module):
             check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
             _check_given(frames, x_given)
             given = self._scaled(x_given.transpose(1, 2).to(x.dtype))
-        check_same_dtype("EGTN", "x", x, self.input_linear.weight)
+        check_same_dtype("EGTN", "x", x, like(self))
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
         y = x.transpose(1, 2) if given is None else given
         edge_index = counted(edge_index)  # so that one sort serves all layers
-        edge_attr = _edge_rows(edge_attr, y)
-        z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
-        layers = tuple(
-            Layer(spatial.prepare(y, z, edge_index, edge_attr), temporal.prepared)
-            for spatial, temporal in zip(self.s_modules, self.t_modules, strict=True)
-        )
-        return Prepared(given, frames, num_frames, layers, self.scale)
+        pairs = zip(self.s_modules, self.t_modules, strict=True)
+        if self._is_fused():
+            rows = _edge_rows(edge_attr, y)
+            z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
+            layers = [Layer(spatial.prepare(y, z, edge_index, rows), temporal.prepared) for spatial, temporal in pairs]
+        else:
+            layers = [CalledLayer(*pair, edge_index, edge_attr, batch) for pair in pairs]
+        return Prepared(given, frames, num_frames, tuple(layers), self.scale)
+
+    def _is_fused(self) -> bool:
+        """Whether the ops may take the weights; else every module is called, and a warning says so, once."""
+        why_not = why_not_plain(self)
+        if why_not is not None:
+            warn_called_by_modules("EGTN", why_not)
+        return why_not is None
 
     def embed_features(self, h: Tensor, dtype: torch.dtype) -> Tensor:
         """What the first layer makes of features [N, F] or [N, F, T], for a network in `dtype`: [N, 1 or T, H].
@@ -205,11 +214,14 @@ class EGTN(PrecisionMixin, nn.Module):
             edge_attr = frames.given_of(edge_attr, 2)
         z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
         edge_index = counted(edge_index)
-        edge_attr = _edge_rows(edge_attr, y)
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
+        numbers = None if contiguous else frames.given
+        is_fused, rows = self._is_fused(), _edge_rows(edge_attr, y)
         for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):
-            y, z = spatial.rows(y, z, edge_index, edge_attr)
-            y, z = temporal.rows(y, z, None if contiguous else frames.given)
+            if is_fused:
+                y, z = temporal.rows(*spatial.rows(y, z, edge_index, rows), numbers)
+            else:
+                y, z = CalledLayer(spatial, temporal, edge_index, edge_attr, batch, numbers).run(y, z)
         x_ref = ops.reference_frame(y, z, self.ws)  # [N, D, num_w]
         return x_ref if self.scale == 1 else x_ref / self.scale
 
@@ -221,7 +233,13 @@ class EGTN(PrecisionMixin, nn.Module):
     ) -> Tensor:
         """Features [N, F] or [N, F, T] and steps [N] to the first spatial layer's features [N, T, H]."""
         rows = _feature_rows(h, dtype)
-        return ops.node_embedding(rows, diffusion_t, layer.weight, layer.bias, num_frames, self.precision)
+        if is_plain(layer):
+            return ops.node_embedding(rows, diffusion_t, layer.weight, layer.bias, num_frames, self.precision)
+        rows = (rows[:, None] if h.dim() == 2 else rows).expand(-1, num_frames, -1)
+        if diffusion_t is not None:
+            step = sinusoid(diffusion_t, self.time_emb_dim, dtype)[:, None].expand(-1, num_frames, -1)
+            rows = torch.cat([rows, step], dim=-1)
+        return layer(rows)
 
     def _check_devices(
         self,
@@ -235,7 +253,7 @@ class EGTN(PrecisionMixin, nn.Module):
     ) -> None:
         check_same_device(
             "EGTN",
-            **{"the network": self.input_linear.weight},
+            **{"the network": like(self)},
             x=x,
             x_given=x_given,
             cond_mask=cond_mask,
@@ -254,7 +272,7 @@ class EGTN(PrecisionMixin, nn.Module):
         check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
         if self.num_w not in (1, len(frames.noisy)):
             raise ValueError(f"EGTN: num_w must be 1 or the {len(frames.noisy)} noisy frames, got {self.num_w}")
-        check_same_dtype("EGTN", "x_given", x_given, self.input_linear.weight)
+        check_same_dtype("EGTN", "x_given", x_given, like(self))
         _check_given(frames, x_given)
 
     def _check_graph(

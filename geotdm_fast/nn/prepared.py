@@ -7,7 +7,7 @@ that `denoise` reads is in its arguments, so a CUDA graph can hold it.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotdm_fast import ops, reference
 from geotdm_fast.conditioning import Frames
@@ -31,10 +31,35 @@ class PreparedTemporal(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A spatial layer, and the temporal one behind it."""
+    """A spatial layer, and the temporal one behind it, as the ops take them."""
 
     spatial: ops.PreparedEGCL
     temporal: PreparedTemporal
+
+    def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions y [N, T, D] and features z [N, T, H] to the same shapes."""
+        y, z = ops.run_egcl(y, z, self.spatial)
+        return run_temporal(y, z, self.temporal)
+
+
+class CalledLayer(NamedTuple):
+    """The same as modules, called as torch calls them: for layers that have hooks or parts of somebody else.
+
+    edge_attr: [E, A], [E, A, T] or None
+    """
+
+    spatial: nn.Module
+    temporal: nn.Module
+    edge_index: Tensor
+    edge_attr: Tensor | None
+    batch: Tensor | None
+    frames: tuple[int, ...] | None = None
+
+    def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions y [N, T, D] and features z [N, T, H] to the same shapes."""
+        x, h = self.spatial(y.transpose(1, 2), z.transpose(1, 2), self.edge_index, self.edge_attr, self.batch)
+        x, h = self.temporal(x, h) if self.frames is None else self.temporal(x, h, frames=self.frames)
+        return x.transpose(1, 2), h.transpose(1, 2)
 
 
 class Prepared(NamedTuple):
@@ -47,7 +72,7 @@ class Prepared(NamedTuple):
     given: Tensor | None
     frames: Frames | None
     num_frames: int
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer | CalledLayer, ...]
     scale: float
 
 
@@ -62,9 +87,8 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         y = y * scale
     if frames is not None:
         y = frames.with_noisy(given, y, 1)  # [N, T, D]
-    for spatial, temporal in layers:
-        y, z = ops.run_egcl(y, z, spatial)
-        y, z = run_temporal(y, z, temporal)
+    for layer in layers:
+        y, z = layer.run(y, z)
     if frames is not None:
         y = frames.noisy_of(y, 1)
     output = y - start

@@ -1,5 +1,6 @@
 """The spatial layer: message passing on the graph of every frame."""
 
+import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
@@ -11,9 +12,12 @@ from geotdm_fast.checks import (
     check_tensor,
     reads_values,
 )
+from geotdm_fast.graph import sum_rows, take_rows
 from geotdm_fast.nn.mlp import MLP
+from geotdm_fast.nn.plain import like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.reference import EGCLParams
+from geotdm_fast.reference.egcl import moved, relative_positions
 
 
 class ESLayer(PrecisionMixin, nn.Module):
@@ -60,7 +64,7 @@ class ESLayer(PrecisionMixin, nn.Module):
         check_tensor("ESLayer", "h", h, (x.shape[0], self.node_dim, x.shape[2]))
         check_graph("ESLayer", x.shape[0], edge_index, edge_attr, batch, x.shape[2])
         check_edge_dim("ESLayer", edge_attr, self.edge_dim)
-        weight = self.edge_mlp.actions[0].weight
+        weight = like(self)
         tensors = {"the layer": weight, "x": x, "h": h, "edge_index": edge_index, "edge_attr": edge_attr}
         check_same_device("ESLayer", **tensors)
         check_same_dtype("ESLayer", "x", x, weight)
@@ -68,12 +72,25 @@ class ESLayer(PrecisionMixin, nn.Module):
             check_graph_values("ESLayer", x.shape[0], edge_index, None)
         if edge_attr is not None:
             edge_attr = (edge_attr.transpose(1, 2) if edge_attr.dim() == 3 else edge_attr).to(x.dtype)
-        x, h = self.rows(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2), edge_index, edge_attr)
+        run = self.rows if why_not_plain(self) is None else self._called_rows
+        x, h = run(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2), edge_index, edge_attr)
         return x.transpose(1, 2), h.transpose(1, 2)
 
     def rows(self, x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, F], edge_attr [E, A] or [E, T, A]."""
         return ops.run_egcl(x, h, self.prepare(x, h, edge_index, edge_attr))
+
+    def _called_rows(self, x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`rows` by calls of the MLPs as they are: with hooks, or parts of somebody else."""
+        row, col = edge_index
+        edges = relative_positions(x, edge_index, self.pre_norm)
+        inputs = [take_rows(h, row), take_rows(h, col), edges.distance]  # [E, T, ...]
+        if edge_attr is not None:
+            inputs.append(edge_attr if edge_attr.dim() == 3 else edge_attr[:, None].expand(-1, x.shape[1], -1))
+        m = self.edge_mlp(torch.cat(inputs, dim=-1))
+        x_out = moved(x, edges, self.coord_mlp(m), row, self.normalize and not self.pre_norm)
+        m_sum = sum_rows(m, row, x.shape[0]).to(m.dtype)
+        return x_out, self.node_mlp(torch.cat([h, m_sum], dim=-1))
 
     def prepare(self, x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> ops.PreparedEGCL:
         """What the layer computes once for all x and h of these shapes and dtypes; arguments as for `rows`."""

@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from geotdm_fast.checks import check_same_device, check_same_dtype, check_tensor, check_window
 from geotdm_fast.nn.mlp import MLP
+from geotdm_fast.nn.plain import like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import PreparedTemporal, run_temporal
 from geotdm_fast.nn.spatial import check_silu
 from geotdm_fast.reference import TemporalAttentionParams
+from geotdm_fast.reference.temporal_attention import attend, embedded_lags
 
 
 class ETLayer(PrecisionMixin, nn.Module):
@@ -49,19 +51,29 @@ class ETLayer(PrecisionMixin, nn.Module):
         self.time_emb_dim = time_emb_dim
         self.window = window
 
-    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """x [N, D, T] and h [N, H, T] to the same shapes."""
+    def forward(self, x: Tensor, h: Tensor, *, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, D, T] and h [N, H, T] to the same shapes; frames: ascending numbers when not 0..T-1."""
         check_tensor("ETLayer", "x", x, ("N", "D", "T"), integer=False)
         check_tensor("ETLayer", "h", h, (x.shape[0], self.hidden_dim, x.shape[2]))
-        weight = self.q_mlp.tensors[0]
+        weight = like(self)
         check_same_device("ETLayer", **{"the layer": weight}, x=x, h=h)
         check_same_dtype("ETLayer", "x", x, weight)
-        x, h = self.rows(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2))
+        run = self.rows if why_not_plain(self) is None else self._called_rows
+        x, h = run(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2), frames)
         return x.transpose(1, 2), h.transpose(1, 2)
 
     def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, H]; frames: numbers when not 0..T-1."""
         return run_temporal(x, h, self.prepared, frames)
+
+    def _called_rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """`rows` by calls of the MLPs as they are: with hooks, or parts of somebody else."""
+        frames = list(range(x.shape[1])) if frames is None else list(frames)
+        v = self.v_mlp(h)
+        embedded = embedded_lags(frames, self.time_emb_dim, h)
+        psi = self.time_emb(embedded) if hasattr(self, "time_emb") else h.new_zeros(len(embedded), self.hidden_dim)
+        projections = (self.q_mlp(h), self.k_mlp(h), v, self.x_mlp(v))
+        return attend(x, h, projections, psi, frames, self.window, self.precision)
 
     @property
     def prepared(self) -> PreparedTemporal:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from geotdm_fast.keys import check_choice
 from geotdm_fast.nn.mlp import MLP
+from geotdm_fast.nn.plain import why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import PreparedTemporal, run_temporal
 from geotdm_fast.nn.temporal import ETLayer
@@ -30,6 +31,10 @@ class ConvolutionLayer(PrecisionMixin, nn.Module):
         self.x_mlp = MLP(hidden_dim, hidden_dim, num_taps, act_fn)
         bound = 1 / math.sqrt(hidden_dim * num_taps)  # as nn.Conv1d
         self.kernel = nn.Parameter(torch.empty(num_taps, hidden_dim, hidden_dim).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor, h: Tensor, *, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, D, T] and h [N, H, T] to the same shapes; frames: ascending numbers when not 0..T-1."""
+        return _plain_forward(self, x, h, frames)
 
     def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
@@ -56,6 +61,10 @@ class LinearAttentionLayer(PrecisionMixin, nn.Module):
         self.x_mlp = MLP(hidden_dim, hidden_dim, 1, act_fn)
         self.relative_time = relative_time
 
+    def forward(self, x: Tensor, h: Tensor, *, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, D, T] and h [N, H, T] to the same shapes; frames: ascending numbers when not 0..T-1."""
+        return _plain_forward(self, x, h, frames)
+
     def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
         return run_temporal(x, h, self.prepared, frames)
@@ -65,6 +74,14 @@ class LinearAttentionLayer(PrecisionMixin, nn.Module):
         """All that `rows` reads."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
         return PreparedTemporal(LinearTemporalAttentionParams(*mlps), self.precision, relative_time=self.relative_time)
+
+
+def _plain_forward(layer: nn.Module, x: Tensor, h: Tensor, frames: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+    why_not = why_not_plain(layer)
+    if why_not is not None:
+        raise TypeError(f"{type(layer).__name__}: {why_not}, which only temporal='attention' calls")
+    x, h = layer.rows(x.transpose(1, 2), h.transpose(1, 2), frames)
+    return x.transpose(1, 2), h.transpose(1, 2)
 
 
 TEMPORAL = ("attention", "convolution", "linear_attention")

@@ -62,10 +62,8 @@ def egcl(
     p = linear(h, w_receiver, params.edge_b1, precision)  # [N, T, H]
     q = linear(h, w_sender, None, precision)  # [N, T, H]
 
-    r = take_rows(x, row) - take_rows(x, col)  # [E, T, D]
-    square = (r * r).sum(-1, keepdim=True)  # [E, T, 1]
-    distance = torch.linalg.vector_norm(r, dim=-1, keepdim=True) if pre_norm else square
-    pre = take_rows(p, row) + take_rows(q, col) + distance * w_distance[:, 0]
+    edges = relative_positions(x, edge_index, pre_norm)
+    pre = take_rows(p, row) + take_rows(q, col) + edges.distance * w_distance[:, 0]
     if edge_attr is not None:
         a = linear(edge_attr, w_attr, None, precision)
         pre = pre + (a[:, None] if a.dim() == 2 else a)
@@ -73,11 +71,33 @@ def egcl(
 
     gate = silu(linear(m, params.coord_w1, params.coord_b1, precision))
     g = linear(gate, params.coord_w2, params.coord_b2, precision)  # [E, T, 1]
-    if normalize and not pre_norm:
-        g = g / ((square + 1e-8).sqrt() + 1)
-    shift = sum_rows(g * r, row, num_nodes) / count_rows(row, num_nodes).clamp(min=1)[:, None, None]
-    x_out = x + shift.to(x.dtype)
+    x_out = moved(x, edges, g, row, normalize and not pre_norm)
 
     m_sum = sum_rows(m, row, num_nodes).to(m.dtype)  # [N, T, H]
     hidden = silu(linear(torch.cat([h, m_sum], dim=-1), params.node_w1, params.node_b1, precision))
     return x_out, linear(hidden, params.node_w2, params.node_b2, precision)
+
+
+class RelativePositions(NamedTuple):
+    """r_ij [E, T, D], |r_ij|^2 [E, T, 1] and d_ij [E, T, 1] of the edges."""
+
+    r: Tensor
+    square: Tensor
+    distance: Tensor
+
+
+def relative_positions(x: Tensor, edge_index: Tensor, pre_norm: bool) -> RelativePositions:
+    """What an edge knows of the positions x [N, T, D] of its ends."""
+    row, col = edge_index
+    r = take_rows(x, row) - take_rows(x, col)
+    square = (r * r).sum(-1, keepdim=True)
+    return RelativePositions(r, square, torch.linalg.vector_norm(r, dim=-1, keepdim=True) if pre_norm else square)
+
+
+def moved(x: Tensor, edges: RelativePositions, g: Tensor, row: Tensor, normalize: bool) -> Tensor:
+    """x' of x [N, T, D] by the gates g [E, T, 1]; normalize: divide them by |r_ij| + 1."""
+    if normalize:
+        g = g / ((edges.square + 1e-8).sqrt() + 1)
+    num_nodes = x.shape[0]
+    shift = sum_rows(g * edges.r, row, num_nodes) / count_rows(row, num_nodes).clamp(min=1)[:, None, None]
+    return x + shift.to(x.dtype)

@@ -62,18 +62,36 @@ def temporal_attention(
     Returns x' [N, T, D] and h' [N, T, H]. Raises ValueError for a negative window.
     """
     check_window("temporal_attention", window)
-    num_nodes, num_frames, _ = h.shape
     mlp = lambda z, w1, b1, w2, b2: linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
     q = mlp(h, *params[0:4])  # [N, T, H]
     k = mlp(h, *params[4:8])
     v = mlp(h, *params[8:12])
     g = mlp(v, *params[12:16])  # [N, T, 1]
-
-    frames = list(range(num_frames)) if frames is None else list(frames)
-    span = frames[-1] - frames[0] if frames else 0
-    tau = torch.arange(-span, span + 1, device=h.device)
-    embedded = sinusoid(tau, params.time_w.shape[1], h.dtype)
+    frames = list(range(h.shape[1])) if frames is None else list(frames)
+    embedded = embedded_lags(frames, params.time_w.shape[1], h)
     psi = linear(embedded, params.time_w, params.time_b, precision)  # [2 span + 1, H]
+    return attend(x, h, (q, k, v, g), psi, frames, window, precision)
+
+
+def embedded_lags(frames: Sequence[int], time_emb_dim: int, like: Tensor) -> Tensor:
+    """[2 span + 1, time_emb_dim] sinusoids of all differences -span .. span of `frames`, in the dtype of `like`."""
+    span = frames[-1] - frames[0] if frames else 0
+    return sinusoid(torch.arange(-span, span + 1, device=like.device), time_emb_dim, like.dtype)
+
+
+def attend(
+    x: Tensor,
+    h: Tensor,
+    projections: tuple[Tensor, Tensor, Tensor, Tensor],
+    psi: Tensor,
+    frames: Sequence[int],
+    window: int | None,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """x' and h' by q, k, v [N, T, H] and g [N, T, 1], and psi [2 span + 1, H] of all differences of `frames`."""
+    q, k, v, g = projections
+    num_nodes, num_frames, _ = h.shape
+    span = frames[-1] - frames[0] if frames else 0
     index = frame_index(frames, h.device)
     lag = (index[:, None] - index[None, :] + span).expand(num_nodes, -1, -1)  # [N, T, S], the row of psi for (t, s)
 

@@ -1,0 +1,50 @@
+"""Whether a module is what its constructor made: only then may the ops take its weights and never call it."""
+
+import functools
+import itertools
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+_PLAIN = (nn.Linear.forward, nn.SiLU.forward, nn.Sequential.forward, nn.Module.forward)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a call of `module` is the forward of this package or of torch's Linear or SiLU, and nothing else.
+
+    A Linear whose weight is parametrised is plain; one with hooks, or wrapped by an adapter, is not.
+    """
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    forward = type(module).forward
+    is_known = forward in _PLAIN or str(getattr(forward, "__module__", "")).startswith("geotdm_fast.nn.")
+    return is_known and not hooks and "forward" not in vars(module)
+
+
+def why_not_plain(module: nn.Module) -> str | None:
+    """The first part of `module`, itself left out, whose call would do more than its weights tell; or None."""
+    parts = list(module._modules.items())
+    while parts:
+        name, part = parts.pop()
+        if part is None:
+            continue
+        if not is_plain(part):
+            return f"{name} is {type(part).__name__}, with hooks or a forward of its own"
+        if not isinstance(part, nn.Linear):  # below that are parametrisations, which the weight shows
+            parts += [(f"{name}.{child}", below) for child, below in part._modules.items()]
+    return None
+
+
+def like(module: nn.Module) -> Tensor:
+    """A tensor on the device and in the dtype of `module`: its first floating-point parameter or buffer."""
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        if tensor.is_floating_point():
+            return tensor
+    return torch.empty(0)  # weights that are packed away, as quantisation does it
+
+
+@functools.cache
+def warn_called_by_modules(where: str, why: str) -> None:
+    """Say once that nothing is fused."""
+    text = f"{where}: {why}: its layers are called module by module, by plain PyTorch, which is slower"
+    warnings.warn(text, RuntimeWarning, stacklevel=4)
