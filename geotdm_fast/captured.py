@@ -171,6 +171,10 @@ class CaptureCache:
 
     def give_back(self, captured: Captured) -> None:
         """Keep a capture that was borrowed for whoever asks next."""
+        replaced = self._known.pop(captured.wanted, None)
+        if replaced is not None and replaced is not captured:
+            _wait_for(replaced)  # two chains had one each
+            del replaced
         self._known[captured.wanted] = captured
         self._keep(self.capacity)
 
@@ -178,8 +182,7 @@ class CaptureCache:
         """Let the captures go that were not used for longest."""
         while len(self._known) > count:
             _, oldest = self._known.popitem(last=False)
-            if oldest.device.type == "cuda":
-                torch.cuda.synchronize(oldest.device)  # its memory must not go to others while it runs
+            _wait_for(oldest)
             del oldest
 
     def __len__(self) -> int:
@@ -187,6 +190,12 @@ class CaptureCache:
 
     def __reduce__(self):
         return CaptureCache, (self.capacity, self.record)
+
+
+def _wait_for(captured: Captured) -> None:
+    """Before a capture is let go: its memory must not go to others while it runs."""
+    if captured.device.type == "cuda":
+        torch.cuda.synchronize(captured.device)
 
 
 def signature(inputs: Any) -> tuple:

@@ -13,6 +13,7 @@ from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
 from geotdm_fast.files import PathLike, atomic_path
 from geotdm_fast.keys import check_choice, check_keys
 from geotdm_fast.nn import EGTN
+from geotdm_fast.nn.plain import bare
 
 CONFIG_KEY = "geotdm_fast_config"
 OFFICIAL_SUFFIXES = (".pt", ".pth")
@@ -68,10 +69,7 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
 
 def save_checkpoint(path: PathLike, network: torch.nn.Module, config: Mapping) -> None:
     """Write the network's state dict and `config` (with `denoise_model` and `diffusion`) to one safetensors file."""
-    # DistributedDataParallel and torch.compile each wrap the network and put their own prefix before its names.
-    for wrapper in ("module", "_orig_mod"):
-        network = getattr(network, wrapper, network)
-    save_tensors(path, dict(network.state_dict()), {CONFIG_KEY: json.dumps(config)})
+    save_tensors(path, dict(bare(network).state_dict()), {CONFIG_KEY: json.dumps(config)})
 
 
 def load_checkpoint(

@@ -93,13 +93,15 @@ def write_yaml(path: str | os.PathLike, config: Mapping) -> None:
 def portable_config(config: Mapping) -> dict:
     """A copy of a configuration in normal form without what is of one machine: folders of data, the time limit.
 
-    A file or folder of data keeps its own name.
+    A file or folder of data, or each of a list of files, keeps its own name.
     """
     portable = copy.deepcopy(dict(config))
+    name = lambda path: pathlib.Path(path).name
     for section in portable["data"].values():
         for key in ("path", "root", "topology"):
-            if section.get(key) is not None:
-                section[key] = pathlib.Path(section[key]).name
+            value = section.get(key)
+            if value is not None:
+                section[key] = [name(path) for path in value] if isinstance(value, (list, tuple)) else name(value)
     portable["train"]["max_minutes"] = None
     return portable
 

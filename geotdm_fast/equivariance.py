@@ -29,6 +29,7 @@ from geotdm_fast.conditioning import split_batch
 from geotdm_fast.data.trajectory import Batch, Trajectory, collate
 from geotdm_fast.diffusion import GeoTDM, Sampler
 from geotdm_fast.keys import check_choice
+from geotdm_fast.nn.plain import bare
 from geotdm_fast.ops import backend
 
 ROUNDOFF = {"float64": 2.0**-53, "fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8}
@@ -111,7 +112,7 @@ def check_equivariance(
     for name, chosen, known in (("precisions", precisions, ROUNDOFF), ("kinds", kinds, KINDS)):
         for one in chosen:
             check_choice(f"check_equivariance: {name}", one, known)
-    network = diffusion.denoise_network
+    network = bare(diffusion.denoise_network)
     dtype = diffusion.dtype
     before, was_training = network.precision, network.training
     network.eval()
@@ -156,7 +157,7 @@ class _Subject:
 
         nudge: the number of a random change, by `NUDGE`, of all positions and of the noise; None: none
         """
-        network = self.diffusion.denoise_network
+        network = bare(self.diffusion.denoise_network)
         dtype = torch.float64 if precision == "float64" else torch.float32
         network.to(dtype).set_precision("fp32" if precision == "float64" else precision)
         emulated = self.device.type == "cpu" and precision in ("tf32", "bf16")
@@ -295,7 +296,7 @@ def _num_frames(diffusion: GeoTDM, train_config: dict) -> int:
     if diffusion.mode == "uncond":
         return train_config["tot_len"]
     given = {t for first, last in train_config["cond_mask"] for t in range(first, last)}
-    num_w = diffusion.denoise_network.num_w
+    num_w = bare(diffusion.denoise_network).num_w
     num_frames = len(given) + num_w
     return max(num_frames, max(given) + 1)
 

@@ -1,8 +1,7 @@
 """Score samples, beside forecasts without a model and the paper's figures."""
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -94,12 +93,14 @@ def likelihoods(
 ) -> Tensor:
     """Bound on the negative log-likelihood (nats) of every graph, [B] float: `num_timesteps` network calls per chunk.
 
-    Random (one noise per step, from `seed`), in chunks of `batch_size`; the caller's generators are left alone.
-    Positions count in the stored unit. Raises as `GeoTDM.calc_bpd_loop` does.
+    Random: one noise for each graph and step, which depends on `seed`, the graph and the step alone, so `batch_size`
+    changes nothing but memory. The caller's generators are left alone. Positions count in the stored unit. Raises as
+    `GeoTDM.calc_bpd_loop` does.
     """
     from tqdm.auto import tqdm
 
     from geotdm_fast.conditioning import split_batch
+    from geotdm_fast.diffusion.noise import likelihood_noise
     from geotdm_fast.metrics import nll_per_graph
     from geotdm_fast.sampling import GraphPicker, default_batch_size
 
@@ -108,27 +109,14 @@ def likelihoods(
     bar = tqdm(total=len(chunks) * diffusion.num_timesteps, desc="likelihood", unit="step", disable=not progress)
     nats = []
     pick = GraphPicker(batch)
-    with bar, _seeded(device, seed), torch.no_grad():
+    with bar, torch.no_grad():
         for chunk in chunks:
             part = pick(chunk).to(device, diffusion.dtype)
             x_start, model_kwargs = split_batch(part, train_config, diffusion.mode)
-            terms = diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=bar.update)
+            noise = likelihood_noise(seed, chunk, part.batch, x_start)
+            terms = diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=bar.update, noise=noise)
             nats.append(nll_per_graph(terms["total_bpd"], part.batch, part.scored).cpu())
     return torch.cat(nats)
-
-
-@contextlib.contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Within the block torch's CPU generator and that of `device` start from `seed`; afterwards they are as before."""
-    cuda = []
-    if device.type == "cuda":
-        cuda = [torch.cuda.current_device() if device.index is None else device.index]
-    with torch.random.fork_rng(devices=cuda):
-        # Not torch.manual_seed: it would reseed every GPU.
-        torch.default_generator.manual_seed(seed)
-        for index in cuda:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        yield
 
 
 def _tensors(samples: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:

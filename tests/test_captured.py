@@ -213,6 +213,19 @@ def test_the_cache_keeps_the_last_used():
         assert len(other) == 0 and other.capacity == 2
 
 
+def test_a_capture_that_another_of_its_kind_replaces_is_waited_for(monkeypatch):
+    """Two chains had one each: the first to be given back may still run when the second takes its place."""
+    cache, waited = CaptureCache(2, TapeRecorder()), []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(str(device)))
+    first, second = (cache.borrow(double, (torch.ones(1), None)) for _ in range(2))
+    first.device = second.device = torch.device("cuda", 0)
+    cache.give_back(first)
+    cache.give_back(first)
+    assert waited == []
+    cache.give_back(second)
+    assert waited == ["cuda:0"] and len(cache) == 1
+
+
 def test_signatures_tell_shapes_and_sharing():
     x = torch.ones(2)
     assert signature({"a": (x, 1)}) == signature({"a": (torch.zeros(2), 1)})

@@ -36,6 +36,23 @@ def found(config: dict, network=None, **options) -> list[Deviation]:
     return list(check_equivariance(build_diffusion(network, config), config["train"], num_steps=3, **options))
 
 
+class Wrapper(torch.nn.Module):
+    """What DistributedDataParallel does."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+def test_a_wrapped_network_is_measured_as_the_bare_one():
+    config = tiny()
+    chosen = {"precisions": ("fp32",), "kinds": ("nbody",)}
+    assert found(config, Wrapper(tame_network(config)), **chosen) == found(config, **chosen)
+
+
 class Shifted(EGTN):
     """Adds a constant to every output: what a wrong bias would do."""
 

@@ -252,7 +252,11 @@ def test_evaluate_refuses():
 def test_likelihood_of_each_graph(diffusion, batch):
     nats = likelihoods(diffusion, batch, CONFIG["train"], seed=1, progress=False)
     assert nats.shape == (6,) and nats.isfinite().all()
-    assert torch.equal(nats, likelihoods(diffusion, batch, CONFIG["train"], seed=1, progress=False))
+    torch.manual_seed(7)
+    again = likelihoods(diffusion, batch, CONFIG["train"], seed=1, batch_size=4, progress=False)
+    assert_same(nats, again, 1e-5)  # the same noise for each graph, whatever the chunks
+    assert_same(nats, likelihoods(diffusion, batch, CONFIG["train"], seed=1, batch_size=1, progress=False), 1e-5)
+    assert (nats - likelihoods(diffusion, batch, CONFIG["train"], seed=2, progress=False)).abs().min() > 1e-3
     result = evaluate(made_samples(), ["nll"], nll=nats)
     assert result["nll"]["mean"] == pytest.approx(float(nats.mean()), rel=1e-6)
     assert "nats per graph" in report(result)

@@ -50,6 +50,8 @@ def test_errors(tmp_path, capsys, monkeypatch):
 def test_a_configuration_without_places():
     config = charged_config()
     config["data"]["train"] |= {"path": "/a/b/c.npz"}
+    config["data"]["test"] = config["data"]["train"] | {"path": ["/a/b/c.npz", "d/e.npz"]}
     portable = portable_config(config)
     assert portable["data"]["train"]["path"] == "c.npz" and config["data"]["train"]["path"] == "/a/b/c.npz"
+    assert portable["data"]["test"]["path"] == ["c.npz", "e.npz"]
     assert portable_config(portable) == portable

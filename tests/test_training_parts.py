@@ -96,10 +96,23 @@ def test_validation_by_nll_is_the_bound_per_graph(tmp_path):
     assert abs(value - float(mean)) < 5 * float(spread)
 
 
-def test_training_leaves_the_global_generator_alone(tmp_path):
+def test_the_bound_of_a_validation_does_not_depend_on_its_batches(tmp_path):
+    values = []
+    for size in (1, 2, 3):
+        config = tiny_config(num_steps=2, eval="nll", ema_decay=0, eval_batch_size=size)
+        train(config, output_dir=tmp_path / str(size), progress=False)
+        values += [record["val_nll"] for record in log_of(tmp_path / str(size)) if "val_nll" in record]
+    assert values == pytest.approx([values[0]] * 3, rel=1e-5)
+
+
+def test_training_leaves_the_global_generators_alone(tmp_path, monkeypatch):
+    def reseeds_every_gpu(seed):
+        raise AssertionError("torch.manual_seed reseeds every GPU")
+
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
+    monkeypatch.setattr(torch, "manual_seed", reseeds_every_gpu)
     train(tiny_config(num_steps=2, eval="nll"), output_dir=tmp_path, progress=False)
     assert torch.equal(torch.rand(3), expected)
 

@@ -18,7 +18,7 @@ from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import num_graphs, zero_mean
 from geotdm_fast.nn.egtn import EGTN
-from geotdm_fast.nn.plain import is_plain, why_not_plain
+from geotdm_fast.nn.plain import bare, is_plain, why_not_plain
 from geotdm_fast.nn.prepared import Prepared, denoise
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Counters
@@ -195,13 +195,14 @@ class Chain:
         else:
             positions = x + x_ref
         network, features, rows = None, None, None
-        bare = getattr(diffusion.denoise_network, "module", diffusion.denoise_network)
-        if _is_plain(bare):
+        inner = bare(diffusion.denoise_network)
+        is_hooked = diffusion.denoise_network._forward_hooks or diffusion.denoise_network._forward_pre_hooks
+        if _is_plain(inner) and not is_hooked:
             names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given")
-            network = bare.prepare(x, **{name: model_kwargs.get(name) for name in names})
+            network = inner.prepare(x, **{name: model_kwargs.get(name) for name in names})
             if network.frames is not None:
                 network = network._replace(frames=network.frames.by_index)  # one graph for all masks of as many frames
-            features, rows = bare.embed_features(model_kwargs["h"], x.dtype), bare.embed_steps(t, x.dtype)
+            features, rows = inner.embed_features(model_kwargs["h"], x.dtype), inner.embed_steps(t, x.dtype)
         # In a graph the numbers are made where they are used; else some steps' at once.
         by_counter = isinstance(self.noise, TrajectoryNoise) and network is not None and self._captures(diffusion, x)
         return StepInputs(

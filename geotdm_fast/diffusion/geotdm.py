@@ -11,7 +11,7 @@ from geotdm_fast.captured import CaptureCache
 from geotdm_fast.checks import check_index, check_tensor, is_trusted, reads_values
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.diffusion import likelihood
-from geotdm_fast.diffusion.chain import Chain, GradientFunction
+from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_start
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
@@ -20,6 +20,7 @@ from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import mean_by_graph, num_graphs, take_rows
 from geotdm_fast.keys import check_choice
+from geotdm_fast.nn.plain import bare
 
 
 class GeoTDM(GaussianDiffusion):
@@ -64,7 +65,7 @@ class GeoTDM(GaussianDiffusion):
             if not isinstance(value, kind):
                 raise TypeError(f"GeoTDM: {name} must be a {kind.__name__}, got {value!r}")
         self.denoise_network = denoise_network
-        self.learn_ref_frame = getattr(denoise_network, "module", denoise_network).learn_ref_frame
+        self.learn_ref_frame = bare(denoise_network).learn_ref_frame
         if prior is None:
             prior = "none" if mode == "uncond" else "learned" if self.learn_ref_frame else "com"
         check_choice("GeoTDM: prior", prior, PRIORS)
@@ -336,17 +337,22 @@ class GeoTDM(GaussianDiffusion):
 
     @torch.no_grad()
     def calc_bpd_loop(
-        self, x_start: Tensor, model_kwargs: dict | None = None, progress: Progress = False
+        self,
+        x_start: Tensor,
+        model_kwargs: dict | None = None,
+        progress: Progress = False,
+        noise: NoiseFunction | None = None,
     ) -> dict[str, Tensor]:
         """The whole variational bound, in nats (the official name says bits per dimension).
 
+        noise: k = 0 for the last step, then one for each step before it, to z ~ N(0, I); default: `randn_like`
         Returns `total_bpd` [N], `prior_bpd` [N], and for each step from the last to the first `vb` [N, S] (terms of the
         bound), `xstart_mse` [N, S] and `mse` [N, S] (of the noise). The sum over the nodes of a graph is its bound.
         """
         check_start("calc_bpd_loop", self.mode, x_start, model_kwargs)
         with self._holding_ref_frame(model_kwargs) as x_ref:
             x_start = self.to_relative(x_start, x_ref, model_kwargs["batch"])
-            return likelihood.bound(self, x_start, model_kwargs, falling_steps(self.num_timesteps, progress))
+            return likelihood.bound(self, x_start, model_kwargs, falling_steps(self.num_timesteps, progress), noise)
 
     # --- shared ---------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The variational bound on the negative log likelihood, in nats, summed over the dimensions of a node."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -48,15 +49,17 @@ def bound_term(diffusion, x_start: Tensor, x_t: Tensor, t: Tensor, model_kwargs:
     return torch.where(t == 0, nll, kl), out["pred_xstart"]
 
 
-def bound(diffusion, x_start: Tensor, model_kwargs: dict, steps) -> dict[str, Tensor]:
+def bound(
+    diffusion, x_start: Tensor, model_kwargs: dict, steps: Iterable[int], draw: Callable[[int], Tensor] | None = None
+) -> dict[str, Tensor]:
     """All terms of the bound for x_0 in the frame of reference of the diffusion; keys as in `GeoTDM.calc_bpd_loop`.
 
-    steps: S-1, ..., 0 (an iterable, so that a progress bar can wrap it)
+    steps: S-1, ..., 0; draw: k = 0, 1, ... to the noise of the k-th of them; default: `randn_like`
     """
     vb, xstart_mse, mse = [], [], []
-    for step in steps:
+    for k, step in enumerate(steps):
         t = torch.full((x_start.shape[0],), step, device=x_start.device)
-        noise = torch.randn_like(x_start)
+        noise = torch.randn_like(x_start) if draw is None else draw(k)
         if diffusion.mode == "uncond":
             noise = diffusion.project_to_subspace(noise, model_kwargs["batch"])
         x_t = diffusion.q_sample(x_start, t, noise=noise)

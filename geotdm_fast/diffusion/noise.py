@@ -9,6 +9,8 @@ from geotdm_fast.reference import Counters
 _MASK = 0xFFFFFFFF
 # Counters are computed for some steps at once: on a CPU a small tensor costs as much as a hundred numbers.
 _STEPS_AT_ONCE = 8
+# The number of a sample that nobody draws: likelihoods have their own noise.
+OF_LIKELIHOOD = _MASK
 
 
 class TrajectoryNoise:
@@ -44,3 +46,9 @@ class TrajectoryNoise:
             draws = torch.arange(k, k + _STEPS_AT_ONCE, device=self.counters.key.device)
             self._known = ops.trajectory_noise(self.counters, draws, self.shape, self.dtype)
         return self._known[k - self._first]
+
+
+def likelihood_noise(seed: int, graph: Tensor, batch: Tensor, like: Tensor) -> TrajectoryNoise:
+    """Noise for the bound of graphs [G] int64 of a data set, in the shape [N, D, T], dtype and device of `like`."""
+    graph = graph.to(batch.device)
+    return TrajectoryNoise(seed, graph, torch.full_like(graph, OF_LIKELIHOOD), batch, *like.shape[1:], like.dtype)

@@ -1,4 +1,7 @@
-"""Whether a module is what its constructor made: only then may the ops take its weights and never call it."""
+"""Whether a module is what its constructor made: only then may the ops take its weights and never call it.
+
+And the network within its wrappers.
+"""
 
 import functools
 import itertools
@@ -33,6 +36,15 @@ def why_not_plain(module: nn.Module) -> str | None:
         if not isinstance(part, nn.Linear):  # below that are parametrisations, which the weight shows
             parts += [(f"{name}.{child}", below) for child, below in part._modules.items()]
     return None
+
+
+def bare(network: nn.Module) -> nn.Module:
+    """The network within the wrappers of DistributedDataParallel and `torch.compile`, in any order."""
+    while True:
+        within = [network._modules[name] for name in ("module", "_orig_mod") if name in network._modules]
+        if not within:
+            return network
+        network = within[0]
 
 
 def like(module: nn.Module) -> Tensor:

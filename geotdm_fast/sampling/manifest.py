@@ -12,6 +12,7 @@ from torch import Tensor
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.diffusion.sampler import Sampler
 from geotdm_fast.files import write_json
+from geotdm_fast.nn.plain import bare
 from geotdm_fast.sampling.blocks import Block
 
 FORMAT = "geotdm_fast shards 1"
@@ -58,7 +59,7 @@ def describe(
 ) -> dict:
     """Everything that samples depend on, but for the machine's rounding, as plain values; tensors by their SHA-256."""
     diffusion = sampler.diffusion
-    network = getattr(diffusion.denoise_network, "module", diffusion.denoise_network)
+    network = bare(diffusion.denoise_network)
     weights = network.state_dict()
     tables = {"alphas_cumprod": torch.from_numpy(diffusion.alphas_cumprod)}
     fields = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}

@@ -264,5 +264,6 @@ class _Run:
 def _initial_network(config: Mapping) -> nn.Module:
     """The network with weights that follow from train.seed, on the CPU; the global generator is left alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config["train"]["seed"])
+        # Not torch.manual_seed: it would reseed every GPU.
+        torch.default_generator.manual_seed(config["train"]["seed"])
         return build_network(config)

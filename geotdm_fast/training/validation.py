@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from geotdm_fast.checks import trusted
+from geotdm_fast.diffusion.noise import likelihood_noise
 from geotdm_fast.processes import Processes
 from geotdm_fast.training import draws
 from geotdm_fast.training.batches import BatchSource, Noised
@@ -53,18 +54,17 @@ class Validation:
         was_training = network.training
         network.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.processes.device)
-        for number, draw in self.source.validation(self.max_graphs):
+        for _, draw in self.source.validation(self.max_graphs):
             noised = self.source.noised(draw)
             with trusted():
-                total += objective.loss(noised) if kind == "loss" else self._nll(objective, noised, number)
+                total += objective.loss(noised) if kind == "loss" else self._nll(objective, noised, draw.items)
         network.train(was_training)
         return float(self.processes.sum(total))
 
-    def _nll(self, objective: Objective, noised: Noised, number: int) -> torch.Tensor:
+    def _nll(self, objective: Objective, noised: Noised, items: Tensor) -> Tensor:
         x_start, model_kwargs = objective.split(noised.batch)
-        devices = [noised.steps.device] if noised.steps.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(draws.generator(self.seed, draws.NLL, number).initial_seed())
-            nats = objective.diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["total_bpd"]
+        seed = draws.generator(self.seed, draws.NLL).initial_seed()
+        noise = likelihood_noise(seed, items, model_kwargs["batch"], x_start)
+        nats = objective.diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, noise=noise)["total_bpd"]
         count = min(len(self.source.data), self.max_graphs or len(self.source.data))
         return nats[noised.batch.scored].sum() / count
