@@ -29,7 +29,7 @@ def normal_tensors() -> Iterator[None]:
 
 def counted(tensor: Tensor) -> Tensor:
     """`tensor`, or a copy that counts its changes where the tensor does not: then what is read of it can be kept."""
-    if not tensor.is_inference():
+    if torch.compiler.is_compiling() or not tensor.is_inference():
         return tensor
     with normal_tensors():
         return tensor.clone()
