@@ -71,7 +71,7 @@ def test_warns_when_the_graph_falls_apart():
     stretched = CHAIN.copy()
     stretched[3:, 0] += 0.3
     with pytest.warns(UserWarning, match=r"at most 1\.6 angstrom, leave 6 atoms in 2 pieces.*bonds=\[\[0, 1\]"):
-        molecule_graph(stretched, [6] * 6)
+        molecule_graph(stretched, [6] * 6, 1.6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         molecule_graph(CHAIN, [6] * 6)
