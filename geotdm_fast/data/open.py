@@ -9,12 +9,23 @@ from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.keys import check_choice, check_keys
 
+_FRAME_KEYS = ("frames", "every")
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
-_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_MOLECULE_KEYS)
+_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_FRAME_KEYS, *_MOLECULE_KEYS)
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
 _KEYS = {
-    "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix"),
-    "md17": ("path", "root", "molecule_name", "split", "down_sample_every", "num_windows", "with_h", *_MOLECULE_KEYS),
+    "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix", *_FRAME_KEYS),
+    "md17": (
+        "path",
+        "root",
+        "molecule_name",
+        "split",
+        "down_sample_every",
+        "num_windows",
+        "with_h",
+        *_FRAME_KEYS,
+        *_MOLECULE_KEYS,
+    ),
     "pedestrian": ("root", "dataset", "phase", "past_frames", "future_frames", "traj_scale"),
     "npz": _OWN_KEYS,
     "file": (*_OWN_KEYS, "topology", "reader", "selection", "with_h"),
@@ -45,6 +56,7 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
     if kind is None:
         raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
     check_choice(f"{where}: kind", kind, _KEYS)
+    _hint_at_frames(where, kind, section)
     check_keys(where, section, ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING))
     given = {key: value for key, value in section.items() if key not in ("kind", *_WITHOUT_MEANING)}
     if "mode" in given:
@@ -72,6 +84,13 @@ def open_dataset(section: Mapping, where: str = "data", progress: bool = True) -
         raise ValueError(f"{where}: {error}") from error
     except TypeError as error:
         raise TypeError(f"{where}: {error}") from error
+
+
+def _hint_at_frames(where: str, kind: str, section: Mapping) -> None:
+    """ValueError for a word that others use for a choice of frames; the nearest key, stride, is between windows."""
+    for key in ("start", "stop", "step", "skip", "down_sample_every"):
+        if key in section and key not in (*_KEYS[kind], *_OFFICIAL_KEYS[kind]):
+            raise ValueError(f"{where}: unknown key '{key}'; frames are chosen by frames: [start, stop, step] or every")
 
 
 def _entries(where: str, kind: str, section: dict) -> list[dict]:

@@ -17,7 +17,7 @@ from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import StoredArray
-from geotdm_fast.data.positions import Kept, check_size, kept_positions
+from geotdm_fast.data.positions import Kept, check_size, kept_positions, warn_of_repeats
 from geotdm_fast.data.sequences import Joined, Windows
 from geotdm_fast.data.splits import check_ratio, split_range
 from geotdm_fast.data.stretches import Stretches
@@ -208,15 +208,9 @@ def _check_span(source: OwnSource, wanted: Wanted, stretches: Stretches, span: i
 
 def _without_repeats(where: str, kept: Kept, stretches: Stretches) -> tuple[Kept, Stretches]:
     """Without the frames of a molecule that equal an earlier one."""
-    again = np.flatnonzero(kept.repeats != np.arange(len(kept.repeats)))
+    again = warn_of_repeats(where, kept, stretches.frames, ", and left out")
     if len(again) == 0:
         return kept, stretches
-    first, of = stretches.frames[again[0]], stretches.frames[kept.repeats[again[0]]]
-    warnings.warn(
-        f"{where}: {len(again)} frames equal an earlier one, the first is frame {first}, which equals frame {of}; they "
-        "are left out. Where a run was restarted, give its times or steps, too",
-        stacklevel=4,
-    )
     left = np.setdiff1d(np.arange(len(kept.repeats)), again)
     return Kept(kept.x[..., torch.from_numpy(left)], kept.origin, None), stretches.without(again)
 

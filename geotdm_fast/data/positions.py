@@ -1,5 +1,6 @@
 """Positions as a data set keeps them: the chosen frames alone, in float32, far ones relative to an origin."""
 
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -150,3 +151,19 @@ def check_size(where: str, name: str, kept: Kept) -> None:
     largest = max(-float(low), float(high)) + (0.0 if kept.origin is None else float(kept.origin.abs().max()))
     if largest > _LARGEST:
         raise ValueError(f"{where}: {name} must be positions of atoms in angstrom, got {largest:.3g}")
+
+
+def warn_of_repeats(where: str, kept: Kept, frames: Sequence[int], consequence: str = "") -> np.ndarray:
+    """The places of the frames that equal an earlier one, with a warning where there are some.
+
+    frames: [T] - the frames' numbers in the file; consequence: what is done about it
+    """
+    again = np.flatnonzero(kept.repeats != np.arange(len(kept.repeats)))
+    if len(again):
+        first, of = frames[again[0]], frames[kept.repeats[again[0]]]
+        warnings.warn(
+            f"{where}: {len(again)} frames equal an earlier one{consequence}, the first is frame {first}, which equals "
+            f"frame {of}; a run that was restarted may have written them twice",
+            stacklevel=4,
+        )
+    return again
