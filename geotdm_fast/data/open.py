@@ -26,7 +26,10 @@ _KEYS = {
         *_FRAME_KEYS,
         *_MOLECULE_KEYS,
     ),
-    "pedestrian": ("root", "dataset", "phase", "past_frames", "future_frames", "traj_scale"),
+    "pedestrian": (
+        *("root", "dataset", "phase", "recordings", "past_frames", "future_frames", "traj_scale"),
+        *("num_slots", "frame_step", "columns", *_FRAME_KEYS),
+    ),
     "npz": _OWN_KEYS,
     "file": (*_OWN_KEYS, "topology", "reader", "selection", "with_h"),
 }
@@ -108,7 +111,13 @@ def _entries(where: str, kind: str, section: dict) -> list[dict]:
 
 
 def _infer_kind(section: Mapping) -> str | None:
-    for key, kind in (("suffix", "nbody"), ("system", "nbody"), ("molecule_name", "md17"), ("dataset", "pedestrian")):
+    for key, kind in (
+        ("suffix", "nbody"),
+        ("system", "nbody"),
+        ("molecule_name", "md17"),
+        ("dataset", "pedestrian"),
+        ("recordings", "pedestrian"),
+    ):
         if key in section:
             return kind
     return None
@@ -176,11 +185,19 @@ def _normalise_md17(given: dict, where: str) -> dict:
 
 
 def _normalise_pedestrian(given: dict, where: str) -> dict:
-    from geotdm_fast.data.pedestrian import PHASES, SCENES
+    from geotdm_fast.data.pedestrian_files import PHASES, check_scene, processed_path
 
-    given.setdefault("root", "data/eth")
-    check_choice(f"{where}: dataset", _required(where, given, "dataset"), SCENES)
-    check_choice(f"{where}: phase", _required(where, given, "phase"), PHASES)
+    if given.get("recordings") is None:
+        given.setdefault("root", "data/eth")
+        _required(where, given, "dataset")
+        _required(where, given, "phase")
+    if given.get("phase") is not None:
+        check_choice(f"{where}: phase", given["phase"], PHASES)
+    if (
+        given.get("recordings") is None
+        and not processed_path(given["root"], given["dataset"], given["phase"]).is_file()
+    ):
+        check_scene(where, "dataset", given["root"], given["dataset"])
     return given
 
 
@@ -213,7 +230,7 @@ def _open_md17(section: dict, where: str, progress: bool) -> TrajectoryDataset:
 def _open_pedestrian(section: dict, where: str, progress: bool) -> TrajectoryDataset:
     from geotdm_fast.data.pedestrian import pedestrian_dataset
 
-    return pedestrian_dataset(scene=section.pop("dataset"), **section)
+    return pedestrian_dataset(scene=section.pop("dataset", None), **section)
 
 
 def _open_npz(section: dict, where: str, progress: bool) -> TrajectoryDataset:

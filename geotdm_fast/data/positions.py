@@ -70,11 +70,11 @@ def kept_positions(
             block = block * np.float64(factor)
         if source.ndim == 3:
             if begin == 0:
-                origin[0] = _origin(block)
+                origin[0] = origin_of(block)
             x[0, :, :, begin:end] = _minus(block, origin[0]).transpose(1, 2, 0)
         else:
             for b, trajectory in enumerate(block, start=begin):
-                origin[b] = _origin(trajectory)
+                origin[b] = origin_of(trajectory)
                 x[b] = _minus(trajectory, origin[b]).transpose(1, 2, 0)
     if repeats is not None:
         _confirm(x[0], repeats)
@@ -115,7 +115,7 @@ def _check_finite(
     raise ValueError(f"{where}: {name} must be finite, got {value} at {place}")
 
 
-def _origin(x: np.ndarray) -> np.ndarray:
+def origin_of(x: np.ndarray) -> np.ndarray:
     """Where positions x [T, N, D] are counted from, [D] float64: 0, or near them where float32 blurs their steps."""
     if x.dtype.kind != "f":
         x = x.astype(np.float64)
