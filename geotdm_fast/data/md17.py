@@ -21,7 +21,7 @@ from geotdm_fast.files import PathLike, read_npz
 from geotdm_fast.keys import check_choice
 
 NUM_WINDOWS = {"train": 5000, "val": 1000, "test": 1000}
-EVERY = 10
+EVERY, CUTOFF = 10, 1.6
 _OFFICIAL_NAMES = {"benzene": "benzene2017"}
 
 
@@ -49,7 +49,7 @@ def md17_dataset(
     num_windows: int | None = None,
     with_h: bool = True,
     project: bool = False,
-    cutoff: float = 1.6,
+    cutoff: float = CUTOFF,
     max_hops: int = 3,
     fully_connected: bool = False,
     bonds: ArrayLike | None = None,

@@ -50,13 +50,9 @@ def npz_dataset(
     Raises FileNotFoundError, ValueError/TypeError naming the file and the array.
     """
     where = f"npz_dataset: {path}"
-    names = read_names(path)
-    present = [key for key in ("x", "R") if key in names]
-    if len(present) != 1:
-        came = ", ".join(names) or "nothing"
-        raise ValueError(f"npz_dataset: {path} must contain the positions as one of x and R, got {came}")
+    names, x_name = read_names(path), position_name(path)
     arrays = read_npz(path, only=_ARRAYS)
-    x = StoredArray(path, present[0])
+    x = StoredArray(path, x_name)
     timed = next((key for key in _TIMES if key in names), None)
     return array_dataset(
         x,
@@ -79,8 +75,18 @@ def npz_dataset(
         name=pathlib.Path(path).stem if name is None else name,
         unit=unit,
         where=where,
-        x_name=present[0],
+        x_name=x_name,
     )
+
+
+def position_name(path: PathLike) -> str:
+    """What the positions in an `.npz` are called, x or R. FileNotFoundError, or ValueError where they are neither."""
+    names = read_names(path)
+    present = [key for key in ("x", "R") if key in names]
+    if len(present) != 1:
+        came = ", ".join(names) or "nothing"
+        raise ValueError(f"npz_dataset: {path} must contain the positions as one of x and R, got {came}")
+    return present[0]
 
 
 def read_names(path: PathLike) -> list[str]:

@@ -40,6 +40,7 @@ def pedestrian_windows(
     frames: Sequence[int | None] | str | None = None,
     every: int | None = None,
     columns: Sequence[int] | None = None,
+    last: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut raw recordings into one window of 20 frames (0.4 s apart) per person and moment.
 
@@ -52,6 +53,7 @@ def pedestrian_windows(
     num_slots: N, by default 2 for univ, 3 for zara1, 1 else
     num_frames: of a window, instead of 20; with fewer than eight, neighbours are chosen in the last
     frame_step, frames, every, columns: of the recordings, see `read_recording`
+    last: only the windows that end with the recording
     Returns data [B, N, 20, 2] float64 (m) and num [B] int64, how many slots are people.
     Raises FileNotFoundError for a missing recording, ValueError for one that cannot be read, naming the line.
     """
@@ -71,11 +73,12 @@ def pedestrian_windows(
     parts = []
     for path in paths:
         people = read_recording(path, frame_step=frame_step, frames=frames, every=every, columns=columns)
-        parts.append(_windows(people, num_slots, check_count(where, "num_frames", num_frames)))
+        parts.append(_windows(people, num_slots, check_count(where, "num_frames", num_frames), last))
     data, num = (np.concatenate(part) for part in zip(*parts, strict=True))
     if len(data) == 0:
         came = root if recordings is None else ", ".join(map(str, paths[:3]))
-        raise ValueError(f"{where}: {came} must have a person in {num_frames} successive frames, got none")
+        frames_there = f"the last {num_frames} frames" if last else f"{num_frames} successive frames"
+        raise ValueError(f"{where}: {came} must have a person in {frames_there}, got none")
     return data, num
 
 
@@ -126,20 +129,21 @@ def pedestrian_dataset(
         data, num = _read_processed(processed)
     else:
         data, num = pedestrian_windows(root, scene, phase, recordings=recordings, **how)
-    return _dataset(where, data, num, past_frames, traj_scale, _name(scene, recordings))
+    return as_people(where, data, num, past_frames, traj_scale, scene, recordings)
 
 
-def _name(scene: str | None, recordings: Sequence[PathLike] | PathLike | None) -> str:
-    if recordings is None:
-        return f"pedestrians {scene}"
-    first = recordings if isinstance(recordings, PathLike) else recordings[0]
-    return f"pedestrians {scene or pathlib.Path(first).stem}"
-
-
-def _dataset(
-    where: str, data: np.ndarray, num: np.ndarray, past_frames: int, traj_scale: float, name: str
+def as_people(
+    where: str,
+    data: np.ndarray,
+    num: np.ndarray,
+    past_frames: int,
+    traj_scale: float,
+    scene: str | None,
+    recordings: Sequence[PathLike] | PathLike | None,
 ) -> TrajectoryDataset:
-    """data [B, N, T, 2] (m), num [B] as trajectories."""
+    """Windows data [B, N, T, 2] (m), num [B] as trajectories; the other arguments as in `pedestrian_dataset`."""
+    first = recordings if recordings is None or isinstance(recordings, PathLike) else recordings[0]
+    name = f"pedestrians {scene or pathlib.Path(first).stem}"
     # One decision for all windows: in one alone everybody may stand still.
     origin = None
     if origin_of(data[:, 0].reshape(1, -1, 2).transpose(1, 0, 2)).any():
@@ -187,14 +191,16 @@ def _features(x: Tensor, past_frames: int) -> Tensor:
     return h
 
 
-def _windows(people: Recording, num_slots: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """data [B, num_slots, num_frames, 2] and num [B] of one recording."""
+def _windows(people: Recording, num_slots: int, num_frames: int, only_last: bool) -> tuple[np.ndarray, np.ndarray]:
+    """data [B, num_slots, num_frames, 2] and num [B] of one recording; only_last: the windows that end with it."""
     by_person = np.lexsort((people.frame, people.person))
     frame, person, place = people.frame[by_person], people.person[by_person], people.place[by_person]
     last = num_frames - 1
     # A person is once in a frame, so 20 rows whose ends are 19 frames apart miss none in between.
     starts = np.arange(0, max(len(frame) - last, 0))
     starts = starts[(person[starts + last] == person[starts]) & (frame[starts + last] - frame[starts] == last)]
+    if only_last:
+        starts = starts[frame[starts + last] == frame.max(initial=0)]
     now = min(_PRESENT, last)
     present = starts + now
     starts = starts[np.lexsort((by_person[present], frame[present]))]
