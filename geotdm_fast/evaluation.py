@@ -54,11 +54,13 @@ def evaluate(
 
     `ade`: ADE and FDE (unit of the data) as mean and best over the K samples, those of baselines, the paper's.
     `marginal` takes all samples; `classification` and `prediction` the first of each graph.
-    Raises ValueError for a score that does not fit the samples, or for samples that are not finite.
+    Raises ValueError for a score that does not fit the samples, for samples that are not finite, and for those of a
+    future that is unknown.
     """
     scores = parse_scores(",".join(scores), samples.mode)
     if not np.isfinite(samples.samples).all():
         raise ValueError("evaluate: samples must be finite, got NaN or Inf; the model has diverged")
+    samples.check_target("evaluate")
     num_given = int(samples.cond_mask.sum())
     prefix = bool(samples.cond_mask[:num_given].all())
     result = {
@@ -143,7 +145,7 @@ def _baselines(samples: Samples) -> dict[str, dict[str, float]]:
     from geotdm_fast.metrics import baseline_forecast, displacement_errors
 
     _, target, batch, scored = _tensors(samples)
-    truth = torch.from_numpy(samples.truth())
+    truth = torch.from_numpy(samples.truth(absolute=False))
     given = torch.from_numpy(samples.cond_mask)
     prefix = bool(given[: int(given.sum())].all())
     names = [n for n in _EXTRAPOLATIONS if prefix and int(given.sum()) >= (1 if n == "standing_still" else 2)]

@@ -7,6 +7,7 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Collection
 
 import numpy as np
 
@@ -61,11 +62,13 @@ def write_npz(path: PathLike, **arrays: np.ndarray) -> None:
         np.savez_compressed(aside, **arrays)
 
 
-def read_npz(path: PathLike, required: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+def read_npz(
+    path: PathLike, required: tuple[str, ...] = (), only: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
     """Read every array of an `.npz`; pickled objects are refused, never executed.
 
-    required: names that must be there. Raises FileNotFoundError, or ValueError naming the file, what was expected and
-    what came.
+    required: names that must be there; only: the names to read, all by default; what else is there is not touched.
+    Raises FileNotFoundError, or ValueError naming the file, what was expected and what came.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -82,6 +85,8 @@ def read_npz(path: PathLike, required: tuple[str, ...] = ()) -> dict[str, np.nda
             raise ValueError(f"{path} must contain {', '.join(required)}; got {', '.join(archive.files) or 'nothing'}")
         arrays = {}
         for name in archive.files:
+            if only is not None and name not in only:
+                continue
             try:
                 arrays[name] = archive[name]
             except UNREADABLE as error:

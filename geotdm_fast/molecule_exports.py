@@ -4,6 +4,7 @@ import contextlib
 import errno
 import importlib.util
 import pathlib
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ class Molecule(NamedTuple):
     """One trajectory of one molecule.
 
     graph, sample: which; atomic_numbers: [N]; given: [T] bool - the frames from the data
-    positions: [T, N, 3] float32 (angstrom)
+    positions: [T, N, 3] float32, far from 0 float64 (angstrom)
     """
 
     graph: int
@@ -108,20 +109,23 @@ def _write_md(path: PathLike, molecules: Iterable[Molecule]) -> int:
         with (DCDTrajectoryFile if is_dcd else XTCTrajectoryFile)(str(aside), "w") as file:
             for molecule in molecules:
                 first = first or molecule
+                if molecule is first and molecule.positions.dtype == np.float64:
+                    warnings.warn(f"{path}: positions are far from 0, where float32 blurs them; use .xyz", stacklevel=3)
                 if not np.array_equal(molecule.atomic_numbers, first.atomic_numbers):
                     raise ValueError(f"{path}: all graphs must be the same molecule, graph {molecule.graph} is another")
                 step = np.arange(count, count + len(molecule.positions))
+                positions = molecule.positions.astype(np.float32, copy=False)
                 with _writing():
                     if is_dcd:
-                        file.write(molecule.positions)
+                        file.write(positions)
                     else:
-                        nm = molecule.positions / np.float32(10)
+                        nm = positions / np.float32(10)
                         file.write(nm, time=step.astype(np.float32), step=step.astype(np.int32))
                 count += len(step)
         # What the C library kept until it closed the file fails without a word.
-        positions = 12 * len(first.atomic_numbers) * count
-        if is_dcd and aside.stat().st_size < positions:
-            raise OSError(errno.EIO, f"{aside.stat().st_size} bytes arrived of at least {positions}")
+        size = 12 * len(first.atomic_numbers) * count
+        if is_dcd and aside.stat().st_size < size:
+            raise OSError(errno.EIO, f"{aside.stat().st_size} bytes arrived of at least {size}")
         if not is_dcd:
             with _writing(), XTCTrajectoryFile(str(aside)) as file:
                 if len(file) != count:

@@ -18,7 +18,7 @@ class Samples:
     """Samples of a set of graphs, with the truth beside them. Graphs lie side by side as in `Batch`.
 
     samples: [K, N, D, T_noisy] float32 - what the model drew
-    target: [N, D, T_noisy] float32 - the same frames of the data
+    target: [N, D, T_noisy] float32 - the same frames of the data; [N, D, 0] where they are unknown
     x_given: [N, D, T_given] float32 - the frames that were given (T_given = 0: an unconditional model)
     cond_mask: [T] bool - True where a frame was given
     batch: [N] int64 - the graph of every node, ascending
@@ -28,6 +28,8 @@ class Samples:
     atomic_numbers: [N] int64 for molecules, else [0]
     scale: positions times `scale` are in `unit`
     name, mode, checkpoint: the data set, 'cond' or 'uncond', and the file that the model came from
+    origin: [num_graphs, D] float64 or None - what is missing from all positions of a graph, which are far from 0; in a
+        file only where there is one
     """
 
     samples: np.ndarray
@@ -45,6 +47,7 @@ class Samples:
     mode: str
     seed: int
     checkpoint: str
+    origin: np.ndarray | None = None
 
     @property
     def num_graphs(self) -> int:
@@ -58,23 +61,39 @@ class Samples:
     def is_molecule(self) -> bool:
         return len(self.atomic_numbers) > 0
 
+    @property
+    def has_target(self) -> bool:
+        """Whether the frames that were drawn are known."""
+        return self.target.shape[-1] == self.samples.shape[-1]
+
+    def check_target(self, where: str) -> None:
+        """Raise ValueError where the frames that were drawn are unknown: what `where` does needs them."""
+        if not self.has_target:
+            raise ValueError(f"{where}: there is no truth in these samples of {self.name}, which end with given frames")
+
     def nodes(self, graph: int) -> slice:
         """The nodes of a graph."""
         return slice(*np.searchsorted(self.batch, [graph, graph + 1]).tolist())
 
-    def truth(self) -> np.ndarray:
-        """[N, D, T] float32 (unit) - given and target frames, each in its place."""
-        return self._merge(self.target)
+    def truth(self, absolute: bool = True) -> np.ndarray:
+        """[N, D, T] float32 (unit) - given and target frames, each in its place; NaN where the target is unknown.
 
-    def forecasts(self) -> np.ndarray:
-        """[K, N, D, T] float32 (unit) - given and sampled frames, each in its place."""
-        return self._merge(self.samples)
+        absolute: with the origin, where there is one, in float64
+        """
+        unknown = np.full((*self.target.shape[:-1], self.samples.shape[-1]), np.nan, self.target.dtype)
+        return self._merge(self.target if self.has_target else unknown, absolute)
 
-    def _merge(self, noisy: np.ndarray) -> np.ndarray:
+    def forecasts(self, absolute: bool = True) -> np.ndarray:
+        """[K, N, D, T] float32 (unit) - given and sampled frames, each in its place; absolute: as of `truth`."""
+        return self._merge(self.samples, absolute)
+
+    def _merge(self, noisy: np.ndarray, absolute: bool) -> np.ndarray:
         whole = np.empty((*noisy.shape[:-1], len(self.cond_mask)), noisy.dtype)
         whole[..., self.cond_mask] = self.x_given
         whole[..., ~self.cond_mask] = noisy
-        return whole * np.float32(self.scale)
+        if self.origin is None or not absolute:
+            return whole * np.float32(self.scale)
+        return (whole + self.origin[self.batch][:, :, None]) * self.scale
 
 
 def make_samples(
@@ -98,7 +117,7 @@ def make_samples(
     numbers = [dataset.numbers_of(i) for i in range(batch.num_graphs)] if dataset.atomic_numbers is not None else []
     return Samples(
         samples=samples.cpu().numpy().astype(np.float32),
-        target=x[..., ~given],
+        target=x[..., ~given] if batch.has_target else x[..., :0],
         x_given=x[..., given],
         cond_mask=given,
         batch=batch.batch.cpu().numpy(),
@@ -112,12 +131,14 @@ def make_samples(
         mode=mode,
         seed=int(seed),
         checkpoint=checkpoint,
+        origin=None if batch.origin is None else batch.origin.cpu().numpy(),
     )
 
 
 def write_samples(path: PathLike, samples: Samples, about: Mapping[str, np.ndarray] | None = None) -> None:
     """Write every field of `samples`, and `format`, to an `.npz`, atomically; about: further arrays beside them."""
-    arrays = {field.name: np.asarray(getattr(samples, field.name)) for field in fields(samples)}
+    values = {field.name: getattr(samples, field.name) for field in fields(samples)}
+    arrays = {name: np.asarray(value) for name, value in values.items() if value is not None}
     write_npz(path, format=np.asarray(FORMAT), **arrays, **(about or {}))
 
 
@@ -135,7 +156,7 @@ def read_samples(path: PathLike) -> Samples:
 
 def samples_of(path: PathLike, arrays: Mapping[str, np.ndarray]) -> Samples:
     """The samples among the arrays of a file; path: for messages. ValueError where they are no samples."""
-    names = [field.name for field in fields(Samples)]
+    names = [field.name for field in fields(Samples) if field.name != "origin"]
     missing = [name for name in ["format", *names] if name not in arrays]
     if missing or str(arrays["format"]) != FORMAT:
         lacks = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "") or f"the format '{FORMAT}'"
@@ -144,7 +165,9 @@ def samples_of(path: PathLike, arrays: Mapping[str, np.ndarray]) -> Samples:
             f"it holds {', '.join(arrays) or 'nothing'} and lacks {lacks}"
         )
     convert = {"scale": float, "seed": int, "unit": str, "name": str, "mode": str, "checkpoint": str}
-    samples = Samples(**{name: convert.get(name, np.asarray)(arrays[name]) for name in names})
+    samples = Samples(
+        **{name: convert.get(name, np.asarray)(arrays[name]) for name in names}, origin=arrays.get("origin")
+    )
     _check(path, samples)
     return samples
 
@@ -155,11 +178,13 @@ def _check(path: PathLike, s: Samples) -> None:
     _, num_nodes, dims, num_noisy = s.samples.shape
     num_given = int(s.cond_mask.sum())
     expected = {
-        "target": (num_nodes, dims, num_noisy),
+        "target": (num_nodes, dims, num_noisy if s.has_target else 0),
         "x_given": (num_nodes, dims, num_given),
         "cond_mask": (num_given + num_noisy,),
         "batch": (num_nodes,),
     }
+    if s.origin is not None:
+        expected["origin"] = (s.num_graphs, dims)
     if s.is_molecule:
         expected["atomic_numbers"] = (num_nodes,)
     for name, shape in expected.items():

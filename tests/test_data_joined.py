@@ -97,11 +97,13 @@ def test_data_sets_that_do_not_fit_are_named(files):
         ({"span": 5}, "T of two must be 6 as in one, got 5"),
         ({"num_types": 9}, r"the shape of a node's h of two must be \[30\] as in one, got \[27\]"),
         ({"max_hops": 2}, r"edge_attr of two must be \[4\] as in one, got \[3\]"),
-        ({"unit": "nm"}, "unit of two must be  as in one, got nm"),
     ):
         two = array_dataset(chain([6, 1], 0), z=[6, 1], name="two", **{"span": 6} | more)
         with pytest.raises(ValueError, match=message):
             join_datasets([one, two])
+    metres, feet = (array_dataset(chain([6, 1], 0), span=6, name=unit, unit=unit) for unit in ("m", "ft"))
+    with pytest.raises(ValueError, match="unit of ft must be m as in m, got ft"):
+        join_datasets([metres, feet])
     assert join_datasets([one, other], name="both").name == "both"
     graph = {name: getattr(one[0], name) for name in ("h", "edge_index", "edge_attr")}
     assert join_datasets([one, array_dataset(chain([6, 1], 0), span=6, **graph)]).atomic_numbers is None

@@ -71,7 +71,7 @@ def test_warns_when_the_graph_falls_apart():
     stretched = CHAIN.copy()
     stretched[3:, 0] += 0.3
     with pytest.warns(UserWarning, match=r"at most 1\.6 angstrom, leave 6 atoms in 2 pieces.*bonds=\[\[0, 1\]"):
-        molecule_graph(stretched, [6] * 6)
+        molecule_graph(stretched, [6] * 6, 1.6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         molecule_graph(CHAIN, [6] * 6)
@@ -172,7 +172,7 @@ def test_bad_md_files(tmp_path):
         md17_dataset(tmp_path / "absent.npz", "train")
     for replaced, message in [
         ({"R": np.zeros((5, 4))}, r"m\.npz: R must be \[frames, N, 3\], got \[5, 4\]"),
-        ({"R": np.full((5, 4, 3), np.nan)}, r"m\.npz: R must be finite, got nan"),
+        ({"R": np.full((2001, 4, 3), np.nan)}, r"m\.npz: R must be finite, got nan at \[0, 0, 0\]"),
         ({"z": np.array([6, 6])}, r"m\.npz: z must be \[4\], got \[2\]"),
         ({"z": np.array([1, 6, 35, 1])}, r"got 35; give num_types=36 or more"),
         ({"z": np.array([{}, 1], dtype=object)}, r"'z' must be plain numbers, got pickled objects"),

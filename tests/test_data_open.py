@@ -196,11 +196,12 @@ def test_opens_own_files(tmp_path):
         "mode": "train",
         "span": 4,
         "stride": 2,
-        "bonds": [[0, 2]],
+        "bonds": [[0, 2], [1, 2]],
+        "max_hops": 1,
     }
     dataset = open_dataset(section)
     assert len(dataset) == 11
-    assert dataset[0].edge_index.tolist() == [[0, 2], [2, 0]]
+    assert dataset[0].edge_index.tolist() == [[0, 1, 2, 2], [2, 2, 0, 1]]
     lines = [
         f"3\n\nC {' '.join(map(str, a))}\nC {' '.join(map(str, b))}\nO {' '.join(map(str, c))}\n" for a, b, c in noisy
     ]

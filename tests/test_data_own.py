@@ -15,7 +15,7 @@ from geotdm_fast.data.sequences import complete_edges
 RNG = np.random.default_rng(0)
 LONG = RNG.standard_normal((50, 4, 3))
 MANY = RNG.standard_normal((10, 12, 4, 2))
-LINE = np.array([[0.0, 0, 0], [1.5, 0, 0], [3.0, 0, 0], [4.5, 0, 0]]) + 0.01 * RNG.standard_normal((50, 4, 3))
+LINE = np.array([[0.0, 0, 0], [1.1, 0, 0], [2.5, 0, 0], [3.45, 0, 0]]) + 0.01 * RNG.standard_normal((50, 4, 3))
 
 
 def frames(item):
@@ -69,19 +69,19 @@ def test_molecule():
     assert dataset[0].edge_index.tolist() == [[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]]
     assert dataset[0].h.shape == (4, 30)
     assert dataset.atomic_numbers.tolist() == [1, 6, 8, 1]
-    with_own_h = array_dataset(LINE, z=[1, 6, 8, 1], h=np.ones((4, 2)), bonds=[[0, 3]])
+    with_own_h = array_dataset(LINE, z=[1, 6, 8, 1], h=np.ones((4, 2)), bonds=[[0, 3], [2, 1]], max_hops=1)
     assert with_own_h[0].h.shape == (4, 2)
-    assert with_own_h[0].edge_index.tolist() == [[0, 3], [3, 0]]
+    assert with_own_h[0].edge_index.tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
 
 
 def test_npz(tmp_path):
     path = tmp_path / "mine.npz"
-    np.savez(path, R=LINE, z=[1, 6, 8, 1], bonds=[[0, 1]], comment="anything else is passed over")
+    np.savez(path, R=LINE, z=[1, 6, 8, 1], bonds=[[0, 1], [3, 2]], comment="anything else is passed over")
     dataset = npz_dataset(path, "train", span=5)
     assert dataset.name == "mine"
     assert len(dataset) == 26
-    assert dataset[0].edge_index.tolist() == [[0, 1], [1, 0]]
-    assert npz_dataset(path, bonds=[[2, 3]])[0].edge_index.tolist() == [[2, 3], [3, 2]]
+    assert dataset[0].edge_index.tolist() == [[0, 1, 2, 3], [1, 0, 3, 2]]
+    assert npz_dataset(path, bonds=[[0, 2], [1, 3]])[0].edge_index.tolist() == [[0, 1, 2, 3], [2, 3, 0, 1]]
     np.savez(path, x=MANY, h=np.ones((4, 1)), edge_index=[[0], [1]], edge_attr=np.ones((1, 5)))
     assert npz_dataset(path, name="name", unit="m")[3].edge_attr.shape == (1, 5)
 
@@ -197,10 +197,10 @@ def test_bad_files(tmp_path, monkeypatch):
 
 def test_pieces_are_warned_of_once(tmp_path):
     path = tmp_path / "m.npz"
-    np.savez(path, R=LINE * 1.2, z=[1, 6, 8, 1])
+    np.savez(path, R=LINE * 1.4, z=[1, 6, 8, 1])
     with pytest.warns(UserWarning, match=r"leave 4 atoms in 4 pieces") as caught:
         npz_dataset(path)
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        npz_dataset(path, cutoff=1.9)
+        npz_dataset(path, cutoff=2.0)

@@ -152,11 +152,18 @@ def test_reads_processed_files(root):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("0\t1\t2.0\n", r"must be \[rows, 4\], got \[1, 3\]"),
-        ("0\t1\tnan\t0\n", r"must be finite, got nan at \[0, 2\]"),
-        ("0 a b c\n", r"must hold lines of frame, person, x, y"),
-        ("5\t1\t0\t0\n", r"must number frames in steps of 10"),
-        ("10\t1\t0\t0\n10\t1\t1\t1\n", r"must have a person once in a frame, got person 1 twice in frame 10"),
+        ("0\t1\t2.0\n", r"biwi_eth\.txt, line 1: must hold frame, person, x, y, got 3 values"),
+        ("", r"must hold lines of frame, person, x, y, got none"),
+        ("frame,person,x,y\n", r"must hold lines of frame, person, x, y, got a header alone"),
+        ("a,b,c,d,e\n", r"line 1: the header must name frame, person, x and y, got a, b, c, d, e; give columns"),
+        ("0 1 2 3\n\n0 a b c\n", r"line 3: person must be a number, got 'a'"),
+        ("0 1 2 3\n# four\n10 1 two 3\n", r"line 3: x must be a number, or \? for a hidden person, got 'two'"),
+        ("0 1 2 3\n10 1 2 inf\n", r"line 2: y must be a number, .* got 'inf'"),
+        (
+            "0 1 0 0\n10 1 0 0\n20 1 0 0\n26 1 0 0\n",
+            r"line 4: frames must be whole steps of 10 apart, got frame 26, the first is 0; give frame_step",
+        ),
+        ("10\t1\t0\t0\n10\t1\t1\t1\n", r"line 2: a person must be once in a frame, got person 1 twice in frame 10"),
         ("10\t1\t0\t0\n", r"must have a person in 20 successive frames, got none"),
     ],
 )
@@ -184,3 +191,95 @@ def test_bad_arguments(root):
         pedestrian_dataset(root, "eth", "testing", past_frames=1, future_frames=19)
     with pytest.raises(ValueError, match=r"pedestrian_dataset: traj_scale must be positive and finite, got 0"):
         pedestrian_dataset(root, "eth", "testing", traj_scale=0)
+    with pytest.raises(ValueError, match=r"num_slots must be at least 1, got 0"):
+        pedestrian_windows(root, "eth", "testing", num_slots=0)
+    with pytest.raises(ValueError, match=r"root, scene and phase must be given, or recordings: \[files\]"):
+        pedestrian_windows(root, "eth")
+    for wrong in ([], [3]):
+        with pytest.raises(ValueError, match="recordings must be a list of files, got"):
+            pedestrian_windows(recordings=wrong)
+
+
+ROWS = [(t, person, 0.5 * t, float(person)) for t in range(24) for person in (1, 2)]
+
+
+def as_text(form, numbers=lambda t: t, head=""):
+    return head + "".join(form.format(numbers(t), person, x, y) for t, person, x, y in ROWS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        as_text("{} {} {} {}\n"),
+        as_text("{}\t{}\t{}\t{}\n", lambda t: 780 + 6 * t),
+        as_text("{}, {}, {}, {}\n", lambda t: 12 * t),
+        as_text("{};{};{};{}\n", lambda t: f"{0.4 * t:.3f}".replace(".", ",")).replace("\n", "\r\n"),
+        as_text("{:.3f} {} {} {}\n", lambda t: t / 3),
+        as_text("{} {} {} {}\n", lambda t: t + 0.5, head="\ufeff# made by hand\n\n"),
+        as_text("{},{},{},{}\n", head="frame,id,x,y\n"),
+        "y,x,person,frame,name\n" + "".join(f"{y},{x},{person},{t},somebody\n" for t, person, x, y in ROWS),
+        "".join(f"{t} {person} {x} {y} 0.7\n" for t, person, x, y in ROWS),
+        "".join(f"{6 * t} {person} {x} 0 {y} 1 0 0\n" for t, person, x, y in ROWS),
+    ],
+    ids=["1", "6", "12", "semicolons", "seconds", "halves", "header", "mixed", "five", "obsmat"],
+)
+def test_every_way_of_writing_a_recording(tmp_path, text):
+    (tmp_path / "mine.txt").write_text(text, encoding="utf-8")
+    data, num = pedestrian_windows(recordings=tmp_path / "mine.txt", num_slots=2)
+    assert num.tolist() == [2] * 10
+    np.testing.assert_array_equal(data[2, 0], [(0.5 * t, 1.0) for t in range(1, 21)])
+    np.testing.assert_array_equal(data[2, 1], [(0.5 * t, 2.0) for t in range(1, 21)])
+
+
+@pytest.mark.parametrize("mark", ["?", "nan", ""])
+def test_who_is_hidden_is_not_there(tmp_path, mark):
+    lines = [f"{10 * t},{person},{mark if (t, person) == (22, 2) else x},{y}\n" for t, person, x, y in ROWS]
+    (tmp_path / "mine.csv").write_text("".join(lines))
+    data, _ = pedestrian_windows(recordings=[tmp_path / "mine.csv"])
+    assert data[:, 0, 0].tolist() == [[0, 1], [0, 2], [0.5, 1], [0.5, 2], [1, 1], [1, 2], [1.5, 1], [2.0, 1]]
+
+
+def test_frames_of_a_recording_are_chosen(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("".join(f"{5 * t} 1 {t} 0\n" for t in range(50)))
+    data, _ = pedestrian_windows(recordings=path, every=2)
+    assert data.shape[0] == 6 and data[1, 0, :, 0].tolist() == [2 + 2 * t for t in range(20)]
+    data, _ = pedestrian_windows(recordings=path, frames=[3, 24])
+    assert data[:, 0, 0, 0].tolist() == [3, 4]
+    # Numbers that are 10 apart are successive frames to whom frame_step says so.
+    with pytest.raises(ValueError, match="line 2: frames must be whole steps of 10 apart, got frame 5"):
+        pedestrian_windows(recordings=path, frame_step=10)
+    data, _ = pedestrian_windows(recordings=path, columns=[0, 1, 3, 2])
+    assert data[0, 0, :, 1].tolist() == [*range(20)]
+    with pytest.raises(ValueError, match="columns must be four different numbers from 0"):
+        pedestrian_windows(recordings=path, columns=[0, 1, 1, 2])
+
+
+def test_scenes_of_ones_own(tmp_path):
+    write(tmp_path / "all_data" / "plaza.txt", walk(1, range(21), 0.0))
+    write(tmp_path / "train" / "plaza_train.txt", walk(1, range(20), 1.0))
+    write(tmp_path / "train" / "station_train.txt", walk(1, range(22), 2.0))
+    assert len(pedestrian_dataset(tmp_path, "plaza", "testing")) == 2
+    data, _ = pedestrian_windows(tmp_path, "plaza", "training")
+    assert data[:, 0, 0, 1].tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match=r"scene must be one of eth, .*, or the name of a recording in .*; got"):
+        pedestrian_windows(tmp_path, "forum", "testing")
+    dataset = pedestrian_dataset(recordings=[tmp_path / "all_data" / "plaza.txt"])
+    assert dataset.name == "pedestrians plaza" and len(dataset) == 2
+
+
+def test_the_folders_of_social_gan(tmp_path):
+    write(tmp_path / "eth" / "test" / "biwi_eth.txt", walk(1, range(21), 0.0))
+    write(tmp_path / "eth" / "train" / "crowds_zara01_train.txt", walk(1, range(20), 1.0))
+    for root in (tmp_path, tmp_path / "eth"):
+        assert len(pedestrian_dataset(root, "eth", "testing")) == 2
+        assert len(pedestrian_dataset(root, "eth", "training")) == 1
+
+
+def test_far_from_zero_people_keep_their_steps(tmp_path):
+    rows = [(t, 1, 566000.25, 5932000.5 + 0.09 * t) for t in range(21)]
+    (tmp_path / "utm.txt").write_text("".join(f"{t} {p} {x:.2f} {y:.2f}\n" for t, p, x, y in rows))
+    item = pedestrian_dataset(recordings=tmp_path / "utm.txt", traj_scale=2.0)[1]
+    np.testing.assert_allclose(np.diff(item.x[0, 1].numpy()) * 2.0, 0.09, atol=1e-6)
+    whole = (item.x[0].double() + item.origin[:, None]) * 2.0
+    np.testing.assert_allclose(whole, [[566000.25] * 20, [5932000.5 + 0.09 * t for t in range(1, 21)]], atol=1e-6)

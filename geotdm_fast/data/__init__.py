@@ -1,5 +1,6 @@
 """Trajectories from simulators, molecules, recordings and files: all end as `Trajectory`, batched by `collate`."""
 
+from geotdm_fast.data.given_frames import given_frames_dataset
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.md17 import md17_dataset
 from geotdm_fast.data.molecule import molecule_graph
@@ -20,6 +21,7 @@ __all__ = [
     "collate",
     "draw_systems",
     "file_dataset",
+    "given_frames_dataset",
     "initial_state",
     "join_datasets",
     "md17_dataset",

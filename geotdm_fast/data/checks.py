@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from geotdm_fast.data.npy import StoredArray
+
 SPLITS = ("train", "val", "test")
 
 
@@ -35,7 +37,7 @@ def check_flag(where: str, name: str, value: bool) -> bool:
 
 
 def check_array(where: str, name: str, value: ArrayLike | Tensor, shape: str, dtype: type | None = None) -> np.ndarray:
-    """`value` as a numeric array without an empty dimension.
+    """`value` as a numeric array without an empty dimension; a `StoredArray` stays one, unread.
 
     shape: the expected one in words, alternatives joined by `or`: `B, N, 3` or `N, F or B, N, F`. Numbers in it are
     required, letters are free.
@@ -43,7 +45,7 @@ def check_array(where: str, name: str, value: ArrayLike | Tensor, shape: str, dt
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     try:
-        array = np.asarray(value)
+        array = value if isinstance(value, StoredArray) else np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{where}: {name} must be [{shape}], got rows of unequal length") from error
     if array.dtype.kind not in "fiub":

@@ -11,7 +11,7 @@ def join_datasets(datasets: Sequence[TrajectoryDataset], name: str | None = None
 
     name: of the whole; by default the names joined by ` + `
     Raises ValueError for none, and, naming both, for data sets that differ in D, T, the shapes of features, unit or
-    scale: molecules want the same span, max_hops, num_types and atom_types.
+    scale: molecules want the same span, max_hops, num_types and atom_types. A data set without a unit goes with any.
     """
     if len(datasets) == 0:
         raise ValueError("join_datasets: datasets must hold at least one data set, got none")
@@ -20,7 +20,7 @@ def join_datasets(datasets: Sequence[TrajectoryDataset], name: str | None = None
     for dataset in datasets[1:]:
         for what, expected in about(first).items():
             came = about(dataset)[what]
-            if came != expected:
+            if came != expected and not (what == "unit" and "" in (came, expected)):
                 raise ValueError(
                     f"join_datasets: {what} of {dataset.name} must be {expected} as in {first.name}, got {came}"
                 )
@@ -28,7 +28,7 @@ def join_datasets(datasets: Sequence[TrajectoryDataset], name: str | None = None
     return TrajectoryDataset(
         Joined([dataset.items for dataset in datasets]),
         name=" + ".join(dataset.name for dataset in datasets) if name is None else name,
-        unit=first.unit,
+        unit=next((dataset.unit for dataset in datasets if dataset.unit), ""),
         scale=first.scale,
         atomic_numbers=[d.numbers_of(i) for d in datasets for i in range(len(d))] if molecules else None,
     )

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from geotdm_fast.data.bonds import bonds_by_distance
 from geotdm_fast.data.checks import (
     check_array,
     check_count,
@@ -17,13 +18,12 @@ from geotdm_fast.data.checks import (
     check_positions,
     check_shape,
 )
-from geotdm_fast.ops import radius_graph
 
 
 def molecule_graph(
     positions: ArrayLike | Tensor,
     atomic_numbers: ArrayLike | Tensor,
-    cutoff: float = 1.6,
+    cutoff: float | None = None,
     max_hops: int = 3,
     fully_connected: bool = False,
     bonds: ArrayLike | Tensor | None = None,
@@ -33,12 +33,12 @@ def molecule_graph(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Atom features and edges up to `max_hops` bonds apart, from one frame of a molecule.
 
-    h_i = one_hot(z_i) x [1, z_i / n, (z_i / n)^2], with n = num_types, or with atom_types their largest + 1; two atoms
-    are bonded when at most `cutoff` apart.
+    h_i = one_hot(z_i) x [1, z_i / n, (z_i / n)^2], with n = num_types, or with atom_types their largest + 1; bonds are
+    those of `bonds_by_distance`.
 
     positions: [N, 3] (angstrom)
     atomic_numbers: [N], below num_types, or of atom_types
-    cutoff: the longest bond (angstrom)
+    cutoff: the longest bond (angstrom), of all elements alike: 1.6 in the benchmark. None: by covalent radii
     max_hops: pairs up to so many bonds apart get an edge
     fully_connected: every pair gets an edge
     bonds: [M, 2] - the bonds instead of those by distance, each pair once or twice, in any order
@@ -58,8 +58,9 @@ def molecule_graph(
     types = range(check_count(where, "num_types", num_types))
     h = _atom_features(where, atomic_numbers, num_atoms, types if atom_types is None else _types(where, atom_types))
     if bonds is None:
-        bonded = radius_graph(torch.tensor(positions), check_number(where, "cutoff", cutoff)).T.numpy()
-        origin = f"by distance, at most {cutoff} angstrom,"
+        cutoff = None if cutoff is None else check_number(where, "cutoff", cutoff)
+        bonded = bonds_by_distance(positions, check_array(where, "atomic_numbers", atomic_numbers, "N"), cutoff)
+        origin = "by distance, " + ("of covalent radii," if cutoff is None else f"at most {cutoff} angstrom,")
         warn_if_apart(where, num_atoms, bonded, origin, "in a hot frame a bond may be longer")
     else:
         bonds = check_indices(where, "bonds", bonds, "M, 2", num_atoms)

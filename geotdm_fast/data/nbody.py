@@ -1,11 +1,14 @@
 """N-body data sets: simulated reproducibly from a seed, or read from the files of the official generator."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from geotdm_fast.data.checks import SPLITS, check_count, check_flag, check_positions, check_shape
+from geotdm_fast.data.frames import frame_slice
+from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import read_npy
 from geotdm_fast.data.sequences import Windows, complete_edges, frames_last
 from geotdm_fast.data.simulate import SYSTEMS, InitialState, initial_state, simulate, step_count
@@ -24,6 +27,8 @@ def nbody_dataset(
     num_systems: int | None = None,
     seed: int = 0,
     num_frames: int = 30,
+    frames: Sequence[int | None] | str | None = None,
+    every: int | None = None,
     project: bool = False,
     root: PathLike | None = None,
     suffix: str | None = None,
@@ -39,6 +44,8 @@ def nbody_dataset(
     num_systems: 3000, 2000 and 2000 by default, or every system of the files
     seed: system i of a split depends on (seed, kind, split, i) alone, not on how many are asked for
     num_frames: frames kept from the first on
+    frames, every: which frames there are at all, see `frame_slice`: every=10 is a frame per time unit; a simulation
+        runs on until there are num_frames
     project: subtract the mean over nodes and frames, as the unconditional model wants it
     root, suffix: where the official files loc_, vel_, edges_ and charges_<suffix>.npy lie; when there is no
         loc_<suffix>.npy in root, or no root is given, the systems are simulated
@@ -54,10 +61,11 @@ def nbody_dataset(
         num_systems = check_count(where, "num_systems", num_systems)
     if has_official_files(root, suffix):
         x, state = _read_official(kind, pathlib.Path(root), suffix, num_systems)
-        if x.shape[1] < num_frames:
-            raise ValueError(f"{where}: num_frames must be at most {x.shape[1]} for {root}, got {num_frames}")
-        x = x[:, :num_frames]
+        chosen = frame_slice(where, frames, every, x.shape[1])
+        if len(chosen) < num_frames:
+            raise ValueError(f"{where}: num_frames must be at most {len(chosen)} for {root}, got {num_frames}")
     else:
+        chosen = _simulated_frames(where, frames, every, num_frames)
         state = draw_systems(kind, split, NUM_SYSTEMS[split] if num_systems is None else num_systems, seed)
         x, _ = simulate(
             kind,
@@ -65,15 +73,33 @@ def nbody_dataset(
             state.v0,
             charges=state.charges,
             springs=state.springs,
-            num_steps=step_count(kind, num_frames, _SAVE_EVERY),
+            num_steps=step_count(kind, chosen[num_frames - 1] + 1, _SAVE_EVERY),
             save_every=_SAVE_EVERY,
             num_threads=num_threads,
             progress=progress,
         )
     h, edge_index, edge_attr = system_features(kind, state)
     places = [(system, 0) for system in range(len(x))]
-    windows = Windows(frames_last(x), places, num_frames, h, edge_index, edge_attr, project)
+    chosen = chosen[:num_frames]
+    positions = frames_last(x[:, chosen.start : chosen.stop : chosen.step])
+    check_motion(where, positions, frames=chosen, stored=x.dtype)
+    windows = Windows(positions, places, num_frames, h, edge_index, edge_attr, project)
     return TrajectoryDataset(windows, name=f"N-body {kind}")
+
+
+def _simulated_frames(
+    where: str, frames: Sequence[int | None] | str | None, every: int | None, num_frames: int
+) -> range:
+    """The frames to keep of a simulation, which runs as long as it must."""
+    chosen = frame_slice(where, frames, every, None)
+    start, stop = chosen.start or 0, chosen.stop
+    if start < 0 or (stop is not None and stop < 0):
+        raise ValueError(f"{where}: frames must count from the start of a simulation, got {frames!r}")
+    end = start + (num_frames - 1) * chosen.step + 1
+    if stop is not None and stop < end:
+        came = len(range(start, stop, chosen.step))
+        raise ValueError(f"{where}: num_frames must be at most {came} for frames={frames!r}, got {num_frames}")
+    return range(start, end, chosen.step)
 
 
 def has_official_files(root: PathLike | None, suffix: str | None) -> bool:

@@ -1,10 +1,16 @@
 """Single arrays on disk, read without executing anything."""
 
+import contextlib
+import math
 import pathlib
+import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 
-from geotdm_fast.files import PathLike
+from geotdm_fast.files import UNREADABLE, PathLike
+
+_BLOCK = 2**20  # numbers read at once, so that memory follows what is kept
 
 
 def read_npy(path: PathLike) -> np.ndarray:
@@ -19,3 +25,71 @@ def read_npy(path: PathLike) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} must be an .npy file of one array, got an archive")
     return array
+
+
+def rows_at_once(shape: tuple[int, ...]) -> int:
+    """How many rows of an array of this shape make a block: about a million numbers."""
+    return max(1, _BLOCK // max(1, math.prod(shape[1:])))
+
+
+class StoredArray:
+    """An array in an `.npz`, whose rows are read when asked for.
+
+    shape, dtype: of the array, from its header; nothing else is read before `blocks`
+    Raises FileNotFoundError, ValueError naming the file and the array for pickled objects or a damaged file.
+    """
+
+    def __init__(self, path: PathLike, name: str):
+        self.path, self.name = pathlib.Path(path), name
+        with self._open() as (_, shape, fortran_order, dtype):
+            self.shape, self.dtype, self._fortran_order = shape, dtype, fortran_order
+        if dtype.hasobject:
+            raise ValueError(f"{path}: array '{name}' must be plain numbers, got pickled objects, which are refused")
+        # Before anything is allocated by what a damaged header says.
+        with zipfile.ZipFile(self.path) as archive:
+            stored = archive.getinfo(f"{name}.npy").file_size
+        if stored < self.size * dtype.itemsize:
+            raise ValueError(f"{path}: array '{name}' is corrupt ({stored} bytes for {list(shape)} {dtype})")
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def first_row(self) -> np.ndarray:
+        return next(self.blocks())[1][0]
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The number of its first row, and some rows: one block after the other, to the end."""
+        with self._open() as (file, shape, _, dtype):
+            if self._fortran_order:
+                whole = np.frombuffer(self._read(file, self.size), dtype).reshape(shape, order="F")
+                yield 0, whole
+                return
+            step, row = rows_at_once(shape), math.prod(shape[1:])
+            for first in range(0, shape[0], step):
+                number = min(step, shape[0] - first)
+                yield first, np.frombuffer(self._read(file, number * row), dtype).reshape(number, *shape[1:])
+            file.read(1)  # at the end the archive compares its checksum
+
+    def _read(self, file, count: int) -> bytes:
+        data = file.read(count * self.dtype.itemsize)
+        if len(data) < count * self.dtype.itemsize:
+            raise EOFError(f"{count * self.dtype.itemsize - len(data)} bytes are missing")
+        return data
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[tuple]:
+        """The file behind the array's header, with shape, fortran_order and dtype."""
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as file:
+                version = np.lib.format.read_magic(file)
+                read = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
+                yield (file, *read(file))
+        except GeneratorExit:
+            raise
+        except UNREADABLE as error:
+            raise ValueError(f"{self.path}: array '{self.name}' is corrupt ({error})") from error

@@ -9,13 +9,27 @@ from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.keys import check_choice, check_keys
 
+_FRAME_KEYS = ("frames", "every")
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
-_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_MOLECULE_KEYS)
+_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_FRAME_KEYS, *_MOLECULE_KEYS)
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
 _KEYS = {
-    "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix"),
-    "md17": ("path", "root", "molecule_name", "split", "down_sample_every", "num_windows", "with_h", *_MOLECULE_KEYS),
-    "pedestrian": ("root", "dataset", "phase", "past_frames", "future_frames", "traj_scale"),
+    "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix", *_FRAME_KEYS),
+    "md17": (
+        "path",
+        "root",
+        "molecule_name",
+        "split",
+        "down_sample_every",
+        "num_windows",
+        "with_h",
+        *_FRAME_KEYS,
+        *_MOLECULE_KEYS,
+    ),
+    "pedestrian": (
+        *("root", "dataset", "phase", "recordings", "past_frames", "future_frames", "traj_scale"),
+        *("num_slots", "frame_step", "columns", *_FRAME_KEYS),
+    ),
     "npz": _OWN_KEYS,
     "file": (*_OWN_KEYS, "topology", "reader", "selection", "with_h"),
 }
@@ -41,10 +55,11 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
     """
     if not isinstance(section, Mapping):
         raise TypeError(f"{where} must be a section of keys and values, got {section!r}")
-    kind = section.get("kind", _infer_kind(section))
+    kind = section.get("kind", infer_kind(section))
     if kind is None:
         raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
     check_choice(f"{where}: kind", kind, _KEYS)
+    _hint_at_frames(where, kind, section)
     check_keys(where, section, ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING))
     given = {key: value for key, value in section.items() if key not in ("kind", *_WITHOUT_MEANING)}
     if "mode" in given:
@@ -74,6 +89,13 @@ def open_dataset(section: Mapping, where: str = "data", progress: bool = True) -
         raise TypeError(f"{where}: {error}") from error
 
 
+def _hint_at_frames(where: str, kind: str, section: Mapping) -> None:
+    """ValueError for a word that others use for a choice of frames; the nearest key, stride, is between windows."""
+    for key in ("start", "stop", "step", "skip", "down_sample_every"):
+        if key in section and key not in (*_KEYS[kind], *_OFFICIAL_KEYS[kind]):
+            raise ValueError(f"{where}: unknown key '{key}'; frames are chosen by frames: [start, stop, step] or every")
+
+
 def _entries(where: str, kind: str, section: dict) -> list[dict]:
     """The sections of the entries of the lists in `section`; without lists, a copy of it alone."""
     lists = {key: section[key] for key in _LISTS.get(kind, ()) if isinstance(section.get(key), (list, tuple))}
@@ -88,8 +110,15 @@ def _entries(where: str, kind: str, section: dict) -> list[dict]:
     return [section | dict(zip(lists, entries, strict=True)) for entries in zip(*lists.values(), strict=True)]
 
 
-def _infer_kind(section: Mapping) -> str | None:
-    for key, kind in (("suffix", "nbody"), ("system", "nbody"), ("molecule_name", "md17"), ("dataset", "pedestrian")):
+def infer_kind(section: Mapping) -> str | None:
+    """The kind that a section without `kind` means, by its official keys; None where none tells."""
+    for key, kind in (
+        ("suffix", "nbody"),
+        ("system", "nbody"),
+        ("molecule_name", "md17"),
+        ("dataset", "pedestrian"),
+        ("recordings", "pedestrian"),
+    ):
         if key in section:
             return kind
     return None
@@ -157,11 +186,19 @@ def _normalise_md17(given: dict, where: str) -> dict:
 
 
 def _normalise_pedestrian(given: dict, where: str) -> dict:
-    from geotdm_fast.data.pedestrian import PHASES, SCENES
+    from geotdm_fast.data.pedestrian_files import PHASES, check_scene, processed_path
 
-    given.setdefault("root", "data/eth")
-    check_choice(f"{where}: dataset", _required(where, given, "dataset"), SCENES)
-    check_choice(f"{where}: phase", _required(where, given, "phase"), PHASES)
+    if given.get("recordings") is None:
+        given.setdefault("root", "data/eth")
+        _required(where, given, "dataset")
+        _required(where, given, "phase")
+    if given.get("phase") is not None:
+        check_choice(f"{where}: phase", given["phase"], PHASES)
+    if (
+        given.get("recordings") is None
+        and not processed_path(given["root"], given["dataset"], given["phase"]).is_file()
+    ):
+        check_scene(where, "dataset", given["root"], given["dataset"])
     return given
 
 
@@ -194,7 +231,7 @@ def _open_md17(section: dict, where: str, progress: bool) -> TrajectoryDataset:
 def _open_pedestrian(section: dict, where: str, progress: bool) -> TrajectoryDataset:
     from geotdm_fast.data.pedestrian import pedestrian_dataset
 
-    return pedestrian_dataset(scene=section.pop("dataset"), **section)
+    return pedestrian_dataset(scene=section.pop("dataset", None), **section)
 
 
 def _open_npz(section: dict, where: str, progress: bool) -> TrajectoryDataset:

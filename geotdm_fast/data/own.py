@@ -1,21 +1,25 @@
 """A user's own trajectories: arrays in memory or in an `.npz`."""
 
 import pathlib
+import warnings
+import zipfile
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from geotdm_fast.data.checks import check_array, check_count, check_flag, check_indices, check_positions, check_shape
-from geotdm_fast.data.molecule import molecule_graph
-from geotdm_fast.data.sequences import Windows, complete_edges, frames_last
-from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio, split_range
+from geotdm_fast.data.agents import graph_ends
+from geotdm_fast.data.checks import check_array
+from geotdm_fast.data.given_graph import GivenGraph
+from geotdm_fast.data.npy import StoredArray
+from geotdm_fast.data.own_windows import OwnSource, Wanted, own_windows
+from geotdm_fast.data.splits import SPLIT_RATIO
 from geotdm_fast.data.trajectory import TrajectoryDataset
-from geotdm_fast.files import PathLike, read_npz
+from geotdm_fast.files import UNREADABLE, PathLike, read_npz
 
-_SPAN = 30
+_TIMES = ("time", "times", "step", "steps")
+_ARRAYS = ("z", "h", "edge_index", "edge_attr", "bonds", "batch", "ptr")
 
 
 def npz_dataset(
@@ -25,8 +29,10 @@ def npz_dataset(
     span: int | None = None,
     stride: int = 1,
     split_ratio: Sequence[float] = SPLIT_RATIO,
+    frames: Sequence[int | None] | str | None = None,
+    every: int | None = None,
     project: bool = False,
-    cutoff: float = 1.6,
+    cutoff: float | None = None,
     max_hops: int = 3,
     fully_connected: bool = False,
     bonds: ArrayLike | None = None,
@@ -37,26 +43,29 @@ def npz_dataset(
 ) -> TrajectoryDataset:
     """Windows of the trajectories in an `.npz`; see `array_dataset` for what each array means.
 
-    path: `.npz` with x (or R), and if wanted z, h, edge_index, edge_attr, bonds; other arrays are passed over
+    Of the positions only the frames of the split are kept; arrays of other names are not touched.
+    path: `.npz` with x (or R), and if wanted z, h, edge_index, edge_attr, bonds, batch or ptr, and time, times, step or
+        steps
     bonds: instead of the file's; the other arguments as in `array_dataset`
     Raises FileNotFoundError, ValueError/TypeError naming the file and the array.
     """
-    arrays = read_npz(path)
-    present = [key for key in ("x", "R") if key in arrays]
-    if len(present) != 1:
-        came = ", ".join(arrays) or "nothing"
-        raise ValueError(f"npz_dataset: {path} must contain the positions as one of x and R, got {came}")
+    where = f"npz_dataset: {path}"
+    names, x_name = read_names(path), position_name(path)
+    arrays = read_npz(path, only=_ARRAYS)
+    x = StoredArray(path, x_name)
+    timed = next((key for key in _TIMES if key in names), None)
     return array_dataset(
-        arrays[present[0]],
+        x,
         split,
-        z=arrays.get("z"),
-        h=arrays.get("h"),
-        edge_index=arrays.get("edge_index"),
-        edge_attr=arrays.get("edge_attr"),
+        **{key: arrays.get(key) for key in _ARRAYS if key != "bonds"},
         bonds=arrays.get("bonds") if bonds is None else bonds,
+        times=None if timed is None else _times(where, timed, read_npz(path, only=(timed,))[timed], x.shape),
+        times_name="times" if timed is None else timed,
         span=span,
         stride=stride,
         split_ratio=split_ratio,
+        frames=frames,
+        every=every,
         project=project,
         cutoff=cutoff,
         max_hops=max_hops,
@@ -65,12 +74,46 @@ def npz_dataset(
         atom_types=atom_types,
         name=pathlib.Path(path).stem if name is None else name,
         unit=unit,
-        where=f"npz_dataset: {path}",
+        where=where,
+        x_name=x_name,
     )
 
 
+def position_name(path: PathLike) -> str:
+    """What the positions in an `.npz` are called, x or R. FileNotFoundError, or ValueError where they are neither."""
+    names = read_names(path)
+    present = [key for key in ("x", "R") if key in names]
+    if len(present) != 1:
+        came = ", ".join(names) or "nothing"
+        raise ValueError(f"npz_dataset: {path} must contain the positions as one of x and R, got {came}")
+    return present[0]
+
+
+def read_names(path: PathLike) -> list[str]:
+    """The names of the arrays in an `.npz`. FileNotFoundError, or ValueError naming the file."""
+    read_npz(path, only=())  # what is no archive is told in words
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except UNREADABLE as error:
+        raise ValueError(f"{path} must be an .npz archive of plain arrays, got an unreadable file ({error})") from error
+
+
+def _times(where: str, name: str, times: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The array of times, if it has one for each frame: a single number is a distance in time, say."""
+    num_frames = shape[0] if len(shape) == 3 else shape[1] if len(shape) == 4 else None
+    if times.ndim == 0 or times.dtype.kind not in "fiu":
+        return None
+    if times.shape[-1] != num_frames or times.shape not in ((num_frames,), shape[:2]):
+        warnings.warn(
+            f"{where}: {name} {list(times.shape)} is passed over, there are {num_frames} frames", stacklevel=3
+        )
+        return None
+    return times
+
+
 def array_dataset(
-    x: ArrayLike | Tensor,
+    x: ArrayLike | Tensor | StoredArray,
     split: str | None = None,
     *,
     z: ArrayLike | Tensor | None = None,
@@ -78,11 +121,18 @@ def array_dataset(
     edge_index: ArrayLike | Tensor | None = None,
     edge_attr: ArrayLike | Tensor | None = None,
     bonds: ArrayLike | Tensor | None = None,
+    batch: ArrayLike | Tensor | None = None,
+    ptr: ArrayLike | Tensor | None = None,
+    times: ArrayLike | Tensor | None = None,
+    times_name: str = "times",
+    graph_frame: ArrayLike | Tensor | None = None,
     span: int | None = None,
     stride: int = 1,
     split_ratio: Sequence[float] = SPLIT_RATIO,
+    frames: Sequence[int | None] | str | None = None,
+    every: int | None = None,
     project: bool = False,
-    cutoff: float = 1.6,
+    cutoff: float | None = None,
     max_hops: int = 3,
     fully_connected: bool = False,
     num_types: int = 10,
@@ -90,110 +140,44 @@ def array_dataset(
     name: str = "trajectories",
     unit: str = "",
     where: str = "array_dataset",
+    x_name: str = "x",
 ) -> TrajectoryDataset:
     """Windows of one long trajectory or of many.
 
-    The graph is `edge_index` if given; else, with `z`, that of `molecule_graph` in the first frame (3-D only); else
-    complete without self-loops. h is as given; else, with `z`, that of `molecule_graph`; else 1.
+    The graph is `edge_index` if given; else, with `z`, that of `molecule_graph` in the first frame (3-D only), with the
+    bonds of atoms that `bonds` passes over found by distance; else complete without self-loops. h is as given; else,
+    with `z`, that of `molecule_graph`; else 1.
 
-    x: [frames, N, D] one long trajectory, or [B, frames, N, D] many; D = 2 or 3
+    x: [frames, N, D] one long trajectory, or [B, frames, N, D] many; D = 2 or 3. Without z a node whose positions are
+        NaN in a whole window is not there, and left out of it; of one long trajectory a node is left out of every
+        window that it is not in all the time
     split: train, val or test: of one trajectory in time, of many by trajectory; None for all
     z: [N] - atomic numbers
     h: [N, F], or [B, N, F] for many; edge_index: [2, E], receiver first
     edge_attr: [E, A], or [B, E, A] for many - needs edge_index
     bonds: [M, 2] - bonded atoms, needs z
+    batch, ptr: many trajectories of graphs of different size side by side in x [frames, N, D]: the graph of each node
+        [N], ascending from 0, or the first node of each graph and N at the end [G + 1]; z, h, edge_index, edge_attr and
+        bonds are of all nodes then
+    times: [frames], or [B, frames] for many - the frames' times or steps; what comes again after a restart is left out,
+        and no window crosses a gap, see `even_stretches`; of many they must be even. times_name: for messages
+    graph_frame: [N, D] - the frame by which bonds are found, instead of the first of x
     span: frames in a window; by default 30 of one trajectory, all of each of many
     stride: frames between the starts of windows
+    frames, every: which frames there are at all, before splits and windows, see `frame_slice`
     project: subtract the mean over nodes and frames of each window
     cutoff, max_hops, fully_connected, num_types, atom_types: as in `molecule_graph`
-    where: the caller's name, for messages
+    unit: of positions. Molecules in nm, bohr or pm become angstrom, which is what is meant where nothing is said
+    where, x_name: the caller's name and that of x, for messages
+
+    Positions far from 0 are kept relative to an origin, see `Trajectory.origin`. Warns of steps out of all proportion,
+    of frames that equal an earlier one (left out of a molecule without times), of distances that are no angstrom.
     Raises ValueError/TypeError for wrong shapes, NaN or Inf, indices out of range, nothing left in a split.
     """
-    x = check_positions(where, "x", x, "frames, N, 2 or frames, N, 3 or B, frames, N, 2 or B, frames, N, 3")
-    stride = check_count(where, "stride", stride)
-    project = check_flag(where, "project", project)
-    ratio = check_ratio(where, split_ratio)
-    many = x.ndim == 4
-    x = x if many else x[None]  # [B, frames, N, D]
-    num_trajectories, num_frames = x.shape[:2]
-    span = (num_frames if many else _SPAN) if span is None else check_count(where, "span", span)
-
-    trajectories, frames = range(num_trajectories), range(num_frames)
-    if split is not None and many:
-        trajectories = split_range(where, num_trajectories, split, ratio)
-    elif split is not None:
-        frames = split_range(where, num_frames, split, ratio)
-    if len(trajectories) == 0:
-        raise ValueError(
-            f"{where}: split '{split}' must hold a trajectory, got none of {num_trajectories} at split_ratio {ratio}"
-        )
-    if len(frames) < span:
-        part = "x" if split is None or many else f"split '{split}' of x"
-        raise ValueError(f"{where}: {part} must have at least span={span} frames, got {len(frames)}")
-
-    h, edge_index, edge_attr = _graph(
-        where, x[0, 0], z, h, edge_index, edge_attr, bonds, cutoff, max_hops, fully_connected, num_types, atom_types
-    )
-    h = _for_each(where, "h", h, many, num_trajectories)
-    edge_attr = None if edge_attr is None else _for_each(where, "edge_attr", edge_attr, many, num_trajectories)
-    places = [(b, t) for b in trajectories for t in range(frames.start, frames.stop - span + 1, stride)]
-    numbers = None if z is None else torch.from_numpy(check_array(where, "z", z, "N").astype(np.int64))
-    windows = Windows(frames_last(x), places, span, h, edge_index, edge_attr, project)
-    return TrajectoryDataset(windows, name=name, unit=unit, atomic_numbers=numbers)
-
-
-def _graph(
-    where: str,
-    first_frame: np.ndarray,
-    z: ArrayLike | None,
-    h: ArrayLike | None,
-    edge_index: ArrayLike | None,
-    edge_attr: ArrayLike | None,
-    bonds: ArrayLike | None,
-    cutoff: float,
-    max_hops: int,
-    fully_connected: bool,
-    num_types: int,
-    atom_types: Sequence[int] | None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """h [N, F] or [B, N, F], edge_index [2, E], edge_attr [E, A] or [B, E, A] or None, from what the user gave."""
-    num_nodes = len(first_frame)
-    if edge_index is None and edge_attr is not None:
-        raise ValueError(f"{where}: edge_attr must come with edge_index, got edge_attr alone")
-    if z is None and bonds is not None:
-        raise ValueError(f"{where}: bonds must come with z, the atomic numbers, got bonds alone")
-    molecule = None
-    if z is not None:
-        check_shape(where, "z", check_array(where, "z", z, "N"), (num_nodes,))
-    if z is not None and (edge_index is None or h is None):
-        if first_frame.shape[1] != 3:
-            raise ValueError(
-                f"{where}: x must be three-dimensional when z is given, got {first_frame.shape[1]} dimensions"
-            )
-        molecule = molecule_graph(
-            first_frame, z, cutoff, max_hops, fully_connected, bonds, num_types=num_types, atom_types=atom_types
-        )
-    if h is None:
-        features = torch.ones(num_nodes, 1) if molecule is None else molecule[0]
-    else:
-        h = check_positions(where, "h", h, "N, F or B, N, F", dtype=np.float32)
-        check_shape(where, "h", h, (*h.shape[:-2], num_nodes, h.shape[-1]))
-        features = torch.from_numpy(h)
-    if edge_index is None:
-        return (features, *((complete_edges(num_nodes), None) if molecule is None else molecule[1:]))
-    edge_index = torch.from_numpy(check_indices(where, "edge_index", edge_index, "2, E", num_nodes))
-    if edge_attr is not None:
-        edge_attr = check_positions(where, "edge_attr", edge_attr, "E, A or B, E, A", dtype=np.float32)
-        check_shape(where, "edge_attr", edge_attr, (*edge_attr.shape[:-2], edge_index.shape[1], edge_attr.shape[-1]))
-        edge_attr = torch.from_numpy(edge_attr)
-    return features, edge_index, edge_attr
-
-
-def _for_each(where: str, name: str, value: Tensor, many: bool, num_trajectories: int) -> Tensor:
-    """`value` with a leading dimension of trajectories: [B, ...]."""
-    if value.dim() == 2:
-        return value.expand(num_trajectories, *value.shape)
-    if not many or len(value) != num_trajectories:
-        expected = f"{num_trajectories} trajectories" if many else "one trajectory, without a leading dimension"
-        raise ValueError(f"{where}: {name} must be for {expected}, got {list(value.shape)}")
-    return value
+    shapes = "frames, N, 2 or frames, N, 3 or B, frames, N, 2 or B, frames, N, 3"
+    x = check_array(where, x_name, x, shapes)
+    wanted = Wanted(split, span, stride, split_ratio, frames, every, project).checked(where)
+    graph = GivenGraph(z, h, edge_index, edge_attr, bonds, cutoff, max_hops, fully_connected, num_types, atom_types)
+    source = OwnSource(where, x_name, x, times, times_name, graph_frame, graph_ends(where, batch, ptr, x.shape), unit)
+    items, numbers = own_windows(source, graph.checked(where, x.shape[-2]), wanted)
+    return TrajectoryDataset(items, name=name, unit=unit if z is None else "angstrom", atomic_numbers=numbers)

@@ -1,4 +1,4 @@
-"""Pedestrians of the ETH and UCY recordings: windows of 20 frames around each person."""
+"""Pedestrians of the ETH and UCY recordings, and of others: windows of 20 frames around each person."""
 
 import itertools
 import pathlib
@@ -9,76 +9,107 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.data.checks import check_array, check_count, check_number, check_positions, check_shape
+from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import read_npy
+from geotdm_fast.data.pedestrian_files import PHASES, SCENES, other_recordings, processed_path, recordings_of
+from geotdm_fast.data.positions import origin_of
+from geotdm_fast.data.recordings import Recording, read_recording
 from geotdm_fast.data.sequences import complete_edges
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice
 
-SCENES = {
-    "eth": ("biwi_eth",),
-    "hotel": ("biwi_hotel",),
-    "univ": ("students001", "students003"),
-    "zara1": ("crowds_zara01",),
-    "zara2": ("crowds_zara02",),
-}
-# Phase to what its files are called by.
-PHASES = {"training": "train", "validation": "val", "testing": "test"}
 NUM_FRAMES = 20
 
 _NUM_SLOTS = {"eth": 1, "hotel": 1, "univ": 2, "zara1": 3, "zara2": 1}
-_FRAME_STEP = 10  # the recordings number every tenth video frame
 _PRESENT = 7  # the window's eighth frame, where neighbours are chosen
 _NEAR = 5.0  # metres
 
+__all__ = ["NUM_FRAMES", "PHASES", "SCENES", "has_validation", "pedestrian_dataset", "pedestrian_windows"]
 
-def pedestrian_windows(root: PathLike, scene: str, phase: str) -> tuple[np.ndarray, np.ndarray]:
+
+def pedestrian_windows(
+    root: PathLike | None = None,
+    scene: str | None = None,
+    phase: str | None = None,
+    *,
+    recordings: Sequence[PathLike] | PathLike | None = None,
+    num_slots: int | None = None,
+    num_frames: int = NUM_FRAMES,
+    frame_step: float | None = None,
+    frames: Sequence[int | None] | str | None = None,
+    every: int | None = None,
+    columns: Sequence[int] | None = None,
+    last: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut raw recordings into one window of 20 frames (0.4 s apart) per person and moment.
 
-    For every moment t, the A people present in all of t-7 .. t+12 each give a window of N slots: N is 2 for univ, 3 for
-    zara1, 1 else. Slot 0 is the person; when A < N, the others follow in the recording's order; otherwise those nearer
-    than 5 m at t follow by distance, at most N in all. Empty slots are zero.
+    For every moment t, the A people present in all of t-7 .. t+12 each give a window of N slots. Slot 0 is the person;
+    when A < N, the others follow in the recording's order; otherwise those nearer than 5 m at t follow by distance, at
+    most N in all. Empty slots are zero.
 
-    root: holds train/*_train.txt, val/*_val.txt and all_data/*.txt, lines of frame, person, x, y in metres
-    scene: eth, hotel, univ, zara1 or zara2
-    phase: training or validation (the *_train or *_val recordings of all other scenes, by name; other parts of the same
-        recordings), or testing (the whole recordings of the scene)
+    root, scene, phase: training, validation or testing; which recordings, see `recordings_of`; x and y are in metres
+    recordings: files instead
+    num_slots: N, by default 2 for univ, 3 for zara1, 1 else
+    num_frames: of a window, instead of 20; with fewer than eight, neighbours are chosen in the last
+    frame_step, frames, every, columns: of the recordings, see `read_recording`
+    last: only the windows that end with the recording
     Returns data [B, N, 20, 2] float64 (m) and num [B] int64, how many slots are people.
-    Raises FileNotFoundError for a missing recording, ValueError for one that cannot be read.
+    Raises FileNotFoundError for a missing recording, ValueError for one that cannot be read, naming the line.
     """
     where = "pedestrian_windows"
-    check_choice(f"{where}: scene", scene, SCENES)
-    check_choice(f"{where}: phase", phase, PHASES)
-    num_slots = _NUM_SLOTS[scene]
-    parts = [_windows(_read_recording(path), num_slots) for path in _recordings(pathlib.Path(root), scene, phase)]
+    if recordings is not None:
+        paths = [recordings] if isinstance(recordings, PathLike) else list(recordings)
+        if not paths or not all(isinstance(path, PathLike) for path in paths):
+            raise ValueError(f"{where}: recordings must be a list of files, got {recordings!r}")
+        if phase is not None:
+            check_choice(f"{where}: phase", phase, PHASES)
+    else:
+        if root is None or scene is None or phase is None:
+            raise ValueError(f"{where}: root, scene and phase must be given, or recordings: [files]")
+        check_choice(f"{where}: phase", phase, PHASES)
+        paths = recordings_of(where, root, scene, phase)
+    num_slots = _NUM_SLOTS.get(scene, 1) if num_slots is None else check_count(where, "num_slots", num_slots)
+    parts = []
+    for path in paths:
+        people = read_recording(path, frame_step=frame_step, frames=frames, every=every, columns=columns)
+        parts.append(_windows(people, num_slots, check_count(where, "num_frames", num_frames), last))
     data, num = (np.concatenate(part) for part in zip(*parts, strict=True))
     if len(data) == 0:
-        raise ValueError(f"{where}: {root} must have a person in {NUM_FRAMES} successive frames, got none")
+        came = root if recordings is None else ", ".join(map(str, paths[:3]))
+        frames_there = f"the last {num_frames} frames" if last else f"{num_frames} successive frames"
+        raise ValueError(f"{where}: {came} must have a person in {frames_there}, got none")
     return data, num
 
 
 def pedestrian_dataset(
-    root: PathLike,
-    scene: str,
-    phase: str,
+    root: PathLike | None = None,
+    scene: str | None = None,
+    phase: str | None = None,
     *,
+    recordings: Sequence[PathLike] | PathLike | None = None,
     past_frames: int = 8,
     future_frames: int = 12,
     traj_scale: float = 1.0,
+    num_slots: int | None = None,
+    frame_step: float | None = None,
+    frames: Sequence[int | None] | str | None = None,
+    every: int | None = None,
+    columns: Sequence[int] | None = None,
 ) -> TrajectoryDataset:
     """Pedestrian windows as trajectories: the complete graph with self-loops, no edge features, only slot 0 scored.
 
     x [N, 2, 20] is metres / traj_scale; h [N, 2, 20] is 1 on given frames and 0 after, and the speed (distance to the
     frame before, in the unit of x; the first frame takes the second's, later frames the last given one's).
 
-    root: raw recordings as for `pedestrian_windows`, or processed <scene>_data_train.npy and <scene>_num_train.npy
-        (_val for validation, _test for testing), which are preferred when there
+    root, scene, phase, recordings, num_slots, frame_step, frames, every, columns: as for `pedestrian_windows`; root may
+        hold processed <scene>_data_train.npy and <scene>_num_train.npy instead (_val for validation, _test for
+        testing), which are preferred when there
     past_frames, future_frames: given and later frames, 20 together, at least 2 given
-    Raises ValueError/TypeError for a bad argument, FileNotFoundError for missing files.
+    Positions far from 0 are kept relative to the person's first, see `Trajectory.origin`. Warns of steps out of all
+    proportion. Raises ValueError/TypeError for a bad argument, FileNotFoundError for missing files.
     """
     where = "pedestrian_dataset"
-    check_choice(f"{where}: scene", scene, SCENES)
-    check_choice(f"{where}: phase", phase, PHASES)
     past_frames = check_count(where, "past_frames", past_frames, minimum=2)
     future_frames = check_count(where, "future_frames", future_frames, minimum=0)
     traj_scale = check_number(where, "traj_scale", traj_scale)
@@ -86,25 +117,58 @@ def pedestrian_dataset(
         raise ValueError(
             f"{where}: past_frames + future_frames must be {NUM_FRAMES}, got {past_frames} + {future_frames}"
         )
-    processed = _processed(root, scene, phase)
-    data, num = _read_processed(processed) if processed.is_file() else pedestrian_windows(root, scene, phase)
+    how = {"num_slots": num_slots, "frame_step": frame_step, "frames": frames, "every": every, "columns": columns}
+    processed = None
+    if recordings is None and None not in (root, scene, phase):
+        check_choice(f"{where}: phase", phase, PHASES)
+        processed = processed_path(root, scene, phase)
+    if processed is not None and processed.is_file():
+        given = [key for key, value in how.items() if value is not None]
+        if given:
+            raise ValueError(f"{where}: {given[0]} must not be given for the processed {processed}")
+        data, num = _read_processed(processed)
+    else:
+        data, num = pedestrian_windows(root, scene, phase, recordings=recordings, **how)
+    return as_people(where, data, num, past_frames, traj_scale, scene, recordings)
+
+
+def as_people(
+    where: str,
+    data: np.ndarray,
+    num: np.ndarray,
+    past_frames: int,
+    traj_scale: float,
+    scene: str | None,
+    recordings: Sequence[PathLike] | PathLike | None,
+) -> TrajectoryDataset:
+    """Windows data [B, N, T, 2] (m), num [B] as trajectories; the other arguments as in `pedestrian_dataset`."""
+    first = recordings if recordings is None or isinstance(recordings, PathLike) else recordings[0]
+    name = f"pedestrians {scene or pathlib.Path(first).stem}"
+    # One decision for all windows: in one alone everybody may stand still.
+    origin = None
+    if origin_of(data[:, 0].reshape(1, -1, 2).transpose(1, 0, 2)).any():
+        origin = data[:, 0, 0].copy()
+        data = data - origin[:, None, None]
+        origin = torch.from_numpy(origin / traj_scale)
     x = torch.from_numpy(data.astype(np.float32) / np.float32(traj_scale)).transpose(2, 3)  # [B, N, 2, T]
-    people = _People(x.contiguous(), _features(x, past_frames), torch.from_numpy(num))
-    return TrajectoryDataset(people, name=f"pedestrians {scene}", unit="m", scale=traj_scale)
+    check_motion(where, x[:, :1].contiguous(), origin=origin, repeats=False)
+    people = _People(x.contiguous(), _features(x, past_frames), torch.from_numpy(num), origin)
+    return TrajectoryDataset(people, name=name, unit="m", scale=traj_scale)
 
 
 def has_validation(root: PathLike, scene: str) -> bool:
     """Whether `root` holds recordings to validate on, raw or processed, as for `pedestrian_dataset`."""
-    return _processed(root, scene, "validation").is_file() or bool(_others(pathlib.Path(root), scene, "val"))
+    return processed_path(root, scene, "validation").is_file() or bool(other_recordings(root, scene, "val"))
 
 
 class _People(Sequence):
-    """Windows with empty slots left out: x [B, N, 2, T], h [B, N, 2, T], num [B]."""
+    """Windows with empty slots left out: x [B, N, 2, T], h [B, N, 2, T], num [B], origin [B, 2] or None."""
 
-    def __init__(self, x: Tensor, h: Tensor, num: Tensor):
+    def __init__(self, x: Tensor, h: Tensor, num: Tensor, origin: Tensor | None = None):
         self.x = x
         self.h = h
         self.num = num.tolist()
+        self.origin = origin
         self.edges = [complete_edges(n, self_loops=True) for n in range(x.shape[1] + 1)]
         self.scored = torch.zeros(1, dtype=torch.int64)
 
@@ -113,7 +177,8 @@ class _People(Sequence):
 
     def __getitem__(self, index: int) -> Trajectory:
         n = self.num[index]
-        return Trajectory(self.x[index, :n], self.h[index, :n], self.edges[n], None, self.scored)
+        origin = None if self.origin is None else self.origin[index]
+        return Trajectory(self.x[index, :n], self.h[index, :n], self.edges[n], None, self.scored, origin)
 
 
 def _features(x: Tensor, past_frames: int) -> Tensor:
@@ -126,63 +191,27 @@ def _features(x: Tensor, past_frames: int) -> Tensor:
     return h
 
 
-def _processed(root: PathLike, scene: str, phase: str) -> pathlib.Path:
-    return pathlib.Path(root) / f"{scene}_data_{PHASES[phase]}.npy"
-
-
-def _recordings(root: pathlib.Path, scene: str, phase: str) -> list[pathlib.Path]:
-    if phase == "testing":
-        return [root / "all_data" / f"{name}.txt" for name in SCENES[scene]]
-    split = PHASES[phase]
-    paths = _others(root, scene, split)
-    if not paths:
-        raise FileNotFoundError(f"pedestrian_windows: {root / split} must hold recordings *_{split}.txt, got none")
-    return paths
-
-
-def _others(root: pathlib.Path, scene: str, split: str) -> list[pathlib.Path]:
-    """The recordings of a split that are not of the scene."""
-    own = {f"{name}_{split}.txt" for name in SCENES[scene]}
-    return [path for path in sorted((root / split).glob(f"*_{split}.txt")) if path.name not in own]
-
-
-def _read_recording(path: pathlib.Path) -> np.ndarray:
-    """Rows of frame / 10, person, x, y in the file's order: [rows, 4] float64."""
-    if not path.is_file():
-        raise FileNotFoundError(f"pedestrian_windows: {path}: no such recording")
-    try:
-        rows = np.loadtxt(path, dtype=np.float64, ndmin=2)
-    except ValueError as error:
-        raise ValueError(f"pedestrian_windows: {path} must hold lines of frame, person, x, y ({error})") from error
-    rows = check_positions("pedestrian_windows", str(path), rows, "rows, 4").copy()
-    rows[:, 0] /= _FRAME_STEP
-    if (rows[:, 0] != np.round(rows[:, 0])).any():
-        raise ValueError(f"pedestrian_windows: {path} must number frames in steps of {_FRAME_STEP}")
-    moments, counts = np.unique(rows[:, :2], axis=0, return_counts=True)
-    if (counts > 1).any():
-        frame, person = moments[np.argmax(counts)]
-        came = f"person {person:g} twice in frame {frame * _FRAME_STEP:g}"
-        raise ValueError(f"pedestrian_windows: {path} must have a person once in a frame, got {came}")
-    return rows
-
-
-def _windows(rows: np.ndarray, num_slots: int) -> tuple[np.ndarray, np.ndarray]:
-    """data [B, num_slots, 20, 2] and num [B] of one recording."""
-    by_person = np.lexsort((rows[:, 0], rows[:, 1]))
-    frame, person, place = rows[by_person, 0], rows[by_person, 1], rows[by_person, 2:]
-    last = NUM_FRAMES - 1
+def _windows(people: Recording, num_slots: int, num_frames: int, only_last: bool) -> tuple[np.ndarray, np.ndarray]:
+    """data [B, num_slots, num_frames, 2] and num [B] of one recording; only_last: the windows that end with it."""
+    by_person = np.lexsort((people.frame, people.person))
+    frame, person, place = people.frame[by_person], people.person[by_person], people.place[by_person]
+    last = num_frames - 1
     # A person is once in a frame, so 20 rows whose ends are 19 frames apart miss none in between.
-    starts = np.flatnonzero((person[last:] == person[:-last]) & (frame[last:] - frame[:-last] == last))
-    present = starts + _PRESENT
+    starts = np.arange(0, max(len(frame) - last, 0))
+    starts = starts[(person[starts + last] == person[starts]) & (frame[starts + last] - frame[starts] == last)]
+    if only_last:
+        starts = starts[frame[starts + last] == frame.max(initial=0)]
+    now = min(_PRESENT, last)
+    present = starts + now
     starts = starts[np.lexsort((by_person[present], frame[present]))]
-    tracks = place[starts[:, None] + np.arange(NUM_FRAMES)]  # [B, 20, 2]
-    moments = frame[starts + _PRESENT]
+    tracks = place[starts[:, None] + np.arange(num_frames)]  # [B, num_frames, 2]
+    moments = frame[starts + now]
 
-    data = np.zeros((len(starts), num_slots, NUM_FRAMES, 2))
+    data = np.zeros((len(starts), num_slots, num_frames, 2))
     num = np.zeros(len(starts), dtype=np.int64)
-    edges = np.flatnonzero(np.diff(moments, prepend=-np.inf, append=np.inf))
+    edges = np.flatnonzero(np.diff(moments, prepend=-1, append=-1)) if len(moments) else np.zeros(0, np.int64)
     for a, b in itertools.pairwise(edges):
-        order, num[a:b] = _neighbours(tracks[a:b, _PRESENT], num_slots)
+        order, num[a:b] = _neighbours(tracks[a:b, now], num_slots)
         filled = np.arange(order.shape[1]) < num[a:b, None]
         data[a:b, : order.shape[1]] = tracks[a:b][order] * filled[..., None, None]
     return data, num

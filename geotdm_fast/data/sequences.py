@@ -34,6 +34,8 @@ class Windows(Sequence):
 
     places: the (trajectory, first frame) of every window
     h: [B, N, F] - node features of every trajectory; edge_attr: [B, E, A] or None
+    project: subtract the mean over nodes and frames of each window, which leaves no origin
+    origin: [B, D] float64 or None - what was subtracted from the positions of every trajectory
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Windows(Sequence):
         edge_index: Tensor,
         edge_attr: Tensor | None,
         project: bool = False,
+        origin: Tensor | None = None,
     ):
         self.x = x
         self.places = places
@@ -53,6 +56,7 @@ class Windows(Sequence):
         self.edge_index = edge_index
         self.edge_attr = edge_attr
         self.project = project
+        self.origin = None if project else origin
         self.scored = torch.arange(x.shape[1])
 
     def __len__(self) -> int:
@@ -63,7 +67,8 @@ class Windows(Sequence):
         x = self.x[trajectory, :, :, start : start + self.span]
         x = centred(x) if self.project else x
         edge_attr = None if self.edge_attr is None else self.edge_attr[trajectory]
-        return Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored)
+        origin = None if self.origin is None else self.origin[trajectory]
+        return Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored, origin)
 
 
 class Joined(Sequence):

@@ -16,6 +16,9 @@ class Trajectory:
     edge_index: [2, E] int64 - row 0 the receiver, row 1 the sender
     edge_attr: [E, A] float or None - edge features
     scored: [M] int64 - the nodes that count in the loss and the scores (pedestrians: the person asked about)
+    origin: [D] float64 or None - what was subtracted from the stored positions, which are x + origin: far from 0
+        float32 cannot tell neighbouring places apart
+    has_target: whether the frames that are to be drawn are known; where not, they hold nothing that means anything
     """
 
     x: Tensor
@@ -23,6 +26,8 @@ class Trajectory:
     edge_index: Tensor
     edge_attr: Tensor | None
     scored: Tensor
+    origin: Tensor | None = None
+    has_target: bool = True
 
     @property
     def num_frames(self) -> int:
@@ -35,6 +40,8 @@ class Batch:
 
     batch: [N] int64 - the graph of each node, ascending
     num_graphs: how many graphs there are
+    origin: [num_graphs, D] float64 or None - 0 for graphs that have none; no dtype is put upon it
+    has_target: the same for all graphs
     """
 
     x: Tensor
@@ -44,13 +51,16 @@ class Batch:
     scored: Tensor
     batch: Tensor
     num_graphs: int
+    origin: Tensor | None = None
+    has_target: bool = True
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Batch":
         """The batch on `device`, its float tensors in `dtype`."""
         moved = {}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
-                moved[name] = value.to(device, dtype if value.is_floating_point() else None)
+                casts = value.is_floating_point() and name != "origin"
+                moved[name] = value.to(device, dtype if casts else None)
         return replace(self, **moved)
 
     def model_kwargs(self) -> dict:
@@ -117,7 +127,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
 def collate(trajectories: Sequence[Trajectory]) -> Batch:
     """Lay graphs side by side: node indices of graph g are shifted by the nodes before it.
 
-    Raises ValueError for an empty list and for graphs that differ in D, T, F or A.
+    Raises ValueError for an empty list and for graphs that differ in D, T, F or A, or of which some have a target.
     """
     if len(trajectories) == 0:
         raise ValueError("collate: trajectories must hold at least one graph, got none")
@@ -136,7 +146,16 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
         scored=shifted("scored"),
         batch=torch.repeat_interleave(torch.arange(len(trajectories)), sizes),
         num_graphs=len(trajectories),
+        origin=_origins(trajectories),
+        has_target=first.has_target,
     )
+
+
+def _origins(trajectories: Sequence[Trajectory]) -> Tensor | None:
+    if all(item.origin is None for item in trajectories):
+        return None
+    none = torch.zeros(trajectories[0].x.shape[1], dtype=torch.float64)
+    return torch.stack([none if item.origin is None else item.origin for item in trajectories])
 
 
 def description(item: Trajectory) -> dict[str, object]:
@@ -146,10 +165,13 @@ def description(item: Trajectory) -> dict[str, object]:
         "T": item.x.shape[2],
         "the shape of a node's h": list(item.h.shape[1:]),
         "the shape of an edge's edge_attr": None if item.edge_attr is None else list(item.edge_attr.shape[1:]),
+        "has_target": item.has_target,
     }
 
 
 def _check_alike(index: int, item: Trajectory, first: Trajectory) -> None:
+    if item.has_target != first.has_target:
+        raise ValueError(f"collate: has_target of graph {index} must be {first.has_target} like graph 0")
     for name in ("x", "h", "edge_attr"):
         a, b = getattr(item, name), getattr(first, name)
         came = None if a is None else list(a.shape[1:])

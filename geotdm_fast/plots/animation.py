@@ -18,10 +18,12 @@ def animate(
     """Write `num_systems` systems as an animated GIF: the given frames, then truth and samples side by side in time.
 
     Unconditional samples: the data in the upper row, generated trajectories below. Three dimensions are drawn in the
-    plane in which the system's true trajectory varies most. Raises ValueError for num_systems < 1.
+    plane in which the system's true trajectory varies most. Raises ValueError for num_systems < 1 and
+    for samples whose truth nobody knows.
     """
     if num_systems < 1:
         raise ValueError(f"plot: num_systems must be at least 1, got {num_systems}")
+    samples.check_target("plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
     from tqdm.auto import tqdm

@@ -12,10 +12,12 @@ NUM_BINS = 60
 def plot_bond_lengths(samples: Samples, path: PathLike, *, title: str | None = None) -> None:
     """Histograms of the bond lengths (angstrom) in the data and in the samples, one panel for each kind of bond.
 
-    Bonds are found in the first frame of the first graph. Raises ValueError when the samples are no molecules.
+    Bonds are found in the first frame of the first graph. Raises ValueError when the samples are no molecules, or
+    their truth is unknown.
     """
     if not samples.is_molecule:
         raise ValueError(f"plot: bond lengths need molecules, the samples are of '{samples.name}'")
+    samples.check_target("plot")
     nodes = samples.nodes(0)
     numbers = samples.atomic_numbers[nodes]
     pairs = molecule.bonds(samples.truth()[nodes][..., 0], numbers)

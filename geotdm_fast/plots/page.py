@@ -16,10 +16,12 @@ MAX_SAMPLES = 20
 def write_page(samples: Samples, path: PathLike, *, num_systems: int = 12, title: str | None = None) -> None:
     """Write `num_systems` systems with all their samples (at most 20 each) into a self-contained HTML page.
 
-    Positions are rounded to a thousandth of the largest extent of their system. Raises ValueError for num_systems < 1.
+    Positions are rounded to a thousandth of the largest extent of their system. Raises ValueError for num_systems < 1,
+    and for samples whose truth nobody knows.
     """
     if num_systems < 1:
         raise ValueError(f"plot: num_systems must be at least 1, got {num_systems}")
+    samples.check_target("plot")
     truth, forecasts = samples.truth(), samples.forecasts()[:MAX_SAMPLES]
     generated = samples.mode == "uncond"
     what = "Generated trajectories" if generated else "Forecasts"

@@ -6,11 +6,13 @@ import numpy as np
 def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centre [D] and two orthonormal axes [D, 2] along which `points` [M, D] vary most; D = 2 keeps its axes.
 
-    Each axis points to the side of its largest component, so the picture does not flip from run to run.
+    Points that are not finite are passed over: frames that nobody knows. Each axis points to the side of its largest
+    component, so the picture does not flip from run to run.
     """
     dims = points.shape[1]
     if dims == 2:
         return np.zeros(2, points.dtype), np.eye(2, dtype=points.dtype)
+    points = points[np.isfinite(points).all(axis=1)]
     centre = points.mean(0)
     _, _, axes = np.linalg.svd(points - centre, full_matrices=False)
     axes = axes[:2]

@@ -46,6 +46,7 @@ class GraphPicker:
             scored=batch.scored[scored] + offset.repeat_interleave(self._scored.count[graphs]),
             batch=torch.arange(len(graphs)).repeat_interleave(count),
             num_graphs=len(graphs),
+            origin=None if batch.origin is None else batch.origin[graphs],
         )
 
 

@@ -113,4 +113,5 @@ def read_shards(folder: PathLike) -> Samples:
         batch=shifted("batch", graphs),
         scored=shifted("scored", nodes),
         edge_index=shifted("edge_index", nodes),
+        origin=None if firsts[0].origin is None else joined("origin"),
     )

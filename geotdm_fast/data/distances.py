@@ -1,0 +1,104 @@
+"""Whether the distances in a molecule can be angstrom, and what they are otherwise."""
+
+import warnings
+
+import numpy as np
+
+from geotdm_fast.data.bonds import bonds_by_distance
+from geotdm_fast.data.covalent_radii import bonding_radii
+from geotdm_fast.keys import nearest
+
+# Of a length in angstrom.
+ANGSTROM = {
+    "angstrom": 1.0, "Angstrom": 1.0, "angstroms": 1.0, "A": 1.0, "Å": 1.0, "ang": 1.0,
+    "nm": 10.0, "nanometer": 10.0, "nanometers": 10.0, "nanometre": 10.0, "nanometres": 10.0,
+    "bohr": 0.529177210903, "Bohr": 0.529177210903, "pm": 0.01, "picometer": 0.01, "picometre": 0.01,
+}  # fmt: skip
+_LIKELY = {"angstrom": 1.0, "nm": 10.0, "bohr": 0.529177210903, "pm": 0.01}
+_ALIKE = 1.25  # the usual distance of nearest atoms, over that of bonds, is within this factor of 1
+_TOO_NEAR = 0.5  # angstrom; the shortest bond, that of H2, has 0.74
+_SAMPLE = 512  # atoms looked at
+
+
+def unit_factor(where: str, unit: str) -> float:
+    """What a molecule's positions in `unit` are multiplied by to be angstrom; '' is angstrom. ValueError for others."""
+    if unit == "":
+        return 1.0
+    if unit not in ANGSTROM:
+        hint = nearest(unit, _LIKELY)
+        raise ValueError(f"{where}: unit must be one of {', '.join(_LIKELY)} for molecules (z), got '{unit}'{hint}")
+    return ANGSTROM[unit]
+
+
+def check_distances(where: str, name: str, positions: np.ndarray, atomic_numbers: np.ndarray, stated: bool) -> None:
+    """Look at the first frame of a molecule: do nearest atoms have the distance of bonds?
+
+    name: what the positions are called in the file
+    positions: [N, 3] (angstrom); atomic_numbers: [N]
+    stated: whether somebody said that the unit is angstrom
+    Raises ValueError where they look like nm and nobody stated a unit; warns where they look like another unit, and of
+    atoms nearer than 0.5 angstrom and hydrogens with several bonds.
+    """
+    z = np.asarray(atomic_numbers)
+    sample = np.unique(np.linspace(0, len(z) - 1, min(len(z), _SAMPLE)).astype(np.int64))
+    radii = bonding_radii(z)
+    distance, neighbour = _nearest(np.asarray(positions, dtype=np.float64), sample)
+    usual = radii[sample] + radii[neighbour]
+    judged = np.isfinite(usual) & np.isfinite(distance)
+    if not judged.any():
+        return
+    ratio = float(np.median(distance[judged] / usual[judged]))
+    # Heavy atoms alone are as far apart in a bare lattice of water as bonds in bohr.
+    units = [unit for unit in _LIKELY if unit in ("angstrom", "nm") or (z == 1).any()]
+    unit = min(units, key=lambda u: abs(np.log(max(ratio, 1e-9) * _LIKELY[u])))
+    if unit != "angstrom" and 1 / _ALIKE < ratio * _LIKELY[unit] < _ALIKE:
+        found, expected = float(np.median(distance[judged])), float(np.median(usual[judged]))
+        message = (
+            f"{where}: distances look like {unit}: an atom and the nearest one are {found:.3g} apart, bonds between "
+            f"these elements have {expected:.2f} angstrom; multiply {name} by {_LIKELY[unit]:.4g}, or give unit: {unit}"
+        )
+        if unit == "nm" and not stated:
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=4)
+        return
+    _check_bonds(where, positions, z, sample, distance, neighbour, judged)
+
+
+def _check_bonds(
+    where: str,
+    positions: np.ndarray,
+    z: np.ndarray,
+    sample: np.ndarray,
+    distance: np.ndarray,
+    neighbour: np.ndarray,
+    judged: np.ndarray,
+) -> None:
+    near = np.flatnonzero(judged & (distance < _TOO_NEAR))
+    if len(near):
+        i = near[distance[near].argmin()]
+        warnings.warn(
+            f"{where}: atoms {sample[i]} and {neighbour[i]} are {distance[i]:.3g} angstrom apart in the first frame, "
+            f"nearer than any bond; {len(near)} of {len(sample)} atoms looked at are so near to another",
+            stacklevel=5,
+        )
+        return
+    degree = np.bincount(bonds_by_distance(positions, z)[:, 0], minlength=len(z))
+    several = np.flatnonzero((z == 1) & (degree > 1))
+    if len(several):
+        warnings.warn(
+            f"{where}: atom {several[0]}, a hydrogen, is within a bond's length of {degree[several[0]]} atoms in the "
+            f"first frame, as {len(several)} of {int((z == 1).sum())} hydrogens are; look at the unit and at z, or "
+            "give bonds",
+            stacklevel=5,
+        )
+
+
+def _nearest(positions: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distance to the nearest other atom, and which it is, for each atom of `sample`; inf where there is none."""
+    distance, neighbour = np.full(len(sample), np.inf), np.zeros(len(sample), dtype=np.int64)
+    for k, i in enumerate(sample.tolist()):
+        squares = np.square(positions - positions[i]).sum(axis=1)
+        squares[i] = np.inf
+        neighbour[k] = squares.argmin()
+        distance[k] = np.sqrt(squares[neighbour[k]])
+    return distance, neighbour

@@ -1,0 +1,142 @@
+"""Data sets for forecasts whose future is unknown: the given frames, and room for the others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geotdm_fast.data.frames import frame_slice
+from geotdm_fast.data.md17 import CUTOFF, molecule_path
+from geotdm_fast.data.npy import StoredArray
+from geotdm_fast.data.open import infer_kind, normalise_section, open_dataset
+from geotdm_fast.data.own import position_name
+from geotdm_fast.data.pedestrian import as_people, pedestrian_windows
+from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
+
+_KINDS = ("npz", "file", "md17", "pedestrian")
+_PASSED_OVER = ("split", "mode", "split_ratio", "stride", "span", "num_windows", "force_length", "down_sample_every")
+_OF_A_MOLECULE = ("max_hops", "fully_connected", "bonds", "num_types", "atom_types", "project", "frames", "every")
+
+
+def given_frames_dataset(
+    section: Mapping, given: Sequence[bool] | Tensor, where: str = "data", progress: bool = True
+) -> TrajectoryDataset:
+    """The last frames of each trajectory as the given ones of a forecast, whose other frames nobody knows.
+
+    Items have T = len(given) frames and `has_target` False. Their given frames are the last G = sum(given) of the file;
+    the others repeat the given one before (the first, before all), which means nothing.
+
+    section: of kind npz, file, md17 or pedestrian, see `open_dataset`. split, split_ratio, stride, span and windows are
+        passed over, and so is down_sample_every: frames of the file are as far apart as the model's. Of pedestrian
+        recordings the people who are there in all of the last G frames are taken
+    given: [T] - which frames of the window are given, as the model's `cond_mask` says
+    Raises what `open_dataset` raises, and ValueError where there are fewer than G frames, and for kind nbody, whose
+    future is simulated.
+    """
+    mask = np.asarray(given, dtype=bool).reshape(-1)
+    if mask.all() or not mask.any():
+        raise ValueError(f"{where}: given must give some frames and leave some, got {int(mask.sum())} of {len(mask)}")
+    section = {key: value for key, value in section.items() if key not in _PASSED_OVER}
+    kind = section.get("kind", infer_kind(section))
+    if kind not in _KINDS:
+        raise ValueError(f"{where}: kind must be one of {', '.join(_KINDS)} where the future is unknown, got {kind}")
+    if kind == "pedestrian":
+        return _people(section, mask, where)
+    if kind == "md17":
+        section = _molecule(section, where)
+    number = int(mask.sum())
+    dataset = open_dataset(_last_frames(section, number, where) | {"span": number}, where, progress)
+    return _of(dataset, mask)
+
+
+def _molecule(section: dict, where: str) -> dict:
+    """An md17 section as one of kind npz, with the official bonds."""
+    if not section.get("with_h", True):
+        raise ValueError(
+            f"{where}: with_h must be true where the future is unknown, give a file of heavy atoms instead"
+        )
+    normalised = normalise_section({"kind": "md17", "split": "test"} | section, where)
+    path = normalised.get("path")
+    if path is None:
+        molecules = normalised["molecule_name"]
+        several = [molecules] if isinstance(molecules, str) else molecules
+        paths = [str(molecule_path(normalised["root"], molecule)) for molecule in several]
+        path = paths[0] if isinstance(molecules, str) else paths
+    kept = {key: normalised[key] for key in _OF_A_MOLECULE if key in normalised}
+    return {"kind": "npz", "path": path, "cutoff": normalised.get("cutoff", CUTOFF)} | kept
+
+
+def _last_frames(section: dict, number: int, where: str) -> dict:
+    """The section with `frames` that chooses the last `number` of those that it chooses now."""
+    frames, every = section.pop("frames", None), section.pop("every", None) or 1
+    last = [-((number - 1) * every + 1), None, every]
+    if section.get("kind") != "npz":
+        if frames is not None:
+            raise ValueError(f"{where}: frames must not be given for a file whose last {number} frames are given ones")
+        return section | {"frames": last}
+    paths = section.get("path")
+    paths = paths if isinstance(paths, (list, tuple)) else [paths]
+    for path in paths:
+        if path is None:
+            continue  # open_dataset says so
+        shape = StoredArray(path, position_name(path)).shape
+        num_frames = shape[-3] if len(shape) > 2 else 0
+        chosen = frame_slice(where, frames, None if every == 1 else every, num_frames)
+        if len(chosen) < number:
+            raise ValueError(f"{where}: {path} must have the {number} given frames, got {len(chosen)}")
+        if frames is not None:
+            if len(paths) > 1:
+                raise ValueError(
+                    f"{where}: frames must not be given for several files whose last frames are given ones"
+                )
+            chosen = chosen[-number:]
+            last = [chosen.start, chosen[-1] + 1, chosen.step]
+    return section | {"frames": last}
+
+
+def _people(section: dict, mask: np.ndarray, where: str) -> TrajectoryDataset:
+    number = int(mask.sum())
+    if not mask[:number].all():
+        raise ValueError(f"{where}: given must be the first frames for pedestrians, got {mask.astype(int).tolist()}")
+    default = {} if section.get("recordings") is not None else {"phase": "testing"}
+    section = normalise_section(default | section, where)
+    for key in ("kind", "past_frames", "future_frames"):
+        section.pop(key, None)
+    scene, scale = section.pop("dataset", None), section.pop("traj_scale", 1.0)
+    data, num = pedestrian_windows(scene=scene, **section, num_frames=number, last=True)
+    data = data[:, :, _before(mask)]
+    return _of(as_people(where, data, num, number, scale, scene, section.get("recordings")), mask)
+
+
+def _of(dataset: TrajectoryDataset, mask: np.ndarray) -> TrajectoryDataset:
+    return TrajectoryDataset(
+        _Given(dataset.items, mask),
+        name=dataset.name,
+        unit=dataset.unit,
+        scale=dataset.scale,
+        atomic_numbers=dataset.atomic_numbers,
+    )
+
+
+def _before(mask: np.ndarray) -> np.ndarray:
+    """For each frame of the window the given frame, by its number among these, that it holds: [T]."""
+    return np.maximum(np.cumsum(mask) - 1, 0)
+
+
+class _Given(Sequence):
+    """Trajectories of the given frames alone, or of all, as ones of all frames without a target."""
+
+    def __init__(self, items: Sequence[Trajectory], mask: np.ndarray):
+        self.items = items
+        self.num_frames = len(mask)
+        self.frames = torch.from_numpy(_before(mask))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Trajectory:
+        item = self.items[index]
+        x = item.x if item.num_frames == self.num_frames else item.x[..., self.frames]
+        return replace(item, x=x, has_target=False)

@@ -1,0 +1,48 @@
+"""Which frames of a trajectory are kept, and where windows may lie in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Frames that are kept, in stretches that no window may leave.
+
+    frames: [T] int64 - their numbers in the file, ascending
+    ends: [S] int64 - where each stretch ends: stretch i is frames[ends[i - 1] : ends[i]]
+    """
+
+    frames: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, parts: Sequence[Sequence[int]]) -> "Stretches":
+        """Of the stretches' frame numbers."""
+        return cls(np.concatenate([np.asarray(part, dtype=np.int64) for part in parts]), np.cumsum([*map(len, parts)]))
+
+    def cut(self, part: range) -> "Stretches":
+        """Frames part.start ... part.stop - 1 of these."""
+        return Stretches(self.frames[part.start : part.stop], np.clip(self.ends - part.start, 0, len(part)))
+
+    def without(self, places: np.ndarray) -> "Stretches":
+        """All but the frames at `places`, whose neighbours are joined."""
+        kept = np.ones(len(self.frames), dtype=bool)
+        kept[places] = False
+        return Stretches(self.frames[kept], np.concatenate([[0], np.cumsum(kept)])[self.ends])
+
+    @property
+    def seams(self) -> list[int]:
+        """The places whose next frame is of another stretch."""
+        inner = np.unique(self.ends)
+        return [int(end) - 1 for end in inner if 0 < end < len(self.frames)]
+
+    @property
+    def longest(self) -> int:
+        return int(np.diff(self.ends, prepend=0).max())
+
+    def starts(self, span: int, stride: int) -> list[int]:
+        """Where windows of `span` frames begin, `stride` apart, each within a stretch."""
+        begins = [0, *self.ends[:-1].tolist()]
+        return [t for a, b in zip(begins, self.ends.tolist(), strict=True) for t in range(a, b - span + 1, stride)]
