@@ -1,0 +1,54 @@
+"""Which frames of a trajectory are read: `frames: [start, stop, step]` and `every` of a configuration."""
+
+from collections.abc import Sequence
+
+from geotdm_fast.data.checks import check_count
+
+_EXPECTED = "[start, stop] or [start, stop, step], whole numbers or null"
+
+
+def frame_slice(
+    where: str, frames: Sequence[int | None] | str | None, every: int | None, num_frames: int | None
+) -> range | slice:
+    """The numbers of the frames to read, of `num_frames`, before anything else (splits, windows) counts them.
+
+    frames: [start, stop] or [start, stop, step] as a slice of Python has them: numbers from 0, without stop, negative
+        ones from the end, null for the first, the last, every one; the text 'start:stop:step' is the same
+    every: every n-th frame, the step by another name
+    num_frames: how many there are; None where that is not known before reading, then a slice comes back
+    where: the caller's name, for messages
+    Raises ValueError/TypeError for a step given twice or under 1, and where the trajectory has not all these frames.
+    """
+    start, stop, step = _three(where, frames)
+    if every is not None:
+        if step is not None:
+            raise ValueError(f"{where}: every must not be given beside a step in frames, got {every} and {step}")
+        step = check_count(where, "every", every)
+    step = 1 if step is None else check_count(where, "the step in frames", step)
+    if num_frames is None:
+        return slice(start, stop, step)
+    for what, value in (("start", start), ("stop", stop)):
+        if value is not None and not -num_frames <= value <= num_frames:
+            raise ValueError(f"{where}: frames must {what} within the {num_frames} frames there are, got {value}")
+    chosen = range(*slice(start, stop, step).indices(num_frames))
+    if not chosen:
+        raise ValueError(f"{where}: frames must choose at least one of {num_frames} frames, got {frames!r}")
+    return chosen
+
+
+def _three(where: str, frames: Sequence[int | None] | str | None) -> list[int | None]:
+    """start, stop and step, each a whole number or None."""
+    if frames is None:
+        return [None, None, None]
+    parts = frames
+    if isinstance(frames, str):
+        try:
+            parts = [int(word) if word.strip() else None for word in frames.split(":")]
+        except ValueError:
+            parts = None
+    if isinstance(parts, str) or not isinstance(parts, Sequence) or not 2 <= len(parts) <= 3:
+        raise ValueError(f"{where}: frames must be {_EXPECTED}, got {frames!r}")
+    for value in parts:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise TypeError(f"{where}: frames must be {_EXPECTED}, got {frames!r}")
+    return [*parts, None][:3]
