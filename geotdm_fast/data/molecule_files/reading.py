@@ -180,7 +180,7 @@ class Motion:
                 t, i, k = np.argwhere(~(np.abs(frames.x) < _TOO_FAR))[0]
                 raise ValueError(
                     f"{self._where}: positions must be finite and below {_TOO_FAR:g} angstrom, got "
-                    f"{frames.x[t, i, k]:g} for atom {self._atoms[i]} in frame {frames.numbers[t]}; frames: reads the others"
+                    f"{frames.x[t, i, k]:g} for atom {self._atoms[i]} in frame {frames.numbers[t]}"
                 )
             yield frames
 

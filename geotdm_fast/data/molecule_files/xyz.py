@@ -1,7 +1,8 @@
 """XYZ and extended XYZ, in chunks.
 
 A frame is a line with the number of atoms, a line of comment, and a line for each atom. Extended XYZ says in the
-comment what the columns are (`Properties=species:S:1:pos:R:3`), the box (`Lattice="..."`) and where it is periodic (`pbc`).
+comment what the columns are (`Properties=species:S:1:pos:R:3`), the box (`Lattice="..."`) and its periodic directions
+(`pbc`).
 """
 
 import itertools
