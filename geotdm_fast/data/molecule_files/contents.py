@@ -47,7 +47,7 @@ class Source(Protocol):
     """The frames of a file.
 
     num_atoms, num_frames: how many there are
-    times: [num_frames] float64 or None
+    times: [num_frames] float, in the precision of the file, or None
     has_positions: [num_frames] bool, or None where every frame has
     pbc: [3] bool - the periodic directions of the cells
     """

@@ -89,26 +89,29 @@ class Motion:
 
     def keep(self) -> np.ndarray:
         """The wanted frames, [T, N, 3] as a view of [N, 3, T], which needs no copy later."""
+        shape = (len(self._atoms), 3, len(self._plan.wanted))
+        store = np.empty(shape, np.float64 if self._float64 else np.float32)
+        for begin, x in self.blocks():
+            store[:, :, begin : begin + len(x)] = x.transpose(1, 2, 0)
+        return store.transpose(2, 0, 1)
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The wanted frames, some at a time: the place of the first of them, and their positions [T, N, 3]."""
         self._check_again()
-        wanted = self._plan.wanted
-        store = np.empty((len(self._atoms), 3, len(wanted)), np.float64 if self._float64 else np.float32)
-        if len(wanted) == 0:
-            return store.transpose(2, 0, 1)
-        if self._box is None:
-            numbers = wanted
-        else:
+        wanted, numbers = self._plan.wanted, self._plan.wanted
+        if self._box is not None:  # every frame up to the last tells where the atoms went
             numbers = self._plan.in_order[: np.searchsorted(self._plan.in_order, wanted[-1]) + 1]
         before = done = None
-        filled = 0
+        begin = 0
         for frames in self._read(numbers):
             x = frames.x
             if self._box is not None:
                 x, before, done = self._unwrapped(frames, before, done)
             here = np.isin(frames.numbers, wanted, assume_unique=True)
-            store[:, :, filled : filled + here.sum()] = x[here].transpose(1, 2, 0)
-            filled += int(here.sum())
+            if here.any():
+                yield begin, x[here]
+            begin += int(here.sum())
         self._report()
-        return store.transpose(2, 0, 1)
 
     def _unwrapped(self, frames: Frames, before: np.ndarray | None, done: np.ndarray | None) -> tuple:
         """Positions of a chunk, followed; fractional coordinates and images of its last frame, as followed."""

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-# Times of simulation packages are written in single precision, or rounded to a few digits.
+# Times may be rounded to a few digits: steps differ by so much of a step.
 _UNEVEN = 0.05
 
 
@@ -14,14 +14,14 @@ def frames_in_time(where: str, times: np.ndarray | None, numbers: np.ndarray) ->
     A run that is restarted from a checkpoint goes on from a time before its last frame. Its own frames are kept, as
     `gmx trjcat` does, and a warning counts the others.
 
-    times: [frames of the file] or None where the file has none
+    times: [frames of the file] float, in the precision of the file, or None where it has none
     numbers: ascending numbers of frames in the file
     Raises ValueError where the time runs back to the beginning, that is where a second trajectory follows.
     """
     if times is None:
         return numbers, []
     t = times[numbers]
-    if len(t) < 2 or not np.isfinite(t).all() or (t == t[0]).all():
+    if not _tell_apart(t):
         return numbers, []
     later = np.append(np.minimum.accumulate(t[::-1])[::-1][1:], np.inf)
     keep = t < later
@@ -48,15 +48,12 @@ def check_spacing(where: str, times: np.ndarray | None, numbers: np.ndarray) -> 
     """Raise ValueError unless the frames `numbers` are equally spaced in time."""
     if times is None or len(numbers) < 3:
         return
-    t = times[numbers].astype(np.float64)
-    if not np.isfinite(t).all() or (t == t[0]).all():
+    t = times[numbers]
+    if not _tell_apart(t):
         return
-    steps = np.diff(t)
+    steps = np.diff(t.astype(np.float64))
     usual = float(np.median(steps))
-    rounding = 4 * np.spacing(np.float32(np.abs(t).max()))
-    if rounding > usual / 4 >= 0 and (steps >= 0).all():
-        return  # so late that single precision no longer tells one time from the next
-    wrong = np.abs(steps - usual) > _UNEVEN * abs(usual) + rounding
+    wrong = np.abs(steps - usual) > _UNEVEN * abs(usual) + 2 * np.spacing(np.abs(t).max())
     if wrong.any():
         i = int(wrong.argmax())
         raise ValueError(
@@ -64,3 +61,11 @@ def check_spacing(where: str, times: np.ndarray | None, numbers: np.ndarray) -> 
             f"frame {numbers[i]} (time {t[i]:g}) to frame {numbers[i + 1]} (time {t[i + 1]:g}); read one part of the "
             f"file, for example frames: [{numbers[0]}, {numbers[i] + 1}] or frames: [{numbers[i + 1]}, null]"
         )
+
+
+def _tell_apart(t: np.ndarray) -> bool:
+    """Whether times tell frames apart: not if they are all equal, or so late that their precision rounds steps away."""
+    if len(t) < 2 or not np.isfinite(t).all() or (t == t[0]).all():
+        return False
+    average = (float(t.max()) - float(t.min())) / (len(t) - 1)
+    return float(np.spacing(np.abs(t).max())) < average / 4

@@ -15,7 +15,7 @@ _TRR_TEXT = 12
 
 
 class Headers(NamedTuple):
-    """times [F] float64 (ps); has_positions [F] bool; num_atoms."""
+    """times [F] (ps), in the precision of the file; has_positions [F] bool; num_atoms."""
 
     times: np.ndarray
     has_positions: np.ndarray
@@ -43,7 +43,7 @@ def read_headers(path: pathlib.Path, kind: str) -> Headers:
             times.append(time)
             present.append(has_positions)
             file.seek(start + length)
-    return Headers(np.array(times), np.array(present, bool), atoms or 0)
+    return Headers(np.array(times, times[0].dtype if times else None), np.array(present, bool), atoms or 0)
 
 
 def _numbers(file, code: str) -> tuple:
@@ -62,7 +62,7 @@ def _trr_frame(file) -> tuple:
     longest = max((box // 9, *(part // (3 * num_atoms) for part in (x, v, f))) if num_atoms else (4,))
     (time, _) = _numbers(file, "2d" if longest == 8 else "2f")
     header = 3 * 4 + _TRR_TEXT + 13 * 4 + (16 if longest == 8 else 8)
-    return num_atoms, time, x > 0, header + sum(sizes)
+    return num_atoms, np.float64(time) if longest == 8 else np.float32(time), x > 0, header + sum(sizes)
 
 
 def _xtc_frame(file) -> tuple:
@@ -70,6 +70,7 @@ def _xtc_frame(file) -> tuple:
     magic, num_atoms, _, time = _numbers(file, "3if")
     if magic not in (_XTC_MAGIC, _XTC_MAGIC_LONG):
         return None, 0, False, 0
+    time = np.float32(time)
     header = 4 * 4 + 9 * 4 + 4  # with the box and the number of atoms once more
     if num_atoms <= 9:
         return num_atoms, time, True, header + 12 * num_atoms
