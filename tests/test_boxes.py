@@ -112,8 +112,8 @@ def test_a_molecule_cut_in_two_is_made_whole(name, bonds, reach):
 def test_two_molecules_side_by_side_are_each_made_whole():
     """By distance the nearest pairs come first: a molecule's own bonds before the contact to its neighbour."""
     cell = np.diag([9.0, 9, 9])
-    second = ETHANOL + [0, 3.0, 0]
-    x = np.concatenate([ETHANOL, second]) + [3.0, 7, 1]
+    second = ETHANOL + np.array([0, 3.0, 0])
+    x = np.concatenate([ETHANOL, second]) + np.array([3.0, 7, 1])
     s = np.mod(x, 9.0)
     found, _ = whole(s, cell, ALL, None, 2.4)
     for part in (slice(0, 9), slice(9, 18)):

@@ -50,8 +50,8 @@ def test_without_times_frames_are_taken_as_they_are(times):
 @pytest.mark.parametrize(
     "times, message",
     [
-        ([*range(60), *range(60, 110, 10)], r"the step is 1 mostly and 10 from frame 60 \(time 60\) to frame 61 \(time 70\)"),
-        ([0, 1, 2, 4, 5, 6], r"the step is 1 mostly and 2 from frame 2 \(time 2\) .* frames: \[0, 3\] or frames: \[3, null\]"),
+        ([*range(60), *range(60, 110, 10)], r"is 1 mostly and 10 from frame 60 \(time 60\) to frame 61 \(time 70\)"),
+        ([0, 1, 2, 4, 5, 6], r"and 2 from frame 2 \(time 2\) .* frames: \[0, 3\] or frames: \[3, null\]"),
         ([20000, 20001, 20010, 20100, 21000], "equally spaced in time"),
     ],
 )  # fmt: skip

@@ -101,7 +101,8 @@ class MdtrajFile:
         own = hasattr(file, "topology")
         while True:
             more = {"n_frames": size, "atom_indices": atoms}
-            part = file.read_as_traj(**more) if own else file.read_as_traj(bare, **more)
+            with np.errstate(all="ignore"):  # frames of TRR without positions are whatever is in memory
+                part = file.read_as_traj(**more) if own else file.read_as_traj(bare, **more)
             if len(part) == 0:
                 return
             yield part

@@ -177,6 +177,6 @@ def select(where: str, atoms: Atoms, selection: str | None) -> np.ndarray:
     if atoms.select is None:
         raise ValueError(f"{where}: selection must be None without MDTraj or MDAnalysis and a topology that they read")
     try:
-        return np.unique(atoms.select(selection))
+        return np.unique(atoms.select(selection)).astype(np.int64)
     except Exception as error:
         raise ValueError(f"{where}: selection={selection!r} must choose atoms, got {_short(error)}") from error
