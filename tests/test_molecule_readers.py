@@ -255,7 +255,7 @@ def test_what_xtc_cannot_hold(tmp_path, eth):
         top.add_atom(f"{SYMBOLS[z]}{i + 1}", mdtraj.element.Element.getByAtomicNumber(z), residue)
     trajectory(x[:1], top).save(str(tmp_path / "top.pdb"))
     trajectory(x, top).save(str(tmp_path / "a.xtc"))
-    with pytest.raises(ValueError, match=r"below 2\.1e\+07 angstrom, got -?2\.14748e\+07 for atom 3 in frame 7"):
+    with pytest.raises(ValueError, match=r"below 2\.1e\+07 angstrom, got -?2\.14748e\+07 for atom 0 in frame 7"):
         file_dataset(tmp_path / "a.xtc", tmp_path / "top.pdb", span=5, fully_connected=True, cutoff=9.0)
 
 
@@ -310,17 +310,17 @@ def test_the_next_reader_is_tried(tmp_path, eth, monkeypatch):
         open_molecules("here", tmp_path / "a.xtc", eth, "auto", None, True)
 
 
-def test_a_molecule_without_one_known_element_is_refused(tmp_path, monkeypatch):
-    """As MDTraj reads GSD: every atom a virtual site."""
-    top = mdtraj.Topology()
-    residue = top.add_residue("X", top.add_chain())
-    for _ in range(9):
-        top.add_atom("A", mdtraj.element.virtual, residue)
-    trajectory(motion(), top).save(str(tmp_path / "a.dcd"))
-    (tmp_path / "a.gsd").write_text("x")
-    monkeypatch.setattr(mdtraj, "load_topology", lambda path: top)
-    with pytest.raises(ValueError, match=r"the element of every atom must be stated, but .*names, .*become A -> \?"):
-        file_dataset(tmp_path / "a.dcd", tmp_path / "a.gro", span=20) if (tmp_path / "a.gro").write_text("x") else None
+def test_a_molecule_without_one_known_element_is_refused(tmp_path):
+    ase = pytest.importorskip("ase")
+    from ase.io import write
+
+    for name in ("a.traj", "a.extxyz"):
+        write(tmp_path / name, [ase.Atoms([0] * 9, x) for x in motion()])
+        with pytest.raises(ValueError, match=r"the element of every atom must be stated, but .* become X -> \?"):
+            file_dataset(tmp_path / name, span=20)
+    residue = [("UNK", "A")] * 9
+    with pytest.raises(ValueError, match=r"stated, but .* become A -> \?.* give a topology with an element column"):
+        file_dataset(gro(tmp_path / "a.gro", residue), span=20)
 
 
 def test_gro_trajectories(tmp_path):
