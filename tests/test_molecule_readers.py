@@ -328,3 +328,24 @@ def test_gro_trajectories(tmp_path):
     with pytest.warns(UserWarning, match="taken from their names"):
         dataset = file_dataset(path, span=10, frames=[0, 30], every=3, bonds=[[0, 1], [1, 2]])
     assert dataset.atomic_numbers.tolist() == [7, 6, 6] and len(dataset) == 1
+
+
+def test_frames_that_do_not_arrive(tmp_path, eth, monkeypatch):
+    """A reader that ends early, or fails on the way, leaves no frame of whatever is in memory."""
+    trajectory(motion()).save(str(tmp_path / "a.dcd"))
+    read = mdtraj_files.MdtrajFile.read
+
+    def ends_early(self, atoms, numbers):
+        yield from read(self, atoms, numbers[:-3] if len(numbers) > 1 else numbers)
+
+    monkeypatch.setattr(mdtraj_files.MdtrajFile, "read", ends_early)
+    with pytest.raises(ValueError, match=r"a\.dcd must have its frames to the end, got 37 of 40"):
+        file_dataset(tmp_path / "a.dcd", eth, span=20)
+
+    def fails(self, atoms, numbers):
+        raise OSError("no way")
+        yield
+
+    monkeypatch.setattr(mdtraj_files.MdtrajFile, "read", fails)
+    with pytest.raises(ValueError, match=r"file_dataset: .*a\.dcd must be readable, got OSError: no way"):
+        file_dataset(tmp_path / "a.dcd", eth, span=20)

@@ -49,11 +49,12 @@ class LammpsDump:
         with open_text(path) as file:
             while (header := self._header(file, self.num_frames)) is not None:
                 lines = list(itertools.islice(file, header.num_atoms))
+                if len(lines) < header.num_atoms or header.num_atoms < 1:
+                    came = f"{len(lines)} lines for {header.num_atoms}"
+                    raise ValueError(f"{path} must have a line for each atom in frame {self.num_frames}, got {came}")
                 if first is None:
                     first, self.num_atoms, self.pbc = header, header.num_atoms, header.pbc
                     self._order, self.atoms = self._table(header, lines)
-                if len(lines) < header.num_atoms:
-                    raise ValueError(f"{path} must have {header.num_atoms} atoms in frame {self.num_frames}, got less")
                 if header.num_atoms != self.num_atoms:
                     raise ValueError(
                         f"{path} must have the same atoms in every frame, got {header.num_atoms} instead of "
@@ -76,7 +77,7 @@ class LammpsDump:
                 continue
             if not line.startswith(b"ITEM: "):
                 raise ValueError(f"{self.path}: frame {frame} must go on with an ITEM, got {shown(line)}")
-            item = line[6:].decode("utf-8", "replace").split()
+            item = line[6:].decode("utf-8", "replace").split() or [""]
             try:
                 if item[0] == "TIMESTEP":
                     found["step"] = float(file.readline())
@@ -88,7 +89,7 @@ class LammpsDump:
                     found["num_atoms"] = int(file.readline())
                 elif item[:2] == ["BOX", "BOUNDS"]:
                     rows = [list(map(float, file.readline().split())) for _ in range(3)]
-                    found["box"] = _box(np.array(rows), item[2:])
+                    found["box"] = _box(rows, item[2:])
                 elif item[0] == "ATOMS":
                     found["columns"] = item[1:]
                     break
@@ -194,8 +195,12 @@ class LammpsDump:
             ) from error
 
 
-def _box(rows: np.ndarray, words: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _box(lines: list[list[float]], words: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The corner [3], the cell [3, 3] and the periodic directions [3] of `BOX BOUNDS`."""
+    width = 4 if words[:2] == ["abc", "origin"] else 3 if words[:3] == ["xy", "xz", "yz"] else 2
+    if any(len(line) != width for line in lines):
+        raise ValueError(f"three lines of {width} numbers")
+    rows = np.array(lines)
     flags = [word for word in words if len(word) == 2 and set(word) <= set("pfsm")]
     pbc = np.array([flag == "pp" for flag in flags] if len(flags) == 3 else [False] * 3)
     if words[:2] == ["abc", "origin"]:

@@ -63,17 +63,19 @@ class MdanalysisFile:
         self.path, self.num_atoms = path, num_atoms
         self.pbc = np.array([True] * 3)
         self.times = self.has_positions = None
+        if file_format in ("xtc", "trr"):
+            headers = read_headers(path, file_format)
+            if headers.num_atoms != num_atoms:
+                raise ValueError(f"{path} must have the {num_atoms} atoms of its topology, got {headers.num_atoms}")
+            self.times = headers.times
+            self.has_positions = headers.has_positions if file_format == "trr" else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             universe = MDAnalysis.Universe.empty(num_atoms, trajectory=False)
             universe.load_new(str(path), format=file_format.upper())
         self._trajectory = universe.trajectory
         self.num_frames = len(self._trajectory)
-        if file_format in ("xtc", "trr"):
-            headers = read_headers(path, file_format)
-            self.times = headers.times
-            self.has_positions = headers.has_positions if file_format == "trr" else None
-        elif file_format in _WITH_TIMES:
+        if file_format in _WITH_TIMES:
             self.times = np.array([step.time for step in self._trajectory])
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:

@@ -146,9 +146,8 @@ def _who_knows(kind: str, but: str) -> str:
     """The end of a message about a format: who reads it, or which formats there are."""
     able = [name for name in formats.READERS[1:] if name != but and formats.reads_frames(name, kind)]
     if kind in formats.OWN or able:
-        return (
-            f"got {kind}, which {' and '.join(formats.NAMES[name] for name in able) or 'no package is needed for'} read"
-        )
+        names = " and ".join(formats.NAMES[name] for name in able) or "this package"
+        return f"got {kind}, which {names} {'read' if len(able) > 1 else 'reads'}"
     known = ", ".join(sorted({*formats.OWN, *formats.ASE, *formats.FRAMES["mdtraj"], *formats.FRAMES["mdanalysis"]}))
     return f"got '{kind}'; format: names another than the suffix says, one of {known}"
 

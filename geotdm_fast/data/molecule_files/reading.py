@@ -22,6 +22,14 @@ _SAME = 0.1
 _DOUBTFUL = 0.8
 
 
+def readable(where: str, error: Exception) -> ValueError:
+    """What a reader raised, as a ValueError that names the file."""
+    path = where.removeprefix("file_dataset: ")
+    if isinstance(error, ValueError) and path in str(error):
+        return ValueError(f"file_dataset: {str(error).removeprefix('file_dataset: ')}")
+    return ValueError(f"{where} must be readable, got {type(error).__name__}: {error}")
+
+
 class Plan(NamedTuple):
     """in_order: the frames of the file that follow each other; wanted: those that are kept; again: frames that two runs
     share, as (old, new)."""
@@ -61,7 +69,7 @@ class Motion:
 
     def __init__(self, where: str, source: Source, atoms: np.ndarray, plan: Plan, unwrap: bool):
         self._where, self._source, self._atoms, self._plan = where, source, atoms, plan
-        (frames,) = self._read(plan.in_order[:1])
+        frames = next(self._read(plan.in_order[:1]))
         self.first = frames.x[0].astype(np.float64)
         self._box = periodic_cell(frames.cells, source.pbc) if unwrap and frames.cells is not None else None
         self._float64 = frames.x.dtype == np.float64 and np.abs(frames.x).max() > _ROUNDED
@@ -169,16 +177,17 @@ class Motion:
 
     def _read(self, numbers: np.ndarray) -> Iterator[Frames]:
         """The frames `numbers`, checked; whatever a reader raises for a broken file is a ValueError that names it."""
-        chunks = self._source.read(self._atoms, numbers)
+        chunks, arrived = self._source.read(self._atoms, numbers), 0
         while True:
             try:
                 frames = next(chunks, None)
-            except ValueError as error:
-                raise ValueError(f"file_dataset: {error}") from error
-            except Exception as error:
-                raise ValueError(f"{self._where} must be readable, got {type(error).__name__}: {error}") from error
+            except Exception as error:  # readers raise anything for a broken file
+                raise readable(self._where, error) from error
             if frames is None:
+                if arrived < len(numbers):
+                    raise ValueError(f"{self._where} must have its frames to the end, got {arrived} of {len(numbers)}")
                 return
+            arrived += len(frames.numbers)
             if not (np.abs(frames.x) < _TOO_FAR).all():  # NaN is not less either
                 t, i, k = np.argwhere(~(np.abs(frames.x) < _TOO_FAR))[0]
                 raise ValueError(

@@ -37,7 +37,7 @@ def read_headers(path: pathlib.Path, kind: str) -> Headers:
                 raise ValueError(f"{path} must be a file of format {kind}, got other bytes at byte {start}")
             if atoms not in (None, num_atoms):
                 raise ValueError(f"{path} must have {atoms} atoms in every frame, got {num_atoms} in {len(times)}")
-            if start + length > size:
+            if num_atoms < 0 or length <= 0 or start + length > size:
                 raise ValueError(f"{path} must hold whole frames, got an end within frame {len(times)}")
             atoms = num_atoms
             times.append(time)
@@ -59,6 +59,9 @@ def _trr_frame(file) -> tuple:
     sizes = _numbers(file, "10i")  # ir, e, box, vir, pres, top, sym, x, v, f
     num_atoms, _, _ = _numbers(file, "3i")  # atoms, step, nre
     box, x, v, f = sizes[2], *sizes[7:]
+    vectors = {0, 12 * num_atoms, 24 * num_atoms}
+    if box not in (0, 36, 72) or not {x, v, f} <= vectors or any(sizes[:2]) or any(sizes[3:7]):
+        return None, 0, False, 0
     longest = max((box // 9, *(part // (3 * num_atoms) for part in (x, v, f))) if num_atoms else (4,))
     (time, _) = _numbers(file, "2d" if longest == 8 else "2f")
     header = 3 * 4 + _TRR_TEXT + 13 * 4 + (16 if longest == 8 else 8)
