@@ -19,6 +19,8 @@ XYZ_SUFFIXES = (".xyz", ".extxyz")
 # DCD and XTC are written by MDTraj: its files are written frame by frame without a topology, it needs only NumPy and
 # SciPy, and its wheels exist for every Python here. ASE writes neither; MDAnalysis brings ten packages more.
 MD_SUFFIXES = (".dcd", ".xtc")
+# XTC holds no more than 2147483.75 nm, and MDTraj writes that for NaN and for what is more without a word.
+_TOO_FAR = 2.1e7
 _PACKAGES = {"ase": ("ASE", "molecules"), "mdtraj": ("MDTraj", "md")}
 
 
@@ -51,11 +53,12 @@ def export_molecules(path: PathLike, source: Samples | PathLike, progress: bool 
         .xyz, .extxyz: extended XYZ (angstrom); each comment line carries `graph`, `sample`, `frame` and `given` (T:
             from the data, F: drawn)
         .dcd, .xtc: bare positions of a molecule that is the same in all graphs, with its atoms in a `.pdb` of the same
-            name; XTC rounds to 0.01 angstrom
+            name; XTC rounds to 0.01 angstrom from 10 atoms on
     source: samples, or a finished folder of shards, one of which is in memory at a time
 
-    Raises ValueError when these are no molecules in three dimensions, ImportError without ASE (extra `molecules`) or
-    MDTraj (extra `md`), OSError when the file cannot be written.
+    Raises ValueError when these are no molecules in three dimensions, and for positions that are not finite or beyond
+    what XTC can hold, whatever the format; ImportError without ASE (extra `molecules`) or MDTraj (extra `md`), OSError
+    when the file cannot be written.
     """
     from tqdm.auto import tqdm
 
@@ -76,7 +79,18 @@ def _molecules(path: PathLike, source: Samples | PathLike) -> Iterator[Molecule]
             nodes = samples.nodes(g)
             for k, sample in enumerate(block.samples):
                 positions = np.ascontiguousarray(forecasts[k, nodes].transpose(2, 0, 1))
+                _check_positions(path, positions, graph, sample)
                 yield Molecule(graph, sample, samples.atomic_numbers[nodes], samples.cond_mask, positions)
+
+
+def _check_positions(path: PathLike, positions: np.ndarray, graph: int, sample: int) -> None:
+    held = np.abs(positions) < _TOO_FAR  # NaN is not
+    if not held.all():
+        frame, atom, axis = np.argwhere(~held)[0]
+        raise ValueError(
+            f"{path}: positions must be finite and below {_TOO_FAR:g} angstrom, got {positions[frame, atom, axis]:g} "
+            f"for atom {atom} in frame {frame} of sample {sample} of graph {graph}"
+        )
 
 
 def _write_xyz(path: PathLike, molecules: Iterable[Molecule]) -> int:

@@ -165,7 +165,7 @@ def test_bad_files(tmp_path, monkeypatch):
         file_dataset(path, reader="asee")
     with pytest.raises(ValueError, match=r"m\.extxyz: topology must be None for ASE"):
         file_dataset(path, path, reader="ase")
-    with pytest.raises(ValueError, match=r"m\.extxyz: selection must be None for ASE"):
+    with pytest.raises(ValueError, match=r"m\.extxyz: selection must be None without MDTraj or MDAnalysis"):
         file_dataset(path, selection="name CA")
     with pytest.raises(ValueError, match=r"m\.extxyz: x must have at least span=41 frames, got 40"):
         file_dataset(path, span=41)

@@ -76,6 +76,24 @@ def test_only_molecules_in_space(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("suffix", ["xyz", "dcd", "xtc"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -3e7])
+def test_positions_that_no_format_holds(tmp_path, suffix, value):
+    """XTC would hold -21474838 angstrom for them, and DCD a number that is none."""
+    pytest.importorskip("ase" if suffix == "xyz" else "mdtraj")
+    path = tmp_path / f"s.{suffix}"
+    export_molecules(path, SAMPLES, progress=False)
+    before = path.read_bytes()
+    broken = SAMPLES.samples.copy()
+    broken[1, 9 + 4, 2, 5] = value
+    place = rf"got {value:g} for atom 4 in frame 9 of sample 1 of graph 1".replace("+", r"\+")
+    with pytest.raises(
+        ValueError, match=rf"s\.{suffix}: positions must be finite and below 2\.1e\+07 angstrom, {place}"
+    ):
+        export_molecules(path, dataclasses.replace(SAMPLES, samples=broken), progress=False)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1 + (suffix != "xyz")
+
+
 def test_bare_positions_need_one_molecule(tmp_path):
     pytest.importorskip("mdtraj")
     numbers = SAMPLES.atomic_numbers.copy()

@@ -1,0 +1,176 @@
+"""Windows of a molecule's trajectory in any format that a reader knows."""
+
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from geotdm_fast.data.checks import check_count, check_flag
+from geotdm_fast.data.molecule import molecule_graph, renumbered_bonds, warn_if_apart
+from geotdm_fast.data.molecule_files.beads import bead_graph
+from geotdm_fast.data.molecule_files.contents import Atoms
+from geotdm_fast.data.molecule_files.elements import elements_of
+from geotdm_fast.data.molecule_files.formats import READERS
+from geotdm_fast.data.molecule_files.opening import check_atoms, open_molecules, select
+from geotdm_fast.data.molecule_files.reading import Motion, plan_frames
+from geotdm_fast.data.own import array_dataset
+from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio
+from geotdm_fast.data.trajectory import TrajectoryDataset
+from geotdm_fast.files import PathLike
+from geotdm_fast.keys import check_choice
+
+_SPAN = 30
+# Atoms of a molecule are never further apart than this along its bonds, beads not than that (angstrom).
+_REACH, _REACH_OF_BEADS = 2.4, 5.5
+
+
+def file_dataset(
+    path: PathLike,
+    topology: PathLike | None = None,
+    split: str | None = None,
+    *,
+    reader: str = "auto",
+    format: str | None = None,
+    selection: str | None = None,
+    with_h: bool = True,
+    elements: Sequence | Mapping | None = None,
+    types: str | Sequence[str] = "element",
+    unwrap: str | bool = "auto",
+    frames: Sequence[int | None] | str | None = None,
+    every: int | None = None,
+    span: int | None = None,
+    stride: int = 1,
+    split_ratio: Sequence[float] = SPLIT_RATIO,
+    project: bool = False,
+    cutoff: float | None = None,
+    max_hops: int = 3,
+    fully_connected: bool = False,
+    bonds: ArrayLike | None = None,
+    num_types: int = 10,
+    atom_types: Sequence[int] | None = None,
+    name: str | None = None,
+    unit: str | None = None,
+) -> TrajectoryDataset:
+    """Windows of a molecule's trajectory in any format that this package, ASE, MDTraj or MDAnalysis reads.
+
+    Only the chosen atoms of the frames of the split are kept, in angstrom. The graph is that of the first frame.
+
+    path: .xyz, .extxyz, LAMMPS dumps (.lammpstrj, .lammpsdump, .dump) and .pdb are read by this package, compressed
+        too (.gz, .bz2, .xz); .traj, .xsf, XDATCAR, OUTCAR, vasprun.xml, .castep by ASE; all else by MDTraj or
+        MDAnalysis, whichever is installed and knows the format
+    topology: the file that names the atoms of a trajectory of bare positions (.dcd, .xtc, ...), or bonds and residues
+        of another; read by MDTraj or MDAnalysis
+    reader: ase, mdtraj or mdanalysis instead of the choice above
+    format: the format of `path` by its usual suffix, where the name of the file does not say it
+    selection: atoms to keep, in the selection language of MDTraj or MDAnalysis
+    with_h: keep hydrogen atoms
+    elements: symbols or atomic numbers of the atoms, where the file names none: one for each atom of the file (for a
+        LAMMPS dump, of each type), or by the names or types that the file has, {CA: C, 1: O}
+    types: element; or name, for coarse-grained beads without elements: features by their names, sorted; or the names
+        themselves in the order of their features, for several files. Edges are then by bonds, within `cutoff`, or all
+    unwrap: auto, where the file has a periodic box: atoms are followed from frame to frame by their nearest image, and
+        molecules are made whole in the first frame; no: positions as they are stored
+    frames: [start, stop] or [start, stop, step] of the frames to read, as a slice of Python; every: every n-th of them
+    cutoff: as in `array_dataset`
+    bonds: [M, 2] - pairs of atoms as numbered in the file, instead of the topology's or those by distance
+    unit: the unit of length; by default angstrom, to be given where the file has reduced units
+    The other arguments are as in `array_dataset`.
+    Raises FileNotFoundError, ModuleNotFoundError naming the extra to install, ValueError for a file that cannot be
+    read, whose frames differ in their atoms or are not equally spaced in time, and for elements that nobody states.
+    Warns of what was left out, mended or taken from names.
+    """
+    where = f"file_dataset: {path}"
+    check_choice(f"{where}: reader", reader, READERS)
+    with_h = check_flag(where, "with_h", with_h)
+    follow = _check_unwrap(where, unwrap)
+    ratio = check_ratio(where, split_ratio)
+    span = _SPAN if span is None else check_count(where, "span", span)
+    for file in (path, topology):
+        if file is not None and not pathlib.Path(file).exists():
+            raise FileNotFoundError(f"file_dataset: {file}: no such file")
+    path = pathlib.Path(path)
+    if selection is not None and reader == "ase":
+        raise ValueError(f"{where}: selection must be None for ASE, it is for MDTraj and MDAnalysis")
+    try:
+        opened = open_molecules(
+            where, path, None if topology is None else pathlib.Path(topology), reader, format, follow
+        )
+        check_atoms(where, opened.atoms, opened.source)
+    except ValueError as error:
+        raise error if str(error).startswith("file_dataset") else ValueError(f"file_dataset: {error}") from error
+    if opened.reduced and unit is None:
+        raise ValueError(f"{where}: lengths are in reduced units; unit must name the unit of length, got none")
+
+    atoms, source = opened.atoms, opened.source
+    chosen = select(where, atoms, selection)
+    if types == "element":
+        numbers = elements_of(where, atoms, chosen, elements, opened.per_type)
+        chosen = chosen if with_h else chosen[numbers[chosen] > 1]
+    if len(chosen) == 0:
+        raise ValueError(f"{where} must have atoms left after {selection=} and {with_h=}, got none")
+    plan = plan_frames(where, source, frames, every, split, ratio)
+    if len(plan.wanted) < span:
+        part = "x" if split is None else f"split '{split}' of x"
+        raise ValueError(f"{where}: {part} must have at least span={span} frames, got {len(plan.wanted)}")
+    motion = Motion(where, source, chosen, plan, follow)
+    pairs = _bonds(where, atoms, chosen, bonds)
+    if types == "element":
+        motion.make_whole(pairs, _REACH)
+        optional = {} if cutoff is None else {"cutoff": cutoff}
+        h, edge_index, edge_attr = molecule_graph(
+            motion.first,
+            numbers[chosen],
+            max_hops=max_hops,
+            fully_connected=fully_connected,
+            bonds=pairs,
+            num_types=num_types,
+            atom_types=atom_types,
+            **optional,
+        )
+    else:
+        motion.make_whole(pairs, 0 if pairs is not None else cutoff or _REACH_OF_BEADS)
+        names = [atoms.names[i] for i in chosen]
+        h, edge_index, edge_attr = bead_graph(
+            where, names, types, motion.first, pairs, cutoff, max_hops, fully_connected
+        )
+    return array_dataset(
+        motion.keep(),
+        z=numbers[chosen] if types == "element" else None,
+        h=h,
+        edge_index=edge_index,
+        edge_attr=edge_attr,
+        span=span,
+        stride=stride,
+        project=project,
+        name=path.stem if name is None else name,
+        unit="angstrom" if unit is None else unit,
+        where=where,
+    )
+
+
+def _check_unwrap(where: str, unwrap: str | bool) -> bool:
+    """Whether to unwrap; YAML reads a bare `no` as false."""
+    if isinstance(unwrap, (bool, np.bool_)):
+        return bool(unwrap)
+    check_choice(f"{where}: unwrap", unwrap, ("auto", "no"))
+    return unwrap == "auto"
+
+
+def _bonds(where: str, atoms: Atoms, chosen: np.ndarray, bonds: ArrayLike | None) -> np.ndarray | None:
+    """The bonds [M, 2] among the chosen atoms that the user or the file gives, by their places in `chosen`, or None."""
+    given = atoms.bonds if bonds is None else np.asarray(bonds)
+    if given is None:
+        return None
+    pairs = renumbered_bonds(where, given, chosen, len(atoms.names))
+    if bonds is not None:
+        return pairs
+    if len(pairs) == 0 and len(chosen) > 1:
+        warnings.warn(
+            f"{where}: {atoms.path} has no bond among the {len(chosen)} chosen atoms; theirs are taken by distance",
+            stacklevel=3,
+        )
+        return None
+    warn_if_apart(where, len(chosen), pairs, "of the topology", "a topology may leave bonds out")
+    return pairs

@@ -1,0 +1,149 @@
+"""Topologies and trajectories through MDTraj."""
+
+import contextlib
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+
+from geotdm_fast.data.molecule_files.contents import Atoms, Frames, frames_in_chunk
+from geotdm_fast.data.molecule_files.pdb import PdbFile
+from geotdm_fast.data.molecule_files.xdr import read_headers
+
+_NM = 10.0  # angstrom
+# Formats of text and topologies whose elements MDTraj guesses from names or masses.
+_WITHOUT_ELEMENTS = ("gro", "psf", "arc", "hoomdxml", "gsd")
+_WITH_TIMES = ("nc", "ncdf", "netcdf", "h5", "hdf5", "gro")
+
+
+def read_topology(path: pathlib.Path, file_format: str) -> Atoms:
+    """The atoms of a topology, with a function that selects some in MDTraj's language."""
+    import mdtraj
+
+    if file_format == "pdb":
+        file = PdbFile(path)
+        top = _load_pdb(file)
+        if top.n_atoms != file.num_atoms:
+            raise ValueError(f"MDTraj takes the {file.num_atoms} atoms of {path} for {top.n_atoms}")
+        atoms = file.atoms
+    else:
+        top = mdtraj.load_topology(str(path))
+        stated = file_format not in _WITHOUT_ELEMENTS and not _guesses_prmtop(path, file_format)
+        numbers = [atom.element.atomic_number if stated and atom.element is not None else 0 for atom in top.atoms]
+        atoms = Atoms([atom.name for atom in top.atoms], np.array(numbers, np.int64), path)
+        atoms.residues = [atom.residue.name for atom in top.atoms]
+        atoms.residue_of = np.array([atom.residue.index for atom in top.atoms])
+    bonds = np.array([(bond[0].index, bond[1].index) for bond in top.bonds], dtype=np.int64).reshape(-1, 2)
+    atoms.bonds = bonds if len(bonds) else None
+    atoms.select = lambda text: np.asarray(top.select(text))
+    return atoms
+
+
+def _load_pdb(file: PdbFile):
+    """MDTraj's topology of the first model alone: it keeps all models of a file as objects."""
+    import mdtraj
+
+    with tempfile.TemporaryDirectory() as folder:
+        first = pathlib.Path(folder) / "first.pdb"
+        first.write_bytes(file.first_model())
+        return mdtraj.load_topology(str(first))
+
+
+def _guesses_prmtop(path: pathlib.Path, file_format: str) -> bool:
+    """Whether this is an Amber topology without atomic numbers."""
+    if file_format not in ("prmtop", "parm7", "prm7"):
+        return False
+    return "%FLAG ATOMIC_NUMBER" not in path.read_text(errors="replace")
+
+
+class MdtrajFile:
+    """A `Source`; num_atoms: of the topology."""
+
+    def __init__(self, path: pathlib.Path, file_format: str, num_atoms: int):
+        self.path, self._format, self.num_atoms = path, file_format, num_atoms
+        self.pbc = np.array([True] * 3)
+        self.times = self.has_positions = None
+        if file_format in ("xtc", "trr"):
+            headers = read_headers(path, file_format)
+            self.num_frames, self.times = len(headers.times), headers.times
+            self.has_positions = headers.has_positions if file_format == "trr" else None
+            self._expect(headers.num_atoms)
+            return
+        with self._open() as file:
+            if file_format in _WITH_TIMES or not _knows_length(file):
+                self._count(file)
+            else:
+                self.num_frames = len(file)
+
+    def _expect(self, num_atoms: int) -> None:
+        if num_atoms != self.num_atoms:
+            raise ValueError(f"{self.path} must have the {self.num_atoms} atoms of its topology, got {num_atoms}")
+
+    @contextlib.contextmanager
+    def _open(self):
+        from mdtraj.formats.registry import FormatRegistry
+
+        kind = FormatRegistry.fileobjects[f".{self._format}"]
+        extra = {"n_atoms": self.num_atoms} if self._format in ("mdcrd", "crd") else {}
+        with kind(str(self.path), **extra) as file:
+            yield file
+
+    def _chunks(self, file, atoms: np.ndarray | None) -> Iterator:
+        """Pieces of MDTraj trajectories up to the end of the file."""
+        import mdtraj
+
+        size = frames_in_chunk(self.num_atoms)
+        bare = mdtraj.Topology()
+        residue = bare.add_residue("X", bare.add_chain())
+        for _ in range(self.num_atoms):
+            bare.add_atom("X", mdtraj.element.virtual, residue)
+        own = hasattr(file, "topology")
+        while True:
+            more = {"n_frames": size, "atom_indices": atoms}
+            with np.errstate(all="ignore"):  # frames of TRR without positions are whatever is in memory
+                part = file.read_as_traj(**more) if own else file.read_as_traj(bare, **more)
+            if len(part) == 0:
+                return
+            yield part
+
+    def _count(self, file) -> None:
+        times = []
+        for part in self._chunks(file, np.arange(1)):
+            times.append(part.time)
+        if not times:
+            raise ValueError(f"{self.path} must have a frame, got none")
+        self.times = np.concatenate(times) if self._format in _WITH_TIMES else None
+        self.num_frames = sum(map(len, times))
+
+    def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
+        """See `Source`."""
+        if len(numbers) == 0:
+            return
+        every = len(atoms) == self.num_atoms
+        with self._open() as file:
+            start = 0
+            if self._format in ("xtc", "trr", "dcd") and numbers[0] > 0:
+                start = int(numbers[0])
+                file.seek(start)
+            for part in self._chunks(file, None if every else atoms):
+                here = numbers[(numbers >= start) & (numbers < start + len(part))]
+                if len(here):
+                    self._expect_chosen(part, len(atoms))
+                    cells = part.unitcell_vectors
+                    cells = None if cells is None else cells[here - start] * _NM
+                    yield Frames(here, part.xyz[here - start] * np.float32(_NM), cells)
+                start += len(part)
+                if start > numbers[-1]:
+                    return
+
+    def _expect_chosen(self, part, num_atoms: int) -> None:
+        if part.n_atoms != num_atoms:
+            self._expect(part.n_atoms)
+
+
+def _knows_length(file) -> bool:
+    try:
+        return len(file) >= 0
+    except (NotImplementedError, TypeError):
+        return False

@@ -1,0 +1,83 @@
+"""The headers of GROMACS' XTC and TRR files: how many frames there are, their times, which hold positions.
+
+Source: the XDR library xdrfile; all numbers are big-endian and fill multiples of four bytes.
+"""
+
+import os
+import pathlib
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+_TRR_MAGIC, _XTC_MAGIC, _XTC_MAGIC_LONG = 1993, 1995, 2023
+_TRR_TEXT = 12
+
+
+class Headers(NamedTuple):
+    """times [F] (ps), in the precision of the file; has_positions [F] bool; num_atoms."""
+
+    times: np.ndarray
+    has_positions: np.ndarray
+    num_atoms: int
+
+
+def read_headers(path: pathlib.Path, kind: str) -> Headers:
+    """The headers of all frames of an `xtc` or `trr`; ValueError for another or a broken file."""
+    read = {"xtc": _xtc_frame, "trr": _trr_frame}[kind]
+    times, present, atoms = [], [], None
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        while (start := file.tell()) < size:
+            try:
+                num_atoms, time, has_positions, length = read(file)
+            except struct.error as error:
+                raise ValueError(f"{path} must hold whole frames, got an end within frame {len(times)}") from error
+            if num_atoms is None:
+                raise ValueError(f"{path} must be a file of format {kind}, got other bytes at byte {start}")
+            if atoms not in (None, num_atoms):
+                raise ValueError(f"{path} must have {atoms} atoms in every frame, got {num_atoms} in {len(times)}")
+            if num_atoms < 0 or length <= 0 or start + length > size:
+                raise ValueError(f"{path} must hold whole frames, got an end within frame {len(times)}")
+            atoms = num_atoms
+            times.append(time)
+            present.append(has_positions)
+            file.seek(start + length)
+    return Headers(np.array(times, times[0].dtype if times else None), np.array(present, bool), atoms or 0)
+
+
+def _numbers(file, code: str) -> tuple:
+    return struct.unpack(f">{code}", file.read(struct.calcsize(f">{code}")))
+
+
+def _trr_frame(file) -> tuple:
+    """num_atoms, time, whether it has positions, the bytes of the frame."""
+    magic, _, text = _numbers(file, "3i")
+    if magic != _TRR_MAGIC or text != _TRR_TEXT:
+        return None, 0, False, 0
+    file.read(_TRR_TEXT)
+    sizes = _numbers(file, "10i")  # ir, e, box, vir, pres, top, sym, x, v, f
+    num_atoms, _, _ = _numbers(file, "3i")  # atoms, step, nre
+    box, x, v, f = sizes[2], *sizes[7:]
+    vectors = {0, 12 * num_atoms, 24 * num_atoms}
+    if box not in (0, 36, 72) or not {x, v, f} <= vectors or any(sizes[:2]) or any(sizes[3:7]):
+        return None, 0, False, 0
+    longest = max((box // 9, *(part // (3 * num_atoms) for part in (x, v, f))) if num_atoms else (4,))
+    (time, _) = _numbers(file, "2d" if longest == 8 else "2f")
+    header = 3 * 4 + _TRR_TEXT + 13 * 4 + (16 if longest == 8 else 8)
+    return num_atoms, np.float64(time) if longest == 8 else np.float32(time), x > 0, header + sum(sizes)
+
+
+def _xtc_frame(file) -> tuple:
+    """num_atoms, time, True, the bytes of the frame."""
+    magic, num_atoms, _, time = _numbers(file, "3if")
+    if magic not in (_XTC_MAGIC, _XTC_MAGIC_LONG):
+        return None, 0, False, 0
+    time = np.float32(time)
+    header = 4 * 4 + 9 * 4 + 4  # with the box and the number of atoms once more
+    if num_atoms <= 9:
+        return num_atoms, time, True, header + 12 * num_atoms
+    file.seek(9 * 4 + 4 + 4 + 6 * 4 + 4, os.SEEK_CUR)  # box, atoms, precision, least and largest, smallidx
+    (length,) = _numbers(file, "q" if magic == _XTC_MAGIC_LONG else "i")
+    inside = header + 8 * 4 + (8 if magic == _XTC_MAGIC_LONG else 4)
+    return num_atoms, time, True, inside + (length + 3) // 4 * 4

@@ -1,0 +1,204 @@
+"""XYZ and extended XYZ, in chunks.
+
+A frame is a line with the number of atoms, a line of comment, and a line for each atom. Extended XYZ says in the
+comment what the columns are (`Properties=species:S:1:pos:R:3`), the box (`Lattice="..."`) and its periodic directions
+(`pbc`).
+"""
+
+import itertools
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from geotdm_fast.data.molecule_files.contents import Atoms, Frames, common_values, frames_in_chunk
+from geotdm_fast.data.molecule_files.elements import NUMBERS
+from geotdm_fast.data.molecule_files.text_files import open_text, shown
+
+_KEY = re.compile(rb"""(?:^|[\s,])(lattice|properties|pbc|time|step|i)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,]+))""", re.I)
+_TRUE = {b"t", b"true", b"1"}
+
+
+class _Columns(NamedTuple):
+    """Where the label and the three coordinates stand in a line; width: how many columns there are, None if free."""
+
+    label: int | None
+    position: int
+    width: int | None
+
+
+class XyzFile:
+    """A `Source` that knows its `atoms` too; all frames must have the same. Raises ValueError for a broken file."""
+
+    has_positions = None
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self._scan()
+        self._first()
+
+    def _scan(self) -> None:
+        """Count frames and look at the number of atoms and the time of each."""
+        self.num_frames, self.num_atoms = 0, 0
+        times, steps = [], []
+        with open_text(self.path) as file:
+            for header in file:
+                if not header.strip():
+                    if not file.read(4096).strip():
+                        break
+                    raise ValueError(f"{self.path}: frame {self.num_frames} must begin with a number, got a blank line")
+                count = self._count(header)
+                if self.num_frames and count != self.num_atoms:
+                    raise ValueError(
+                        f"{self.path} must have the same atoms in every frame, got {count} instead of {self.num_atoms} "
+                        f"in frame {self.num_frames}"
+                    )
+                self.num_atoms = count
+                keys = self._keys(file.readline())
+                times.append(_value(keys.get(b"time")))
+                steps.append(_value(keys.get(b"step", keys.get(b"i"))))
+                last = next(itertools.islice(file, count - 1, count), b"")
+                if not last.strip():
+                    raise ValueError(
+                        f"{self.path} must have {count} lines of atoms in frame {self.num_frames}, got less"
+                    )
+                self.num_frames += 1
+        if self.num_frames == 0:
+            raise ValueError(f"{self.path} must have a frame, got none")
+        self.times = common_values(times)
+        self.times = common_values(steps) if self.times is None else self.times
+
+    def _count(self, line: bytes) -> int:
+        try:
+            count = int(line)
+        except ValueError:
+            count = 0
+        if count < 1:
+            expected = f"frame {self.num_frames} must begin with the number of its atoms"
+            raise ValueError(f"{self.path}: {expected}, got {shown(line)}")
+        return count
+
+    @staticmethod
+    def _keys(comment: bytes) -> dict[bytes, bytes]:
+        if b"=" not in comment:
+            return {}
+        return {match[1].lower(): match[2] or match[3] or match[4] or b"" for match in _KEY.finditer(comment)}
+
+    def _first(self) -> None:
+        """What the first frame says of atoms, columns and periodic directions."""
+        with open_text(self.path) as file:
+            file.readline()
+            keys = self._keys(file.readline())
+            lines = list(itertools.islice(file, self.num_atoms))
+        self._properties = keys.get(b"properties")
+        self._columns = self._parse_properties(self._properties)
+        words = keys.get(b"pbc", b"").lower().split()
+        self.pbc = np.array([word in _TRUE for word in words] if len(words) == 3 else [b"lattice" in keys] * 3)
+        if self._columns.label is None:
+            raise ValueError(f"{self.path}: Properties must have species, got {shown(self._properties)}")
+        tokens, width = self._tokens(lines, 0)
+        self._labels = tokens[self._columns.label :: width]
+        names = [label.decode("utf-8", "replace") for label in self._labels]
+        numbers = np.array([NUMBERS.get(name, 0) for name in names])
+        self.atoms = Atoms(names, numbers, self.path, first_line=3, called="label")
+
+    def _parse_properties(self, text: bytes | None) -> _Columns:
+        if text is None:
+            return _Columns(0, 1, None)
+        words = text.decode("utf-8", "replace").split(":")
+        if len(words) % 3 or not all(word.isdigit() for word in words[2::3]):
+            raise ValueError(f"{self.path}: Properties must be name:type:columns triples, got {shown(text)}")
+        start, place = {}, 0
+        for name, _, count in zip(words[::3], words[1::3], map(int, words[2::3]), strict=True):
+            start[name.lower()] = (place, count)
+            place += count
+        label = start.get("species", start.get("element", (None, 0)))[0]
+        position = start.get("pos", start.get("position", (None, 0)))
+        if position[1] != 3:
+            raise ValueError(f"{self.path}: Properties must have pos:R:3, got {shown(text)}")
+        return _Columns(label, position[0], place)
+
+    def _tokens(self, lines: list[bytes], frame: int) -> tuple[list[bytes], int]:
+        """The words of a frame's lines, one after the other, and how many each line has."""
+        tokens = b" ".join(lines).split()
+        width = self._columns.width or len(lines[0].split())
+        if len(tokens) != width * self.num_atoms or width < self._columns.position + 3:
+            expected = max(width, self._columns.position + 3)
+            for i, line in enumerate(lines):
+                if len(line.split()) != expected:
+                    raise ValueError(f"{self._place(frame, i)} must have {expected} columns, got {shown(line)}")
+        return tokens, width
+
+    def _place(self, frame: int, atom: int) -> str:
+        line = frame * (self.num_atoms + 2) + 3 + atom
+        return f"{self.path}: line {line}, atom {atom} of frame {frame},"
+
+    def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
+        """See `Source`."""
+        wanted, size = iter(numbers.tolist()), frames_in_chunk(self.num_atoms)
+        with open_text(self.path) as file:
+            position = 0
+            while chunk := list(itertools.islice(wanted, size)):
+                x, cells = np.empty((len(chunk), len(atoms), 3)), []
+                for t, number in enumerate(chunk):
+                    skipped = (number - position) * (self.num_atoms + 2)
+                    next(itertools.islice(file, skipped, skipped), None)
+                    x[t], cell = self._frame(file, number, atoms)
+                    cells.append(cell)
+                    position = number + 1
+                yield Frames(np.array(chunk), x, self._cells(cells, chunk))
+
+    def _frame(self, file, number: int, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        file.readline()
+        keys = self._keys(file.readline())
+        if keys.get(b"properties") != self._properties:
+            raise ValueError(f"{self.path} must have the same Properties in every frame, got others in frame {number}")
+        tokens, width = self._tokens(list(itertools.islice(file, self.num_atoms)), number)
+        if (labels := tokens[self._columns.label :: width]) != self._labels:
+            i = next(i for i in range(self.num_atoms) if labels[i] != self._labels[i])
+            came = f"{shown(labels[i])} for {shown(self._labels[i])} in frame {number}"
+            raise ValueError(
+                f"{self.path} must have the same atoms in every frame, got others in frame {number}: {came}"
+            )
+        try:
+            x = np.array([list(map(float, tokens[self._columns.position + k :: width])) for k in range(3)])
+        except ValueError as error:
+            for i in range(self.num_atoms):
+                words = tokens[i * width + self._columns.position :][:3]
+                if not all(map(_is_number, words)):
+                    raise ValueError(
+                        f"{self._place(number, i)} must have three coordinates, got {shown(b' '.join(words))}"
+                    ) from error
+            raise
+        lattice = keys.get(b"lattice")
+        return x.T[atoms], None if lattice is None else self._cell(lattice, number)
+
+    def _cell(self, text: bytes, number: int) -> np.ndarray:
+        try:
+            return np.array(list(map(float, text.split()))).reshape(3, 3)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path}: Lattice of frame {number} must be nine numbers, got {shown(text)}"
+            ) from error
+
+    def _cells(self, cells: list, chunk: list[int]) -> np.ndarray | None:
+        lacking = [number for number, cell in zip(chunk, cells, strict=True) if cell is None]
+        if lacking and len(lacking) < len(cells):
+            raise ValueError(f"{self.path} must have a Lattice in every frame or none, got none in frame {lacking[0]}")
+        return None if lacking else np.stack(cells)
+
+
+def _is_number(word: bytes) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _value(text: bytes | None) -> float | None:
+    """The number that a text begins with, None without one."""
+    match = None if text is None else re.match(rb"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?", text)
+    return float(match[0]) if match else None
