@@ -117,7 +117,8 @@ def _check_steps(
     where: str, x: Tensor, steps: _Steps, usual: float, frames: Sequence[int], seams: Collection[int]
 ) -> None:
     apart = steps.apart(usual)
-    wrong = (steps.largest > _OUT_OF_PROPORTION * np.maximum(steps.own, usual)) | (steps.largest >= apart)
+    common = np.maximum(steps.own, usual)
+    wrong = steps.largest > np.where(steps.largest >= apart, _FAR, _OUT_OF_PROPORTION) * common
     if not wrong.any():
         return
     atom = int(np.argmax(np.where(wrong, steps.largest, 0)))
