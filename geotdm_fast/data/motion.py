@@ -56,8 +56,8 @@ def check_motion(
     if usual == 0:
         return
     numbers = range(x.shape[3]) if frames is None else frames
-    _check_steps(where, x, steps, usual, numbers, seams)
-    _check_resolution(where, x, usual, origin, stored)
+    if not _blurred(where, x, usual, origin, stored):
+        _check_steps(where, x, steps, usual, numbers, seams)
     if repeats and x.shape[1] > 2:
         _check_repeats(where, still, x.shape[1], numbers)
 
@@ -117,7 +117,8 @@ def _check_steps(
     where: str, x: Tensor, steps: _Steps, usual: float, frames: Sequence[int], seams: Collection[int]
 ) -> None:
     apart = steps.apart(usual)
-    wrong = (steps.largest > _OUT_OF_PROPORTION * np.maximum(steps.own, usual)) | (steps.largest >= apart)
+    common = np.maximum(steps.own, usual)
+    wrong = steps.largest > np.where(steps.largest >= apart, _FAR, _OUT_OF_PROPORTION) * common
     if not wrong.any():
         return
     atom = int(np.argmax(np.where(wrong, steps.largest, 0)))
@@ -134,18 +135,20 @@ def _check_steps(
     )
 
 
-def _check_resolution(where: str, x: Tensor, usual: float, origin: Tensor | None, stored: np.dtype | None) -> None:
+def _blurred(where: str, x: Tensor, usual: float, origin: Tensor | None, stored: np.dtype | None) -> bool:
     largest = float(torch.nan_to_num(x).abs().max())
     if origin is not None and stored == np.float32:
         largest = max(largest, float(origin.abs().max()))
     spacing = float(np.spacing(np.float32(largest)))
-    if spacing > _BLURRED * usual:
-        how = "store them in float64" if stored == np.float32 else "shorten the trajectories, or use a larger unit"
-        warnings.warn(
-            f"{where}: float32 numbers near {largest:.3g} are {spacing:.2g} apart, a usual step is {usual:.2g}: the "
-            f"steps are blurred; {how}",
-            stacklevel=4,
-        )
+    if spacing <= _BLURRED * usual:
+        return False
+    how = "store them in float64" if stored == np.float32 else "shorten the trajectories, or use a larger unit"
+    warnings.warn(
+        f"{where}: float32 numbers near {largest:.3g} are {spacing:.2g} apart, a usual step is {usual:.2g}: the steps "
+        f"are blurred; {how}",
+        stacklevel=4,
+    )
+    return True
 
 
 def _check_repeats(where: str, still: np.ndarray, num_nodes: int, frames: Sequence[int]) -> None:

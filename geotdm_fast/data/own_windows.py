@@ -20,7 +20,7 @@ from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.positions import Kept, check_size, kept_positions, warn_of_repeats
 from geotdm_fast.data.sequences import Joined, Windows
 from geotdm_fast.data.splits import check_ratio, split_range
-from geotdm_fast.data.stretches import Stretches
+from geotdm_fast.data.stretches import Stretches, written_twice
 from geotdm_fast.data.times import even_stretches
 
 _SPAN = 30
@@ -207,12 +207,15 @@ def _check_span(source: OwnSource, wanted: Wanted, stretches: Stretches, span: i
 
 
 def _without_repeats(where: str, kept: Kept, stretches: Stretches) -> tuple[Kept, Stretches]:
-    """Without the frames of a molecule that equal an earlier one."""
-    again = warn_of_repeats(where, kept, stretches.frames, ", and left out")
+    """Without the frames that a molecule's run wrote twice, and cut where a run starts anew from an earlier frame."""
+    again = warn_of_repeats(
+        where, kept, stretches.frames, "; these are left out, and no window goes on into another run"
+    )
     if len(again) == 0:
         return kept, stretches
-    left = np.setdiff1d(np.arange(len(kept.repeats)), again)
-    return Kept(kept.x[..., torch.from_numpy(left)], kept.origin, None), stretches.without(again)
+    twice, anew = written_twice(kept.repeats)
+    left = np.setdiff1d(np.arange(len(kept.repeats)), twice)
+    return Kept(kept.x[..., torch.from_numpy(left)], kept.origin, None), stretches.cut_before(anew).without(twice)
 
 
 def _for_each(where: str, name: str, value: Tensor, source: OwnSource) -> Tensor:

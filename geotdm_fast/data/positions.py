@@ -162,8 +162,8 @@ def warn_of_repeats(where: str, kept: Kept, frames: Sequence[int], consequence: 
     if len(again):
         first, of = frames[again[0]], frames[kept.repeats[again[0]]]
         warnings.warn(
-            f"{where}: {len(again)} frames equal an earlier one{consequence}, the first is frame {first}, which equals "
-            f"frame {of}; a run that was restarted may have written them twice",
+            f"{where}: {len(again)} frames equal an earlier one, the first is frame {first}, which equals frame {of}; "
+            f"a run that was restarted may have written them twice{consequence}",
             stacklevel=4,
         )
     return again

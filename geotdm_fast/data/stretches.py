@@ -32,6 +32,10 @@ class Stretches:
         kept[places] = False
         return Stretches(self.frames[kept], np.concatenate([[0], np.cumsum(kept)])[self.ends])
 
+    def cut_before(self, places: Sequence[int]) -> "Stretches":
+        """The same frames, with a stretch beginning at each of `places`."""
+        return Stretches(self.frames, np.union1d(self.ends, np.asarray(places, dtype=np.int64)))
+
     @property
     def seams(self) -> list[int]:
         """The places whose next frame is of another stretch."""
@@ -46,3 +50,24 @@ class Stretches:
         """Where windows of `span` frames begin, `stride` apart, each within a stretch."""
         begins = [0, *self.ends[:-1].tolist()]
         return [t for a, b in zip(begins, self.ends.tolist(), strict=True) for t in range(a, b - span + 1, stride)]
+
+
+def written_twice(repeats: np.ndarray) -> tuple[list[int], list[int]]:
+    """Of frames that equal an earlier one: those that were written twice, and those from which a run starts anew.
+
+    Frames 50 ... 59 again after frame 59 were written twice: the last of them is the frame that they follow. Frame 0
+    again after frame 59 is where another run starts.
+    repeats: [T] - the place of the first equal frame, its own where it is the first
+    """
+    twice, anew, t = [], [], 0
+    while t < len(repeats):
+        end = t + 1
+        if repeats[t] != t:
+            while end < len(repeats) and repeats[end] != end and repeats[end] == repeats[end - 1] + 1:
+                end += 1
+            if repeats[end - 1] == repeats[t - 1]:
+                twice += range(t, end)
+            else:
+                anew.append(t)
+        t = end
+    return twice, anew
