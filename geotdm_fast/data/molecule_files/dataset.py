@@ -85,6 +85,7 @@ def file_dataset(
     check_choice(f"{where}: reader", reader, READERS)
     with_h = check_flag(where, "with_h", with_h)
     follow = _check_unwrap(where, unwrap)
+    _check_types(where, types)
     ratio = check_ratio(where, split_ratio)
     span = _SPAN if span is None else check_count(where, "span", span)
     for file in (path, topology):
@@ -156,6 +157,12 @@ def _check_unwrap(where: str, unwrap: str | bool) -> bool:
         return bool(unwrap)
     check_choice(f"{where}: unwrap", unwrap, ("auto", "no"))
     return unwrap == "auto"
+
+
+def _check_types(where: str, types: str | Sequence[str]) -> None:
+    if types in ("element", "name") or (not isinstance(types, str) and isinstance(types, Sequence) and len(types)):
+        return
+    raise ValueError(f"{where}: types must be element, name, or the names of the beads, got {types!r}")
 
 
 def _bonds(where: str, atoms: Atoms, chosen: np.ndarray, bonds: ArrayLike | None) -> np.ndarray | None:
