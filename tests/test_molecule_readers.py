@@ -92,6 +92,31 @@ def test_atoms_are_followed_across_the_box(tmp_path, eth, reader, suffix, breath
     assert np.linalg.norm(np.diff(places(stored), axis=0), axis=-1).max() > 5
 
 
+def test_chosen_atoms_far_from_each_other_are_made_whole_by_the_others(tmp_path):
+    """The trace of a chain is whole where the chain is, though its own atoms are 3.8 angstrom apart."""
+    names, base = [], []
+    for i in range(5):
+        names += ["N", "CA", "C"]
+        base += [[3.8 * i, 0, 0], [3.8 * i + 1.3, 0.5, 0], [3.8 * i + 2.5, 0, 0]]
+    x = motion(base=np.array(base)) + np.array([12.0, 2, 2])
+    top = mdtraj.Topology()
+    chain = top.add_chain()
+    for _ in range(5):
+        residue = top.add_residue("ALA", chain)
+        for name in names[:3]:
+            top.add_atom(name, mdtraj.element.Element.getBySymbol(name[0]), residue)
+    top.create_standard_bonds()
+    trajectory(np.mod(x, 25), top, np.diag([25.0] * 3)).save(str(tmp_path / "a.xtc"))
+    trajectory(x[:1], top).save(str(tmp_path / "a.pdb"))
+    with pytest.warns(UserWarning) as said:
+        dataset = file_dataset(
+            tmp_path / "a.xtc", tmp_path / "a.pdb", selection="name CA", span=20, fully_connected=True
+        )
+    found = places(dataset)
+    np.testing.assert_allclose(found - found[:, :1], (x - x[:, 1:2])[:, 1::3], atol=0.02)
+    assert any("made whole in the first frame: 1 of 5 atoms moved" in str(w.message) for w in said)
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_frames_without_positions_are_left_out(tmp_path, eth, reader):
     """GROMACS writes them where velocities are wanted more often than positions."""
