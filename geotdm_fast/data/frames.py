@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from geotdm_fast.data.checks import check_count
 
 _EXPECTED = "[start, stop] or [start, stop, step], whole numbers or null"
@@ -49,6 +51,6 @@ def _three(where: str, frames: Sequence[int | None] | str | None) -> list[int | 
     if isinstance(parts, str) or not isinstance(parts, Sequence) or not 2 <= len(parts) <= 3:
         raise ValueError(f"{where}: frames must be {_EXPECTED}, got {frames!r}")
     for value in parts:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
             raise TypeError(f"{where}: frames must be {_EXPECTED}, got {frames!r}")
-    return [*parts, None][:3]
+    return [*(None if value is None else int(value) for value in parts), None][:3]
