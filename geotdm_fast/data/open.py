@@ -9,18 +9,17 @@ from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.keys import check_choice, check_keys
 
+_FRAME_KEYS = ("frames", "every")
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
-_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_MOLECULE_KEYS)
+_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_FRAME_KEYS, *_MOLECULE_KEYS)
+_FILE_KEYS = ("topology", "reader", "format", "selection", "with_h", "elements", "types", "unwrap")
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
 _KEYS = {
     "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix"),
     "md17": ("path", "root", "molecule_name", "split", "down_sample_every", "num_windows", "with_h", *_MOLECULE_KEYS),
     "pedestrian": ("root", "dataset", "phase", "past_frames", "future_frames", "traj_scale"),
     "npz": _OWN_KEYS,
-    "file": (
-        *_OWN_KEYS,
-        *("topology", "reader", "format", "selection", "with_h", "elements", "types", "unwrap", "frames", "every"),
-    ),
+    "file": (*_OWN_KEYS, *_FILE_KEYS),
 }
 _OFFICIAL_KEYS = {
     "nbody": ("name", "span", "force_length", "obs_noise_scale"),
