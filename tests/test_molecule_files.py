@@ -9,7 +9,7 @@ import pytest
 
 from geotdm_fast.data import file_dataset
 
-LINE = np.array([[0.0, 0, 0], [1.5, 0, 0], [3.0, 0, 0], [4.5, 0, 0]])
+LINE = np.array([[0.0, 0, 0], [1.1, 0, 0], [2.3, 0, 0], [3.3, 0, 0]])
 LINE = LINE + 0.01 * np.random.default_rng(0).standard_normal((50, 4, 3))
 
 

@@ -88,7 +88,9 @@ def test_atoms_are_followed_across_the_box(tmp_path, eth, reader, suffix, breath
         found = places(file_dataset(tmp_path / f"a.{suffix}", eth, reader=reader, span=20))
     np.testing.assert_allclose(found, x + (found[0, 0] - x[0, 0]), atol=0.03)
     assert np.linalg.norm(np.diff(found, axis=0), axis=-1).max() < 0.6
-    stored = file_dataset(tmp_path / f"a.{suffix}", eth, reader=reader, span=20, unwrap="no")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the jumps
+        stored = file_dataset(tmp_path / f"a.{suffix}", eth, reader=reader, span=20, unwrap="no")
     assert np.linalg.norm(np.diff(places(stored), axis=0), axis=-1).max() > 5
 
 
@@ -216,7 +218,7 @@ def gro(path, atoms, frames=40):
     for t in range(frames):
         text.append(f"t= {t}.0\n{len(atoms)}")
         for i, (residue, name) in enumerate(atoms):
-            x, y, z = base[i] + 0.001 * (t % 3)
+            x, y, z = base[i] + 0.001 * t
             text.append(f"{i + 1:5d}{residue:<5s}{name:>5s}{i + 1:5d}{x:8.3f}{y:8.3f}{z:8.3f}")
         text.append("   5.0 5.0 5.0")
     path.write_text("\n".join(text) + "\n")
