@@ -62,5 +62,7 @@ def dump_text(x, columns, values, bounds=lambda t: "-9 9\n-9 9\n-9 9", box="pp p
 
 
 def places(dataset):
-    """All frames of a data set [T, N, 3]."""
-    return dataset.items.x[0].permute(2, 0, 1).numpy()
+    """All frames of a data set [T, N, 3], as they are in its file."""
+    origin = getattr(dataset[0], "origin", None)
+    x = dataset.items.x[0].permute(2, 0, 1).numpy()
+    return x if origin is None else x + origin.numpy()

@@ -87,6 +87,7 @@ ETHANOL = np.array(
     [[-1.17, -.4, 0], [.05, .53, 0], [1.19, -.3, 0], [-2.08, .2, 0], [-1.18, -1.03, .89], [-1.18, -1.03, -.89],
      [.05, 1.17, .89], [.05, 1.17, -.89], [1.95, .27, 0]]
 )  # fmt: skip
+RADII = np.array([1.2] * 3 + [0.4] * 6)
 BONDS = np.array([[0, 1], [1, 2], [0, 3], [0, 4], [0, 5], [1, 6], [1, 7], [2, 8]])
 
 
@@ -95,14 +96,14 @@ def distances(x):
 
 
 @pytest.mark.parametrize("name", CELLS)
-@pytest.mark.parametrize("bonds, reach", [(BONDS, 0.0), (None, 2.4), (BONDS[:4], 2.4)])
-def test_a_molecule_cut_in_two_is_made_whole(name, bonds, reach):
+@pytest.mark.parametrize("bonds, radii", [(BONDS, None), (None, RADII), (BONDS[:4], RADII)])
+def test_a_molecule_cut_in_two_is_made_whole(name, bonds, radii):
     cell = CELLS[name]
     for trial in range(5):
         turn = np.linalg.qr(RNG.normal(size=(3, 3)))[0]
         x = ETHANOL @ turn + RNG.uniform(-20, 20, size=3)
         images = RNG.integers(-2, 3, size=x.shape).astype(float) * (trial > 0)
-        found, broken = whole(x + images @ cell, cell, ALL, bonds, reach)
+        found, broken = whole(x + images @ cell, cell, ALL, bonds, radii)
         assert broken == 0
         np.testing.assert_allclose(distances(x + images @ cell + found @ cell), distances(x), atol=1e-9)
         if trial == 0:
@@ -115,14 +116,24 @@ def test_two_molecules_side_by_side_are_each_made_whole():
     second = ETHANOL + np.array([0, 3.0, 0])
     x = np.concatenate([ETHANOL, second]) + np.array([3.0, 7, 1])
     s = np.mod(x, 9.0)
-    found, _ = whole(s, cell, ALL, None, 2.4)
+    found, _ = whole(s, cell, ALL, None, np.tile(RADII, 2))
     for part in (slice(0, 9), slice(9, 18)):
         np.testing.assert_allclose(distances(s[part] + found[part] @ cell), distances(ETHANOL), atol=1e-9)
+
+
+def test_molecules_that_only_touch_stay_where_they_are():
+    """A hydrogen bond across the box is no reason to move a molecule."""
+    water = np.array([[0, 0, 0], [0.957, 0, 0], [-0.24, 0.927, 0]])
+    x = np.concatenate(
+        [water + np.array([0.2, 3, 3]), water + np.array([7.2, 3, 3])]
+    )  # H at 8.157, 1.8 off the other O
+    images, _ = whole(x, np.diag([9.8, 9.8, 9.8]), ALL, None, np.tile([1.2, 0.4, 0.4], 2))
+    assert not images.any()
 
 
 def test_a_chain_without_an_end():
     """A polymer bonded to its own image cannot be whole."""
     cell, x = np.diag([6.0, 20, 20]), np.array([[0.5, 1, 1], [2.0, 1, 1], [3.5, 1, 1], [5.0, 1, 1]])
     bonds = np.array([[0, 1], [1, 2], [2, 3], [3, 0]])
-    found, broken = whole(x, cell, ALL, bonds, 0)
+    found, broken = whole(x, cell, ALL, bonds, None)
     assert broken == 1 and found.shape == (4, 3)

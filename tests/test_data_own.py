@@ -1,15 +1,12 @@
-"""A user's own trajectories, from arrays, `.npz` and the files of simulation packages."""
+"""A user's own trajectories, from arrays and `.npz`."""
 
-import importlib.util
 import warnings
 
-import ase
-import ase.io
 import numpy as np
 import pytest
 import torch
 
-from geotdm_fast.data import array_dataset, collate, file_dataset, npz_dataset
+from geotdm_fast.data import array_dataset, collate, npz_dataset
 from geotdm_fast.data.sequences import complete_edges
 
 RNG = np.random.default_rng(0)
@@ -134,65 +131,6 @@ def test_bad_npz(tmp_path):
         npz_dataset(path)
     with pytest.raises(FileNotFoundError, match=r"other\.npz: no such file"):
         npz_dataset(tmp_path / "other.npz")
-
-
-def write_frames(path, symbols="HCOH", number=40, file_format=None):
-    ase.io.write(path, [ase.Atoms(symbols, positions=LINE[t]) for t in range(number)], format=file_format)
-    return path
-
-
-@pytest.mark.parametrize("suffix, tolerance", [(".extxyz", 1e-7), (".xyz", 1e-7), (".traj", 1e-12), (".pdb", 1e-3)])
-def test_files_through_ase(tmp_path, suffix, tolerance):
-    path = write_frames(tmp_path / f"m{suffix}", file_format={".xyz": "xyz", ".pdb": "proteindatabank"}.get(suffix))
-    dataset = file_dataset(path)
-    assert len(dataset) == 11
-    np.testing.assert_allclose(frames(dataset[3]), LINE[3:33], atol=max(tolerance, 1e-6))
-    assert dataset.atomic_numbers.tolist() == [1, 6, 8, 1]
-    assert dataset.name == "m"
-    assert dataset[0].edge_index.shape == (2, 12)
-    heavy = file_dataset(path, split="train", span=8, with_h=False, bonds=[[0, 1], [2, 1]])
-    assert heavy.atomic_numbers.tolist() == [6, 8]
-    assert heavy[0].edge_index.tolist() == [[0, 1], [1, 0]]
-
-
-def test_bad_files(tmp_path, monkeypatch):
-    path = write_frames(tmp_path / "m.extxyz")
-    with pytest.raises(FileNotFoundError, match=r"absent\.extxyz: no such file"):
-        file_dataset(tmp_path / "absent.extxyz")
-    with pytest.raises(FileNotFoundError, match=r"absent\.pdb: no such file"):
-        file_dataset(path, tmp_path / "absent.pdb")
-    with pytest.raises(ValueError, match=r"m\.extxyz: reader must be one of .* got 'asee'; did you mean 'ase'"):
-        file_dataset(path, reader="asee")
-    with pytest.raises(ValueError, match=r"m\.extxyz: topology must be None for ASE"):
-        file_dataset(path, path, reader="ase")
-    with pytest.raises(ValueError, match=r"m\.extxyz: selection must be None without MDTraj or MDAnalysis"):
-        file_dataset(path, selection="name CA")
-    with pytest.raises(ValueError, match=r"m\.extxyz: x must have at least span=41 frames, got 40"):
-        file_dataset(path, span=41)
-    with pytest.raises(ValueError, match=r"must have atoms left after selection=None and with_h=False, got none"):
-        file_dataset(write_frames(tmp_path / "h.xyz", "HHHH"), with_h=False)
-    for name in ("m.txt", "m.pckl"):
-        (tmp_path / name).write_text("4")
-        with pytest.raises(ValueError, match=r"must end in \.xyz, .* for ASE, got '\.(txt|pckl)'"):
-            file_dataset(tmp_path / name, reader="ase")
-    for name in ("broken.traj", "broken.xyz"):
-        (tmp_path / name).write_text("this is no trajectory\n")
-        with pytest.raises(ValueError, match=rf"{name} must be readable by ASE"):
-            file_dataset(tmp_path / name)
-    mixed = [ase.Atoms("HC", positions=LINE[0, :2]), ase.Atoms("CH", positions=LINE[1, :2])]
-    ase.io.write(tmp_path / "mixed.extxyz", mixed)
-    with pytest.raises(ValueError, match=r"must have the same atoms in every frame, got others in frame 1"):
-        file_dataset(tmp_path / "mixed.extxyz")
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in ("ase", "mdtraj", "MDAnalysis") else found(name)
-    )
-    with pytest.raises(ModuleNotFoundError, match=r"needs ase, .* pip install 'geotdm-fast\[molecules\]'"):
-        file_dataset(path)
-    with pytest.raises(ModuleNotFoundError, match=r"needs mdtraj, .* pip install 'geotdm-fast\[md\]'"):
-        file_dataset(path, path)
-    with pytest.raises(ModuleNotFoundError, match=r"needs MDAnalysis, .* pip install 'geotdm-fast\[md\]'"):
-        file_dataset(path, reader="mdanalysis")
 
 
 def test_pieces_are_warned_of_once(tmp_path):

@@ -42,7 +42,7 @@ def test_pdb(tmp_path, without_packages):
 
 def test_pdb_without_the_element_column(tmp_path, without_packages):
     names = ["N", "CA", "C", "O", "HE1", "HE2"]
-    x = motion(base=np.arange(6)[:, None] * np.array([1.4, 0, 0]))
+    x = motion(base=np.array([[0, 0, 0], [1.4, 0, 0], [2.8, 0, 0], [3.6, 0.9, 0], [1.4, 1.05, 0], [1.4, -1.05, 0]]))
     path = write(tmp_path / "a.pdb", pdb_text(x, names, "HIS"))
     with pytest.warns(
         UserWarning, match=r"6 atoms are taken from their names, .*a\.pdb states none: .*CA -> C, .*HE1 -> H"

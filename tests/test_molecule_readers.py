@@ -88,8 +88,35 @@ def test_atoms_are_followed_across_the_box(tmp_path, eth, reader, suffix, breath
         found = places(file_dataset(tmp_path / f"a.{suffix}", eth, reader=reader, span=20))
     np.testing.assert_allclose(found, x + (found[0, 0] - x[0, 0]), atol=0.03)
     assert np.linalg.norm(np.diff(found, axis=0), axis=-1).max() < 0.6
-    stored = file_dataset(tmp_path / f"a.{suffix}", eth, reader=reader, span=20, unwrap="no")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the jumps
+        stored = file_dataset(tmp_path / f"a.{suffix}", eth, reader=reader, span=20, unwrap="no")
     assert np.linalg.norm(np.diff(places(stored), axis=0), axis=-1).max() > 5
+
+
+def test_chosen_atoms_far_from_each_other_are_made_whole_by_the_others(tmp_path):
+    """The trace of a chain is whole where the chain is, though its own atoms are 3.8 angstrom apart."""
+    names, base = [], []
+    for i in range(5):
+        names += ["N", "CA", "C"]
+        base += [[3.8 * i, 0, 0], [3.8 * i + 1.3, 0.5, 0], [3.8 * i + 2.5, 0, 0]]
+    x = motion(base=np.array(base)) + np.array([12.0, 2, 2])
+    top = mdtraj.Topology()
+    chain = top.add_chain()
+    for _ in range(5):
+        residue = top.add_residue("ALA", chain)
+        for name in names[:3]:
+            top.add_atom(name, mdtraj.element.Element.getBySymbol(name[0]), residue)
+    top.create_standard_bonds()
+    trajectory(np.mod(x, 25), top, np.diag([25.0] * 3)).save(str(tmp_path / "a.xtc"))
+    trajectory(x[:1], top).save(str(tmp_path / "a.pdb"))
+    with pytest.warns(UserWarning) as said:
+        dataset = file_dataset(
+            tmp_path / "a.xtc", tmp_path / "a.pdb", selection="name CA", span=20, fully_connected=True
+        )
+    found = places(dataset)
+    np.testing.assert_allclose(found - found[:, :1], (x - x[:, 1:2])[:, 1::3], atol=0.02)
+    assert any("made whole in the first frame: 1 of 5 atoms moved" in str(w.message) for w in said)
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -191,7 +218,7 @@ def gro(path, atoms, frames=40):
     for t in range(frames):
         text.append(f"t= {t}.0\n{len(atoms)}")
         for i, (residue, name) in enumerate(atoms):
-            x, y, z = base[i] + 0.001 * (t % 3)
+            x, y, z = base[i] + 0.001 * t
             text.append(f"{i + 1:5d}{residue:<5s}{name:>5s}{i + 1:5d}{x:8.3f}{y:8.3f}{z:8.3f}")
         text.append("   5.0 5.0 5.0")
     path.write_text("\n".join(text) + "\n")

@@ -237,7 +237,7 @@ def _open_npz(section: dict, where: str, progress: bool) -> TrajectoryDataset:
 def _open_file(section: dict, where: str, progress: bool) -> TrajectoryDataset:
     from geotdm_fast.data.molecule_files import file_dataset
 
-    return file_dataset(**section)
+    return file_dataset(**section, progress=progress)
 
 
 _NORMALISERS = {

@@ -63,7 +63,7 @@ def follow(x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, before: np.ndarray 
 
 
 def whole(
-    x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, bonds: np.ndarray | None, reach: float
+    x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, bonds: np.ndarray | None, radii: np.ndarray | None
 ) -> tuple[np.ndarray, int]:
     """The images [N, 3] that put bonded atoms of a frame beside each other, and how many bonds none of them can.
 
@@ -73,12 +73,12 @@ def whole(
 
     x: [N, 3]; cell: [3, 3]; pbc: [3] bool
     bonds: [M, 2] or None
-    reach: pairs at most so far apart belong together; 0: bonds alone
+    radii: [N] - pairs at most the sum of their radii apart belong together; None: bonds alone
     """
     pairs, shifts = np.zeros((0, 2), np.int64), np.zeros((0, 3))
     broken = 0
-    if reach > 0:
-        pairs, shifts = _near_pairs(x, cell, pbc, reach)
+    if radii is not None:
+        pairs, shifts = _near_pairs(x, cell, pbc, radii)
     if bonds is not None and len(bonds):
         s = x @ np.linalg.inv(cell)
         step = s[bonds[:, 1]] - s[bonds[:, 0]]
@@ -102,8 +102,9 @@ def whole(
     return image, broken
 
 
-def _near_pairs(x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs [M, 2] at most `reach` apart in any image, the nearest first, and the images [M, 3] of their second."""
+def _near_pairs(x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs [M, 2] of atoms that touch in any image, the nearest first, and the images [M, 3] of their second."""
+    reach = 2 * float(radii.max())
     s = x @ np.linalg.inv(cell)
     base = -np.floor(s) * pbc
     s = s + base
@@ -119,8 +120,8 @@ def _near_pairs(x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, reach: float) 
     atom, image = np.concatenate(atoms), np.concatenate(images)
     places = (s[atom] + image) @ cell
     row, col = radius_graph(torch.from_numpy(places), reach).numpy()
-    inside = row < len(s)
-    row, col = row[inside], col[inside]
-    order = np.argsort(np.linalg.norm(places[row] - places[col], axis=1), kind="stable")
+    distance = np.linalg.norm(places[row] - places[col], axis=1)
+    touching = np.flatnonzero((row < len(s)) & (distance <= radii[atom[row]] + radii[atom[col]]))
+    order = touching[np.argsort(distance[touching], kind="stable")]
     row, col = row[order], col[order]
     return np.stack([row, atom[col]], axis=1), image[col] + base[atom[col]] - base[row]

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 # A chunk of frames holds so many bytes of float64 positions of all atoms of the file, or one frame.
-CHUNK_BYTES = 4_000_000
+CHUNK_BYTES = 2_000_000
 
 
 @dataclass

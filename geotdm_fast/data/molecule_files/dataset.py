@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from geotdm_fast.data.checks import check_count, check_flag
+from geotdm_fast.data.checks import check_count, check_flag, check_indices
 from geotdm_fast.data.molecule import molecule_graph, renumbered_bonds, warn_if_apart
 from geotdm_fast.data.molecule_files.beads import bead_graph
 from geotdm_fast.data.molecule_files.contents import Atoms
 from geotdm_fast.data.molecule_files.elements import elements_of
 from geotdm_fast.data.molecule_files.formats import READERS
+from geotdm_fast.data.molecule_files.motion import Motion
 from geotdm_fast.data.molecule_files.opening import check_atoms, open_molecules, select
-from geotdm_fast.data.molecule_files.reading import Motion, plan_frames
+from geotdm_fast.data.molecule_files.plan import plan_frames
 from geotdm_fast.data.own import array_dataset
 from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio
 from geotdm_fast.data.trajectory import TrajectoryDataset
@@ -22,8 +23,9 @@ from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice
 
 _SPAN = 30
-# Atoms of a molecule are never further apart than this along its bonds, beads not than that (angstrom).
-_REACH, _REACH_OF_BEADS = 2.4, 5.5
+# Atoms no further apart than the sum of these are of one molecule, where a box cuts it (angstrom). Hydrogen bonds are
+# longer than 0.4 + 1.2.
+_HYDROGEN, _OTHER, _BEAD = 0.4, 1.2, 2.75
 
 
 def file_dataset(
@@ -52,6 +54,7 @@ def file_dataset(
     atom_types: Sequence[int] | None = None,
     name: str | None = None,
     unit: str | None = None,
+    progress: bool = False,
 ) -> TrajectoryDataset:
     """Windows of a molecule's trajectory in any format that this package, ASE, MDTraj or MDAnalysis reads.
 
@@ -75,6 +78,7 @@ def file_dataset(
     frames: [start, stop] or [start, stop, step] of the frames to read, as a slice of Python; every: every n-th of them
     cutoff: as in `array_dataset`
     bonds: [M, 2] - pairs of atoms as numbered in the file, instead of the topology's or those by distance
+    progress: show how many frames are read
     unit: the unit of length; by default angstrom, to be given where the file has reduced units
     The other arguments are as in `array_dataset`.
     Raises FileNotFoundError, ModuleNotFoundError naming the extra to install, ValueError for a file that cannot be
@@ -85,6 +89,7 @@ def file_dataset(
     check_choice(f"{where}: reader", reader, READERS)
     with_h = check_flag(where, "with_h", with_h)
     follow = _check_unwrap(where, unwrap)
+    _check_types(where, types)
     ratio = check_ratio(where, split_ratio)
     span = _SPAN if span is None else check_count(where, "span", span)
     for file in (path, topology):
@@ -116,8 +121,9 @@ def file_dataset(
         raise ValueError(f"{where}: {part} must have at least span={span} frames, got {len(plan.wanted)}")
     motion = Motion(where, source, chosen, plan, follow)
     pairs = _bonds(where, atoms, chosen, bonds)
+    everywhere = atoms.bonds if bonds is None else check_indices(where, "bonds", bonds, "M, 2", len(atoms.names))
     if types == "element":
-        motion.make_whole(pairs, _REACH)
+        motion.make_whole(everywhere, np.where(numbers == 1, _HYDROGEN, _OTHER))
         optional = {} if cutoff is None else {"cutoff": cutoff}
         h, edge_index, edge_attr = molecule_graph(
             motion.first,
@@ -130,13 +136,13 @@ def file_dataset(
             **optional,
         )
     else:
-        motion.make_whole(pairs, 0 if pairs is not None else cutoff or _REACH_OF_BEADS)
+        motion.make_whole(everywhere, np.full(len(atoms.names), _BEAD) if everywhere is None else None)
         names = [atoms.names[i] for i in chosen]
         h, edge_index, edge_attr = bead_graph(
             where, names, types, motion.first, pairs, cutoff, max_hops, fully_connected
         )
     return array_dataset(
-        motion.keep(),
+        motion.keep(progress),
         z=numbers[chosen] if types == "element" else None,
         h=h,
         edge_index=edge_index,
@@ -156,6 +162,12 @@ def _check_unwrap(where: str, unwrap: str | bool) -> bool:
         return bool(unwrap)
     check_choice(f"{where}: unwrap", unwrap, ("auto", "no"))
     return unwrap == "auto"
+
+
+def _check_types(where: str, types: str | Sequence[str]) -> None:
+    if types in ("element", "name") or (not isinstance(types, str) and isinstance(types, Sequence) and len(types)):
+        return
+    raise ValueError(f"{where}: types must be element, name, or the names of the beads, got {types!r}")
 
 
 def _bonds(where: str, atoms: Atoms, chosen: np.ndarray, bonds: ArrayLike | None) -> np.ndarray | None:

@@ -91,13 +91,8 @@ class MdtrajFile:
 
     def _chunks(self, file, atoms: np.ndarray | None) -> Iterator:
         """Pieces of MDTraj trajectories up to the end of the file."""
-        import mdtraj
-
         size = frames_in_chunk(self.num_atoms)
-        bare = mdtraj.Topology()
-        residue = bare.add_residue("X", bare.add_chain())
-        for _ in range(self.num_atoms):
-            bare.add_atom("X", mdtraj.element.virtual, residue)
+        bare = _bare_topology(self.num_atoms, None if atoms is None else len(atoms))
         own = hasattr(file, "topology")
         while True:
             more = {"n_frames": size, "atom_indices": atoms}
@@ -140,6 +135,27 @@ class MdtrajFile:
     def _expect_chosen(self, part, num_atoms: int) -> None:
         if part.n_atoms != num_atoms:
             self._expect(part.n_atoms)
+
+
+def _bare_topology(num_atoms: int, chosen: int | None):
+    """Atoms without anything, for a trajectory that is asked for its positions alone.
+
+    chosen: how many atoms are read; MDTraj would make their topology anew for every piece
+    """
+    import mdtraj
+
+    def bare(number: int):
+        top = mdtraj.Topology()
+        residue = top.add_residue("X", top.add_chain())
+        for _ in range(number):
+            top.add_atom("X", mdtraj.element.virtual, residue)
+        return top
+
+    top = bare(num_atoms)
+    if chosen is not None:
+        part = bare(chosen)
+        top.subset = lambda atom_indices: part
+    return top
 
 
 def _knows_length(file) -> bool:

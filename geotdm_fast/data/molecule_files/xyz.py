@@ -199,6 +199,6 @@ def _is_number(word: bytes) -> bool:
 
 
 def _value(text: bytes | None) -> float | None:
-    """The number that a text begins with, None without one."""
-    match = None if text is None else re.match(rb"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?", text)
-    return float(match[0]) if match else None
+    """The number that a text is, with a unit or without; None without one, as for 12:30:05."""
+    match = None if text is None else re.fullmatch(rb"([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)[a-zA-Z]*", text)
+    return float(match[1]) if match else None

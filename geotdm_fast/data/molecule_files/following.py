@@ -1,0 +1,70 @@
+"""Atoms that jump across a periodic box, followed chunk by chunk."""
+
+import numpy as np
+
+from geotdm_fast.data.molecule_files.boxes import follow, heights, periodic_cell
+from geotdm_fast.data.molecule_files.contents import Frames
+
+# A step by more than this part of half of the box may belong to another image.
+_DOUBTFUL = 0.8
+
+
+class Follower:
+    """Follows atoms from frame to frame, and counts what it mends.
+
+    first: [N, 3] - the positions from which the atoms are followed, in the cell of the first frame [3, 3]
+    pbc: [3] bool; atoms: [N] - their numbers in the file, for messages
+    """
+
+    def __init__(self, first: np.ndarray, cell: np.ndarray, pbc: np.ndarray, atoms: np.ndarray):
+        self._pbc, self._atoms = pbc, atoms
+        self._fractional = first @ np.linalg.inv(cell)  # of the last frame, as followed
+        self._images, self._last = None, first
+        self.jumps, self._first_jump = 0, ""
+        self._longest, self._longest_part = 0.0, 0.0
+
+    def follow(self, frames: Frames) -> np.ndarray:
+        """The positions of a chunk, [T, N, 3] float64, followed. ValueError where a frame has no box."""
+        box = None if frames.cells is None else periodic_cell(frames.cells, self._pbc)
+        if box is None or not np.array_equal(box[1], self._pbc):
+            raise ValueError(
+                f"every frame must have a box, as the first has; got none in frames {frames.numbers[0]} to "
+                f"{frames.numbers[-1]}; unwrap: no takes positions as they are"
+            )
+        cell = box[0]
+        x = frames.x.astype(np.float64)
+        images = follow(x, cell, self._pbc, self._fractional)
+        self._count(frames.numbers, images)
+        x += images @ cell
+        self._measure(x, cell)
+        self._fractional, self._images, self._last = x[-1] @ np.linalg.inv(cell[-1]), images[-1], x[-1]
+        return x
+
+    def _count(self, numbers: np.ndarray, images: np.ndarray) -> None:
+        jumps = np.diff(images, axis=0, prepend=images[:1] if self._images is None else self._images[None]).any(axis=-1)
+        if jumps.any() and not self.jumps:
+            frame, atom = np.argwhere(jumps)[0]
+            self._first_jump = f"atom {self._atoms[atom]} at frame {numbers[frame]}"
+        self.jumps += int(jumps.sum())
+
+    def _measure(self, x: np.ndarray, cell: np.ndarray) -> None:
+        steps = np.linalg.norm(np.diff(x, axis=0, prepend=self._last[None]), axis=-1).max(axis=1)
+        part = steps / (heights(cell)[:, self._pbc].min(axis=1) / 2)
+        worst = int(part.argmax())
+        if part[worst] > self._longest_part:
+            self._longest, self._longest_part = float(steps[worst]), float(part[worst])
+
+    def report(self) -> list[str]:
+        """What is to be said when all frames are read."""
+        said = []
+        if self.jumps:
+            said.append(
+                f"{self.jumps} jumps across the box were mended, the first of {self._first_jump}; unwrap: no takes "
+                "positions as they are"
+            )
+        if self._longest_part > _DOUBTFUL:
+            said.append(
+                f"a step of {self._longest:.3g} angstrom between frames is {self._longest_part:.0%} of half of the "
+                "box: which way the atom went is in doubt; frames closer in time would tell"
+            )
+        return said
