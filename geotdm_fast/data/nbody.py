@@ -52,7 +52,8 @@ def nbody_dataset(
     project = check_flag(where, "project", project)
     if num_systems is not None:
         num_systems = check_count(where, "num_systems", num_systems)
-    if has_official_files(root, suffix):
+    from_files = has_official_files(root, suffix)
+    if from_files:
         x, state = _read_official(kind, pathlib.Path(root), suffix, num_systems)
         if x.shape[1] < num_frames:
             raise ValueError(f"{where}: num_frames must be at most {x.shape[1]} for {root}, got {num_frames}")
@@ -73,12 +74,20 @@ def nbody_dataset(
     h, edge_index, edge_attr = system_features(kind, state)
     places = [(system, 0) for system in range(len(x))]
     windows = Windows(frames_last(x), places, num_frames, h, edge_index, edge_attr, project)
-    return TrajectoryDataset(windows, name=f"N-body {kind}")
+    # What this simulator draws for the test is the paper's system; a file may hold anything.
+    known = kind if split == "test" and not from_files else None
+    return TrajectoryDataset(windows, name=f"N-body {kind}", experiment=known)
 
 
 def has_official_files(root: PathLike | None, suffix: str | None) -> bool:
     """Whether `root` holds positions that the official generator wrote under `suffix`."""
     return root is not None and suffix is not None and (pathlib.Path(root) / f"loc_{suffix}.npy").is_file()
+
+
+def official_files(root: PathLike, suffix: str, kind: str) -> list[pathlib.Path]:
+    """The files of the official generator that `nbody_dataset` reads for a kind of system."""
+    more = {"charged": ["charges"], "springs": ["edges"]}.get(kind, [])
+    return [pathlib.Path(root) / f"{name}_{suffix}.npy" for name in ("loc", "vel", *more)]
 
 
 def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0) -> InitialState:

@@ -66,6 +66,8 @@ class TrajectoryDataset(torch.utils.data.Dataset):
     scale: stored positions times `scale` are in `unit`
     atomic_numbers: [N] int64 for the trajectories of one molecule, a list of these, one for each trajectory, for those
         of several, else None
+    experiment: which of the paper's experiments (charged, md:ethanol, zara1, ...) these are the test data of, known by
+        how they were made or by their digest; None where that is not known
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         unit: str = "",
         scale: float = 1.0,
         atomic_numbers: Tensor | Sequence[Tensor] | None = None,
+        experiment: str | None = None,
     ):
         if len(items) == 0:
             raise ValueError(f"dataset '{name}' must hold at least one trajectory, got none")
@@ -84,6 +87,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         self.unit = unit
         self.scale = scale
         self.atomic_numbers = atomic_numbers
+        self.experiment = experiment
 
     def __len__(self) -> int:
         return len(self.items)
@@ -105,6 +109,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
             unit=self.unit,
             scale=self.scale,
             atomic_numbers=numbers if numbers is None or isinstance(numbers, Tensor) else [numbers[i] for i in indices],
+            experiment=self.experiment,
         )
 
     def spread(self, count: int | None) -> "TrajectoryDataset":
