@@ -108,10 +108,10 @@ TRAIN = {
                                         nullable=True),
     "save_model": Setting("bool", True, "keep epoch_<n>.safetensors every save_every_epoch epochs"),
     "save_every_epoch": Setting("int", None, "epochs between two kept checkpoints; null: none are kept", least=1),
-    "final_test": Setting("bool", False, "training looks at no test data; true: it ends with the command that scores them"),
-    "final_test_ckpt": Setting("name", "best", "the weights that `geotdm evaluate FOLDER` scores: best, last or an epoch"),
+    "final_test": Setting("bool", False, "training looks at no test data; true: it ends with the command that does"),
+    "final_test_ckpt": Setting("name", "best", "what `geotdm evaluate FOLDER` scores: best, last or an epoch"),
     "K": Setting("int", 5, "samples per trajectory of `geotdm evaluate`", least=1),
-    "cluster": Setting("bool", False, "`geotdm evaluate` also takes the best of 20 k-means representatives of the samples"),
+    "cluster": Setting("bool", False, "`geotdm evaluate` also scores the best of 20 k-means representatives"),
 }  # fmt: skip
 
 EVAL = {

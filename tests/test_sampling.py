@@ -274,7 +274,7 @@ def test_paper_rows_only_beside_the_papers_data_or_on_request():
     assert samples.name == "N-body charged" and evaluate(samples, ["ade"])["paper"] is None
     assert evaluate(samples, ["ade"], experiment="charged")["paper"]["ade"] == 0.110
     assert evaluate(dataclasses.replace(samples, experiment="charged"), ["ade"])["paper"]["ade"] == 0.110
-    with pytest.raises(ValueError, match="experiment must be one of charged, .*did you mean 'charged'"):
+    with pytest.raises(ValueError, match=r"experiment must be one of charged, .*did you mean 'charged'"):
         evaluate(samples, ["ade"], experiment="chargd")
 
 

@@ -18,8 +18,8 @@ unconditional models:
   prediction      squared error on data of a forecaster trained on samples; lower is better
   nll             as above
 
-The paper averages over 5 samples (--num-samples 5); pedestrians take the best of 20. Without --num-samples and --kmeans
-the training's keys K and cluster say how many: `cluster: true` is --kmeans 20.
+The paper averages over 5 samples (--num-samples 5); pedestrians take the best of 20. Without --num-samples and
+--kmeans the training's keys K and cluster say how many: `cluster: true` is --kmeans 20.
 
 The paper's figures stand beside the scores where the data are known to be its own: N-body systems that this package
 simulated for the test, and the ETH and UCY recordings, known by their digest. Beside other data --paper asks for them."""
@@ -144,7 +144,7 @@ def _obey(train: dict, args: argparse.Namespace, forecasts: bool) -> None:
             args.kmeans = REPRESENTATIVES
         else:
             warnings.warn(
-                f"train.cluster asks for {REPRESENTATIVES} representatives of the samples, which are {args.num_samples}; "
-                "they are left out (--num-samples for more samples, --kmeans for fewer representatives)",
+                f"train.cluster asks for {REPRESENTATIVES} representatives of the samples, which are "
+                f"{args.num_samples}; they are left out (--num-samples for more samples, --kmeans for fewer representatives)",
                 stacklevel=2,
             )
