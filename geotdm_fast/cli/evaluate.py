@@ -22,7 +22,7 @@ The paper averages over 5 samples (--num-samples 5); pedestrians take the best o
 --kmeans the training's keys K and cluster say how many: `cluster: true` is --kmeans 20.
 
 The paper's figures stand beside the scores where the data are known to be its own: N-body systems that this package
-simulated for the test, and the ETH and UCY recordings, known by their digest. Beside other data --paper asks for them."""
+simulated for the test, and the ETH and UCY recordings, known by their digest. Elsewhere --paper asks for them."""
 
 EXAMPLES = """\
   geotdm evaluate best.safetensors --num-graphs 100 --json scores.json
@@ -145,6 +145,6 @@ def _obey(train: dict, args: argparse.Namespace, forecasts: bool) -> None:
         else:
             warnings.warn(
                 f"train.cluster asks for {REPRESENTATIVES} representatives of the samples, which are "
-                f"{args.num_samples}; they are left out (--num-samples for more samples, --kmeans for fewer representatives)",
+                f"{args.num_samples}; they are left out (more samples: --num-samples; fewer representatives: --kmeans)",
                 stacklevel=2,
             )

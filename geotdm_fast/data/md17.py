@@ -41,6 +41,7 @@ def md17_dataset(
     num_windows: int | None = None,
     with_h: bool = True,
     project: bool = False,
+    velocities: bool = False,
     cutoff: float = 1.6,
     max_hops: int = 3,
     fully_connected: bool = False,
@@ -58,6 +59,7 @@ def md17_dataset(
     num_windows: at most so many windows; 5000, 1000 and 1000 by default
     with_h: keep hydrogen atoms
     project: subtract the mean over nodes and frames, as the unconditional model wants it
+    velocities: give every window a field `v` [N, 3, T]: how far the atoms move to the file's next frame (angstrom)
     cutoff, max_hops, fully_connected, bonds, num_types, atom_types: as in `molecule_graph`; bonds of all atoms
     Raises FileNotFoundError, ValueError for a bad or too short file, naming what would do.
     """
@@ -68,9 +70,11 @@ def md17_dataset(
     num_windows = NUM_WINDOWS[split] if num_windows is None else check_count(where, "num_windows", num_windows)
     with_h = check_flag(where, "with_h", with_h)
     project = check_flag(where, "project", project)
+    velocities = check_flag(where, "velocities", velocities)
     arrays = read_npz(path, required=("R", "z"))
     where = f"{where}: {path}"
-    x = check_positions(where, "R", arrays["R"], "frames, N, 3")[:-1]
+    positions = check_positions(where, "R", arrays["R"], "frames, N, 3")
+    x = positions[:-1]
     z = check_array(where, "z", arrays["z"], "N")
     check_shape(where, "z", z, (x.shape[1],))
     atoms = np.arange(len(z)) if with_h else np.flatnonzero(z > 1)
@@ -92,10 +96,12 @@ def md17_dataset(
         num_types=num_types,
         atom_types=atom_types,
     )
+    kept = np.asarray(frames)[:, None], atoms
+    v = frames_last((positions[1:][kept] - x[kept])[None]) if velocities else None
     x = frames_last(x[None, frames.start : frames.stop : frames.step, atoms])
     places = [(0, start) for start in evenly_spaced(len(frames) - span + 1, num_windows)]
     return TrajectoryDataset(
-        Windows(x, places, span, h[None], edge_index, edge_attr[None], project),
+        Windows(x, places, span, h[None], edge_index, edge_attr[None], project, v),
         name=pathlib.Path(path).stem,
         unit="angstrom",
         atomic_numbers=torch.from_numpy(z[atoms].astype(np.int64)),

@@ -14,6 +14,8 @@ from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice
 
 NUM_SYSTEMS = {"train": 3000, "val": 2000, "test": 2000}
+# What the official generator keeps of 5000 steps: one frame in 100, the start among them for gravity alone.
+ALL_FRAMES = {"charged": 49, "springs": 49, "gravity": 50}
 _SAVE_EVERY = 100
 
 
@@ -23,8 +25,9 @@ def nbody_dataset(
     *,
     num_systems: int | None = None,
     seed: int = 0,
-    num_frames: int = 30,
+    num_frames: int | None = 30,
     project: bool = False,
+    velocities: bool = False,
     root: PathLike | None = None,
     suffix: str | None = None,
     num_threads: int | None = None,
@@ -38,8 +41,9 @@ def nbody_dataset(
     kind: charged, springs or gravity; split: train, val or test
     num_systems: 3000, 2000 and 2000 by default, or every system of the files
     seed: system i of a split depends on (seed, kind, split, i) alone, not on how many are asked for
-    num_frames: frames kept from the first on
+    num_frames: frames kept from the first on; None: all that there are
     project: subtract the mean over nodes and frames, as the unconditional model wants it
+    velocities: give every trajectory a field `v` [N, 3, T]
     root, suffix: where the official files loc_, vel_, edges_ and charges_<suffix>.npy lie; when there is no
         loc_<suffix>.npy in root, or no root is given, the systems are simulated
     Raises ValueError/TypeError for a bad argument, FileNotFoundError when only some of the official files are there.
@@ -47,20 +51,24 @@ def nbody_dataset(
     where = "nbody_dataset"
     check_choice(f"{where}: kind", kind, SYSTEMS)
     check_choice(f"{where}: split", split, SPLITS)
-    num_frames = check_count(where, "num_frames", num_frames)
+    if num_frames is not None:
+        num_frames = check_count(where, "num_frames", num_frames)
     seed = check_count(where, "seed", seed, minimum=0)
     project = check_flag(where, "project", project)
+    velocities = check_flag(where, "velocities", velocities)
     if num_systems is not None:
         num_systems = check_count(where, "num_systems", num_systems)
     from_files = has_official_files(root, suffix)
     if from_files:
-        x, state = _read_official(kind, pathlib.Path(root), suffix, num_systems)
+        x, v, state = _read_official(kind, pathlib.Path(root), suffix, num_systems)
+        num_frames = x.shape[1] if num_frames is None else num_frames
         if x.shape[1] < num_frames:
             raise ValueError(f"{where}: num_frames must be at most {x.shape[1]} for {root}, got {num_frames}")
-        x = x[:, :num_frames]
+        x, v = x[:, :num_frames], v[:, :num_frames]
     else:
         state = draw_systems(kind, split, NUM_SYSTEMS[split] if num_systems is None else num_systems, seed)
-        x, _ = simulate(
+        num_frames = ALL_FRAMES[kind] if num_frames is None else num_frames
+        x, v = simulate(
             kind,
             state.x0,
             state.v0,
@@ -73,7 +81,8 @@ def nbody_dataset(
         )
     h, edge_index, edge_attr = system_features(kind, state)
     places = [(system, 0) for system in range(len(x))]
-    windows = Windows(frames_last(x), places, num_frames, h, edge_index, edge_attr, project)
+    v = frames_last(v) if velocities else None
+    windows = Windows(frames_last(x), places, num_frames, h, edge_index, edge_attr, project, v)
     # What this simulator draws for the test is the paper's system; a file may hold anything.
     known = kind if split == "test" and not from_files else None
     return TrajectoryDataset(windows, name=f"N-body {kind}", experiment=known)
@@ -111,8 +120,8 @@ def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0) -> Init
 
 def _read_official(
     kind: str, root: pathlib.Path, suffix: str, num_systems: int | None
-) -> tuple[np.ndarray, InitialState]:
-    """x [B, T, N, 3] and the charges or springs of the first `num_systems` systems."""
+) -> tuple[np.ndarray, np.ndarray, InitialState]:
+    """x, v [B, T, N, 3] and the charges or springs of the first `num_systems` systems."""
     where = f"nbody_dataset: {root}"
     loc = read_npy(root / f"loc_{suffix}.npy")[:num_systems]
     vel = read_npy(root / f"vel_{suffix}.npy")[:num_systems]
@@ -135,7 +144,7 @@ def _read_official(
             where, f"edges_{suffix}", read_npy(root / f"edges_{suffix}.npy")[:num_systems], "B, N, N"
         )
         check_shape(where, f"edges_{suffix}", springs, (num_loaded, num_nodes, num_nodes))
-    return loc, InitialState(loc[:, 0], vel[:, 0], charges, springs)
+    return loc, vel, InitialState(loc[:, 0], vel[:, 0], charges, springs)
 
 
 def system_features(kind: str, state: InitialState) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -34,6 +34,7 @@ class Windows(Sequence):
 
     places: the (trajectory, first frame) of every window
     h: [B, N, F] - node features of every trajectory; edge_attr: [B, E, A] or None
+    v: [B, N, D, T] - velocities, which become the windows' field `v`; None: they have none
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Windows(Sequence):
         edge_index: Tensor,
         edge_attr: Tensor | None,
         project: bool = False,
+        v: Tensor | None = None,
     ):
         self.x = x
+        self.v = v
         self.places = places
         self.span = span
         self.h = h
@@ -63,7 +66,10 @@ class Windows(Sequence):
         x = self.x[trajectory, :, :, start : start + self.span]
         x = centred(x) if self.project else x
         edge_attr = None if self.edge_attr is None else self.edge_attr[trajectory]
-        return Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored)
+        window = Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored)
+        if self.v is not None:
+            window.v = self.v[trajectory, :, :, start : start + self.span]
+        return window
 
 
 class Joined(Sequence):

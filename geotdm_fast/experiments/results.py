@@ -86,7 +86,7 @@ def _parsed(content: str, path: pathlib.Path) -> list[dict]:
 def results_table(rows: Iterable[dict]) -> str:
     """Markdown: one table for each experiment and task, ours first, then forecasts without a model, then published.
 
-    Of rows that asked for the same with the same data, the last; the presets as they are come before those with changes.
+    Of rows that asked for the same of the same data, the last; the presets as they are come before those with changes.
     """
     asked = lambda row: (row["experiment"], row["task"], row["preset"], row["data"], _data_sha256(row))
     newest = {(*asked(row), *row["changes"]): row for row in rows}
