@@ -89,7 +89,7 @@ def train_nbody_or_md17(dataset, sections, network, diffusion_section, train, fo
     )  # fmt: skip
     optimizer = torch.optim.Adam(denoise_network.parameters(), lr=train["lr"])
     best_nll, epoch_losses = 1e10, []
-    for _ in range(train["num_epochs"]):
+    for epoch in range(1, train["num_epochs"] + 1):
         denoise_network.train()
         epoch_loss, counter = torch.zeros(1).to(DEVICE), torch.zeros(1).to(DEVICE)
         for data in loader_train:
@@ -107,6 +107,8 @@ def train_nbody_or_md17(dataset, sections, network, diffusion_section, train, fo
         total = gather_across_gpus(epoch_loss, None).sum().item()
         epoch_losses.append(total / gather_across_gpus(counter, None).sum().item())
 
+        if epoch % train["eval_every_epoch"] != 0:
+            continue
         denoise_network.eval()
         val_nll, val_mse, counter = (torch.zeros(1).to(DEVICE) for _ in range(3))
         for data in loader_val:
@@ -158,6 +160,7 @@ def test_conditional_trainers(tmp_path, dataset, sections, sizes):
         "seed": 1,
         "cond_mask": [[0, 4]],
         "num_epochs": 2,
+        "eval_every_epoch": 1,
         "batch_size": 4,
         "eval_batch_size": 4,
         "lr": 1e-3,
@@ -182,7 +185,7 @@ def unconditional_samples(folder, train):
     diffusion = GeoTDM(
         denoise_network=denoise_network, model_mean_type=ModelMeanType.EPSILON,
         model_var_type=ModelVarType.FIXED_LARGE, loss_type=LossType.MSE, device=DEVICE, rescale_timesteps=False,
-        beta_schedule_name="linear", num_timesteps=25, mode="uncond",
+        beta_schedule_name="linear", num_timesteps=60, mode="uncond",
     )  # fmt: skip
     denoise_network.eval()
     all_data = []
@@ -251,11 +254,19 @@ def classification(all_data, frames_in):
 
 
 def test_unconditional_trainer_sampler_and_scores(tmp_path):
-    train = {"seed": 1, "tot_len": 6, "num_epochs": 1, "batch_size": 4, "eval_batch_size": 4, "lr": 1e-3}
+    train = {
+        "seed": 1,
+        "tot_len": 6,
+        "num_epochs": 20,
+        "eval_every_epoch": 20,
+        "batch_size": 4,
+        "eval_batch_size": 4,
+        "lr": 5e-3,
+    }
     scores = train_nbody_or_md17(
         NBody, nbody(tmp_path, project=True),
         NETWORK | {"node_dim": 1, "edge_dim": 1, "learn_ref_frame": False, "num_w": 6},
-        {"beta_schedule_name": "linear", "num_timesteps": 25, "mode": "uncond"}, train, tmp_path,
+        {"beta_schedule_name": "linear", "num_timesteps": 60, "mode": "uncond"}, train, tmp_path,
     )  # fmt: skip
     assert 0 < scores["losses"][0] < 100
     all_data = unconditional_samples(tmp_path, train)
@@ -278,7 +289,7 @@ def train_eth(sections, train, folder):
     diffusion = GeoTDM(
         denoise_network=denoise_network, model_mean_type=ModelMeanType.EPSILON,
         model_var_type=ModelVarType.FIXED_LARGE, loss_type=LossType.MSE, device=DEVICE, rescale_timesteps=True,
-        beta_schedule_name="linear", num_timesteps=25,
+        beta_schedule_name="linear", num_timesteps=60,
     )  # fmt: skip
     optimizer = torch.optim.Adam(denoise_network.parameters(), lr=train["lr"])
 
