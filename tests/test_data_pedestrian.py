@@ -1,10 +1,12 @@
 """Pedestrian windows on small handmade recordings: every branch of who stands beside whom."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
 
-from geotdm_fast.data import collate, pedestrian_dataset, pedestrian_windows
+from geotdm_fast.data import collate, pedestrian, pedestrian_dataset, pedestrian_windows
 
 
 def walk(person, frames, y, speed=1.0):
@@ -184,3 +186,15 @@ def test_bad_arguments(root):
         pedestrian_dataset(root, "eth", "testing", past_frames=1, future_frames=19)
     with pytest.raises(ValueError, match=r"pedestrian_dataset: traj_scale must be positive and finite, got 0"):
         pedestrian_dataset(root, "eth", "testing", traj_scale=0)
+
+
+def test_the_papers_test_set_is_known_by_its_digest(tmp_path, monkeypatch):
+    data, num = np.zeros((2, 1, 20, 2)), np.ones(2, dtype=np.int64)
+    np.save(tmp_path / "eth_data_test.npy", data)
+    np.save(tmp_path / "eth_num_test.npy", num)
+    assert pedestrian_dataset(tmp_path, "eth", "testing").experiment is None
+    assert not pedestrian.is_papers_test_set(tmp_path, "eth")
+    sha = hashlib.sha256(data.astype("<f4").tobytes() + num.astype("<i8").tobytes()).hexdigest()
+    monkeypatch.setitem(pedestrian._TEST_SHA256, "eth", sha)
+    assert pedestrian_dataset(tmp_path, "eth", "testing").experiment == "eth"
+    assert pedestrian.is_papers_test_set(tmp_path, "eth") and not pedestrian.is_papers_test_set(tmp_path, "univ")
