@@ -115,7 +115,9 @@ def test_other_sizes_and_velocities_are_equivariant():
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(TypeError, match="the constructor needs frames_in and frames_out, or .*; frames_out is missing"):
+    with pytest.raises(
+        TypeError, match=r"the constructor needs frames_in and frames_out, or .*; frames_out is missing"
+    ):
         EqMotion(6)
     with pytest.raises(TypeError, match=r"; hid_channel is missing"):
         EqMotion(in_node_nf=6, in_edge_nf=2, hidden_nf=16, in_channel=6, out_channel=4)
