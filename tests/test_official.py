@@ -103,6 +103,15 @@ def test_pedestrians_take_the_official_section(tmp_path, monkeypatch):
     assert "system_id" not in ETHNew(return_index=False, **section)[0]
 
 
+def test_data_of_ones_own_by_the_official_class():
+    frames = [torch.full((4, 2), float(t)) for t in range(3)]
+    item = official.TrajData(h=torch.ones(4, 1), edge_index=torch.zeros(2, 1, dtype=torch.int64), x=frames, flag=1)
+    assert item.x.shape == (4, 2, 3) and item.x[0, 0].tolist() == [0, 1, 2] and item.flag == 1 and "v" not in item
+    assert item.scored.tolist() == [0, 1, 2, 3]
+    with pytest.raises(TypeError, match="TrajData: x must be given"):
+        official.TrajData(torch.ones(4, 1), torch.zeros(2, 1, dtype=torch.int64))
+
+
 # --- loader and pooling -------------------------------------------------------------------------------------------
 
 
@@ -249,6 +258,24 @@ def test_what_a_subclass_replaces_is_sampled_with(batch, name):
     assert diffusion.optimize(x, 5, model_kwargs=model_kwargs).shape == x.shape and len(calls) == 55
     with pytest.warns(UserWarning, match=f"Sampler does not call {name}, which this diffusion has of its own"):
         Sampler(diffusion)
+
+
+def test_a_loop_that_a_subclass_replaces_is_called(batch):
+    class Mine(official.GeoTDM):
+        def p_sample_loop_progressive(self, *args, **named):
+            for out in super().p_sample_loop_progressive(*args, **named):
+                yield out | {"sample": out["sample"] + 1}
+
+    diffusion = tiny_diffusion(charged_config())
+    x, model_kwargs = kwargs(batch)
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        loops = (diffusion.p_sample_loop, diffusion.p_sample_loop_keeptraj)
+        drawn.append([loop(x.shape, model_kwargs=model_kwargs) for loop in loops])
+        diffusion.__class__ = Mine
+    for one, other in zip(*drawn, strict=True):
+        assert torch.allclose(one + 1, other, atol=1e-5)
 
 
 def test_other_parts_that_a_subclass_replaces_are_called(batch):

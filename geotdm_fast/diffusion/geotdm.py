@@ -1,6 +1,7 @@
 """Diffusion over geometric trajectories with an equivariant network (arXiv 2410.13027, Sec. 4)."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from geotdm_fast.diffusion.chain import Chain, GradientFunction
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_start
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
-from geotdm_fast.diffusion.official_names import MethodChain, OfficialNames, replaced_parts
+from geotdm_fast.diffusion.official_names import MethodChain, OfficialNames, replaced_parts, sampled_steps
 from geotdm_fast.diffusion.plan import ancestral_plan
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
@@ -225,7 +226,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
 
         noise: x_S instead of a draw. One `randn` of the shape comes first, then one for each step, in that order.
         """
-        chain, x_ref = self._loop(shape, noise, cond_fn, model_kwargs)
+        chain, x_ref = self._whole(shape, noise, cond_fn, model_kwargs)
         return self.to_absolute(chain.finish(progress), x_ref)
 
     @torch.no_grad()
@@ -241,7 +242,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         """The sample after steps 0, keep_every, 2 keep_every, ... and after the last: [N, D, T_noisy, kept]."""
         if keep_every < 1:
             raise ValueError(f"p_sample_loop_keeptraj: keep_every must be at least 1, got {keep_every}")
-        chain, x_ref = self._loop(shape, noise, cond_fn, model_kwargs)
+        chain, x_ref = self._whole(shape, noise, cond_fn, model_kwargs)
         kept = []
         for i, _ in enumerate(chain.steps(progress)):
             if i % keep_every == 0:
@@ -261,6 +262,16 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         chain, _ = self._loop(shape, noise, cond_fn, model_kwargs)
         for _ in chain.steps(progress):
             yield {"sample": chain.x.clone(), "pred_xstart": chain.x_0.clone()}
+
+    def _whole(
+        self, shape: Sequence[int], noise: Tensor | None, cond_fn: GradientFunction | None, model_kwargs: dict | None
+    ) -> tuple[Chain | MethodChain, Tensor | None]:
+        """`_loop`, or a subclass's own `p_sample_loop_progressive`, from which the other loops officially come."""
+        if not replaced_parts(self, GeoTDM, ["p_sample_loop_progressive"]):
+            return self._loop(shape, noise, cond_fn, model_kwargs)
+        about = {"noise": noise, "cond_fn": cond_fn, "model_kwargs": model_kwargs}
+        chain = MethodChain(lambda progress: self.p_sample_loop_progressive(shape, progress=progress, **about))
+        return chain, self.fresh_ref_frame(model_kwargs)
 
     def _loop(
         self, shape: Sequence[int], noise: Tensor | None, cond_fn: GradientFunction | None, model_kwargs: dict | None
@@ -313,7 +324,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
     ) -> Chain | MethodChain:
         """The model's own chain from step num_steps - 1 on."""
         if replaced_parts(self, GeoTDM):
-            return MethodChain(self, num_steps, x, model_kwargs, cond_fn)
+            return MethodChain(partial(sampled_steps, self, num_steps, x, model_kwargs, cond_fn), x)
         plan = ancestral_plan(self, self.model_mean_type, self.model_var_type, num_steps)
         return Chain(self, plan, x, x_ref, model_kwargs, cond_fn=cond_fn)
 

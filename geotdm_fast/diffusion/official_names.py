@@ -5,7 +5,7 @@ step by step through its methods (`MethodChain`), where `GeoTDM` itself computes
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -48,10 +48,10 @@ class OfficialNames:
         return {"output": output, "pred_xstart": pred_xstart}
 
 
-def replaced_parts(diffusion, base: type) -> list[str]:
-    """The parts of a step that the subclass of `base`, or the object itself, has of its own."""
+def replaced_parts(diffusion, base: type, names: Sequence[str] = _STEP) -> list[str]:
+    """The parts of a step (or `names`) that the subclass of `base`, or the object itself, has of its own."""
     changed = lambda name: name in vars(diffusion) or getattr(type(diffusion), name) is not getattr(base, name)
-    return [name for name in _STEP if changed(name)]
+    return [name for name in names if changed(name)]
 
 
 def warn_of_replaced_parts(where: str, parts: list[str]) -> None:
@@ -64,27 +64,38 @@ def warn_of_replaced_parts(where: str, parts: list[str]) -> None:
 
 
 class MethodChain:
-    """`Chain` by calls of `p_sample`, one for each step: for diffusions that have parts of a step of their own."""
+    """`Chain` out of what methods return for each step: for diffusions that have parts of a step of their own.
 
-    def __init__(self, diffusion, num_steps: int, x: Tensor, model_kwargs: dict, cond_fn):
-        self._diffusion, self._num_steps = diffusion, num_steps
-        self._model_kwargs, self._cond_fn = model_kwargs, cond_fn
-        self.x, self.x_0 = x, torch.zeros_like(x)
+    outputs: progress to the results of `p_sample`, step by step; x: the start
+    """
+
+    def __init__(self, outputs: Callable[[Progress], Iterable[dict[str, Tensor]]], x: Tensor | None = None):
+        self._outputs = outputs
+        self.x, self.x_0 = x, None
 
     def steps(self, progress: Progress = False) -> Iterator[None]:
         """Do a step and yield, until all are done."""
-        try:
-            for step in falling_steps(self._num_steps, progress):
-                t = torch.full((self.x.shape[0],), step, device=self.x.device)
-                with torch.no_grad():
-                    out = self._diffusion.p_sample(self.x, t, cond_fn=self._cond_fn, model_kwargs=self._model_kwargs)
-                self.x, self.x_0 = out["sample"], out["pred_xstart"]
-                yield
-        finally:
-            self._diffusion.clear_ref_frame()
+        for out in self._outputs(progress):
+            self.x, self.x_0 = out["sample"], out["pred_xstart"]
+            yield
 
     def finish(self, progress: Progress = False) -> Tensor:
         """Do all steps: x."""
         for _ in self.steps(progress):
             pass
         return self.x
+
+
+def sampled_steps(
+    diffusion, num_steps: int, x: Tensor, model_kwargs: dict, cond_fn, progress: Progress
+) -> Iterator[dict[str, Tensor]]:
+    """The results of the diffusion's `p_sample` for steps num_steps - 1, ..., 0, from x on."""
+    try:
+        for step in falling_steps(num_steps, progress):
+            t = torch.full((x.shape[0],), step, device=x.device)
+            with torch.no_grad():
+                out = diffusion.p_sample(x, t, cond_fn=cond_fn, model_kwargs=model_kwargs)
+            yield out
+            x = out["sample"]
+    finally:
+        diffusion.clear_ref_frame()

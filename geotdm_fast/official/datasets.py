@@ -5,8 +5,10 @@ data set, and pedestrians `select_index` and `num`. Nothing is cached on disk, s
 """
 
 import sys
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from geotdm_fast.data.checks import SPLITS
 from geotdm_fast.data.md17 import NUM_WINDOWS, md17_dataset, molecule_path
@@ -16,6 +18,32 @@ from geotdm_fast.data.pedestrian import pedestrian_dataset
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice
+
+
+def TrajData(
+    h: Tensor,
+    edge_index: Tensor,
+    edge_attr: Tensor | None = None,
+    x: Tensor | Sequence[Tensor] | None = None,
+    v: Tensor | Sequence[Tensor] | None = None,
+    **fields,
+) -> Trajectory:
+    """A `Trajectory` by the official arguments, for data sets of one's own: every node counts in the scores.
+
+    x, v: [N, D, T], [N, D] for one frame, or a list of frames [N, D]; v may be None
+    fields: further fields by name
+    """
+    if x is None:
+        raise TypeError("TrajData: x must be given")
+    x, v = (None if value is None else _with_frames(value) for value in (x, v))
+    item = Trajectory(x, h, edge_index, edge_attr, torch.arange(len(x)))
+    vars(item).update(({} if v is None else {"v": v}) | fields)
+    return item
+
+
+def _with_frames(value: Tensor | Sequence[Tensor]) -> Tensor:
+    value = value if isinstance(value, Tensor) else torch.stack(list(value), dim=-1)
+    return value[..., None] if value.dim() == 2 else value
 
 
 class _OfficialDataset(TrajectoryDataset):
