@@ -201,6 +201,21 @@ def test_seeds_and_values_of_one_process():
     assert official.gather_across_gpus(torch.tensor(3.0)).shape in ((), (1,))
 
 
+def test_values_of_several_processes_may_differ_in_number(monkeypatch):
+    """Two processes, of which this one has a row and the other three."""
+    other = torch.tensor([[7.0], [8], [9]])
+    dist = official.processes.dist
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+
+    def all_gather(parts, value):
+        parts[0].copy_(value)
+        parts[1].copy_(torch.tensor([3]) if value.dtype == torch.int64 else other)
+
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    assert official.gather_across_gpus(torch.tensor([[5.0]])).tolist() == [[5], [7], [8], [9]]
+
+
 # --- the private names of the diffusion -----------------------------------------------------------------------------
 
 
