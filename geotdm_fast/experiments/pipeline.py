@@ -52,7 +52,7 @@ def reproduce(
     """
     plan = recipe(request)
     digest = data_digest(plan.config["data"])
-    folder = pathlib.Path(out or _folder(request, digest))
+    folder = pathlib.Path(out or _folder(request, None if request.data is None else digest))
     run = _Run(request, plan, folder, Pieces(folder / "pieces", budget, digest), torch.device(device), progress)
     row = run.row()
     if results is not None:
