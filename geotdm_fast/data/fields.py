@@ -51,8 +51,9 @@ class Fields:
         return self.x.shape[0]
 
     def to(self, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None):
-        """A copy on `device`, its float tensors in `dtype`."""
-        return self._with_tensors(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
+        """A copy on `device`, its float tensors in `dtype`; an `origin` keeps its own."""
+        casts = lambda name, tensor: tensor.is_floating_point() and name != "origin"
+        return self._with_tensors(lambda name, tensor: tensor.to(device, dtype if casts(name, tensor) else None))
 
     def cpu(self):
         """A copy on the CPU."""
@@ -64,7 +65,7 @@ class Fields:
 
     def pin_memory(self):
         """A copy in pinned memory, from where copies to CUDA need not be waited for."""
-        return self._with_tensors(Tensor.pin_memory)
+        return self._with_tensors(lambda _, tensor: tensor.pin_memory())
 
     def without(self, names: Sequence[str]):
         """A copy without some further fields; an `edge_attr` among them is None."""
@@ -78,7 +79,7 @@ class Fields:
 
     def _with_tensors(self, function):
         moved = copy.copy(self)
-        vars(moved).update({k: function(v) for k, v in vars(self).items() if isinstance(v, Tensor)})
+        vars(moved).update({k: function(k, v) for k, v in vars(self).items() if isinstance(v, Tensor)})
         return moved
 
 

@@ -73,8 +73,8 @@ def _parts(batch: Batch, name: str, value: Any) -> list[Any]:
     """A field's entries of each graph."""
     if not is_of_graphs(value, batch):
         return [value] * batch.num_graphs
-    if isinstance(value, list):
-        return value
+    if isinstance(value, list) or name == "origin":  # one for each graph, without an axis of its own there
+        return list(value)
     owner = owners(batch, name)
     counts = torch.bincount(owner, minlength=batch.num_graphs).tolist()
     return list(pick(name, value, owner.argsort(stable=True)).split(counts, dim=axis_of(name)))
