@@ -271,7 +271,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
             return self._loop(shape, noise, cond_fn, model_kwargs)
         about = {"noise": noise, "cond_fn": cond_fn, "model_kwargs": model_kwargs}
         chain = MethodChain(lambda progress: self.p_sample_loop_progressive(shape, progress=progress, **about))
-        return chain, self.fresh_ref_frame(model_kwargs)
+        return chain, self.get_ref_frame(model_kwargs)
 
     def _loop(
         self, shape: Sequence[int], noise: Tensor | None, cond_fn: GradientFunction | None, model_kwargs: dict | None
