@@ -1,7 +1,6 @@
 """Checkpoints: ours are safetensors with the configuration inside; official `state_dict` files are read as well."""
 
 import json
-import pathlib
 import pickle
 import struct
 from collections.abc import Mapping
@@ -14,9 +13,9 @@ from geotdm_fast.files import PathLike, atomic_path
 from geotdm_fast.keys import check_choice, check_keys
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
+from geotdm_fast.state_dicts import is_safetensors, plain_state_dict
 
 CONFIG_KEY = "geotdm_fast_config"
-OFFICIAL_SUFFIXES = (".pt", ".pth")
 # What torch.load raises for a file that is cut short, not a pickle, or refused.
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -77,23 +76,32 @@ def load_checkpoint(
 ) -> tuple[EGTN, dict]:
     """The network of a checkpoint, in eval mode on `device`, and its config.
 
-    path: a file that `save_checkpoint` wrote; or, with `config`, an official `state_dict` file (`.pt`, `.pth`)
+    path: a file that `save_checkpoint` wrote; or, with `config`, an official `state_dict` file of any suffix (see
+        `load_official_state_dict`), or safetensors without a configuration
     config: what `geotdm_fast.config.load_config` reads from the YAML file of the official checkpoint's training; our
         own files hold theirs
     Raises FileNotFoundError, or ValueError for a corrupt file, one without our config, or one whose tensors do not fit.
     """
-    if pathlib.Path(path).suffix in OFFICIAL_SUFFIXES:
+    if not is_safetensors(path):
         if config is None:
-            raise ValueError(f"{path}: an official checkpoint needs the config that it was trained with, got none")
+            raise ValueError(
+                f"{path} must be a geotdm_fast checkpoint, which holds its config; an official checkpoint needs the "
+                "config that it was trained with, got none (--config FILE.yaml)"
+            )
         network = build_network(config)
         load_state_dict(network, load_official_state_dict(path), path)
         return network.to(device).eval(), dict(config)
+    tensors, metadata = load_tensors(path)
+    if CONFIG_KEY not in metadata and config is not None:
+        network = build_network(config)
+        load_state_dict(network, plain_state_dict(tensors, path), path)
+        return network.to(device).eval(), dict(config)
     if config is not None:
         raise ValueError(f"{path}: config must be left out for our own checkpoints, which hold theirs")
-    tensors, metadata = load_tensors(path)
     if CONFIG_KEY not in metadata:
         raise ValueError(
-            f"{path} must be a geotdm_fast checkpoint, got a safetensors file without '{CONFIG_KEY}' in its metadata"
+            f"{path} must be a geotdm_fast checkpoint, got a safetensors file without '{CONFIG_KEY}' in its metadata; "
+            "weights alone need the config that they were trained with (--config FILE.yaml)"
         )
     try:
         config = json.loads(metadata[CONFIG_KEY])
@@ -105,21 +113,22 @@ def load_checkpoint(
 
 
 def load_official_state_dict(path: PathLike) -> dict[str, Tensor]:
-    """The `state_dict` of an official `.pt` file, with the `module.` prefix of DistributedDataParallel removed.
+    """The `state_dict` of an official file, with the prefixes `module.` (DistributedDataParallel) and `_orig_mod.`
+    (torch.compile) removed; it may lie under `model` or `state_dict` beside other entries (`state_dicts.ENTRIES`).
 
     Only tensors are read (`weights_only`): a file that would execute code is refused.
     Use: `load_state_dict(network, load_official_state_dict(path), path)`.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Opened here: torch takes a path that ends in .safetensors for such a file.
+        with open(path, "rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UNREADABLE as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} must be a PyTorch file of tensors, got an unreadable one ({first_line})") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} must hold a state_dict (names to tensors), got {type(state).__name__}")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return plain_state_dict(state, path)
 
 
 def load_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], source: PathLike) -> None:

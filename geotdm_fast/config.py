@@ -50,7 +50,10 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
     Raises ValueError naming the section and the key.
     """
     if isinstance(raw, Mapping) and "eval" in raw and "train" not in raw:
-        raise ValueError(f"{where}: this is a sampling config (section 'eval'); training needs a section 'train'")
+        raise ValueError(
+            f"{where}: this is a sampling config (section 'eval'), which `geotdm sample` reads; training needs a "
+            "section 'train'"
+        )
     _check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where)
     data = as_section(raw["data"], f"{where}: data")
     check_keys(f"{where}: section data", data, SPLITS)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.keys import check_choice
-from geotdm_fast.paper_results import paper_result
+from geotdm_fast.paper_results import EXPERIMENTS, paper_result
 from geotdm_fast.tables import cell_text, text_table
-from geotdm_fast.trajectory_files import Samples
+from geotdm_fast.trajectory_files import Samples, check_samples
 
 SCORES = {"cond": ("ade", "nll"), "uncond": ("marginal", "classification", "prediction", "nll")}
 _EXTRAPOLATIONS = ("standing_still", "constant_velocity")
@@ -19,6 +19,7 @@ _EXTRAPOLATIONS = ("standing_still", "constant_velocity")
 
 def parse_scores(text: str, mode: str) -> tuple[str, ...]:
     """The scores named in `text` (`ade,nll`, or `all`) for a model of `mode`; ValueError for one that does not fit."""
+    check_choice("mode", mode, SCORES)
     if text == "all":
         return SCORES[mode]
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -41,6 +42,7 @@ def evaluate(
     *,
     nll: Tensor | None = None,
     kmeans: int | None = None,
+    experiment: str | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -50,6 +52,8 @@ def evaluate(
     scores: of `SCORES[samples.mode]`
     nll: [B] (nats) - from `likelihoods`; needed for the score `nll`
     kmeans: also the best over so many k-means representatives of the samples (ADE and FDE)
+    experiment: whose published figures stand beside the scores (charged, md:ethanol, zara1, ...); None: those of the
+        data, where the data are known to be the paper's (`Samples.experiment`)
     seed, device: of the scores that train a network (classification, prediction)
 
     `ade`: ADE and FDE (unit of the data) as mean and best over the K samples, those of baselines, the paper's.
@@ -57,7 +61,10 @@ def evaluate(
     Raises ValueError for a score that does not fit the samples, for samples that are not finite, and for those of a
     future that is unknown.
     """
+    check_samples("evaluate", samples)
     scores = parse_scores(",".join(scores), samples.mode)
+    if experiment is not None:
+        check_choice("evaluate: experiment", experiment, EXPERIMENTS)
     if not np.isfinite(samples.samples).all():
         raise ValueError("evaluate: samples must be finite, got NaN or Inf; the model has diverged")
     samples.check_target("evaluate")
@@ -73,7 +80,9 @@ def evaluate(
         "num_drawn": samples.samples.shape[-1],
         "unit": samples.unit,
         "seed": samples.seed,
-        "paper": paper_result(samples.name, samples.mode, num_given, samples.samples.shape[-1], prefix),
+        "paper": paper_result(
+            experiment or samples.experiment, samples.mode, num_given, samples.samples.shape[-1], prefix
+        ),
     }
     for score in scores:
         if score == "ade":
@@ -136,7 +145,9 @@ def _forecast(samples: Samples, kmeans: int | None, progress: bool) -> dict[str,
     representatives = None
     if kmeans is not None:
         if len(scored) != samples.num_graphs:
-            raise ValueError("evaluate: kmeans needs exactly one scored node in each graph (pedestrians)")
+            raise ValueError(
+                "evaluate: kmeans (train.cluster) needs exactly one scored node in each graph (pedestrians)"
+            )
         representatives = kmeans_representatives(drawn[:, scored, :, -1], kmeans, progress=progress)
     return displacement_summary(ade, fde, representatives=representatives)
 
@@ -201,9 +212,9 @@ def report(result: dict) -> str:
     }
     for score, about in meaning.items():
         if score in result:
-            rows.append([score, result[score], paper.get(score), about])
+            rows.append([score, result[score], *([paper.get(score)] if paper else []), about])
     if rows:
-        lines += [text_table(["score", "ours", "paper", ""], rows), ""]
+        lines += [text_table(["score", "ours", *(["paper"] if paper else []), ""], rows), ""]
     if "nll" in result:
         nll = result["nll"]
         error = "" if nll["standard_error"] is None else f" +- {cell_text(nll['standard_error'])} (standard error)"

@@ -1,6 +1,5 @@
 """The published results, shown beside ours: GeoTDM (arXiv 2410.13027, tables 1 to 6) and what it is compared with."""
 
-import re
 from typing import NamedTuple
 
 CONDITIONAL, UNCONDITIONAL, INTERPOLATION = "conditional", "unconditional", "interpolation"
@@ -98,6 +97,7 @@ def _rows() -> tuple[PaperRow, ...]:
 
 
 ROWS = _rows()
+EXPERIMENTS = tuple(dict.fromkeys(row.experiment for row in ROWS))
 
 
 def paper_rows(experiment: str, task: str) -> list[PaperRow]:
@@ -105,22 +105,21 @@ def paper_rows(experiment: str, task: str) -> list[PaperRow]:
     return [row for row in ROWS if (row.experiment, row.task) == (experiment, task)]
 
 
-def paper_result(name: str, mode: str, num_given: int, num_drawn: int, prefix: bool = True) -> dict | None:
-    """GeoTDM's figures for a data set known by its name and task, or None.
+def paper_result(experiment: str, mode: str, num_given: int, num_drawn: int, prefix: bool = True) -> dict | None:
+    """GeoTDM's figures for an experiment (one of `EXPERIMENTS`) and a task, or None where nothing was published.
 
     prefix: whether the given frames come first (a forecast, not an interpolation)
     Returns `protocol` and the scores: `ade` and `fde` (interpolation: `ade` alone), or those of a generation.
     """
-    words = re.findall(r"[a-z]+\d?", name.lower())
+    of_pedestrians = experiment in _PEDESTRIANS
+    task = None
     if mode == "uncond":
         task = UNCONDITIONAL if num_drawn == 20 else None
-    elif (num_given, num_drawn) == (10, 20):
+    elif of_pedestrians and (num_given, num_drawn) == (8, 12):
+        task = CONDITIONAL if prefix else None
+    elif not of_pedestrians and (num_given, num_drawn) == (10, 20):
         task = CONDITIONAL if prefix else INTERPOLATION
-    else:
-        task = CONDITIONAL if prefix and (num_given, num_drawn) == (8, 12) else None
     for row in ROWS:
-        if row.method == GEOTDM and row.task == task and row.experiment.removeprefix("md:") in words:
-            of_pedestrians = row.experiment in _PEDESTRIANS
-            if task != CONDITIONAL or of_pedestrians == (num_drawn == 12):
-                return {"protocol": row.protocol, **row.scores}
+        if (row.method, row.task, row.experiment) == (GEOTDM, task, experiment):
+            return {"protocol": row.protocol, **row.scores}
     return None

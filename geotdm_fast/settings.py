@@ -108,10 +108,10 @@ TRAIN = {
                                         nullable=True),
     "save_model": Setting("bool", True, "keep epoch_<n>.safetensors every save_every_epoch epochs"),
     "save_every_epoch": Setting("int", None, "epochs between two kept checkpoints; null: none are kept", least=1),
-    "final_test": Setting("bool", False, "for `geotdm evaluate`; training never looks at the test data"),
-    "final_test_ckpt": Setting("name", "best", "for `geotdm evaluate`: best, last or an epoch"),
-    "K": Setting("int", 5, "for `geotdm evaluate`: samples per trajectory", least=1),
-    "cluster": Setting("bool", False, "for `geotdm evaluate`: keep 20 cluster centres of the samples"),
+    "final_test": Setting("bool", False, "training looks at no test data; true: it ends with the command that does"),
+    "final_test_ckpt": Setting("name", "best", "what `geotdm evaluate FOLDER` scores: best, last or an epoch"),
+    "K": Setting("int", 5, "samples per trajectory of `geotdm evaluate`", least=1),
+    "cluster": Setting("bool", False, "`geotdm evaluate` also scores the best of 20 k-means representatives"),
 }  # fmt: skip
 
 EVAL = {

@@ -2,13 +2,14 @@
 
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 import numpy as np
 import torch
 
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.files import PathLike, read_npz, write_npz
+from geotdm_fast.keys import check_choice
 
 FORMAT = "geotdm_fast samples 1"
 
@@ -30,6 +31,7 @@ class Samples:
     name, mode, checkpoint: the data set, 'cond' or 'uncond', and the file that the model came from
     origin: [num_graphs, D] float64 or None - what is missing from all positions of a graph, which are far from 0; in a
         file only where there is one
+    experiment: which of the paper's experiments these data are the test data of, '' if none is known
     """
 
     samples: np.ndarray
@@ -48,6 +50,7 @@ class Samples:
     seed: int
     checkpoint: str
     origin: np.ndarray | None = None
+    experiment: str = ""
 
     @property
     def num_graphs(self) -> int:
@@ -132,6 +135,7 @@ def make_samples(
         seed=int(seed),
         checkpoint=checkpoint,
         origin=None if batch.origin is None else batch.origin.cpu().numpy(),
+        experiment=dataset.experiment or "",
     )
 
 
@@ -156,7 +160,7 @@ def read_samples(path: PathLike) -> Samples:
 
 def samples_of(path: PathLike, arrays: Mapping[str, np.ndarray]) -> Samples:
     """The samples among the arrays of a file; path: for messages. ValueError where they are no samples."""
-    names = [field.name for field in fields(Samples) if field.name != "origin"]
+    names = [field.name for field in fields(Samples) if field.default is MISSING or field.name in arrays]
     missing = [name for name in ["format", *names] if name not in arrays]
     if missing or str(arrays["format"]) != FORMAT:
         lacks = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "") or f"the format '{FORMAT}'"
@@ -165,14 +169,15 @@ def samples_of(path: PathLike, arrays: Mapping[str, np.ndarray]) -> Samples:
             f"it holds {', '.join(arrays) or 'nothing'} and lacks {lacks}"
         )
     convert = {"scale": float, "seed": int, "unit": str, "name": str, "mode": str, "checkpoint": str}
-    samples = Samples(
-        **{name: convert.get(name, np.asarray)(arrays[name]) for name in names}, origin=arrays.get("origin")
-    )
-    _check(path, samples)
+    convert["experiment"] = str
+    samples = Samples(**{name: convert.get(name, np.asarray)(arrays[name]) for name in names})
+    check_samples(path, samples)
     return samples
 
 
-def _check(path: PathLike, s: Samples) -> None:
+def check_samples(path: PathLike, s: Samples) -> None:
+    """ValueError naming `path` and the field, unless shapes, the graphs of the nodes and the mode fit together."""
+    check_choice(f"{path}: mode", s.mode, ("cond", "uncond"))
     if s.samples.ndim != 4 or s.samples.size == 0:
         raise ValueError(f"{path}: samples must be [K, N, D, T], not empty; got {list(s.samples.shape)}")
     _, num_nodes, dims, num_noisy = s.samples.shape
@@ -190,3 +195,19 @@ def _check(path: PathLike, s: Samples) -> None:
     for name, shape in expected.items():
         if getattr(s, name).shape != shape:
             raise ValueError(f"{path}: {name} must be {list(shape)}, got {list(getattr(s, name).shape)}")
+    _check_graphs(path, s.batch)
+
+
+def _check_graphs(path: PathLike, batch: np.ndarray) -> None:
+    """`nodes` and `num_graphs` hold for graphs whose nodes lie together, numbered 0, 1, 2, ... without a gap."""
+    if not np.issubdtype(batch.dtype, np.integer):
+        raise ValueError(f"{path}: batch must hold whole numbers, the graph of each node; got {batch.dtype}")
+    first = np.concatenate([[-1], batch[:-1]])
+    wrong = np.flatnonzero((batch != first) & (batch != first + 1)) if batch[0] == 0 else [0]
+    if len(wrong):
+        node = int(wrong[0])
+        behind = f" behind {first[node]}" if node else ""
+        raise ValueError(
+            f"{path}: batch must ascend from 0 without a gap, the nodes of a graph side by side; "
+            f"got {batch[node]}{behind} at node {node}"
+        )

@@ -231,7 +231,52 @@ def test_our_own_checkpoints_hold_their_config(saved):
         load_checkpoint(saved, config=CONFIG)
 
 
-@pytest.mark.parametrize("state", [torch.zeros(3), [torch.zeros(3)], {"a": 1}, {"model": {"a": torch.zeros(1)}}])
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": []}, "epoch": 3}, "module."),
+        (lambda state: {"state_dict": state}, "_orig_mod.module."),
+        (lambda state: {"model_state_dict": state, "loss": torch.tensor(1.0)}, ""),
+        (lambda state: state, "module._orig_mod."),
+    ],
+)
+@pytest.mark.parametrize("name", ["m.ckpt", "m.bin", "weights", "misnamed.safetensors"])
+def test_state_dicts_as_people_save_them(network, tmp_path, wrap, prefix, name):
+    state = {prefix + key: value for key, value in network.state_dict().items()}
+    torch.save(wrap(state), tmp_path / name)
+    loaded, config = load_checkpoint(tmp_path / name, config=CONFIG)
+    assert_equal_states(dict(loaded.state_dict()), dict(network.state_dict()))
+    assert config == CONFIG
+
+
+def test_a_compiled_part_of_a_network(network, tmp_path):
+    state = {
+        key.replace("s_modules.0.", "s_modules.0._orig_mod."): value for key, value in network.state_dict().items()
+    }
+    torch.save(state, tmp_path / "m.pt")
+    assert_equal_states(load_official_state_dict(tmp_path / "m.pt"), dict(network.state_dict()))
+
+
+@pytest.mark.parametrize("name", ["plain.safetensors", "plain.st"])
+def test_plain_safetensors_with_a_config(network, tmp_path, name):
+    save_tensors(tmp_path / name, {f"module.{key}": value for key, value in network.state_dict().items()}, {})
+    loaded, _ = load_checkpoint(tmp_path / name, config=CONFIG)
+    assert_equal_states(dict(loaded.state_dict()), dict(network.state_dict()))
+    with pytest.raises(ValueError, match=r"weights alone need the config that they were trained with \(--config"):
+        load_checkpoint(tmp_path / name)
+
+
+def test_state_dicts_that_are_ambiguous(tmp_path):
+    state = {"a": torch.zeros(1)}
+    torch.save({"model": state, "ema": state}, tmp_path / "m.pt")
+    with pytest.raises(ValueError, match=r"m\.pt must hold one state_dict, got model and ema"):
+        load_official_state_dict(tmp_path / "m.pt")
+    torch.save(state | {"module.a": torch.zeros(1)}, tmp_path / "m.pt")
+    with pytest.raises(ValueError, match=r"every tensor once, got a twice, one of them as module\.a"):
+        load_official_state_dict(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("state", [torch.zeros(3), [torch.zeros(3)], {"a": 1}, {1: torch.zeros(1)}, {"model": {}}])
 def test_files_that_hold_no_state_dict(tmp_path, state):
     torch.save(state, tmp_path / "m.pt")
     with pytest.raises(ValueError, match=r"m\.pt must hold a state_dict \(names to tensors\)"):

@@ -187,7 +187,7 @@ def test_evaluate_samples_and_checkpoint_agree(charged, samples, tmp_path, capsy
 
 def test_evaluate_unconditional(ethanol, tmp_path, capsys):
     scores = ["--scores", "marginal,nll", "--num-samples", "1", "--json", str(tmp_path / "a.json"), "--quiet"]
-    assert main(["evaluate", ethanol, *scores]) == 0
+    assert main(["evaluate", ethanol, *scores, "--paper", "md:ethanol"]) == 0
     result = json.loads((tmp_path / "a.json").read_text())
     assert result["marginal"] > 0 and result["paper"]["marginal"] == 0.314
     assert "lower is better" in capsys.readouterr().out
@@ -198,7 +198,41 @@ def test_evaluate_learned_scores(ethanol, tmp_path, capsys):
     assert main(["sample", ethanol, "--out", out, "--quiet"]) == 0
     assert main(["evaluate", out, "--scores", "classification,prediction", "--quiet"]) == 0
     table = capsys.readouterr().out
-    assert "classification" in table and "prediction" in table and "0.4630" in table
+    assert "classification" in table and "prediction" in table
+    assert "paper" not in table, "these data are not the paper's"
+    assert main(["evaluate", out, "--scores", "classification", "--paper", "md:ethanol", "--quiet"]) == 0
+    assert "0.4630" in capsys.readouterr().out
+
+
+def test_evaluate_obeys_the_keys_of_the_training(tmp_path, capsys):
+    """final_test_ckpt, K and cluster of the official files."""
+    config = charged_config(final_test_ckpt=2, K=3)
+    for name in ("best", "last", "epoch_2"):
+        write_checkpoint(tmp_path / f"{name}.safetensors", config)
+    about = ["--scores", "ade", "--quiet", "--num-graphs", "2", "--json", str(tmp_path / "a.json")]
+    assert main(["evaluate", str(tmp_path), *about]) == 0
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert (result["checkpoint"], result["num_samples"]) == ("epoch_2.safetensors", 3)
+    assert main(["evaluate", str(tmp_path), *about, "--num-samples", "1"]) == 0
+    assert json.loads((tmp_path / "a.json").read_text())["num_samples"] == 1
+
+    write_checkpoint(tmp_path / "last.safetensors", charged_config(final_test_ckpt="last", K=3, cluster=True))
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path), *about]) == 0
+    assert "train.cluster asks for 20 representatives of the samples, which are 3" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), *about, "--num-samples", "20"]) == 2
+    assert "kmeans (train.cluster) needs exactly one scored node in each graph" in capsys.readouterr().err
+    write_checkpoint(tmp_path / "last.safetensors", charged_config(final_test_ckpt=7))
+    assert main(["evaluate", str(tmp_path), *about]) == 2
+    assert "train.final_test_ckpt: '7' must be the weights of a training in" in capsys.readouterr().err
+
+
+def test_a_final_test_is_named_by_train(tmp_path, capsys):
+    config = charged_config(output_base_path=str(tmp_path / "runs"), final_test=True, num_steps=1)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["train", str(tmp_path / "config.yaml"), "--quiet", "--device", "cpu"]) == 0
+    folder = tmp_path / "runs" / "tiny"
+    assert f"looks at no test data; `geotdm evaluate {folder}` scores them" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "gif", "html"])

@@ -122,7 +122,7 @@ def test_scores_of_samples(said, tmp_path, checkpoint, capsys):
     assert main(["sample", checkpoint, "--out", str(samples), "--quiet"]) == 0
     capsys.readouterr()
     assert "'nll' needs a model" in said("evaluate", samples, "--scores", "nll")
-    assert "kmeans needs exactly one scored node" in said("evaluate", samples, "--kmeans", "2", "--quiet")
+    assert "needs exactly one scored node" in said("evaluate", samples, "--kmeans", "2", "--quiet")
     assert "bond lengths need molecules" in said("plot", samples, "--kind", "bonds", "--out", tmp_path / "p.png")
 
 

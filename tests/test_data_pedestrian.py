@@ -1,10 +1,12 @@
 """Pedestrian windows on small handmade recordings: every branch of who stands beside whom."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
 
-from geotdm_fast.data import collate, pedestrian_dataset, pedestrian_windows
+from geotdm_fast.data import collate, pedestrian, pedestrian_dataset, pedestrian_windows
 
 
 def walk(person, frames, y, speed=1.0):
@@ -283,3 +285,15 @@ def test_far_from_zero_people_keep_their_steps(tmp_path):
     np.testing.assert_allclose(np.diff(item.x[0, 1].numpy()) * 2.0, 0.09, atol=1e-6)
     whole = (item.x[0].double() + item.origin[:, None]) * 2.0
     np.testing.assert_allclose(whole, [[566000.25] * 20, [5932000.5 + 0.09 * t for t in range(1, 21)]], atol=1e-6)
+
+
+def test_the_papers_test_set_is_known_by_its_digest(tmp_path, monkeypatch):
+    data, num = np.zeros((2, 1, 20, 2)), np.ones(2, dtype=np.int64)
+    np.save(tmp_path / "eth_data_test.npy", data)
+    np.save(tmp_path / "eth_num_test.npy", num)
+    assert pedestrian_dataset(tmp_path, "eth", "testing").experiment is None
+    assert not pedestrian.is_papers_test_set(tmp_path, "eth")
+    sha = hashlib.sha256(data.astype("<f4").tobytes() + num.astype("<i8").tobytes()).hexdigest()
+    monkeypatch.setitem(pedestrian._TEST_SHA256, "eth", sha)
+    assert pedestrian_dataset(tmp_path, "eth", "testing").experiment == "eth"
+    assert pedestrian.is_papers_test_set(tmp_path, "eth") and not pedestrian.is_papers_test_set(tmp_path, "univ")

@@ -73,7 +73,60 @@ def test_gradients_are_finite_although_every_node_is_at_no_distance_from_itself(
             assert parameter.grad.isfinite().all() and parameter.grad.norm() > 0, name
 
 
+OFFICIAL = {"in_node_nf": 6, "in_edge_nf": 2, "hidden_nf": 16, "in_channel": 6, "hid_channel": 16, "out_channel": 4}
+
+
+def test_the_official_constructor_makes_the_network_of_the_scores():
+    def made(*arguments, **named):
+        torch.manual_seed(0)
+        return EqMotion(*arguments, **named)
+
+    with torch.random.fork_rng(devices=[]):
+        ours = made(6, 4)
+        by_name = made(**OFFICIAL, device="cpu", n_layers=1, recurrent=True)
+        by_position = made(6, 2, 16, 6, 16, 4, "cpu", torch.nn.SiLU(), 1, 1.0, True)
+        loc = torch.randn(2, 5, 6, 3)
+    nodes = torch.ones(2, 5, 6)
+    expected = ours(nodes, loc)
+    for other in (by_name, by_position):
+        assert list(other.state_dict()) == list(ours.state_dict())
+        for a, b in zip(other(nodes, loc, torch.zeros_like(loc), edge_attr=None), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_other_sizes_and_velocities_are_equivariant():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = EqMotion(**OFFICIAL | {"hidden_nf": 8, "hid_channel": 12}).double()  # four layers, no residual
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.4)
+        nodes, loc, vel = (torch.randn(2, 5, 6, *more, dtype=torch.float64) for more in ((), (3,), (3,)))
+        rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    assert {"gcl_0.layer_q.weight", "gcl_3.layer_q.weight"} <= set(network.state_dict())
+    assert network.gcl_3.factor_mlp[0].weight.shape == (12, 12) and network.embedding.weight.shape == (4, 6)
+    out, h = network(nodes, loc, vel)
+    assert out.shape == (2, 5, 4, 3) and h.shape == (2, 5, 8)
+    moved_out, moved_h = network(nodes, loc @ rotation.T + 5, vel @ rotation.T)
+    torch.testing.assert_close(moved_out, out @ rotation.T + 5, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(moved_h, h, rtol=1e-9, atol=1e-9)
+    assert (network(nodes, loc)[0] - out).abs().max() > 1e-3, "velocities have an effect"
+    for a, b in zip(network(nodes, loc, torch.zeros_like(loc)), network(nodes, loc), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_errors_say_what_is_wrong():
+    with pytest.raises(
+        TypeError, match=r"the constructor needs frames_in and frames_out, or .*; frames_out is missing"
+    ):
+        EqMotion(6)
+    with pytest.raises(TypeError, match=r"; hid_channel is missing"):
+        EqMotion(in_node_nf=6, in_edge_nf=2, hidden_nf=16, in_channel=6, out_channel=4)
+    with pytest.raises(ValueError, match="hidden_nf must be even, got 7"):
+        EqMotion(**OFFICIAL | {"hidden_nf": 7})
+    with pytest.raises(ValueError, match="n_layers must be at least 1, got 0"):
+        EqMotion(**OFFICIAL, n_layers=0)
+    with pytest.raises(ValueError, match=r"vel must be \[2, 5, 6, 3\] like loc, got \[2, 5, 3\]"):
+        EqMotion(6, 1)(torch.zeros(2, 5, 6), torch.zeros(2, 5, 6, 3), torch.zeros(2, 5, 3))
     with pytest.raises(ValueError, match="EqMotion: frames_in must be at least 1, got 0"):
         EqMotion(0, 1)
     with pytest.raises(ValueError, match="EqMotion: frames_out must be at least 1, got 0"):

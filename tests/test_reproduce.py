@@ -283,7 +283,7 @@ def test_the_papers_settings(tmp_path):
     config = recipe(Request("md:uracil", task="unconditional", data=str(tmp_path))).config
     assert config["data"]["train"]["down_sample_every"] == 10 and config["train"]["num_epochs"] == 8000
     assert config["data"]["train"]["project"] and not config["denoise_model"]["learn_ref_frame"]
-    assert recipe(Request("md:uracil", data=str(tmp_path))).data == "MD17"
+    assert recipe(Request("md:uracil", data=str(tmp_path))).data == "md17_uracil.npz, by its name MD17"
 
 
 def test_the_small_presets_settings():
@@ -354,6 +354,37 @@ def test_names_of_folders():
 def test_requests_that_are_wrong(request_, error, message):
     with pytest.raises(error, match=message):
         recipe(request_)
+
+
+def test_other_data_are_another_experiment(tmp_path, monkeypatch):
+    """The same name in another folder: no row of the first file for the second."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("geotdm_fast.experiments.report.pictures", lambda *_, **__: None)
+    sizes = tuple(f"data.{split}.num_windows=3" for split in ("train", "val", "test"))
+    rows = []
+    for folder, frames in (("a", 240), ("b", 250), ("moved", 240)):
+        pathlib.Path(folder).mkdir()
+        write_ethanol(f"{folder}/ethanol.npz", frames)
+        request = tiny(experiment="md:ethanol", data=f"{folder}/ethanol.npz", overrides=(*NETWORK, *sizes))
+        assert default_folder(request).name.startswith("md_ethanol_conditional_small_")
+        rows.append(reproduce(request, results="r.jsonl", progress=False))
+    a, b, moved = rows
+    assert a["id"] != b["id"] and a["scores"] != b["scores"] and a["data_sha256"] != b["data_sha256"]
+    assert moved == a, "data that were moved are the same"
+    table = results_table(read_results("r.jsonl"))
+    assert all(f"ethanol.npz, not MD17, SHA-256 {row['data_sha256'][:8]};" in table for row in (a, b))
+    assert a["beats"].keys() == {"standing_still", "constant_velocity"}, "no published figure of other data"
+
+    folder = default_folder(request)
+    assert json.loads((folder / "pieces" / "train.json").read_text())["data_sha256"] == a["data_sha256"]
+    with pytest.raises(
+        ValueError, match=r"data must be the files that .* was begun with \(a/ethanol.npz\), got others"
+    ):
+        reproduce(tiny(experiment="md:ethanol", data="b/ethanol.npz", overrides=request.overrides), out=folder)
+    piece = json.loads((folder / "pieces" / "row.json").read_text()) | {"data_sha256": "0" * 64}
+    (folder / "pieces" / "row.json").write_text(json.dumps(piece))
+    with pytest.raises(ValueError, match=r"row.json must be of the data with SHA-256 .*, got one of 0000"):
+        reproduce(request, out=folder, progress=False)
 
 
 def test_another_request_in_the_same_folder(tmp_path):

@@ -100,6 +100,6 @@ def test_published_rows():
 
 
 def test_an_interpolation_is_not_read_against_the_forecast():
-    assert paper_result("N-body charged", "cond", 10, 20, prefix=False) == {"protocol": "mean of 5", "ade": 0.055}
-    assert paper_result("N-body springs", "cond", 10, 20, prefix=False) is None
-    assert paper_result("ethanol", "uncond", 0, 20)["classification"] == 0.463
+    assert paper_result("charged", "cond", 10, 20, prefix=False) == {"protocol": "mean of 5", "ade": 0.055}
+    assert paper_result("springs", "cond", 10, 20, prefix=False) is None
+    assert paper_result("md:ethanol", "uncond", 0, 20)["classification"] == 0.463

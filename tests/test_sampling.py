@@ -263,12 +263,67 @@ def test_likelihood_of_each_graph(diffusion, batch):
 
 
 def test_paper_rows_only_where_the_task_is_the_papers():
-    assert paper_result("N-body charged", "cond", 10, 20) == {"protocol": "mean of 5", "ade": 0.110, "fde": 0.258}
-    assert paper_result("N-body charged", "cond", 4, 8) is None
-    assert paper_result("pedestrians zara1", "cond", 8, 12)["fde"] == 0.39
-    assert paper_result("md17_ethanol", "uncond", 0, 20)["marginal"] == 0.314
-    assert paper_result("ethanol", "cond", 10, 20) == {"protocol": "on MD17, mean of 5", "ade": 0.115, "fde": 0.209}
-    assert paper_result("my own data", "cond", 10, 20) is None
+    assert paper_result("charged", "cond", 10, 20) == {"protocol": "mean of 5", "ade": 0.110, "fde": 0.258}
+    assert paper_result("charged", "cond", 4, 8) is None
+    assert paper_result("zara1", "cond", 8, 12)["fde"] == 0.39
+    assert paper_result("zara1", "cond", 10, 20) is None
+    assert paper_result("md:ethanol", "uncond", 0, 20)["marginal"] == 0.314
+    assert paper_result("md:ethanol", "cond", 10, 20) == {"protocol": "on MD17, mean of 5", "ade": 0.115, "fde": 0.209}
+    assert paper_result("", "cond", 10, 20) is None
+
+
+def test_paper_rows_only_beside_the_papers_data_or_on_request():
+    """Not because a file is called charged.npz."""
+    samples = made_samples(frames=30, given=10)
+    assert samples.name == "N-body charged" and evaluate(samples, ["ade"])["paper"] is None
+    assert evaluate(samples, ["ade"], experiment="charged")["paper"]["ade"] == 0.110
+    assert evaluate(dataclasses.replace(samples, experiment="charged"), ["ade"])["paper"]["ade"] == 0.110
+    with pytest.raises(ValueError, match=r"experiment must be one of charged, .*did you mean 'charged'"):
+        evaluate(samples, ["ade"], experiment="chargd")
+
+
+def test_which_data_are_the_papers(dataset):
+    """Simulated systems of the test, not those of training, nor what a file calls charged."""
+    assert dataset.experiment == dataset.spread(2).experiment == "charged"
+    assert open_dataset(CONFIG["data"]["train"], progress=False).experiment is None
+
+
+def test_the_experiment_survives_in_the_file_and_older_files_have_none(tmp_path):
+    samples = dataclasses.replace(made_samples(), experiment="charged")
+    write_samples(tmp_path / "s.npz", samples)
+    assert read_samples(tmp_path / "s.npz").experiment == "charged"
+    arrays = dict(np.load(tmp_path / "s.npz"))
+    del arrays["experiment"]
+    np.savez(tmp_path / "older.npz", **arrays)
+    assert read_samples(tmp_path / "older.npz").experiment == ""
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ([1, 1, 0, 0], r"batch must ascend from 0 without a gap, .*; got 1 at node 0"),
+        ([0, 1, 0, 1], r".*got 0 behind 1 at node 2"),
+        ([0, 0, 2, 2], r".*got 2 behind 0 at node 2"),
+        ([0, 0, 0, 10**9], r".*got 1000000000 behind 0 at node 3"),
+        ([0.0, 0.0, 1.0, 1.0], r"batch must hold whole numbers, the graph of each node; got float64"),
+    ],
+)
+def test_samples_whose_nodes_are_not_side_by_side_are_refused(tmp_path, batch, message):
+    """Else the nodes of other graphs would be scored as one."""
+    samples = dataclasses.replace(made_samples(graphs=2, nodes=2), batch=np.array(batch))
+    write_samples(tmp_path / "s.npz", samples)
+    with pytest.raises(ValueError, match=rf"s\.npz: {message}"):
+        read_samples(tmp_path / "s.npz")
+    with pytest.raises(ValueError, match=f"evaluate: {message}"):
+        evaluate(samples, ["ade"])
+
+
+def test_an_unknown_mode_is_named(tmp_path):
+    write_samples(tmp_path / "s.npz", dataclasses.replace(made_samples(), mode="conditional"))
+    with pytest.raises(ValueError, match=r"s\.npz: mode must be one of cond, uncond; got 'conditional'"):
+        read_samples(tmp_path / "s.npz")
+    with pytest.raises(ValueError, match="mode must be one of cond, uncond; got 'forecast'"):
+        parse_scores("all", "forecast")
 
 
 def test_table_is_aligned():

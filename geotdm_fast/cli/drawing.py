@@ -35,12 +35,17 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
     from geotdm_fast.diffusion import Sampler
 
     diffusion, config = open_model(args.checkpoint, args.config, device, args.precision)
+    train_config = config["train"]
+    if getattr(args, "eval", None) is not None:
+        from geotdm_fast.cli.sampling_file import agreed
+
+        train_config = agreed(args.eval, diffusion, train_config, args.steps)
     sampler = Sampler(diffusion, args.method, args.steps, args.spacing, args.eta)
     section, where = data_section(config, args.data, args.split, args.set)
     dataset = open_data(section, where, args.num_graphs, progress=progress)
     if molecules and dataset.atomic_numbers is None:
         raise ValueError(f"{molecules}: the data must be molecules, got '{dataset.name}'")
-    return Request(sampler, collate([dataset[i] for i in range(len(dataset))]), dataset, config["train"])
+    return Request(sampler, collate([dataset[i] for i in range(len(dataset))]), dataset, train_config)
 
 
 def draw(args: argparse.Namespace, molecules: str | None = None) -> Draw:

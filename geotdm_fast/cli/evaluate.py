@@ -5,11 +5,12 @@ import argparse
 from geotdm_fast.cli.arguments import add_quiet, add_sampling_options, count, new_command
 
 DESCRIPTION = """\
-Score a model: a checkpoint (samples are drawn first, as `geotdm sample` does), or a file or a folder of samples.
+Score a model: a checkpoint (samples are drawn first, as `geotdm sample` does), the folder of a training (its
+train.final_test_ckpt is scored), or a file or a folder of samples.
 
 conditional models:
   ade             average and final displacement error (unit of the data): mean and best of the K samples, beside
-                  standing still, constant velocity and the paper's figures for the data sets that it names
+                  standing still and constant velocity
   nll             bound on the negative log-likelihood, nats per graph (needs the checkpoint)
 unconditional models:
   marginal        difference of the distributions of coordinates, or of bond lengths for molecules; lower is better
@@ -17,20 +18,32 @@ unconditional models:
   prediction      squared error on data of a forecaster trained on samples; lower is better
   nll             as above
 
-The paper averages over 5 samples (--num-samples 5); pedestrians take the best of 20."""
+The paper averages over 5 samples (--num-samples 5); pedestrians take the best of 20. Without --num-samples and
+--kmeans the training's keys K and cluster say how many: `cluster: true` is --kmeans 20.
+
+The paper's figures stand beside the scores where the data are known to be its own: N-body systems that this package
+simulated for the test, and the ETH and UCY recordings, known by their digest. Elsewhere --paper asks for them."""
 
 EXAMPLES = """\
   geotdm evaluate best.safetensors --num-graphs 100 --json scores.json
   geotdm evaluate best.safetensors --scores nll
   geotdm evaluate samples.npz
+  geotdm evaluate samples.npz --paper md:ethanol                   the published figures of MD17's ethanol beside them
+  geotdm evaluate outputs/nbody_charged                            the weights that train.final_test_ckpt names
   geotdm evaluate samples/                                         all shards of the folder together
   geotdm evaluate pedestrians.safetensors --num-samples 60 --kmeans 20 --scores ade"""
+
+# The official protocols: forecasts are averages over 5 samples; pedestrians keep 20 representatives.
+PAPER_SAMPLES = 5
+REPRESENTATIVES = 20
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "evaluate", "score a checkpoint or samples", DESCRIPTION, EXAMPLES)
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT|SAMPLES", help="weights, or a file or folder of `geotdm sample`"
+        "checkpoint",
+        metavar="CHECKPOINT|SAMPLES",
+        help="weights, the folder of a training, or a file or folder of `geotdm sample`",
     )
     parser.add_argument(
         "--scores", default="all", metavar="NAME,...", help="which scores (default: all that fit the model)"
@@ -42,9 +55,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar="R",
         help="also the best of R k-means representatives (pedestrians: 20 of 60)",
     )
+    parser.add_argument(
+        "--paper", metavar="EXPERIMENT", help="show the paper's figures of charged, md:ethanol, zara1, ... beside ours"
+    )
     add_sampling_options(parser, num_samples=5)
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, num_samples=None)  # the training's K where it says one
     return parser
 
 
@@ -54,12 +70,16 @@ def run(args: argparse.Namespace) -> int:
 
     from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.cli.drawing import check_suffix
+    from geotdm_fast.cli.run_folder import final_test_weights, is_training
     from geotdm_fast.evaluation import evaluate, report
     from geotdm_fast.files import write_json
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
     source = Path(args.checkpoint)
+    if is_training(source):
+        source = final_test_weights(source)
+        args.checkpoint = str(source)
     from_file = source.suffix.lower() == ".npz" or source.is_dir()
     samples, scores, nll = _from_file(args) if from_file else _from_checkpoint(args)
     result = evaluate(
@@ -67,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         scores,
         nll=nll,
         kmeans=args.kmeans,
+        experiment=args.paper,
         seed=args.seed,
         device=choose_device(args.device),
         progress=not args.quiet,
@@ -95,8 +116,9 @@ def _from_checkpoint(args: argparse.Namespace):
     from geotdm_fast.evaluation import likelihoods, parse_scores
 
     # Bad scores are told before the samples are drawn.
-    diffusion, _ = open_model(args.checkpoint, args.config, choose_device(args.device))
+    diffusion, config = open_model(args.checkpoint, args.config, choose_device(args.device))
     scores = parse_scores(args.scores, diffusion.mode)
+    _obey(config["train"], args, "ade" in scores)
     drawn = draw(args)
     nll = None
     if "nll" in scores:
@@ -109,3 +131,20 @@ def _from_checkpoint(args: argparse.Namespace):
             progress=not args.quiet,
         )
     return drawn.samples, scores, nll
+
+
+def _obey(train: dict, args: argparse.Namespace, forecasts: bool) -> None:
+    """Take from the training's keys K and cluster what the options leave open."""
+    import warnings
+
+    if args.num_samples is None:
+        args.num_samples = train.get("K") or PAPER_SAMPLES
+    if args.kmeans is None and train.get("cluster") and forecasts:
+        if args.num_samples >= REPRESENTATIVES:
+            args.kmeans = REPRESENTATIVES
+        else:
+            warnings.warn(
+                f"train.cluster asks for {REPRESENTATIVES} representatives of the samples, which are "
+                f"{args.num_samples}; they are left out (more samples: --num-samples; fewer representatives: --kmeans)",
+                stacklevel=2,
+            )

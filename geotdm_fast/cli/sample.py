@@ -10,7 +10,9 @@ DESCRIPTION = """\
 Draw trajectories from a trained model: forecasts or interpolations of the given frames, or, from an unconditional
 model, new trajectories.
 
-CHECKPOINT is a .safetensors file of `geotdm train` (it carries its configuration), or an official .pt with --config.
+CHECKPOINT is a .safetensors file of `geotdm train` (it carries its configuration); or weights of the official code, or
+weights alone, with --config; or an official sampling file (.yaml), which names weights, data, seed and output: options
+go before it, and --out may be left out.
 --out FILE.npz is one file, written when all is drawn. It holds samples [K, N, D, T] (the frames that were drawn),
 target and x_given (the same data's other frames), cond_mask, batch (the graph of each node) and all that `geotdm
 evaluate` and `geotdm plot` need. Positions are in the unit of the data divided by `scale`.
@@ -37,6 +39,7 @@ EXAMPLES = """\
   geotdm sample ethanol.safetensors --set path=my_ethanol.npz --out samples.npz --xyz samples.xyz
   geotdm sample ethanol.safetensors --num-samples 1000 --out samples/ --dcd samples.dcd
   geotdm sample ckpt_best.pt --config nbody_train_cond.yaml --out samples.npz
+  geotdm sample md17_sampling.yaml                                            into <output_base_path>/<...>_eval/
 
 then:
   geotdm evaluate samples.npz
@@ -45,8 +48,8 @@ then:
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "sample", "draw trajectories from a checkpoint", DESCRIPTION, EXAMPLES)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file of weights, .safetensors or .pt")
-    parser.add_argument("--out", required=True, metavar="FILE.npz|FOLDER", help="file or folder to write")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file of weights, or a sampling file, .yaml")
+    parser.add_argument("--out", metavar="FILE.npz|FOLDER", help="file or folder to write")
     parser.add_argument("--xyz", metavar="FILE.xyz", help="also write molecules as extended XYZ")
     parser.add_argument("--dcd", metavar="FILE.dcd", help="also write molecules as DCD, with FILE.pdb")
     parser.add_argument("--xtc", metavar="FILE.xtc", help="also write molecules as XTC, with FILE.pdb")
@@ -60,15 +63,21 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     folder.add_argument("--restart", action="store_true", help="discard the samples in the folder and start anew")
     add_sampling_options(parser, num_samples=1)
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, num_samples=None, seed=None, eval=None)  # a sampling file may have them
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Sample and write the files."""
     from geotdm_fast.cli.arguments import choose_device
+    from geotdm_fast.cli.sampling_file import SUFFIXES, take_sampling_file
     from geotdm_fast.processes import processes
 
+    if args.checkpoint.endswith(SUFFIXES):
+        take_sampling_file(args)
+    if args.out is None:
+        raise ValueError("--out must be given: FILE.npz, or a folder")
+    args.num_samples, args.seed = args.num_samples or 1, args.seed or 0
     into_folder = _is_folder(args.out)
     exports = _exports(args)
     if not into_folder and (args.shard_size or args.restart):

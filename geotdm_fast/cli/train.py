@@ -105,4 +105,6 @@ def run(args: argparse.Namespace) -> int:
     last = train(config, output_dir=args.output, device=args.device, resume=not args.no_resume, progress=not args.quiet)
     if os.environ.get("RANK", "0") == "0":
         print(f"weights for use: {last}")
+        if config["train"]["final_test"]:
+            print(f"train.final_test: training looks at no test data; `geotdm evaluate {last.parent}` scores them")
     return 0

@@ -13,7 +13,7 @@ from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.molecule import molecule_graph, renumbered_bonds
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import StoredArray
-from geotdm_fast.data.positions import check_size, kept_positions, warn_of_repeats
+from geotdm_fast.data.positions import check_size, kept_positions, moved, warn_of_repeats
 from geotdm_fast.data.sequences import Windows
 from geotdm_fast.data.splits import split_range
 from geotdm_fast.data.trajectory import TrajectoryDataset
@@ -49,6 +49,7 @@ def md17_dataset(
     num_windows: int | None = None,
     with_h: bool = True,
     project: bool = False,
+    velocities: bool = False,
     cutoff: float = CUTOFF,
     max_hops: int = 3,
     fully_connected: bool = False,
@@ -68,6 +69,7 @@ def md17_dataset(
     num_windows: at most so many windows; 5000, 1000 and 1000 by default
     with_h: keep hydrogen atoms
     project: subtract the mean over nodes and frames, as the unconditional model wants it
+    velocities: give every window a field `v` [N, 3, T]: how far the atoms move to the file's next frame (angstrom)
     cutoff, max_hops, fully_connected, bonds, num_types, atom_types: as in `molecule_graph`; bonds of all atoms
     Raises FileNotFoundError, ValueError for a bad or too short file, naming what would do. Warns of steps out of all
     proportion and of frames that equal an earlier one.
@@ -78,6 +80,7 @@ def md17_dataset(
     num_windows = NUM_WINDOWS[split] if num_windows is None else check_count(where, "num_windows", num_windows)
     with_h = check_flag(where, "with_h", with_h)
     project = check_flag(where, "project", project)
+    velocities = check_flag(where, "velocities", velocities)
     z = read_npz(path, required=("R", "z"), only=("z",))["z"]
     where = f"{where}: {path}"
     stored = check_array(where, "R", StoredArray(path, "R"), "frames, N, 3")
@@ -109,9 +112,12 @@ def md17_dataset(
     check_size(where, "R", kept)
     warn_of_repeats(where, kept, kept_frames)
     check_motion(where, kept.x, frames=kept_frames, origin=kept.origin, stored=stored.dtype, repeats=False)
+    v = None
+    if velocities:
+        v = moved(kept, kept_positions(where, "R", stored, [0], [frame + 1 for frame in kept_frames], atoms=atoms))
     places = [(0, start) for start in evenly_spaced(len(kept_frames) - span + 1, num_windows)]
     return TrajectoryDataset(
-        Windows(kept.x, places, span, h[None], edge_index, edge_attr[None], project, kept.origin),
+        Windows(kept.x, places, span, h[None], edge_index, edge_attr[None], project, kept.origin, v),
         name=pathlib.Path(path).stem,
         unit="angstrom",
         atomic_numbers=torch.from_numpy(z[atoms].astype(np.int64)),

@@ -17,6 +17,8 @@ from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice
 
 NUM_SYSTEMS = {"train": 3000, "val": 2000, "test": 2000}
+# What the official generator keeps of 5000 steps: one frame in 100, the start among them for gravity alone.
+ALL_FRAMES = {"charged": 49, "springs": 49, "gravity": 50}
 _SAVE_EVERY = 100
 
 
@@ -26,10 +28,11 @@ def nbody_dataset(
     *,
     num_systems: int | None = None,
     seed: int = 0,
-    num_frames: int = 30,
+    num_frames: int | None = 30,
     frames: Sequence[int | None] | str | None = None,
     every: int | None = None,
     project: bool = False,
+    velocities: bool = False,
     root: PathLike | None = None,
     suffix: str | None = None,
     num_threads: int | None = None,
@@ -43,10 +46,11 @@ def nbody_dataset(
     kind: charged, springs or gravity; split: train, val or test
     num_systems: 3000, 2000 and 2000 by default, or every system of the files
     seed: system i of a split depends on (seed, kind, split, i) alone, not on how many are asked for
-    num_frames: frames kept from the first on
+    num_frames: frames kept from the first on; None: all that there are
     frames, every: which frames there are at all, see `frame_slice`: every=10 is a frame per time unit; a simulation
         runs on until there are num_frames
     project: subtract the mean over nodes and frames, as the unconditional model wants it
+    velocities: give every trajectory a field `v` [N, 3, T]
     root, suffix: where the official files loc_, vel_, edges_ and charges_<suffix>.npy lie; when there is no
         loc_<suffix>.npy in root, or no root is given, the systems are simulated
     Raises ValueError/TypeError for a bad argument, FileNotFoundError when only some of the official files are there.
@@ -54,20 +58,25 @@ def nbody_dataset(
     where = "nbody_dataset"
     check_choice(f"{where}: kind", kind, SYSTEMS)
     check_choice(f"{where}: split", split, SPLITS)
-    num_frames = check_count(where, "num_frames", num_frames)
+    if num_frames is not None:
+        num_frames = check_count(where, "num_frames", num_frames)
     seed = check_count(where, "seed", seed, minimum=0)
     project = check_flag(where, "project", project)
+    velocities = check_flag(where, "velocities", velocities)
     if num_systems is not None:
         num_systems = check_count(where, "num_systems", num_systems)
-    if has_official_files(root, suffix):
-        x, state = _read_official(kind, pathlib.Path(root), suffix, num_systems)
+    from_files = has_official_files(root, suffix)
+    if from_files:
+        x, v, state = _read_official(kind, pathlib.Path(root), suffix, num_systems)
         chosen = frame_slice(where, frames, every, x.shape[1])
+        num_frames = len(chosen) if num_frames is None else num_frames
         if len(chosen) < num_frames:
             raise ValueError(f"{where}: num_frames must be at most {len(chosen)} for {root}, got {num_frames}")
     else:
+        num_frames = ALL_FRAMES[kind] if num_frames is None else num_frames
         chosen = _simulated_frames(where, frames, every, num_frames)
         state = draw_systems(kind, split, NUM_SYSTEMS[split] if num_systems is None else num_systems, seed)
-        x, _ = simulate(
+        x, v = simulate(
             kind,
             state.x0,
             state.v0,
@@ -81,10 +90,14 @@ def nbody_dataset(
     h, edge_index, edge_attr = system_features(kind, state)
     places = [(system, 0) for system in range(len(x))]
     chosen = chosen[:num_frames]
-    positions = frames_last(x[:, chosen.start : chosen.stop : chosen.step])
+    cut = lambda values: frames_last(values[:, chosen.start : chosen.stop : chosen.step])
+    positions = cut(x)
     check_motion(where, positions, frames=chosen, stored=x.dtype)
-    windows = Windows(positions, places, num_frames, h, edge_index, edge_attr, project)
-    return TrajectoryDataset(windows, name=f"N-body {kind}")
+    v = cut(v) if velocities else None
+    windows = Windows(positions, places, num_frames, h, edge_index, edge_attr, project, v=v)
+    # What this simulator draws for the test is the paper's system; a file, or other frames, may be anything.
+    is_known = split == "test" and not from_files and chosen.step == 1 and chosen.start == 0
+    return TrajectoryDataset(windows, name=f"N-body {kind}", experiment=kind if is_known else None)
 
 
 def _simulated_frames(
@@ -105,6 +118,12 @@ def _simulated_frames(
 def has_official_files(root: PathLike | None, suffix: str | None) -> bool:
     """Whether `root` holds positions that the official generator wrote under `suffix`."""
     return root is not None and suffix is not None and (pathlib.Path(root) / f"loc_{suffix}.npy").is_file()
+
+
+def official_files(root: PathLike, suffix: str, kind: str) -> list[pathlib.Path]:
+    """The files of the official generator that `nbody_dataset` reads for a kind of system."""
+    more = {"charged": ["charges"], "springs": ["edges"]}.get(kind, [])
+    return [pathlib.Path(root) / f"{name}_{suffix}.npy" for name in ("loc", "vel", *more)]
 
 
 def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0) -> InitialState:
@@ -128,8 +147,8 @@ def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0) -> Init
 
 def _read_official(
     kind: str, root: pathlib.Path, suffix: str, num_systems: int | None
-) -> tuple[np.ndarray, InitialState]:
-    """x [B, T, N, 3] and the charges or springs of the first `num_systems` systems."""
+) -> tuple[np.ndarray, np.ndarray, InitialState]:
+    """x, v [B, T, N, 3] and the charges or springs of the first `num_systems` systems."""
     where = f"nbody_dataset: {root}"
     loc = read_npy(root / f"loc_{suffix}.npy")[:num_systems]
     vel = read_npy(root / f"vel_{suffix}.npy")[:num_systems]
@@ -152,7 +171,7 @@ def _read_official(
             where, f"edges_{suffix}", read_npy(root / f"edges_{suffix}.npy")[:num_systems], "B, N, N"
         )
         check_shape(where, f"edges_{suffix}", springs, (num_loaded, num_nodes, num_nodes))
-    return loc, InitialState(loc[:, 0], vel[:, 0], charges, springs)
+    return loc, vel, InitialState(loc[:, 0], vel[:, 0], charges, springs)
 
 
 def system_features(kind: str, state: InitialState) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

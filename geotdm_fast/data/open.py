@@ -21,7 +21,7 @@ _KEYS = {
         *(*_FRAME_KEYS, *_MOLECULE_KEYS),
     ),
     "pedestrian": (
-        *("root", "dataset", "phase", "recordings", "past_frames", "future_frames", "traj_scale"),
+        *("root", "dataset", "phase", "recordings", "past_frames", "future_frames", "traj_scale", "project"),
         *("num_slots", "frame_step", "columns", *_FRAME_KEYS),
     ),
     "npz": _OWN_KEYS,

@@ -1,5 +1,6 @@
 """Pedestrians of the ETH and UCY recordings, and of others: windows of 20 frames around each person."""
 
+import hashlib
 import itertools
 import pathlib
 from collections.abc import Sequence
@@ -8,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geotdm_fast.data.checks import check_array, check_count, check_number, check_positions, check_shape
+from geotdm_fast.data.checks import check_array, check_count, check_flag, check_number, check_positions, check_shape
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import read_npy
 from geotdm_fast.data.pedestrian_files import PHASES, SCENES, other_recordings, processed_path, recordings_of
 from geotdm_fast.data.positions import origin_of
 from geotdm_fast.data.recordings import Recording, read_recording
-from geotdm_fast.data.sequences import complete_edges
+from geotdm_fast.data.sequences import centred, complete_edges
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice
@@ -22,6 +23,14 @@ from geotdm_fast.keys import check_choice
 NUM_FRAMES = 20
 
 _NUM_SLOTS = {"eth": 1, "hotel": 1, "univ": 2, "zara1": 3, "zara2": 1}
+# Of the windows of the recordings that all papers score on: positions as float32, then how many people are in each.
+_TEST_SHA256 = {
+    "eth": "c31d444d54aa31a217043ed21ae81b5aa1c2b9ecc3082da0a1b9483cac8cfe71",
+    "hotel": "945709b23af9f3966a406608db7796d324fb5c20819778ceb310bd32ab303b3c",
+    "univ": "4dc46ee5e083ef583ce705a7c948d6edb3cfd358073e1aa6d6b9a28961a958bd",
+    "zara1": "f8c6ceea0141124e6e8d7e5ea02cab769c86ed2653c9266fc26fd8340ad062a6",
+    "zara2": "5e17e764204d1abe686a569d77ffb9d9bad1be97e2a5fd3166353073b261abef",
+}
 _PRESENT = 7  # the window's eighth frame, where neighbours are chosen
 _NEAR = 5.0  # metres
 
@@ -91,6 +100,7 @@ def pedestrian_dataset(
     past_frames: int = 8,
     future_frames: int = 12,
     traj_scale: float = 1.0,
+    project: bool = False,
     num_slots: int | None = None,
     frame_step: float | None = None,
     frames: Sequence[int | None] | str | None = None,
@@ -106,6 +116,7 @@ def pedestrian_dataset(
         hold processed <scene>_data_train.npy and <scene>_num_train.npy instead (_val for validation, _test for
         testing), which are preferred when there
     past_frames, future_frames: given and later frames, 20 together, at least 2 given
+    project: subtract the mean over people and frames, as the unconditional model wants it
     Positions far from 0 are kept relative to the person's first, see `Trajectory.origin`. Warns of steps out of all
     proportion. Raises ValueError/TypeError for a bad argument, FileNotFoundError for missing files.
     """
@@ -113,6 +124,7 @@ def pedestrian_dataset(
     past_frames = check_count(where, "past_frames", past_frames, minimum=2)
     future_frames = check_count(where, "future_frames", future_frames, minimum=0)
     traj_scale = check_number(where, "traj_scale", traj_scale)
+    project = check_flag(where, "project", project)
     if past_frames + future_frames != NUM_FRAMES:
         raise ValueError(
             f"{where}: past_frames + future_frames must be {NUM_FRAMES}, got {past_frames} + {future_frames}"
@@ -129,7 +141,8 @@ def pedestrian_dataset(
         data, num = _read_processed(processed)
     else:
         data, num = pedestrian_windows(root, scene, phase, recordings=recordings, **how)
-    return as_people(where, data, num, past_frames, traj_scale, scene, recordings)
+    known = scene if recordings is None and phase == "testing" and _is_papers(scene, data, num) else None
+    return as_people(where, data, num, past_frames, traj_scale, scene, recordings, known, project)
 
 
 def as_people(
@@ -140,6 +153,8 @@ def as_people(
     traj_scale: float,
     scene: str | None,
     recordings: Sequence[PathLike] | PathLike | None,
+    experiment: str | None = None,
+    project: bool = False,
 ) -> TrajectoryDataset:
     """Windows data [B, N, T, 2] (m), num [B] as trajectories; the other arguments as in `pedestrian_dataset`."""
     first = recordings if recordings is None or isinstance(recordings, PathLike) else recordings[0]
@@ -152,8 +167,35 @@ def as_people(
         origin = torch.from_numpy(origin / traj_scale)
     x = torch.from_numpy(data.astype(np.float32) / np.float32(traj_scale)).transpose(2, 3)  # [B, N, 2, T]
     check_motion(where, x[:, :1].contiguous(), origin=origin, repeats=False)
-    people = _People(x.contiguous(), _features(x, past_frames), torch.from_numpy(num), origin)
-    return TrajectoryDataset(people, name=name, unit="m", scale=traj_scale)
+    people = _People(x.contiguous(), _features(x, past_frames), torch.from_numpy(num), origin, project)
+    return TrajectoryDataset(people, name=name, unit="m", scale=traj_scale, experiment=experiment)
+
+
+def files_of(root: PathLike, scene: str, phase: str) -> list[pathlib.Path]:
+    """The files that `pedestrian_dataset` reads. Raises FileNotFoundError where there are no recordings."""
+    processed = processed_path(root, scene, phase)
+    if processed.is_file():
+        return [processed, processed.with_name(processed.name.replace("_data_", "_num_"))]
+    return recordings_of("pedestrian_dataset", root, scene, phase)
+
+
+def is_papers_test_set(root: PathLike, scene: str) -> bool:
+    """Whether the test windows of a scene in `root` are those that the paper is scored on, by their digest.
+
+    False where there are none. Raises ValueError for files that cannot be read.
+    """
+    processed = processed_path(root, scene, "testing")
+    try:
+        windows = _read_processed(processed) if processed.is_file() else pedestrian_windows(root, scene, "testing")
+    except FileNotFoundError:
+        return False
+    return _is_papers(scene, *windows)
+
+
+def _is_papers(scene: str, data: np.ndarray, num: np.ndarray) -> bool:
+    sha = hashlib.sha256(data.astype("<f4").tobytes())
+    sha.update(num.astype("<i8").tobytes())
+    return sha.hexdigest() == _TEST_SHA256.get(scene)
 
 
 def has_validation(root: PathLike, scene: str) -> bool:
@@ -162,13 +204,17 @@ def has_validation(root: PathLike, scene: str) -> bool:
 
 
 class _People(Sequence):
-    """Windows with empty slots left out: x [B, N, 2, T], h [B, N, 2, T], num [B], origin [B, 2] or None."""
+    """Windows with empty slots left out: x [B, N, 2, T], h [B, N, 2, T], num [B], origin [B, 2] or None.
 
-    def __init__(self, x: Tensor, h: Tensor, num: Tensor, origin: Tensor | None = None):
+    project: subtract the mean over people and frames of each, which leaves no origin
+    """
+
+    def __init__(self, x: Tensor, h: Tensor, num: Tensor, origin: Tensor | None = None, project: bool = False):
         self.x = x
         self.h = h
         self.num = num.tolist()
-        self.origin = origin
+        self.project = project
+        self.origin = None if project else origin
         self.edges = [complete_edges(n, self_loops=True) for n in range(x.shape[1] + 1)]
         self.scored = torch.zeros(1, dtype=torch.int64)
 
@@ -178,7 +224,8 @@ class _People(Sequence):
     def __getitem__(self, index: int) -> Trajectory:
         n = self.num[index]
         origin = None if self.origin is None else self.origin[index]
-        return Trajectory(self.x[index, :n], self.h[index, :n], self.edges[n], None, self.scored, origin)
+        x = centred(self.x[index, :n]) if self.project else self.x[index, :n]
+        return Trajectory(x, self.h[index, :n], self.edges[n], None, self.scored, origin)
 
 
 def _features(x: Tensor, past_frames: int) -> Tensor:

@@ -81,6 +81,12 @@ def kept_positions(
     return Kept(torch.from_numpy(x), torch.from_numpy(origin) if origin.any() else None, repeats)
 
 
+def moved(before: Kept, after: Kept) -> Tensor:
+    """[B, N, D, T] float32: how far positions move from one choice of frames to another of the same trajectories."""
+    shift = [torch.zeros(()) if kept.origin is None else kept.origin[:, None, :, None] for kept in (before, after)]
+    return (after.x - before.x + (shift[1] - shift[0])).float()
+
+
 def _blocks(source: np.ndarray | StoredArray) -> Iterator[tuple[int, np.ndarray]]:
     if isinstance(source, StoredArray):
         yield from source.blocks()

@@ -36,6 +36,7 @@ class Windows(Sequence):
     h: [B, N, F] - node features of every trajectory; edge_attr: [B, E, A] or None
     project: subtract the mean over nodes and frames of each window, which leaves no origin
     origin: [B, D] float64 or None - what was subtracted from the positions of every trajectory
+    v: [B, N, D, T] - velocities, which become the windows' field `v`; None: they have none
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Windows(Sequence):
         edge_attr: Tensor | None,
         project: bool = False,
         origin: Tensor | None = None,
+        v: Tensor | None = None,
     ):
         self.x = x
+        self.v = v
         self.places = places
         self.span = span
         self.h = h
@@ -68,7 +71,10 @@ class Windows(Sequence):
         x = centred(x) if self.project else x
         edge_attr = None if self.edge_attr is None else self.edge_attr[trajectory]
         origin = None if self.origin is None else self.origin[trajectory]
-        return Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored, origin)
+        window = Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored, origin)
+        if self.v is not None:
+            window.v = self.v[trajectory, :, :, start : start + self.span]
+        return window
 
 
 class Joined(Sequence):

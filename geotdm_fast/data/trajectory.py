@@ -1,15 +1,17 @@
 """One graph's trajectory, a data set of them, and the one function that batches them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from geotdm_fast.data.fields import Fields, further_names, join_field
 
-@dataclass(frozen=True)
-class Trajectory:
-    """A geometric trajectory of one graph.
+
+@dataclass(repr=False, eq=False)
+class Trajectory(Fields):
+    """A geometric trajectory of one graph; further fields can be set, see `Fields`.
 
     x: [N, D, T] float - positions, D = 2 or 3
     h: [N, F] or [N, F, T] float - invariant node features
@@ -34,8 +36,8 @@ class Trajectory:
         return self.x.shape[-1]
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(repr=False, eq=False)
+class Batch(Fields):
     """Graphs laid side by side as one graph with no edges between them. Fields as in `Trajectory`, and
 
     batch: [N] int64 - the graph of each node, ascending
@@ -54,14 +56,27 @@ class Batch:
     origin: Tensor | None = None
     has_target: bool = True
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Batch":
-        """The batch on `device`, its float tensors in `dtype`."""
-        moved = {}
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                casts = value.is_floating_point() and name != "origin"
-                moved[name] = value.to(device, dtype if casts else None)
-        return replace(self, **moved)
+    @property
+    def ptr(self) -> Tensor:
+        """[B + 1] int64 - the nodes of graph g are ptr[g] .. ptr[g + 1] - 1."""
+        return torch.searchsorted(self.batch, torch.arange(self.num_graphs + 1, device=self.batch.device))
+
+    def rows_of(self, name: str) -> list[int] | None:
+        """How many rows each graph has in a further field, as it was batched; None for one that was set later."""
+        return vars(self).get("_rows", {}).get(name)
+
+    def remember_rows(self, name: str, rows: list[int]) -> None:
+        """Tell `rows_of` how many rows each graph has in a further field."""
+        self._rows = vars(self).get("_rows", {}) | {name: rows}
+
+    def to_data_list(self) -> list[Trajectory]:
+        """The graphs one by one, further fields included.
+
+        Raises ValueError for a field set after batching that has rows for neither nodes, graphs nor edges.
+        """
+        from geotdm_fast.data.separate import separate
+
+        return separate(self)
 
     def model_kwargs(self) -> dict:
         """The keyword arguments that `GeoTDM` hands to the network, without the conditioning."""
@@ -76,6 +91,8 @@ class TrajectoryDataset(torch.utils.data.Dataset):
     scale: stored positions times `scale` are in `unit`
     atomic_numbers: [N] int64 for the trajectories of one molecule, a list of these, one for each trajectory, for those
         of several, else None
+    experiment: which of the paper's experiments (charged, md:ethanol, zara1, ...) these are the test data of, known by
+        how they were made or by their digest; None where that is not known
     """
 
     def __init__(
@@ -86,6 +103,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         unit: str = "",
         scale: float = 1.0,
         atomic_numbers: Tensor | Sequence[Tensor] | None = None,
+        experiment: str | None = None,
     ):
         if len(items) == 0:
             raise ValueError(f"dataset '{name}' must hold at least one trajectory, got none")
@@ -94,6 +112,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         self.unit = unit
         self.scale = scale
         self.atomic_numbers = atomic_numbers
+        self.experiment = experiment
 
     def __len__(self) -> int:
         return len(self.items)
@@ -115,6 +134,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
             unit=self.unit,
             scale=self.scale,
             atomic_numbers=numbers if numbers is None or isinstance(numbers, Tensor) else [numbers[i] for i in indices],
+            experiment=self.experiment,
         )
 
     def spread(self, count: int | None) -> "TrajectoryDataset":
@@ -127,7 +147,9 @@ class TrajectoryDataset(torch.utils.data.Dataset):
 def collate(trajectories: Sequence[Trajectory]) -> Batch:
     """Lay graphs side by side: node indices of graph g are shifted by the nodes before it.
 
-    Raises ValueError for an empty list and for graphs that differ in D, T, F or A, or of which some have a target.
+    Further fields, which all graphs must have then, are joined as `Fields` says.
+    Raises ValueError for an empty list and for graphs that differ in D, T, F, A or their fields, or of which some have
+    a target.
     """
     if len(trajectories) == 0:
         raise ValueError("collate: trajectories must hold at least one graph, got none")
@@ -138,7 +160,7 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
     offsets = (sizes.cumsum(0) - sizes).tolist()
     shifted = lambda name: torch.cat([getattr(t, name) + o for t, o in zip(trajectories, offsets, strict=True)], dim=-1)
     joined = lambda name: torch.cat([getattr(t, name) for t in trajectories])
-    return Batch(
+    batch = Batch(
         x=joined("x"),
         h=joined("h"),
         edge_index=shifted("edge_index"),
@@ -149,6 +171,11 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
         origin=_origins(trajectories),
         has_target=first.has_target,
     )
+    for name in further_names(first):
+        batch[name], rows = join_field(name, [item[name] for item in trajectories], offsets)
+        if rows is not None:
+            batch.remember_rows(name, rows)
+    return batch
 
 
 def _origins(trajectories: Sequence[Trajectory]) -> Tensor | None:
@@ -172,6 +199,9 @@ def description(item: Trajectory) -> dict[str, object]:
 def _check_alike(index: int, item: Trajectory, first: Trajectory) -> None:
     if item.has_target != first.has_target:
         raise ValueError(f"collate: has_target of graph {index} must be {first.has_target} like graph 0")
+    if set(further_names(item)) != set(further_names(first)):
+        came, expected = (", ".join(further_names(one)) or "none" for one in (item, first))
+        raise ValueError(f"collate: further fields of graph {index} must be {expected} like graph 0, got {came}")
     for name in ("x", "h", "edge_attr"):
         a, b = getattr(item, name), getattr(first, name)
         came = None if a is None else list(a.shape[1:])

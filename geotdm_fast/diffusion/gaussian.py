@@ -80,15 +80,26 @@ class GaussianDiffusion:
 
     def predict_xstart_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """x_0 = x_t / sqrt(abar_t) - sqrt(1 / abar_t - 1) eps."""
-        scaled = self.table(self.sqrt_recip_alphas_cumprod, t, x_t) * x_t
-        return scaled - self.table(self.sqrt_recipm1_alphas_cumprod, t, x_t) * eps
+        return self._predict_xstart_from_eps(x_t, t, eps)
 
     def predict_eps_from_xstart(self, x_t: Tensor, t: Tensor, pred_xstart: Tensor) -> Tensor:
         """The inverse of `predict_xstart_from_eps`."""
-        scaled = self.table(self.sqrt_recip_alphas_cumprod, t, x_t) * x_t
-        return (scaled - pred_xstart) / self.table(self.sqrt_recipm1_alphas_cumprod, t, x_t)
+        return self._predict_eps_from_xstart(x_t, t, pred_xstart)
 
     def predict_xstart_from_xprev(self, x_t: Tensor, t: Tensor, xprev: Tensor) -> Tensor:
         """x_0 whose posterior mean is `xprev`: (xprev - coef2 x_t) / coef1."""
+        return self._predict_xstart_from_xprev(x_t, t, xprev)
+
+    # The official names, which subclasses of the official class call and replace.
+
+    def _predict_xstart_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        scaled = self.table(self.sqrt_recip_alphas_cumprod, t, x_t) * x_t
+        return scaled - self.table(self.sqrt_recipm1_alphas_cumprod, t, x_t) * eps
+
+    def _predict_eps_from_xstart(self, x_t: Tensor, t: Tensor, pred_xstart: Tensor) -> Tensor:
+        scaled = self.table(self.sqrt_recip_alphas_cumprod, t, x_t) * x_t
+        return (scaled - pred_xstart) / self.table(self.sqrt_recipm1_alphas_cumprod, t, x_t)
+
+    def _predict_xstart_from_xprev(self, x_t: Tensor, t: Tensor, xprev: Tensor) -> Tensor:
         shifted = xprev - self.table(self.posterior_mean_coef2, t, x_t) * x_t
         return shifted / self.table(self.posterior_mean_coef1, t, x_t)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_start
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
-from geotdm_fast.diffusion.plan import Plan, ancestral_plan
+from geotdm_fast.diffusion.official_names import MethodChain, OfficialNames, replaced_parts, sampled_steps
+from geotdm_fast.diffusion.plan import ancestral_plan
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import mean_by_graph, num_graphs, take_rows
@@ -23,7 +25,7 @@ from geotdm_fast.keys import check_choice
 from geotdm_fast.nn.plain import bare
 
 
-class GeoTDM(GaussianDiffusion):
+class GeoTDM(OfficialNames, GaussianDiffusion):
     """Trains and samples an `EGTN`; constructor, methods and returns are those of the official `GeoTDM`.
 
     denoise_network: `EGTN`, bare or wrapped (DistributedDataParallel)
@@ -36,7 +38,8 @@ class GeoTDM(GaussianDiffusion):
            built for it, else `com`; in mode `uncond` there is none.
 
     On CUDA the steps of a chain are replayed as a CUDA graph; `captures` holds the last few graphs, and None in its
-    place has every step launched by Python, which gives the same sample.
+    place has every step launched by Python, which gives the same sample. A subclass that replaces part of a step
+    (`p_sample`, `p_mean_variance`, `_predict_xstart_from_eps`, ...) is sampled by calls of its `p_sample`.
 
     In all methods x is [N, D, T_noisy], t is [N] int64, and model_kwargs holds `h`, `edge_index`, `edge_attr`, `batch`
     (see `EGTN.forward`) and in mode `cond` also `cond_mask` and `x_given`. Noise comes from torch's global generator.
@@ -127,7 +130,7 @@ class GeoTDM(GaussianDiffusion):
 
     def scale_timesteps(self, t: Tensor) -> Tensor:
         """What the network and `cond_fn` are told of t."""
-        return t.float() * (1000.0 / self.num_timesteps) if self.rescale_timesteps else t
+        return self._scale_timesteps(t)
 
     def _network_output(self, x: Tensor, t: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> Tensor:
         """The network at relative positions x, projected in mode `uncond`."""
@@ -140,8 +143,8 @@ class GeoTDM(GaussianDiffusion):
 
     def _noised(self, x_start: Tensor, x_ref: Tensor | None, t: Tensor, noise: Tensor, batch: Tensor) -> Tensor:
         """q(x_t | x_0) of absolute positions, in absolute positions."""
-        if self.mode == "uncond":
-            return self.q_sample(self.project_to_subspace(x_start, batch), t, noise=noise)
+        if self.mode == "uncond" or type(self).q_sample is not GaussianDiffusion.q_sample:
+            return self.to_absolute(self.q_sample(self.to_relative(x_start, x_ref, batch), t, noise=noise), x_ref)
         tables = (self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
         signal, spread = (self.whole_table(values, x_start.device, x_start.dtype) for values in tables)
         return ops.noised_positions(x_start, x_ref, noise, signal, spread, t)
@@ -217,7 +220,7 @@ class GeoTDM(GaussianDiffusion):
 
         noise: x_S instead of a draw. One `randn` of the shape comes first, then one for each step, in that order.
         """
-        chain, x_ref = self._loop(shape, noise, cond_fn, model_kwargs)
+        chain, x_ref = self._whole(shape, noise, cond_fn, model_kwargs)
         return self.to_absolute(chain.finish(progress), x_ref)
 
     @torch.no_grad()
@@ -233,7 +236,7 @@ class GeoTDM(GaussianDiffusion):
         """The sample after steps 0, keep_every, 2 keep_every, ... and after the last: [N, D, T_noisy, kept]."""
         if keep_every < 1:
             raise ValueError(f"p_sample_loop_keeptraj: keep_every must be at least 1, got {keep_every}")
-        chain, x_ref = self._loop(shape, noise, cond_fn, model_kwargs)
+        chain, x_ref = self._whole(shape, noise, cond_fn, model_kwargs)
         kept = []
         for i, _ in enumerate(chain.steps(progress)):
             if i % keep_every == 0:
@@ -254,9 +257,19 @@ class GeoTDM(GaussianDiffusion):
         for _ in chain.steps(progress):
             yield {"sample": chain.x.clone(), "pred_xstart": chain.x_0.clone()}
 
+    def _whole(
+        self, shape: Sequence[int], noise: Tensor | None, cond_fn: GradientFunction | None, model_kwargs: dict | None
+    ) -> tuple[Chain | MethodChain, Tensor | None]:
+        """`_loop`, or a subclass's own `p_sample_loop_progressive`, from which the other loops officially come."""
+        if not replaced_parts(self, GeoTDM, ["p_sample_loop_progressive"]):
+            return self._loop(shape, noise, cond_fn, model_kwargs)
+        about = {"noise": noise, "cond_fn": cond_fn, "model_kwargs": model_kwargs}
+        chain = MethodChain(lambda progress: self.p_sample_loop_progressive(shape, progress=progress, **about))
+        return chain, self.get_ref_frame(model_kwargs)
+
     def _loop(
         self, shape: Sequence[int], noise: Tensor | None, cond_fn: GradientFunction | None, model_kwargs: dict | None
-    ) -> tuple[Chain, Tensor | None]:
+    ) -> tuple[Chain | MethodChain, Tensor | None]:
         """The whole chain, and x_ref."""
         check_loop("p_sample_loop", self.mode, "shape", shape, model_kwargs)
         if noise is None:
@@ -265,7 +278,7 @@ class GeoTDM(GaussianDiffusion):
             check_tensor("p_sample_loop", "noise", noise, tuple(shape), integer=False)
         with torch.no_grad():
             x_ref = self.get_ref_frame(model_kwargs)
-        return Chain(self, self._plan(self.num_timesteps), noise, x_ref, model_kwargs, cond_fn=cond_fn), x_ref
+        return self._chain(self.num_timesteps, noise, x_ref, model_kwargs, cond_fn), x_ref
 
     @torch.no_grad()
     def optimize(
@@ -292,11 +305,22 @@ class GeoTDM(GaussianDiffusion):
             noise = self.project_to_subspace(noise, batch)
         t = torch.full((x_start.shape[0],), optimize_step - 1, device=x_start.device)
         x_t = self.q_sample(x_start, t, noise=noise)
-        chain = Chain(self, self._plan(optimize_step), x_t, x_ref, model_kwargs, cond_fn=cond_fn)
+        chain = self._chain(optimize_step, x_t, x_ref, model_kwargs, cond_fn)
         return self.to_absolute(chain.finish(), x_ref)
 
-    def _plan(self, num_steps: int) -> Plan:
-        return ancestral_plan(self, self.model_mean_type, self.model_var_type, num_steps)
+    def _chain(
+        self,
+        num_steps: int,
+        x: Tensor,
+        x_ref: Tensor | None,
+        model_kwargs: dict,
+        cond_fn: GradientFunction | None,
+    ) -> Chain | MethodChain:
+        """The model's own chain from step num_steps - 1 on."""
+        if replaced_parts(self, GeoTDM):
+            return MethodChain(partial(sampled_steps, self, num_steps, x, model_kwargs, cond_fn), x)
+        plan = ancestral_plan(self, self.model_mean_type, self.model_var_type, num_steps)
+        return Chain(self, plan, x, x_ref, model_kwargs, cond_fn=cond_fn)
 
     # --- losses ---------------------------------------------------------------------------------------------------
 

@@ -63,13 +63,13 @@ def bound(
         if diffusion.mode == "uncond":
             noise = diffusion.project_to_subspace(noise, model_kwargs["batch"])
         x_t = diffusion.q_sample(x_start, t, noise=noise)
-        term, pred_xstart = bound_term(diffusion, x_start, x_t, t, model_kwargs)
+        term, pred_xstart = diffusion._vb_terms_bpd(x_start, x_t, t, model_kwargs).values()
         eps = diffusion.predict_eps_from_xstart(x_t, t, pred_xstart)
         vb.append(term)
         xstart_mse.append(functional.mse_loss(pred_xstart, x_start, reduction="none").mean(dim=(1, 2)))
         mse.append(functional.mse_loss(eps, noise, reduction="none").mean(dim=(1, 2)))
     vb = torch.stack(vb, dim=1)
-    prior = prior_kl(diffusion, x_start)
+    prior = diffusion._prior_bpd(x_start)
     return {
         "total_bpd": vb.sum(dim=1) + prior,
         "prior_bpd": prior,

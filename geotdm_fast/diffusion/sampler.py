@@ -11,6 +11,7 @@ from geotdm_fast.diffusion.geotdm import GeoTDM
 from geotdm_fast.diffusion.inputs import check_loop, check_ref_frame, check_start
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.model_types import ModelVarType
+from geotdm_fast.diffusion.official_names import replaced_parts, warn_of_replaced_parts
 from geotdm_fast.diffusion.plan import Plan, method_plan
 from geotdm_fast.diffusion.progress import Progress
 from geotdm_fast.diffusion.step_subsets import choose_steps
@@ -45,6 +46,7 @@ class Sampler:
             raise ValueError(f"Sampler: eta must be in 0..1, got {eta}")
         if eta and method != "ddim":
             raise ValueError(f"Sampler: eta is of the method 'ddim' alone, got {eta} with '{method}'")
+        warn_of_replaced_parts("Sampler", replaced_parts(diffusion, GeoTDM))
         self.diffusion, self.method, self.spacing, self.eta = diffusion, method, spacing, eta
         self.num_steps = num_steps or total
         self.plan = self._plan(total)

@@ -14,6 +14,7 @@ from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import Sampler
 from geotdm_fast.evaluation import evaluate
 from geotdm_fast.experiments import report
+from geotdm_fast.experiments.data_digest import data_digest
 from geotdm_fast.experiments.progress import OutOfTime, Pieces, read_piece
 from geotdm_fast.experiments.recipes import Draw, Recipe, Request, is_molecule, recipe
 from geotdm_fast.experiments.results import append_row
@@ -27,7 +28,7 @@ from geotdm_fast.trajectory_files import Samples, make_samples, write_samples
 
 # Windows of the test set by which the official protocol's checkpoint is chosen.
 CHOOSING_GRAPHS = 100
-# What a second call may say otherwise: where the data lie, and what they are called.
+# What a second call may say otherwise: where the data lie, and what they are called. Their digest must be the same.
 _FREE = ("data", "label")
 
 
@@ -47,11 +48,12 @@ def reproduce(
     results: JSON lines; None: only `row.json` in the folder
     budget: minutes for this call
     Raises OutOfTime when they are over before the row is done; ValueError for a request that is wrong or not the one
-    that the folder was begun with; what training and sampling raise.
+    that the folder was begun with, and for other data; what training and sampling raise.
     """
     plan = recipe(request)
-    folder = pathlib.Path(out or default_folder(request))
-    run = _Run(request, plan, folder, Pieces(folder / "pieces", budget), torch.device(device), progress)
+    digest = data_digest(plan.config["data"])
+    folder = pathlib.Path(out or _folder(request, None if request.data is None else digest))
+    run = _Run(request, plan, folder, Pieces(folder / "pieces", budget, digest), torch.device(device), progress)
     row = run.row()
     if results is not None:
         append_row(results, row)
@@ -59,11 +61,21 @@ def reproduce(
 
 
 def default_folder(request: Request) -> pathlib.Path:
-    """outputs/reproduce/<experiment>_<task>_<preset>, with a short hash of what is asked for beyond these."""
+    """outputs/reproduce/<experiment>_<task>_<preset>, with short hashes of what is asked for beyond these, and of the
+    files of the data.
+
+    Raises as `recipe` does where there are data, which are read for that.
+    """
+    return _folder(request, None if request.data is None else data_digest(recipe(request).config["data"]))
+
+
+def _folder(request: Request, digest: str | None) -> pathlib.Path:
     name = f"{request.experiment.replace(':', '_')}_{request.task}_{request.preset}"
     if request.changes:
         about = {key: value for key, value in dataclasses.asdict(request).items() if key not in _FREE}
         name += f"_{zlib.crc32(json.dumps(about, sort_keys=True).encode()):08x}"
+    if digest is not None:
+        name += f"_data_{digest[:8]}"
     return pathlib.Path("outputs/reproduce") / name
 
 
@@ -87,13 +99,25 @@ class _Run:
                 if key not in _FREE and begun.get("request", {}).get(key) != value:
                     expected = f"must be {begun.get('request', {}).get(key)!r} as when {self.folder} was begun"
                     raise ValueError(f"reproduce: {key} {expected}, got {value!r}; choose another folder (--out)")
+            self._check_data(begun)
         else:
-            begun = {"id": uuid.uuid4().hex[:12], "begun": now(), "request": asked}
+            begun = {"id": uuid.uuid4().hex[:12], "begun": now(), "request": asked, "data_sha256": self.pieces.data}
             write_json(path, begun)
         calls = JsonLines(self.folder / "calls.jsonl")
         calls.write(context(self.device))
         calls.close()
         return begun["id"]
+
+    def _check_data(self, begun: dict) -> None:
+        """ValueError unless the data are those that the folder was begun with."""
+        asked, earlier = self.request.data, begun.get("request", {}).get("data")
+        # A folder from before there were digests knows only where its data lay.
+        same = begun["data_sha256"] == self.pieces.data if "data_sha256" in begun else earlier == asked
+        if not same:
+            raise ValueError(
+                f"reproduce: data must be the files that {self.folder} was begun with ({earlier or 'simulated'}), got "
+                f"others ({asked or 'simulated'}); choose another folder (--out)"
+            )
 
     def row(self) -> dict:
         """Everything up to the row, which is made once."""
@@ -214,7 +238,8 @@ class _Run:
     def _report(self, trained: dict, scores: dict, samples: Samples) -> dict:
         report.pictures(samples, self.folder, bonds=is_molecule(self.request.experiment))
         calls = [json.loads(line) for line in (self.folder / "calls.jsonl").read_text().splitlines()]
-        return report.make_row(self.id, self.request, self.recipe, trained, scores, calls)
+        known = samples.experiment == self.request.experiment
+        return report.make_row(self.id, self.request, self.recipe, trained, scores, calls, self.pieces.data, known)
 
 
 def _is_finished(log: list[dict], train_config: dict) -> bool:

@@ -22,16 +22,19 @@ class Pieces:
 
     folder: one `<name>.json` for each piece, written aside and renamed when the piece is finished
     budget: minutes from now on, after which no piece is begun; None: no limit
+    data: SHA-256 of the data that the work is on, which every piece carries; None: no files
     """
 
-    def __init__(self, folder: pathlib.Path, budget: float | None = None):
+    def __init__(self, folder: pathlib.Path, budget: float | None = None, data: str | None = None):
         self.folder = folder
+        self.data = data
         self._deadline = math.inf if budget is None else time.monotonic() + 60 * budget
 
     def once(self, name: str, work: Callable[[], dict]) -> dict:
         """The result of `work`, a dict that JSON keeps, from its file if there is one; with the `seconds` it took.
 
-        Raises OutOfTime when it is not done and the time is up, and ValueError for a file that is not ours.
+        Raises OutOfTime when it is not done and the time is up, and ValueError for a file that is not ours or of other
+        data.
         """
         done = self.known(name)
         if done is not None:
@@ -40,13 +43,24 @@ class Pieces:
         began = time.monotonic()
         result = work()
         result = {"seconds": round(time.monotonic() - began, 3)} | result
+        if self.data is not None:
+            result |= {"data_sha256": self.data}
         write_json(self.folder / f"{name}.json", result)
         return result
 
     def known(self, name: str) -> dict | None:
-        """The result of a piece that is done, or None."""
+        """The result of a piece that is done, or None. Raises ValueError for one of other data."""
         path = self.folder / f"{name}.json"
-        return read_piece(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        piece = read_piece(path)
+        # A piece from before there were digests has none.
+        if "data_sha256" in piece and piece["data_sha256"] != self.data:
+            raise ValueError(
+                f"{path} must be of the data with SHA-256 {self.data or '(none: simulated)'}, got one of "
+                f"{piece['data_sha256']}; remove it to do it anew"
+            )
+        return piece
 
     def check(self, name: str) -> None:
         """Raise OutOfTime naming the piece `name` if no time is left."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from geotdm_fast.config import normalise_config, override
 from geotdm_fast.data.md17 import molecule_path
 from geotdm_fast.data.nbody import has_official_files
-from geotdm_fast.data.pedestrian import PHASES, SCENES, has_validation
+from geotdm_fast.data.pedestrian import PHASES, SCENES, has_validation, is_papers_test_set
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.step_subsets import SPACINGS
 from geotdm_fast.keys import check_choice
@@ -334,7 +334,7 @@ def _molecule_data(request: Request, about: dict) -> tuple[dict, str]:
     # As the official code does, 256 windows tell which weights are the best.
     sections = {split: section | {"split": split} for split in ("train", "val", "test")}
     sections["val"] |= {"num_windows": 256}
-    return sections, "MD17" if is_md17 else f"{path.name}, not MD17"
+    return sections, f"{path.name}, by its name MD17" if is_md17 else f"{path.name}, not MD17"
 
 
 def _pedestrian_data(request: Request) -> tuple[dict, str]:
@@ -347,4 +347,5 @@ def _pedestrian_data(request: Request) -> tuple[dict, str]:
     # The best weights are chosen on other scenes, so the test scene stays unseen; on training windows if need be.
     if not has_validation(root, request.experiment):
         del sections["val"]
-    return sections, "ETH/UCY recordings"
+    known = is_papers_test_set(root, request.experiment)
+    return sections, "ETH/UCY recordings" if known else f"recordings in {root.name}, not those of ETH/UCY"

@@ -4,7 +4,7 @@ import pathlib
 
 from geotdm_fast.config import portable_config
 from geotdm_fast.experiments.recipes import Recipe, Request
-from geotdm_fast.paper_results import EGNN, GEOTDM, UNCONDITIONAL, paper_rows
+from geotdm_fast.paper_results import EGNN, GEOTDM, UNCONDITIONAL, PaperRow, paper_rows
 from geotdm_fast.provenance import now
 from geotdm_fast.trajectory_files import Samples
 
@@ -22,11 +22,22 @@ def pictures(samples: Samples, folder: pathlib.Path, *, bonds: bool) -> list[pat
     return made
 
 
-def make_row(id: str, request: Request, recipe: Recipe, trained: dict, scores: dict, calls: list[dict]) -> dict:
+def make_row(
+    id: str,
+    request: Request,
+    recipe: Recipe,
+    trained: dict,
+    scores: dict,
+    calls: list[dict],
+    data_sha256: str | None,
+    known: bool,
+) -> dict:
     """One experiment as a plain dict for JSON.
 
     trained: {steps, seconds, parameters}; scores: those of each protocol as `evaluate` returns them, with `checkpoint`
     and `seconds`; calls: machine, versions, commit and date of every call that had a part in it
+    data_sha256: of the files of the data, None where they were simulated
+    known: whether the test data are known to be the paper's: only then are ours read against its figures
     """
     task, experiment = request.task, request.experiment
     protocols = {}
@@ -45,12 +56,13 @@ def make_row(id: str, request: Request, recipe: Recipe, trained: dict, scores: d
         "task": task,
         "preset": request.preset,
         "data": recipe.data,
+        "data_sha256": data_sha256,
         "changes": list(request.changes),
         "unit": next(iter(scores.values()))["unit"],
         "scores": protocols,
         "baselines": baselines,
-        "paper": [{"method": row.method, "protocol": row.protocol, **row.scores} for row in published],
-        "beats": _beats(next(iter(protocols.values())), baselines, published),
+        "paper": [{"method": row.method, "protocol": _of_paper(row, known), **row.scores} for row in published],
+        "beats": _beats(next(iter(protocols.values())), baselines, published if known else []),
         "training": trained,
         "sampling": {
             "method": recipe.method,
@@ -62,6 +74,11 @@ def make_row(id: str, request: Request, recipe: Recipe, trained: dict, scores: d
         "date": now(),
         "calls": _distinct(calls),
     }
+
+
+def _of_paper(row: PaperRow, known: bool) -> str:
+    """The protocol of a published row, which says that it is of other data where ours are not known to be the same."""
+    return row.protocol if known or row.protocol.startswith("on ") else f"on the paper's data, {row.protocol}"
 
 
 def _protocol(protocol: str, found: dict, task: str) -> tuple[str, dict]:

@@ -86,9 +86,10 @@ def _parsed(content: str, path: pathlib.Path) -> list[dict]:
 def results_table(rows: Iterable[dict]) -> str:
     """Markdown: one table for each experiment and task, ours first, then forecasts without a model, then published.
 
-    Of rows that asked for the same, the last; the presets as they are come before those with changes.
+    Of rows that asked for the same of the same data, the last; the presets as they are come before those with changes.
     """
-    newest = {(row["experiment"], row["task"], row["preset"], row["data"], *row["changes"]): row for row in rows}
+    asked = lambda row: (row["experiment"], row["task"], row["preset"], row["data"], _data_sha256(row))
+    newest = {(*asked(row), *row["changes"]): row for row in rows}
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in sorted(newest.values(), key=lambda row: (*_place(row), len(row["changes"]) > 0)):
         groups.setdefault((row["experiment"], row["task"]), []).append(row)
@@ -96,6 +97,11 @@ def results_table(rows: Iterable[dict]) -> str:
         return f"{_HEAD}\n{_NONE}"
     sections = (_section(*key, found) for key, found in groups.items())
     return "\n".join([_HEAD, *_without_paper_rows(groups), *sections])
+
+
+def _data_sha256(row: dict) -> str | None:
+    # Rows from before there were digests have none.
+    return row.get("data_sha256")
 
 
 def _without_paper_rows(groups: dict[tuple[str, str], list[dict]]) -> list[str]:
@@ -150,7 +156,9 @@ def _about(row: dict) -> str:
     # Rows from before there was a choice are of Adam.
     optimizer = row["settings"]["train"].get("optimizer", "adam")
     size = f"{network['n_layers']} layers of {network['hidden_dim']}, {optimizer}"
-    about = f"preset {row['preset']} ({row['data']}; {size}, {diffusion['num_timesteps']} steps, {_sampling(row)})"
+    digest = _data_sha256(row)
+    data = row["data"] if digest is None else f"{row['data']}, SHA-256 {digest[:8]}"
+    about = f"preset {row['preset']} ({data}; {size}, {diffusion['num_timesteps']} steps, {_sampling(row)})"
     return f"{about}, {', '.join(f'`{change}`' for change in row['changes'])}" if row["changes"] else about
 
 

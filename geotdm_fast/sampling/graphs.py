@@ -6,6 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from geotdm_fast.data.fields import further_names, names_nodes
+from geotdm_fast.data.separate import is_of_graphs, owners, pick
 from geotdm_fast.data.trajectory import Batch
 
 
@@ -37,7 +39,7 @@ class GraphPicker:
         count = self._nodes.count[graphs]
         # New number of a node minus its old one, by new graph.
         offset = count.cumsum(0) - count - self._nodes.first[graphs]
-        return replace(
+        picked = replace(
             batch,
             x=batch.x[nodes],
             h=batch.h[nodes],
@@ -48,6 +50,20 @@ class GraphPicker:
             num_graphs=len(graphs),
             origin=None if batch.origin is None else batch.origin[graphs],
         )
+        for name in further_names(batch):
+            self._pick_further(picked, name, graphs, offset)
+        return picked
+
+    def _pick_further(self, picked: Batch, name: str, graphs: Tensor, offset: Tensor) -> None:
+        value = self._batch[name]
+        if not is_of_graphs(value, self._batch):
+            picked[name] = value
+            return
+        owned = _Owned(owners(self._batch, name), self._batch.num_graphs)
+        value = pick(name, value, owned.of(graphs))
+        counts = owned.count[graphs]
+        picked[name] = value + offset.repeat_interleave(counts) if names_nodes(name) else value
+        picked.remember_rows(name, counts.tolist())
 
 
 class _Owned:

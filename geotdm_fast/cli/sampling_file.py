@@ -1,0 +1,62 @@
+"""The official sampling files as requests: `geotdm sample nbody_sampling.yaml`."""
+
+import argparse
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from geotdm_fast.cli.run_folder import training_file_in, weights_in
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def take_sampling_file(args: argparse.Namespace) -> None:
+    """Take from the file `args.checkpoint` what the options leave open: weights, configuration, data, seed, output, ...
+
+    The weights are eval.model_ckpt of the training in eval.output_base_path/eval.train_exp_name, ours or the official
+    code's. `args.eval` becomes the settings, for `agreed`. Raises FileNotFoundError, ValueError naming file and key.
+    """
+    from geotdm_fast.config import load_sampling_config
+
+    path = args.checkpoint
+    settings = load_sampling_config(path)["eval"]
+    folder = Path(settings["output_base_path"]) / str(settings["train_exp_name"])
+    weights = weights_in(folder, settings["model_ckpt"], f"{path}: eval.model_ckpt")
+    if args.config is None and weights.suffix == ".pt":
+        args.config = str(training_file_in(folder))
+    args.checkpoint = str(weights)
+    args.data = path if args.data is None else args.data
+    args.seed = settings["seed"] if args.seed is None else args.seed
+    args.num_samples = args.num_samples or settings["K"]
+    args.batch_size = args.batch_size or settings["batch_size"]
+    if args.out is None:
+        name = settings["eval_exp_name"] or f"{settings['train_exp_name']}_eval"
+        args.out = str(Path(settings["output_base_path"]) / str(name) / "samples.npz")
+    args.eval = settings | {"file": path}
+
+
+def agreed(settings: Mapping, diffusion, train: Mapping, steps: int | None) -> dict:
+    """The training's section `train` as the sampling file has it: with its cond_mask, if it has one.
+
+    steps: of --steps, if it was given
+    Warns of sampling_timesteps that are not the model's. Raises ValueError for a `cond` that is not.
+    """
+    file, mode = settings["file"], diffusion.mode
+    if settings["cond"] is not None and settings["cond"] != (mode == "cond"):
+        expected = "true" if mode == "cond" else "false"
+        raise ValueError(
+            f"{file}: eval.cond must be {expected} (or left out) for a model of mode '{mode}', got "
+            f"{str(settings['cond']).lower()}"
+        )
+    asked, own = settings["sampling_timesteps"], diffusion.num_timesteps
+    if asked is not None and asked != own and steps is None:
+        warnings.warn(
+            f"{file}: eval.sampling_timesteps is {asked}, but the model was trained with {own} steps, and is sampled "
+            "with these; --steps takes fewer of them",
+            stacklevel=2,
+        )
+    if settings["cond_mask"] is None:
+        return dict(train)
+    if mode != "cond":
+        raise ValueError(f"{file}: eval.cond_mask does not go with a model of mode '{mode}'")
+    return {**train, "cond_mask": settings["cond_mask"]}

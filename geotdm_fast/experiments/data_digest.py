@@ -1,0 +1,42 @@
+"""The digest of the files that an experiment reads: its pieces and its row are of these data alone."""
+
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from geotdm_fast.data.nbody import has_official_files, official_files
+from geotdm_fast.data.pedestrian import files_of
+
+
+def data_digest(sections: Mapping[str, Mapping]) -> str | None:
+    """SHA-256 of the names and contents of all files of data sections in normal form; None where there are none.
+
+    Folders do not count: data that were moved are the same data. Raises FileNotFoundError for a file that is not there.
+    """
+    paths = dict.fromkeys(path for section in sections.values() for path in _files(section))
+    if not paths:
+        return None
+    sha = hashlib.sha256()
+    for path in paths:
+        sha.update(f"{path.name} {_content(path)}\n".encode())
+    return sha.hexdigest()
+
+
+def _content(path: pathlib.Path) -> str:
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def _files(section: Mapping) -> Iterator[pathlib.Path]:
+    if section["kind"] == "nbody":
+        if has_official_files(section.get("root"), section.get("suffix")):
+            yield from official_files(section["root"], section["suffix"], section["system"])
+    elif section["kind"] == "pedestrian":
+        yield from files_of(section["root"], section["dataset"], section["phase"])
+    else:
+        for key in ("path", "topology"):
+            found = section.get(key) or []
+            yield from map(pathlib.Path, [found] if isinstance(found, str) else found)
