@@ -266,6 +266,6 @@ def test_what_was_written_twice():
         assert written_twice(np.array(repeats)) == (twice, anew)
     cut = Stretches.of([range(10, 20)]).cut_before([4]).without([1, 6])
     assert cut.frames.tolist() == [10, 12, 13, 14, 15, 17, 18, 19] and cut.ends.tolist() == [3, 8]
-    assert cut.starts(3, 1) == [0, 3, 4, 5] and cut.seams == [2] and cut.longest == 5
+    assert cut.starts(3, 1).tolist() == [0, 3, 4, 5] and cut.seams == [2] and cut.longest == 5
     part = cut.cut(range(2, 7))
-    assert part.frames.tolist() == [13, 14, 15, 17, 18] and part.starts(2, 2) == [1, 3]
+    assert part.frames.tolist() == [13, 14, 15, 17, 18] and part.starts(2, 2).tolist() == [1, 3]

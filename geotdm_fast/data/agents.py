@@ -12,7 +12,7 @@ from torch import Tensor
 from geotdm_fast.data.checks import check_array
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.positions import Kept
-from geotdm_fast.data.sequences import Joined, Windows
+from geotdm_fast.data.sequences import Joined, Windows, places_of
 
 
 def graph_ends(
@@ -53,7 +53,7 @@ def ragged_windows(
     nodes: Sequence[range],
     graph: GivenGraph,
     graph_frame: np.ndarray,
-    starts: Sequence[int],
+    starts: np.ndarray,
     span: int,
     project: bool,
 ) -> tuple[Joined, list[Tensor] | None]:
@@ -69,7 +69,7 @@ def ragged_windows(
         h, edge_index, edge_attr = own_graph.tensors(where, graph_frame[own.start : own.stop])
         x = kept.x[:, first : first + len(own)]
         first += len(own)
-        places = [(0, t) for t in starts]
+        places = places_of(1, starts)
         edge_attr = None if edge_attr is None else edge_attr[None]
         parts.append(Windows(x, places, span, h[None], edge_index, edge_attr, project, kept.origin))
         if graph.z is not None:
@@ -108,7 +108,7 @@ def absent_windows(where: str, name: str, windows: Windows, graph: GivenGraph) -
 def _tell_partly(
     where: str, name: str, windows: Windows, gone: np.ndarray, missed: list[np.ndarray], partly: list[int]
 ) -> None:
-    trajectory, start = windows.places[partly[0]]
+    trajectory, start = map(int, windows.places[partly[0]])
     m = missed[partly[0]]
     node = int(np.flatnonzero((m > 0) & (m < windows.span))[0])
     frame = start + int(np.flatnonzero(gone[trajectory, node, start:])[0])

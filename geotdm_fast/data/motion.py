@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 # A step is out of proportion when it is so many times the usual step of its atom and of all atoms, or, beyond _FAR
@@ -17,7 +16,7 @@ from torch import Tensor
 _OUT_OF_PROPORTION = 20.0
 _FAR, _GAP = 5.0, 2.0
 _BINS_PER_OCTAVE = 8  # of the histogram of steps: the exponent and three bits of the mantissa of a float32
-_BLOCK = 2**20
+_BLOCK = 2**18  # numbers looked at once, which fit into a cache
 _SAMPLE = 1000  # frames that an atom's usual step is taken from
 _BLURRED = 0.1  # spacing of float32 numbers beside a usual step
 
@@ -39,19 +38,19 @@ def check_motion(
 ) -> None:
     """Warn of steps out of all proportion to the others, of steps that float32 blurs, and of frames that come twice.
 
-    One pass over the steps, a block of atoms at a time.
+    One pass over the steps, a tile of atoms and frames at a time.
     x: [B, N, D, T] float32 - positions, NaN for nodes that are not there
     frames: [T] - the frames' numbers in the file, for messages; seams: the t whose step to t + 1 is none
     origin: [B, D] float64 - what was subtracted; stored: the dtype of the file
     repeats: whether to look for frames that equal the one before, in data whose nodes move in all others
     """
-    steps = _Steps(x.shape[0] * x.shape[1])
-    still = np.zeros((x.shape[0], max(x.shape[3] - 1, 0)), dtype=np.int64)
+    still = np.zeros((x.shape[0], max(x.shape[3] - 1, 0)), dtype=np.int32)
     nodes = x.flatten(0, 1).numpy()  # [B N, D, T]
-    for first, lengths in _blocks(nodes):
-        np.add.at(still, np.arange(first, first + len(lengths)) // x.shape[1], lengths == 0)
-        lengths[:, list(seams)] = 0
-        steps.add(first, lengths)
+    steps = _Steps(nodes, seams)
+    for first, frame, lengths in _tiles(nodes):
+        trajectories = np.arange(first, first + len(lengths)) // x.shape[1]
+        np.add.at(still[:, frame : frame + lengths.shape[1]], trajectories, lengths == 0)
+        steps.add(first, frame, lengths)
     usual = steps.usual()
     if usual == 0:
         return
@@ -65,18 +64,24 @@ def check_motion(
 class _Steps:
     """Lengths of steps, counted: the largest and the usual one of every atom, and a histogram of all."""
 
-    def __init__(self, num_atoms: int):
-        self.largest = np.zeros(num_atoms, dtype=np.float32)
-        self.own = np.zeros(num_atoms, dtype=np.float32)
+    def __init__(self, nodes: np.ndarray, seams: Collection[int]):
+        """nodes: [M, D, T] - where all atoms are; seams: the t whose step to t + 1 is none."""
+        num_steps = nodes.shape[2] - 1
+        self.seams = np.array(sorted(seams), dtype=np.int64)
+        self.largest = np.zeros(len(nodes), dtype=np.float32)
+        self.own = np.zeros(len(nodes), dtype=np.float32)
         self.counts = np.zeros(256 * _BINS_PER_OCTAVE, dtype=np.int64)
+        sample = np.arange(0, num_steps, max(1, -(-num_steps // _SAMPLE)))
+        for first in range(0, len(nodes) if num_steps > 0 else 0, _SAMPLE):
+            part = nodes[first : first + _SAMPLE]
+            self.own[first : first + _SAMPLE] = np.median(_norm(part[..., sample + 1] - part[..., sample]), axis=1)
 
-    def add(self, first: int, lengths: np.ndarray) -> None:
-        """lengths [n, T - 1] of the atoms from number `first` on."""
-        if lengths.shape[1] == 0:
-            return
+    def add(self, first: int, frame: int, lengths: np.ndarray) -> None:
+        """lengths [n, t] of the steps from number `frame` on, of the atoms from number `first` on."""
+        seams = self.seams[(self.seams >= frame) & (self.seams < frame + lengths.shape[1])]
+        lengths[:, seams - frame] = 0
         rows = slice(first, first + len(lengths))
-        self.largest[rows] = lengths.max(axis=1)
-        self.own[rows] = np.median(lengths[:, :: -(-lengths.shape[1] // _SAMPLE)], axis=1)
+        self.largest[rows] = np.maximum(self.largest[rows], lengths.max(axis=1))
         self.counts += np.bincount(lengths.view(np.int32).ravel() >> 20, minlength=len(self.counts))
         self.counts[0] = 0  # no step
 
@@ -99,16 +104,21 @@ def _edge(place: float) -> float:
     return float(2.0 ** (octave - 127) * (1 + part / _BINS_PER_OCTAVE))
 
 
-def _blocks(nodes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The number of its first node, and the lengths of the steps of some nodes; one block after the other."""
-    number = max(1, _BLOCK // max(1, nodes[0].size))
-    for first in range(0, len(nodes), number):
-        yield first, _lengths(nodes[first : first + number])
+def _tiles(nodes: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Lengths of steps [n, t], a tile at a time, behind the numbers of its first node and its first step."""
+    num_steps = nodes.shape[2] - 1
+    width = min(num_steps, _BLOCK // nodes.shape[1])
+    if num_steps < 1:
+        return
+    height = max(1, _BLOCK // (nodes.shape[1] * width))
+    for first in range(0, len(nodes), height):
+        for frame in range(0, num_steps, width):
+            part = nodes[first : first + height, :, frame : frame + width + 1]
+            yield first, frame, _norm(part[..., 1:] - part[..., :-1])
 
 
-def _lengths(x: np.ndarray) -> np.ndarray:
-    """How far atoms x [n, D, T] go from frame to frame, [n, T - 1] float32; 0 where one is not there."""
-    difference = x[..., 1:] - x[..., :-1]
+def _norm(difference: np.ndarray) -> np.ndarray:
+    """How long steps [n, D, t] are, [n, t] float32; 0 where an atom is not there."""
     lengths = np.sqrt(np.einsum("ndt,ndt->nt", difference, difference))
     return np.nan_to_num(lengths, copy=False, nan=0.0)
 
@@ -123,7 +133,8 @@ def _check_steps(
         return
     atom = int(np.argmax(np.where(wrong, steps.largest, 0)))
     trajectory, node = divmod(atom, x.shape[1])
-    lengths = _lengths(x[trajectory, node : node + 1].numpy())[0]
+    path = x[trajectory, node : node + 1].numpy()
+    lengths = _norm(path[..., 1:] - path[..., :-1])[0]
     lengths[list(seams)] = 0
     t = int(lengths.argmax())
     of = f" of trajectory {trajectory}" if len(x) > 1 else ""
@@ -136,7 +147,9 @@ def _check_steps(
 
 
 def _blurred(where: str, x: Tensor, usual: float, origin: Tensor | None, stored: np.dtype | None) -> bool:
-    largest = float(torch.nan_to_num(x).abs().max())
+    values = x.numpy()
+    # fmin and fmax pass over NaN, and neither needs memory.
+    largest = max(-float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None)))
     if origin is not None and stored == np.float32:
         largest = max(largest, float(origin.abs().max()))
     spacing = float(np.spacing(np.float32(largest)))

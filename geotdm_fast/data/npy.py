@@ -10,7 +10,7 @@ import numpy as np
 
 from geotdm_fast.files import UNREADABLE, PathLike
 
-_BLOCK = 2**20  # numbers read at once, so that memory follows what is kept
+_BLOCK = 2**17  # numbers read at once: memory follows what is kept, and a block fits into a cache
 
 
 def read_npy(path: PathLike) -> np.ndarray:
@@ -28,7 +28,7 @@ def read_npy(path: PathLike) -> np.ndarray:
 
 
 def rows_at_once(shape: tuple[int, ...]) -> int:
-    """How many rows of an array of this shape make a block: about a million numbers."""
+    """How many rows of an array of this shape make a block: about a hundred thousand numbers."""
     return max(1, _BLOCK // max(1, math.prod(shape[1:])))
 
 
@@ -60,7 +60,8 @@ class StoredArray:
         return math.prod(self.shape)
 
     def first_row(self) -> np.ndarray:
-        return next(self.blocks())[1][0]
+        """The first row, a copy."""
+        return next(self.blocks())[1][0].copy()
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """The number of its first row, and some rows: one block after the other, to the end."""

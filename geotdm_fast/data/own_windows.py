@@ -18,7 +18,7 @@ from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.positions import Kept, check_size, kept_positions, warn_of_repeats
-from geotdm_fast.data.sequences import Joined, Windows
+from geotdm_fast.data.sequences import Joined, Windows, places_of
 from geotdm_fast.data.splits import check_ratio, split_range
 from geotdm_fast.data.stretches import Stretches, written_twice
 from geotdm_fast.data.times import even_stretches
@@ -107,7 +107,7 @@ def own_windows(
     )
     if graph.z is not None:
         check_size(where, source.name, kept)
-        if kept.repeats is not None and source.times is None:
+        if source.times is None:
             kept, stretches = _without_repeats(where, kept, stretches)
             _check_span(source, wanted, stretches, span)
     check_motion(
@@ -126,7 +126,7 @@ def own_windows(
     h, edge_index, edge_attr = graph.tensors(where, first_frame)
     h = _for_each(where, "h", h, source)[_part(graphs)]
     edge_attr = None if edge_attr is None else _for_each(where, "edge_attr", edge_attr, source)[_part(graphs)]
-    places = [(b, t) for b in range(len(graphs)) for t in starts]
+    places = places_of(len(graphs), starts)
     windows = Windows(kept.x, places, span, h, edge_index, edge_attr, wanted.project, kept.origin)
     if graph.z is None:
         part = replace(
@@ -179,7 +179,7 @@ def _stretches(source: OwnSource, chosen: range) -> Stretches:
     times = check_array(where, name, source.times, "frames or B, frames")
     expected = source.x.shape[:2] if times.ndim == 2 and source.many else source.x.shape[-3:-2]
     check_shape(where, name, times, expected)
-    frames = np.asarray(chosen)
+    frames = np.arange(chosen.start, chosen.stop, chosen.step)
     if not source.many:
         return Stretches.of([frames[stretch] for stretch in even_stretches(where, name, times[frames], frames)])
     for b, own in enumerate(np.unique(np.atleast_2d(times)[:, frames], axis=0)):

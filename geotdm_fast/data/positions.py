@@ -1,7 +1,6 @@
 """Positions as a data set keeps them: the chosen frames alone, in float32, far ones relative to an origin."""
 
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,8 @@ class Kept:
     """x: [B, N, D, T] float32 - what was read, minus `origin`
 
     origin: [B, D] float64, or None where nothing was subtracted
-    repeats: [T] int64 - the place of the first equal frame, its own where it is the first; of one trajectory, else None
+    repeats: [T] int64 - the place of the first equal frame, its own where it is the first; None where all differ, and
+        of many trajectories
     """
 
     x: Tensor
@@ -52,9 +52,8 @@ def kept_positions(
     num_nodes = source.shape[-2] if atoms is None else len(atoms)
     x = np.empty((len(trajectories), num_nodes, source.shape[-1], len(frames)), dtype=np.float32)
     origin = np.zeros((len(trajectories), source.shape[-1]))
-    seen: dict[int, list[int]] = {}
-    repeats = np.arange(len(frames)) if source.ndim == 3 else None
-    frames = np.asarray(frames)
+    sums = np.zeros(len(frames), dtype=np.uint64) if source.ndim == 3 else None
+    frames = np.arange(frames.start, frames.stop, frames.step) if isinstance(frames, range) else np.asarray(frames)
     rows = frames if source.ndim == 3 else np.asarray(trajectories)
     for first, block in _blocks(source):
         begin, end = np.searchsorted(rows, [first, first + len(block)])
@@ -64,20 +63,19 @@ def kept_positions(
         block = block[:, chosen] if source.ndim == 3 else block[:, _slice_of(frames)][:, :, chosen]
         if block.dtype.kind == "f":
             _check_finite(where, name, block, rows[begin:end], frames if source.ndim == 4 else None, absent)
-        if source.ndim == 3:
-            _find_repeats(block, begin, seen, repeats)
         if factor != 1.0:
             block = block * np.float64(factor)
         if source.ndim == 3:
             if begin == 0:
                 origin[0] = origin_of(block)
-            x[0, :, :, begin:end] = _minus(block, origin[0]).transpose(1, 2, 0)
+            block = np.ascontiguousarray(_minus(block, origin[0]), dtype=np.float32)
+            sums[begin:end] = _checksums(block)
+            x[0, :, :, begin:end] = block.transpose(1, 2, 0)
         else:
             for b, trajectory in enumerate(block, start=begin):
                 origin[b] = origin_of(trajectory)
                 x[b] = _minus(trajectory, origin[b]).transpose(1, 2, 0)
-    if repeats is not None:
-        _confirm(x[0], repeats)
+    repeats = None if sums is None else _repeats(x[0], sums)
     return Kept(torch.from_numpy(x), torch.from_numpy(origin) if origin.any() else None, repeats)
 
 
@@ -138,17 +136,26 @@ def _minus(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
     return x - origin if origin.any() else x
 
 
-def _find_repeats(block: np.ndarray, begin: int, seen: dict[int, list[int]], repeats: np.ndarray) -> None:
-    """Note for each frame the first one with the same checksum."""
-    for t, frame in enumerate(block, start=begin):
-        repeats[t] = seen.setdefault(zlib.crc32(np.ascontiguousarray(frame)), t)
+def _checksums(x: np.ndarray) -> np.ndarray:
+    """A number for each frame of x [T, N, D] float32, the same for equal frames: [T] uint64."""
+    words = x.reshape(len(x), -1).view(np.uint32)
+    weights = np.random.default_rng(0).integers(1, 2**64, words.shape[1], dtype=np.uint64)
+    return (words * weights).sum(axis=1, dtype=np.uint64)
 
 
-def _confirm(x: np.ndarray, repeats: np.ndarray) -> None:
-    """Different frames may have the same checksum: x [N, D, T] decides."""
-    for t in np.flatnonzero(repeats != np.arange(len(repeats))):
-        if not np.array_equal(x[..., t], x[..., repeats[t]]):
-            repeats[t] = t
+def _repeats(x: np.ndarray, sums: np.ndarray) -> np.ndarray | None:
+    """The place of the first frame that equals each frame of x [N, D, T], or None where all differ."""
+    ordered = np.sort(sums)
+    if (ordered[1:] != ordered[:-1]).all():
+        return None
+    order = np.argsort(sums, kind="stable")
+    same = np.flatnonzero(sums[order[1:]] == sums[order[:-1]])
+    repeats = np.arange(len(sums))
+    for place in same:
+        before, t = order[place], order[place + 1]
+        if np.array_equal(x[..., before], x[..., t]):  # different frames may have the same checksum
+            repeats[t] = repeats[before]
+    return repeats
 
 
 def check_size(where: str, name: str, kept: Kept) -> None:
@@ -164,8 +171,9 @@ def warn_of_repeats(where: str, kept: Kept, frames: Sequence[int], consequence: 
 
     frames: [T] - the frames' numbers in the file; consequence: what is done about it
     """
-    again = np.flatnonzero(kept.repeats != np.arange(len(kept.repeats)))
-    if len(again):
+    again = np.zeros(0, dtype=np.int64)
+    if kept.repeats is not None:
+        again = np.flatnonzero(kept.repeats != np.arange(len(kept.repeats)))
         first, of = frames[again[0]], frames[kept.repeats[again[0]]]
         warnings.warn(
             f"{where}: {len(again)} frames equal an earlier one, the first is frame {first}, which equals frame {of}; "

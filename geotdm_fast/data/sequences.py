@@ -29,10 +29,18 @@ def centred(x: Tensor) -> Tensor:
     return x - x.mean(dim=(0, 2), keepdim=True)
 
 
+def places_of(num_trajectories: int, starts: np.ndarray) -> np.ndarray:
+    """Windows that begin at `starts` [M] in each trajectory, as places of `Windows`: [num_trajectories M, 2] int32."""
+    places = np.empty((num_trajectories, len(starts), 2), dtype=np.int32)
+    places[..., 0] = np.arange(num_trajectories)[:, None]
+    places[..., 1] = starts
+    return places.reshape(-1, 2)
+
+
 class Windows(Sequence):
     """Windows of `span` frames out of x [B, N, D, T], as views.
 
-    places: the (trajectory, first frame) of every window
+    places: [M, 2] - the (trajectory, first frame) of every window
     h: [B, N, F] - node features of every trajectory; edge_attr: [B, E, A] or None
     project: subtract the mean over nodes and frames of each window, which leaves no origin
     origin: [B, D] float64 or None - what was subtracted from the positions of every trajectory
@@ -42,7 +50,7 @@ class Windows(Sequence):
     def __init__(
         self,
         x: Tensor,
-        places: Sequence[tuple[int, int]],
+        places: Sequence[tuple[int, int]] | np.ndarray,
         span: int,
         h: Tensor,
         edge_index: Tensor,
@@ -66,7 +74,7 @@ class Windows(Sequence):
         return len(self.places)
 
     def __getitem__(self, index: int) -> Trajectory:
-        trajectory, start = self.places[index]
+        trajectory, start = map(int, self.places[index])
         x = self.x[trajectory, :, :, start : start + self.span]
         x = centred(x) if self.project else x
         edge_attr = None if self.edge_attr is None else self.edge_attr[trajectory]

@@ -20,7 +20,8 @@ class Stretches:
     @classmethod
     def of(cls, parts: Sequence[Sequence[int]]) -> "Stretches":
         """Of the stretches' frame numbers."""
-        return cls(np.concatenate([np.asarray(part, dtype=np.int64) for part in parts]), np.cumsum([*map(len, parts)]))
+        numbers = [np.arange(p.start, p.stop, p.step) if isinstance(p, range) else np.asarray(p) for p in parts]
+        return cls(np.concatenate(numbers).astype(np.int64, copy=False), np.cumsum([*map(len, parts)]))
 
     def cut(self, part: range) -> "Stretches":
         """Frames part.start ... part.stop - 1 of these."""
@@ -46,10 +47,11 @@ class Stretches:
     def longest(self) -> int:
         return int(np.diff(self.ends, prepend=0).max())
 
-    def starts(self, span: int, stride: int) -> list[int]:
-        """Where windows of `span` frames begin, `stride` apart, each within a stretch."""
+    def starts(self, span: int, stride: int) -> np.ndarray:
+        """Where windows of `span` frames begin, `stride` apart, each within a stretch: [M] int64."""
         begins = [0, *self.ends[:-1].tolist()]
-        return [t for a, b in zip(begins, self.ends.tolist(), strict=True) for t in range(a, b - span + 1, stride)]
+        bounds = zip(begins, self.ends.tolist(), strict=True)
+        return np.concatenate([np.arange(begin, end - span + 1, stride) for begin, end in bounds])
 
 
 def written_twice(repeats: np.ndarray) -> tuple[list[int], list[int]]:
