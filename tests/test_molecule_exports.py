@@ -45,10 +45,11 @@ def test_md_files_are_read_back_with_their_topology(tmp_path, suffix, tolerance)
 
 def test_our_own_reader_takes_them(tmp_path):
     pytest.importorskip("mdtraj")
-    export_molecules(tmp_path / "s.dcd", SAMPLES, progress=False)
+    one = dataclasses.replace(SAMPLES, samples=SAMPLES.samples[1:])  # two of a graph would begin with the same frames
+    export_molecules(tmp_path / "s.dcd", one, progress=False)
     windows = file_dataset(tmp_path / "s.dcd", tmp_path / "s.pdb", span=12, stride=12)
     assert windows.atomic_numbers.tolist() == SAMPLES.atomic_numbers[:9].tolist()
-    assert np.allclose(windows[3].x.numpy(), POSITIONS[1, 1].transpose(1, 2, 0), atol=1e-5)
+    assert np.allclose(windows[1].x.numpy(), POSITIONS[1, 1].transpose(1, 2, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["xyz", "dcd", "xtc"])
