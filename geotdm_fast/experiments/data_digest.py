@@ -35,8 +35,15 @@ def _files(section: Mapping) -> Iterator[pathlib.Path]:
         if has_official_files(section.get("root"), section.get("suffix")):
             yield from official_files(section["root"], section["suffix"], section["system"])
     elif section["kind"] == "pedestrian":
-        yield from files_of(section["root"], section["dataset"], section["phase"])
+        if section.get("recordings") is None:
+            yield from files_of(section["root"], section["dataset"], section["phase"])
+        yield from _listed(section, "recordings")
     else:
-        for key in ("path", "topology"):
-            found = section.get(key) or []
-            yield from map(pathlib.Path, [found] if isinstance(found, str) else found)
+        yield from _listed(section, "path")
+        yield from _listed(section, "topology")
+
+
+def _listed(section: Mapping, key: str) -> list[pathlib.Path]:
+    """The paths under a key, which may be one, a list or nothing."""
+    found = section.get(key) or []
+    return [pathlib.Path(path) for path in ([found] if isinstance(found, str) else found)]
