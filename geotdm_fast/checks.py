@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from geotdm_fast.shown import shown
+
 
 def check_tensor(
     where: str, name: str, value: object, shape: tuple[int | str, ...], *, integer: bool | None = None
@@ -61,7 +63,7 @@ def check_window(where: str, window: object) -> None:
     if window is None:
         return
     if not isinstance(window, int) or isinstance(window, bool):
-        raise TypeError(f"{where}: window must be an integer or None, got {window!r}")
+        raise TypeError(f"{where}: window must be an integer or None, got {shown(window)}")
     if window < 0:
         raise ValueError(f"{where}: window must be at least 0, got {window}")
 

@@ -7,6 +7,7 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -47,6 +48,17 @@ def atomic_path(path: PathLike):
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: pathlib.Path, names: Iterable[str]) -> None:
+    """Remove what killed processes left of files of these names (patterns: `epoch_*.safetensors`) in the folder.
+
+    For a folder that nobody else writes to. What cannot be removed stays.
+    """
+    for name in map(pathlib.PurePath, names):
+        for leftover in folder.glob(f".{name.stem}.*.tmp{name.suffix}"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
 
 def write_json(path: PathLike, value) -> None:

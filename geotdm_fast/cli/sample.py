@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.processes import processes
 
-    into_folder = _is_folder(args.out)
+    into_folder = is_folder(args.out)
     exports = _exports(args)
     if not into_folder and (args.shard_size or args.restart):
         option = "--shard-size" if args.shard_size else "--restart"
@@ -85,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
         return _run_file(args, exports)
 
 
-def _is_folder(out: str) -> bool:
+def is_folder(out: str) -> bool:
+    """Whether `--out` names a folder of shards; ValueError where it is no file of samples either."""
     if Path(out).suffix == "" or out.endswith("/") or Path(out).is_dir():
         return True
     if Path(out).suffix.lower() != ".npz":

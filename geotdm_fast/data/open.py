@@ -8,6 +8,7 @@ from geotdm_fast.data.checks import SPLITS, check_count
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.keys import check_choice, check_keys
+from geotdm_fast.shown import shown
 
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
 _OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_MOLECULE_KEYS)
@@ -40,7 +41,7 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
     `dataset` pedestrian. Raises ValueError for an unknown key, naming the nearest, and for what is missing.
     """
     if not isinstance(section, Mapping):
-        raise TypeError(f"{where} must be a section of keys and values, got {section!r}")
+        raise TypeError(f"{where} must be a section of keys and values, got {shown(section)}")
     kind = section.get("kind", _infer_kind(section))
     if kind is None:
         raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
@@ -81,7 +82,7 @@ def _entries(where: str, kind: str, section: dict) -> list[dict]:
         return [dict(section)]
     for key, value in lists.items():
         if len(value) == 0 or not all(isinstance(entry, str) for entry in value):
-            raise ValueError(f"{where}: {key} must be a text, or a list of some, got {value!r}")
+            raise ValueError(f"{where}: {key} must be a text, or a list of some, got {shown(value)}")
     lengths = {key: len(value) for key, value in lists.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{where}: {' and '.join(lengths)} must be lists of the same length, got {lengths}")
@@ -98,7 +99,7 @@ def _infer_kind(section: Mapping) -> str | None:
 def _rename(where: str, given: dict, old: str, new: str) -> None:
     value = given.pop(old)
     if given.setdefault(new, value) != value:
-        raise ValueError(f"{where}: {old} and {new} must agree, got '{value}' and '{given[new]}'")
+        raise ValueError(f"{where}: {old} and {new} must agree, got {shown(value)} and {shown(given[new])}")
 
 
 def _required(where: str, given: dict, key: str) -> object:

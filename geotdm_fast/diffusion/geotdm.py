@@ -19,6 +19,7 @@ from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import mean_by_graph, num_graphs
 from geotdm_fast.keys import check_choice
+from geotdm_fast.shown import shown
 from geotdm_fast.tensor_cache import version
 
 
@@ -62,7 +63,7 @@ class GeoTDM(GaussianDiffusion):
             ("loss_type", loss_type, LossType),
         ):
             if not isinstance(value, kind):
-                raise TypeError(f"GeoTDM: {name} must be a {kind.__name__}, got {value!r}")
+                raise TypeError(f"GeoTDM: {name} must be a {kind.__name__}, got {shown(value)}")
         self.denoise_network = denoise_network
         self.learn_ref_frame = getattr(denoise_network, "module", denoise_network).learn_ref_frame
         if prior is None:
