@@ -11,6 +11,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from geotdm_fast.npy_sizes import check_member_size, check_npy_size
+from geotdm_fast.shown import listed, plain
+
 PathLike = str | os.PathLike
 # What numpy raises for an archive that is cut short, damaged, or holds pickled objects.
 UNREADABLE = (
@@ -83,23 +86,29 @@ def read_npz(path: PathLike, required: tuple[str, ...] = ()) -> dict[str, np.nda
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        check_npy_size(path)
         archive = np.load(path, allow_pickle=False)
     except UNREADABLE as error:
-        raise ValueError(f"{path} must be an .npz archive of plain arrays, got an unreadable file ({error})") from error
+        raise ValueError(
+            f"{path} must be an .npz archive of plain arrays, got an unreadable file ({plain(error)})"
+        ) from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path} must be an .npz archive, got a single array")
     with archive:
         missing = [name for name in required if name not in archive.files]
         if missing:
-            raise ValueError(f"{path} must contain {', '.join(required)}; got {', '.join(archive.files) or 'nothing'}")
+            raise ValueError(f"{path} must contain {', '.join(required)}; got {listed(archive.files)}")
         arrays = {}
         for name in archive.files:
             try:
+                check_member_size(archive, name)
                 arrays[name] = archive[name]
             except UNREADABLE as error:
                 if "allow_pickle" in str(error):
                     raise ValueError(
-                        f"{path}: array '{name}' must be plain numbers, got pickled objects, which are refused"
+                        f"{path}: array '{plain(name)}' must be plain numbers, got pickled objects, which are refused"
                     ) from error
-                raise ValueError(f"{path}: array '{name}' is corrupt ({error})") from error
+                raise ValueError(f"{path}: array '{plain(name)}' is corrupt ({plain(error)})") from error
+            if not isinstance(arrays[name], np.ndarray):
+                raise ValueError(f"{path}: array '{plain(name)}' must be an array, got other bytes")
     return arrays

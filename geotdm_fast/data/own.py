@@ -14,6 +14,7 @@ from geotdm_fast.data.sequences import Windows, complete_edges, frames_last
 from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio, split_range
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.files import PathLike, read_npz
+from geotdm_fast.shown import listed
 
 _SPAN = 30
 
@@ -44,8 +45,7 @@ def npz_dataset(
     arrays = read_npz(path)
     present = [key for key in ("x", "R") if key in arrays]
     if len(present) != 1:
-        came = ", ".join(arrays) or "nothing"
-        raise ValueError(f"npz_dataset: {path} must contain the positions as one of x and R, got {came}")
+        raise ValueError(f"npz_dataset: {path} must contain the positions as one of x and R, got {listed(arrays)}")
     return array_dataset(
         arrays[present[0]],
         split,

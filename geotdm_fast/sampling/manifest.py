@@ -38,6 +38,11 @@ class Manifest:
         """All graphs and samples."""
         return Block(range(self.request["num_graphs"]), range(self.request["num_samples"]))
 
+    @property
+    def num_shards(self) -> int:
+        """How many shards there are, without making them: the counts may come from a damaged file."""
+        return self.whole.count(self.request["shard_size"])
+
     @functools.cached_property
     def shards(self) -> list[Block]:
         """The block of every shard, by its number. Depends on the request alone."""
