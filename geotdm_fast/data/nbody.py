@@ -139,5 +139,9 @@ def system_features(kind: str, state: InitialState) -> tuple[torch.Tensor, torch
         return h, edge_index, h[:, row] * h[:, col]
     if kind == "springs":
         springs = torch.from_numpy(np.array(state.springs, dtype=np.float32))
-        return torch.zeros(num_systems, num_nodes, 1), edge_index, springs[:, row, col, None]
-    return torch.ones(num_systems, num_nodes, 1), edge_index, torch.zeros(num_systems, len(row), 1)
+        return torch.zeros(num_systems, num_nodes, 1, device="cpu"), edge_index, springs[:, row, col, None]
+    ones, zeros = (
+        torch.ones(num_systems, num_nodes, 1, device="cpu"),
+        torch.zeros(num_systems, len(row), 1, device="cpu"),
+    )
+    return ones, edge_index, zeros

@@ -174,7 +174,7 @@ def _graph(
             first_frame, z, cutoff, max_hops, fully_connected, bonds, num_types=num_types, atom_types=atom_types
         )
     if h is None:
-        features = torch.ones(num_nodes, 1) if molecule is None else molecule[0]
+        features = torch.ones(num_nodes, 1, device="cpu") if molecule is None else molecule[0]
     else:
         h = check_positions(where, "h", h, "N, F or B, N, F", dtype=np.float32)
         check_shape(where, "h", h, (*h.shape[:-2], num_nodes, h.shape[-1]))

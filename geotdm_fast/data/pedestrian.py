@@ -106,7 +106,7 @@ class _People(Sequence):
         self.h = h
         self.num = num.tolist()
         self.edges = [complete_edges(n, self_loops=True) for n in range(x.shape[1] + 1)]
-        self.scored = torch.zeros(1, dtype=torch.int64)
+        self.scored = torch.zeros(1, dtype=torch.int64, device="cpu")
 
     def __len__(self) -> int:
         return len(self.x)
