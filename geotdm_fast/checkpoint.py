@@ -160,10 +160,12 @@ def load_official_state_dict(path: PathLike) -> dict[str, Tensor]:
             # torch goes on with advice to read the file all the same, and to trust it.
             why = "it holds more than tensors, which is refused"
         raise ValueError(f"{path} must be a PyTorch file of tensors, got an unreadable one ({plain(why)})") from error
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
+    if not isinstance(state, Mapping):
         raise ValueError(f"{path} must hold a state_dict (names to tensors), got {type(state).__name__}")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            came = f"{type(state).__name__} with {shown(name)}: {type(value).__name__}"
+            raise ValueError(f"{path} must hold a state_dict (names to tensors), got {came}")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
