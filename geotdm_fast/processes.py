@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ def _exchange(rank: int) -> Iterator[None]:
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        said = plain(" ".join(str(error).split()[:12]))
-        raise ProcessDied(f"process {rank}: another process has died, see its message ({said})") from error
+        # gloo begins with a place in its code and goes on with what might be the cause.
+        said = re.sub(r"^\[[^]]*:\d+\]\s*", "", str(error)).split(". ")[0]
+        raise ProcessDied(f"process {rank}: another process has died (see its message; {plain(said)})") from error
 
 
 @dataclass(frozen=True)
