@@ -25,7 +25,9 @@ def plot_loss(log: PathLike, path: PathLike, *, title: str | None = None) -> Non
     if not loss[0] and not validation:
         raise ValueError(f"{log} must hold training records with a loss (log.jsonl of `geotdm train`); found none")
     with style.styled():
-        style.save(_draw(loss, validation, title or f"Training: {Path(log).resolve().parent.name}"), path)
+        style.save(
+            _draw(loss, validation, title or f"Training: {style.literal(Path(log).resolve().parent.name)}"), path
+        )
 
 
 def _draw(loss: tuple, validation: dict[str, tuple], title: str):

@@ -113,6 +113,8 @@ class Output:
     def _draw(self) -> None:
         if self.writes and self.log_path.is_file() and self.log_path.stat().st_size > 0:
             from geotdm_fast.plots.loss import plot_loss
+            from geotdm_fast.plots.style import literal
 
-            plot_loss(self.log_path, self.directory / "loss.png", title=f"Training: {self.config['train']['exp_name']}")
+            title = f"Training: {literal(self.config['train']['exp_name'])}"
+            plot_loss(self.log_path, self.directory / "loss.png", title=title)
             self._curve_time = time.monotonic()
