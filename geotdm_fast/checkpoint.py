@@ -3,6 +3,7 @@
 import json
 import pathlib
 import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
@@ -181,6 +182,14 @@ def _check_whole(path: PathLike) -> None:
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"its part {damaged} is damaged")
+        return
+    # The older format is pickles: magic number, version, machine, and what was saved, whose sizes torch allocates.
+    size = pathlib.Path(path).stat().st_size
+    with open(path, "rb") as file:
+        for part in range(4):
+            for _, value, _ in pickletools.genops(file):
+                if part == 3 and isinstance(value, int) and abs(value) > size:
+                    raise ValueError(f"it holds the number {shown(value)}, more than its own {size} bytes")
 
 
 def load_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], source: PathLike) -> None:

@@ -14,6 +14,7 @@ from geotdm_fast.data.molecule import renumbered_bonds, warn_if_apart
 from geotdm_fast.data.own import array_dataset
 from geotdm_fast.data.splits import SPLIT_RATIO
 from geotdm_fast.data.trajectory import TrajectoryDataset
+from geotdm_fast.data.xtc_frames import check_xtc
 from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice
 
@@ -172,6 +173,8 @@ def _read_ase(path: pathlib.Path, topology: None, selection: None) -> tuple[_Mol
 def _read_mdtraj(path: pathlib.Path, topology: PathLike | None, selection: str | None) -> tuple[_Molecule, np.ndarray]:
     import mdtraj
 
+    if path.suffix.lower() == ".xtc":
+        check_xtc(path)
     with _reading(path, "MDTraj"):
         trajectory = mdtraj.load(str(path)) if topology is None else mdtraj.load(str(path), top=str(topology))
     top = trajectory.topology

@@ -8,7 +8,7 @@ from geotdm_fast.data.checks import SPLITS, check_count
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.keys import check_choice, check_keys
-from geotdm_fast.shown import shown
+from geotdm_fast.shown import plain, shown
 
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
 _OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_MOLECULE_KEYS)
@@ -29,6 +29,8 @@ _OFFICIAL_KEYS = {
 }
 # Keys that may be lists, of the same length: one data set for each entry, joined; what else is given is for all.
 _LISTS = {"md17": ("path", "molecule_name"), "npz": ("path", "name"), "file": ("path", "topology", "name")}
+# Characters of an error: libraries put whole lines of a file into theirs.
+_LONGEST = 1500
 _WITHOUT_MEANING = ("return_index", "force_reprocess")
 _SYSTEM_WORDS = {"charged": "charged", "spring": "springs", "gravity": "gravity"}
 _SPLIT_WORDS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
@@ -68,11 +70,11 @@ def open_dataset(section: Mapping, where: str = "data", progress: bool = True) -
         parts = [_OPENERS[kind](part, where, progress) for part in _entries(where, kind, section)]
         return parts[0] if len(parts) == 1 else join_datasets(parts)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{where}: {error}") from error
+        raise FileNotFoundError(f"{where}: {plain(error, _LONGEST)}") from error
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{where}: {plain(error, _LONGEST)}") from error
     except TypeError as error:
-        raise TypeError(f"{where}: {error}") from error
+        raise TypeError(f"{where}: {plain(error, _LONGEST)}") from error
 
 
 def _entries(where: str, kind: str, section: dict) -> list[dict]:
