@@ -55,7 +55,9 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
     resume = lambda path: train(config, output_dir=path.parent, device="cpu", progress=False)
     own = {"kind": "npz", "path": str, "split": "train"}
     molecule = {"kind": "file", "path": str, "span": 3}
-    npy = {"kind": "nbody", "system": "charged", "split": "train", "suffix": "x", "root": lambda path: str(path.parent)}
+    parent = lambda path: str(path.parent)
+    npy = {"kind": "nbody", "split": "train", "suffix": "x", "num_frames": 8, "root": parent, "system": "charged"}
+    springs = npy | {"system": "springs"}
     walks = {
         "kind": "pedestrian", "dataset": "zara1", "phase": "testing", "root": lambda path: str(path.parent.parent),
     }  # fmt: skip
@@ -64,7 +66,7 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
         "data .npz": Case(data / "x.npz", damage.damaged_npz, opens(**own)),
         "molecule .npz": Case(data / "molecule.npz", damage.damaged_npz, opens(**own, span=6)),
         "N-body .npy": Case(data / "nbody" / "loc_x.npy", damage.damaged_npy, opens(**npy), data / "nbody"),
-        "N-body edges .npy": Case(data / "nbody" / "edges_x.npy", damage.damaged_npy, opens(**npy), data / "nbody"),
+        "N-body edges .npy": Case(data / "nbody" / "edges_x.npy", damage.damaged_npy, opens(**springs), data / "nbody"),
         "pedestrians .txt": Case(
             data / "all_data" / "crowds_zara01.txt", damage.damaged_text, opens(**walks), data / "all_data"
         ),
@@ -128,8 +130,8 @@ def _config(folder: pathlib.Path) -> dict:
     pairs = np.argwhere(~np.eye(5, dtype=bool)).T
     x = np.cumsum(rng.normal(scale=0.1, size=(12, 6, 5, 3)), 1)
     np.savez(data / "x.npz", x=x, h=np.ones((5, 1)), edge_index=pairs, edge_attr=np.ones((20, 1)))
-    np.save(data / "nbody" / "loc_x.npy", np.cumsum(rng.normal(size=(4, 8, 5, 3)), 1))
-    np.save(data / "nbody" / "vel_x.npy", rng.normal(size=(4, 8, 5, 3)))
+    np.save(data / "nbody" / "loc_x.npy", np.cumsum(rng.normal(size=(4, 8, 3, 5)), 1))
+    np.save(data / "nbody" / "vel_x.npy", rng.normal(size=(4, 8, 3, 5)))
     np.save(data / "nbody" / "charges_x.npy", np.sign(rng.normal(size=(4, 5, 1))))
     np.save(data / "nbody" / "edges_x.npy", np.sign(rng.normal(size=(4, 5, 5))))
     rows = [(10 * t, person, 0.4 * t, person) for t in range(24) for person in (1, 2, 3)]
