@@ -1,19 +1,27 @@
 """Checkpoints: ours are safetensors with the configuration inside; official `state_dict` files are read as well."""
 
 import json
+import pathlib
 import pickle
+import pickletools
 import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
-from geotdm_fast.files import PathLike, atomic_path
+from geotdm_fast.files import PathLike
 from geotdm_fast.keys import check_choice, check_keys
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
+from geotdm_fast.parsing import parse_json
+from geotdm_fast.settings import DENOISE_MODEL, DIFFUSION, as_section, converted
+from geotdm_fast.shown import plain, shown
 from geotdm_fast.state_dicts import is_safetensors, plain_state_dict
+from geotdm_fast.tensor_files import load_tensors, save_tensors
 
 CONFIG_KEY = "geotdm_fast_config"
 # What torch.load raises for a file that is cut short, not a pickle, or refused.
@@ -27,6 +35,10 @@ UNREADABLE = (
     AttributeError,
     TypeError,
     struct.error,
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RecursionError,
 )
 DIFFUSION_KEYS = (
     "beta_schedule_name",
@@ -40,14 +52,40 @@ DIFFUSION_KEYS = (
 
 
 def build_network(config: Mapping) -> EGTN:
-    """The `EGTN` of `config['denoise_model']`, whose keys are the arguments of its constructor."""
-    return EGTN(**config["denoise_model"])
+    """The `EGTN` of `config['denoise_model']`, whose keys are the arguments of its constructor, on the CPU."""
+    # Whatever torch.set_default_device says: a network on "meta" has no numbers to move.
+    with torch.device("cpu"):
+        return EGTN(**config["denoise_model"])
+
+
+def build_network_for(tensors: Mapping[str, Tensor], config: Mapping, source: PathLike) -> EGTN:
+    """The network of `config`, once its names and shapes are known to be those of `tensors`.
+
+    Nothing of its size is allocated before: `config` may come from a damaged file. Raises ValueError naming `source`.
+    """
+    try:
+        section = config["denoise_model"]
+        for name in ("n_layers", "n_layers_ref"):
+            layers = section.get(name, 0)
+            if isinstance(layers, int) and layers > len(tensors):
+                raise ValueError(f"{name} must be at most {len(tensors)}, the tensors there, got {shown(layers)}")
+        with torch.device("meta"):
+            plan = EGTN(**section)
+        # Texts where numbers or flags should be, which the constructor lets through.
+        section = converted(section, DENOISE_MODEL, "denoise_model")
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
+        raise ValueError(
+            f"{source}: the config inside must describe an EGTN, got {type(error).__name__}: {plain(error)}"
+        ) from error
+    check_state_dict(plan, tensors, source)
+    return build_network({"denoise_model": section})
 
 
 def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu") -> GeoTDM:
     """The `GeoTDM` of `config['diffusion']`: `DIFFUSION_KEYS`, of which the first two are required."""
-    section = config["diffusion"]
+    section = as_section(config["diffusion"], "config section diffusion")
     check_keys("config section diffusion", section, DIFFUSION_KEYS)
+    section = converted(section, DIFFUSION, "diffusion")
     mean_type = section.get("model_mean_type", "epsilon")
     var_type = section.get("model_var_type", "fixed_large")
     check_choice("diffusion.model_mean_type", mean_type, [member.name.lower() for member in ModelMeanType])
@@ -60,7 +98,7 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
         ModelVarType[var_type.upper()],
         LossType.MSE,
         device,
-        rescale_timesteps=section.get("rescale_timesteps", False),
+        rescale_timesteps=bool(section.get("rescale_timesteps", False)),
         mode=section.get("mode", "cond"),
         prior=section.get("prior"),
     )
@@ -88,13 +126,15 @@ def load_checkpoint(
                 f"{path} must be a geotdm_fast checkpoint, which holds its config; an official checkpoint needs the "
                 "config that it was trained with, got none (--config FILE.yaml)"
             )
-        network = build_network(config)
-        load_state_dict(network, load_official_state_dict(path), path)
+        tensors = load_official_state_dict(path)
+        network = build_network_for(tensors, config, path)
+        load_state_dict(network, tensors, path)
         return network.to(device).eval(), dict(config)
     tensors, metadata = load_tensors(path)
     if CONFIG_KEY not in metadata and config is not None:
-        network = build_network(config)
-        load_state_dict(network, plain_state_dict(tensors, path), path)
+        tensors = plain_state_dict(tensors, path)
+        network = build_network_for(tensors, config, path)
+        load_state_dict(network, tensors, path)
         return network.to(device).eval(), dict(config)
     if config is not None:
         raise ValueError(f"{path}: config must be left out for our own checkpoints, which hold theirs")
@@ -104,10 +144,10 @@ def load_checkpoint(
             "weights alone need the config that they were trained with (--config FILE.yaml)"
         )
     try:
-        config = json.loads(metadata[CONFIG_KEY])
-        network = build_network(config)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: the config inside must describe an EGTN, got {error!r}") from error
+        config = parse_json(metadata[CONFIG_KEY])
+    except ValueError as error:
+        raise ValueError(f"{path}: the config inside must describe an EGTN, got no JSON ({error})") from error
+    network = build_network_for(tensors, config, path)
     load_state_dict(network, tensors, path)
     return network.to(device).eval(), config
 
@@ -120,57 +160,59 @@ def load_official_state_dict(path: PathLike) -> dict[str, Tensor]:
     Use: `load_state_dict(network, load_official_state_dict(path), path)`.
     """
     try:
+        _check_whole(path)
         # Opened here: torch takes a path that ends in .safetensors for such a file.
         with open(path, "rb") as file:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UNREADABLE as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} must be a PyTorch file of tensors, got an unreadable one ({first_line})") from error
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower().replace(" ", "_"):
+            # torch goes on with advice to read the file all the same, and to trust it.
+            why = "it holds more than tensors, which is refused"
+        raise ValueError(f"{path} must be a PyTorch file of tensors, got an unreadable one ({plain(why)})") from error
     return plain_state_dict(state, path)
+
+
+def _check_whole(path: PathLike) -> None:
+    """ValueError for a zip archive, as torch.save writes it, of which a part is not what was written.
+
+    torch does not look at the archive's checksums. Files of torch before 1.6 are no archives and have none.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its parts are compressed, which torch.save does not do")
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"its part {damaged} is damaged")
+        return
+    # The older format is pickles: magic number, version, machine, and what was saved, whose sizes torch allocates.
+    size = pathlib.Path(path).stat().st_size
+    with open(path, "rb") as file:
+        for part in range(4):
+            for _, value, _ in pickletools.genops(file):
+                if part == 3 and isinstance(value, int) and abs(value) > size:
+                    raise ValueError(f"it holds the number {shown(value)}, more than its own {size} bytes")
 
 
 def load_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], source: PathLike) -> None:
     """Copy `state` into `network`, strictly. Raises ValueError naming the first name or shape that does not fit."""
+    check_state_dict(network, state, source)
+    network.load_state_dict(state)
+
+
+def check_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], source: PathLike) -> None:
+    """Raise ValueError naming the first name or shape of `state` that is not the network's."""
     own = network.state_dict()
     missing = sorted(own.keys() - state.keys())
     foreign = sorted(state.keys() - own.keys())
     if missing or foreign:
         raise ValueError(
             f"{source} must hold the {len(own)} tensors of the network; "
-            f"missing: {', '.join(missing[:3]) or 'none'}; unknown: {', '.join(foreign[:3]) or 'none'}"
+            f"missing: {plain(', '.join(missing[:3])) or 'none'}; unknown: {plain(', '.join(foreign[:3])) or 'none'}"
         )
     for name, value in own.items():
         if value.shape != state[name].shape:
             raise ValueError(f"{source}: {name} must be {list(value.shape)}, got {list(state[name].shape)}")
-    network.load_state_dict(state)
-
-
-def save_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write named tensors and text metadata as safetensors, atomically."""
-    from safetensors.torch import save
-
-    # Copies: safetensors refuses tensors that share memory or are not contiguous.
-    copy = lambda tensor: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    plain = {name: copy(tensor) for name, tensor in tensors.items()}
-    # As bytes: safetensors' own writer makes files that only their owner can read, and hides the cause of a failure.
-    with atomic_path(path) as aside:
-        aside.write_bytes(save(plain, metadata=dict(metadata)))
-
-
-def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors (on the CPU) and the metadata of a safetensors file.
-
-    Raises FileNotFoundError, or ValueError for a file that is not whole.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} must be a safetensors file, got a corrupt or foreign one ({error})") from error

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from geotdm_fast.shown import shown
+
 
 def check_tensor(
     where: str, name: str, value: object, shape: tuple[int | str, ...], *, integer: bool | None = None
@@ -62,7 +64,7 @@ def check_window(where: str, window: object) -> None:
     if window is None:
         return
     if not isinstance(window, int) or isinstance(window, bool):
-        raise TypeError(f"{where}: window must be an integer or None, got {window!r}")
+        raise TypeError(f"{where}: window must be an integer or None, got {shown(window)}")
     if window < 0:
         raise ValueError(f"{where}: window must be at least 0, got {window}")
 
@@ -93,12 +95,30 @@ def check_graph(
 
 
 def check_graph_values(where: str, num_nodes: int, edge_index: Tensor, batch: Tensor | None) -> None:
-    """Indices in range and `batch` ascending from 0. Waits for the device."""
+    """Indices in range, `batch` ascending from 0, no edge between two graphs. Waits for the device."""
     check_index(where, "edge_index", edge_index, num_nodes)
     if batch is None or batch.numel() == 0:
         return
     if int(batch[0]) < 0 or bool((batch[1:] < batch[:-1]).any()):
         raise ValueError(f"{where}: batch must ascend from 0, got {batch.tolist()[:8]}...")
+    row, col = edge_index.long()
+    crossing = (batch[row] != batch[col]).nonzero()
+    if len(crossing):
+        edge = int(crossing[0])
+        pair = [int(row[edge]), int(col[edge])]
+        graphs = [int(batch[node]) for node in pair]
+        raise ValueError(f"{where}: edge_index must stay within graphs, got edge {edge} from {pair} of graphs {graphs}")
+
+
+def check_not_traced(where: str, reference: bool) -> None:
+    """TypeError where torch records what the network does, and cannot. reference: whether the reference runs."""
+    if torch.compiler.is_exporting():
+        raise TypeError(f"{where}: torch.export cannot follow cond_mask, whose values are read; use torch.compile")
+    if torch.jit.is_tracing() and not reference:
+        raise TypeError(
+            f"{where}: torch.jit.trace and ONNX cannot follow the compiled operations; trace it within "
+            'backend("reference"), for the edges and the mask that it is traced with, or use torch.compile'
+        )
 
 
 def check_index(where: str, name: str, index: Tensor, size: int) -> None:

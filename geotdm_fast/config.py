@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from geotdm_fast.keys import check_keys
+from geotdm_fast.parsing import parse_yaml
 from geotdm_fast.settings import DENOISE_MODEL, DIFFUSION, EVAL, TRAIN, as_section, describe, fill
+from geotdm_fast.shown import listed, plain
 
 SPLITS = ("train", "val", "test")
 IGNORED = "wandb"
@@ -58,7 +60,7 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
     data = as_section(raw["data"], f"{where}: data")
     check_keys(f"{where}: section data", data, SPLITS)
     if "train" not in data:
-        raise ValueError(f"{where}: section data must have the key 'train', got {', '.join(data) or 'nothing'}")
+        raise ValueError(f"{where}: section data must have the key 'train', got {listed(data)}")
     given = [split for split in SPLITS if data.get(split) is not None or split == "train"]
     config = {"data": {split: _data_section(data[split], f"{where}: data.{split}") for split in given}}
     for name, table in (("denoise_model", DENOISE_MODEL), ("diffusion", DIFFUSION), ("train", TRAIN)):
@@ -69,15 +71,13 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
 
 def read_yaml(path: str | os.PathLike) -> dict:
     """The mapping in a YAML file. Nothing is executed. Raises FileNotFoundError, ValueError naming file and line."""
-    import yaml
-
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be YAML: {' '.join(str(error).split())}") from error
+        value = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be YAML: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} must be YAML with sections, got {describe(value)}")
     return value
@@ -111,21 +111,19 @@ def portable_config(config: Mapping) -> dict:
 
 def override(raw: dict, text: str) -> None:
     """Set one value in a raw configuration: `section.key=value`, the value in YAML. The key is checked later."""
-    import yaml
-
     key, equals, value = text.partition("=")
     names = key.strip().split(".")
     if not equals or len(names) < 2 or not all(names):
-        raise ValueError(f"override must be section.key=value, got '{text}'")
+        raise ValueError(f"override must be section.key=value, got '{plain(text)}'")
     section = raw
     for i, name in enumerate(names[:-1]):
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
-            raise ValueError(f"override '{text}': {'.'.join(names[: i + 1])} is not a section")
+            raise ValueError(f"override '{plain(text)}': {'.'.join(names[: i + 1])} is not a section")
     try:
-        section[names[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"override '{text}': the value must be YAML ({' '.join(str(error).split())})") from error
+        section[names[-1]] = parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"override '{plain(text)}': the value must be YAML ({error})") from error
 
 
 def _check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None:
@@ -133,7 +131,7 @@ def _check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None
     check_keys(where, raw, (*required, IGNORED))
     missing = [name for name in required if name not in raw]
     if missing:
-        raise ValueError(f"{where}: section '{missing[0]}' is missing; found {', '.join(map(str, raw)) or 'nothing'}")
+        raise ValueError(f"{where}: section '{missing[0]}' is missing; found {listed(raw)}")
     if IGNORED in raw:
         # A fixed text: Python shows the same warning from the same line once.
         warnings.warn("config section 'wandb' is ignored: training writes log.jsonl and loss.png", stacklevel=2)

@@ -10,6 +10,7 @@ from torch import Tensor
 from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.keys import check_choice
 from geotdm_fast.paper_results import EXPERIMENTS, paper_result
+from geotdm_fast.shown import plain
 from geotdm_fast.tables import cell_text, text_table
 from geotdm_fast.trajectory_files import Samples, check_samples
 
@@ -194,6 +195,8 @@ def _learned(score: str, samples: Samples, seed: int, device: torch.device | str
 
 def report(result: dict) -> str:
     """The result of `evaluate` as text: what was scored, then one table."""
+    # Texts of a file, on their way to a terminal.
+    result = result | {name: plain(result[name]) for name in ("data", "unit")}
     task = f"{result['num_drawn']} frames from {result['num_given']} given"
     if result["mode"] == "uncond":
         task = f"{result['num_drawn']} frames, generated"

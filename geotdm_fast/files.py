@@ -7,9 +7,12 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
+
+from geotdm_fast.npy_sizes import check_member_size, check_npy_size
+from geotdm_fast.shown import listed, plain
 
 PathLike = str | os.PathLike
 # What numpy raises for an archive that is cut short, damaged, or holds pickled objects.
@@ -50,6 +53,17 @@ def atomic_path(path: PathLike):
             aside.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: pathlib.Path, names: Iterable[str]) -> None:
+    """Remove what killed processes left of files of these names (patterns: `epoch_*.safetensors`) in the folder.
+
+    For a folder that nobody else writes to. What cannot be removed stays.
+    """
+    for name in map(pathlib.PurePath, names):
+        for leftover in folder.glob(f".{name.stem}.*.tmp{name.suffix}"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
 def write_json(path: PathLike, value) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_path(path) as aside:
@@ -74,25 +88,31 @@ def read_npz(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        check_npy_size(path)
         archive = np.load(path, allow_pickle=False)
     except UNREADABLE as error:
-        raise ValueError(f"{path} must be an .npz archive of plain arrays, got an unreadable file ({error})") from error
+        raise ValueError(
+            f"{path} must be an .npz archive of plain arrays, got an unreadable file ({plain(error)})"
+        ) from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path} must be an .npz archive, got a single array")
     with archive:
         missing = [name for name in required if name not in archive.files]
         if missing:
-            raise ValueError(f"{path} must contain {', '.join(required)}; got {', '.join(archive.files) or 'nothing'}")
+            raise ValueError(f"{path} must contain {', '.join(required)}; got {listed(archive.files)}")
         arrays = {}
         for name in archive.files:
             if only is not None and name not in only:
                 continue
             try:
+                check_member_size(archive, name)
                 arrays[name] = archive[name]
             except UNREADABLE as error:
                 if "allow_pickle" in str(error):
                     raise ValueError(
-                        f"{path}: array '{name}' must be plain numbers, got pickled objects, which are refused"
+                        f"{path}: array '{plain(name)}' must be plain numbers, got pickled objects, which are refused"
                     ) from error
-                raise ValueError(f"{path}: array '{name}' is corrupt ({error})") from error
+                raise ValueError(f"{path}: array '{plain(name)}' is corrupt ({plain(error)})") from error
+            if not isinstance(arrays[name], np.ndarray):
+                raise ValueError(f"{path}: array '{plain(name)}' must be an array, got other bytes")
     return arrays

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,10 +12,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geotdm_fast.memory import is_out_of_memory
+from geotdm_fast.shown import plain
+
+
+class ProcessDied(ConnectionError):
+    """Another process of the group has ended, or cannot be reached."""
+
+
+@contextlib.contextmanager
+def _exchange(rank: int) -> Iterator[None]:
+    """An exchange with the others; a lost connection is told in words of ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        # gloo begins with a place in its code and goes on with what might be the cause.
+        said = re.sub(r"^\[[^]]*:\d+\]\s*", "", str(error)).split(". ")[0]
+        raise ProcessDied(f"process {rank}: another process has died (see its message; {plain(said)})") from error
+
 
 @dataclass(frozen=True)
 class Processes:
     """This process among those that do one piece of work.
+
+    Every exchange raises ProcessDied, an OSError, when another process has died.
 
     rank: this process's number; 0 writes files and shows progress
     world_size: how many processes there are
@@ -46,7 +69,8 @@ class Processes:
         if self.world_size > 1:
             import torch.distributed as dist
 
-            dist.all_reduce(value)
+            with _exchange(self.rank):
+                dist.all_reduce(value)
 
     def agree(self, *numbers: int) -> tuple[int, ...]:
         """The largest of each number over all processes, on every process. Waits for the hosts, not for devices."""
@@ -55,7 +79,8 @@ class Processes:
         import torch.distributed as dist
 
         largest = torch.tensor(numbers)
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.host_group)
+        with _exchange(self.rank):
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.host_group)
         return tuple(largest.tolist())
 
     def from_first(self, function: Callable[[], Any]) -> Any:
@@ -70,7 +95,8 @@ class Processes:
                 said[0] = function()
             except Exception as error:
                 said[1] = error
-        dist.broadcast_object_list(said, group=self.host_group)
+        with _exchange(self.rank):
+            dist.broadcast_object_list(said, group=self.host_group)
         if said[1] is not None:
             raise said[1]
         return said[0]
@@ -81,11 +107,13 @@ class Processes:
             return
         import torch.distributed as dist
 
-        arrival = dist.all_reduce(torch.zeros(1), group=self.host_group, async_op=True)
+        with _exchange(self.rank):
+            arrival = dist.all_reduce(torch.zeros(1), group=self.host_group, async_op=True)
         while not arrival.is_completed():
             meanwhile()
             time.sleep(0.2)
-        arrival.wait()
+        with _exchange(self.rank):
+            arrival.wait()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geotdm_fast.keys import check_choice, check_keys
+from geotdm_fast.shown import shown
 
 REQUIRED = object()
 
@@ -160,6 +161,15 @@ def _checked(value: Any, setting: Setting, where: str) -> Any:
     return value
 
 
+def converted(section: Mapping, table: Mapping[str, Setting], where: str) -> dict:
+    """`section` with every value of the kind that `table` says; unlike `fill` it adds nothing and sets no bounds.
+
+    Raises ValueError naming the key, what was expected and what came.
+    """
+    unset = lambda key, value: key not in table or (value is None and table[key].default is None)
+    return {k: v if unset(k, v) else _converted(v, table[k], f"{where}.{k}") for k, v in section.items()}
+
+
 def _converted(value: Any, setting: Setting, where: str) -> Any:
     kind = setting.kind
     if kind == "bool" and isinstance(value, bool):
@@ -215,7 +225,7 @@ def _expected(setting: Setting) -> str:
 
 def describe(value: Any) -> str:
     """A value of a configuration in an error message."""
-    return "nothing" if value is None else f"{type(value).__name__} {value!r}"
+    return "nothing" if value is None else f"{type(value).__name__} {shown(value)}"
 
 
 def manual() -> str:

@@ -10,6 +10,8 @@ import torch
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.files import PathLike, read_npz, write_npz
 from geotdm_fast.keys import check_choice
+from geotdm_fast.samples_checks import check_scalar, check_values
+from geotdm_fast.shown import listed
 
 FORMAT = "geotdm_fast samples 1"
 
@@ -166,12 +168,15 @@ def samples_of(path: PathLike, arrays: Mapping[str, np.ndarray]) -> Samples:
         lacks = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "") or f"the format '{FORMAT}'"
         raise ValueError(
             f"{path} must be a file of samples as written by `geotdm sample`; "
-            f"it holds {', '.join(arrays) or 'nothing'} and lacks {lacks}"
+            f"it holds {listed(arrays)} and lacks {lacks}"
         )
     convert = {"scale": float, "seed": int, "unit": str, "name": str, "mode": str, "checkpoint": str}
     convert["experiment"] = str
+    for name in convert.keys() & arrays.keys():
+        check_scalar(path, name, arrays[name])
     samples = Samples(**{name: convert.get(name, np.asarray)(arrays[name]) for name in names})
     check_samples(path, samples)
+    check_values(path, samples)
     return samples
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import stat
 from collections import OrderedDict
 
@@ -155,6 +156,79 @@ def test_a_config_that_does_not_fit(network, tmp_path, config, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_checkpoint(tmp_path / "bad.safetensors")
     assert "bad.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_w": 10**10}, r"ws must be \[10000000000\], got \[3\]"),
+        ({"hidden_dim": 10**6}, r"must be \[1000000, .*\], got \[8, "),
+        ({"hidden_dim": 10**12}, "the config inside must describe an EGTN"),
+        ({"hidden_dim": 10**30}, "the config inside must describe an EGTN"),
+        ({"time_emb_dim": 10**9}, r"must be \["),
+        ({"edge_dim": 10**9}, r"must be \["),
+        ({"n_layers": 10**9}, r"n_layers must be at most \d+, the tensors there, got 1000000000"),
+        ({"n_layers_ref": 10**9}, r"n_layers_ref must be at most \d+"),
+        ({"pre_norm": "no"}, "denoise_model.pre_norm must be true or false, got str 'no'"),
+        ({"scale": "big"}, "denoise_model.scale must be a number, got str 'big'"),
+        ({"window": -1}, "window must be at least 0, got -1"),
+    ],
+)
+def test_sizes_are_compared_before_they_are_allocated(network, tmp_path, change, message):
+    config = json.dumps({"denoise_model": NETWORK | change})
+    save_tensors(tmp_path / "sizes.safetensors", dict(network.state_dict()), {"geotdm_fast_config": config})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path / "sizes.safetensors")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_the_default_device_is_not_asked(network, saved):
+    torch.set_default_device("meta")
+    try:
+        loaded, _ = load_checkpoint(saved)
+    finally:
+        torch.set_default_device(None)
+    assert_equal_states(loaded.state_dict(), network.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["ours", "official"])
+def test_a_flipped_bit_is_noticed(network, saved, tmp_path, kind):
+    if kind == "official":
+        saved = tmp_path / "m.pt"
+        torch.save(network.state_dict(), saved)
+    data = saved.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(data), 40):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        saved.write_bytes(damaged)
+        try:
+            state = load_tensors(saved)[0] if kind == "ours" else load_official_state_dict(saved)
+        except ValueError:
+            continue
+        # A bit that no number depends on: a time in the archive, say.
+        assert all(torch.equal(value, network.state_dict()[name]) for name, value in state.items())
+
+
+def test_files_without_a_digest_are_read(network, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(network.state_dict(), tmp_path / "old.safetensors", metadata={"geotdm_fast_config": json.dumps(CONFIG)})
+    loaded, config = load_checkpoint(tmp_path / "old.safetensors")
+    assert config == CONFIG
+    assert_equal_states(loaded.state_dict(), network.state_dict())
+
+
+def test_the_metadata_have_an_order_and_belong_to_the_digest(tmp_path):
+    texts = {name: name for name in "geotdm"}
+    for number in range(5):
+        save_tensors(tmp_path / f"{number}", {"a": torch.arange(3.0)}, texts)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    data = (tmp_path / "0").read_bytes()
+    (tmp_path / "0").write_bytes(data.replace(b'"t":"t"', b'"t":"u"'))
+    with pytest.raises(ValueError, match="0 is damaged: its SHA-256 is not that of what was written"):
+        load_tensors(tmp_path / "0")
 
 
 def test_load_state_dict_leaves_the_network_alone_when_it_refuses(network):

@@ -1,6 +1,7 @@
 """What users get wrong: exit code 2 and one line that says what was expected and what came."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -173,6 +174,29 @@ def test_interrupt(monkeypatch, capsys):
     assert capsys.readouterr().err == "geotdm doctor: interrupted\n"
 
 
+@pytest.mark.parametrize(
+    ("argv", "kept"),
+    [
+        (["train", "c.yaml"], "what the last checkpoint holds is kept, and the same command goes on from there"),
+        (["sample", "m.pt", "--out", "folder"], "the shards that are written are kept, and the same command goes on"),
+        (["sample", "m.pt", "--out", "file.npz"], "nothing was written (a folder for --out keeps what is drawn)"),
+        (["reproduce", "charged"], "the pieces that are done are kept, and the same command goes on"),
+        (["evaluate", "m.npz"], ""),
+    ],
+)
+@pytest.mark.parametrize(("signum", "word"), [(signal.SIGTERM, "stopped by SIGTERM"), (signal.SIGINT, "interrupted")])
+def test_a_signal_ends_in_a_line_that_says_what_is_kept(monkeypatch, capsys, argv, kept, signum, word):
+    import importlib
+
+    module = importlib.import_module(f"geotdm_fast.cli.{argv[0]}")
+    monkeypatch.setattr(module, "run", lambda args: signal.raise_signal(signum))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(argv) == 128 + signum
+    said = capsys.readouterr().err
+    assert said.startswith(f"geotdm {argv[0]}: {word}") and said.count("\n") == 1 and kept in said
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_out_of_memory_says_what_helps(monkeypatch, said):
     import geotdm_fast.doctor
 
@@ -181,6 +205,42 @@ def test_out_of_memory_says_what_helps(monkeypatch, said):
 
     monkeypatch.setattr(geotdm_fast.doctor, "report", full)
     assert said("doctor").endswith("Tried to allocate 2 GiB.; a smaller --batch-size needs less")
+
+
+def test_out_of_memory_on_the_cpu(monkeypatch, said):
+    import geotdm_fast.cli.train
+
+    def full(args):
+        # As torch says it: with the place in its code, and a line of advice.
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried"
+        )
+
+    monkeypatch.setattr(geotdm_fast.cli.train, "run", full)
+    assert "can't allocate memory: you tried; a larger train.accumulate" in said("train", "c.yaml")
+    monkeypatch.setattr(geotdm_fast.cli.train, "run", lambda args: [0] * 10**15)
+    assert said("train", "c.yaml").startswith("geotdm train: error: out of memory; a larger train.accumulate")
+
+
+def test_deeply_nested_files(said, tmp_path, checkpoint):
+    deep = "[" * 900 + "]" * 900
+    (tmp_path / "deep.yaml").write_text(f"data: {deep}")
+    assert "deep.yaml must be YAML: lists and sections must be nested at most 100 deep" in said(
+        "train", tmp_path / "deep.yaml"
+    )
+    assert "the value must be YAML (lists and sections must be" in said(
+        "sample", checkpoint, "--out", "s.npz", "--set", f"path={deep}"
+    )
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    assert "manifest.json must be JSON, got something else (lists and objects" in said("evaluate", tmp_path)
+
+
+def test_texts_of_files_are_shown_not_obeyed(said, tmp_path, monkeypatch):
+    (tmp_path / "bell.yaml").write_text('"\\e[7m\\a": 1\n')
+    line = said("train", tmp_path / "bell.yaml")
+    assert "\x1b" not in line and r"unknown key '\x1b[7m\x07'" in line
+    assert "\x1b" not in said("sample", "m\x1b[7m.safetensors", "--out", "s.npz")
+    assert len(said("evaluate", "x" * 100_000)) < 2200
 
 
 def test_our_own_mistakes_are_not_hidden(monkeypatch):

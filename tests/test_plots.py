@@ -169,3 +169,13 @@ def test_choice_of_systems_and_runs():
     mask = np.array([1, 1, 0, 1, 0, 0], bool)
     assert [r.tolist() for r in runs(mask)] == [[0, 1], [3]]
     assert runs(np.zeros(3, bool)) == []
+
+
+def test_names_that_look_like_formulas(tmp_path):
+    from geotdm_fast.plots import style
+
+    for text in ("$x^^$", r"$\frac{$", "a\x1b[7m\n\x00b", "x" * 10**6, "1 $"):
+        figure, _ = style.panels(1, 1)
+        style.head(figure, f"Samples: {style.literal(text)}", style.with_unit("x", text), [])
+        style.save(figure, tmp_path / "p.png")
+    assert style.literal("$x$") == r"\$x\$" and len(style.literal("x" * 10**6)) <= 80

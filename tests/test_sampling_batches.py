@@ -11,8 +11,9 @@ from tolerances import assert_same
 
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import GeoTDM, Sampler
+from geotdm_fast.memory import is_out_of_memory
 from geotdm_fast.sampling import sample
-from geotdm_fast.sampling.batch_size import extrapolated_batch_size, is_out_of_memory, measured_batch_size
+from geotdm_fast.sampling.batch_size import extrapolated_batch_size, measured_batch_size
 from geotdm_fast.sampling.blocks import Block
 from geotdm_fast.sampling.draw import Drawer
 from geotdm_fast.sampling.progress import TrajectoryBar

@@ -1,9 +1,12 @@
 """Folders of shards: what is in them, what is refused, what a kill or a full disk leaves."""
 
 import dataclasses
+import errno
 import json
 import re
+import shutil
 import signal
+import zipfile
 
 import numpy as np
 import pytest
@@ -174,6 +177,48 @@ def test_foreign_manifests_and_shards(undisturbed, tmp_path):
             ValueError, match=r"shard-000002\.npz must be a shard of the request in .*, got one of another"
         ):
             reads()
+
+
+@pytest.mark.parametrize("change", [("num_graphs", 3 * 10**7), ("num_samples", 10**12), ("num_samples", 2**60 - 1)])
+def test_counts_are_not_believed_before_the_files_are_looked_at(undisturbed, tmp_path, change):
+    shutil.copytree(undisturbed, tmp_path / "s")
+    content = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    content["request"][change[0]] = change[1]
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"shard-000000\.npz must be a shard of the request in the manifest beside it"):
+        read_shards(tmp_path / "s")
+    (tmp_path / "s" / "shard-000000.npz").unlink()
+    (tmp_path / "s" / "shard-000001.npz").write_text("damaged")
+    with pytest.raises(ValueError, match=r"must hold \d+ shards, got 5; the first that is missing is shard-000000"):
+        read_shards(tmp_path / "s")
+
+
+def test_a_shard_with_a_flipped_bit_is_drawn_again(undisturbed, tmp_path):
+    into(tmp_path)
+    shard = tmp_path / "shard-000003.npz"
+    with zipfile.ZipFile(shard) as archive:
+        place = archive.getinfo("samples.npy").header_offset + 200
+    data = bytearray(shard.read_bytes())
+    data[place] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=r"shard-000003\.npz: array 'samples' is corrupt"):
+        read_shards(tmp_path)
+    assert into(tmp_path) == (NUM_SHARDS, 1)
+    assert content(tmp_path) == content(undisturbed)
+
+
+def test_a_finished_folder_on_a_disk_that_cannot_be_written_to(undisturbed, tmp_path, monkeypatch):
+    import builtins
+
+    opened = builtins.open
+
+    def refuse(path, *rest, **more):
+        if str(path).endswith(".lock"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, *rest, **more)
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    assert into(undisturbed) == (NUM_SHARDS, 0)
 
 
 def test_two_calls_at_once(tmp_path):

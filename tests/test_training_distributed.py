@@ -11,7 +11,8 @@ from tiny_training import RUN, log_of, tiny_config
 
 from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.data.open import open_dataset
-from geotdm_fast.training import train
+from geotdm_fast.processes import ProcessDied, Processes
+from geotdm_fast.training import loop, train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 
@@ -67,6 +68,51 @@ def test_two_processes_resume_exactly(tmp_path):
     (a, _), (b, _) = (load_tensors(run / "state.safetensors") for run in (whole, parts))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert log_of(whole) == [record for record in log_of(parts) if "val_loss" not in record or record["step"] == 5]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "[/w/gloo/pair.cc:553] Connection closed by peer [127.0.0.1]:3. This is typical. GLHF!",
+            r"peer \[127.0.0.1\]:3",
+        ),
+        (
+            "Timed out waiting 1800000ms for recv operation to complete",
+            "Timed out waiting 1800000ms for recv operation to complete",
+        ),
+    ],
+)
+def test_a_dead_process_is_told_in_a_line(monkeypatch, said, shown):
+    def lost(*arguments, **more):
+        raise RuntimeError(said)
+
+    for name in ("all_reduce", "broadcast_object_list"):
+        monkeypatch.setattr(f"torch.distributed.{name}", lost)
+    ours = Processes(1, 2, torch.device("cpu"))
+    exchanges = [
+        lambda: ours.add_up(torch.zeros(1)),
+        lambda: ours.agree(1),
+        lambda: ours.from_first(lambda: 1),
+        lambda: ours.wait_for_all(lambda: None),
+    ]
+    for exchange in exchanges:
+        with pytest.raises(ProcessDied, match=rf"process 1: another process has died \(see its message; .*{shown}\)"):
+            exchange()
+
+
+def test_a_run_whose_other_process_dies_says_where_it_goes_on(tmp_path, monkeypatch):
+    one_step = loop._Run._one_step
+
+    def dies(run):
+        if run.progress.step == 6:
+            raise ProcessDied("process 0: another process has died")
+        one_step(run)
+
+    monkeypatch.setattr(loop._Run, "_one_step", dies)
+    config = tiny_config(checkpoint_every_steps=4)
+    with pytest.raises(OSError, match="has died; the same command goes on from step 4"):
+        train(config, output_dir=tmp_path, device="cpu", progress=False)
 
 
 def _source(rank=0, world_size=1, batch_size=5, **more):

@@ -12,7 +12,8 @@ import torch
 from tiny_training import assert_same_run, log_of, start, steps_logged, tiny_config
 
 from geotdm_fast.checkpoint import load_tensors
-from geotdm_fast.training import train
+from geotdm_fast.training import stopping, train
+from geotdm_fast.training.stopping import StopRequest
 
 LONG = {"num_steps": 60, "checkpoint_every_steps": 7, "log_every_step": 5, "eval_every_epoch": 5}
 
@@ -69,6 +70,41 @@ def test_signal_writes_a_checkpoint_first(undisturbed, tmp_path):
     assert "checkpoint written; the same command goes on" in run.stderr.read().decode()
     train(tiny_config(**LONG), output_dir=tmp_path, device="cpu", progress=False)
     assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGINT, signal.SIGINT], [signal.SIGINT, signal.SIGTERM]])
+def test_a_closed_terminal_and_a_second_signal_at_once_cost_no_step(tmp_path, signals):
+    run = start(tiny_config(**LONG | {"num_steps": 100_000, "checkpoint_every_steps": None}), tmp_path)
+    _wait_for(run, tmp_path, 10)
+    for signum in signals:
+        run.send_signal(signum)
+        time.sleep(0.01)
+    assert run.wait(timeout=60) == 128 + signals[0]
+    said = run.stderr.read().decode()
+    assert "checkpoint written; the same command goes on" in said and "Traceback" not in said
+    _, metadata = load_tensors(tmp_path / "state.safetensors")
+    assert json.loads(metadata["progress"])["step"] >= steps_logged(tmp_path)
+
+
+def test_a_second_signal_later_is_heeded():
+    stop = StopRequest(None)
+    with pytest.raises(KeyboardInterrupt), stop.listening():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.reason() == signal.SIGINT
+        time.sleep(stopping.PATIENCE)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_nohup_stays():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = StopRequest(None)
+        with stop.listening():
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.reason() == 0 and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_interrupt_writes_a_checkpoint_first(tmp_path, monkeypatch):

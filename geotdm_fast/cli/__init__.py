@@ -3,10 +3,23 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import warnings
 
 from geotdm_fast.allocator import keep_freed_memory
+from geotdm_fast.cli.stopped import Stopped, stopped_by_signals, what_is_kept
+from geotdm_fast.memory import is_out_of_memory
+from geotdm_fast.shown import plain
+
+# Characters of an error's line; values and texts in it are cut before, see `shown`.
+LONGEST_LINE = 2000
+# What helps where memory is out, by command.
+_LESS_MEMORY = {
+    "train": "a larger train.accumulate, a smaller train.batch_size or a smaller network needs less",
+    "plot": "fewer --num-systems need less",
+    "simulate": "fewer --num-systems need less",
+}
 
 DESCRIPTION = """\
 Diffusion over geometric trajectories (GeoTDM): forecast, interpolate or generate how particles, molecules
@@ -31,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line: 0 when all went well, 1 when a check failed, 2 for a user's error, 3 when
-    `reproduce` has more to do, 130 for an interrupt.
+    `reproduce` has more to do, 128 + its number for a signal (130 for Ctrl-C).
 
     A user's error (ValueError, TypeError, OSError, ImportError) is one line on stderr; `--debug` shows where it arose.
     """
@@ -39,18 +52,21 @@ def main(argv: list[str] | None = None) -> int:
     prefix = f"geotdm {args.command}"
     keep_freed_memory()
     try:
-        with _short_warnings(prefix, args.debug):
+        with stopped_by_signals(), _short_warnings(prefix, args.debug):
             return args.run(args)
     except KeyboardInterrupt:
-        print(f"{prefix}: interrupted", file=sys.stderr)
+        print(f"{prefix}: interrupted{what_is_kept(args)}", file=sys.stderr)
         return 130
+    except Stopped as stop:
+        print(f"{prefix}: stopped by {signal.Signals(stop.signum).name}{what_is_kept(args)}", file=sys.stderr)
+        return 128 + stop.signum
     except BrokenPipeError:
         # The reader (`| head`) has gone; give the interpreter's last flush somewhere to go.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
-        message = _message(error)
+        message = _message(error, args.command)
         if args.debug or message is None:
             raise
         print(f"{prefix}: error: {message}", file=sys.stderr)
@@ -74,14 +90,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _message(error: Exception) -> str | None:
+def _message(error: Exception, command: str) -> str | None:
     """What to tell the user in one line; None for an error that is ours."""
-    if isinstance(error, RuntimeError) and not isinstance(error, OSError):
-        full = "out of memory" in str(error)
-        return f"{str(error).splitlines()[0]}; a smaller --batch-size needs less" if full else None
+    text = " ".join(str(error).split())
+    if isinstance(error, (RuntimeError, MemoryError)) and is_out_of_memory(error):
+        first = " ".join((str(error).splitlines() or [""])[0].split()) or "out of memory"
+        return plain(f"{first}; {_LESS_MEMORY.get(command, 'a smaller --batch-size needs less')}", LONGEST_LINE)
+    if isinstance(error, RuntimeError):
+        return None
     if isinstance(error, FileNotFoundError) and error.filename is not None:
-        return f"{error.filename}: no such file"
-    return " ".join(str(error).split()) or type(error).__name__
+        text = f"{error.filename}: no such file"
+    return plain(text or type(error).__name__, LONGEST_LINE)
 
 
 @contextlib.contextmanager
@@ -89,5 +108,9 @@ def _short_warnings(prefix: str, debug: bool):
     """Show warnings as one line on stderr, without the place in the code."""
     with warnings.catch_warnings():
         if not debug:
-            warnings.showwarning = lambda message, *_, **__: print(f"{prefix}: warning: {message}", file=sys.stderr)
+
+            def show(message, *_, **__):
+                print(f"{prefix}: warning: {plain(message, LONGEST_LINE)}", file=sys.stderr)
+
+            warnings.showwarning = show
         yield

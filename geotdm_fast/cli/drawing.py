@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from geotdm_fast.config import SPLITS
+from geotdm_fast.shown import listed, plain
 
 
 class Request(NamedTuple):
@@ -87,9 +88,7 @@ def open_model(checkpoint: str, config_file: str | None, device, precision: str 
     network, config = load_checkpoint(checkpoint, device, official)
     for section in ("data", "train", "diffusion"):
         if section not in config:
-            raise ValueError(
-                f"{checkpoint}: the config inside must have a section '{section}', got {', '.join(config)}"
-            )
+            raise ValueError(f"{checkpoint}: the config inside must have a section '{section}', got {listed(config)}")
     network.set_precision(precision)
     return build_diffusion(network, config, device), config
 
@@ -118,7 +117,7 @@ def data_section(config: dict, data_file: str | None, split: str | None, overrid
     elif name in sections:
         section = dict(sections[name])
     else:
-        raise ValueError(f"--split: {source} has no data section '{name}', only {', '.join(sections)}")
+        raise ValueError(f"--split: {source} has no data section '{name}', only {listed(sections)}")
     section |= values
     if config["diffusion"].get("mode", "cond") == "uncond":
         section.setdefault("project", True)  # the model lives in the space of zero mean
@@ -126,15 +125,15 @@ def data_section(config: dict, data_file: str | None, split: str | None, overrid
 
 
 def _parse(text: str) -> tuple[str, object]:
-    import yaml
+    from geotdm_fast.parsing import parse_yaml
 
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ValueError(f"--set must be KEY=VALUE, got '{text}'")
+        raise ValueError(f"--set must be KEY=VALUE, got '{plain(text)}'")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set {text}: the value must be YAML ({' '.join(str(error).split())})") from error
+        return key.strip(), parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"--set {plain(text)}: the value must be YAML ({error})") from error
 
 
 def open_data(section: dict, where: str, num_graphs: int | None, progress: bool = True):

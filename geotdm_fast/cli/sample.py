@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise ValueError("--out must be given: FILE.npz, or a folder")
     args.num_samples, args.seed = args.num_samples or 1, args.seed or 0
-    into_folder = _is_folder(args.out)
+    into_folder = is_folder(args.out)
     exports = _exports(args)
     if not into_folder and (args.shard_size or args.restart):
         option = "--shard-size" if args.shard_size else "--restart"
@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
         return _run_file(args, exports)
 
 
-def _is_folder(out: str) -> bool:
+def is_folder(out: str) -> bool:
+    """Whether `--out` names a folder of shards; ValueError where it is no file of samples either."""
     if Path(out).suffix == "" or out.endswith("/") or Path(out).is_dir():
         return True
     if Path(out).suffix.lower() != ".npz":

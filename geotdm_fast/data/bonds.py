@@ -22,12 +22,12 @@ def bonds_by_distance(positions: np.ndarray, atomic_numbers: np.ndarray, cutoff:
     positions: [N, 3] (angstrom); atomic_numbers: [N]
     """
     if cutoff is not None:
-        return radius_graph(torch.tensor(positions), cutoff).T.numpy()
+        return radius_graph(torch.tensor(positions, device="cpu"), cutoff).T.numpy()
     z = np.asarray(atomic_numbers)
     radii = bonding_radii(z)
     if np.isnan(radii).all():
         return np.zeros((0, 2), dtype=np.int64)
-    positions = torch.tensor(positions, dtype=torch.float64)
+    positions = torch.tensor(positions, dtype=torch.float64, device="cpu")
     pairs = radius_graph(positions, 2 * STRETCH * float(np.nanmax(radii))).T.numpy()
     row, col = pairs.T
     distance = np.linalg.norm(positions.numpy()[row] - positions.numpy()[col], axis=1)

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from geotdm_fast.data.npy import StoredArray
+from geotdm_fast.shown import shown
 
 SPLITS = ("train", "val", "test")
 
@@ -14,7 +15,7 @@ SPLITS = ("train", "val", "test")
 def check_count(where: str, name: str, value: int, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{where}: {name} must be a whole number, got {value!r}")
+        raise TypeError(f"{where}: {name} must be a whole number, got {shown(value)}")
     if value < minimum:
         raise ValueError(f"{where}: {name} must be at least {minimum}, got {value}")
     return int(value)
@@ -23,7 +24,7 @@ def check_count(where: str, name: str, value: int, minimum: int = 1) -> int:
 def check_number(where: str, name: str, value: float) -> float:
     """`value` as a positive, finite float."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{where}: {name} must be a number, got {value!r}")
+        raise TypeError(f"{where}: {name} must be a number, got {shown(value)}")
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f"{where}: {name} must be positive and finite, got {value}")
     return float(value)
@@ -32,7 +33,7 @@ def check_number(where: str, name: str, value: float) -> float:
 def check_flag(where: str, name: str, value: bool) -> bool:
     """`value` if it is True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{where}: {name} must be true or false, got {value!r}")
+        raise TypeError(f"{where}: {name} must be true or false, got {shown(value)}")
     return bool(value)
 
 

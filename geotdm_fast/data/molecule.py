@@ -134,10 +134,10 @@ def _atom_features(where: str, atomic_numbers: ArrayLike | Tensor, num_atoms: in
                 f"{where}: atomic_numbers must be whole numbers from 0 to {len(types) - 1}, got {bad}{more}"
             )
         raise ValueError(f"{where}: atomic_numbers must be of atom_types {types}, got {bad}")
-    place = torch.zeros(max(types) + 1, dtype=torch.int64)
-    place[list(types)] = torch.arange(len(types))
+    place = torch.zeros(max(types) + 1, dtype=torch.int64, device="cpu")
+    place[list(types)] = torch.arange(len(types), device="cpu")
     z = torch.from_numpy(z.astype(np.int64))
-    powers = (z[:, None].float() / (max(types) + 1)) ** torch.arange(3.0)  # [N, 3]
+    powers = (z[:, None].float() / (max(types) + 1)) ** torch.arange(3.0, device="cpu")  # [N, 3]
     one_hot = torch.nn.functional.one_hot(place[z], len(types))
     return (one_hot[:, :, None] * powers[:, None, :]).flatten(1)
 

@@ -150,8 +150,13 @@ def _read_official(
 ) -> tuple[np.ndarray, np.ndarray, InitialState]:
     """x, v [B, T, N, 3] and the charges or springs of the first `num_systems` systems."""
     where = f"nbody_dataset: {root}"
-    loc = read_npy(root / f"loc_{suffix}.npy")[:num_systems]
-    vel = read_npy(root / f"vel_{suffix}.npy")[:num_systems]
+
+    def read(name: str) -> np.ndarray:
+        array = read_npy(root / f"{name}_{suffix}.npy")
+        return array[:num_systems] if array.ndim else array
+
+    loc = read("loc")
+    vel = read("vel")
     if kind == "gravity":
         loc = check_positions(where, f"loc_{suffix}", loc, "B, T, N, 3")
         vel = check_positions(where, f"vel_{suffix}", vel, "B, T, N, 3")
@@ -162,14 +167,10 @@ def _read_official(
     num_loaded, _, num_nodes, _ = loc.shape
     charges = springs = None
     if kind == "charged":
-        charges = check_positions(
-            where, f"charges_{suffix}", read_npy(root / f"charges_{suffix}.npy")[:num_systems], "B, N, 1"
-        )[..., 0]
+        charges = check_positions(where, f"charges_{suffix}", read("charges"), "B, N, 1")[..., 0]
         check_shape(where, f"charges_{suffix}", charges, (num_loaded, num_nodes))
     if kind == "springs":
-        springs = check_positions(
-            where, f"edges_{suffix}", read_npy(root / f"edges_{suffix}.npy")[:num_systems], "B, N, N"
-        )
+        springs = check_positions(where, f"edges_{suffix}", read("edges"), "B, N, N")
         check_shape(where, f"edges_{suffix}", springs, (num_loaded, num_nodes, num_nodes))
     return loc, vel, InitialState(loc[:, 0], vel[:, 0], charges, springs)
 
@@ -184,5 +185,9 @@ def system_features(kind: str, state: InitialState) -> tuple[torch.Tensor, torch
         return h, edge_index, h[:, row] * h[:, col]
     if kind == "springs":
         springs = torch.from_numpy(np.array(state.springs, dtype=np.float32))
-        return torch.zeros(num_systems, num_nodes, 1), edge_index, springs[:, row, col, None]
-    return torch.ones(num_systems, num_nodes, 1), edge_index, torch.zeros(num_systems, len(row), 1)
+        return torch.zeros(num_systems, num_nodes, 1, device="cpu"), edge_index, springs[:, row, col, None]
+    ones, zeros = (
+        torch.ones(num_systems, num_nodes, 1, device="cpu"),
+        torch.zeros(num_systems, len(row), 1, device="cpu"),
+    )
+    return ones, edge_index, zeros

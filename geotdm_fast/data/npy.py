@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from geotdm_fast.files import UNREADABLE, PathLike
+from geotdm_fast.npy_sizes import check_npy_size
+from geotdm_fast.shown import plain
 
 _BLOCK = 2**17  # numbers read at once: memory follows what is kept, and a block fits into a cache
 
@@ -19,9 +21,12 @@ def read_npy(path: PathLike) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        check_npy_size(path)
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} must be an .npy file of plain numbers, got an unreadable file ({error})") from error
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{path} must be an .npy file of plain numbers, got an unreadable file ({plain(error)})"
+        ) from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} must be an .npy file of one array, got an archive")
     return array

@@ -8,6 +8,7 @@ from geotdm_fast.data.checks import SPLITS, check_count
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.keys import check_choice, check_keys
+from geotdm_fast.shown import plain, shown
 
 _FRAME_KEYS = ("frames", "every")
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
@@ -36,6 +37,8 @@ _OFFICIAL_KEYS = {
 }
 # Keys that may be lists, of the same length: one data set for each entry, joined; what else is given is for all.
 _LISTS = {"md17": ("path", "molecule_name"), "npz": ("path", "name"), "file": ("path", "topology", "name")}
+# Characters of an error: libraries put whole lines of a file into theirs.
+_LONGEST = 1500
 _WITHOUT_MEANING = ("return_index", "force_reprocess")
 _SYSTEM_WORDS = {"charged": "charged", "spring": "springs", "gravity": "gravity"}
 _SPLIT_WORDS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
@@ -48,7 +51,7 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
     `dataset` pedestrian. Raises ValueError for an unknown key, naming the nearest, and for what is missing.
     """
     if not isinstance(section, Mapping):
-        raise TypeError(f"{where} must be a section of keys and values, got {section!r}")
+        raise TypeError(f"{where} must be a section of keys and values, got {shown(section)}")
     kind = section.get("kind", infer_kind(section))
     if kind is None:
         raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
@@ -76,11 +79,11 @@ def open_dataset(section: Mapping, where: str = "data", progress: bool = True) -
         parts = [_OPENERS[kind](part, where, progress) for part in _entries(where, kind, section)]
         return parts[0] if len(parts) == 1 else join_datasets(parts)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{where}: {error}") from error
+        raise FileNotFoundError(f"{where}: {plain(error, _LONGEST)}") from error
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{where}: {plain(error, _LONGEST)}") from error
     except TypeError as error:
-        raise TypeError(f"{where}: {error}") from error
+        raise TypeError(f"{where}: {plain(error, _LONGEST)}") from error
 
 
 def _hint_at_frames(where: str, kind: str, section: Mapping) -> None:
@@ -97,7 +100,7 @@ def _entries(where: str, kind: str, section: dict) -> list[dict]:
         return [dict(section)]
     for key, value in lists.items():
         if len(value) == 0 or not all(isinstance(entry, str) for entry in value):
-            raise ValueError(f"{where}: {key} must be a text, or a list of some, got {value!r}")
+            raise ValueError(f"{where}: {key} must be a text, or a list of some, got {shown(value)}")
     lengths = {key: len(value) for key, value in lists.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{where}: {' and '.join(lengths)} must be lists of the same length, got {lengths}")
@@ -121,7 +124,7 @@ def infer_kind(section: Mapping) -> str | None:
 def _rename(where: str, given: dict, old: str, new: str) -> None:
     value = given.pop(old)
     if given.setdefault(new, value) != value:
-        raise ValueError(f"{where}: {old} and {new} must agree, got '{value}' and '{given[new]}'")
+        raise ValueError(f"{where}: {old} and {new} must agree, got {shown(value)} and {shown(given[new])}")
 
 
 def _required(where: str, given: dict, key: str) -> object:

@@ -216,7 +216,7 @@ class _People(Sequence):
         self.project = project
         self.origin = None if project else origin
         self.edges = [complete_edges(n, self_loops=True) for n in range(x.shape[1] + 1)]
-        self.scored = torch.zeros(1, dtype=torch.int64)
+        self.scored = torch.zeros(1, dtype=torch.int64, device="cpu")
 
     def __len__(self) -> int:
         return len(self.x)

@@ -13,7 +13,7 @@ from geotdm_fast.data.trajectory import Trajectory
 
 def complete_edges(num_nodes: int, self_loops: bool = False) -> Tensor:
     """All ordered pairs of nodes, receiver first, in row-major order: [2, E] int64."""
-    pairs = torch.ones(num_nodes, num_nodes, dtype=torch.bool)
+    pairs = torch.ones(num_nodes, num_nodes, dtype=torch.bool, device="cpu")
     if not self_loops:
         pairs.fill_diagonal_(False)
     return pairs.nonzero().T.contiguous()
@@ -68,7 +68,7 @@ class Windows(Sequence):
         self.edge_attr = edge_attr
         self.project = project
         self.origin = None if project else origin
-        self.scored = torch.arange(x.shape[1])
+        self.scored = torch.arange(x.shape[1], device=x.device)
 
     def __len__(self) -> int:
         return len(self.places)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from geotdm_fast.data.checks import check_count, check_positions, check_shape
 from geotdm_fast.keys import check_choice
+from geotdm_fast.shown import shown
 
 SYSTEMS = ("charged", "springs", "gravity")
 NUM_PARTICLES = {"charged": 5, "springs": 5, "gravity": 10}
@@ -102,7 +103,7 @@ def simulate(
     num_steps = check_count(where, "num_steps", num_steps)
     save_every = check_count(where, "save_every", save_every)
     if not (isinstance(dt, (int, float)) and np.isfinite(dt)):
-        raise ValueError(f"{where}: dt must be a finite number, got {dt!r}")
+        raise ValueError(f"{where}: dt must be a finite number, got {shown(dt)}")
     num_threads = _available_cores() if num_threads is None else check_count(where, "num_threads", num_threads)
     strength = _pair_strength(kind, x0, charges, springs)  # [P, B]
     num_frames = frame_count(kind, num_steps, save_every)

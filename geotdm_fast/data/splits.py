@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from geotdm_fast.data.checks import SPLITS, check_number
 from geotdm_fast.keys import check_choice
+from geotdm_fast.shown import shown
 
 SPLIT_RATIO = (0.6, 0.2, 0.2)
 
@@ -11,10 +12,10 @@ SPLIT_RATIO = (0.6, 0.2, 0.2)
 def check_ratio(where: str, ratio: Sequence[float]) -> tuple[float, float, float]:
     """`ratio` as the three shares of train, val and test, together at most 1; a share may be 0."""
     if not isinstance(ratio, Sequence) or len(ratio) != len(SPLITS):
-        raise ValueError(f"{where}: split_ratio must be three numbers, got {ratio!r}")
+        raise ValueError(f"{where}: split_ratio must be three numbers, got {shown(ratio)}")
     shares = tuple(0.0 if share == 0 else check_number(where, "split_ratio", share) for share in ratio)
     if sum(shares) > 1 + 1e-9:
-        raise ValueError(f"{where}: split_ratio must add up to at most 1, got {list(ratio)}")
+        raise ValueError(f"{where}: split_ratio must add up to at most 1, got {shown(list(ratio))}")
     return shares
 
 

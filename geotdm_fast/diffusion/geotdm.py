@@ -23,6 +23,7 @@ from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graph import mean_by_graph, num_graphs, take_rows
 from geotdm_fast.keys import check_choice
 from geotdm_fast.nn.plain import bare
+from geotdm_fast.shown import shown
 
 
 class GeoTDM(OfficialNames, GaussianDiffusion):
@@ -66,7 +67,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
             ("loss_type", loss_type, LossType),
         ):
             if not isinstance(value, kind):
-                raise TypeError(f"GeoTDM: {name} must be a {kind.__name__}, got {value!r}")
+                raise TypeError(f"GeoTDM: {name} must be a {kind.__name__}, got {shown(value)}")
         self.denoise_network = denoise_network
         self.learn_ref_frame = bare(denoise_network).learn_ref_frame
         if prior is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from geotdm_fast.keys import check_choice
+from geotdm_fast.shown import shown
 
 
 def _linear(num_steps: int) -> np.ndarray:
@@ -44,14 +45,21 @@ _cosine = _from_alpha_bar(lambda t: math.cos((t + 0.008) / 1.008 * math.pi / 2) 
 SCHEDULES = {"linear": _linear, "cosine": _cosine, "quadratic": _quadratic, "sigmoid": _sigmoid}
 
 
+# Diffusion steps. Their tables are computed in Python: more take long, and no model was trained with so many.
+MOST_STEPS = 100_000
+
+
 def get_named_beta_schedule(name: str, num_steps: int) -> np.ndarray:
     """betas [num_steps] float64 in (0, 1) of the schedule `linear`, `cosine`, `quadratic` or `sigmoid`.
 
-    Raises ValueError for an unknown name, and for so few steps that a beta would reach 1 (no signal would be left).
+    Raises ValueError for an unknown name, for more than 100,000 steps, and for so few steps that a beta would reach 1
+    (no signal would be left).
     """
     check_choice("get_named_beta_schedule: name", name, SCHEDULES)
     if num_steps < 1:
         raise ValueError(f"get_named_beta_schedule: num_steps must be at least 1, got {num_steps}")
+    if num_steps > MOST_STEPS:
+        raise ValueError(f"get_named_beta_schedule: num_steps must be at most {MOST_STEPS}, got {shown(num_steps)}")
     betas = SCHEDULES[name](num_steps)
     if betas.max() >= 1:
         least = next(steps for steps in itertools.count(num_steps + 1) if SCHEDULES[name](steps).max() < 1)

@@ -22,6 +22,7 @@ from geotdm_fast.experiments.shards import draw_shards
 from geotdm_fast.files import PathLike, write_json
 from geotdm_fast.paper_results import UNCONDITIONAL
 from geotdm_fast.provenance import context, now
+from geotdm_fast.shown import shown
 from geotdm_fast.training import train
 from geotdm_fast.training.log import JsonLines, read_log
 from geotdm_fast.trajectory_files import Samples, make_samples, write_samples
@@ -97,8 +98,8 @@ class _Run:
             begun = read_piece(path)
             for key, value in asked.items():
                 if key not in _FREE and begun.get("request", {}).get(key) != value:
-                    expected = f"must be {begun.get('request', {}).get(key)!r} as when {self.folder} was begun"
-                    raise ValueError(f"reproduce: {key} {expected}, got {value!r}; choose another folder (--out)")
+                    expected = f"must be {shown(begun.get('request', {}).get(key))} as when {self.folder} was begun"
+                    raise ValueError(f"reproduce: {key} {expected}, got {shown(value)}; choose another folder (--out)")
             self._check_data(begun)
         else:
             begun = {"id": uuid.uuid4().hex[:12], "begun": now(), "request": asked, "data_sha256": self.pieces.data}

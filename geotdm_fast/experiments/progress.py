@@ -1,12 +1,12 @@
 """The pieces of an experiment, each done once and kept, and the time that is left for them."""
 
-import json
 import math
 import pathlib
 import time
 from collections.abc import Callable
 
 from geotdm_fast.files import write_json
+from geotdm_fast.parsing import parse_json
 
 
 class OutOfTime(Exception):
@@ -75,7 +75,7 @@ class Pieces:
 def read_piece(path: pathlib.Path) -> dict:
     """A file of `Pieces.once`. Raises ValueError naming it if it holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(
             f"{path} must be JSON that `geotdm reproduce` wrote ({error}); remove it to do it anew"

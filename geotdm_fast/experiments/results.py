@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from geotdm_fast.data.pedestrian import SCENES
 from geotdm_fast.experiments.recipes import MOLECULE, SYSTEMS, TASKS, is_molecule
 from geotdm_fast.files import PathLike
+from geotdm_fast.parsing import parse_json
 from geotdm_fast.tables import cell_text, markdown_table
 
 _HEAD = """\
@@ -74,8 +75,8 @@ def _parsed(content: str, path: pathlib.Path) -> list[dict]:
     rows = []
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise ValueError(f"{path}: line {number} must be a JSON object ({error})") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}: line {number} must be a JSON object, got {type(row).__name__}")

@@ -8,6 +8,7 @@ from geotdm_fast.checks import (
     check_finite,
     check_graph,
     check_graph_values,
+    check_not_traced,
     check_same_device,
     check_same_dtype,
     check_tensor,
@@ -20,6 +21,7 @@ from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, denoise
 from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
 from geotdm_fast.nn.temporal_layers import temporal_layer
+from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference.node_embedding import part_of_layer
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.tensor_cache import counted
@@ -118,6 +120,7 @@ class EGTN(PrecisionMixin, nn.Module):
         Further keywords (the official `num`, `v`, `num_nodes`) are accepted and unused.
         Raises ValueError / TypeError naming the argument, what was expected and what came.
         """
+        check_not_traced("EGTN", current_backend() == "reference")
         given = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given")}
         if model_kwargs.get("compute_ref", False):
             return self._reference_frame(h, edge_index, edge_attr, batch, **given)

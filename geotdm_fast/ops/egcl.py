@@ -79,8 +79,10 @@ def prepare_egcl(
 ) -> PreparedEGCL:
     """The arguments of `egcl` for `run_egcl`, which takes x and h of these shapes and dtypes as often as wanted.
 
-    Differentiable in edge_attr and params. Raises ValueError as `egcl` does.
+    Differentiable in edge_attr and params. Raises ValueError as `egcl` does, TypeError for edge_index of other numbers.
     """
+    if edge_index.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"egcl: edge_index must be int64, got {edge_index.dtype}")
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
         return PreparedEGCL(None, (edge_index,), edge_attr, None, params, normalize, pre_norm, precision, False)

@@ -117,9 +117,9 @@ def _by_tree(points: Tensor, cutoff: float, limit: Tensor, loop: bool) -> tuple[
     exact = squared_distances(points.index_select(0, i), points.index_select(0, j)) <= limit
     if not bool(exact.all()):
         i, j = i[exact], j[exact]
-    own = torch.arange(size if loop else 0)
+    own = torch.arange(size if loop else 0, device="cpu")
     keys = torch.cat([i * size + j, j * size + i, own * (size + 1)]).numpy()
     keys.sort()
     keys = torch.from_numpy(keys)
-    row = torch.arange(size).repeat_interleave(torch.bincount(torch.cat([i, j, own]), minlength=size))
+    row = torch.arange(size, device="cpu").repeat_interleave(torch.bincount(torch.cat([i, j, own]), minlength=size))
     return row, keys - row * size

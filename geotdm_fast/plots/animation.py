@@ -86,7 +86,11 @@ def _stage(samples: Samples, graphs: list[int], title: str | None):
         ]
     what = "Generated trajectories" if generated else "Forecasts"
     # The subtitle's text is what changes: the clock.
-    return figure, scenes, style.head(figure, title or f"{what}: {samples.name}", _clock(samples, 0), handles)
+    return (
+        figure,
+        scenes,
+        style.head(figure, title or f"{what}: {style.literal(samples.name)}", _clock(samples, 0), handles),
+    )
 
 
 class _Scene:

@@ -34,7 +34,7 @@ def plot_bond_lengths(samples: Samples, path: PathLike, *, title: str | None = N
             _panel(ax, label, lengths(real[None], of_kind, len(numbers)), lengths(drawn, of_kind, len(numbers)))
         handles = [style.line(style.TRUTH, 1.8, "data"), style.line(style.PALETTE[0], 6, "samples", alpha=0.45)]
         about = f"{samples.num_graphs} x {samples.num_samples} samples; number of bonds of each kind in brackets"
-        style.head(figure, title or f"Bond lengths: {samples.name}", about, handles)
+        style.head(figure, title or f"Bond lengths: {style.literal(samples.name)}", about, handles)
         style.save(figure, path)
 
 

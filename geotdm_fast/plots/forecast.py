@@ -61,7 +61,7 @@ def _conditional(samples: Samples, graphs: list[int], title: str | None):
             del handles[1]
         if len(samples.scored) < len(samples.batch):
             handles.append(style.line(style.FAINT, 2.0, "neighbours"))
-    style.head(figure, title or f"Forecasts: {samples.name}", about, handles)
+    style.head(figure, title or f"Forecasts: {style.literal(samples.name)}", about, handles)
     return figure
 
 
@@ -163,7 +163,9 @@ def _unconditional(samples: Samples, graphs: list[int], title: str | None):
         handles += _element_handles(samples.atomic_numbers)
     else:
         handles = [style.line(style.PALETTE[0], 1.8, f"{len(samples.cond_mask)} frames from faint to full", marker="o")]
-    style.head(figure, title or f"Generated trajectories: {samples.name}", _about(samples, columns), handles)
+    style.head(
+        figure, title or f"Generated trajectories: {style.literal(samples.name)}", _about(samples, columns), handles
+    )
     return figure
 
 

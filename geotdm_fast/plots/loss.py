@@ -1,14 +1,15 @@
 """The picture of a training run: losses over steps, read from `log.jsonl`."""
 
-import json
-import math
 from pathlib import Path
 
 from geotdm_fast.files import PathLike
+from geotdm_fast.parsing import is_step, parse_json
 from geotdm_fast.plots import style
 
 # Keys in the log; the NLL has its own scale, in a panel below.
 _VALIDATION = ("val_loss", "val_nll")
+# Beyond it the axes overflow.
+_LARGEST = 1e100
 
 
 def plot_loss(log: PathLike, path: PathLike, *, title: str | None = None) -> None:
@@ -24,7 +25,9 @@ def plot_loss(log: PathLike, path: PathLike, *, title: str | None = None) -> Non
     if not loss[0] and not validation:
         raise ValueError(f"{log} must hold training records with a loss (log.jsonl of `geotdm train`); found none")
     with style.styled():
-        style.save(_draw(loss, validation, title or f"Training: {Path(log).resolve().parent.name}"), path)
+        style.save(
+            _draw(loss, validation, title or f"Training: {style.literal(Path(log).resolve().parent.name)}"), path
+        )
 
 
 def _draw(loss: tuple, validation: dict[str, tuple], title: str):
@@ -71,17 +74,17 @@ def _read(log: PathLike) -> list[dict]:
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = parse_json(line)
+        except ValueError:
             continue  # a line that a kill left half-written
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        if isinstance(record, dict) and is_step(record.get("step")):
             records.append(record)
     return records
 
 
 def _column(records: list[dict], key: str) -> tuple[list[int], list[float]]:
-    rows = [(r["step"], float(r[key])) for r in records if isinstance(r.get(key), int | float)]
-    rows = [(step, value) for step, value in rows if math.isfinite(value)]
+    drawable = lambda value: isinstance(value, int | float) and abs(value) < _LARGEST
+    rows = [(r["step"], float(r[key])) for r in records if drawable(r.get(key))]
     return [step for step, _ in rows], [value for _, value in rows]
 
 

@@ -8,6 +8,7 @@ from geotdm_fast.files import PathLike, atomic_path
 from geotdm_fast.plots import molecule, style
 from geotdm_fast.plots.forecast import spread
 from geotdm_fast.plots.page_template import PAGE
+from geotdm_fast.shown import plain
 from geotdm_fast.trajectory_files import Samples
 
 MAX_SAMPLES = 20
@@ -26,8 +27,8 @@ def write_page(samples: Samples, path: PathLike, *, num_systems: int = 12, title
     generated = samples.mode == "uncond"
     what = "Generated trajectories" if generated else "Forecasts"
     content = {
-        "title": title or f"{what}: {samples.name}",
-        "unit": samples.unit,
+        "title": title or f"{what}: {plain(samples.name)}",
+        "unit": plain(samples.unit),
         "generated": generated,
         "given": samples.cond_mask.astype(int).tolist(),
         "systems": [_system(samples, graph, truth, forecasts) for graph in spread(samples.num_graphs, num_systems)],

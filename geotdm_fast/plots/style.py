@@ -1,6 +1,7 @@
 """One look for every picture: colours, a figure without global state, saving."""
 
 from geotdm_fast.files import PathLike, atomic_path
+from geotdm_fast.shown import plain
 
 # Okabe and Ito's colours, told apart with every kind of colour vision; yellow is too faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
@@ -92,4 +93,9 @@ def save(figure, path: PathLike) -> None:
 
 def with_unit(label: str, unit: str) -> str:
     """`label (unit)`, or the label alone for numbers without a unit."""
-    return f"{label} ({'Å' if unit == 'angstrom' else unit})" if unit else label
+    return f"{label} ({'Å' if unit == 'angstrom' else literal(unit)})" if unit else label
+
+
+def literal(text: str) -> str:
+    """A text of the data for a picture, short, without what matplotlib takes for a formula or cannot draw."""
+    return plain(text, 80).replace("$", r"\$")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from geotdm_fast.data.trajectory import Batch
+from geotdm_fast.memory import is_out_of_memory
 
 # Node-frames of a batch on the CPU, 32 systems of 5 x 30 or 7 windows of aspirin: the tensors stay in cache
 # (measured per graph: 32 systems 6.9 ms, 8 systems 7.8, 128 systems 9.7, on one contended core).
@@ -18,8 +19,6 @@ NODE_FRAMES_SHARD_CPU = 10 * NODE_FRAMES_CPU
 PROBE = 64
 # The part of the free memory that a batch may fill: the allocator's blocks do not fit each other exactly.
 FILL = 0.85
-# How PyTorch on the CPU, the C++ library, the CUDA driver and cuBLAS say that memory is out.
-_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
 
 
 def default_batch_size(batch: Batch, device: torch.device) -> int:
@@ -89,17 +88,3 @@ def release_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether `error`, or what it arose from, says that memory is out, on a GPU or the CPU.
-
-    A capture that fails for want of memory raises its own error while that of the allocator is being handled.
-    """
-    while error is not None:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-            return True
-        if isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -15,6 +15,12 @@ class Block(NamedTuple):
         """How many trajectories."""
         return len(self.graphs) * len(self.samples)
 
+    def count(self, size: int) -> int:
+        """How many blocks `split` makes."""
+        if len(self.samples) <= size:
+            return -(-len(self.graphs) // (size // len(self.samples)))
+        return len(self.graphs) * -(-len(self.samples) // size)
+
     def split(self, size: int) -> list["Block"]:
         """Blocks of at most `size` trajectories that make up this one, graph by graph.
 

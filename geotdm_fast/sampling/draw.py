@@ -12,12 +12,8 @@ from geotdm_fast.conditioning import split_batch
 from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.sampler import Sampler
-from geotdm_fast.sampling.batch_size import (
-    default_batch_size,
-    is_out_of_memory,
-    measured_batch_size,
-    release_memory,
-)
+from geotdm_fast.memory import is_out_of_memory
+from geotdm_fast.sampling.batch_size import default_batch_size, measured_batch_size, release_memory
 from geotdm_fast.sampling.blocks import Block
 from geotdm_fast.sampling.graphs import GraphPicker
 from geotdm_fast.sampling.progress import TrajectoryBar

@@ -3,14 +3,14 @@
 import contextlib
 import pathlib
 import warnings
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.diffusion.sampler import Sampler
-from geotdm_fast.files import PathLike
+from geotdm_fast.files import PathLike, remove_leftovers
+from geotdm_fast.folder_lock import locked
 from geotdm_fast.processes import Processes
 from geotdm_fast.sampling.batch_size import default_shard_size
 from geotdm_fast.sampling.draw import Drawer, check_counts
@@ -75,7 +75,7 @@ def sample_to_folder(
         request = describe(
             sampler, batch, dataset, train_config, num_samples=num_samples, seed=seed, checkpoint=checkpoint
         )
-        stack.enter_context(_locked(folder))
+        stack.enter_context(locked(folder, "drawing samples into"))
         default = default_shard_size(batch, drawer.device)
         return _open(folder, request, shard_size, default, restart)
 
@@ -136,9 +136,7 @@ def _draw(
 
 def _open(folder: pathlib.Path, request: dict, shard_size: int | None, default: int, restart: bool) -> tuple[dict, int]:
     """The request with its shard size, and the batch size of one that was begun before, else 0."""
-    for pattern in (".shard-*.tmp.npz", ".manifest.*.tmp.json"):
-        for leftover in folder.glob(pattern):  # of a killed process: the lock says that none is alive
-            leftover.unlink()
+    remove_leftovers(folder, ("shard-*.npz", NAME))  # of killed processes: the lock says that none is alive
     if restart:
         # The manifest first: without it no shard counts.
         for path in [folder / NAME, *(shard_path(folder, number) for number in present_shards(folder))]:
@@ -161,19 +159,3 @@ def _missing(folder: pathlib.Path, manifest: Manifest) -> list[int]:
     """The shards that are not there, or damaged."""
     present = present_shards(folder)
     return [n for n in range(len(manifest.shards)) if n not in present or not belongs(folder, manifest, n)]
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Make the folder and hold it against other calls; the system lets go when this process ends, however it ends."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            busy = isinstance(error, BlockingIOError)
-            why = "another process is drawing samples into it" if busy else f"it cannot be locked ({error.strerror})"
-            raise OSError(error.errno, f"cannot write to {folder}: {why}") from error
-        yield

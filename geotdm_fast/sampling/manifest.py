@@ -11,9 +11,12 @@ from torch import Tensor
 
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.diffusion.sampler import Sampler
+from geotdm_fast.digest import tensors_sha256
 from geotdm_fast.files import write_json
 from geotdm_fast.nn.plain import bare
+from geotdm_fast.parsing import parse_json
 from geotdm_fast.sampling.blocks import Block
+from geotdm_fast.shown import plain, shown
 
 FORMAT = "geotdm_fast shards 1"
 NAME = "manifest.json"
@@ -35,6 +38,11 @@ class Manifest:
     def whole(self) -> Block:
         """All graphs and samples."""
         return Block(range(self.request["num_graphs"]), range(self.request["num_samples"]))
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards there are, without making them: the counts may come from a damaged file."""
+        return self.whole.count(self.request["shard_size"])
 
     @functools.cached_property
     def shards(self) -> list[Block]:
@@ -66,8 +74,8 @@ def describe(
     conditioning = train_config["cond_mask"] if diffusion.mode == "cond" else train_config.get("tot_len")
     request = {
         "checkpoint": checkpoint,
-        "weights_sha256": _digest(weights),
-        "diffusion_sha256": _digest(tables),
+        "weights_sha256": tensors_sha256(weights),
+        "diffusion_sha256": tensors_sha256(tables),
         "mode": diffusion.mode,
         "prior": diffusion.prior,
         "model_mean_type": diffusion.model_mean_type.name.lower(),
@@ -76,7 +84,7 @@ def describe(
         "dtype": str(diffusion.dtype).removeprefix("torch."),
         "precision": network.precision,
         "data": dataset.name,
-        "data_sha256": _digest(fields),
+        "data_sha256": tensors_sha256(fields),
         "scale": float(dataset.scale),
         "cond_mask" if diffusion.mode == "cond" else "tot_len": conditioning,
         "num_graphs": batch.num_graphs,
@@ -99,20 +107,20 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     """Read `manifest.json`. FileNotFoundError without one, ValueError for one that this package did not write."""
     path = folder / NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} must be a folder of `geotdm sample`, got one without {NAME}") from None
     except ValueError as error:
         raise ValueError(f"{path} must be JSON, got something else ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         came = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path} must be of format '{FORMAT}', got {came!r}")
+        raise ValueError(f"{path} must be of format '{FORMAT}', got {shown(came)}")
     request = content.get("request")
     counts = [*(request.get(name) for name in _COUNTS), content.get("batch_size")] if isinstance(request, dict) else []
-    if not counts or not all(type(count) is int and count >= 1 for count in counts):
+    if not counts or not all(type(count) is int and 1 <= count < 2**60 for count in counts):
         raise ValueError(
             f"{path} must hold a request with {', '.join(_COUNTS)}, and batch_size, whole numbers of at least 1; "
-            f"got {counts or request!r}"
+            f"got {shown(counts or request)}"
         )
     return Manifest(request, content["batch_size"])
 
@@ -123,18 +131,10 @@ def check_same_request(folder: pathlib.Path, known: dict, asked: dict) -> None:
     names = [name for name in {**known, **asked} if known.get(name, missing) != asked.get(name, missing)]
     if not names:
         return
-    show = lambda request, name: json.dumps(request[name]) if name in request else "nothing"
-    differences = "; ".join(f"{name} is {show(known, name)} there, asked for is {show(asked, name)}" for name in names)
+    show = lambda request, name: plain(json.dumps(request[name])) if name in request else "nothing"
+    differences = "; ".join(
+        f"{plain(name)} is {show(known, name)} there, asked for is {show(asked, name)}" for name in names
+    )
     raise ValueError(
         f"{folder} holds samples of another request: {differences}. Name another folder, or start anew (--restart)"
     )
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of names, shapes, dtypes and bytes, in the order of the names."""
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        sha.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()

@@ -48,7 +48,7 @@ def write_shard(folder: pathlib.Path, manifest: Manifest, number: int, samples: 
 
 
 def belongs(folder: pathlib.Path, manifest: Manifest, number: int) -> bool:
-    """Whether shard `number` can be opened and is of this request; False for a damaged file.
+    """Whether shard `number` is whole, by its checksums, and of this request; False for a damaged file.
 
     ValueError for a shard of another request.
     """
@@ -56,6 +56,8 @@ def belongs(folder: pathlib.Path, manifest: Manifest, number: int) -> bool:
     try:
         with np.load(path, allow_pickle=False) as archive:
             digest = str(archive["request_sha256"])
+            if archive.zip.testzip() is not None:
+                return False
     except (*UNREADABLE, KeyError):
         return False
     if digest != manifest.digest:
@@ -70,16 +72,20 @@ def iterate_shards(folder: PathLike) -> Iterator[Shard]:
     """
     folder = pathlib.Path(folder)
     manifest = read_manifest(folder)
-    blocks = manifest.shards
-    missing = sorted(set(range(len(blocks))) - present_shards(folder))
-    if missing:
-        first = shard_path(folder, missing[0]).name
+    present = present_shards(folder)
+    # Before the list of all is made: the counts of a damaged manifest may be anything, and its digest is of no shard.
+    for number in sorted(present)[:1]:
+        belongs(folder, manifest, number)
+    count = manifest.num_shards
+    there = sum(number < count for number in present)
+    if there < count:
+        first = shard_path(folder, next(number for number in range(count) if number not in present)).name
         raise ValueError(
-            f"{folder} must hold {len(blocks)} shards, got {len(blocks) - len(missing)}; the first that is missing is "
-            f"{first}; the same `geotdm sample` command goes on"
+            f"{folder} must hold {count} shards, got {there}; the first that is missing is {first}; the same `geotdm "
+            "sample` command goes on"
         )
     digest = manifest.digest
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(manifest.shards):
         path = shard_path(folder, number)
         arrays = read_npz(path)
         samples = samples_of(path, arrays)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 
 from geotdm_fast.files import PathLike, atomic_path
+from geotdm_fast.parsing import is_step, parse_json
 
 
 class JsonLines:
@@ -38,10 +39,10 @@ def read_log(path: PathLike) -> list[dict]:
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = parse_json(line)
+        except ValueError:
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        if isinstance(record, dict) and is_step(record.get("step")):
             records.append(record)
     return records
 

@@ -16,13 +16,13 @@ from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.config import normalise_config
 from geotdm_fast.data.open import open_dataset
 from geotdm_fast.files import PathLike
-from geotdm_fast.processes import Processes, processes
+from geotdm_fast.processes import ProcessDied, Processes, processes
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat import FlatWeights
 from geotdm_fast.training.objective import Objective, check_fits
-from geotdm_fast.training.output import Output
+from geotdm_fast.training.output import Output, held
 from geotdm_fast.training.schedule import learning_rate, total_steps
 from geotdm_fast.training.state import Progress, fingerprint, load_state, save_state
 from geotdm_fast.training.step import TrainingStep
@@ -58,14 +58,17 @@ def train(
     resume: go on from output_dir/state.safetensors if it is there; False starts anew and discards that run
     progress: show a progress bar
     Raises ValueError if the config does not fit the data or the run to be resumed, and if the loss is not finite;
-    OSError if a file cannot be written (the earlier one stays); SystemExit(128 + signal) after SIGINT or SIGTERM,
-    once a checkpoint is written.
+    OSError if a file cannot be written (the earlier one stays), if another process is training into the folder, and
+    if another process of this run has died; SystemExit(128 + signal) after SIGINT, SIGTERM or SIGHUP, once a checkpoint
+    is written.
     """
     config = normalise_config(config)
     directory = pathlib.Path(output_dir or _default_directory(config["train"]))
     with processes(device) as ours:
-        run = _Run(config, directory, ours, resume=resume, show=progress and ours.writes)
-        return run.loop()
+        run = _Run(config, directory, ours, show=progress and ours.writes)
+        with held(directory, ours):
+            run.resume_or_start(resume)
+            return run.loop()
 
 
 def _default_directory(train: Mapping) -> pathlib.Path:
@@ -75,7 +78,7 @@ def _default_directory(train: Mapping) -> pathlib.Path:
 class _Run:
     """One call of `train`: everything it holds, and its loop."""
 
-    def __init__(self, config: dict, directory: pathlib.Path, ours: Processes, *, resume: bool, show: bool):
+    def __init__(self, config: dict, directory: pathlib.Path, ours: Processes, *, show: bool):
         train = config["train"]
         self.config, self.train_config, self.ours, self.show = config, train, ours, show
         self.stop = StopRequest(train["max_minutes"])
@@ -113,7 +116,6 @@ class _Run:
         self.progress = Progress()
         self.rate = 0.0
         self.graphs = 0
-        self._resume_or_start(resume)
 
     def _make_validation(self, training_data: DeviceData, num_noisy: int) -> Validation:
         section, at_most = self.config["data"].get("val"), self.train_config["eval_graphs"]
@@ -128,7 +130,8 @@ class _Run:
                 warnings.warn("no data.val: the best weights are chosen by the loss on training data", stacklevel=2)
         return Validation(data, self.config, num_noisy=num_noisy, processes=self.ours, max_graphs=at_most)
 
-    def _resume_or_start(self, resume: bool) -> None:
+    def resume_or_start(self, resume: bool) -> None:
+        """Go on from the state in the output folder, or make the folder anew."""
         path = self.output.state_path
         (found,) = self.ours.agree(int(self.ours.writes and resume and path.is_file()))
         if not found:
@@ -138,10 +141,20 @@ class _Run:
         if self.ours.writes:
             self.step.sums.copy_(sums)
         self.output.continue_from(self.progress)
-        self._say(f"resuming {self.output.directory} at step {self.progress.step}")
+        step, total = self.progress.step, self.total
+        nothing_left = f"; its {total} steps are done" if total is not None and step >= total else ""
+        self._say(f"resuming {self.output.directory} at step {step}{nothing_left}")
 
     def loop(self) -> pathlib.Path:
         """Train to the end, or to a stop; either way with a checkpoint last."""
+        try:
+            return self._loop()
+        except ProcessDied as error:
+            last = self.output.checkpoint_step
+            where = f"goes on from step {last}" if last else "begins anew"
+            raise ProcessDied(f"{error}; the same command {where}") from error
+
+    def _loop(self) -> pathlib.Path:
         self.log_time, seconds_before = time.monotonic(), self.progress.seconds
         began = self.log_time
         bar = tqdm(total=self.total, initial=self.progress.step, desc="train", unit="step", disable=not self.show)

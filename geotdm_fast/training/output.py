@@ -1,17 +1,42 @@
 """The files of a run, and when they are due. Only the writing process touches the disk."""
 
+import contextlib
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import nn
 
 from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.config import write_yaml
+from geotdm_fast.files import remove_leftovers
+from geotdm_fast.folder_lock import locked
+from geotdm_fast.processes import Processes
 from geotdm_fast.training.log import JsonLines, cut_log
 from geotdm_fast.training.state import STATE_FILE, Progress
 
 SECONDS_BETWEEN_CURVES = 60.0
+# Everything that a run writes, each aside first.
+_NAMES = (
+    *(f"{stem}.safetensors" for stem in ("state", "last", "best", "epoch_*")),
+    *("config.yaml", "log.jsonl", "loss.png"),
+)
+
+
+@contextlib.contextmanager
+def held(directory: pathlib.Path, ours: Processes) -> Iterator[None]:
+    """Make the output folder and hold it for a run, with all its processes, against other runs.
+
+    What killed runs left half-written is removed. Raises OSError on every process when another run is in it.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            stack.enter_context(locked(directory, "training into"))
+            remove_leftovers(directory, _NAMES)
+
+        ours.from_first(hold)
+        yield
 
 
 class Output:
@@ -20,6 +45,7 @@ class Output:
     directory: where the files go
     config: the run's configuration in normal form; it also goes into every checkpoint
     writes: False on all processes but one
+    checkpoint_step: the step of the last checkpoint, 0 before the first
     """
 
     def __init__(self, directory: pathlib.Path, config: Mapping, *, writes: bool):
@@ -31,7 +57,7 @@ class Output:
         self.log_path = directory / "log.jsonl"
         self._log = JsonLines(self.log_path)
         self._checkpoint_time = time.monotonic()
-        self._checkpoint_step = 0
+        self.checkpoint_step = 0
         self._curve_time = self._checkpoint_time
 
     def start_anew(self) -> None:
@@ -45,7 +71,7 @@ class Output:
 
     def continue_from(self, progress: Progress) -> None:
         """Cut the log back to what the checkpoint knows."""
-        self._checkpoint_step = progress.step
+        self.checkpoint_step = progress.step
         if self.writes:
             cut_log(self.log_path, progress.log_records)
             write_yaml(self.directory / "config.yaml", self.config)
@@ -65,7 +91,7 @@ class Output:
         """Whether steps or minutes since the last checkpoint ask for one. The clock is the writing process's."""
         train = self.config["train"]
         every, minutes = train["checkpoint_every_steps"], train["checkpoint_every_minutes"]
-        if step == self._checkpoint_step:
+        if step == self.checkpoint_step:
             return False
         by_steps = every is not None and step % every == 0
         return by_steps or (
@@ -75,7 +101,7 @@ class Output:
     def checkpointed(self, step: int) -> None:
         """Note that a checkpoint was written, and draw the curve if the last one is old."""
         self._checkpoint_time = time.monotonic()
-        self._checkpoint_step = step
+        self.checkpoint_step = step
         if self._checkpoint_time - self._curve_time >= SECONDS_BETWEEN_CURVES:
             self._draw()
 
@@ -87,6 +113,8 @@ class Output:
     def _draw(self) -> None:
         if self.writes and self.log_path.is_file() and self.log_path.stat().st_size > 0:
             from geotdm_fast.plots.loss import plot_loss
+            from geotdm_fast.plots.style import literal
 
-            plot_loss(self.log_path, self.directory / "loss.png", title=f"Training: {self.config['train']['exp_name']}")
+            title = f"Training: {literal(self.config['train']['exp_name'])}"
+            plot_loss(self.log_path, self.directory / "loss.png", title=title)
             self._curve_time = time.monotonic()

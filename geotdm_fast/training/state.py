@@ -12,6 +12,7 @@ from torch import Tensor
 from geotdm_fast.checkpoint import load_tensors, save_tensors
 from geotdm_fast.config import normalise_config
 from geotdm_fast.data import TrajectoryDataset
+from geotdm_fast.shown import plain, shown
 from geotdm_fast.training.step import TrainingStep
 
 STATE_FILE = "state.safetensors"
@@ -80,9 +81,10 @@ def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerpr
         saved = json.loads(metadata["progress"])
         earlier = json.loads(metadata["config"])
         progress = Progress(**{field.name: saved[field.name] for field in fields(Progress)})
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        _check_progress(progress)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"cannot resume from {path}: not a training state of this version ({error}); {hint}"
+            f"cannot resume from {path}: not a training state of this version ({plain(error)}); {hint}"
         ) from error
     check_same_training(earlier, config, where=f"cannot resume from {path}", hint=hint)
     validated = lambda c: (c["data"].get("val"), c["train"]["eval"], c["train"]["eval_graphs"])
@@ -92,15 +94,32 @@ def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerpr
         raise ValueError(f"cannot resume from {path}: data.train must be the data that the run began with; {hint}")
     own = step.named_state()
     different = sorted(own.keys() ^ (tensors.keys() - {"sums"}))
-    different += [name for name, value in own.items() if name in tensors and tensors[name].shape != value.shape]
+    expected = own | {"sums": step.sums}
+    different += [n for n, value in expected.items() if n in tensors and tensors[n].shape != value.shape]
     if different or "sums" not in tensors:
-        came = ", ".join(different[:3]) or "no sums"
+        came = plain(", ".join(different[:3])) or "no sums"
         raise ValueError(f"cannot resume from {path}: the tensors do not fit the model ({came}); {hint}")
+    broken = [name for name in expected if not bool(torch.isfinite(tensors[name]).all())]
+    if broken:
+        raise ValueError(f"cannot resume from {path}: {broken[0]} must be finite, got NaN or Inf; {hint}")
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(tensors[name])
     step.mark_changed()
     return progress, tensors["sums"]
+
+
+def _check_progress(progress: Progress) -> None:
+    """ValueError for a progress that no run makes: it would resume elsewhere, or never keep the best weights again."""
+    counts = {name: value for name, value in asdict(progress).items() if name not in ("seconds", "best")}
+    for name, value in counts.items():
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name} must be a whole number of at least 0, got {shown(value)}")
+        if name != "log_records" and value > progress.step:
+            raise ValueError(f"{name} must be at most the step {shown(progress.step)}, got {shown(value)}")
+    for name, value in (("seconds", progress.seconds), ("best", 0.0 if progress.best is None else progress.best)):
+        if type(value) not in (int, float) or not abs(value) < float("inf"):
+            raise ValueError(f"{name} must be a finite number, got {shown(value)}")
 
 
 def check_same_training(earlier: Mapping, config: Mapping, *, where: str, hint: str) -> None:
@@ -114,8 +133,8 @@ def check_same_training(earlier: Mapping, config: Mapping, *, where: str, hint: 
     for section, before, now in pairs:
         for key in [*before, *(k for k in now if k not in before)]:
             if key not in FREE.get(section, ()) and before.get(key) != now.get(key):
-                expected = f"must be {before.get(key)!r} as when the run began"
-                raise ValueError(f"{where}: {section}.{key} {expected}, got {now.get(key)!r}; {hint}")
+                expected = f"must be {shown(before.get(key))} as when the run began"
+                raise ValueError(f"{where}: {section}.{key} {expected}, got {shown(now.get(key))}; {hint}")
 
 
 def fingerprint(dataset: TrajectoryDataset) -> str:

@@ -6,6 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 
+from geotdm_fast.terminal import leave_closed_terminal
+
+# Seconds after the first signal in which further ones are not heeded: a key pressed twice must not cost the checkpoint.
+PATIENCE = 1.0
+
 
 class StopRequest:
     """What has been asked for: `signum` of a signal (0: none), or the end of `max_minutes`."""
@@ -24,15 +29,28 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Note SIGINT and SIGTERM instead of dying of them; the second one acts as it would without us."""
+        """Note SIGINT, SIGTERM and SIGHUP instead of dying of them.
+
+        A second signal, a second or more after the first, acts as it would without us. SIGHUP stays ignored under
+        `nohup`.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        if before[signal.SIGHUP] is signal.SIG_IGN:
+            del before[signal.SIGHUP]
+        asked = 0.0
 
         def note(signum, frame):
-            self.signum = signum
-            signal.signal(signum, before[signum])
+            nonlocal asked
+            if signum == signal.SIGHUP:
+                leave_closed_terminal()
+            if not self.signum:
+                self.signum, asked = signum, time.monotonic()
+            elif time.monotonic() - asked >= PATIENCE:
+                signal.signal(signum, before[signum])
+                signal.raise_signal(signum)
 
         for signum in before:
             signal.signal(signum, note)

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-_TRR_MAGIC, _XTC_MAGIC, _XTC_MAGIC_LONG = 1993, 1995, 2023
+from geotdm_fast.data.molecule_files.xtc import read_xtc_header
+
+_TRR_MAGIC = 1993
 _TRR_TEXT = 12
 
 
@@ -33,6 +35,8 @@ def read_headers(path: pathlib.Path, kind: str) -> Headers:
                 num_atoms, time, has_positions, length = read(file)
             except struct.error as error:
                 raise ValueError(f"{path} must hold whole frames, got an end within frame {len(times)}") from error
+            except ValueError as error:
+                raise ValueError(f"{path}: frame {len(times)}: {error}") from error
             if num_atoms is None:
                 raise ValueError(f"{path} must be a file of format {kind}, got other bytes at byte {start}")
             if atoms not in (None, num_atoms):
@@ -70,14 +74,5 @@ def _trr_frame(file) -> tuple:
 
 def _xtc_frame(file) -> tuple:
     """num_atoms, time, True, the bytes of the frame."""
-    magic, num_atoms, _, time = _numbers(file, "3if")
-    if magic not in (_XTC_MAGIC, _XTC_MAGIC_LONG):
-        return None, 0, False, 0
-    time = np.float32(time)
-    header = 4 * 4 + 9 * 4 + 4  # with the box and the number of atoms once more
-    if num_atoms <= 9:
-        return num_atoms, time, True, header + 12 * num_atoms
-    file.seek(9 * 4 + 4 + 4 + 6 * 4 + 4, os.SEEK_CUR)  # box, atoms, precision, least and largest, smallidx
-    (length,) = _numbers(file, "q" if magic == _XTC_MAGIC_LONG else "i")
-    inside = header + 8 * 4 + (8 if magic == _XTC_MAGIC_LONG else 4)
-    return num_atoms, time, True, inside + (length + 3) // 4 * 4
+    header = read_xtc_header(file)
+    return (None, 0, False, 0) if header is None else (header.num_atoms, header.time, True, header.length)

@@ -1,0 +1,24 @@
+"""Whether an error says that memory is out."""
+
+import sys
+
+# How PyTorch on the CPU, the C++ library, the CUDA driver and cuBLAS say that memory is out.
+_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether `error`, or what it arose from, says that memory is out, on a GPU or the CPU.
+
+    A capture that fails for want of memory raises its own error while that of the allocator is being handled.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES):
+            return True
+        # Nothing is imported here: there may be no memory for it.
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(error, torch.OutOfMemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

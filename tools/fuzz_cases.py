@@ -1,0 +1,190 @@
+"""A whole file of every kind that the package reads, how it is damaged, and the command that reads it."""
+
+import contextlib
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from numpy.random import Generator
+
+from tools import fuzz_damage as damage
+
+
+class Case(NamedTuple):
+    """file: the whole one; damage: makes damaged versions of its bytes; read: reads the path of a damaged one.
+
+    A damaged version lies in a copy of `beside`, the folder of what belongs to it, if that is not None.
+    """
+
+    file: pathlib.Path
+    damage: Callable[[bytes, Generator], bytes]
+    read: Callable[[pathlib.Path], object]
+    beside: pathlib.Path | None = None
+
+
+def make_cases(folder: pathlib.Path) -> dict[str, Case]:
+    """Make the whole files in `folder`; the cases by name."""
+    from geotdm_fast.data import open_dataset
+    from geotdm_fast.training import train
+
+    config, data = _config(folder), folder / "data"
+    run = folder / "run"
+    train(config, output_dir=run, device="cpu", progress=False)
+    weights = run / "last.safetensors"
+    sample = ("--num-graphs", "2", "--method", "ddim", "--steps", "2", "--quiet", "--device", "cpu")
+    _command("sample", weights, "--out", folder / "samples.npz", "--num-samples", 2, *sample)
+    _command("sample", weights, "--out", folder / "shards", "--num-samples", 4, "--shard-size", 2, *sample)
+    for name, zipped in (("zip.pt", True), ("pickle.pt", False)):
+        from geotdm_fast.checkpoint import load_tensors
+
+        torch.save(load_tensors(weights)[0], folder / name, _use_new_zipfile_serialization=zipped)
+
+    def opens(**section):
+        return lambda path: _look_at(open_dataset({k: v(path) if callable(v) else v for k, v in section.items()}))
+
+    draw = lambda *more: (
+        lambda path: _command("sample", path, "--out", path.with_name("out.npz"), "--num-samples", 1, *sample, *more)
+    )
+    plot = lambda path: _command("plot", path, "--out", path.with_name("picture.png"))
+    evaluate = lambda path: _command("evaluate", path, "--scores", "ade", "--quiet", "--device", "cpu")
+    in_folder = lambda path: evaluate(path.parent)
+    resume = lambda path: train(config, output_dir=path.parent, device="cpu", progress=False)
+    own = {"kind": "npz", "path": str, "split": "train"}
+    molecule = {"kind": "file", "path": str, "span": 3}
+    parent = lambda path: str(path.parent)
+    npy = {"kind": "nbody", "split": "train", "suffix": "x", "num_frames": 8, "root": parent, "system": "charged"}
+    springs = npy | {"system": "springs"}
+    walks = {
+        "kind": "pedestrian", "dataset": "zara1", "phase": "testing", "root": lambda path: str(path.parent.parent),
+    }  # fmt: skip
+    return {
+        "configuration .yaml": Case(folder / "config.yaml", damage.damaged_text, _read_config),
+        "data .npz": Case(data / "x.npz", damage.damaged_npz, opens(**own)),
+        "molecule .npz": Case(data / "molecule.npz", damage.damaged_npz, opens(**own, span=6)),
+        "N-body .npy": Case(data / "nbody" / "loc_x.npy", damage.damaged_npy, opens(**npy), data / "nbody"),
+        "N-body edges .npy": Case(data / "nbody" / "edges_x.npy", damage.damaged_npy, opens(**springs), data / "nbody"),
+        "pedestrians .txt": Case(
+            data / "all_data" / "crowds_zara01.txt", damage.damaged_text, opens(**walks), data / "all_data"
+        ),
+        "molecule .xyz": Case(data / "m.xyz", damage.damaged_text, opens(**molecule)),
+        "molecule .pdb": Case(data / "m.pdb", damage.damaged_text, opens(**molecule, reader="mdtraj")),
+        "molecule .xtc": Case(data / "m.xtc", damage.damaged, opens(**molecule, topology=str(data / "m.pdb"))),
+        "molecule .trr": Case(data / "m.trr", damage.damaged, opens(**molecule, topology=str(data / "m.pdb"))),
+        "molecule .dcd": Case(data / "m.dcd", damage.damaged, opens(**molecule, topology=str(data / "m.pdb"))),
+        "weights .safetensors": Case(weights, lambda b, rng: damage.damaged(b, rng, head=4096), draw()),
+        "weights without checksum": Case(weights, damage.damaged_safetensors, draw()),
+        "weights .pt": Case(folder / "zip.pt", damage.damaged_zip, draw("--config", folder / "config.yaml")),
+        "weights .pt of old torch": Case(
+            folder / "pickle.pt", damage.damaged, draw("--config", folder / "config.yaml")
+        ),
+        "state.safetensors": Case(run / "state.safetensors", damage.damaged, resume, run),
+        "state without checksum": Case(run / "state.safetensors", damage.damaged_safetensors, resume, run),
+        "log.jsonl": Case(run / "log.jsonl", damage.damaged_text, plot),
+        "log.jsonl at a resume": Case(run / "log.jsonl", damage.damaged_text, resume, run),
+        "samples .npz": Case(folder / "samples.npz", damage.damaged_npz, evaluate),
+        "samples .npz in a picture": Case(folder / "samples.npz", damage.damaged_npz, plot),
+        "manifest.json": Case(folder / "shards" / "manifest.json", damage.damaged_text, in_folder, folder / "shards"),
+        "shard .npz": Case(
+            folder / "shards" / "shard-000001.npz", damage.damaged_npz, in_folder, folder / "shards"
+        ),
+    }  # fmt: skip
+
+
+def _command(*words: object) -> None:
+    """`geotdm ...` in this process; its line of error is raised as ValueError, an error without one passes."""
+    import io
+
+    from geotdm_fast.cli import main
+
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = main([str(word) for word in words])
+    if status:
+        raise ValueError(said.getvalue().rstrip("\n").split(": error: ")[-1])
+
+
+def _read_config(path: pathlib.Path) -> None:
+    from geotdm_fast.config import load_config
+
+    load_config(path)
+
+
+def _look_at(dataset) -> None:
+    from geotdm_fast.data import collate
+
+    collate([dataset[i] for i in range(min(len(dataset), 3))])
+
+
+def _config(folder: pathlib.Path) -> dict:
+    """The configuration of a training of a second, as a file too, on data that it makes."""
+    from geotdm_fast.config import normalise_config
+
+    data = folder / "data"
+    rng = np.random.default_rng(0)
+    for name in ("nbody", "all_data"):
+        (data / name).mkdir(parents=True)
+    pairs = np.argwhere(~np.eye(5, dtype=bool)).T
+    x = np.cumsum(rng.normal(scale=0.1, size=(12, 6, 5, 3)), 1)
+    np.savez(data / "x.npz", x=x, h=np.ones((5, 1)), edge_index=pairs, edge_attr=np.ones((20, 1)))
+    np.save(data / "nbody" / "loc_x.npy", np.cumsum(rng.normal(size=(4, 8, 3, 5)), 1))
+    np.save(data / "nbody" / "vel_x.npy", rng.normal(size=(4, 8, 3, 5)))
+    np.save(data / "nbody" / "charges_x.npy", np.sign(rng.normal(size=(4, 5, 1))))
+    np.save(data / "nbody" / "edges_x.npy", np.sign(rng.normal(size=(4, 5, 5))))
+    rows = [(10 * t, person, 0.4 * t, person) for t in range(24) for person in (1, 2, 3)]
+    text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
+    (data / "all_data" / "crowds_zara01.txt").write_text(text)
+    _write_molecules(data, rng)
+    section = lambda split: {
+        "kind": "npz", "path": str(data / "x.npz"), "split": split, "split_ratio": [0.4, 0.3, 0.3],
+    }  # fmt: skip
+    config = {
+        "data": {split: section(split) for split in ("train", "val", "test")},
+        "denoise_model": {
+            "n_layers": 1, "node_dim": 1, "edge_dim": 1, "hidden_dim": 8, "time_emb_dim": 4, "learn_ref_frame": True,
+            "n_layers_ref": 1, "num_w": 3,
+        },
+        "diffusion": {"beta_schedule_name": "linear", "num_timesteps": 25},
+        "train": {"exp_name": "a", "cond_mask": [[0, 3]], "batch_size": 4, "num_steps": 3, "log_every_step": 1},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return normalise_config(config)
+
+
+def _write_molecules(data: pathlib.Path, rng: Generator) -> None:
+    """Ten frames of eleven atoms as `.npz`, XYZ, PDB, XTC, TRR and DCD."""
+    import mdtraj
+
+    symbols = ["C", "O", "H", "H", "H", "H", "O", "H", "H", "N", "H"]
+    z = np.array([{"C": 6, "O": 8, "H": 1, "N": 7}[s] for s in symbols])
+    start = rng.normal(scale=2.0, size=(len(z), 3))
+    x = (start + np.cumsum(rng.normal(scale=0.02, size=(30, len(z), 3)), 0)).astype(np.float32)
+    np.savez(data / "molecule.npz", R=x, z=z)
+    text = ""
+    for number, frame in enumerate(x[:10]):
+        rows = (f"{s} {a:.4f} {b:.4f} {c:.4f}\n" for s, (a, b, c) in zip(symbols, frame, strict=True))
+        text += f"{len(z)}\nframe {number}\n" + "".join(rows)
+    (data / "m.xyz").write_text(text)
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("LIG", topology.add_chain())
+    for number, symbol in enumerate(symbols):
+        topology.add_atom(f"{symbol}{number}", mdtraj.element.Element.getBySymbol(symbol), residue)
+    trajectory = mdtraj.Trajectory(x[:10] / 10, topology)
+    for suffix in ("pdb", "xtc", "trr", "dcd"):
+        trajectory.save(str(data / f"m.{suffix}"))
+
+
+def damaged_path(case: Case, folder: pathlib.Path, data: bytes) -> pathlib.Path:
+    """The damaged version as a file of the whole one's name, with what belongs to it, in a fresh `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    inner = folder / case.file.parent.name
+    if case.beside is None:
+        inner.mkdir(parents=True)
+    else:
+        shutil.copytree(case.beside, inner)
+    path = inner / case.file.name
+    path.write_bytes(data)
+    return path
