@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
     pieces = [(setting, seed) for seed in range(args.seeds) for setting in settings]
     keys = {piece: bench.key(*piece) for piece in pieces}
     missing = [piece for piece in pieces if keys[piece] not in known]
-    from tqdm.auto import tqdm
+    from geotdm_fast.bars import progress_bar
 
-    for piece in tqdm(missing, desc="pieces", unit="piece", disable=args.quiet):
+    for piece in progress_bar(missing, desc="pieces", unit="piece", disable=args.quiet):
         row = {"benchmark": "steps", "key": keys[piece], **bench.piece(*piece), **record.context(args.device)}
         record.append(args.out, [row])
         known[row["key"]] = row

@@ -97,15 +97,16 @@ def likelihoods(
     Random (one noise per step, from `seed`), in chunks of `batch_size`; the caller's generators are left alone.
     Positions count in the stored unit. Raises as `GeoTDM.calc_bpd_loop` does.
     """
-    from tqdm.auto import tqdm
-
+    from geotdm_fast.bars import progress_bar
     from geotdm_fast.conditioning import split_batch
     from geotdm_fast.metrics import nll_per_graph
     from geotdm_fast.sampling import GraphPicker, default_batch_size
 
     device = torch.device(diffusion.device)
     chunks = torch.arange(batch.num_graphs).split(batch_size or default_batch_size(batch, device))
-    bar = tqdm(total=len(chunks) * diffusion.num_timesteps, desc="likelihood", unit="step", disable=not progress)
+    bar = progress_bar(
+        total=len(chunks) * diffusion.num_timesteps, desc="likelihood", unit="step", disable=not progress
+    )
     nats = []
     pick = GraphPicker(batch)
     with bar, _seeded(device, seed), torch.no_grad():

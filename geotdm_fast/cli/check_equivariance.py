@@ -48,8 +48,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; 0 when every bound holds, 1 when one does not."""
-    from tqdm.auto import tqdm
-
+    from geotdm_fast.bars import progress_bar
     from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.cli.drawing import check_suffix, open_model
     from geotdm_fast.equivariance import KINDS, MOTIONS, QUANTITIES, ROUNDOFF, check_equivariance
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         num_steps=args.steps,
     )
     total = len(precisions) * len(kinds) * len(QUANTITIES) * len(MOTIONS)
-    found = list(tqdm(measured, total=total, desc="equivariance", unit="check", disable=args.quiet))
+    found = list(progress_bar(measured, total=total, desc="equivariance", unit="check", disable=args.quiet))
     if args.json is not None:
         write_json(args.json, [deviation._asdict() | {"holds": deviation.holds} for deviation in found])
     print(_table(found))

@@ -24,7 +24,8 @@ def animate(
         raise ValueError(f"plot: num_systems must be at least 1, got {num_systems}")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
-    from tqdm.auto import tqdm
+
+    from geotdm_fast.bars import progress_bar
 
     graphs = spread(samples.num_graphs, num_systems)
     with style.styled():
@@ -34,7 +35,7 @@ def animate(
         canvas.draw()  # the first pass knows the labels' sizes, the second puts square panels between them
         figure.set_layout_engine("none")  # laid out once: nothing may move but the trajectories
         images = []
-        for t in tqdm(range(len(samples.cond_mask)), desc="drawing", unit="frame", disable=not progress):
+        for t in progress_bar(range(len(samples.cond_mask)), desc="drawing", unit="frame", disable=not progress):
             for scene in scenes:
                 scene.show(t)
             clock.set_text(_clock(samples, t))
