@@ -7,6 +7,7 @@ import sys
 import warnings
 
 from geotdm_fast.allocator import keep_freed_memory
+from geotdm_fast.cli.renamed import warn_of_renamed
 
 DESCRIPTION = """\
 Diffusion over geometric trajectories (GeoTDM): forecast, interpolate or generate how particles, molecules
@@ -28,6 +29,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
+    def parse_args(self, args=None, namespace=None):
+        """As argparse's; a command itself tells of an argument that it does not know, and the nearest it knows."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            parser = getattr(parsed, "parser", self)
+            known = [option for option in parser._option_string_actions if option.startswith("--")]
+            meant = _meant(unknown[0].partition("=")[0], known, parser.prog)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return parsed
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line: 0 when all went well, 1 when a check failed, 2 for a user's error, 3 when
@@ -40,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     try:
         with _short_warnings(prefix, args.debug):
+            warn_of_renamed(args)
             return args.run(args)
     except KeyboardInterrupt:
         print(f"{prefix}: interrupted", file=sys.stderr)
@@ -69,9 +81,24 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in (simulate, train, sample, evaluate, plot, reproduce, check_equivariance, doctor):
         subparser = command.add_parser(subparsers)
+        subparser.set_defaults(parser=subparser)
         # Its default must not undo `geotdm --debug COMMAND`.
         subparser.add_argument("--debug", default=argparse.SUPPRESS, **debug)
     return parser
+
+
+def _meant(option: str, known: list[str], prog: str) -> str:
+    """`; did you mean --x?` for an option near to one that is known, or the key of the configuration of that name."""
+    import difflib
+
+    from geotdm_fast.settings import TRAIN
+
+    close = difflib.get_close_matches(option, known, n=1, cutoff=0.7)
+    if close:
+        return f"; did you mean {close[0]}?"
+    name = option.lstrip("-").replace("-", "_")
+    key = next((key for key in (name, f"num_{name}") if key in TRAIN), None)
+    return f"; did you mean --set train.{key}=...?" if key and prog.endswith((" train", " reproduce")) else ""
 
 
 def _message(error: Exception) -> str | None:

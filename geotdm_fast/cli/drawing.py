@@ -1,11 +1,11 @@
 """From the options of `sample` and `evaluate` to a model, its data and samples."""
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from geotdm_fast.config import SPLITS
+from geotdm_fast.cli.checkpoints import checkpoint_file
+from geotdm_fast.cli.data_options import sampled_section
 
 
 class Request(NamedTuple):
@@ -36,7 +36,7 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
 
     diffusion, config = open_model(args.checkpoint, args.config, device, args.precision)
     sampler = Sampler(diffusion, args.method, args.steps, args.spacing, args.eta)
-    section, where = data_section(config, args.data, args.split, args.set)
+    section, where = sampled_section(config, args)
     dataset = open_data(section, where, args.num_graphs, progress=progress)
     if molecules and dataset.atomic_numbers is None:
         raise ValueError(f"{molecules}: the data must be molecules, got '{dataset.name}'")
@@ -74,10 +74,11 @@ def draw(args: argparse.Namespace, molecules: str | None = None) -> Draw:
 
 
 def open_model(checkpoint: str, config_file: str | None, device, precision: str = "fp32"):
-    """The diffusion of a checkpoint (ours, or an official .pt with its configuration) and its config."""
+    """The diffusion of a checkpoint (`checkpoint_file`; an official .pt with its configuration) and its config."""
     from geotdm_fast.checkpoint import build_diffusion, load_checkpoint
     from geotdm_fast.config import load_config
 
+    checkpoint = checkpoint_file(checkpoint)
     official = None if config_file is None else load_config(config_file)
     network, config = load_checkpoint(checkpoint, device, official)
     for section in ("data", "train", "diffusion"):
@@ -87,49 +88,6 @@ def open_model(checkpoint: str, config_file: str | None, device, precision: str 
             )
     network.set_precision(precision)
     return build_diffusion(network, config, device), config
-
-
-def data_section(config: dict, data_file: str | None, split: str | None, overrides: Iterable[str]) -> tuple[dict, str]:
-    """The data section to open and its name for messages.
-
-    data_file: a configuration file to take it from instead; split: its name, by default `test`
-    overrides: `key=value` texts, the value in YAML; `kind=...` starts from an empty section
-    """
-    from geotdm_fast.config import read_yaml
-
-    sections = config["data"]
-    source = "the checkpoint's configuration"
-    if data_file is not None:
-        source = data_file
-        sections = read_yaml(data_file).get("data")
-        if not isinstance(sections, dict):
-            raise ValueError(f"{data_file} must have a section 'data'")
-        if not set(sections) & set(SPLITS):  # the official sampling files have one section alone
-            sections = {split or "test": sections}
-    name = split or "test"
-    values = dict(_parse(text) for text in overrides)
-    if "kind" in values:
-        section = {}
-    elif name in sections:
-        section = dict(sections[name])
-    else:
-        raise ValueError(f"--split: {source} has no data section '{name}', only {', '.join(sections)}")
-    section |= values
-    if config["diffusion"].get("mode", "cond") == "uncond":
-        section.setdefault("project", True)  # the model lives in the space of zero mean
-    return section, f"data.{name}"
-
-
-def _parse(text: str) -> tuple[str, object]:
-    import yaml
-
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ValueError(f"--set must be KEY=VALUE, got '{text}'")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set {text}: the value must be YAML ({' '.join(str(error).split())})") from error
 
 
 def open_data(section: dict, where: str, num_graphs: int | None, progress: bool = True):

@@ -1,8 +1,16 @@
 """`geotdm evaluate`: scores of a checkpoint or of samples."""
 
 import argparse
+from pathlib import Path
 
-from geotdm_fast.cli.arguments import add_quiet, add_sampling_options, count, new_command
+from geotdm_fast.cli.arguments import (
+    add_quiet,
+    add_sampling_options,
+    check_sampling_paths,
+    choose_device,
+    count,
+    new_command,
+)
 
 DESCRIPTION = """\
 Score a model: a checkpoint (samples are drawn first, as `geotdm sample` does), or a file or a folder of samples.
@@ -30,7 +38,7 @@ EXAMPLES = """\
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "evaluate", "score a checkpoint or samples", DESCRIPTION, EXAMPLES)
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT|SAMPLES", help="weights, or a file or folder of `geotdm sample`"
+        "checkpoint", metavar="CHECKPOINT|SAMPLES", help="weights (as for `geotdm sample`), or a file or folder of it"
     )
     parser.add_argument(
         "--scores", default="all", metavar="NAME,...", help="which scores (default: all that fit the model)"
@@ -50,17 +58,17 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Score, print the table, write the JSON."""
-    from pathlib import Path
-
-    from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.cli.drawing import check_suffix
-    from geotdm_fast.evaluation import evaluate, report
     from geotdm_fast.files import write_json
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
-    source = Path(args.checkpoint)
-    from_file = source.suffix.lower() == ".npz" or source.is_dir()
+    from_file = _is_samples(Path(args.checkpoint))
+    if not from_file:
+        check_sampling_paths(args)
+
+    from geotdm_fast.evaluation import evaluate, report
+
     samples, scores, nll = _from_file(args) if from_file else _from_checkpoint(args)
     result = evaluate(
         samples,
@@ -78,6 +86,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _is_samples(source: Path) -> bool:
+    """Whether samples are to be scored, not weights. FileNotFoundError for a file of samples that is not there."""
+    if source.is_dir():
+        return not (source / "best.safetensors").is_file()
+    if source.suffix.lower() == ".npz" and not source.is_file():
+        raise FileNotFoundError(f"{source}: no such file")
+    return source.suffix.lower() == ".npz"
+
+
 def _from_file(args: argparse.Namespace):
     from geotdm_fast.evaluation import parse_scores
     from geotdm_fast.trajectory_files import read_samples
@@ -90,7 +107,6 @@ def _from_file(args: argparse.Namespace):
 
 
 def _from_checkpoint(args: argparse.Namespace):
-    from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.cli.drawing import draw, open_model
     from geotdm_fast.evaluation import likelihoods, parse_scores
 

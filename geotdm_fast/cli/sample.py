@@ -4,13 +4,22 @@ import argparse
 import datetime
 from pathlib import Path
 
-from geotdm_fast.cli.arguments import add_quiet, add_sampling_options, count, new_command
+from geotdm_fast.cli.arguments import (
+    add_quiet,
+    add_sampling_options,
+    check_sampling_paths,
+    choose_device,
+    count,
+    new_command,
+)
+from geotdm_fast.cli.checkpoints import HELP as CHECKPOINT_HELP
 
 DESCRIPTION = """\
 Draw trajectories from a trained model: forecasts or interpolations of the given frames, or, from an unconditional
 model, new trajectories.
 
-CHECKPOINT is a .safetensors file of `geotdm train` (it carries its configuration), or an official .pt with --config.
+CHECKPOINT is a .safetensors file of `geotdm train` (it carries its configuration), the folder of a training (its
+best.safetensors is taken), the name of a model that comes with the package, or an official .pt with --config.
 --out FILE.npz is one file, written when all is drawn. It holds samples [K, N, D, T] (the frames that were drawn),
 target and x_given (the same data's other frames), cond_mask, batch (the graph of each node) and all that `geotdm
 evaluate` and `geotdm plot` need. Positions are in the unit of the data divided by `scale`.
@@ -29,12 +38,14 @@ OVITO, ASE, MDTraj or MDAnalysis. Extended XYZ needs the extra `molecules`, the 
 atoms in a .pdb beside them."""
 
 EXAMPLES = """\
-  geotdm sample best.safetensors --num-samples 5 --out samples.npz
+  geotdm sample outputs/nbody_charged_small --num-samples 5 --out samples.npz
+  geotdm sample nbody_charged_small --num-graphs 100 --out samples.npz        a model that comes with the package
   geotdm sample best.safetensors --num-graphs 100 --seed 1 --device cpu --out samples.npz
   geotdm sample best.safetensors --method dpmpp_2m --steps 20 --spacing log_snr --out samples.npz
   geotdm sample best.safetensors --num-samples 1000 --out samples/            the same command goes on after a kill
   torchrun --nproc-per-node 4 -m geotdm_fast sample best.safetensors --num-samples 1000 --out samples/
-  geotdm sample ethanol.safetensors --set path=my_ethanol.npz --out samples.npz --xyz samples.xyz
+  geotdm sample ethanol.safetensors --data my_ethanol.npz --out samples.npz --xyz samples.xyz
+  geotdm sample protein.safetensors --data run.xtc --topology run.pdb --set data.stride=10 --out samples.npz
   geotdm sample ethanol.safetensors --num-samples 1000 --out samples/ --dcd samples.dcd
   geotdm sample ckpt_best.pt --config nbody_train_cond.yaml --out samples.npz
 
@@ -45,7 +56,7 @@ then:
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "sample", "draw trajectories from a checkpoint", DESCRIPTION, EXAMPLES)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file of weights, .safetensors or .pt")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP)
     parser.add_argument("--out", required=True, metavar="FILE.npz|FOLDER", help="file or folder to write")
     parser.add_argument("--xyz", metavar="FILE.xyz", help="also write molecules as extended XYZ")
     parser.add_argument("--dcd", metavar="FILE.dcd", help="also write molecules as DCD, with FILE.pdb")
@@ -66,14 +77,15 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Sample and write the files."""
-    from geotdm_fast.cli.arguments import choose_device
-    from geotdm_fast.processes import processes
-
     into_folder = _is_folder(args.out)
+    check_sampling_paths(args)
     exports = _exports(args)
     if not into_folder and (args.shard_size or args.restart):
         option = "--shard-size" if args.shard_size else "--restart"
         raise ValueError(f"{option} is for a folder of shards: --out must be a folder then, got '{args.out}'")
+
+    from geotdm_fast.processes import processes
+
     # Nothing is exchanged but who is done, and the slowest shard may take long.
     with processes(choose_device(args.device), hosts_only=True, patience=datetime.timedelta(days=7)) as ours:
         if into_folder:
