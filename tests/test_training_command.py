@@ -109,7 +109,7 @@ def test_errors_are_one_line(config_file, tmp_path, capsys):
 def test_help_teaches(capsys):
     for option, words in (
         ("--help", ("torchrun", "state.safetensors", "--no-resume")),
-        ("--keys", ("lr_decay_every",)),
+        ("--keys", ("lr_decay_every", "kind: file", "  span ", "  selection ", "  topology ")),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(["train", option])

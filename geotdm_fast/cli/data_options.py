@@ -49,9 +49,9 @@ def with_data(
     where: the section's name, for messages. What the new kind does not know is left out, with a line on stderr.
     Raises ValueError for files of several kinds, and a topology where none belongs.
     """
-    from geotdm_fast.data.open import infer_kind, kind_keys
+    from geotdm_fast.data.open import kind_keys, kind_of
 
-    old = section.get("kind", infer_kind(section))
+    old = kind_of(section)
     if Path(paths[0]).is_dir():
         if old in ("npz", "file"):
             raise ValueError(f"--data {paths[0]}: {where} is of the kind {old}, which reads files, got a folder")

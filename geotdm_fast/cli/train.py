@@ -40,9 +40,10 @@ then:
 
 class _ShowKeys(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
+        from geotdm_fast.data_settings import data_manual
         from geotdm_fast.settings import manual
 
-        print(manual())
+        print(data_manual(), manual(), sep="\n\n")
         parser.exit()
 
 
@@ -63,7 +64,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         dest="overrides",
         help="replace one value of the configuration; may be repeated",
     )
-    parser.add_argument("--keys", action=_ShowKeys, nargs=0, help="list every key of a configuration and exit")
+    parser.add_argument(
+        "--keys",
+        action=_ShowKeys,
+        nargs=0,
+        help="list every key of a configuration, of each kind of data too, and exit",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument("--no-resume", action="store_true", help="start anew and discard the run in the output folder")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop with a checkpoint after M minutes")

@@ -41,11 +41,11 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
     """
     if not isinstance(section, Mapping):
         raise TypeError(f"{where} must be a section of keys and values, got {section!r}")
-    kind = section.get("kind", infer_kind(section))
+    kind = section.get("kind", _infer_kind(section))
     if kind is None:
         raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
     check_choice(f"{where}: kind", kind, _KEYS)
-    check_keys(where, section, kind_keys(kind))
+    check_keys(where, section, ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING))
     given = {key: value for key, value in section.items() if key not in ("kind", *_WITHOUT_MEANING)}
     if "mode" in given:
         _rename(where, given, "mode", "split")
@@ -88,13 +88,7 @@ def _entries(where: str, kind: str, section: dict) -> list[dict]:
     return [section | dict(zip(lists, entries, strict=True)) for entries in zip(*lists.values(), strict=True)]
 
 
-def kind_keys(kind: str) -> tuple[str, ...]:
-    """The keys of a section of this kind, the official ones among them."""
-    return ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)
-
-
-def infer_kind(section: Mapping) -> str | None:
-    """The kind of a section that has no key `kind`, by the official keys in it; None where they do not tell."""
+def _infer_kind(section: Mapping) -> str | None:
     for key, kind in (("suffix", "nbody"), ("system", "nbody"), ("molecule_name", "md17"), ("dataset", "pedestrian")):
         if key in section:
             return kind
@@ -229,3 +223,13 @@ _OPENERS = {
     "npz": _open_npz,
     "file": _open_file,
 }
+
+
+def kind_of(section: Mapping) -> str | None:
+    """The kind of a section, given or inferred; None where nothing tells it."""
+    return section.get("kind", _infer_kind(section))
+
+
+def kind_keys(kind: str) -> tuple[str, ...]:
+    """The keys that a section of this kind may have, the official ones among them."""
+    return ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)
