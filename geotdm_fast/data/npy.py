@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from geotdm_fast.files import PathLike, what_came
+from geotdm_fast.files import PathLike
 
 
 def read_npy(path: PathLike) -> np.ndarray:
@@ -15,7 +15,7 @@ def read_npy(path: PathLike) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} must be an .npy file of plain numbers, got {what_came(path, error)}") from error
+        raise ValueError(f"{path} must be an .npy file of plain numbers, got an unreadable file ({error})") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} must be an .npy file of one array, got an archive")
     return array
