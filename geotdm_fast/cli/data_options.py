@@ -119,7 +119,7 @@ def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, st
     sections, source = config["data"], "the checkpoint's configuration"
     if args.data_config is not None:
         sections, source = _sections_of(args.data_config, name), args.data_config
-    values = dict(_setting(text, name) for text in args.set)
+    values = data_values(args.set, name)
     if "kind" in values:
         section = {}
     elif name in sections:
@@ -157,8 +157,15 @@ def take_old_spellings(args: argparse.Namespace) -> None:
         args.data_config, args.data = args.data[0], None
 
 
-def _setting(text: str, split: str) -> tuple[str, object]:
-    """Key and value of `data.KEY=VALUE` or `data.SPLIT.KEY=VALUE`, the value in YAML."""
+def data_values(texts: Iterable[str], split: str | None = None) -> dict:
+    """The keys and values of `data.KEY=VALUE` and `data.SPLIT.KEY=VALUE` texts, the values in YAML.
+
+    split: the section that is opened; None where there is one alone
+    """
+    return dict(_setting(text, split) for text in texts)
+
+
+def _setting(text: str, split: str | None) -> tuple[str, object]:
     import yaml
 
     key, equals, value = text.partition("=")
@@ -173,7 +180,8 @@ def _setting(text: str, split: str) -> tuple[str, object]:
             f"--set must be data.KEY=VALUE, got '{text}': how a model was made is in its checkpoint and stays as it is"
         )
     if len(names) == 3 and names[1] != split:
-        raise ValueError(f"--set {text}: the section that is opened is data.{split} (--split {split})")
+        opened = "data" if split is None else f"data.{split} (--split {split})"
+        raise ValueError(f"--set {text}: the section that is opened is {opened}")
     try:
         return names[-1], yaml.safe_load(value)
     except yaml.YAMLError as error:
