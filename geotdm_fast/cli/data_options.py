@@ -49,9 +49,9 @@ def with_data(
     where: the section's name, for messages. What the new kind does not know is left out, with a line on stderr.
     Raises ValueError for files of several kinds, and a topology where none belongs.
     """
-    from geotdm_fast.data.open import kind_keys, kind_of
+    from geotdm_fast.data.open import infer_kind, kind_keys
 
-    old = kind_of(section)
+    old = section.get("kind", infer_kind(section))
     if Path(paths[0]).is_dir():
         if old in ("npz", "file"):
             raise ValueError(f"--data {paths[0]}: {where} is of the kind {old}, which reads files, got a folder")
@@ -132,7 +132,8 @@ def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, st
     where = f"data.{name}"
     if args.data is not None:
         section = with_data(section, args.data, args.topology, where=where)
-        if section.get("split") is not None and not args.quiet:
+        told = args.quiet or getattr(args, "given", None) is not None
+        if section.get("split") is not None and not told:
             print(f"{where}: split {section['split']} of --data; --set data.split=null takes all", file=sys.stderr)
     section |= values
     if config["diffusion"].get("mode", "cond") == "uncond":

@@ -36,11 +36,28 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
 
     diffusion, config = open_model(args.checkpoint, args.config, device, args.precision)
     sampler = Sampler(diffusion, args.method, args.steps, args.spacing, args.eta)
-    section, where = sampled_section(config, args)
-    dataset = open_data(section, where, args.num_graphs, progress=progress)
+    dataset = _open_sampled_data(config, args, progress)
     if molecules and dataset.atomic_numbers is None:
         raise ValueError(f"{molecules}: the data must be molecules, got '{dataset.name}'")
     return Request(sampler, collate([dataset[i] for i in range(len(dataset))]), dataset, config["train"])
+
+
+def _open_sampled_data(config: dict, args: argparse.Namespace, progress: bool):
+    """The data that the options name, or the frames of --given alone."""
+    section, where = sampled_section(config, args)
+    if getattr(args, "given", None) is None:
+        return open_data(section, where, args.num_graphs, progress=progress)
+    from geotdm_fast.data import given_frames_dataset
+
+    return given_frames_dataset(section, _given_frames(config), where, progress).spread(args.num_graphs)
+
+
+def _given_frames(config: dict) -> list[bool]:
+    """[T] - which frames of the model's window are given. ValueError for a model that is given none."""
+    if config["diffusion"].get("mode", "cond") != "cond":
+        raise ValueError("--given needs a conditional model, got an unconditional one, which is given nothing")
+    given = {t for first, end in config["train"]["cond_mask"] for t in range(first, end)}
+    return [t in given for t in range(len(given) + config["denoise_model"]["num_w"])]
 
 
 def draw(args: argparse.Namespace, molecules: str | None = None) -> Draw:

@@ -24,6 +24,9 @@ best.safetensors is taken), the name of a model that comes with the package, or 
 target and x_given (the same data's other frames), cond_mask, batch (the graph of each node) and all that `geotdm
 evaluate` and `geotdm plot` need. Positions are in the unit of the data divided by `scale`.
 
+--given FILE is for forecasts whose future nobody knows yet: the last frames of each trajectory in FILE, as many as the
+model is given, are taken; target is empty then, and `geotdm evaluate` has nothing to compare with.
+
 --out FOLDER (a name without a suffix) is for requests of any size: shard-000000.npz, ... are written while the next
 ones are drawn, each like FILE.npz for some of the graphs and samples, and manifest.json says what was asked for.
 Stopped or killed at any moment, the same command goes on with the shards that are missing; another request for the
@@ -47,6 +50,7 @@ EXAMPLES = """\
   geotdm sample ethanol.safetensors --data my_ethanol.npz --out samples.npz --xyz samples.xyz
   geotdm sample protein.safetensors --data run.xtc --topology run.pdb --set data.stride=10 --out samples.npz
   geotdm sample ethanol.safetensors --num-samples 1000 --out samples/ --dcd samples.dcd
+  geotdm sample outputs/my_molecule --given last_frames.npz --num-samples 20 --out future.npz
   geotdm sample ckpt_best.pt --config nbody_train_cond.yaml --out samples.npz
 
 then:
@@ -58,6 +62,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "sample", "draw trajectories from a checkpoint", DESCRIPTION, EXAMPLES)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP)
     parser.add_argument("--out", required=True, metavar="FILE.npz|FOLDER", help="file or folder to write")
+    parser.add_argument(
+        "--given",
+        metavar="FILE",
+        help="forecast where the future is unknown: the last frames of each trajectory in FILE are the given ones",
+    )
     parser.add_argument("--xyz", metavar="FILE.xyz", help="also write molecules as extended XYZ")
     parser.add_argument("--dcd", metavar="FILE.dcd", help="also write molecules as DCD, with FILE.pdb")
     parser.add_argument("--xtc", metavar="FILE.xtc", help="also write molecules as XTC, with FILE.pdb")
@@ -78,6 +87,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Sample and write the files."""
     into_folder = _is_folder(args.out)
+    _take_given(args)
     check_sampling_paths(args)
     exports = _exports(args)
     if not into_folder and (args.shard_size or args.restart):
@@ -95,6 +105,16 @@ def run(args: argparse.Namespace) -> int:
                 f"--out must be a folder for the {ours.world_size} processes of torchrun to share, got '{args.out}'"
             )
         return _run_file(args, exports)
+
+
+def _take_given(args: argparse.Namespace) -> None:
+    """`--given FILE` is `--data FILE` of which the last frames alone are read."""
+    if args.given is None:
+        return
+    for option, value in (("--data", args.data), ("--split", args.split)):
+        if value is not None:
+            raise ValueError(f"--given takes the last frames of {args.given}, {option} does not go with it")
+    args.data = [args.given]
 
 
 def _is_folder(out: str) -> bool:

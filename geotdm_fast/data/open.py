@@ -41,7 +41,7 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
     """
     if not isinstance(section, Mapping):
         raise TypeError(f"{where} must be a section of keys and values, got {section!r}")
-    kind = section.get("kind", _infer_kind(section))
+    kind = section.get("kind", infer_kind(section))
     if kind is None:
         raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
     check_choice(f"{where}: kind", kind, _KEYS)
@@ -88,8 +88,15 @@ def _entries(where: str, kind: str, section: dict) -> list[dict]:
     return [section | dict(zip(lists, entries, strict=True)) for entries in zip(*lists.values(), strict=True)]
 
 
-def _infer_kind(section: Mapping) -> str | None:
-    for key, kind in (("suffix", "nbody"), ("system", "nbody"), ("molecule_name", "md17"), ("dataset", "pedestrian")):
+def infer_kind(section: Mapping) -> str | None:
+    """The kind that a section without `kind` means, by its official keys; None where none tells."""
+    for key, kind in (
+        ("suffix", "nbody"),
+        ("system", "nbody"),
+        ("molecule_name", "md17"),
+        ("dataset", "pedestrian"),
+        ("recordings", "pedestrian"),
+    ):
         if key in section:
             return kind
     return None
@@ -223,11 +230,6 @@ _OPENERS = {
     "npz": _open_npz,
     "file": _open_file,
 }
-
-
-def kind_of(section: Mapping) -> str | None:
-    """The kind of a section, given or inferred; None where nothing tells it."""
-    return section.get("kind", _infer_kind(section))
 
 
 def kind_keys(kind: str) -> tuple[str, ...]:
