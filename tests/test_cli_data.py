@@ -5,7 +5,14 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from tiny_models import charged_config, ethanol_config, write_checkpoint, write_ethanol
+from tiny_models import (
+    ETHANOL,
+    ETHANOL_POSITIONS,
+    charged_config,
+    ethanol_config,
+    write_checkpoint,
+    write_ethanol,
+)
 
 from geotdm_fast.cli import build_parser, main
 from geotdm_fast.cli.checkpoints import shipped_models
@@ -195,3 +202,33 @@ def test_an_unknown_option_is_told_by_its_command(capsys):
 def test_every_model_that_comes_with_the_package_is_described():
     text = (next(iter(shipped_models().values())).parent / "README.md").read_text()
     assert all(f"`{name}.safetensors`" in text for name in shipped_models())
+
+
+def test_another_molecule_than_that_of_the_training(folder, tmp_path, capsys):
+    np.savez(tmp_path / "other.npz", R=ETHANOL_POSITIONS + np.zeros((40, 1, 1)), z=np.where(ETHANOL == 8, 7, ETHANOL))
+    (tmp_path / "again").mkdir()
+    shutil.copy(folder / "ethanol.npz", tmp_path / "again" / "run_2.npz")
+    here = write_checkpoint(tmp_path / "here.safetensors", ethanol_config(folder / "ethanol.npz"))
+    gone = write_checkpoint(tmp_path / "gone.safetensors", ethanol_config("elsewhere/ethanol.npz"))
+    out = ["--set", "data.split=train", "--num-graphs", "1", "--out", str(tmp_path / "s.npz"), "--quiet"]
+
+    def said(checkpoint, path) -> str:
+        assert main(["sample", checkpoint, "--data", str(path), *out]) == 0
+        return "".join(line for line in capsys.readouterr().err.splitlines(True) if "trained on" in line)
+
+    assert said(here, folder / "ethanol.npz") == said(gone, folder / "ethanol.npz") == ""
+    assert said(here, tmp_path / "again" / "run_2.npz") == "", "the same molecule by another name"
+    assert said(here, tmp_path / "other.npz") == (
+        "geotdm sample: warning: the model was trained on ethanol (C2 H6 O), the data are other (C2 H6 N): a model "
+        "knows the molecules that it was trained on\n"
+    )
+    assert "the model was trained on ethanol, the data are other (C2 H6 N)" in said(gone, tmp_path / "other.npz")
+
+
+def test_recordings_of_several_sections_are_told(folder, tmp_path, capsys):
+    section = {"kind": "pedestrian", "dataset": "eth", "root": "d"}
+    config = charged_config()
+    config["data"] = {"train": section | {"phase": "training"}, "val": section | {"phase": "validation"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    main(["train", str(tmp_path / "config.yaml"), "--data", str(folder / "people.txt"), "--quiet"])
+    assert "data.train and data.val read the same recordings from end to end" in capsys.readouterr().err

@@ -59,7 +59,7 @@ def with_data(
     kind = _kind_of(paths, old)
     value = [Path(path).as_posix() for path in paths]
     if kind == "pedestrian":
-        return dict(section) | {"recordings": value}
+        return {key: v for key, v in section.items() if key != "root"} | {"recordings": value}
     values = {"kind": kind, "path": value[0] if len(value) == 1 else value}
     if topology is not None:
         if kind != "file":

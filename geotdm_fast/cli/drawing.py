@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from geotdm_fast.cli.checkpoints import checkpoint_file
 from geotdm_fast.cli.data_options import sampled_section
+from geotdm_fast.cli.trained_on import warn_of_other_molecules
 
 
 class Request(NamedTuple):
@@ -46,10 +47,13 @@ def _open_sampled_data(config: dict, args: argparse.Namespace, progress: bool):
     """The data that the options name, or the frames of --given alone."""
     section, where = sampled_section(config, args)
     if getattr(args, "given", None) is None:
-        return open_data(section, where, args.num_graphs, progress=progress)
-    from geotdm_fast.data import given_frames_dataset
+        dataset = open_data(section, where, args.num_graphs, progress=progress)
+    else:
+        from geotdm_fast.data import given_frames_dataset
 
-    return given_frames_dataset(section, _given_frames(config), where, progress).spread(args.num_graphs)
+        dataset = given_frames_dataset(section, _given_frames(config), where, progress).spread(args.num_graphs)
+    warn_of_other_molecules(config["data"].get("train", {}), section, dataset)
+    return dataset
 
 
 def _given_frames(config: dict) -> list[bool]:
@@ -57,7 +61,11 @@ def _given_frames(config: dict) -> list[bool]:
     if config["diffusion"].get("mode", "cond") != "cond":
         raise ValueError("--given needs a conditional model, got an unconditional one, which is given nothing")
     given = {t for first, end in config["train"]["cond_mask"] for t in range(first, end)}
-    return [t in given for t in range(len(given) + config["denoise_model"]["num_w"])]
+    section, network = config["data"].get("train", {}), config["denoise_model"]
+    # Without a learned prior num_w may be anything.
+    drawn = len(given) + network["num_w"]
+    length = drawn if network["learn_ref_frame"] else section.get("span") or section.get("num_frames") or drawn
+    return [t in given for t in range(length)]
 
 
 def draw(args: argparse.Namespace, molecules: str | None = None) -> Draw:

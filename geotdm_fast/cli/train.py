@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import warnings
 
 from geotdm_fast.cli.arguments import count, new_command
 from geotdm_fast.cli.data_options import add_data_files, check_data_files, with_data
@@ -117,3 +118,10 @@ def _replace_data(raw: dict, args: argparse.Namespace) -> None:
         if sections.get(split) is not None:
             section = as_section(sections[split], f"{where}.{split}")
             sections[split] = with_data(section, args.data, args.topology, split, where=f"data.{split}")
+    whole = [split for split in SPLITS if "recordings" in (sections.get(split) or {})]
+    if len(whole) > 1:
+        warnings.warn(
+            f"--data: {' and '.join(f'data.{split}' for split in whole)} read the same recordings from end to end, and "
+            "validate on what is trained on; --set data.val.recordings=[FILE, ...] or data.val.frames=[START, STOP]",
+            stacklevel=2,
+        )
