@@ -42,11 +42,12 @@ def check_data_files(args: argparse.Namespace) -> None:
 
 def with_data(
     section: Mapping, paths: list[str], topology: str | None = None, split: str | None = None, where: str = "data"
-) -> dict:
+) -> tuple[dict, str]:
     """`section` with the files or the folder `paths` in the place of its own, and the kind that their suffix says.
 
     split: what of the files is read where the section, of another kind, does not say it
-    where: the section's name, for messages. What the new kind does not know is left out, with a line on stderr.
+    where: the section's name, for messages
+    Returns the section, and what is to be told of a change of kind, or "". What the new kind does not know is left out.
     Raises ValueError for files of several kinds, and a topology where none belongs.
     """
     from geotdm_fast.data.open import infer_kind, kind_keys
@@ -55,24 +56,25 @@ def with_data(
     if Path(paths[0]).is_dir():
         if old in ("npz", "file"):
             raise ValueError(f"--data {paths[0]}: {where} is of the kind {old}, which reads files, got a folder")
-        return dict(section) | {"root": Path(paths[0]).as_posix()}
+        return dict(section) | {"root": Path(paths[0]).as_posix()}, ""
     kind = _kind_of(paths, old)
     value = [Path(path).as_posix() for path in paths]
     if kind == "pedestrian":
-        return {key: v for key, v in section.items() if key != "root"} | {"recordings": value}
+        return {key: v for key, v in section.items() if key != "root"} | {"recordings": value}, ""
     values = {"kind": kind, "path": value[0] if len(value) == 1 else value}
     if topology is not None:
         if kind != "file":
             raise ValueError(f"--topology goes with a file of molecules (.xtc, .dcd, .pdb, ...), got --data {paths[0]}")
         values["topology"] = Path(topology).as_posix() if len(value) == 1 else [Path(topology).as_posix()] * len(value)
     kept = {key: v for key, v in section.items() if key not in ("kind", "path", "topology")}
+    told = ""
     if kind != old:
         kept, lost = _carried(kept, old, kind_keys(kind), split)
         left_out = f"; without {', '.join(lost)}" if lost else ""
-        print(f"{where}: kind {kind} by the suffix of {paths[0]}, instead of {old}{left_out}", file=sys.stderr)
+        told = f"kind {kind} by the suffix of {paths[0]}, instead of {old}{left_out}"
     for key in ("root", "molecule_name"):
         kept.pop(key, None)
-    return values | kept
+    return values | kept, told
 
 
 def _kind_of(paths: list[str], old: str | None) -> str:
@@ -131,9 +133,11 @@ def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, st
         raise ValueError(f"--split: {source} has no data section '{name}', only {', '.join(sections)}")
     where = f"data.{name}"
     if args.data is not None:
-        section = with_data(section, args.data, args.topology, where=where)
-        told = args.quiet or getattr(args, "given", None) is not None
-        if section.get("split") is not None and not told:
+        section, told = with_data(section, args.data, args.topology, where=where)
+        if told:
+            print(f"{where}: {told}", file=sys.stderr)
+        whole = section.get("split") is None or getattr(args, "given", None) is not None
+        if not whole and not args.quiet:
             print(f"{where}: split {section['split']} of --data; --set data.split=null takes all", file=sys.stderr)
     section |= values
     if config["diffusion"].get("mode", "cond") == "uncond":

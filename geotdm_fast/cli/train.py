@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 import warnings
 
 from geotdm_fast.cli.arguments import count, new_command
@@ -114,10 +115,15 @@ def _replace_data(raw: dict, args: argparse.Namespace) -> None:
 
     where = f"{args.config}: data"
     sections = as_section(raw.get("data") or {}, where)
+    told: dict[str, list[str]] = {}
     for split in SPLITS:
         if sections.get(split) is not None:
             section = as_section(sections[split], f"{where}.{split}")
-            sections[split] = with_data(section, args.data, args.topology, split, where=f"data.{split}")
+            sections[split], text = with_data(section, args.data, args.topology, split, where=f"data.{split}")
+            told.setdefault(text, []).append(f"data.{split}")
+    for text, names in told.items():
+        if text:
+            print(f"{', '.join(names)}: {text}", file=sys.stderr)
     whole = [split for split in SPLITS if "recordings" in (sections.get(split) or {})]
     if len(whole) > 1:
         warnings.warn(

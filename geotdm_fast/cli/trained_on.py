@@ -18,13 +18,13 @@ def warn_of_other_molecules(train: Mapping, sampled: Mapping, dataset) -> None:
     from geotdm_fast.inspection.trajectories import formula
 
     numbers = dataset.atomic_numbers
-    if numbers is None or _names(sampled) <= _names(train):
+    if numbers is None or not _names(train) or _names(sampled) <= _names(train):
         return
     ours = {formula(sorted(z.tolist())) for z in ([numbers] if isinstance(numbers, Tensor) else numbers)}
     theirs = {formula(sorted(z.tolist())) for z in _numbers_in(train)}
     if theirs and ours <= theirs:
         return
-    trained = ", ".join(sorted(_names(train))) or "other data"
+    trained = ", ".join(sorted(_names(train)))
     known = f" ({', '.join(sorted(theirs))})" if theirs else ""
     warnings.warn(
         f"the model was trained on {trained}{known}, the data are {', '.join(sorted(_names(sampled)))} "
