@@ -14,9 +14,10 @@ Diffusion over geometric trajectories (GeoTDM): forecast, interpolate or generat
 or people move.
 
 a tour:
-  geotdm simulate charged --num-systems 100 --out charged.npz      make data, or bring your own .npz
+  geotdm simulate charged --num-systems 100 --out charged.npz      make data, or bring your own
+  geotdm inspect charged.npz                                       what is in it, and what would train on it
   geotdm train configs/nbody_charged_small.yaml                    train; stop and start again at any moment
-  geotdm sample outputs/nbody_charged_small/best.safetensors --num-samples 5 --out samples.npz
+  geotdm sample outputs/nbody_charged_small --num-samples 5 --out samples.npz
   geotdm evaluate samples.npz                                      ADE, FDE and more, beside simple baselines
   geotdm plot samples.npz --out forecast.png                       or .gif, or .html to turn in three dimensions
 
