@@ -78,11 +78,18 @@ def test_a_change_of_kind_is_told():
 
 def test_a_topology_serves_every_file():
     section, _ = with_data(OWN, ["a.xtc", "b.xtc"], "top.pdb")
-    assert section["topology"] == ["top.pdb", "top.pdb"]
+    assert section["path"] == ["a.xtc", "b.xtc"] and section["topology"] == "top.pdb"
     with pytest.raises(ValueError, match=r"--topology goes with a file of molecules .* got --data a\.npz"):
         with_data(OWN, ["a.npz"], "top.pdb")
     with pytest.raises(ValueError, match=r"several files must be all \.npz or none, got a\.npz, b\.xtc"):
         with_data(OWN, ["a.npz", "b.xtc"])
+
+
+def test_the_topology_of_the_section_stays_if_it_is_there(folder):
+    section = OWN | {"kind": "file", "topology": str(folder / "run.pdb")}
+    assert with_data(section, ["part2.xtc"])[0] == section | {"path": "part2.xtc"}
+    placeholder = OWN | {"kind": "file", "topology": "topology.pdb"}
+    assert "topology" not in with_data(placeholder, ["whole.extxyz"])[0]
 
 
 def test_a_folder_is_a_root(folder):

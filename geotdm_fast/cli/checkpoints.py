@@ -1,7 +1,8 @@
 """What CHECKPOINT stands for: a file, the folder of a training, or a model that comes with the package."""
 
-import sys
 from pathlib import Path
+
+from geotdm_fast.cli.telling import tell
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 HELP = (
@@ -39,7 +40,7 @@ def checkpoint_file(text: str) -> str:
 def _best_in(folder: Path) -> Path:
     best = folder / "best.safetensors"
     if best.is_file():
-        print(f"{folder}: taking {best.name}", file=sys.stderr)
+        tell(f"{folder}: taking {best.name}")
         return best
     names = [path.name for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES and path.stem != "state"]
     raise ValueError(f"{folder} must hold best.safetensors, or name a file of weights in it; got {_listed(names)}")

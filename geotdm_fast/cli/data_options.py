@@ -1,11 +1,11 @@
 """Which data a command reads: `--data`, `--topology`, `--data-config`, `--split` and `--set`, to a data section."""
 
 import argparse
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from geotdm_fast.cli.renamed import warn_renamed
+from geotdm_fast.cli.telling import tell
 from geotdm_fast.config import SPLITS
 
 # Kinds whose sections name a file of trajectories and how it is cut.
@@ -65,7 +65,9 @@ def with_data(
     if topology is not None:
         if kind != "file":
             raise ValueError(f"--topology goes with a file of molecules (.xtc, .dcd, .pdb, ...), got --data {paths[0]}")
-        values["topology"] = Path(topology).as_posix() if len(value) == 1 else [Path(topology).as_posix()] * len(value)
+        values["topology"] = Path(topology).as_posix()
+    elif kind == old == "file" and _is_there(section.get("topology")):
+        values["topology"] = section["topology"]
     kept = {key: v for key, v in section.items() if key not in ("kind", "path", "topology")}
     told = ""
     if kind != old:
@@ -75,6 +77,11 @@ def with_data(
     for key in ("root", "molecule_name"):
         kept.pop(key, None)
     return values | kept, told
+
+
+def _is_there(topology: object) -> bool:
+    """Whether a section names one topology that exists; that of a configuration to start from is a placeholder."""
+    return isinstance(topology, str) and Path(topology).is_file()
 
 
 def _kind_of(paths: list[str], old: str | None) -> str:
@@ -135,10 +142,10 @@ def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, st
     if args.data is not None:
         section, told = with_data(section, args.data, args.topology, where=where)
         if told:
-            print(f"{where}: {told}", file=sys.stderr)
+            tell(f"{where}: {told}")
         whole = section.get("split") is None or getattr(args, "given", None) is not None
         if not whole and not args.quiet:
-            print(f"{where}: split {section['split']} of --data; --set data.split=null takes all", file=sys.stderr)
+            tell(f"{where}: split {section['split']} of --data; --set data.split=null takes all")
     section |= values
     if config["diffusion"].get("mode", "cond") == "uncond":
         section.setdefault("project", True)  # the model lives in the space of zero mean

@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import sys
 import warnings
 
 from geotdm_fast.cli.arguments import count, new_command
 from geotdm_fast.cli.data_options import add_data_files, check_data_files, with_data
 from geotdm_fast.cli.renamed import Renamed
+from geotdm_fast.cli.telling import tell
 
 DESCRIPTION = """\
 Train a model as a YAML configuration says (ours in configs/, or the official project's as they are).
@@ -123,7 +123,7 @@ def _replace_data(raw: dict, args: argparse.Namespace) -> None:
             told.setdefault(text, []).append(f"data.{split}")
     for text, names in told.items():
         if text:
-            print(f"{', '.join(names)}: {text}", file=sys.stderr)
+            tell(f"{', '.join(names)}: {text}")
     whole = [split for split in SPLITS if "recordings" in (sections.get(split) or {})]
     if len(whole) > 1:
         warnings.warn(
