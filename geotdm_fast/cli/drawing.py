@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from geotdm_fast.cli.checkpoints import checkpoint_file
 from geotdm_fast.cli.data_options import sampled_section
-from geotdm_fast.cli.trained_on import warn_of_other_molecules
 
 
 class Request(NamedTuple):
@@ -45,6 +44,8 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
 
 def _open_sampled_data(config: dict, args: argparse.Namespace, progress: bool):
     """The data that the options name, or the frames of --given alone."""
+    from geotdm_fast.cli.trained_on import warn_of_other_molecules
+
     section, where = sampled_section(config, args)
     if getattr(args, "given", None) is None:
         dataset = open_data(section, where, args.num_graphs, progress=progress)
