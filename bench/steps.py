@@ -15,7 +15,9 @@ import torch
 
 from bench import arguments, record
 from bench.steps_report import report, scores_of, verdict, write_plot
-from geotdm_fast.cli.drawing import data_section, open_data, open_model
+from geotdm_fast.cli.checkpoints import checkpoint_file
+from geotdm_fast.cli.data_options import add_data_files, check_data_files, sampled_section
+from geotdm_fast.cli.drawing import open_data, open_model
 from geotdm_fast.data import collate
 from geotdm_fast.demo import CHECKPOINT
 from geotdm_fast.diffusion import Sampler
@@ -69,11 +71,10 @@ def run(args: argparse.Namespace) -> int:
     arguments.set_up(args)
     if args.seeds < 2:
         raise ValueError(f"--seeds must be at least 2, for a spread, got {args.seeds}")
+    check_data_files(args)
+    args.checkpoint = pathlib.Path(checkpoint_file(str(args.checkpoint)))
     diffusion, config = open_model(str(args.checkpoint), None, torch.device(args.device))
-    overrides = list(args.set)
-    if args.data is not None:
-        overrides.append(f"{'root' if args.data.is_dir() else 'path'}={args.data.as_posix()}")
-    section, where = data_section(config, None, args.split, overrides)
+    section, where = sampled_section(config, args)
     dataset = open_data(section, where, args.num_graphs, progress=not args.quiet)
     bench = _Bench(args, diffusion, config["train"], dataset)
     settings = list(_settings(args, diffusion.num_timesteps))
@@ -81,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
     pieces = [(setting, seed) for seed in range(args.seeds) for setting in settings]
     keys = {piece: bench.key(*piece) for piece in pieces}
     missing = [piece for piece in pieces if keys[piece] not in known]
-    from tqdm.auto import tqdm
+    from geotdm_fast.bars import progress_bar
 
-    for piece in tqdm(missing, desc="pieces", unit="piece", disable=args.quiet):
+    for piece in progress_bar(missing, desc="pieces", unit="piece", disable=args.quiet):
         row = {"benchmark": "steps", "key": keys[piece], **bench.piece(*piece), **record.context(args.device)}
         record.append(args.out, [row])
         known[row["key"]] = row
@@ -227,17 +228,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--checkpoint", type=pathlib.Path, default=CHECKPOINT, metavar="FILE", help="default: the model of `make demo`"
-    )
-    parser.add_argument(
-        "--data",
+        "--checkpoint",
         type=pathlib.Path,
-        metavar="PATH",
-        help="file or folder instead of that in the checkpoint's configuration",
+        default=CHECKPOINT,
+        metavar="CHECKPOINT",
+        help="default: that of the demo",
     )
+    add_data_files(parser, "file or folder instead of that in the checkpoint's configuration")
+    parser.set_defaults(data_config=None)
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="default: test")
     parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="replace one key of the data section"
+        "--set", metavar="data.KEY=VALUE", action="append", default=[], help="replace one key of the data section"
     )
     parser.add_argument("--num-graphs", type=arguments.count, default=100, metavar="N", help="default: 100")
     parser.add_argument("--num-samples", type=arguments.count, default=5, metavar="K", help="of each (default: 5)")

@@ -51,11 +51,11 @@ def interleaved(
 
     warm_up: unmeasured rounds first (torch.compile compiles there); progress: show a bar
     """
-    from tqdm.auto import tqdm
+    from geotdm_fast.bars import progress_bar
 
     device = torch.device(device)
     seconds = {name: [] for name in calls}
-    with tqdm(total=(warm_up + repeats) * len(calls), desc="calls", unit="call", disable=not progress) as bar:
+    with progress_bar(total=(warm_up + repeats) * len(calls), desc="calls", unit="call", disable=not progress) as bar:
         for i in range(warm_up + repeats):
             for name, call in calls.items():
                 bar.set_postfix_str(" ".join(name) if isinstance(name, tuple) else str(name), refresh=False)

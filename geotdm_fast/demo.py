@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     clock = _Clock()
     keep_freed_memory()
     from geotdm_fast.cli.arguments import choose_device
+    from geotdm_fast.cli.checkpoints import checkpoint_file
     from geotdm_fast.cli.drawing import open_model
     from geotdm_fast.data import collate, open_dataset
     from geotdm_fast.diffusion import Sampler
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from geotdm_fast.trajectory_files import make_samples, write_samples
 
     device = choose_device(args.device)
+    args.checkpoint = Path(checkpoint_file(str(args.checkpoint)))
     diffusion, config = open_model(str(args.checkpoint), None, device)
     clock.lap("start")
 

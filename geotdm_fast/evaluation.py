@@ -109,8 +109,7 @@ def likelihoods(
     changes nothing but memory. The caller's generators are left alone. Positions count in the stored unit. Raises as
     `GeoTDM.calc_bpd_loop` does.
     """
-    from tqdm.auto import tqdm
-
+    from geotdm_fast.bars import progress_bar
     from geotdm_fast.conditioning import split_batch
     from geotdm_fast.diffusion.noise import likelihood_noise
     from geotdm_fast.metrics import nll_per_graph
@@ -118,7 +117,9 @@ def likelihoods(
 
     device = torch.device(diffusion.device)
     chunks = torch.arange(batch.num_graphs).split(batch_size or default_batch_size(batch, device))
-    bar = tqdm(total=len(chunks) * diffusion.num_timesteps, desc="likelihood", unit="step", disable=not progress)
+    bar = progress_bar(
+        total=len(chunks) * diffusion.num_timesteps, desc="likelihood", unit="step", disable=not progress
+    )
     nats = []
     pick = GraphPicker(batch)
     with bar, torch.no_grad():

@@ -91,9 +91,7 @@ def read_npz(
         check_npy_size(path)
         archive = np.load(path, allow_pickle=False)
     except UNREADABLE as error:
-        raise ValueError(
-            f"{path} must be an .npz archive of plain arrays, got an unreadable file ({plain(error)})"
-        ) from error
+        raise ValueError(f"{path} must be an .npz archive of plain arrays, got {what_came(path, error)}") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path} must be an .npz archive, got a single array")
     with archive:
@@ -116,3 +114,11 @@ def read_npz(
             if not isinstance(arrays[name], np.ndarray):
                 raise ValueError(f"{path}: array '{plain(name)}' must be an array, got other bytes")
     return arrays
+
+
+def what_came(path: pathlib.Path, error: Exception) -> str:
+    """What a file is that numpy does not read. Numpy takes what it does not know for a pickle, to be read unsafely."""
+    if "pickle" not in str(error):
+        return f"an unreadable file ({error})"
+    own = path.suffix.lower() in (".npz", ".npy")
+    return "a file of another kind" + ("" if own else "; kind: file reads what molecular simulation packages write")

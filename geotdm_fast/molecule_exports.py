@@ -60,11 +60,13 @@ def export_molecules(path: PathLike, source: Samples | PathLike, progress: bool 
     what XTC can hold, whatever the format; ImportError without ASE (extra `molecules`) or MDTraj (extra `md`), OSError
     when the file cannot be written.
     """
-    from tqdm.auto import tqdm
+    from geotdm_fast.bars import progress_bar
 
     check_export(path)
     suffix = pathlib.Path(path).suffix.lower()
-    molecules = tqdm(_molecules(path, source), desc=f"writing {suffix[1:]}", unit=" trajectories", disable=not progress)
+    molecules = progress_bar(
+        _molecules(path, source), desc=f"writing {suffix[1:]}", unit=" trajectories", disable=not progress
+    )
     return _write_xyz(path, molecules) if suffix in XYZ_SUFFIXES else _write_md(path, molecules)
 
 

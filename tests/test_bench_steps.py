@@ -81,7 +81,7 @@ def test_unconditional_molecules_with_data_of_ones_own(tmp_path, capsys):
         (["--seeds", "1"], "--seeds must be at least 2"),
         (["--methods", "dpm"], "method must be one of"),
         (["--checkpoint", "none.safetensors"], "none.safetensors: no such file"),
-        (["--data", "none.npz"], "unknown key 'path'"),
+        (["--data", "none.npz"], "--data none.npz: no such file or folder"),
     ],
 )
 def test_users_errors(tmp_path, capsys, more, message):

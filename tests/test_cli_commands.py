@@ -95,16 +95,16 @@ def test_sample_other_data(charged, tmp_path):
     assert (
         main(["simulate", "charged", "--num-systems", "4", "--num-frames", "12", "--out", str(tmp_path / "x.npz")]) == 0
     )
-    own = ["--set", "kind=npz", "--set", f"path={tmp_path / 'x.npz'}", "--num-graphs", "2"]
+    own = ["--set", "data.kind=npz", "--set", f"data.path={tmp_path / 'x.npz'}", "--num-graphs", "2"]
     assert main(["sample", charged, *own, "--out", str(out), "--quiet"]) == 0
     with np.load(tmp_path / "x.npz") as file:
         expected = np.concatenate([file["x"][0], file["x"][2]], axis=1)  # evenly spaced: systems 0 and 2
     assert np.allclose(read_samples(out).truth(), expected.transpose(1, 2, 0))
-    assert main(["sample", charged, "--set", "num_systems=2", "--out", str(out), "--quiet"]) == 0
+    assert main(["sample", charged, "--set", "data.num_systems=2", "--out", str(out), "--quiet"]) == 0
     assert read_samples(out).num_graphs == 2
     section = {"kind": "nbody", "system": "charged", "split": "val", "num_systems": 3, "num_frames": 12}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump({"data": {"val": section}}))
-    other = ["--data", str(tmp_path / "other.yaml"), "--split", "val"]
+    other = ["--data-config", str(tmp_path / "other.yaml"), "--split", "val"]
     assert main(["sample", charged, *other, "--out", str(out), "--quiet"]) == 0
     assert read_samples(out).num_graphs == 3
 
@@ -120,7 +120,9 @@ def test_sampling_file_with_one_data_section(charged, tmp_path):
     }
     (tmp_path / "sampling.yaml").write_text(yaml.safe_dump({"data": section, "eval": {}}))
     out = tmp_path / "s.npz"
-    assert main(["sample", charged, "--data", str(tmp_path / "sampling.yaml"), "--out", str(out), "--quiet"]) == 0
+    assert (
+        main(["sample", charged, "--data-config", str(tmp_path / "sampling.yaml"), "--out", str(out), "--quiet"]) == 0
+    )
     assert read_samples(out).num_graphs == 2
 
 

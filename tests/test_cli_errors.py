@@ -56,8 +56,10 @@ def test_missing_files(said, tmp_path, checkpoint):
     assert "none.npz: no such file" in said("plot", tmp_path / "none.npz", "--out", "p.png")
     assert "none.jsonl: no such file" in said("plot", tmp_path / "none.jsonl", "--out", "p.png")
     assert "none.yaml: no such file" in said("train", tmp_path / "none.yaml")
-    assert "none.yaml: no such file" in said("sample", checkpoint, "--data", tmp_path / "none.yaml", "--out", "s.npz")
-    own = ("--set", "kind=npz", "--set", f"path={tmp_path / 'none.npz'}")
+    assert "none.yaml: no such file" in said(
+        "sample", checkpoint, "--data-config", tmp_path / "none.yaml", "--out", "s.npz"
+    )
+    own = ("--set", "data.kind=npz", "--set", f"data.path={tmp_path / 'none.npz'}")
     assert "none.npz: no such file" in said("sample", checkpoint, *own, "--out", tmp_path / "s.npz", "--quiet")
 
 
@@ -94,20 +96,24 @@ def test_suffixes_are_checked_before_the_work(said, tmp_path, checkpoint):
 
 def test_data_sections(said, tmp_path, checkpoint):
     sample = ("sample", checkpoint, "--out", tmp_path / "s.npz", "--quiet")
-    assert "data.test: unknown key 'num_system'; did you mean 'num_systems'?" in said(*sample, "--set", "num_system=3")
-    assert "--set must be KEY=VALUE, got 'spam'" in said(*sample, "--set", "spam")
-    assert "the value must be YAML" in said(*sample, "--set", "path=[")
+    assert "data.test: unknown key 'num_system'; did you mean 'num_systems'?" in said(
+        *sample, "--set", "data.num_system=3"
+    )
+    assert "--set must be data.KEY=VALUE, got 'spam'" in said(*sample, "--set", "spam")
+    assert "the value must be YAML" in said(*sample, "--set", "data.path=[")
     (tmp_path / "no_data.yaml").write_text("train: {}\n")
-    assert "must have a section 'data'" in said(*sample, "--data", tmp_path / "no_data.yaml")
+    assert "must have a section 'data'" in said(*sample, "--data-config", tmp_path / "no_data.yaml")
     (tmp_path / "data.yaml").write_text("data: {train: {kind: nbody, system: charged, split: train}}\n")
-    assert "has no data section 'val', only train" in said(*sample, "--data", tmp_path / "data.yaml", "--split", "val")
+    assert "has no data section 'val', only train" in said(
+        *sample, "--data-config", tmp_path / "data.yaml", "--split", "val"
+    )
 
 
 def test_data_that_do_not_fit_the_model(said, tmp_path, checkpoint):
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(2, 12, 5, 3)), h=np.zeros((5, 4)))
-    own = ("--set", "kind=npz", "--set", f"path={tmp_path / 'x.npz'}", "--out", tmp_path / "s.npz", "--quiet")
+    own = ("--set", "data.kind=npz", "--set", f"data.path={tmp_path / 'x.npz'}", "--out", tmp_path / "s.npz", "--quiet")
     assert "h must be [10, 1], got [10, 4]" in said("sample", checkpoint, *own)
-    frames = ("--set", "num_frames=3", "--out", tmp_path / "s.npz", "--quiet")
+    frames = ("--set", "data.num_frames=3", "--out", tmp_path / "s.npz", "--quiet")
     assert "ranges must lie in 0..3" in said("sample", checkpoint, *frames)
 
 

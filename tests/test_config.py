@@ -284,3 +284,15 @@ def test_overrides(tmp_path):
     raw = {}
     override(raw, "data.val.kind=npz")
     assert raw == {"data": {"val": {"kind": "npz"}}}
+
+
+def test_every_key_of_a_data_section_is_listed_with_its_meaning():
+    from geotdm_fast.data.open import _KEYS
+    from geotdm_fast.data_settings import DATA, data_manual
+
+    assert DATA.keys() == _KEYS.keys()
+    for kind, keys in _KEYS.items():
+        assert set(keys) <= set(DATA[kind]), kind
+    text = data_manual()
+    assert max(map(len, text.splitlines())) <= 130
+    assert "  stride             frames between the starts of windows (default 1)" in text

@@ -141,8 +141,13 @@ def test_pickled_objects_are_refused_and_not_executed(tmp_path):
     with pytest.raises(ValueError, match=message):
         read_npz(tmp_path / "a.npz")
     (tmp_path / "b.npz").write_bytes(pickle.dumps(Trap(sprung)))
-    with pytest.raises(ValueError, match=r"b\.npz must be an \.npz archive of plain arrays, got an unreadable file"):
+    with pytest.raises(
+        ValueError, match=r"b\.npz must be an \.npz archive of plain arrays, got a file of another kind$"
+    ):
         read_npz(tmp_path / "b.npz")
+    (tmp_path / "b.npz").rename(tmp_path / "b.xtc")
+    with pytest.raises(ValueError, match="got a file of another kind; kind: file reads what molecular simulation"):
+        read_npz(tmp_path / "b.xtc")
     assert not sprung.exists()
     pickle.loads(pickle.dumps(Trap(sprung))).close()  # the trap works
     assert sprung.exists()

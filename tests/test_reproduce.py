@@ -334,6 +334,7 @@ def test_names_of_folders():
     [
         (Request("chargd"), ValueError, r"experiment \(or md:<molecule>\) must be one of .*did you mean 'charged'"),
         (Request("md:"), ValueError, "md: must name a molecule, as in md:ethanol"),
+        (Request("ethanol"), ValueError, "experiment must be md:ethanol for the molecule of that name"),
         (
             Request("charged", task="forecast"),
             ValueError,

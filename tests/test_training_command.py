@@ -40,7 +40,7 @@ def test_data_replaces_every_path(tmp_path, capsys):
     raw["denoise_model"] |= {"node_dim": 1, "edge_dim": 0}
     config = tmp_path / "own.yaml"
     config.write_text(yaml.safe_dump(raw))
-    assert main(["train", str(config), "--output", str(tmp_path / "run"), "--quiet"]) == 2
+    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--quiet"]) == 2
     assert "none.npz" in capsys.readouterr().err
     x = np.random.default_rng(0).normal(size=(60, 3, 3)).cumsum(0)
     np.savez(tmp_path / "own.npz", x=x)
@@ -55,7 +55,7 @@ def test_data_replaces_every_path(tmp_path, capsys):
         str(config),
         "--data",
         str(tmp_path / "own.npz"),
-        "--output",
+        "--out",
         str(tmp_path / "run"),
         "--quiet",
     ]
@@ -84,7 +84,7 @@ def test_several_files_are_joined(tmp_path, capsys):
     raw["denoise_model"] |= {"node_dim": 9, "edge_dim": 4}
     config = tmp_path / "several.yaml"
     config.write_text(yaml.safe_dump(raw))
-    arguments = ["train", str(config), "--output", str(tmp_path / "run"), "--quiet", "--data"]
+    arguments = ["train", str(config), "--out", str(tmp_path / "run"), "--quiet", "--data"]
     assert main([*arguments, *files]) == 0, capsys.readouterr().err
     written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert all(section["path"] == files for section in written["data"].values())
@@ -109,7 +109,7 @@ def test_errors_are_one_line(config_file, tmp_path, capsys):
 def test_help_teaches(capsys):
     for option, words in (
         ("--help", ("torchrun", "state.safetensors", "--no-resume")),
-        ("--keys", ("lr_decay_every",)),
+        ("--keys", ("lr_decay_every", "kind: file", "  span ", "  selection ", "  topology ")),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(["train", option])

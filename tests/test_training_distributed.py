@@ -183,3 +183,34 @@ def test_parts_make_up_the_share(accumulate, world_size):
             assert len(parts) == min(accumulate, len(share.items)) and all(len(part.items) for part in parts)
             for joined, expected in zip(map(torch.cat, zip(*parts, strict=True)), share, strict=True):
                 assert torch.equal(joined, expected)
+
+
+@pytest.mark.parametrize("kind", ["loss", "nll"])
+def test_all_processes_ask_for_a_stop_equally_often(monkeypatch, kind):
+    """Three batches on two processes: the one without a batch in the last round waits for the other's questions."""
+    from geotdm_fast.checkpoint import build_diffusion, build_network
+    from geotdm_fast.processes import Processes
+    from geotdm_fast.training.validation import Validation
+
+    config = tiny_config(eval_batch_size=1)
+    asked, values, stop_at = [], {}, None
+
+    def agree(self, reason):
+        asked.append(self.rank)
+        return (int(len(asked) == stop_at),)
+
+    monkeypatch.setattr(Processes, "agree", agree)
+    monkeypatch.setattr(Processes, "sum", lambda self, value: value)
+    network = build_network(config)
+    diffusion = build_diffusion(network, config, "cpu")
+    data = DeviceData(open_dataset(config["data"]["val"], progress=False))
+    for rank, world_size in ((0, 2), (1, 2), (0, 1)):
+        ours = Processes(rank, world_size, torch.device("cpu"))
+        validation = Validation(data, config, num_noisy=3, processes=ours)
+        values[rank, world_size] = validation(network, diffusion, kind, stopped=lambda: 0)
+    calls = 1 if kind == "loss" else 25
+    assert [asked.count(0), asked.count(1)] == [2 * calls + 3 * calls, 2 * calls]
+    assert values[0, 2] + values[1, 2] == pytest.approx(values[0, 1], rel=1e-6)
+    asked.clear()
+    stop_at = 2
+    assert validation(network, diffusion, kind, stopped=lambda: 0) is None and len(asked) == 2

@@ -1,5 +1,6 @@
 """A run that was killed, stopped or refused a disk ends as if nothing had happened."""
 
+import contextlib
 import errno
 import json
 import os
@@ -233,3 +234,75 @@ def test_time_limit_stops_with_a_checkpoint(tmp_path, capsys):
     _, metadata = load_tensors(tmp_path / "state.safetensors")
     assert 0 < json.loads(metadata["progress"])["step"] < 10_000
     assert "stopped after train.max_minutes" in capsys.readouterr().err
+
+
+def _stop_at(monkeypatch, number):
+    """Send SIGTERM when a validation asks for the `number`-th time; the list counts how often one asked."""
+    from geotdm_fast.training import loop
+
+    validate, asked = loop.Validation.__call__, []
+
+    def counted(validation, *arguments, stopped, show):
+        def reason():
+            asked.append(validation)
+            if len(asked) == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return stopped()
+
+        return validate(validation, *arguments, stopped=reason, show=show)
+
+    monkeypatch.setattr(loop.Validation, "__call__", counted)
+    return asked
+
+
+@pytest.mark.parametrize("kind", ["loss", "nll"])
+def test_a_stop_within_a_validation_drops_it_and_the_resumed_run_makes_up_for_it(tmp_path, monkeypatch, capsys, kind):
+    settings = {"eval": kind, "eval_every_step": 3, "eval_batch_size": 1, "num_steps": 7}
+    config = tiny_config(**settings | {"checkpoint_every_steps": None})
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(config, output_dir=whole, device="cpu", progress=False)
+
+    number = 3 * (1 if kind == "loss" else 25) + 2  # within the second validation of three graphs
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stop:
+        asked = _stop_at(patched, number)
+        train(config, output_dir=parts, device="cpu", progress=False)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert len(asked) == number, "nothing was computed after the stop"
+    said = f"stopped by a signal at step 6 in its validation by the {kind}, which was dropped, checkpoint written"
+    assert said in capsys.readouterr().err
+    assert [record["step"] for record in log_of(parts) if f"val_{kind}" in record] == [3]
+    _, metadata = load_tensors(parts / "state.safetensors")
+    assert json.loads(metadata["progress"])["step"] == 6
+
+    train(config, output_dir=parts, device="cpu", progress=False)
+    assert_same_run(whole, parts)
+
+
+def test_a_stop_within_the_last_validation_leaves_the_run_unfinished(tmp_path, monkeypatch):
+    config = tiny_config(num_steps=4, eval_every_epoch=100)
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        _stop_at(patched, 1)
+        train(config, output_dir=tmp_path, device="cpu", progress=False)
+    assert [record["step"] for record in log_of(tmp_path) if "val_loss" in record] == []
+    train(config, output_dir=tmp_path, device="cpu", progress=False)
+    assert [record["step"] for record in log_of(tmp_path) if "val_loss" in record] == [4]
+
+
+def test_a_bar_moves_during_validation(tmp_path, monkeypatch):
+    from geotdm_fast.training import validation
+
+    bars = []
+
+    class Bar(contextlib.nullcontext):
+        def __init__(self, *, desc, total, **options):
+            super().__init__()
+            self.desc, self.total, self.moved = desc, total, 0
+            bars.append(self)
+
+        def update(self):
+            self.moved += 1
+
+    monkeypatch.setattr(validation, "progress_bar", Bar)
+    settings = {"num_steps": 2, "eval_batch_size": 1, "nll_every_step": 2}
+    train(tiny_config(**settings), output_dir=tmp_path, device="cpu", progress=True)
+    assert [(bar.desc, bar.total, bar.moved) for bar in bars] == [("validate loss", 3, 3), ("validate nll", 75, 75)]

@@ -8,6 +8,7 @@ import sys
 import warnings
 
 from geotdm_fast.allocator import keep_freed_memory
+from geotdm_fast.cli.renamed import warn_of_renamed
 from geotdm_fast.cli.stopped import Stopped, stopped_by_signals, what_is_kept
 from geotdm_fast.memory import is_out_of_memory
 from geotdm_fast.shown import plain
@@ -26,9 +27,10 @@ Diffusion over geometric trajectories (GeoTDM): forecast, interpolate or generat
 or people move.
 
 a tour:
-  geotdm simulate charged --num-systems 100 --out charged.npz      make data, or bring your own .npz
+  geotdm simulate charged --num-systems 100 --out charged.npz      make data, or bring your own
+  geotdm inspect charged.npz                                       what is in it, and what would train on it
   geotdm train configs/nbody_charged_small.yaml                    train; stop and start again at any moment
-  geotdm sample outputs/nbody_charged_small/best.safetensors --num-samples 5 --out samples.npz
+  geotdm sample outputs/nbody_charged_small --num-samples 5 --out samples.npz
   geotdm evaluate samples.npz                                      ADE, FDE and more, beside simple baselines
   geotdm plot samples.npz --out forecast.png                       or .gif, or .html to turn in three dimensions
 
@@ -40,6 +42,16 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def parse_args(self, args=None, namespace=None):
+        """As argparse's; a command itself tells of an argument that it does not know, and the nearest it knows."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            parser = getattr(parsed, "parser", self)
+            known = [option for option in parser._option_string_actions if option.startswith("--")]
+            meant = _meant(unknown[0].partition("=")[0], known, parser.prog)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return parsed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     try:
         with stopped_by_signals(), _short_warnings(prefix, args.debug):
+            warn_of_renamed(args)
             return args.run(args)
     except KeyboardInterrupt:
         print(f"{prefix}: interrupted{what_is_kept(args)}", file=sys.stderr)
@@ -76,18 +89,33 @@ def main(argv: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `geotdm` and all its subcommands."""
     from geotdm_fast import __version__
-    from geotdm_fast.cli import check_equivariance, doctor, evaluate, plot, reproduce, sample, simulate, train
+    from geotdm_fast.cli import check_equivariance, doctor, evaluate, inspect, plot, reproduce, sample, simulate, train
 
     parser = _Parser(prog="geotdm", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"geotdm {__version__}")
     debug = {"action": "store_true", "help": "show the whole traceback of an error"}
     parser.add_argument("--debug", **debug)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (simulate, train, sample, evaluate, plot, reproduce, check_equivariance, doctor):
+    for command in (simulate, inspect, train, sample, evaluate, plot, reproduce, check_equivariance, doctor):
         subparser = command.add_parser(subparsers)
+        subparser.set_defaults(parser=subparser)
         # Its default must not undo `geotdm --debug COMMAND`.
         subparser.add_argument("--debug", default=argparse.SUPPRESS, **debug)
     return parser
+
+
+def _meant(option: str, known: list[str], prog: str) -> str:
+    """`; did you mean --x?` for an option near to one that is known, or the key of the configuration of that name."""
+    import difflib
+
+    from geotdm_fast.settings import TRAIN
+
+    close = difflib.get_close_matches(option, known, n=1, cutoff=0.7)
+    if close:
+        return f"; did you mean {close[0]}?"
+    name = option.lstrip("-").replace("-", "_")
+    key = next((key for key in (name, f"num_{name}") if key in TRAIN), None)
+    return f"; did you mean --set train.{key}=...?" if key and prog.endswith((" train", " reproduce")) else ""
 
 
 def _message(error: Exception, command: str) -> str | None:

@@ -1,6 +1,10 @@
 """Options that several commands share, and what they check."""
 
 import argparse
+import os
+
+from geotdm_fast.cli.checkpoints import checkpoint_file
+from geotdm_fast.cli.data_options import add_data_files, check_data_files, take_old_spellings
 
 
 def new_command(subparsers, name: str, help: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -37,15 +41,16 @@ def _whole(text: str, least: int) -> int:
 def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> None:
     """The options of everything that draws from a checkpoint."""
     data = parser.add_argument_group("data (default: the test section of the checkpoint's configuration)")
-    data.add_argument("--data", metavar="FILE.yaml", help="another configuration to take the data section from")
+    add_data_files(data, "read this file (or these, joined) or folder instead; its suffix says the kind")
+    data.add_argument("--data-config", metavar="FILE.yaml", help="another configuration to take the data section from")
     data.add_argument("--split", choices=("train", "val", "test"), help="which section (default: test)")
     data.add_argument(
         "--set",
-        metavar="KEY=VALUE",
+        metavar="data.KEY=VALUE",
         action="append",
         default=[],
-        help="replace one key of the data section, e.g. path=mine.npz or root=DIR; may be repeated; "
-        "kind=... starts from an empty section",
+        help="replace one key of the data section, e.g. data.stride=5; may be repeated; data.kind=... starts from an "
+        "empty section; `geotdm train --keys` lists them",
     )
     data.add_argument("--num-graphs", type=count, metavar="N", help="so many graphs, evenly spaced (default: all)")
     how = parser.add_argument_group("sampling")
@@ -78,6 +83,19 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
     how.add_argument(
         "--config", metavar="FILE.yaml", help="for official .pt checkpoints: the configuration they were trained with"
     )
+
+
+def check_sampling_paths(args: argparse.Namespace) -> None:
+    """Find the checkpoint and the files that the options name, before anything heavy is imported.
+
+    Raises FileNotFoundError or ValueError naming the first that is not there.
+    """
+    args.checkpoint = checkpoint_file(args.checkpoint)
+    take_old_spellings(args)
+    check_data_files(args)
+    for option, path in (("--config", args.config), ("--data-config", args.data_config)):
+        if path is not None and not os.path.isfile(path):
+            raise FileNotFoundError(f"{option} {path}: no such file")
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:

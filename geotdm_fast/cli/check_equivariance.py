@@ -2,7 +2,9 @@
 
 import argparse
 
-from geotdm_fast.cli.arguments import add_quiet, count, new_command
+from geotdm_fast.cli.arguments import add_quiet, choose_device, count, new_command
+from geotdm_fast.cli.checkpoints import HELP as CHECKPOINT_HELP
+from geotdm_fast.cli.checkpoints import checkpoint_file
 
 DESCRIPTION = """\
 Measure how far a model is from equivariance: random data of three kinds (N-body, molecules, pedestrians; with as many
@@ -16,7 +18,8 @@ A conditional model with the prior `none` is tied to the origin: translations ar
 On the CPU tf32 and bf16 run the reference, which rounds the inputs of matrix products."""
 
 EXAMPLES = """\
-  geotdm check-equivariance outputs/nbody_charged_small/best.safetensors
+  geotdm check-equivariance outputs/nbody_charged_small
+  geotdm check-equivariance md_ethanol_small                       a model that comes with the package
   geotdm check-equivariance best.safetensors --steps 10 --precision fp32 --precision bf16
   geotdm check-equivariance best.safetensors --device cuda --json deviations.json"""
 
@@ -26,7 +29,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(
         subparsers, "check-equivariance", "measure a model's symmetry in every precision", DESCRIPTION, EXAMPLES
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file of weights, .safetensors or .pt")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT_HELP)
     parser.add_argument("--config", metavar="FILE.yaml", help="for official .pt checkpoints: their configuration")
     parser.add_argument(
         "--precision",
@@ -48,15 +51,16 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; 0 when every bound holds, 1 when one does not."""
-    from tqdm.auto import tqdm
-
-    from geotdm_fast.cli.arguments import choose_device
+    from geotdm_fast.bars import progress_bar
     from geotdm_fast.cli.drawing import check_suffix, open_model
-    from geotdm_fast.equivariance import KINDS, MOTIONS, QUANTITIES, ROUNDOFF, check_equivariance
-    from geotdm_fast.files import write_json
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
+    args.checkpoint = checkpoint_file(args.checkpoint)
+
+    from geotdm_fast.equivariance import KINDS, MOTIONS, QUANTITIES, ROUNDOFF, check_equivariance
+    from geotdm_fast.files import write_json
+
     diffusion, config = open_model(args.checkpoint, args.config, choose_device(args.device))
     precisions, kinds = tuple(args.precision or ROUNDOFF), tuple(args.kind or KINDS)
     measured = check_equivariance(
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         num_steps=args.steps,
     )
     total = len(precisions) * len(kinds) * len(QUANTITIES) * len(MOTIONS)
-    found = list(tqdm(measured, total=total, desc="equivariance", unit="check", disable=args.quiet))
+    found = list(progress_bar(measured, total=total, desc="equivariance", unit="check", disable=args.quiet))
     if args.json is not None:
         write_json(args.json, [deviation._asdict() | {"holds": deviation.holds} for deviation in found])
     print(_table(found))

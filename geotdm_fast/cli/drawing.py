@@ -1,12 +1,12 @@
 """From the options of `sample` and `evaluate` to a model, its data and samples."""
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from geotdm_fast.config import SPLITS
-from geotdm_fast.shown import listed, plain
+from geotdm_fast.cli.checkpoints import checkpoint_file
+from geotdm_fast.cli.data_options import sampled_section
+from geotdm_fast.shown import listed
 
 
 class Request(NamedTuple):
@@ -42,11 +42,37 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
 
         train_config = agreed(args.eval, diffusion, train_config, args.steps)
     sampler = Sampler(diffusion, args.method, args.steps, args.spacing, args.eta)
-    section, where = data_section(config, args.data, args.split, args.set)
-    dataset = open_data(section, where, args.num_graphs, progress=progress)
+    dataset = _open_sampled_data(config, args, progress)
     if molecules and dataset.atomic_numbers is None:
         raise ValueError(f"{molecules}: the data must be molecules, got '{dataset.name}'")
     return Request(sampler, collate([dataset[i] for i in range(len(dataset))]), dataset, train_config)
+
+
+def _open_sampled_data(config: dict, args: argparse.Namespace, progress: bool):
+    """The data that the options name, or the frames of --given alone."""
+    from geotdm_fast.cli.trained_on import warn_of_other_molecules
+
+    section, where = sampled_section(config, args)
+    if getattr(args, "given", None) is None:
+        dataset = open_data(section, where, args.num_graphs, progress=progress)
+    else:
+        from geotdm_fast.data import given_frames_dataset
+
+        dataset = given_frames_dataset(section, _given_frames(config), where, progress).spread(args.num_graphs)
+    warn_of_other_molecules(config["data"].get("train", {}), section, dataset)
+    return dataset
+
+
+def _given_frames(config: dict) -> list[bool]:
+    """[T] - which frames of the model's window are given. ValueError for a model that is given none."""
+    if config["diffusion"].get("mode", "cond") != "cond":
+        raise ValueError("--given needs a conditional model, got an unconditional one, which is given nothing")
+    given = {t for first, end in config["train"]["cond_mask"] for t in range(first, end)}
+    section, network = config["data"].get("train", {}), config["denoise_model"]
+    # Without a learned prior num_w may be anything.
+    drawn = len(given) + network["num_w"]
+    length = drawn if network["learn_ref_frame"] else section.get("span") or section.get("num_frames") or drawn
+    return [t in given for t in range(length)]
 
 
 def draw(args: argparse.Namespace, molecules: str | None = None) -> Draw:
@@ -80,60 +106,19 @@ def draw(args: argparse.Namespace, molecules: str | None = None) -> Draw:
 
 
 def open_model(checkpoint: str, config_file: str | None, device, precision: str = "fp32"):
-    """The diffusion of a checkpoint (ours, or an official .pt with its configuration) and its config."""
+    """The diffusion of a checkpoint (`checkpoint_file`; an official .pt with its configuration) and its config."""
     from geotdm_fast.checkpoint import build_diffusion, load_checkpoint
     from geotdm_fast.config import load_config
 
+    checkpoint = checkpoint_file(checkpoint)
     official = None if config_file is None else load_config(config_file)
     network, config = load_checkpoint(checkpoint, device, official)
-    for section in ("data", "train", "diffusion"):
+    for section in ("train", "diffusion"):
         if section not in config:
             raise ValueError(f"{checkpoint}: the config inside must have a section '{section}', got {listed(config)}")
+    config = {"data": {}} | config
     network.set_precision(precision)
     return build_diffusion(network, config, device), config
-
-
-def data_section(config: dict, data_file: str | None, split: str | None, overrides: Iterable[str]) -> tuple[dict, str]:
-    """The data section to open and its name for messages.
-
-    data_file: a configuration file to take it from instead; split: its name, by default `test`
-    overrides: `key=value` texts, the value in YAML; `kind=...` starts from an empty section
-    """
-    from geotdm_fast.config import read_yaml
-
-    sections = config["data"]
-    source = "the checkpoint's configuration"
-    if data_file is not None:
-        source = data_file
-        sections = read_yaml(data_file).get("data")
-        if not isinstance(sections, dict):
-            raise ValueError(f"{data_file} must have a section 'data'")
-        if not set(sections) & set(SPLITS):  # the official sampling files have one section alone
-            sections = {split or "test": sections}
-    name = split or "test"
-    values = dict(_parse(text) for text in overrides)
-    if "kind" in values:
-        section = {}
-    elif name in sections:
-        section = dict(sections[name])
-    else:
-        raise ValueError(f"--split: {source} has no data section '{name}', only {listed(sections)}")
-    section |= values
-    if config["diffusion"].get("mode", "cond") == "uncond":
-        section.setdefault("project", True)  # the model lives in the space of zero mean
-    return section, f"data.{name}"
-
-
-def _parse(text: str) -> tuple[str, object]:
-    from geotdm_fast.parsing import parse_yaml
-
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ValueError(f"--set must be KEY=VALUE, got '{plain(text)}'")
-    try:
-        return key.strip(), parse_yaml(value)
-    except ValueError as error:
-        raise ValueError(f"--set {plain(text)}: the value must be YAML ({error})") from error
 
 
 def open_data(section: dict, where: str, num_graphs: int | None, progress: bool = True):

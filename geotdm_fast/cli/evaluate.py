@@ -1,8 +1,16 @@
 """`geotdm evaluate`: scores of a checkpoint or of samples."""
 
 import argparse
+from pathlib import Path
 
-from geotdm_fast.cli.arguments import add_quiet, add_sampling_options, count, new_command
+from geotdm_fast.cli.arguments import (
+    add_quiet,
+    add_sampling_options,
+    check_sampling_paths,
+    choose_device,
+    count,
+    new_command,
+)
 
 DESCRIPTION = """\
 Score a model: a checkpoint (samples are drawn first, as `geotdm sample` does), the folder of a training (its
@@ -43,7 +51,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT|SAMPLES",
-        help="weights, the folder of a training, or a file or folder of `geotdm sample`",
+        help="weights or the folder of a training (as for `geotdm sample`), or a file or folder of samples",
     )
     parser.add_argument(
         "--scores", default="all", metavar="NAME,...", help="which scores (default: all that fit the model)"
@@ -66,21 +74,20 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Score, print the table, write the JSON."""
-    from pathlib import Path
-
-    from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.cli.drawing import check_suffix
     from geotdm_fast.cli.run_folder import final_test_weights, is_training
-    from geotdm_fast.evaluation import evaluate, report
     from geotdm_fast.files import write_json
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
-    source = Path(args.checkpoint)
-    if is_training(source):
-        source = final_test_weights(source)
-        args.checkpoint = str(source)
-    from_file = source.suffix.lower() == ".npz" or source.is_dir()
+    if is_training(Path(args.checkpoint)):
+        args.checkpoint = str(final_test_weights(Path(args.checkpoint)))
+    from_file = _is_samples(Path(args.checkpoint))
+    if not from_file:
+        check_sampling_paths(args)
+
+    from geotdm_fast.evaluation import evaluate, report
+
     samples, scores, nll = _from_file(args) if from_file else _from_checkpoint(args)
     result = evaluate(
         samples,
@@ -99,6 +106,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _is_samples(source: Path) -> bool:
+    """Whether samples are to be scored, not weights. FileNotFoundError for a file of samples that is not there."""
+    if source.is_dir():
+        return not (source / "best.safetensors").is_file()
+    if source.suffix.lower() == ".npz" and not source.is_file():
+        raise FileNotFoundError(f"{source}: no such file")
+    return source.suffix.lower() == ".npz"
+
+
 def _from_file(args: argparse.Namespace):
     from geotdm_fast.evaluation import parse_scores
     from geotdm_fast.trajectory_files import read_samples
@@ -111,7 +127,6 @@ def _from_file(args: argparse.Namespace):
 
 
 def _from_checkpoint(args: argparse.Namespace):
-    from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.cli.drawing import draw, open_model
     from geotdm_fast.evaluation import likelihoods, parse_scores
 

@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     suffix = check_suffix("--out", args.out, (*STILL, ".gif", ".html"))
     is_folder = Path(args.file).is_dir()
     source = ".npz" if is_folder else check_suffix("the file to draw", args.file, (".npz", ".jsonl"))
+    if not is_folder and not Path(args.file).is_file():
+        raise FileNotFoundError(f"{args.file}: no such file")
     if suffix not in STILL and (source == ".jsonl" or args.kind == "bonds"):
         raise ValueError(f"--out must end in {', '.join(STILL)} for a {'log' if source == '.jsonl' else 'histogram'}")
     if source == ".jsonl":

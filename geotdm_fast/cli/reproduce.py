@@ -84,15 +84,17 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the row is done (or the table printed), 3 when there is more to do."""
-    from geotdm_fast.experiments.results import read_results, results_table
-
     if args.table:
+        from geotdm_fast.experiments.results import read_results, results_table
+
         print(results_table(read_results(args.results)), end="")
         return 0
     if args.experiment is None:
         raise ValueError("EXPERIMENT must be given (charged, springs, gravity, md:<molecule>, eth, ...), or --table")
     if args.budget is not None and args.budget <= 0:
         raise ValueError(f"--budget must be positive, got {args.budget:g}")
+    if args.data is not None and not pathlib.Path(args.data).exists():
+        raise FileNotFoundError(f"--data {args.data}: no such file or folder")
     return _run(args)
 
 

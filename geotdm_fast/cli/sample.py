@@ -4,18 +4,30 @@ import argparse
 import datetime
 from pathlib import Path
 
-from geotdm_fast.cli.arguments import add_quiet, add_sampling_options, count, new_command
+from geotdm_fast.cli.arguments import (
+    add_quiet,
+    add_sampling_options,
+    check_sampling_paths,
+    choose_device,
+    count,
+    new_command,
+)
+from geotdm_fast.cli.checkpoints import HELP as CHECKPOINT_HELP
 
 DESCRIPTION = """\
 Draw trajectories from a trained model: forecasts or interpolations of the given frames, or, from an unconditional
 model, new trajectories.
 
-CHECKPOINT is a .safetensors file of `geotdm train` (it carries its configuration); or weights of the official code, or
+CHECKPOINT is a .safetensors file of `geotdm train` (it carries its configuration), the folder of a training (its
+best.safetensors is taken), or the name of a model that comes with the package; or weights of the official code, or
 weights alone, with --config; or an official sampling file (.yaml), which names weights, data, seed and output: options
 go before it, and --out may be left out.
 --out FILE.npz is one file, written when all is drawn. It holds samples [K, N, D, T] (the frames that were drawn),
 target and x_given (the same data's other frames), cond_mask, batch (the graph of each node) and all that `geotdm
 evaluate` and `geotdm plot` need. Positions are in the unit of the data divided by `scale`.
+
+--given FILE is for forecasts whose future nobody knows yet: the last frames of each trajectory in FILE, as many as the
+model is given, are taken; target is empty then, and `geotdm evaluate` has nothing to compare with.
 
 --out FOLDER (a name without a suffix) is for requests of any size: shard-000000.npz, ... are written while the next
 ones are drawn, each like FILE.npz for some of the graphs and samples, and manifest.json says what was asked for.
@@ -31,13 +43,16 @@ OVITO, ASE, MDTraj or MDAnalysis. Extended XYZ needs the extra `molecules`, the 
 atoms in a .pdb beside them."""
 
 EXAMPLES = """\
-  geotdm sample best.safetensors --num-samples 5 --out samples.npz
+  geotdm sample outputs/nbody_charged_small --num-samples 5 --out samples.npz
+  geotdm sample nbody_charged_small --num-graphs 100 --out samples.npz        a model that comes with the package
   geotdm sample best.safetensors --num-graphs 100 --seed 1 --device cpu --out samples.npz
   geotdm sample best.safetensors --method dpmpp_2m --steps 20 --spacing log_snr --out samples.npz
   geotdm sample best.safetensors --num-samples 1000 --out samples/            the same command goes on after a kill
   torchrun --nproc-per-node 4 -m geotdm_fast sample best.safetensors --num-samples 1000 --out samples/
-  geotdm sample ethanol.safetensors --set path=my_ethanol.npz --out samples.npz --xyz samples.xyz
+  geotdm sample ethanol.safetensors --data my_ethanol.npz --out samples.npz --xyz samples.xyz
+  geotdm sample protein.safetensors --data run.xtc --topology run.pdb --set data.stride=10 --out samples.npz
   geotdm sample ethanol.safetensors --num-samples 1000 --out samples/ --dcd samples.dcd
+  geotdm sample outputs/my_molecule --given last_frames.npz --num-samples 20 --out future.npz
   geotdm sample ckpt_best.pt --config nbody_train_cond.yaml --out samples.npz
   geotdm sample md17_sampling.yaml                                            into <output_base_path>/<...>_eval/
 
@@ -48,8 +63,13 @@ then:
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "sample", "draw trajectories from a checkpoint", DESCRIPTION, EXAMPLES)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file of weights, or a sampling file, .yaml")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=f"{CHECKPOINT_HELP}; or a sampling file, .yaml")
     parser.add_argument("--out", metavar="FILE.npz|FOLDER", help="file or folder to write")
+    parser.add_argument(
+        "--given",
+        metavar="FILE",
+        help="forecast where the future is unknown: the last frames of each trajectory in FILE are the given ones",
+    )
     parser.add_argument("--xyz", metavar="FILE.xyz", help="also write molecules as extended XYZ")
     parser.add_argument("--dcd", metavar="FILE.dcd", help="also write molecules as DCD, with FILE.pdb")
     parser.add_argument("--xtc", metavar="FILE.xtc", help="also write molecules as XTC, with FILE.pdb")
@@ -69,9 +89,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Sample and write the files."""
-    from geotdm_fast.cli.arguments import choose_device
     from geotdm_fast.cli.sampling_file import SUFFIXES, take_sampling_file
-    from geotdm_fast.processes import processes
 
     if args.checkpoint.endswith(SUFFIXES):
         take_sampling_file(args)
@@ -79,10 +97,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--out must be given: FILE.npz, or a folder")
     args.num_samples, args.seed = args.num_samples or 1, args.seed or 0
     into_folder = is_folder(args.out)
+    _take_given(args)
+    check_sampling_paths(args)
     exports = _exports(args)
     if not into_folder and (args.shard_size or args.restart):
         option = "--shard-size" if args.shard_size else "--restart"
         raise ValueError(f"{option} is for a folder of shards: --out must be a folder then, got '{args.out}'")
+
+    from geotdm_fast.processes import processes
+
     # Nothing is exchanged but who is done, and the slowest shard may take long.
     with processes(choose_device(args.device), hosts_only=True, patience=datetime.timedelta(days=7)) as ours:
         if into_folder:
@@ -92,6 +115,16 @@ def run(args: argparse.Namespace) -> int:
                 f"--out must be a folder for the {ours.world_size} processes of torchrun to share, got '{args.out}'"
             )
         return _run_file(args, exports)
+
+
+def _take_given(args: argparse.Namespace) -> None:
+    """`--given FILE` is `--data FILE` of which the last frames alone are read."""
+    if args.given is None:
+        return
+    for option, value in (("--data", args.data), ("--split", args.split)):
+        if value is not None:
+            raise ValueError(f"--given takes the last frames of {args.given}, {option} does not go with it")
+    args.data = [args.given]
 
 
 def is_folder(out: str) -> bool:

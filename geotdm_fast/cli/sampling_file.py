@@ -25,7 +25,8 @@ def take_sampling_file(args: argparse.Namespace) -> None:
     if args.config is None and weights.suffix == ".pt":
         args.config = str(training_file_in(folder))
     args.checkpoint = str(weights)
-    args.data = path if args.data is None else args.data
+    if args.data is None and args.data_config is None:
+        args.data_config = path
     args.seed = settings["seed"] if args.seed is None else args.seed
     args.num_samples = args.num_samples or settings["K"]
     args.batch_size = args.batch_size or settings["batch_size"]

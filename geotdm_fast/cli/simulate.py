@@ -47,13 +47,15 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from geotdm_fast.cli.drawing import check_suffix
+
+    check_suffix("--out", args.out, (".npz",))
+
     from geotdm_fast.data.nbody import draw_systems, system_features
     from geotdm_fast.data.simulate import SYSTEMS, simulate, step_count
     from geotdm_fast.files import write_npz
     from geotdm_fast.keys import check_choice
 
     check_choice("KIND", args.kind, SYSTEMS)
-    check_suffix("--out", args.out, (".npz",))
     state = draw_systems(args.kind, args.split, args.num_systems, args.seed)
     x, v = simulate(
         args.kind,

@@ -1,16 +1,18 @@
 """`geotdm train`: train a model from a configuration file."""
 
 import argparse
-import json
 import os
-import pathlib
+import warnings
 
 from geotdm_fast.cli.arguments import count, new_command
+from geotdm_fast.cli.data_options import add_data_files, check_data_files, with_data
+from geotdm_fast.cli.renamed import Renamed
+from geotdm_fast.cli.telling import tell
 
 DESCRIPTION = """\
 Train a model as a YAML configuration says (ours in configs/, or the official project's as they are).
 
-The output folder (train.output_base_path/train.exp_name, or --output) receives
+The output folder (train.output_base_path/train.exp_name, or --out) receives
   last.safetensors   the newest weights for use, with the configuration inside
   best.safetensors   the weights with the best validation value
   state.safetensors  everything that an exact resume needs
@@ -28,20 +30,22 @@ EXAMPLES = """\
   geotdm train configs/nbody_charged_small.yaml
   geotdm train configs/nbody_charged_small.yaml --max-minutes 10 --threads 2
   geotdm train configs/md_small.yaml --data my_molecule.npz --set train.exp_name=my_molecule
+  geotdm train configs/md_file.yaml --data run.xtc --topology run.pdb --set train.exp_name=my_run
   geotdm train configs/molecules.yaml --data ethanol.npz aspirin.npz          (one model for several molecules)
   geotdm train configs/nbody_charged.yaml --set train.batch_size=64 --set train.exp_name=half --device cuda
   torchrun --nproc-per-node 2 -m geotdm_fast train configs/nbody_charged.yaml      (one process per GPU)
 
 then:
-  geotdm sample outputs/nbody_charged_small/best.safetensors --out samples.npz
+  geotdm sample outputs/nbody_charged_small --out samples.npz
   geotdm evaluate samples.npz"""
 
 
 class _ShowKeys(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
+        from geotdm_fast.data_settings import data_manual
         from geotdm_fast.settings import manual
 
-        print(manual())
+        print(data_manual(), manual(), sep="\n\n")
         parser.exit()
 
 
@@ -49,12 +53,10 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     """The parser of `geotdm train`."""
     parser = new_command(subparsers, "train", "train a model from a YAML configuration", DESCRIPTION, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file, the official project's or ours")
-    parser.add_argument("--output", metavar="DIR", help="output folder (default: from the configuration)")
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        metavar="PATH",
-        help="read all data from this file (its `path`) or folder (its `root`); several files are joined",
+    parser.add_argument("--out", metavar="DIR", help="output folder (default: from the configuration)")
+    parser.add_argument("--output", action=Renamed, dest="out", new="--out")
+    add_data_files(
+        parser, "read all data from this file (or these, joined) or folder instead; the suffix says the kind"
     )
     parser.add_argument(
         "--set",
@@ -64,7 +66,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         dest="overrides",
         help="replace one value of the configuration; may be repeated",
     )
-    parser.add_argument("--keys", action=_ShowKeys, nargs=0, help="list every key of a configuration and exit")
+    parser.add_argument(
+        "--keys",
+        action=_ShowKeys,
+        nargs=0,
+        help="list every key of a configuration, of each kind of data too, and exit",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument("--no-resume", action="store_true", help="start anew and discard the run in the output folder")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop with a checkpoint after M minutes")
@@ -76,35 +83,53 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Train; 0 when the run ended or its time was up. A signal exits with 128 + its number."""
+    from geotdm_fast.config import normalise_config, override, read_yaml
+
+    raw = read_yaml(args.config)
+    check_data_files(args)
+
     import torch
 
-    from geotdm_fast.config import SPLITS, load_config, read_yaml
-    from geotdm_fast.settings import as_section
     from geotdm_fast.training import train
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    overrides = list(args.overrides)
     if args.data is not None:
-        for path in args.data:
-            if not os.path.exists(path):
-                raise FileNotFoundError(f"--data {path}: no such file or folder")
-        folders = [path for path in args.data if os.path.isdir(path)]
-        if folders and len(args.data) > 1:
-            raise ValueError(f"--data: several paths must be files, got the folder {folders[0]}")
-        key = "root" if folders else "path"
-        paths = [pathlib.Path(path).as_posix() for path in args.data]
-        value = paths[0] if len(paths) == 1 else json.dumps(paths)
-        data = as_section(read_yaml(args.config).get("data") or {}, f"{args.config}: data")
-        splits = [split for split in SPLITS if data.get(split) is not None]
-        # Before --set, which may change a section or leave it out (data.val=null).
-        overrides = [f"data.{split}.{key}={value}" for split in splits] + overrides
+        _replace_data(raw, args)
+    # After --data: they may change a section or leave it out (data.val=null).
+    for text in args.overrides:
+        override(raw, text)
     if args.max_minutes is not None:
-        overrides.append(f"train.max_minutes={args.max_minutes}")
-    config = load_config(args.config, overrides)
-    last = train(config, output_dir=args.output, device=args.device, resume=not args.no_resume, progress=not args.quiet)
+        override(raw, f"train.max_minutes={args.max_minutes}")
+    config = normalise_config(raw, where=args.config)
+    last = train(config, output_dir=args.out, device=args.device, resume=not args.no_resume, progress=not args.quiet)
     if os.environ.get("RANK", "0") == "0":
         print(f"weights for use: {last}")
         if config["train"]["final_test"]:
             print(f"train.final_test: training looks at no test data; `geotdm evaluate {last.parent}` scores them")
     return 0
+
+
+def _replace_data(raw: dict, args: argparse.Namespace) -> None:
+    """Have every data section of a configuration read --data."""
+    from geotdm_fast.config import SPLITS
+    from geotdm_fast.settings import as_section
+
+    where = f"{args.config}: data"
+    sections = as_section(raw.get("data") or {}, where)
+    told: dict[str, list[str]] = {}
+    for split in SPLITS:
+        if sections.get(split) is not None:
+            section = as_section(sections[split], f"{where}.{split}")
+            sections[split], text = with_data(section, args.data, args.topology, split, where=f"data.{split}")
+            told.setdefault(text, []).append(f"data.{split}")
+    for text, names in told.items():
+        if text:
+            tell(f"{', '.join(names)}: {text}")
+    whole = [split for split in SPLITS if "recordings" in (sections.get(split) or {})]
+    if len(whole) > 1:
+        warnings.warn(
+            f"--data: {' and '.join(f'data.{split}' for split in whole)} read the same recordings from end to end, and "
+            "validate on what is trained on; --set data.val.recordings=[FILE, ...] or data.val.frames=[START, STOP]",
+            stacklevel=2,
+        )

@@ -257,3 +257,8 @@ _OPENERS = {
     "npz": _open_npz,
     "file": _open_file,
 }
+
+
+def kind_keys(kind: str) -> tuple[str, ...]:
+    """The keys that a section of this kind may have, the official ones among them."""
+    return ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from geotdm_fast.data.checks import check_count, check_positions, check_shape
 from geotdm_fast.keys import check_choice
@@ -113,6 +112,8 @@ def simulate(
         )
 
     shape = (x0.shape[0], num_frames, *x0.shape[1:])
+    from geotdm_fast.bars import progress_bar
+
     x, v = np.empty(shape), np.empty(shape)
 
     def run(block: slice) -> int:
@@ -123,7 +124,7 @@ def simulate(
     size = min(_BLOCK, max(_SMALLEST_BLOCK, -(-len(x0) // num_threads)))
     blocks = [slice(a, min(a + size, len(x0))) for a in range(0, len(x0), size)]
     with (
-        tqdm(total=len(x0), desc=f"simulate {kind}", unit="system", delay=1, disable=not progress) as bar,
+        progress_bar(total=len(x0), desc=f"simulate {kind}", unit="system", delay=1, disable=not progress) as bar,
         ThreadPoolExecutor(num_threads) as pool,
     ):
         for done in pool.map(run, blocks):

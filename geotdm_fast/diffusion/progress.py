@@ -13,9 +13,9 @@ def falling_steps(num_steps: int, progress: Progress) -> Iterable[int]:
         return steps
     if callable(progress):
         return _announced(steps, progress)
-    from tqdm.auto import tqdm
+    from geotdm_fast.bars import progress_bar
 
-    return tqdm(steps, desc="diffusion", unit="step")
+    return progress_bar(steps, desc="diffusion", unit="step")
 
 
 def _announced(steps: Iterable[int], after_each: Callable[[], object]) -> Iterator[int]:

@@ -18,6 +18,9 @@ SYSTEMS = ("charged", "springs", "gravity")
 TASKS = (CONDITIONAL, UNCONDITIONAL, INTERPOLATION)
 PRESETS = ("paper", "small")
 MOLECULE = "md:"
+MD17_MOLECULES = (
+    "aspirin", "benzene", "ethanol", "malonaldehyde", "naphthalene", "salicylic", "toluene", "uracil",
+)  # fmt: skip
 
 _NUM_SYSTEMS = {"train": 3000, "val": 256, "test": 2000}
 # The official generator's names of splits, and the rest of its suffixes.
@@ -146,6 +149,8 @@ def is_molecule(experiment: str) -> bool:
 
 def _check(request: Request) -> None:
     known = (*SYSTEMS, *SCENES)
+    if request.experiment in MD17_MOLECULES:
+        raise ValueError(f"reproduce: experiment must be md:{request.experiment} for the molecule of that name")
     if not is_molecule(request.experiment):
         check_choice("reproduce: experiment (or md:<molecule>)", request.experiment, known)
     elif request.experiment == MOLECULE:

@@ -39,7 +39,7 @@ def draw_shards(
     seed: shard i is drawn with the seed 2^32 seed + i, so that no two graphs share their noise
     Raises OutOfTime between two shards when the time is up.
     """
-    from tqdm.auto import tqdm
+    from geotdm_fast.bars import progress_bar
 
     device = torch.device(sampler.diffusion.device)
     # The cut is kept: another device would cut otherwise, and a shard's noise follows from its place.
@@ -49,7 +49,9 @@ def draw_shards(
     )["graphs"]
     drawn, seconds = [], 0.0
     parts = torch.arange(batch.num_graphs).split(cut)
-    for number, graphs in enumerate(tqdm(parts, desc=f"shards {folder.name}", unit="shard", disable=not progress)):
+    for number, graphs in enumerate(
+        progress_bar(parts, desc=f"shards {folder.name}", unit="shard", disable=not progress)
+    ):
         path = folder / f"shard_{number:05}.npz"
         if not path.is_file():
             pieces.check(f"{folder.name}, shard {number + 1} of {len(parts)}")

@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from geotdm_fast.bars import progress_bar
 from geotdm_fast.metrics.graphs import check_finite
 
 # Distances held at once: 4 M numbers stay in a few tens of MB, and small chunks let easy scenes stop early.
@@ -47,7 +47,7 @@ def kmeans_representatives(
     generator = torch.Generator().manual_seed(seed)
     chunk = max(1, _MAX_DISTANCES // (num_init * num_samples * num_clusters))
     chosen = []
-    bar = tqdm(total=num_scenes, desc="k-means", unit="scene", disable=not progress)
+    bar = progress_bar(total=num_scenes, desc="k-means", unit="scene", disable=not progress)
     for points in end_points.transpose(0, 1).split(chunk):  # [b, K, D]
         draws = torch.rand(len(points), num_init, num_samples, generator=generator, dtype=torch.float64)
         starts = draws.argsort(dim=2)[..., :num_clusters].to(points.device)

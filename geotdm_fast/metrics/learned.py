@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from geotdm_fast.bars import progress_bar
 from geotdm_fast.metrics.eqmotion import EqMotion
 from geotdm_fast.metrics.graphs import check_finite
 
@@ -141,7 +141,7 @@ def _fit(
 ) -> float:
     """Train on the graphs `train`, return the mean loss over the graphs `test` after the last epoch."""
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    bar = tqdm(range(num_epochs), desc=label, unit="epoch", disable=not progress)
+    bar = progress_bar(range(num_epochs), desc=label, unit="epoch", disable=not progress)
     for _ in bar:
         order = torch.randperm(len(train), generator=generator).to(train.device)
         for part in train[order].split(BATCH_SIZE):

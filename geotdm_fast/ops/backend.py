@@ -10,6 +10,7 @@ import torch
 from geotdm_fast.checks import is_transformed
 from geotdm_fast.keys import check_choice
 from geotdm_fast.ops import cuda_native, kernels, native, neighbour_search
+from geotdm_fast.ops.traced import constant_in_graphs
 
 BACKENDS = ("auto", "reference", "triton")
 # Those with a C++ implementation.
@@ -33,7 +34,7 @@ def backend(name: str) -> Iterator[None]:
         _current.reset(token)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def current_backend() -> str:
     """What the innermost `backend` block chose, `auto` outside; a graph that `torch.compile` traces keeps it."""
     return _current.get()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import geotdm_fast
 from geotdm_fast.ops import kernels, native
+from geotdm_fast.ops.traced import constant_in_graphs
 
 MAX_WIDTH, MAX_TIME_EMB_DIM, MAX_FRAMES = 256, 33, 4096  # those of csrc/cuda/temporal_attention.h
 # Above this width float32 and tf32 need more shared memory than a block has on GPUs of capability 8.6, 8.9 and 12.0.
@@ -57,13 +58,13 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...], products: str = "f
     return reason
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def shared_memory(device: torch.device) -> int:
     """The bytes that a block may have."""
     return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def why_not_on(device: torch.device) -> str | None:
     """Why the CUDA kernels do not run on this device, or None. A user whose GPU could run them is warned, once."""
     hardware = kernels.why_not_device(device)

@@ -6,6 +6,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
+from geotdm_fast.ops.traced import constant_in_graphs
+
 DTYPES = (torch.float32, torch.bfloat16)
 MAX_WIDTH = 256
 
@@ -42,7 +44,7 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
     return why_not_on(x.device)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def why_not_on(device: torch.device) -> str | None:
     """Why no Triton kernel runs on this device, or None."""
     if missing():

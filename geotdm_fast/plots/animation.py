@@ -26,7 +26,8 @@ def animate(
     samples.check_target("plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
-    from tqdm.auto import tqdm
+
+    from geotdm_fast.bars import progress_bar
 
     graphs = spread(samples.num_graphs, num_systems)
     with style.styled():
@@ -36,7 +37,7 @@ def animate(
         canvas.draw()  # the first pass knows the labels' sizes, the second puts square panels between them
         figure.set_layout_engine("none")  # laid out once: nothing may move but the trajectories
         images = []
-        for t in tqdm(range(len(samples.cond_mask)), desc="drawing", unit="frame", disable=not progress):
+        for t in progress_bar(range(len(samples.cond_mask)), desc="drawing", unit="frame", disable=not progress):
             for scene in scenes:
                 scene.show(t)
             clock.set_text(_clock(samples, t))

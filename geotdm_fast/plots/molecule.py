@@ -19,7 +19,11 @@ RADII = {
 }
 COLOURS = {1: "#F1F3F4", 6: "#3C4043", 7: "#3367D6", 8: "#D93025", 9: "#34A853", 15: "#F29900", 16: "#FBBC04"}
 OTHER = "#A142F4"  # elements without a colour of their own
-SYMBOLS = {1: "H", 5: "B", 6: "C", 7: "N", 8: "O", 9: "F", 14: "Si", 15: "P", 16: "S", 17: "Cl", 35: "Br", 53: "I"}
+SYMBOLS = {
+    1: "H", 2: "He", 3: "Li", 5: "B", 6: "C", 7: "N", 8: "O", 9: "F", 11: "Na", 12: "Mg", 13: "Al", 14: "Si", 15: "P",
+    16: "S", 17: "Cl", 18: "Ar", 19: "K", 20: "Ca", 25: "Mn", 26: "Fe", 27: "Co", 28: "Ni", 29: "Cu", 30: "Zn",
+    34: "Se", 35: "Br", 53: "I",
+}  # fmt: skip
 
 
 def bonds(positions: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:

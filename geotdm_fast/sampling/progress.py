@@ -16,10 +16,10 @@ class TrajectoryBar:
     """
 
     def __init__(self, total: int, done: int = 0, *, elsewhere: Callable[[], int] | None = None, show: bool = True):
-        from tqdm.auto import tqdm
+        from geotdm_fast.bars import progress_bar
 
         options = {"desc": "sampling", "unit": " trajectories", "bar_format": _FORMAT, "smoothing": 0.05}
-        self._bar = tqdm(total=total, initial=done, disable=not show, **options)
+        self._bar = progress_bar(total=total, initial=done, disable=not show, **options)
         self._elsewhere, self._looked, self._others = elsewhere, time.monotonic(), 0
         self._own = float(done)
 

@@ -126,6 +126,10 @@ class BatchSource:
             for a, b in itertools.pairwise(cuts)
         ]  # fmt: skip
 
+    def validation_batches(self, max_graphs: int | None = None) -> int:
+        """How many batches `validation` has, those of all processes together."""
+        return -(-min(len(self.data), max_graphs or len(self.data)) // self.batch_size)
+
     def validation(self, max_graphs: int | None = None) -> Iterator[tuple[int, Draw]]:
         """(number, batch) of this process's batches, in the data's order: the same steps and noise at every call.
 

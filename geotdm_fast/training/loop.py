@@ -3,15 +3,14 @@
 import copy
 import math
 import pathlib
-import sys
 import time
 import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from geotdm_fast.bars import progress_bar, say
 from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.config import normalise_config
 from geotdm_fast.data.open import open_dataset
@@ -116,6 +115,8 @@ class _Run:
         self.progress = Progress()
         self.rate = 0.0
         self.graphs = 0
+        # A validation that a stop cut short and that a resumed run does anew.
+        self.dropped: str | None = None
 
     def _make_validation(self, training_data: DeviceData, num_noisy: int) -> Validation:
         section, at_most = self.config["data"].get("val"), self.train_config["eval_graphs"]
@@ -157,13 +158,15 @@ class _Run:
     def _loop(self) -> pathlib.Path:
         self.log_time, seconds_before = time.monotonic(), self.progress.seconds
         began = self.log_time
-        bar = tqdm(total=self.total, initial=self.progress.step, desc="train", unit="step", disable=not self.show)
+        bar = progress_bar(
+            total=self.total, initial=self.progress.step, desc="train", unit="step", disable=not self.show
+        )
         with bar, self.stop.listening():
             while True:
                 self._validate_and_keep()
                 step = self.progress.step
                 reason, due = self.ours.agree(self.stop.reason(), int(self.output.checkpoint_due(step)))
-                finished = self.total is not None and step >= self.total
+                finished = self.total is not None and step >= self.total and self.dropped is None
                 if reason or due or finished:
                     self._checkpoint()
                 if reason or finished:
@@ -173,13 +176,17 @@ class _Run:
                 bar.update()
                 if self.progress.step % self.train_config["log_every_step"] == 0:
                     bar.set_postfix(loss=f"{self._log_line():.4g}", refresh=False)
-        self.output.finish()
         if finished:
+            self.output.finish()
             return self.output.last_path
+        where = f"at step {step}" + ("" if self.dropped is None else f" in its {self.dropped}, which was dropped")
+        by = "after train.max_minutes" if reason == StopRequest.TIME_UP else "by a signal"
+        self._say(f"stopped {by} {where}, checkpoint written; the same command goes on from there")
         if reason == StopRequest.TIME_UP:
-            self._say(f"stopped after train.max_minutes at step {step}; the same command goes on from there")
+            self.output.finish()
             return self.output.last_path
-        self._say(f"stopped by a signal at step {step}, checkpoint written; the same command goes on from there")
+        # Who sent the signal may not wait for a picture.
+        self.output.finish(draw=False)
         raise SystemExit(128 + reason)
 
     def _one_step(self) -> None:
@@ -230,7 +237,7 @@ class _Run:
             done = progress.validated_step if kind == train["eval"] else progress.nll_step
             by_steps = every_step is not None and progress.step % every_step == 0
             by_epochs = every_epoch is not None and ends_epoch and epoch % every_epoch == 0
-            if (by_steps or by_epochs or at_end) and progress.step > done:
+            if (by_steps or by_epochs or at_end) and progress.step > done and self.dropped is None:
                 self._validate(kind)
         keep_every = train["save_every_epoch"] if train["save_model"] else None
         if ends_epoch and keep_every is not None and epoch % keep_every == 0:
@@ -250,7 +257,10 @@ class _Run:
     def _validate(self, kind: str) -> None:
         progress, name = self.progress, f"val_{kind}"
         self.step.mark_changed()
-        value = self.validation(self.for_use, self.diffusion_for_use, kind)
+        value = self.validation(self.for_use, self.diffusion_for_use, kind, stopped=self.stop.reason, show=self.show)
+        if value is None:
+            self.dropped = f"validation by the {kind}"
+            return
         if not math.isfinite(value):
             raise ValueError(f"train: {name} must be finite, got {value} at step {progress.step}")
         self.output.log(progress, {"step": progress.step, "epoch": self._epoch(), name: value})
@@ -271,7 +281,7 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if self.ours.writes:
-            tqdm.write(text, file=sys.stderr)
+            say(text)
 
 
 def _initial_network(config: Mapping) -> nn.Module:

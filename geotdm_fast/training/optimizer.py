@@ -4,9 +4,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from geotdm_fast import ops
 from geotdm_fast.reference import AdamSettings, AdamState
+from geotdm_fast.reference.adam_step import BETAS, EPSILON
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat import FlatWeights
 
@@ -45,13 +47,11 @@ class Optimizer:
             self._muons = list(zip(self._matrices, *beside, strict=True))
             adams = nn.Parameter(flat.detach()[: weights.num_others])
             adams.grad = flat.grad[: weights.num_others]
-        on_cuda = device.type == "cuda"
-        self._adam = torch.optim.Adam([adams], lr=self._rate, fused=True, capturable=on_cuda)
-        # Its warm-up, and a step that is not captured after all, are no slower for being capturable: no warning.
-        self._adam._warned_capturable_if_run_uncaptured = True
         # Views: what Adam writes is found in `moments`.
-        self._adam.state[adams] = {key: value[: adams.numel()] if value.dim() else value
-                                   for key, value in self.moments.items()}  # fmt: skip
+        self._moved_by_adam = adams
+        self._adams_moments = {
+            key: value[: adams.numel()] if value.dim() else value for key, value in self.moments.items()
+        }
 
     @property
     def state(self) -> list[Tensor]:
@@ -85,11 +85,31 @@ class Optimizer:
         if self._weight_decay > 0:
             for matrices in self._matrices:
                 matrices.mul_(1 - self._weight_decay * self._rate)
-        self._adam.step()
+        self._adam()
         for matrices, gradients, momentum in self._muons:
             momentum.lerp_(gradients, 1 - MOMENTUM)
             move = orthogonal_factor(gradients.lerp(momentum, MOMENTUM))
             matrices.sub_(move.mul_(0.2 * math.sqrt(max(matrices.shape[1:])) * self._rate))
+
+    def _adam(self) -> None:
+        """torch's fused Adam as a function: the class imports all of torch._dynamo, seconds at every start."""
+        weights, moments = self._moved_by_adam, self._adams_moments
+        adam(
+            [weights],
+            [weights.grad],
+            [moments["exp_avg"]],
+            [moments["exp_avg_sq"]],
+            [],
+            [moments["step"]],
+            fused=True,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=self._rate,
+            weight_decay=0.0,
+            eps=EPSILON,
+            maximize=False,
+        )
 
 
 def orthogonal_factor(matrices: Tensor) -> Tensor:

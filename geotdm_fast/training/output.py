@@ -105,9 +105,10 @@ class Output:
         if self._checkpoint_time - self._curve_time >= SECONDS_BETWEEN_CURVES:
             self._draw()
 
-    def finish(self) -> None:
-        """Draw the last curve and close the log."""
-        self._draw()
+    def finish(self, *, draw: bool = True) -> None:
+        """Draw the last curve, unless told not to, and close the log."""
+        if draw:
+            self._draw()
         self._log.close()
 
     def _draw(self) -> None:

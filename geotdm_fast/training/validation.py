@@ -1,10 +1,12 @@
 """The value by which the best weights are chosen."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast.bars import progress_bar
 from geotdm_fast.checks import trusted
 from geotdm_fast.diffusion.noise import likelihood_noise
 from geotdm_fast.processes import Processes
@@ -34,13 +36,14 @@ class Validation:
         train = config["train"]
         self.seed = train["seed"]
         self.train_config = train
+        self.num_timesteps = config["diffusion"]["num_timesteps"]
         self.processes = processes
         self.max_graphs = max_graphs
         self.source = BatchSource(
             data,
             seed=train["seed"],
             batch_size=train["eval_batch_size"],
-            num_timesteps=config["diffusion"]["num_timesteps"],
+            num_timesteps=self.num_timesteps,
             num_noisy=num_noisy,
             # Whole batches go round the processes: what is drawn does not depend on how many there are.
             rank=processes.rank,
@@ -48,23 +51,64 @@ class Validation:
         )
 
     @torch.no_grad()
-    def __call__(self, network: nn.Module, diffusion, kind: str) -> float:
-        """The mean over all graphs of `kind`, loss or nll; the same on every process."""
-        objective = Objective(diffusion, self.train_config)
-        was_training = network.training
-        network.eval()
-        total = torch.zeros((), dtype=torch.float64, device=self.processes.device)
-        for _, draw in self.source.validation(self.max_graphs):
-            noised = self.source.noised(draw)
-            with trusted():
-                total += objective.loss(noised) if kind == "loss" else self._nll(objective, noised, draw.items)
-        network.train(was_training)
-        return float(self.processes.sum(total))
+    def __call__(
+        self, network: nn.Module, diffusion, kind: str, *, stopped: Callable[[], int] | None = None, show: bool = False
+    ) -> float | None:
+        """The mean over all graphs of `kind`, loss or nll, the same on every process; None where it was stopped.
 
-    def _nll(self, objective: Objective, noised: Noised, items: Tensor) -> Tensor:
+        stopped: asked before or after every call of the network; what is not 0 on any process stops all
+        show: show a progress bar, of this process's batches
+        """
+        objective = Objective(diffusion, self.train_config)
+        total = torch.zeros((), dtype=torch.float64, device=self.processes.device)
+        calls = 1 if kind == "loss" else self.num_timesteps
+        rounds = -(-self.source.validation_batches(self.max_graphs) // self.processes.world_size)
+        bar = progress_bar(total=rounds * calls, desc=f"validate {kind}", unit="call", leave=False, disable=not show)
+
+        def ask() -> None:
+            if stopped is not None and self.processes.agree(stopped())[0]:
+                raise _Stopped
+            bar.update()
+
+        with bar, _evaluating(network), contextlib.suppress(_Stopped):
+            batches = self.source.validation(self.max_graphs)
+            for _ in range(rounds):
+                batch = next(batches, None)
+                if batch is None:
+                    # The last round has none for this process, which asks as often as the others all the same.
+                    for _ in range(calls):
+                        ask()
+                    break
+                _, draw = batch
+                noised = self.source.noised(draw)
+                with trusted():
+                    if kind == "loss":
+                        ask()
+                        total += objective.loss(noised)
+                    else:
+                        total += self._nll(objective, noised, draw.items, ask)
+            return float(self.processes.sum(total))
+        return None
+
+    def _nll(self, objective: Objective, noised: Noised, items: Tensor, ask: Callable[[], None]) -> Tensor:
         x_start, model_kwargs = objective.split(noised.batch)
         seed = draws.generator(self.seed, draws.NLL).initial_seed()
         noise = likelihood_noise(seed, items, model_kwargs["batch"], x_start)
-        nats = objective.diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, noise=noise)["total_bpd"]
+        terms = objective.diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=ask, noise=noise)
+        nats = terms["total_bpd"]
         count = min(len(self.source.data), self.max_graphs or len(self.source.data))
         return nats[noised.batch.scored].sum() / count
+
+
+class _Stopped(Exception):
+    """Leaves a validation that was asked to stop."""
+
+
+@contextlib.contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

@@ -1,0 +1,201 @@
+"""Which data a command reads: `--data`, `--topology`, `--data-config`, `--split` and `--set`, to a data section."""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from geotdm_fast.cli.renamed import warn_renamed
+from geotdm_fast.cli.telling import tell
+from geotdm_fast.config import SPLITS
+from geotdm_fast.shown import listed, plain
+
+# Kinds whose sections name a file of trajectories and how it is cut.
+FILE_KINDS = ("npz", "file", "md17")
+_YAML = (".yaml", ".yml")
+_PHASE_SPLITS = {"training": "train", "validation": "val", "testing": "test"}
+_RECORDINGS = (".txt", ".csv", ".tsv")
+
+
+def add_data_files(parser, help: str) -> None:
+    """`--data` and `--topology`."""
+    parser.add_argument("--data", nargs="+", metavar="PATH", help=help)
+    parser.add_argument(
+        "--topology",
+        metavar="FILE",
+        help="the file that names the atoms of --data (.pdb, .gro, .psf, ... for .xtc, .dcd)",
+    )
+
+
+def check_data_files(args: argparse.Namespace) -> None:
+    """Raise FileNotFoundError or ValueError for what --data and --topology name; nothing heavy is imported."""
+    for path in args.data or ():
+        if not Path(path).exists():
+            raise FileNotFoundError(f"--data {path}: no such file or folder")
+    if args.topology is not None:
+        if args.data is None:
+            raise ValueError("--topology goes with --data, the file whose atoms it names; got none")
+        if not Path(args.topology).is_file():
+            raise FileNotFoundError(f"--topology {args.topology}: no such file")
+    folders = [path for path in args.data or () if Path(path).is_dir()]
+    if folders and len(args.data) > 1:
+        raise ValueError(f"--data: several paths must be files, got the folder {folders[0]}")
+
+
+def with_data(
+    section: Mapping, paths: list[str], topology: str | None = None, split: str | None = None, where: str = "data"
+) -> tuple[dict, str]:
+    """`section` with the files or the folder `paths` in the place of its own, and the kind that their suffix says.
+
+    split: what of the files is read where the section, of another kind, does not say it
+    where: the section's name, for messages
+    Returns the section, and what is to be told of a change of kind, or "". What the new kind does not know is left out.
+    Raises ValueError for files of several kinds, and a topology where none belongs.
+    """
+    from geotdm_fast.data.open import infer_kind, kind_keys
+
+    old = section.get("kind", infer_kind(section))
+    if Path(paths[0]).is_dir():
+        if old in ("npz", "file"):
+            raise ValueError(f"--data {paths[0]}: {where} is of the kind {old}, which reads files, got a folder")
+        return dict(section) | {"root": Path(paths[0]).as_posix()}, ""
+    kind = _kind_of(paths, old)
+    value = [Path(path).as_posix() for path in paths]
+    if kind == "pedestrian":
+        return {key: v for key, v in section.items() if key != "root"} | {"recordings": value}, ""
+    values = {"kind": kind, "path": value[0] if len(value) == 1 else value}
+    if topology is not None:
+        if kind != "file":
+            raise ValueError(f"--topology goes with a file of molecules (.xtc, .dcd, .pdb, ...), got --data {paths[0]}")
+        values["topology"] = Path(topology).as_posix()
+    elif kind == old == "file" and _is_there(section.get("topology")):
+        values["topology"] = section["topology"]
+    kept = {key: v for key, v in section.items() if key not in ("kind", "path", "topology")}
+    told = ""
+    if kind != old:
+        kept, lost = _carried(kept, old, kind_keys(kind), split)
+        left_out = f"; without {', '.join(lost)}" if lost else ""
+        told = f"kind {kind} by the suffix of {paths[0]}, instead of {old}{left_out}"
+    for key in ("root", "molecule_name"):
+        kept.pop(key, None)
+    return values | kept, told
+
+
+def _is_there(topology: object) -> bool:
+    """Whether a section names one topology that exists; that of a configuration to start from is a placeholder."""
+    return isinstance(topology, str) and Path(topology).is_file()
+
+
+def _kind_of(paths: list[str], old: str | None) -> str:
+    """The kind that reads these files: npz (or md17, if the section was of that), file, or pedestrian."""
+    npz = {Path(path).suffix.lower() == ".npz" for path in paths}
+    if len(npz) > 1:
+        raise ValueError(f"--data: several files must be all .npz or none, got {', '.join(paths[:4])}")
+    if npz == {True}:
+        return "md17" if old == "md17" else "npz"
+    if old == "pedestrian" and all(Path(path).suffix.lower() in _RECORDINGS for path in paths):
+        return "pedestrian"
+    return "file"
+
+
+def _carried(section: dict, old: str | None, known: Iterable[str], split: str | None) -> tuple[dict, list[str]]:
+    """What a section of the kind `old` means to one that knows the keys `known`, and the keys that it cannot take."""
+    section = dict(section)
+    if old in FILE_KINDS:
+        every = section.pop("down_sample_every", None)
+        if "mode" in section:
+            section.setdefault("split", section.pop("mode"))
+        if every is not None and "every" in known:
+            section["every"] = every
+        elif every is not None:
+            section["down_sample_every"] = every
+        kept = {key: value for key, value in section.items() if key in known}
+        return kept, [key for key in section if key not in known]
+    kept = {"project": section["project"]} if section.get("project") else {}
+    span = section.get("num_frames") or section.get("span")
+    if old == "pedestrian":
+        span = section.get("past_frames", 8) + section.get("future_frames", 12)
+    if span is not None:
+        kept["span"] = span
+    return kept | ({} if split is None else {"split": split}), []
+
+
+def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, str]:
+    """The data section that `sample` and `evaluate` open, and its name for messages.
+
+    config: of the checkpoint, whose section `--split` (default test) is taken, or that of `--data-config`; then
+    `--data`, then `--set` change it.
+    """
+    name = args.split or "test"
+    sections, source = config["data"], "the checkpoint's configuration"
+    if args.data_config is not None:
+        sections, source = _sections_of(args.data_config, name), args.data_config
+    values = data_values(args.set, name)
+    if "kind" in values:
+        section = {}
+    elif name in sections:
+        section = dict(sections[name])
+    elif args.data is not None:
+        section = dict(next(iter(sections.values()), {}))
+        section |= {key: name for key in ("split", "mode") if key in section}
+    else:
+        raise ValueError(f"--split: {source} has no data section '{name}', only {listed(sections)}")
+    where = f"data.{name}"
+    if args.data is not None:
+        section, told = with_data(section, args.data, args.topology, where=where)
+        if told:
+            tell(f"{where}: {told}")
+        whole = section.get("split") is None or getattr(args, "given", None) is not None
+        if not whole and not args.quiet:
+            tell(f"{where}: split {section['split']} of --data; --set data.split=null takes all")
+    section |= values
+    if config["diffusion"].get("mode", "cond") == "uncond":
+        section.setdefault("project", True)  # the model lives in the space of zero mean
+    return section, where
+
+
+def _sections_of(data_config: str, name: str) -> dict:
+    from geotdm_fast.config import read_yaml
+
+    sections = read_yaml(data_config).get("data")
+    if not isinstance(sections, dict):
+        raise ValueError(f"{data_config} must have a section 'data'")
+    # The official sampling files have one section alone.
+    return sections if set(sections) & set(SPLITS) else {name: sections}
+
+
+def take_old_spellings(args: argparse.Namespace) -> None:
+    """`--data FILE.yaml` was what `--data-config FILE.yaml` is."""
+    if args.data is not None and len(args.data) == 1 and Path(args.data[0]).suffix.lower() in _YAML:
+        warn_renamed(f"--data {args.data[0]}", f"--data-config {args.data[0]}")
+        args.data_config, args.data = args.data[0], None
+
+
+def data_values(texts: Iterable[str], split: str | None = None) -> dict:
+    """The keys and values of `data.KEY=VALUE` and `data.SPLIT.KEY=VALUE` texts, the values in YAML.
+
+    split: the section that is opened; None where there is one alone
+    """
+    return dict(_setting(text, split) for text in texts)
+
+
+def _setting(text: str, split: str | None) -> tuple[str, object]:
+    from geotdm_fast.parsing import parse_yaml
+
+    key, equals, value = text.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise ValueError(f"--set must be data.KEY=VALUE, got '{plain(text)}'")
+    if len(names) == 1:
+        warn_renamed(f"--set {names[0]}=...", f"--set data.{names[0]}=...")
+        names = ["data", *names]
+    if names[0] != "data" or len(names) > 3:
+        raise ValueError(
+            f"--set must be data.KEY=VALUE, got '{plain(text)}': how a model was made is in its checkpoint, and stays"
+        )
+    if len(names) == 3 and names[1] != split:
+        opened = "data" if split is None else f"data.{split} (--split {split})"
+        raise ValueError(f"--set {plain(text)}: the section that is opened is {opened}")
+    try:
+        return names[-1], parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"--set {plain(text)}: the value must be YAML ({error})") from error

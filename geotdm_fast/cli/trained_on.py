@@ -1,0 +1,49 @@
+"""Whether a model is asked for molecules that it was not trained on."""
+
+import contextlib
+import pathlib
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor
+
+
+def warn_of_other_molecules(train: Mapping, sampled: Mapping, dataset) -> None:
+    """Warn where a model of molecules is to draw others than those of its training, as far as that can be known.
+
+    train, sampled: the data section of the training, and the one that is opened; dataset: what it holds
+    A training file that is still there tells its elements; otherwise the names of the files are compared.
+    """
+    from geotdm_fast.inspection.trajectories import formula
+
+    numbers = dataset.atomic_numbers
+    if numbers is None or not _names(train) or _names(sampled) <= _names(train):
+        return
+    ours = {formula(sorted(z.tolist())) for z in ([numbers] if isinstance(numbers, Tensor) else numbers)}
+    theirs = {formula(sorted(z.tolist())) for z in _numbers_in(train)}
+    if theirs and ours <= theirs:
+        return
+    trained = ", ".join(sorted(_names(train)))
+    known = f" ({', '.join(sorted(theirs))})" if theirs else ""
+    warnings.warn(
+        f"the model was trained on {trained}{known}, the data are {', '.join(sorted(_names(sampled)))} "
+        f"({', '.join(sorted(ours - theirs)[:4])}): a model knows the molecules that it was trained on",
+        stacklevel=3,
+    )
+
+
+def _names(section: Mapping) -> set[str]:
+    """What the molecules of a section are called: their names, or those of their files."""
+    values = section.get("path") if section.get("path") is not None else section.get("molecule_name", ())
+    return {pathlib.PurePath(value).stem for value in ([values] if isinstance(values, str) else values)}
+
+
+def _numbers_in(section: Mapping) -> list[np.ndarray]:
+    """The atomic numbers of every .npz of a section; none where one is not there or is of another kind."""
+    values = section.get("path") or ()
+    found = []
+    for path in [values] if isinstance(values, str) else values:
+        with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as archive:
+            found.append(np.asarray(archive["z"]))
+    return found if len(found) == (1 if isinstance(values, str) else len(values)) else []

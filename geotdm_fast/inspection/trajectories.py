@@ -1,0 +1,136 @@
+"""What a training would read of a file, and the configuration of that."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.data.open import open_dataset
+from geotdm_fast.data.sequences import Joined
+from geotdm_fast.inspection.findings import Findings
+from geotdm_fast.inspection.motion import steps_in_words
+from geotdm_fast.plots.molecule import SYMBOLS
+
+# Above all atomic numbers: which features an element has is no matter here.
+_EVERY_TYPE, _TYPES_BY_DEFAULT = 119, 10
+_SPAN, _MOST_WINDOWS = 30, 5000
+# Of a window of pedestrians the first frames are given.
+_PAST, _PEDESTRIAN_FRAMES = 8, 20
+
+
+def inspect_trajectories(section: Mapping, found: Findings, span: int | None = 1) -> None:
+    """Open the data of a section (kinds npz, file and pedestrian), and note what is in them.
+
+    section: as in a configuration, without split, span and stride
+    span: 1 for one trajectory, whose frames are told one by one; None for many, which are taken whole
+    Raises what opening the data raises: its message says what is missing.
+    """
+    dataset = _opened(section, span, found)
+    first, numbers = dataset[0], dataset.numbers_of(0)
+    if section["kind"] == "pedestrian":
+        _pedestrians(section, dataset, found)
+        return
+    parts = _blocks(dataset.items)
+    frames = sorted({x.shape[-1] for x in parts})
+    trajectories = sum(x.shape[0] for x in parts)
+    is_one = trajectories == 1
+    noun = "node" if numbers is None else "atom"
+    found.add("read", f"{_between(frames)} frames" + ("" if is_one else f" in each of {trajectories} trajectories"))
+    found.add(f"{noun}s", f"{_between(sorted({x.shape[1] for x in parts}))} in {first.x.shape[1]} dimensions")
+    if numbers is not None:
+        found.add("formula", formula(numbers.tolist()))
+    found.add("unit", dataset.unit or "not said")
+    found.add("extent", _extent(parts))
+    found.add("steps", steps_in_words(parts, noun))
+    found.add("graph", _graph(first, numbers is not None))
+    _suggest(section, found, first, numbers, frames[0], None if is_one else trajectories)
+
+
+def formula(numbers: Sequence[int]) -> str:
+    """`C2 H6 O`: carbon, hydrogen, then by the alphabet; an element without a symbol here by its number."""
+    symbols = [SYMBOLS.get(z, f"[{z}]") for z in numbers]
+    order = sorted(set(symbols), key=lambda s: ({"C": 0, "H": 1}.get(s, 2), s))
+    return " ".join(f"{s}{symbols.count(s) if symbols.count(s) > 1 else ''}" for s in order)
+
+
+def _opened(section: Mapping, span: int | None, found: Findings):
+    """The data; what reading says goes into the notes."""
+    about = {"num_types": _EVERY_TYPE} | ({} if span is None else {"span": span})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        keys = dict(section) if section["kind"] == "pedestrian" else about | dict(section)
+        dataset = open_dataset(keys, where="data", progress=False)
+    found.notes += dict.fromkeys(str(warning.message) for warning in said)
+    return dataset
+
+
+def _blocks(items: Sequence) -> list[Tensor]:
+    """The positions [B, N, D, T] of data, each once."""
+    parts = items.parts if isinstance(items, Joined) else [items]
+    return [part.x for part in parts]
+
+
+def _between(values: list[int]) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _extent(parts: Sequence[Tensor]) -> str:
+    ends = lambda x: torch.stack([x.nan_to_num(torch.inf).amin((0, 1, 3)), -x.nan_to_num(-torch.inf).amax((0, 1, 3))])
+    low, high = torch.stack([ends(x) for x in parts]).amin(0)
+    return " x ".join(f"{length:.4g}" for length in (-high - low).tolist())
+
+
+def _graph(first, is_molecule: bool) -> str:
+    num_nodes, num_edges = first.x.shape[0], first.edge_index.shape[1]
+    if is_molecule and first.edge_attr is not None and first.edge_attr.shape[1] > 1:
+        bonded = int(first.edge_attr[:, 0].sum()) // 2
+        return f"{bonded} bonds, {num_edges} edges between atoms up to {first.edge_attr.shape[1] - 1} bonds apart"
+    complete = " (all nodes with all)" if num_edges == num_nodes * (num_nodes - 1) else ""
+    return f"{num_edges} edges{complete}"
+
+
+def _suggest(
+    section: Mapping, found: Findings, first, numbers: Tensor | None, num_frames: int, trajectories: int | None
+) -> None:
+    """A configuration that trains on the data: 60, 20 and 20 % for train, val and test."""
+    span = min(_SPAN, num_frames if trajectories is not None else int(0.2 * num_frames))
+    if span < 3:
+        of = "" if trajectories is not None else ", of which 20 % are to validate on"
+        found.why = f"forecasts need windows of 3 frames, there are {num_frames}{of}"
+        return
+    if trajectories is not None and trajectories < 5:
+        found.why = f"{trajectories} trajectories cannot be split into 60, 20 and 20 %"
+        return
+    data = dict(section) | {"span": span}
+    if trajectories is None:
+        data["stride"] = max(1, int(0.6 * num_frames) // _MOST_WINDOWS)
+    node_dim = first.h.shape[1]
+    if numbers is not None and node_dim == 3 * _EVERY_TYPE:
+        types = sorted(set(numbers.tolist()))
+        node_dim = 3 * _TYPES_BY_DEFAULT
+        if types[-1] >= _TYPES_BY_DEFAULT:
+            data["atom_types"], node_dim = types, 3 * len(types)
+    edge_dim = 0 if first.edge_attr is None else first.edge_attr.shape[1]
+    sections = {split: data | {"split": split} for split in ("train", "val", "test")}
+    found.config = _config(sections, node_dim, edge_dim, span // 3, span)
+
+
+def _config(data: dict, node_dim: int, edge_dim: int, given: int, span: int) -> dict:
+    """The parts of a configuration that depend on the data; the first `given` of `span` frames are given."""
+    return {
+        "data": data,
+        "denoise_model": {"node_dim": node_dim, "edge_dim": edge_dim, "num_w": span - given},
+        "train": {"cond_mask": [[0, given]]},
+    }
+
+
+def _pedestrians(section: Mapping, dataset, found: Findings) -> None:
+    """People of a recording, in windows of a fixed length."""
+    found.add("windows", f"{len(dataset)} of {_PEDESTRIAN_FRAMES} frames, each around one person")
+    found.add("people", f"{_between(sorted({item.x.shape[0] for item in dataset}))} in a window")
+    found.add("unit", dataset.unit or "not said")
+    found.add("steps", steps_in_words([item.x[None] for item in dataset], "person"))
+    sections = {split: dict(section) for split in ("train", "val", "test")}
+    found.notes.append("all three sections read the same file: frames: [start, stop] tells them apart")
+    found.config = _config(sections, dataset[0].h.shape[1], 0, _PAST, _PEDESTRIAN_FRAMES)

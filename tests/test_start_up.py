@@ -1,0 +1,73 @@
+"""What is imported when: counted in modules, not in seconds."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+NETWORK = """
+import geotdm_fast, sys, torch
+network = geotdm_fast.EGTN(1, 1, 0, 16, 8, "silu", True, 1, 3)
+edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+model = geotdm_fast.GeoTDM(network, "linear", 25, geotdm_fast.ModelMeanType.START_X,
+                           geotdm_fast.ModelVarType.FIXED_LARGE, geotdm_fast.LossType.MSE, "cpu")
+x, given = torch.randn(3, 3, 6), torch.ones(1, 1, 6)
+given[..., 3:] = 0
+kwargs = {"h": torch.ones(3, 1), "edge_index": edges, "edge_attr": None, "batch": torch.zeros(3, dtype=torch.long),
+          "cond_mask": given, "x_given": x}
+model.training_losses(x[..., 3:], model_kwargs=kwargs)["loss"].mean().backward()
+model.p_sample_loop((3, 3, 3), model_kwargs=kwargs)
+"""
+TRAINING = """
+import sys
+from geotdm_fast.training.optimizer import Optimizer
+from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast import EGTN
+import torch
+weights = FlatWeights(EGTN(1, 1, 0, 16, 8, "silu", True, 1, 3))
+weights.flat.grad.fill_(1.0)
+Optimizer("muon", weights).update(torch.tensor([1e-3, 0.0]), 1.0, None)
+"""
+
+
+def imported(code: str, names: str) -> list[str]:
+    """Which of these modules a fresh interpreter has loaded once it has run `code`."""
+    code += f"\nimport sys\nprint('loaded:', *[name for name in {names.split()!r} if name in sys.modules])"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rpartition("loaded:")[2].split()
+
+
+@pytest.mark.parametrize("code", [NETWORK, TRAINING], ids=["network", "training"])
+def test_the_compiler_is_not_imported_on_the_cpu(code):
+    # torch._dynamo and what it brings cost as much CPU time as torch itself, at every start and every end.
+    assert imported(code, "torch._dynamo torch._inductor triton matplotlib") == []
+
+
+def test_missing_files_are_told_without_torch(tmp_path):
+    commands = [
+        ["train", "none.yaml"],
+        ["train", "here.yaml", "--data", "none.npz"],
+        ["train", "here.yaml", "--data", "here.npz", "--topology", "none.pdb"],
+        ["sample", "none.safetensors", "--out", "s.npz"],
+        ["sample", "nbody_charged_smal", "--out", "s.npz"],
+        ["sample", "nbody_charged_small", "--data", "none.npz", "--out", "s.npz"],
+        ["sample", "nbody_charged_small", "--data-config", "none.yaml", "--out", "s.npz"],
+        ["evaluate", "none.npz"],
+        ["evaluate", "none.safetensors"],
+        ["check-equivariance", "none.safetensors"],
+        ["plot", "none.npz", "--out", "p.png"],
+        ["reproduce", "md:ethanol", "--data", "none.npz"],
+    ]
+    (tmp_path / "here.yaml").write_text("data: {}\n")
+    (tmp_path / "here.npz").touch()
+    code = f"""
+import os
+os.chdir({str(tmp_path)!r})
+from geotdm_fast.cli import main
+for words in {commands!r}:
+    assert main(words) == 2, words
+"""
+    assert imported(code, "torch") == []
