@@ -82,6 +82,7 @@ DATA = {
         "past_frames": DataKey("given frames", "8"),
         "future_frames": DataKey("frames to predict", "12"),
         "traj_scale": DataKey("positions are divided by it", "1.0"),
+        "project": _PROJECT,
         "num_slots": DataKey("most people of a window, the person asked about among them", "by the scene"),
         "frame_step": DataKey("the distance of two frames in the file's numbers", "the file's own"),
         "columns": DataKey("the columns of frame, person, x and y", "by the header, or the first four"),

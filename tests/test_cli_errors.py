@@ -235,7 +235,7 @@ def test_deeply_nested_files(said, tmp_path, checkpoint):
         "train", tmp_path / "deep.yaml"
     )
     assert "the value must be YAML (lists and sections must be" in said(
-        "sample", checkpoint, "--out", "s.npz", "--set", f"path={deep}"
+        "sample", checkpoint, "--out", "s.npz", "--set", f"data.path={deep}"
     )
     (tmp_path / "manifest.json").write_text("[" * 100_000)
     assert "manifest.json must be JSON, got something else (lists and objects" in said("evaluate", tmp_path)
