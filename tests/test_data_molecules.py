@@ -189,3 +189,16 @@ def test_bad_md_files(tmp_path):
     np.savez(path, x=np.zeros((5, 4, 3)))
     with pytest.raises(ValueError, match=r"must contain R, z; got x"):
         md17_dataset(path, "train")
+
+
+def test_frames_of_a_molecule_are_chosen(tmp_path):
+    path = write_md(tmp_path / "m.npz", 2001)
+    starts = lambda **more: [first_frame_of(item) for item in md17_dataset(path, "val", span=5, **more)][:3]
+    assert starts(every=2) == starts(down_sample_every=2) == starts(frames=[None, None, 2]) == [1200, 1202, 1204]
+    assert starts(frames=[1000, 2000]) == [1600, 1610, 1620]
+    assert starts(frames=[1000, 2000], down_sample_every=5) == [1600, 1605, 1610]
+    for more in ({"every": 2, "down_sample_every": 3}, {"frames": [0, 100, 2], "down_sample_every": 3}):
+        with pytest.raises(ValueError, match="down_sample_every must not be given beside every or a step in frames"):
+            starts(**more)
+    with pytest.raises(ValueError, match=r"m\.npz: frames must stop within the 2000 frames there are, got 2001"):
+        starts(frames=[0, 2001])

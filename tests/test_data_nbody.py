@@ -256,3 +256,15 @@ def test_bad_datasets():
         nbody_dataset("springs", "train", seed=-1)
     with pytest.raises(ValueError, match=r"initial_state: num_systems must be at least 1, got 0"):
         initial_state("springs", 0, np.random.default_rng(0))
+
+
+def test_frames_of_a_simulation_are_chosen(tmp_path):
+    draw = lambda **more: nbody_dataset("springs", "val", num_systems=2, progress=False, **more)[1].x
+    long = draw(num_frames=20)
+    assert torch.equal(draw(num_frames=5, every=3), long[..., 0:15:3])
+    assert torch.equal(draw(num_frames=4, frames=[6, None, 2]), long[..., 6:14:2])
+    assert torch.equal(draw(num_frames=4, frames=[6, 10]), long[..., 6:10])
+    with pytest.raises(ValueError, match=r"num_frames must be at most 4 for frames=\[6, 10\], got 5"):
+        draw(num_frames=5, frames=[6, 10])
+    with pytest.raises(ValueError, match=r"frames must count from the start of a simulation, got \[-5, None\]"):
+        draw(num_frames=5, frames=[-5, None])

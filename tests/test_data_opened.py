@@ -243,6 +243,9 @@ def test_frames_that_were_written_twice(tmp_path, quiet):
     assert len(dataset) == 91 and steps_of(dataset) < 0.3
     with pytest.warns(UserWarning, match=r"2 frames equal an earlier one, the first is frame 31, which equals frame 3"):
         assert len(array_dataset(x[np.r_[0:31, 30, 30, 31:50]], z=Z, span=20)) == 31
+    # A molecule that does not move.
+    with pytest.warns(UserWarning, match=r"39 frames equal an earlier one, .* frame 0; .* none is left out"):
+        assert len(array_dataset(x[np.zeros(40, dtype=int)], z=Z, span=20)) == 21
     # Two runs from one frame: the second does not go on from the first.
     other = np.concatenate([x[:40], x[:1], walk(39, -0.1)[1:]])
     with pytest.warns(UserWarning, match="1 frames equal an earlier one, the first is frame 40, which equals frame 0"):

@@ -1,5 +1,6 @@
 """A user's own trajectories, from arrays and `.npz`."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -142,3 +143,81 @@ def test_pieces_are_warned_of_once(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         npz_dataset(path, cutoff=2.0)
+
+
+def test_only_the_arrays_that_are_used_are_read(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, R=LINE, z=[1, 6, 8, 1], info=np.array({"T": 300}, dtype=object))
+    assert len(npz_dataset(path)) == 21
+    np.savez(path, R=np.array([{}, LINE], dtype=object), z=[1, 6, 8, 1])
+    with pytest.raises(ValueError, match=r"array 'R' must be plain numbers, got pickled objects, which are refused"):
+        npz_dataset(path)
+    # What the file calls R is called so in messages.
+    np.savez(path, R=LINE[:, :, :1], z=[1, 6, 8, 1])
+    with pytest.raises(ValueError, match=r"mine\.npz: R must be \[frames, N, 2\] or .*, got \[50, 4, 1\]"):
+        npz_dataset(path)
+    np.savez(path, R=LINE[:5], z=[1, 6, 8, 1])
+    with pytest.raises(ValueError, match=r"mine\.npz: R must have at least span=30 frames, got 5"):
+        npz_dataset(path)
+    broken = LINE.copy()
+    broken[7, 2, 1] = np.inf
+    np.savez(path, R=broken, z=[1, 6, 8, 1])
+    with pytest.raises(ValueError, match=r"mine\.npz: R must be finite, got inf at \[7, 2, 1\]"):
+        npz_dataset(path)
+    assert npz_dataset(path, "test", span=5).unit == "angstrom"
+    assert npz_dataset(path, frames=[8, None]).numbers_of(0).tolist() == [1, 6, 8, 1]
+
+
+def test_a_damaged_array_is_named(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=LONG)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 64
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"mine\.npz: array 'x' is corrupt"):
+        npz_dataset(path, "train", span=3)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "f2", "i4"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_blocks_make_the_same_windows_as_the_array(tmp_path, monkeypatch, order, dtype, compressed):
+    monkeypatch.setattr("geotdm_fast.data.npy._BLOCK", 90)  # seven frames
+    path = tmp_path / "mine.npz"
+    for x in (10 * LONG, 10 * MANY):
+        x = np.asarray(x.astype(dtype), order=order)
+        (np.savez_compressed if compressed else np.savez)(path, x=x)
+        for more in ({}, {"frames": [3, -2, 2]}, {"every": 3}, {"split": "val", "every": 2}, {"split": "test"}):
+            read, whole = npz_dataset(path, span=4, **more), array_dataset(x, span=4, **more)
+            assert len(read) == len(whole) > 0
+            assert all(torch.equal(a.x, b.x) for a, b in zip(read, whole, strict=True))
+
+
+def test_frames_are_chosen_before_splits_and_windows(tmp_path):
+    dataset = array_dataset(LONG, "val", frames=[10, None, 2], span=3)
+    assert len(dataset) == 2  # of the frames 10, 12 ... 48 these are the 13th to the 16th
+    np.testing.assert_array_equal(frames(dataset[0]), LONG[34:40:2].astype(np.float32))
+    many = array_dataset(MANY, frames="1::3")
+    np.testing.assert_array_equal(frames(many[4]), MANY[4, 1::3].astype(np.float32))
+    # The graph is that of the first frame of all.
+    apart = LINE.copy()
+    apart[20:, 3] += 5.0
+    edges = array_dataset(apart, z=[1, 6, 8, 1], frames=[20, None])[0].edge_index
+    assert torch.equal(edges, array_dataset(LINE, z=[1, 6, 8, 1])[0].edge_index)
+    with pytest.raises(ValueError, match="array_dataset: frames must stop within the 50 frames there are, got 60"):
+        array_dataset(LONG, frames=[0, 60])
+
+
+def test_reading_takes_little_more_memory_than_what_is_kept(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "long.npz", R=LINE[:1] + 0.01 * rng.normal(size=(300_000, 4, 3)), z=[1, 6, 8, 1])  # 29 MB
+    npz_dataset(tmp_path / "long.npz", frames=[0, 100])
+    for split, share in ((None, 1.0), ("test", 0.2)):
+        tracemalloc.start()
+        dataset = npz_dataset(tmp_path / "long.npz", split)
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        kept = dataset.items.x.nbytes
+        assert kept == pytest.approx(300_000 * 4 * 3 * 4 * share, rel=1e-4)
+        # Beside the positions, a frame takes 8 bytes of its number and 8 of its window; a block of the file 2 MB.
+        assert held < kept * 1.4 + 1e5 and peak < kept * 1.6 + 5e6

@@ -37,22 +37,24 @@ def check_flag(where: str, name: str, value: bool) -> bool:
     return bool(value)
 
 
-def check_array(where: str, name: str, value: ArrayLike | Tensor, shape: str, dtype: type | None = None) -> np.ndarray:
+def check_array(
+    where: str, name: str, value: ArrayLike | Tensor, shape: str, dtype: type | None = None, hint: str = ""
+) -> np.ndarray:
     """`value` as a numeric array without an empty dimension; a `StoredArray` stays one, unread.
 
     shape: the expected one in words, alternatives joined by `or`: `B, N, 3` or `N, F or B, N, F`. Numbers in it are
-    required, letters are free.
+    required, letters are free. hint: what to do about rows of unequal length, for the message
     """
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
+    expected = " or ".join(f"[{one}]" for one in shape.split(" or "))
     try:
         array = value if isinstance(value, StoredArray) else np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{where}: {name} must be [{shape}], got rows of unequal length") from error
+        raise ValueError(f"{where}: {name} must be {expected}, got rows of unequal length{hint}") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{where}: {name} must hold numbers, got {array.dtype}")
     if not any(_fits(array.shape, one.split(", ")) for one in shape.split(" or ")):
-        expected = " or ".join(f"[{one}]" for one in shape.split(" or "))
         raise ValueError(f"{where}: {name} must be {expected}, got {list(array.shape)}")
     if array.size == 0:
         raise ValueError(f"{where}: {name} must not be empty, got {list(array.shape)}")

@@ -41,15 +41,18 @@ class StoredArray:
     """An array in an `.npz`, whose rows are read when asked for.
 
     shape, dtype: of the array, from its header; nothing else is read before `blocks`
+    hint: what to do about pickled objects, for the message
     Raises FileNotFoundError, ValueError naming the file and the array for pickled objects or a damaged file.
     """
 
-    def __init__(self, path: PathLike, name: str):
+    def __init__(self, path: PathLike, name: str, hint: str = ""):
         self.path, self.name = pathlib.Path(path), name
         with self._open() as (_, shape, fortran_order, dtype):
             self.shape, self.dtype, self._fortran_order = shape, dtype, fortran_order
         if dtype.hasobject:
-            raise ValueError(f"{path}: array '{name}' must be plain numbers, got pickled objects, which are refused")
+            raise ValueError(
+                f"{path}: array '{name}' must be plain numbers, got pickled objects, which are refused{hint}"
+            )
         # Before anything is allocated by what a damaged header says.
         with zipfile.ZipFile(self.path) as archive:
             stored = archive.getinfo(f"{name}.npy").file_size

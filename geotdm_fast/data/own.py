@@ -18,6 +18,10 @@ from geotdm_fast.data.splits import SPLIT_RATIO
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.files import UNREADABLE, PathLike, read_npz
 
+RAGGED = (
+    "; where trajectories differ in their nodes, lay them side by side in x [frames, N, D] with batch or ptr, or let "
+    "positions that are not there be nan"
+)
 _TIMES = ("time", "times", "step", "steps")
 _ARRAYS = ("z", "h", "edge_index", "edge_attr", "bonds", "batch", "ptr")
 
@@ -52,7 +56,7 @@ def npz_dataset(
     where = f"npz_dataset: {path}"
     names, x_name = read_names(path), position_name(path)
     arrays = read_npz(path, only=_ARRAYS)
-    x = StoredArray(path, x_name)
+    x = StoredArray(path, x_name, RAGGED)
     timed = next((key for key in _TIMES if key in names), None)
     return array_dataset(
         x,
@@ -175,7 +179,7 @@ def array_dataset(
     Raises ValueError/TypeError for wrong shapes, NaN or Inf, indices out of range, nothing left in a split.
     """
     shapes = "frames, N, 2 or frames, N, 3 or B, frames, N, 2 or B, frames, N, 3"
-    x = check_array(where, x_name, x, shapes)
+    x = check_array(where, x_name, x, shapes, hint=RAGGED)
     wanted = Wanted(split, span, stride, split_ratio, frames, every, project).checked(where)
     graph = GivenGraph(z, h, edge_index, edge_attr, bonds, cutoff, max_hops, fully_connected, num_types, atom_types)
     source = OwnSource(where, x_name, x, times, times_name, graph_frame, graph_ends(where, batch, ptr, x.shape), unit)

@@ -207,13 +207,22 @@ def _check_span(source: OwnSource, wanted: Wanted, stretches: Stretches, span: i
 
 
 def _without_repeats(where: str, kept: Kept, stretches: Stretches) -> tuple[Kept, Stretches]:
-    """Without the frames that a molecule's run wrote twice, and cut where a run starts anew from an earlier frame."""
-    again = warn_of_repeats(
-        where, kept, stretches.frames, "; these are left out, and no window goes on into another run"
-    )
-    if len(again) == 0:
+    """Without the frames that a molecule's run wrote twice, and cut where a run starts anew from an earlier frame.
+
+    Where most frames equal an earlier one the molecule does not move, and nothing is left out.
+    """
+    if kept.repeats is None:
         return kept, stretches
     twice, anew = written_twice(kept.repeats)
+    still = len(twice) > len(kept.repeats) / 2
+    meaning = (
+        "most frames do so, and none is left out"
+        if still
+        else "a run that was restarted may have written a part twice, which is left out"
+    )
+    warn_of_repeats(where, kept, stretches.frames, meaning)
+    if still:
+        return kept, stretches
     left = np.setdiff1d(np.arange(len(kept.repeats)), twice)
     return Kept(kept.x[..., torch.from_numpy(left)], kept.origin, None), stretches.cut_before(anew).without(twice)
 

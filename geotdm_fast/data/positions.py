@@ -166,18 +166,23 @@ def check_size(where: str, name: str, kept: Kept) -> None:
         raise ValueError(f"{where}: {name} must be positions of atoms in angstrom, got {largest:.3g}")
 
 
-def warn_of_repeats(where: str, kept: Kept, frames: Sequence[int], consequence: str = "") -> np.ndarray:
-    """The places of the frames that equal an earlier one, with a warning where there are some.
+def warn_of_repeats(
+    where: str,
+    kept: Kept,
+    frames: Sequence[int],
+    meaning: str = "a run that was restarted may have written a part twice",
+) -> None:
+    """Warn of frames that equal an earlier one, where there are some.
 
-    frames: [T] - the frames' numbers in the file; consequence: what is done about it
+    frames: [T] - the frames' numbers in the file; meaning: what that may mean, and what is done about it
     """
-    again = np.zeros(0, dtype=np.int64)
-    if kept.repeats is not None:
-        again = np.flatnonzero(kept.repeats != np.arange(len(kept.repeats)))
+    if kept.repeats is None:
+        return
+    again = np.flatnonzero(kept.repeats != np.arange(len(kept.repeats)))
+    if len(again):
         first, of = frames[again[0]], frames[kept.repeats[again[0]]]
         warnings.warn(
             f"{where}: {len(again)} frames equal an earlier one, the first is frame {first}, which equals frame {of}; "
-            f"a run that was restarted may have written them twice{consequence}",
+            f"{meaning}",
             stacklevel=4,
         )
-    return again
