@@ -75,6 +75,10 @@ class MdtrajFile:
             self.has_positions = headers.has_positions if file_format == "trr" else None
             self._expect(headers.num_atoms)
             return
+        with self._open() as file:  # all atoms of a frame: MDTraj compares no numbers where it picks some
+            for part in self._chunks(file, None, 1):
+                self._expect(part.n_atoms)
+                break
         with self._open() as file:
             if file_format in _WITH_TIMES or not _knows_length(file):
                 self._count(file)
@@ -94,9 +98,9 @@ class MdtrajFile:
         with kind(str(self.path), **extra) as file:
             yield file
 
-    def _chunks(self, file, atoms: np.ndarray | None) -> Iterator:
+    def _chunks(self, file, atoms: np.ndarray | None, size: int | None = None) -> Iterator:
         """Pieces of MDTraj trajectories up to the end of the file."""
-        size = frames_in_chunk(self.num_atoms)
+        size = frames_in_chunk(self.num_atoms) if size is None else size
         bare = _bare_topology(self.num_atoms, None if atoms is None else len(atoms))
         own = hasattr(file, "topology")
         while True:
