@@ -30,6 +30,8 @@ def test_a_restarted_run_replaces_the_frames_that_it_wrote_again():
     assert kept.tolist() == [0, 1, 4, 5, 8, 9, 10, 11, 12] and again == [(2, 4), (6, 8)]
     with pytest.warns(UserWarning, match="1 of 4 frames come twice"):
         assert in_time([0, 1, 1, 2])[0].tolist() == [0, 2, 3]  # the first frame of the second part is written again
+    with pytest.warns(UserWarning, match="1 of 4 frames come twice"):
+        assert in_time([0, 0, 1, 2]) == (pytest.approx([1, 2, 3]), [(0, 1)])
 
 
 def test_two_trajectories_in_one_file_are_refused():

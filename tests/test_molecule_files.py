@@ -44,7 +44,7 @@ def test_what_ase_writes(tmp_path, name, file_format, tolerance, reader):
 
 def test_files_of_vasp(tmp_path):
     """In a box, at constant volume; the atoms follow the motion."""
-    x = LINE + np.arange(50)[:, None, None] * np.array([0.3, 0, 0])
+    x = LINE + 2 + np.arange(50)[:, None, None] * np.array([0.3, 0, 0])
     frames = [ase.Atoms("HCOH", positions=np.mod(frame, 12), cell=[12] * 3, pbc=True) for frame in x]
     ase.io.write(tmp_path / "XDATCAR", frames, format="vasp-xdatcar")
     with pytest.warns(UserWarning, match="jumps across the box were mended"):

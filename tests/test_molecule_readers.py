@@ -286,6 +286,18 @@ def test_what_xtc_cannot_hold(tmp_path, eth):
         file_dataset(tmp_path / "a.xtc", tmp_path / "top.pdb", span=5, fully_connected=True, cutoff=9.0)
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("suffix", ["xtc", "trr", "dcd", "nc"])
+def test_a_trajectory_of_other_atoms_than_its_topology(tmp_path, eth, reader, suffix):
+    """Also where atoms are chosen that both have."""
+    x = motion(30, np.concatenate([ETHANOL, WATER + 5, WATER + 9, WATER + 13]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MDTraj's, of netCDF4
+        trajectory(x, topology(waters=3)).save(str(tmp_path / f"a.{suffix}"))
+        with pytest.raises(ValueError, match=rf"a\.{suffix} must .*(9|18).*(18|9)"):
+            file_dataset(tmp_path / f"a.{suffix}", eth, reader=reader, selection="name C1 C2 O3", span=20)
+
+
 def test_who_reads_what(tmp_path, eth, monkeypatch):
     here = {"mdtraj": True, "mdanalysis": False, "ase": True}
     monkeypatch.setattr(formats, "installed", lambda name: here[name])

@@ -44,6 +44,8 @@ def test_extended_xyz_obeys_its_properties(tmp_path):
     dataset = file_dataset(write(tmp_path / "a.extxyz", "\n".join(lines)), span=20)
     np.testing.assert_allclose(places(dataset), x, atol=1e-6)
     assert dataset.atomic_numbers.tolist() == ETHANOL_Z.tolist()
+    numbered = xyz_text(x, [str(z) for z in ETHANOL_Z.tolist()], lambda t: "properties=Z:I:1:pos:R:3")
+    assert file_dataset(write(tmp_path / "b.xyz", numbered), span=20).atomic_numbers.tolist() == ETHANOL_Z.tolist()
 
 
 def test_what_ase_writes(tmp_path):

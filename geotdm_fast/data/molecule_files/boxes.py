@@ -50,8 +50,9 @@ def follow(x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, before: np.ndarray 
     before: [N, 3] - fractional coordinates of the frame before, as followed; None: the first frame stays
     """
     s = x @ np.linalg.inv(cell)
-    move = -np.rint(np.diff(s, axis=0, prepend=s[:1] if before is None else before[None])) * pbc
-    rest = (np.diff(s, axis=0, prepend=s[:1] if before is None else before[None]) + move) @ cell
+    step = np.diff(s, axis=0, prepend=s[:1] if before is None else before[None])
+    move = -np.rint(step) * pbc
+    rest = (step + move) @ cell
     # In a skewed cell the rounded image may not be the nearest where it is far.
     far = np.linalg.norm(rest, axis=-1) > heights(cell)[:, pbc].min(axis=1)[:, None] / 2
     if far.any():

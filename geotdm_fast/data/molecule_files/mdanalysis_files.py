@@ -18,29 +18,32 @@ _WITH_TIMES = ("nc", "ncdf", "h5md", "tng", "gsd", "trz")
 
 def read_topology(path: pathlib.Path, file_format: str) -> Atoms:
     """The atoms of a topology, with a function that selects some in MDAnalysis' language."""
-    if file_format == "pdb":
-        file = PdbFile(path)
-        with tempfile.TemporaryDirectory() as folder:
-            first = pathlib.Path(folder) / "first.pdb"
-            first.write_bytes(file.first_model())
-            universe = _universe(first, "pdb")
-        if len(universe.atoms) != file.num_atoms:
-            raise ValueError(f"MDAnalysis takes the {file.num_atoms} atoms of {path} for {len(universe.atoms)}")
-        atoms = file.atoms
-    else:
-        universe = _universe(path, file_format)
-        group = universe.atoms
-        symbols = group.elements if hasattr(group, "elements") else [""] * len(group)
-        called = "name" if hasattr(group, "names") else "type"
-        names = group.names if called == "name" else group.types if hasattr(group, "types") else ["?"] * len(group)
-        atoms = Atoms([str(name) for name in names], np.array([stated(str(s)) for s in symbols]), path, called=called)
-        if hasattr(group, "resnames"):
-            atoms.residues = [str(name) for name in group.resnames]
-        atoms.residue_of = np.asarray(group.resindices)
-    bonds = (
-        np.asarray(universe.bonds.indices, np.int64).reshape(-1, 2) if hasattr(universe, "bonds") else np.zeros((0, 2))
-    )
-    atoms.bonds = bonds if len(bonds) else None
+    universe = _universe(path, file_format)
+    group = universe.atoms
+    symbols = group.elements if hasattr(group, "elements") else [""] * len(group)
+    called = "name" if hasattr(group, "names") else "type"
+    names = group.names if called == "name" else group.types if hasattr(group, "types") else ["?"] * len(group)
+    atoms = Atoms([str(name) for name in names], np.array([stated(str(s)) for s in symbols]), path, called=called)
+    if hasattr(group, "resnames"):
+        atoms.residues = [str(name) for name in group.resnames]
+    atoms.residue_of = np.asarray(group.resindices)
+    return _with_bonds(atoms, universe)
+
+
+def name_atoms(file: PdbFile) -> Atoms:
+    """The atoms of a PDB file, with its bonds and a function that selects in MDAnalysis' language."""
+    with tempfile.TemporaryDirectory() as folder:
+        first = pathlib.Path(folder) / "first.pdb"
+        first.write_bytes(file.first_model())
+        universe = _universe(first, "pdb")
+    if len(universe.atoms) != file.num_atoms:
+        raise ValueError(f"MDAnalysis takes the {file.num_atoms} atoms of {file.path} for {len(universe.atoms)}")
+    return _with_bonds(file.atoms, universe)
+
+
+def _with_bonds(atoms: Atoms, universe) -> Atoms:
+    has_bonds = hasattr(universe, "bonds") and len(universe.bonds)
+    atoms.bonds = np.asarray(universe.bonds.indices, np.int64) if has_bonds else None
     atoms.select = lambda text: np.asarray(universe.select_atoms(text).indices)
     return atoms
 

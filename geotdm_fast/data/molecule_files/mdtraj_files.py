@@ -21,19 +21,24 @@ def read_topology(path: pathlib.Path, file_format: str) -> Atoms:
     """The atoms of a topology, with a function that selects some in MDTraj's language."""
     import mdtraj
 
-    if file_format == "pdb":
-        file = PdbFile(path)
-        top = _load_pdb(file)
-        if top.n_atoms != file.num_atoms:
-            raise ValueError(f"MDTraj takes the {file.num_atoms} atoms of {path} for {top.n_atoms}")
-        atoms = file.atoms
-    else:
-        top = mdtraj.load_topology(str(path))
-        stated = file_format not in _WITHOUT_ELEMENTS and not _guesses_prmtop(path, file_format)
-        numbers = [atom.element.atomic_number if stated and atom.element is not None else 0 for atom in top.atoms]
-        atoms = Atoms([atom.name for atom in top.atoms], np.array(numbers, np.int64), path)
-        atoms.residues = [atom.residue.name for atom in top.atoms]
-        atoms.residue_of = np.array([atom.residue.index for atom in top.atoms])
+    top = mdtraj.load_topology(str(path))
+    stated = file_format not in _WITHOUT_ELEMENTS and not _guesses_prmtop(path, file_format)
+    numbers = [atom.element.atomic_number if stated and atom.element is not None else 0 for atom in top.atoms]
+    atoms = Atoms([atom.name for atom in top.atoms], np.array(numbers, np.int64), path)
+    atoms.residues = [atom.residue.name for atom in top.atoms]
+    atoms.residue_of = np.array([atom.residue.index for atom in top.atoms])
+    return _with_bonds(atoms, top)
+
+
+def name_atoms(file: PdbFile) -> Atoms:
+    """The atoms of a PDB file, with the bonds of its residues and a function that selects in MDTraj's language."""
+    top = _load_pdb(file)
+    if top.n_atoms != file.num_atoms:
+        raise ValueError(f"MDTraj takes the {file.num_atoms} atoms of {file.path} for {top.n_atoms}")
+    return _with_bonds(file.atoms, top)
+
+
+def _with_bonds(atoms: Atoms, top) -> Atoms:
     bonds = np.array([(bond[0].index, bond[1].index) for bond in top.bonds], dtype=np.int64).reshape(-1, 2)
     atoms.bonds = bonds if len(bonds) else None
     atoms.select = lambda text: np.asarray(top.select(text))
@@ -70,6 +75,10 @@ class MdtrajFile:
             self.has_positions = headers.has_positions if file_format == "trr" else None
             self._expect(headers.num_atoms)
             return
+        with self._open() as file:  # all atoms of a frame: MDTraj compares no numbers where it picks some
+            for part in self._chunks(file, None, 1):
+                self._expect(part.n_atoms)
+                break
         with self._open() as file:
             if file_format in _WITH_TIMES or not _knows_length(file):
                 self._count(file)
@@ -89,9 +98,9 @@ class MdtrajFile:
         with kind(str(self.path), **extra) as file:
             yield file
 
-    def _chunks(self, file, atoms: np.ndarray | None) -> Iterator:
+    def _chunks(self, file, atoms: np.ndarray | None, size: int | None = None) -> Iterator:
         """Pieces of MDTraj trajectories up to the end of the file."""
-        size = frames_in_chunk(self.num_atoms)
+        size = frames_in_chunk(self.num_atoms) if size is None else size
         bare = _bare_topology(self.num_atoms, None if atoms is None else len(atoms))
         own = hasattr(file, "topology")
         while True:

@@ -45,7 +45,7 @@ def open_molecules(
             _compare(where, topology, atoms, source.atoms)
     elif own:
         source = _own(own, path, unwrap)
-        atoms = _topology(where, path, reader, kind) if own == "pdb" else source.atoms
+        atoms = _topology(where, path, reader, source) if own == "pdb" else source.atoms
     else:
         atoms, source = _complete(where, path, kind, reader)
     reduced = kind in ("gsd", "hoomdxml") or getattr(source, "units", None) == "lj"
@@ -64,18 +64,16 @@ def _own(own: str, path: pathlib.Path, unwrap: bool) -> Source:
         raise ValueError(f"{path} must be readable, got {type(error).__name__}: {error}") from error
 
 
-def _topology(where: str, path: pathlib.Path, reader: str, kind: str | None = None) -> Atoms:
-    """The atoms that a topology names."""
-    kind = formats.format_of(path) if kind is None else kind
+def _topology(where: str, path: pathlib.Path, reader: str, file: Source | None = None) -> Atoms:
+    """The atoms that a topology names; file: the same as an opened PDB file."""
+    kind = formats.format_of(path) if file is None else "pdb"
     if kind in formats.OWN and kind != "pdb":
         return _own(formats.OWN[kind], path, False).atoms
-    if reader == "ase":
-        return _own("pdb", path, False).atoms
-    found = formats.readers_of(path, reader, lambda name: formats.reads_topology(name, kind)) if kind != "pdb" else []
     if kind == "pdb":
+        file = _own("pdb", path, False) if file is None else file
         found = [name for name in ("mdtraj", "mdanalysis") if reader in ("auto", name) and formats.installed(name)]
-        if not found:
-            return _own("pdb", path, False).atoms
+        return _attempt(path, found, lambda name: _module(name).name_atoms(file)) if found else file.atoms
+    found = formats.readers_of(path, reader, lambda name: formats.reads_topology(name, kind))
     if not found or not formats.reads_topology(found[0], kind):
         known = sorted({*formats.TOPOLOGIES["mdtraj"], *formats.TOPOLOGIES["mdanalysis"]})
         raise ValueError(f"{where}: topology must be one of {', '.join(known)}; got {path}")

@@ -29,7 +29,7 @@ def frames_in_time(where: str, times: np.ndarray | None, numbers: np.ndarray) ->
         return numbers, []
     back = np.flatnonzero(np.diff(t) <= 0) + 1
     for i in back:
-        if t[i] <= t[0]:
+        if t[i] < t[0] or (t[i] == t[0] and (t[:i] != t[0]).any()):
             raise ValueError(
                 f"{where}: times must go on from frame to frame, but frame {numbers[i]} goes back from {t[i - 1]:g} to "
                 f"{t[i]:g}, where the file begins: two trajectories in one file. Read each by itself: frames: "

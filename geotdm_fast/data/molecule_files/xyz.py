@@ -22,11 +22,15 @@ _TRUE = {b"t", b"true", b"1"}
 
 
 class _Columns(NamedTuple):
-    """Where the label and the three coordinates stand in a line; width: how many columns there are, None if free."""
+    """Where the label and the three coordinates stand in a line.
+
+    width: how many columns there are, None if free; numbers: labels are atomic numbers, not symbols
+    """
 
     label: int | None
     position: int
     width: int | None
+    numbers: bool = False
 
 
 class XyzFile:
@@ -101,7 +105,8 @@ class XyzFile:
         tokens, width = self._tokens(lines, 0)
         self._labels = tokens[self._columns.label :: width]
         names = [label.decode("utf-8", "replace") for label in self._labels]
-        numbers = np.array([NUMBERS.get(name, 0) for name in names])
+        known = {str(number): number for number in NUMBERS.values()} if self._columns.numbers else NUMBERS
+        numbers = np.array([known.get(name, 0) for name in names])
         self.atoms = Atoms(names, numbers, self.path, first_line=3, called="label")
 
     def _parse_properties(self, text: bytes | None) -> _Columns:
@@ -114,11 +119,11 @@ class XyzFile:
         for name, _, count in zip(words[::3], words[1::3], map(int, words[2::3]), strict=True):
             start[name.lower()] = (place, count)
             place += count
-        label = start.get("species", start.get("element", (None, 0)))[0]
+        label = next((name for name in ("species", "element", "z") if name in start), None)
         position = start.get("pos", start.get("position", (None, 0)))
         if position[1] != 3:
             raise ValueError(f"{self.path}: Properties must have pos:R:3, got {shown(text)}")
-        return _Columns(label, position[0], place)
+        return _Columns(start.get(label, (None, 0))[0], position[0], place, label == "z")
 
     def _tokens(self, lines: list[bytes], frame: int) -> tuple[list[bytes], int]:
         """The words of a frame's lines, one after the other, and how many each line has."""
