@@ -1,5 +1,6 @@
 """Checkpoints: ours are safetensors with the configuration inside; official `state_dict` files are read as well."""
 
+import io
 import json
 import pathlib
 import pickle
@@ -183,13 +184,14 @@ def _check_whole(path: PathLike) -> None:
         if damaged is not None:
             raise ValueError(f"its part {damaged} is damaged")
         return
-    # The older format is pickles: magic number, version, machine, and what was saved, whose sizes torch allocates.
-    size = pathlib.Path(path).stat().st_size
-    with open(path, "rb") as file:
-        for part in range(4):
-            for _, value, _ in pickletools.genops(file):
-                if part == 3 and isinstance(value, int) and abs(value) > size:
-                    raise ValueError(f"it holds the number {shown(value)}, more than its own {size} bytes")
+    # The older format is pickles: magic number, version, machine, what was saved, and the names of its parts. What they
+    # say that follows is allocated before it is read. From memory, where reading on beyond the end allocates nothing.
+    file = io.BytesIO(pathlib.Path(path).read_bytes())
+    size = len(file.getbuffer())
+    for part in range(5):
+        for _, value, _ in pickletools.genops(file):
+            if part == 3 and isinstance(value, int) and abs(value) > size:
+                raise ValueError(f"it holds the number {shown(value)}, more than its own {size} bytes")
 
 
 def load_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], source: PathLike) -> None:
