@@ -189,11 +189,11 @@ def _check_whole(path: PathLike) -> None:
         if damaged is not None:
             raise ValueError(f"its part {damaged} is damaged")
         return
-    # The older format is pickles: magic number, version, machine, and what was saved, whose sizes torch allocates.
+    # The older format is pickles: magic number, version, machine, what was saved, and the names of its parts. What they
+    # say that follows is allocated before it is read. Mapped: beyond the end a map gives nothing, and allocates nothing.
     size = pathlib.Path(path).stat().st_size
-    # Mapped: a file is asked for as many bytes as a damaged number says, a map gives no more than there are.
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for part in range(4):
+        for part in range(5):
             for _, value, _ in pickletools.genops(content):
                 if part == 3 and isinstance(value, int) and abs(value) > size:
                     raise ValueError(f"it holds the number {shown(value)}, more than its own {size} bytes")

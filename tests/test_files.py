@@ -204,3 +204,30 @@ def test_a_header_that_is_no_header(tmp_path):
         archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(24))
     with pytest.raises(ValueError, match="array 'x' is corrupt"):
         read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("shape", [(10**12,), (3,), (5,), (-4,), (2, 2, 2)])
+def test_an_array_is_as_long_as_its_header_says(tmp_path, shape):
+    from geotdm_fast.data.npy import read_npy
+
+    np.save(tmp_path / "a.npy", np.arange(4.0))
+    data = (tmp_path / "a.npy").read_bytes()
+    old, new = b"'shape': (4,), ", f"'shape': {shape}, ".encode()
+    length = len(data) - 32 - 10 + len(new) - len(old)
+    data = data[:8] + length.to_bytes(2, "little") + data[10:].replace(old, new)
+    (tmp_path / "a.npy").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.npy must be an \.npy file of plain numbers, got an unreadable file"):
+        read_npy(tmp_path / "a.npy")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", data)
+    with pytest.raises(ValueError, match=r"a\.npz: array 'x' is corrupt"):
+        read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("header", [b"{'descr': \n", b"{'descr': '<f8\n", b"", b"(" * 3000])
+def test_headers_that_are_cut(tmp_path, header):
+    from geotdm_fast.data.npy import read_npy
+
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match=r"a\.npy must be an \.npy file of plain numbers, got an unreadable file"):
+        read_npy(tmp_path / "a.npy")

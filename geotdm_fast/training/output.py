@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 
 from torch import nn
@@ -117,5 +118,8 @@ class Output:
             from geotdm_fast.plots.style import literal
 
             title = f"Training: {literal(self.config['train']['exp_name'])}"
-            plot_loss(self.log_path, self.directory / "loss.png", title=title)
             self._curve_time = time.monotonic()
+            try:
+                plot_loss(self.log_path, self.directory / "loss.png", title=title)
+            except (OSError, ValueError) as error:  # no reason to stop a run: the curve is in the log
+                warnings.warn(f"no loss curve: {error}", stacklevel=2)
