@@ -143,7 +143,7 @@ def test_box_and_times_of_a_simulation(tmp_path):
 def test_samples(tmp_path):
     write_samples(tmp_path / "s.npz", made_samples(nodes=9))
     said = facts(tmp_path / "s.npz")
-    assert said["kind"] == "samples of `geotdm sample` (cond), drawn from tiny.safetensors of ethanol"
+    assert said["kind"] == "samples of `geotdm sample` (cond), drawn by tiny.safetensors for ethanol"
     assert said["samples"] == "3 of each of 4 graphs, seed 0" and said["frames"] == "4 given and 8 drawn"
     assert said["elements"] == "C2 H6 O (the first graph)" and said["finite"] == "all of them"
 
