@@ -1,13 +1,15 @@
 """Which frames are given and which are to be drawn."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.tensor_cache import TensorCache
+
+if TYPE_CHECKING:
+    from geotdm_fast.data.trajectory import Batch
 
 
 class Frames(NamedTuple):
@@ -90,7 +92,7 @@ def cond_mask(ranges: Iterable[Sequence[int]], num_frames: int) -> Tensor:
     return mask
 
 
-def split_batch(batch: Batch, train: Mapping, mode: str) -> tuple[Tensor, dict]:
+def split_batch(batch: "Batch", train: Mapping, mode: str) -> tuple[Tensor, dict]:
     """The frames to draw and the keyword arguments for `GeoTDM`, from a batch and the `train` section of a config.
 
     mode: `cond` reads train['cond_mask'] (ranges), `uncond` reads train['tot_len'] (the first frames; default all)

@@ -54,8 +54,8 @@ OWN = {"kind": "npz", "path": "x.npz", "split": "train", "span": 30, "stride": 2
          {"kind": "npz", "path": "a.npz", "split": "val", "span": 30}),
         ({"kind": "pedestrian", "dataset": "eth", "phase": "validation", "root": "d"}, ["a.npz"],
          {"kind": "npz", "path": "a.npz", "split": "val", "span": 20}),
-        ({"kind": "pedestrian", "dataset": "eth", "phase": "validation"}, ["a.txt", "b.csv"],
-         {"kind": "pedestrian", "dataset": "eth", "phase": "validation", "recordings": ["a.txt", "b.csv"]}),
+        ({"kind": "pedestrian", "dataset": "zara1", "phase": "validation", "root": "d", "traj_scale": 2.0}, ["a.txt"],
+         {"kind": "pedestrian", "num_slots": 3, "traj_scale": 2.0, "recordings": ["a.txt"]}),
     ],
 )  # fmt: skip
 def test_the_suffix_says_the_kind(section, paths, expected):

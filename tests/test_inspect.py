@@ -140,10 +140,23 @@ def test_box_and_times_of_a_simulation(tmp_path):
     trains(found, tmp_path)
 
 
+def test_a_recording_of_pedestrians(tmp_path):
+    pytest.importorskip("geotdm_fast.data.recordings")
+    rows = [f"{10 * t}\t{person}\t{0.4 * t:.2f}\t{person}.0" for t in range(200) for person in (1, 2)]
+    (tmp_path / "square.txt").write_text("\n".join(rows))
+    found = inspect_file(tmp_path / "square.txt")
+    said = dict(found.facts)
+    assert said["windows"] == "362 of 20 frames, each around one person" and said["unit"] == "m"
+    assert said["steps"].startswith("0.4 as a rule, 0.4 at most (person 0")
+    frames = {split: section["frames"] for split, section in found.config["data"].items()}
+    assert frames == {"train": [0, 120], "val": [120, 160], "test": [160, 200]}
+    trains(found, tmp_path)
+
+
 def test_samples(tmp_path):
     write_samples(tmp_path / "s.npz", made_samples(nodes=9))
     said = facts(tmp_path / "s.npz")
-    assert said["kind"] == "samples of `geotdm sample` (cond), drawn from tiny.safetensors of ethanol"
+    assert said["kind"] == "samples of `geotdm sample` (cond), drawn by tiny.safetensors for ethanol"
     assert said["samples"] == "3 of each of 4 graphs, seed 0" and said["frames"] == "4 given and 8 drawn"
     assert said["elements"] == "C2 H6 O (the first graph)" and said["finite"] == "all of them"
 

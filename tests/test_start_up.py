@@ -40,6 +40,10 @@ def imported(code: str, names: str) -> list[str]:
     return done.stdout.rpartition("loaded:")[2].split()
 
 
+def test_the_network_needs_no_data_loaders():
+    assert imported("import geotdm_fast; geotdm_fast.EGTN, geotdm_fast.GeoTDM", "geotdm_fast.data yaml") == []
+
+
 @pytest.mark.parametrize("code", [NETWORK, TRAINING], ids=["network", "training"])
 def test_the_compiler_is_not_imported_on_the_cpu(code):
     # torch._dynamo and what it brings cost as much CPU time as torch itself, at every start and every end.

@@ -61,7 +61,7 @@ def with_data(
     kind = _kind_of(paths, old)
     value = [Path(path).as_posix() for path in paths]
     if kind == "pedestrian":
-        return {key: v for key, v in section.items() if key != "root"} | {"recordings": value}, ""
+        return _with_recordings(section, value), ""
     values = {"kind": kind, "path": value[0] if len(value) == 1 else value}
     if topology is not None:
         if kind != "file":
@@ -78,6 +78,15 @@ def with_data(
     for key in ("root", "molecule_name"):
         kept.pop(key, None)
     return values | kept, told
+
+
+def _with_recordings(section: Mapping, recordings: list[str]) -> dict:
+    """A pedestrian section that reads these files, with as many people in a window as the section's scene has."""
+    from geotdm_fast.data.pedestrian import _NUM_SLOTS
+
+    kept = {key: value for key, value in section.items() if key not in ("root", "dataset", "phase")}
+    slots = {"num_slots": _NUM_SLOTS[section["dataset"]]} if section.get("dataset") in _NUM_SLOTS else {}
+    return slots | kept | {"recordings": recordings}
 
 
 def _is_there(topology: object) -> bool:

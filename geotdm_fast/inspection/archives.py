@@ -56,7 +56,7 @@ def inspect_samples(path: PathLike) -> Findings:
     from geotdm_fast.trajectory_files import read_samples
 
     samples, found = read_samples(path), Findings()
-    found.add("kind", f"samples of `geotdm sample` ({samples.mode}), drawn from {samples.checkpoint} of {samples.name}")
+    found.add("kind", f"samples of `geotdm sample` ({samples.mode}), drawn by {samples.checkpoint} for {samples.name}")
     found.add("samples", f"{samples.num_samples} of each of {samples.num_graphs} graphs, seed {samples.seed}")
     given, drawn = int(samples.cond_mask.sum()), samples.samples.shape[-1]
     found.add("frames", f"{given} given and {drawn} drawn")

@@ -103,8 +103,8 @@ def _suggest(
         found.why = f"{trajectories} trajectories cannot be split into 60, 20 and 20 %"
         return
     data = dict(section) | {"span": span}
-    if trajectories is None:
-        data["stride"] = max(1, int(0.6 * num_frames) // _MOST_WINDOWS)
+    if num_frames > span:
+        data["stride"] = max(1, int(0.6 * num_frames * (trajectories or 1)) // _MOST_WINDOWS)
     node_dim = first.h.shape[1]
     if numbers is not None and node_dim == 3 * _EVERY_TYPE:
         types = sorted(set(numbers.tolist()))
@@ -131,6 +131,21 @@ def _pedestrians(section: Mapping, dataset, found: Findings) -> None:
     found.add("people", f"{_between(sorted({item.x.shape[0] for item in dataset}))} in a window")
     found.add("unit", dataset.unit or "not said")
     found.add("steps", steps_in_words([item.x[None] for item in dataset], "person"))
-    sections = {split: dict(section) for split in ("train", "val", "test")}
-    found.notes.append("all three sections read the same file: frames: [start, stop] tells them apart")
+    frames = _shares(section, found)
+    sections = {split: dict(section) | frames.get(split, {}) for split in ("train", "val", "test")}
     found.config = _config(sections, dataset[0].h.shape[1], 0, _PAST, _PEDESTRIAN_FRAMES)
+
+
+def _shares(section: Mapping, found: Findings) -> dict[str, dict]:
+    """The frames of a recording that are for train, val and test, each a key `frames`: 60, 20 and 20 % in time."""
+    from geotdm_fast.data.recordings import read_recording
+
+    how = {key: section[key] for key in ("frame_step", "every", "columns") if key in section}
+    ends = {int(read_recording(path, **how).frame.max()) + 1 for path in section["recordings"]}
+    total = ends.pop()
+    if ends or "frames" in section or total < 5 * _PEDESTRIAN_FRAMES:
+        found.notes.append("train, val and test read the same frames: frames: [start, stop] tells them apart")
+        return {}
+    cuts = [0, int(0.6 * total), int(0.8 * total), total]
+    splits = ("train", "val", "test")
+    return {split: {"frames": [a, b]} for split, a, b in zip(splits, cuts, cuts[1:], strict=False)}
