@@ -190,7 +190,7 @@ def _check_whole(path: PathLike) -> None:
             raise ValueError(f"its part {damaged} is damaged")
         return
     # The older format is pickles: magic number, version, machine, what was saved, and the names of its parts. What they
-    # say that follows is allocated before it is read. Mapped: beyond the end a map gives nothing, and allocates nothing.
+    # say that follows is allocated before it is read. A map gives, and allocates, nothing beyond the end.
     size = pathlib.Path(path).stat().st_size
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for part in range(5):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tiny_models import charged_config, ethanol_config, write_checkpoint, write_ethanol
+from tiny_models import charged_config, ethanol_config, pedestrian_config, write_checkpoint, write_ethanol
 
+from geotdm_fast.checkpoint import load_checkpoint, save_checkpoint
 from geotdm_fast.cli import main
 from geotdm_fast.data import open_dataset
 from geotdm_fast.trajectory_files import read_samples
@@ -289,3 +290,31 @@ def test_as_a_module():
         [sys.executable, "-m", "geotdm_fast", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("geotdm 0.")
+
+
+def test_what_the_readme_saves_is_sampled(tmp_path, charged):
+    """Weights with the sections that say what the model is, and data that are named beside them."""
+    config = charged_config()
+    network, _ = load_checkpoint(charged)
+    saved = {"denoise_model": config["denoise_model"], "diffusion": config["diffusion"]}
+    save_checkpoint(tmp_path / "mine.safetensors", network, saved | {"train": {"cond_mask": [[0, 4]]}})
+    assert main(["simulate", "charged", "--out", str(tmp_path / "d.npz"), "--num-systems", "2", "--num-frames", "12",
+                 "--quiet"]) == 0  # fmt: skip
+    out = tmp_path / "s.npz"
+    words = ["sample", str(tmp_path / "mine.safetensors"), "--data", str(tmp_path / "d.npz"), "--out", str(out)]
+    assert main([*words, "--quiet"]) == 0
+    assert read_samples(out).samples.shape == (1, 10, 3, 8)
+
+
+def test_an_unconditional_model_of_pedestrians_is_sampled(tmp_path):
+    lines = [f"{10 * t} {person} {0.3 * t + person} {0.1 * t * person}\n" for t in range(60) for person in (1, 2)]
+    (tmp_path / "walk.txt").write_text("".join(lines))
+    config = pedestrian_config(tmp_path / "walk.txt")
+    checkpoint = write_checkpoint(tmp_path / "m.safetensors", config)
+    out = str(tmp_path / "s.npz")
+    assert main(["sample", checkpoint, "--out", out, "--num-graphs", "4", "--quiet"]) == 0
+    samples = read_samples(out)
+    assert samples.samples.shape[-1] == 20 and samples.mode == "uncond"
+    centre = samples.target[samples.batch == 0].mean(axis=(0, 2))
+    assert np.abs(centre).max() < 1e-5  # beside samples in the space of zero mean, data are there too
+    assert main(["evaluate", out, "--scores", "marginal", "--quiet"]) == 0

@@ -33,6 +33,14 @@ def ethanol_config(path, mode: str = "uncond") -> dict:
     return _config(data, 30, 4, mode=mode, train=train, num_w=16)
 
 
+def pedestrian_config(recording) -> dict:
+    """Windows of 20 frames of the people in `recording`, drawn without given frames."""
+    data = {
+        split: {"kind": "pedestrian", "recordings": [str(recording)], "num_slots": 2} for split in ("train", "test")
+    }
+    return _config(data, 2, 0, mode="uncond", train={"tot_len": 20}, num_w=1)
+
+
 def _config(data: dict, node_dim: int, edge_dim: int, *, train: dict, mode: str = "cond", num_w: int = 8) -> dict:
     network = {"n_layers": 1, "node_dim": node_dim, "edge_dim": edge_dim, "hidden_dim": 16, "time_emb_dim": 8}
     network |= {"learn_ref_frame": mode == "cond", "n_layers_ref": 1, "num_w": num_w, "pre_norm": True}
