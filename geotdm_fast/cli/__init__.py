@@ -128,6 +128,8 @@ def _message(error: Exception, command: str) -> str | None:
         return None
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         text = f"{error.filename}: no such file"
+    elif isinstance(error, OSError) and error.filename is None and error.strerror:
+        text = " ".join(error.strerror.split())  # without the number of the system's error
     return plain(text or type(error).__name__, LONGEST_LINE)
 
 
