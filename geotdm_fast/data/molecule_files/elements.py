@@ -24,14 +24,16 @@ NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number} | 
 _PLAIN = re.compile(r"(H|C|N|O|F|P|S|I|CL|BR)\d*")
 # How the Protein Data Bank names atoms of amino acids and nucleotides: the element, its remoteness, a number.
 _IN_POLYMERS = re.compile(
-    r"\d?(?:(?P<hcno>[HCNO])(?:[ABGDEZH]\d{0,2}|[NT]\d?|[HO]\d{0,2})?\d{0,2}['*]{0,2}\d?|OXT|OP\d|O\dP|(?P<s>S)[GD]|P)"
+    r"\d?(?:(?P<hcno>[HCNO])(?:[ABGDEZH]\d{0,2}|[NT]\d?|[HO]\d{0,2})?\d{0,2}['*]{0,2}\d?|(?P<s>S)[GD]|P|OXT|OCT?[12]"
+    # Hydrogens named after their oxygen or nitrogen, the ends of chains, and thymine's methyl group.
+    r"|H[NO][DEGZ]\d?|HOP\d?|OP\d|O\dP|[HO][35]T|CA[YT]|[CO]Y|HY\d|HNT|[CH]5M)"
 )
 _POLYMERS = (
     "ALA ARG ASN ASP ASH CYS CYX CYM GLN GLU GLH GLY HIS HID HIE HIP HSD HSE HSP ILE LEU LYS LYN MET PHE PRO SER THR "
     "TRP TYR VAL ACE NME NMA NH2 A C G U DA DC DG DT DA5 DC5 DG5 DT5 DA3 DC3 DG3 DT3 RA RC RG RU"
 )
 _WATERS = "HOH WAT SOL H2O TIP TIP3 TP3 SPC SPCE TIP3P DOD"
-_WATER_NAME = re.compile(r"(?P<hcno>[HO])W?\d?")
+_WATER_NAME = re.compile(r"(?P<hcno>[HO])W?\d?|OH2")
 
 
 def elements_of(
