@@ -10,7 +10,8 @@ PLAIN = {"C": 6, "C12": 6, "H5": 1, "CL1": 17, "BR": 35, "F2": 9, "S1": 16, "P":
 OF_AMINO_ACIDS = {
     "N": 7, "CA": 6, "C": 6, "O": 8, "OXT": 8, "OC1": 8, "OT2": 8, "HN": 1, "H1": 1, "HT3": 1, "1HB": 1, "HA2": 1,
     "CB": 6, "CG1": 6, "CD": 6, "CE3": 6, "CZ2": 6, "CH2": 6, "CH3": 6, "NE1": 7, "ND2": 7, "NZ": 7, "NH1": 7, "SG": 16,
-    "SD": 16, "OCT1": 8, "HNE2": 1, "OG": 8, "OD1": 8, "OE2": 8, "OH": 8, "HG": 1, "HE1": 1, "HH11": 1, "HD11": 1, "HH31": 1,
+    "SD": 16, "OCT1": 8, "HNE2": 1, "OG": 8, "OD1": 8, "OE2": 8, "OH": 8,
+    "HG": 1, "HE1": 1, "HH11": 1, "HD11": 1, "HH31": 1,
 }  # fmt: skip
 OF_NUCLEOTIDES = {
     "P": 15, "OP1": 8, "O2P": 8, "C5'": 6, "H5''": 1, "HO2'": 1, "N1": 7, "O4": 8, "C2*": 6, "H5T": 1, "C5M": 6
@@ -18,7 +19,8 @@ OF_NUCLEOTIDES = {
 OF_WATER = {"OW": 8, "OH2": 8, "HW1": 1, "HW2": 1, "O": 8, "H1": 1}
 DOUBTFUL = [
     ("CA", "LIG"), ("CA", "CA"), ("HE", "LIG"), ("NA+", "ION"), ("W", "W"), ("BB", "LYS"), ("SC1", "LYS"),
-    ("SC2", "TRP"), ("MW", "SOL"), ("CAB", "UNK"), ("HO", "LIG"), ("1", "LIG"), ("", "LIG"), ("CO", "HEM"), ("EPW", "HOH"),
+    ("SC2", "TRP"), ("MW", "SOL"), ("CAB", "UNK"), ("HO", "LIG"), ("1", "LIG"), ("", "LIG"),
+    ("CO", "HEM"), ("EPW", "HOH"),
     ("CD", "CD"),
 ]  # fmt: skip
 
