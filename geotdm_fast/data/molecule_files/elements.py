@@ -126,20 +126,19 @@ def _number(where: str, element: str | int) -> int:
 
 
 def _refusal(where: str, atoms: Atoms, doubtful: list[int]) -> str:
-    guesses = dict.fromkeys(f"{atoms.names[i]} -> {_nearest(atoms.names[i])}" for i in doubtful)
     names = list(dict.fromkeys(atoms.names[i] for i in doubtful))
     line = "" if atoms.first_line is None else f" (line {atoms.first_line + doubtful[0]}: '{atoms.names[doubtful[0]]}')"
+    wanted = "elements: {" + ", ".join(f"{name}: ..." for name in names[:3]) + ("}" if len(names) <= 3 else ", ...}")
     if all(name.isdigit() for name in names):
-        given = "{" + ", ".join(f"{name}: {'...'}" for name in names[:4]) + "}"
         return (
             f"{where}: the element of every atom must be stated, got the types {_some(names)} alone{line}; say which "
-            f"elements they are, elements: {given}, give a topology, or write the file with an element column"
+            f"elements they are, {wanted}, give a topology, or write the file with an element column"
         )
+    guesses = [f"{name} -> {_nearest(name)}" for name in names]
     return (
         f"{where}: the element of every atom must be stated, but {atoms.path} has only {atoms.called}s, which would "
-        f"have become {_some(list(guesses))}{line}. Say which elements they are, elements: "
-        f"{{{names[0]}: {_nearest(names[0]) if _nearest(names[0]) != '?' else 'C'}, ...}}, or give a topology with an "
-        "element column; beads of a coarse-grained model are told apart by types: name"
+        f"have become {_some(guesses)}{line}. Say which elements they are, {wanted}, or give a topology with an element "
+        "column; beads of a coarse-grained model are told apart by types: name"
     )
 
 
