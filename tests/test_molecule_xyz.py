@@ -83,7 +83,7 @@ def test_what_ase_writes(tmp_path):
 @pytest.mark.parametrize(
     "labels, message",
     [
-        (["CA", "CB", "C"], r"would have become CA -> Ca, CB -> C \(line 3: 'CA'\)\. .*elements: \{CA: \.\.\., CB: \.\.\.\}"),
+        (["CA", "CB", "C"], r"become CA -> Ca, CB -> C \(line 3: 'CA'\)\. .*elements: \{CA: \.\.\., CB: \.\.\.\}"),
         (["1", "2", "2"], r"got the types 1, 2 alone \(line 3: '1'\); .* elements: \{1: \.\.\., 2"),
         (["OW", "HW1", "HW2"], r"would have become OW -> O, HW1 -> H, HW2 -> H \(line 3: 'OW'\)"),
     ],

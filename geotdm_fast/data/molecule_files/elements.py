@@ -137,8 +137,8 @@ def _refusal(where: str, atoms: Atoms, doubtful: list[int]) -> str:
     guesses = [f"{name} -> {_nearest(name)}" for name in names]
     return (
         f"{where}: the element of every atom must be stated, but {atoms.path} has only {atoms.called}s, which would "
-        f"have become {_some(guesses)}{line}. Say which elements they are, {wanted}, or give a topology with an element "
-        "column; beads of a coarse-grained model are told apart by types: name"
+        f"have become {_some(guesses)}{line}. Say which elements they are, {wanted}, or give a topology with an "
+        "element column; beads of a coarse-grained model are told apart by types: name"
     )
 
 
