@@ -127,7 +127,8 @@ def test_what_is_missing_is_told_first(tmp_path, monkeypatch, capsys, option, pa
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
     out = ["--out", str(tmp_path / "s.npz"), f"--{option}", str(tmp_path / f"s.{option}")]
-    assert main(["sample", "none.safetensors", *out]) == 2
+    (tmp_path / "empty.safetensors").touch()
+    assert main(["sample", str(tmp_path / "empty.safetensors"), *out]) == 2
     assert f"is needed to write this format; pip install 'geotdm-fast[{extra}]'" in capsys.readouterr().err
 
 

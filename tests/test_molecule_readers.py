@@ -282,7 +282,9 @@ def test_what_xtc_cannot_hold(tmp_path, eth):
         top.add_atom(f"{SYMBOLS[z]}{i + 1}", mdtraj.element.Element.getByAtomicNumber(z), residue)
     trajectory(x[:1], top).save(str(tmp_path / "top.pdb"))
     trajectory(x, top).save(str(tmp_path / "a.xtc"))
-    with pytest.raises(ValueError, match=r"below 2\.1e\+07 angstrom, got -?2\.14748e\+07 for atom 0 in frame 7"):
+    with pytest.raises(
+        ValueError, match=r"got -?2\.14748e\+07 for atom 0 in frame 7|frame 7: positions must be in range"
+    ):
         file_dataset(tmp_path / "a.xtc", tmp_path / "top.pdb", span=5, fully_connected=True, cutoff=9.0)
 
 

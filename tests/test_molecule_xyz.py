@@ -1,6 +1,8 @@
 """XYZ and extended XYZ: what columns, boxes and comments say, frames in chunks, elements of the user."""
 
+import bz2
 import gzip
+import lzma
 import warnings
 
 import numpy as np
@@ -83,7 +85,7 @@ def test_what_ase_writes(tmp_path):
 @pytest.mark.parametrize(
     "labels, message",
     [
-        (["CA", "CB", "C"], r"would have become CA -> Ca, CB -> C \(line 3: 'CA'\)\. .*elements: \{CA: Ca, \.\.\.\}"),
+        (["CA", "CB", "C"], r"become CA -> Ca, CB -> C \(line 3: 'CA'\)\. .*elements: \{CA: \.\.\., CB: \.\.\.\}"),
         (["1", "2", "2"], r"got the types 1, 2 alone \(line 3: '1'\); .* elements: \{1: \.\.\., 2"),
         (["OW", "HW1", "HW2"], r"would have become OW -> O, HW1 -> H, HW2 -> H \(line 3: 'OW'\)"),
     ],
@@ -217,3 +219,28 @@ def test_a_step_of_half_the_box_is_in_doubt(tmp_path):
     warnings.simplefilter("ignore", UserWarning)
     with pytest.warns(UserWarning, match=r"a step of 3\.\d* angstrom between frames is 9\d% of half of the box"):
         file_dataset(path, span=20)
+
+
+@pytest.mark.parametrize("suffix, compress", [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_damaged_compressed_files(tmp_path, suffix, compress):
+    whole = compress(xyz_text(motion()).encode())
+    path = tmp_path / f"a.xyz{suffix}"
+    path.write_bytes(whole)
+    assert len(file_dataset(path, span=20)) == 21
+    rng = np.random.default_rng(0)
+    for trial in range(60):
+        data = bytearray(whole[: rng.integers(len(whole))] if trial % 2 else whole)
+        for place in rng.integers(len(data) or 1, size=2 * (trial % 2 == 0)):
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            file_dataset(path, span=20)
+        except ValueError as error:
+            assert str(error).startswith(f"file_dataset: {path}")
+
+
+def test_a_number_of_atoms_that_cannot_be(tmp_path):
+    for count in ("9" * 30, "9" * 5000, "-3", "0"):
+        path = write(tmp_path / "a.xyz", xyz_text(motion(3)).replace("9\n", f"{count}\n", 1))
+        with pytest.raises(ValueError, match=r"file_dataset: .*a\.xyz"):
+            file_dataset(path, span=2)

@@ -69,3 +69,11 @@ def frames_in_chunk(num_atoms: int) -> int:
 def common_values(values: list) -> np.ndarray | None:
     """The numbers of all frames as an array; None where a frame has none."""
     return None if not values or any(value is None for value in values) else np.array(values, np.float64)
+
+
+def readable(where: str, error: Exception, topology: object = None) -> ValueError:
+    """What a reader raised, as a ValueError that names the file, or its topology."""
+    files = [where.removeprefix("file_dataset: "), *([] if topology is None else [str(topology)])]
+    if isinstance(error, ValueError) and any(file in str(error) for file in files):
+        return ValueError(f"file_dataset: {str(error).removeprefix('file_dataset: ')}")
+    return ValueError(f"{where} must be readable, got {type(error).__name__}: {error}")

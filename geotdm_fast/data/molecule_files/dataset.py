@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from geotdm_fast.data.checks import check_count, check_flag, check_indices
 from geotdm_fast.data.molecule import molecule_graph, renumbered_bonds, warn_if_apart
 from geotdm_fast.data.molecule_files.beads import bead_graph
-from geotdm_fast.data.molecule_files.contents import Atoms
+from geotdm_fast.data.molecule_files.contents import Atoms, readable
 from geotdm_fast.data.molecule_files.elements import elements_of
 from geotdm_fast.data.molecule_files.formats import READERS
 from geotdm_fast.data.molecule_files.motion import Motion
@@ -104,7 +104,7 @@ def file_dataset(
         )
         check_atoms(where, opened.atoms, opened.source)
     except ValueError as error:
-        raise error if str(error).startswith("file_dataset") else ValueError(f"file_dataset: {error}") from error
+        raise error if str(error).startswith("file_dataset") else readable(where, error, topology) from error
     if opened.reduced and unit is None:
         raise ValueError(f"{where}: lengths are in reduced units; unit must name the unit of length, got none")
 

@@ -24,14 +24,16 @@ NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number} | 
 _PLAIN = re.compile(r"(H|C|N|O|F|P|S|I|CL|BR)\d*")
 # How the Protein Data Bank names atoms of amino acids and nucleotides: the element, its remoteness, a number.
 _IN_POLYMERS = re.compile(
-    r"\d?(?:(?P<hcno>[HCNO])(?:[ABGDEZH]\d{0,2}|[NT]\d?|[HO]\d{0,2})?\d{0,2}['*]{0,2}\d?|OXT|OP\d|O\dP|(?P<s>S)[GD]|P)"
+    r"\d?(?:(?P<hcno>[HCNO])(?:[ABGDEZH]\d{0,2}|[NT]\d?|[HO]\d{0,2})?\d{0,2}['*]{0,2}\d?|(?P<s>S)[GD]|P|OXT|OCT?[12]"
+    # Hydrogens named after their oxygen or nitrogen, the ends of chains, and thymine's methyl group.
+    r"|H[NO][DEGZ]\d?|HOP\d?|OP\d|O\dP|[HO][35]T|CA[YT]|[CO]Y|HY\d|HNT|[CH]5M)"
 )
 _POLYMERS = (
     "ALA ARG ASN ASP ASH CYS CYX CYM GLN GLU GLH GLY HIS HID HIE HIP HSD HSE HSP ILE LEU LYS LYN MET PHE PRO SER THR "
     "TRP TYR VAL ACE NME NMA NH2 A C G U DA DC DG DT DA5 DC5 DG5 DT5 DA3 DC3 DG3 DT3 RA RC RG RU"
 )
 _WATERS = "HOH WAT SOL H2O TIP TIP3 TP3 SPC SPCE TIP3P DOD"
-_WATER_NAME = re.compile(r"(?P<hcno>[HO])W?\d?")
+_WATER_NAME = re.compile(r"(?P<hcno>[HO])W?\d?|OH2")
 
 
 def elements_of(
@@ -124,19 +126,18 @@ def _number(where: str, element: str | int) -> int:
 
 
 def _refusal(where: str, atoms: Atoms, doubtful: list[int]) -> str:
-    guesses = dict.fromkeys(f"{atoms.names[i]} -> {_nearest(atoms.names[i])}" for i in doubtful)
     names = list(dict.fromkeys(atoms.names[i] for i in doubtful))
     line = "" if atoms.first_line is None else f" (line {atoms.first_line + doubtful[0]}: '{atoms.names[doubtful[0]]}')"
+    wanted = "elements: {" + ", ".join(f"{name}: ..." for name in names[:3]) + ("}" if len(names) <= 3 else ", ...}")
     if all(name.isdigit() for name in names):
-        given = "{" + ", ".join(f"{name}: {'...'}" for name in names[:4]) + "}"
         return (
             f"{where}: the element of every atom must be stated, got the types {_some(names)} alone{line}; say which "
-            f"elements they are, elements: {given}, give a topology, or write the file with an element column"
+            f"elements they are, {wanted}, give a topology, or write the file with an element column"
         )
+    guesses = [f"{name} -> {_nearest(name)}" for name in names]
     return (
         f"{where}: the element of every atom must be stated, but {atoms.path} has only {atoms.called}s, which would "
-        f"have become {_some(list(guesses))}{line}. Say which elements they are, elements: "
-        f"{{{names[0]}: {_nearest(names[0]) if _nearest(names[0]) != '?' else 'C'}, ...}}, or give a topology with an "
+        f"have become {_some(guesses)}{line}. Say which elements they are, {wanted}, or give a topology with an "
         "element column; beads of a coarse-grained model are told apart by types: name"
     )
 

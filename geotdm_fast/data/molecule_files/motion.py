@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from geotdm_fast.data.molecule_files.boxes import follow, periodic_cell, whole
-from geotdm_fast.data.molecule_files.contents import Frames, Source
+from geotdm_fast.data.molecule_files.contents import Frames, Source, readable
 from geotdm_fast.data.molecule_files.following import Follower
 from geotdm_fast.data.molecule_files.plan import Plan
 
@@ -109,7 +109,7 @@ class Motion:
             try:
                 frames = next(chunks, None)
             except Exception as error:  # readers raise anything for a broken file
-                raise _readable(self._where, error) from error
+                raise readable(self._where, error) from error
             if frames is None:
                 if arrived < len(numbers):
                     raise ValueError(f"{self._where} must have its frames to the end, got {arrived} of {len(numbers)}")
@@ -129,11 +129,3 @@ class Motion:
 
     def _warn(self, text: str) -> None:
         warnings.warn(f"{self._where}: {text}", stacklevel=5)
-
-
-def _readable(where: str, error: Exception) -> ValueError:
-    """What a reader raised, as a ValueError that names the file."""
-    path = where.removeprefix("file_dataset: ")
-    if isinstance(error, ValueError) and path in str(error):
-        return ValueError(f"file_dataset: {str(error).removeprefix('file_dataset: ')}")
-    return ValueError(f"{where} must be readable, got {type(error).__name__}: {error}")

@@ -1,6 +1,8 @@
 """A file of molecules and its topology, opened by whoever can: this package, MDTraj, MDAnalysis or ASE."""
 
+import lzma
 import pathlib
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -60,7 +62,7 @@ def _own(own: str, path: pathlib.Path, unwrap: bool) -> Source:
 
     try:
         return LammpsDump(path, unwrap) if own == "lammps" else {"xyz": XyzFile, "pdb": PdbFile}[own](path)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{path} must be readable, got {type(error).__name__}: {error}") from error
 
 
