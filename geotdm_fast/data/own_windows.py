@@ -215,11 +215,10 @@ def _without_repeats(where: str, kept: Kept, stretches: Stretches) -> tuple[Kept
         return kept, stretches
     twice, anew = written_twice(kept.repeats)
     still = len(twice) > len(kept.repeats) / 2
-    meaning = (
-        "most frames do so, and none is left out"
-        if still
-        else "a run that was restarted may have written a part twice, which is left out"
-    )
+    done = [f"{len(twice)} that were written twice, as after a restart, are left out"] if twice else []
+    if anew:
+        done.append(f"no window goes on into frame {stretches.frames[anew[0]]}, where another run begins")
+    meaning = "most frames do so, and none is left out" if still else ", and ".join(done)
     warn_of_repeats(where, kept, stretches.frames, meaning)
     if still:
         return kept, stretches
