@@ -182,10 +182,10 @@ def _stretches(source: OwnSource, chosen: range) -> Stretches:
     frames = np.arange(chosen.start, chosen.stop, chosen.step)
     if not source.many:
         return Stretches.of([frames[stretch] for stretch in even_stretches(where, name, times[frames], frames)])
-    for b, own in enumerate(np.unique(np.atleast_2d(times)[:, frames], axis=0)):
+    for own in np.unique(np.atleast_2d(times)[:, frames], axis=0):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parts = even_stretches(f"{where}, trajectory {b}", name, own, frames)
+            parts = even_stretches(where, name, own, frames)
         if len(parts) > 1 or len(parts[0]) < len(frames):
             raise ValueError(
                 f"{where}: {name} must be equally far apart in each of many trajectories, got {own.tolist()[:6]}; "
