@@ -119,6 +119,12 @@ BAD_SECTIONS = [
     ({"molecule_name": "aspirin", "root": "d", "mode": "train", "split": "val"}, r"mode and split must agree"),
     ({"dataset": "zara", "phase": "training"}, r"dataset must be one of .* got 'zara'; did you mean 'zara"),
     ({"dataset": "eth", "phase": "train"}, r"phase must be one of training, validation, testing; got 'train'"),
+    ({"recordings": ["a.txt"], "phase": "train"}, r"phase must be one of training, validation, testing; got 'train'"),
+    (
+        {"kind": "npz", "path": "a", "step": 2},
+        r"unknown key 'step'; frames are chosen by frames: \[start, stop, step\] or",
+    ),
+    ({"kind": "file", "path": "a", "down_sample_every": 2}, r"unknown key 'down_sample_every'; frames are chosen by"),
     ({"kind": "npz"}, r"data\.train: path must be given"),
     ({"kind": "file", "path": "a.xyz", "split": "tests"}, r"split must be one of .* did you mean 'test'"),
 ]
@@ -211,3 +217,16 @@ def test_opens_own_files(tmp_path):
     )
     assert len(dataset) == 1
     np.testing.assert_allclose(dataset[0].x.permute(2, 0, 1), noisy[20:30], rtol=1e-5)
+
+
+def test_frames_are_chosen_in_every_kind(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"{6 * t} 1 {t} 0\n" for t in range(50)))
+    people = {"recordings": [str(tmp_path / "a.txt")], "phase": "testing", "every": 2, "num_slots": 2, "frame_step": 6}
+    assert len(open_dataset(people)) == 6
+    np.savez(tmp_path / "a.npz", R=ROW + 0.01 * RNG.standard_normal((100, 3, 3)), z=[6, 6, 8])
+    own = {"kind": "npz", "path": str(tmp_path / "a.npz"), "frames": [10, 50], "every": 2, "span": 5}
+    assert len(open_dataset(own)) == 16
+    official = {"kind": "md17", "path": str(tmp_path / "a.npz"), "split": "train", "frames": [0, 50], "span": 5}
+    assert len(open_dataset(official | {"every": 1})) == 26
+    systems = {"system": "springs", "split": "val", "num_systems": 2, "num_frames": 4, "frames": [2, None], "every": 3}
+    assert open_dataset(systems, progress=False)[0].x.shape == (5, 3, 4)

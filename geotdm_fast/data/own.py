@@ -57,14 +57,14 @@ def npz_dataset(
     names, x_name = read_names(path), position_name(path)
     arrays = read_npz(path, only=_ARRAYS)
     x = StoredArray(path, x_name, RAGGED)
-    timed = next((key for key in _TIMES if key in names), None)
+    times_name, times = _times(where, path, names, x.shape)
     return array_dataset(
         x,
         split,
         **{key: arrays.get(key) for key in _ARRAYS if key != "bonds"},
         bonds=arrays.get("bonds") if bonds is None else bonds,
-        times=None if timed is None else _times(where, timed, read_npz(path, only=(timed,))[timed], x.shape),
-        times_name="times" if timed is None else timed,
+        times=times,
+        times_name=times_name,
         span=span,
         stride=stride,
         split_ratio=split_ratio,
@@ -103,17 +103,19 @@ def read_names(path: PathLike) -> list[str]:
         raise ValueError(f"{path} must be an .npz archive of plain arrays, got an unreadable file ({error})") from error
 
 
-def _times(where: str, name: str, times: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The array of times, if it has one for each frame: a single number is a distance in time, say."""
-    num_frames = shape[0] if len(shape) == 3 else shape[1] if len(shape) == 4 else None
-    if times.ndim == 0 or times.dtype.kind not in "fiu":
-        return None
-    if times.shape[-1] != num_frames or times.shape not in ((num_frames,), shape[:2]):
+def _times(where: str, path: PathLike, names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, np.ndarray | None]:
+    """The array of times, or of steps, and its name: the first that has a number for each frame of x."""
+    for name in [name for name in _TIMES if name in names]:
+        stored = StoredArray(path, name)
+        if stored.ndim == 0 or stored.dtype.kind not in "fiu":
+            continue  # a distance in time, say
+        if stored.shape in (shape[-3:-2], shape[:2] if len(shape) == 4 else None):
+            return name, read_npz(path, only=(name,))[name]
         warnings.warn(
-            f"{where}: {name} {list(times.shape)} is passed over, there are {num_frames} frames", stacklevel=3
+            f"{where}: {name} {list(stored.shape)} is passed over, x has {shape[-3] if len(shape) > 2 else 0} frames",
+            stacklevel=3,
         )
-        return None
-    return times
+    return "times", None
 
 
 def array_dataset(

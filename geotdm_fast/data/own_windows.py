@@ -182,10 +182,10 @@ def _stretches(source: OwnSource, chosen: range) -> Stretches:
     frames = np.arange(chosen.start, chosen.stop, chosen.step)
     if not source.many:
         return Stretches.of([frames[stretch] for stretch in even_stretches(where, name, times[frames], frames)])
-    for b, own in enumerate(np.unique(np.atleast_2d(times)[:, frames], axis=0)):
+    for own in np.unique(np.atleast_2d(times)[:, frames], axis=0):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parts = even_stretches(f"{where}, trajectory {b}", name, own, frames)
+            parts = even_stretches(where, name, own, frames)
         if len(parts) > 1 or len(parts[0]) < len(frames):
             raise ValueError(
                 f"{where}: {name} must be equally far apart in each of many trajectories, got {own.tolist()[:6]}; "
@@ -215,11 +215,10 @@ def _without_repeats(where: str, kept: Kept, stretches: Stretches) -> tuple[Kept
         return kept, stretches
     twice, anew = written_twice(kept.repeats)
     still = len(twice) > len(kept.repeats) / 2
-    meaning = (
-        "most frames do so, and none is left out"
-        if still
-        else "a run that was restarted may have written a part twice, which is left out"
-    )
+    done = [f"{len(twice)} that were written twice, as after a restart, are left out"] if twice else []
+    if anew:
+        done.append(f"no window goes on into frame {stretches.frames[anew[0]]}, where another run begins")
+    meaning = "most frames do so, and none is left out" if still else ", and ".join(done)
     warn_of_repeats(where, kept, stretches.frames, meaning)
     if still:
         return kept, stretches

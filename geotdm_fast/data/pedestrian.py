@@ -13,7 +13,7 @@ from geotdm_fast.data.checks import check_array, check_count, check_flag, check_
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import read_npy
 from geotdm_fast.data.pedestrian_files import PHASES, SCENES, other_recordings, processed_path, recordings_of
-from geotdm_fast.data.positions import origin_of
+from geotdm_fast.data.positions import origins_of
 from geotdm_fast.data.recordings import Recording, read_recording
 from geotdm_fast.data.sequences import centred, complete_edges
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
@@ -161,7 +161,7 @@ def as_people(
     name = f"pedestrians {scene or pathlib.Path(first).stem}"
     # One decision for all windows: in one alone everybody may stand still.
     origin = None
-    if origin_of(data[:, 0].reshape(1, -1, 2).transpose(1, 0, 2)).any():
+    if origins_of(data[:, 0].reshape(1, -1, 1, 2)).any():
         origin = data[:, 0, 0].copy()
         data = data - origin[:, None, None]
         origin = torch.from_numpy(origin / traj_scale)

@@ -67,14 +67,13 @@ def kept_positions(
             block = block * np.float64(factor)
         if source.ndim == 3:
             if begin == 0:
-                origin[0] = origin_of(block)
+                origin[0] = origins_of(block[None])[0]
             block = np.ascontiguousarray(_minus(block, origin[0]), dtype=np.float32)
             sums[begin:end] = _checksums(block)
             x[0, :, :, begin:end] = block.transpose(1, 2, 0)
         else:
-            for b, trajectory in enumerate(block, start=begin):
-                origin[b] = origin_of(trajectory)
-                x[b] = _minus(trajectory, origin[b]).transpose(1, 2, 0)
+            origin[begin:end] = origins_of(block)
+            x[begin:end] = _minus(block, origin[begin:end, None, None]).transpose(0, 2, 3, 1)
     repeats = None if sums is None else _repeats(x[0], sums)
     return Kept(torch.from_numpy(x), torch.from_numpy(origin) if origin.any() else None, repeats)
 
@@ -119,17 +118,23 @@ def _check_finite(
     raise ValueError(f"{where}: {name} must be finite, got {value} at {place}")
 
 
-def origin_of(x: np.ndarray) -> np.ndarray:
-    """Where positions x [T, N, D] are counted from, [D] float64: 0, or near them where float32 blurs their steps."""
+def origins_of(x: np.ndarray) -> np.ndarray:
+    """Where positions x [B, T, N, D] are counted from, [B, D]: 0, or near them where float32 blurs their steps."""
     if x.dtype.kind != "f":
         x = x.astype(np.float64)
-    steps = np.abs(x[1:] - x[:-1])
-    steps = steps[steps > 0]  # NaN is left out, too
-    largest = np.fmax.reduce(np.abs(x), axis=None, initial=0.0)
-    if len(steps) == 0 or np.spacing(np.float32(largest)) <= _FINE * np.median(steps):
-        return np.zeros(x.shape[-1])
-    there = x[np.isfinite(x).all(axis=2)]
-    return there[0].astype(np.float64) if len(there) else np.zeros(x.shape[-1])
+    steps = np.sort(np.abs(x[:, 1:] - x[:, :-1]).reshape(len(x), -1), axis=1)  # zeros first, NaN last
+    first = (steps == 0).sum(axis=1)
+    number = steps.shape[1] - first - np.isnan(steps).sum(axis=1)
+    usual = np.zeros(len(x))
+    moves = np.flatnonzero(number)
+    usual[moves] = steps[moves, (first + number // 2)[moves]]
+    largest = np.fmax.reduce(np.abs(x).reshape(len(x), -1), axis=1, initial=0.0).astype(np.float32)
+    origins = np.zeros((len(x), x.shape[-1]))
+    for b in np.flatnonzero((number > 0) & (np.spacing(largest) > _FINE * usual)):
+        there = x[b][np.isfinite(x[b]).all(axis=2)]
+        if len(there):
+            origins[b] = there[0]
+    return origins
 
 
 def _minus(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
