@@ -23,11 +23,13 @@ def shown(value: object) -> str:
 
 def plain(text: object, longest: int = LONGEST) -> str:
     r"""`text` in a message: control characters as `\x1b`, and what is longer than `longest` cut in the middle."""
-    text = str(text)
-    if len(text) > longest:
-        half = (longest - 5) // 2
-        text = f"{text[:half]} ... {text[-half:]}"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    text = _cut(str(text), longest)
+    return _cut("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), longest)
+
+
+def _cut(text: str, longest: int) -> str:
+    half = (longest - 5) // 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
 
 
 def listed(names: Iterable[object], most: int = 30) -> str:

@@ -20,6 +20,7 @@ def test_long_values_are_cut():
 def test_control_characters_are_shown():
     assert plain("\x1b[7mreversed\x1b[0m\r\n\x00\u202e") == r"\x1b[7mreversed\x1b[0m\r\n\x00\u202e"
     assert plain("Å is a letter") == "Å is a letter"
+    assert len(plain("\x00" * 1000)) <= LONGEST
 
 
 def test_names():

@@ -20,7 +20,8 @@ The output folder (train.output_base_path/train.exp_name, or --out) receives
   loss.png           the loss curve
   config.yaml        the configuration with every default filled in
 The same command goes on where a stopped or killed run left off: a kill costs the steps since the last checkpoint.
-Ctrl-C and SIGTERM write a checkpoint first.
+Ctrl-C, SIGTERM and SIGHUP (a closed terminal) write a checkpoint first. One run at a time: another training into the
+same folder is refused.
 
 On CUDA the step is captured as a graph and replayed where all trajectories have the same nodes and edges; a line says
 where it is not. train.precision bf16 or tf32 rounds the factors of matrix products; weights stay float32. A batch that
