@@ -87,9 +87,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Sample and write the files."""
     into_folder = _is_folder(args.out)
+    exports = _exports(args)
     _take_given(args)
     check_sampling_paths(args)
-    exports = _exports(args)
     if not into_folder and (args.shard_size or args.restart):
         option = "--shard-size" if args.shard_size else "--restart"
         raise ValueError(f"{option} is for a folder of shards: --out must be a folder then, got '{args.out}'")
