@@ -119,6 +119,6 @@ def read_npz(
 def what_came(path: pathlib.Path, error: Exception) -> str:
     """What a file is that numpy does not read. Numpy takes what it does not know for a pickle, to be read unsafely."""
     if "pickle" not in str(error):
-        return f"an unreadable file ({error})"
+        return f"an unreadable file ({plain(error)})"
     own = path.suffix.lower() in (".npz", ".npy")
     return "a file of another kind" + ("" if own else "; kind: file reads what molecular simulation packages write")

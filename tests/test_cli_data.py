@@ -198,6 +198,8 @@ def test_an_unknown_option_is_told_by_its_command(capsys):
         (["sample", "c", "--out", "s.npz", "--num-sample=3", "--spam"], "geotdm sample: error: unrecognized arguments: "
          "--spam (see geotdm sample --help)"),
         (["evaluate", "c", "--sed", "3"], "--sed 3; did you mean --seed? (see geotdm evaluate --help)"),
+        (["sample", "--data", "x.npz", "best.safetensors", "--out", "s.npz"], "the following arguments are required: "
+         "CHECKPOINT; --data takes every path up to the next option (see geotdm sample --help)"),
         (["doctor", "--spam"], "geotdm doctor: error: unrecognized arguments: --spam (see geotdm doctor --help)"),
     ):  # fmt: skip
         with pytest.raises(SystemExit):

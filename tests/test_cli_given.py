@@ -7,8 +7,6 @@ from tiny_models import ETHANOL, charged_config, ethanol_config, write_checkpoin
 from geotdm_fast.cli import main
 from geotdm_fast.trajectory_files import read_samples
 
-pytest.importorskip("geotdm_fast.data.given_frames")
-
 
 @pytest.fixture
 def checkpoint(tmp_path):

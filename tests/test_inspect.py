@@ -118,7 +118,6 @@ def test_a_file_of_molecules(tmp_path):
 
 
 def test_box_and_times_of_a_simulation(tmp_path):
-    pytest.importorskip("geotdm_fast.data.molecule_files.opening")
     mdtraj = pytest.importorskip("mdtraj")
     topology = mdtraj.Topology()
     residue = topology.add_residue("ETH", topology.add_chain())
@@ -141,7 +140,6 @@ def test_box_and_times_of_a_simulation(tmp_path):
 
 
 def test_a_recording_of_pedestrians(tmp_path):
-    pytest.importorskip("geotdm_fast.data.recordings")
     rows = [f"{10 * t}\t{person}\t{0.4 * t:.2f}\t{person}.0" for t in range(200) for person in (1, 2)]
     (tmp_path / "square.txt").write_text("\n".join(rows))
     found = inspect_file(tmp_path / "square.txt")

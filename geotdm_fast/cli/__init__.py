@@ -41,7 +41,14 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line, with the way to the help."""
 
     def error(self, message: str):
+        if "arguments are required" in message and "--data" in getattr(self, "words", ()):
+            message += "; --data takes every path up to the next option"
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's; what it was given is kept for messages."""
+        self.words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def parse_args(self, args=None, namespace=None):
         """As argparse's; a command itself tells of an argument that it does not know, and the nearest it knows."""

@@ -82,10 +82,10 @@ def with_data(
 
 def _with_recordings(section: Mapping, recordings: list[str]) -> dict:
     """A pedestrian section that reads these files, with as many people in a window as the section's scene has."""
-    from geotdm_fast.data.pedestrian import _NUM_SLOTS
+    from geotdm_fast.data.pedestrian import NUM_SLOTS
 
     kept = {key: value for key, value in section.items() if key not in ("root", "dataset", "phase")}
-    slots = {"num_slots": _NUM_SLOTS[section["dataset"]]} if section.get("dataset") in _NUM_SLOTS else {}
+    slots = {"num_slots": NUM_SLOTS[section["dataset"]]} if section.get("dataset") in NUM_SLOTS else {}
     return slots | kept | {"recordings": recordings}
 
 

@@ -97,9 +97,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--out must be given: FILE.npz, or a folder")
     args.num_samples, args.seed = args.num_samples or 1, args.seed or 0
     into_folder = is_folder(args.out)
+    exports = _exports(args)
     _take_given(args)
     check_sampling_paths(args)
-    exports = _exports(args)
     if not into_folder and (args.shard_size or args.restart):
         option = "--shard-size" if args.shard_size else "--restart"
         raise ValueError(f"{option} is for a folder of shards: --out must be a folder then, got '{args.out}'")

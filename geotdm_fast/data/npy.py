@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from geotdm_fast.files import UNREADABLE, PathLike
+from geotdm_fast.files import UNREADABLE, PathLike, what_came
 from geotdm_fast.npy_sizes import check_npy_size
-from geotdm_fast.shown import plain
 
 _BLOCK = 2**17  # numbers read at once: memory follows what is kept, and a block fits into a cache
 
@@ -24,9 +23,7 @@ def read_npy(path: PathLike) -> np.ndarray:
         check_npy_size(path)
         array = np.load(path, allow_pickle=False)
     except UNREADABLE as error:
-        raise ValueError(
-            f"{path} must be an .npy file of plain numbers, got an unreadable file ({plain(error)})"
-        ) from error
+        raise ValueError(f"{path} must be an .npy file of plain numbers, got {what_came(path, error)}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} must be an .npy file of one array, got an archive")
     return array

@@ -22,7 +22,7 @@ from geotdm_fast.keys import check_choice
 
 NUM_FRAMES = 20
 
-_NUM_SLOTS = {"eth": 1, "hotel": 1, "univ": 2, "zara1": 3, "zara2": 1}
+NUM_SLOTS = {"eth": 1, "hotel": 1, "univ": 2, "zara1": 3, "zara2": 1}
 # Of the windows of the recordings that all papers score on: positions as float32, then how many people are in each.
 _TEST_SHA256 = {
     "eth": "c31d444d54aa31a217043ed21ae81b5aa1c2b9ecc3082da0a1b9483cac8cfe71",
@@ -78,7 +78,7 @@ def pedestrian_windows(
             raise ValueError(f"{where}: root, scene and phase must be given, or recordings: [files]")
         check_choice(f"{where}: phase", phase, PHASES)
         paths = recordings_of(where, root, scene, phase)
-    num_slots = _NUM_SLOTS.get(scene, 1) if num_slots is None else check_count(where, "num_slots", num_slots)
+    num_slots = NUM_SLOTS.get(scene, 1) if num_slots is None else check_count(where, "num_slots", num_slots)
     parts = []
     for path in paths:
         people = read_recording(path, frame_step=frame_step, frames=frames, every=every, columns=columns)

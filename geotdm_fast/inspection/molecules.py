@@ -11,12 +11,8 @@ from geotdm_fast.inspection.times import times_in_words
 
 def box_and_times(section: Mapping, found: Findings) -> None:
     """Note reader, times and box of the file of a section of kind file; unknown where its reader does not tell."""
-    try:
-        from geotdm_fast.data.molecule_files.opening import open_molecules
-    except ImportError:
-        found.add("times", "unknown")
-        found.add("box", "unknown")
-        return
+    from geotdm_fast.data.molecule_files.opening import open_molecules
+
     path, topology = section["path"], section.get("topology")
     opened = open_molecules(
         f"file_dataset: {path}",
