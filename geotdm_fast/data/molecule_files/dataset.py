@@ -1,16 +1,16 @@
 """Windows of a molecule's trajectory in any format that a reader knows."""
 
 import pathlib
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from geotdm_fast.data.bonds import complete_bonds
 from geotdm_fast.data.checks import check_count, check_flag, check_indices
-from geotdm_fast.data.molecule import molecule_graph, renumbered_bonds, warn_if_apart
+from geotdm_fast.data.molecule import renumbered_bonds, warn_if_apart
 from geotdm_fast.data.molecule_files.beads import bead_graph
-from geotdm_fast.data.molecule_files.contents import Atoms, readable
+from geotdm_fast.data.molecule_files.contents import readable
 from geotdm_fast.data.molecule_files.elements import elements_of
 from geotdm_fast.data.molecule_files.formats import READERS
 from geotdm_fast.data.molecule_files.motion import Motion
@@ -119,34 +119,39 @@ def file_dataset(
     if len(plan.wanted) < span:
         part = "x" if split is None else f"split '{split}' of x"
         raise ValueError(f"{where}: {part} must have at least span={span} frames, got {len(plan.wanted)}")
-    motion = Motion(where, source, chosen, plan, follow)
-    pairs = _bonds(where, atoms, chosen, bonds)
+    motion = Motion(where, source, chosen, plan, follow, progress)
+    pairs = None
+    if bonds is not None or atoms.bonds is not None:
+        given = atoms.bonds if bonds is None else np.asarray(bonds)
+        pairs = renumbered_bonds(where, given, chosen, len(atoms.names))
     everywhere = atoms.bonds if bonds is None else check_indices(where, "bonds", bonds, "M, 2", len(atoms.names))
     if types == "element":
         motion.make_whole(everywhere, np.where(numbers == 1, _HYDROGEN, _OTHER))
-        optional = {} if cutoff is None else {"cutoff": cutoff}
-        h, edge_index, edge_attr = molecule_graph(
-            motion.first,
-            numbers[chosen],
-            max_hops=max_hops,
-            fully_connected=fully_connected,
-            bonds=pairs,
-            num_types=num_types,
-            atom_types=atom_types,
-            **optional,
-        )
+        if bonds is None and pairs is not None:
+            pairs = complete_bonds(where, motion.first, numbers[chosen], pairs, cutoff)
+            warn_if_apart(where, len(chosen), pairs, "of the topology", "a topology may leave bonds out")
+        graph = {
+            "z": numbers[chosen],
+            "bonds": pairs,
+            "graph_frame": motion.first,
+            "cutoff": cutoff,
+            "max_hops": max_hops,
+            "fully_connected": fully_connected,
+            "num_types": num_types,
+            "atom_types": atom_types,
+        }
     else:
         motion.make_whole(everywhere, np.full(len(atoms.names), _BEAD) if everywhere is None else None)
         names = [atoms.names[i] for i in chosen]
         h, edge_index, edge_attr = bead_graph(
             where, names, types, motion.first, pairs, cutoff, max_hops, fully_connected
         )
+        graph = {"h": h, "edge_index": edge_index, "edge_attr": edge_attr}
     return array_dataset(
-        motion.keep(progress),
-        z=numbers[chosen] if types == "element" else None,
-        h=h,
-        edge_index=edge_index,
-        edge_attr=edge_attr,
+        motion,
+        **graph,
+        # Known to be equally far apart: what stands still is no frame that was written twice.
+        times=None if source.times is None else np.arange(len(plan.wanted)),
         span=span,
         stride=stride,
         project=project,
@@ -168,21 +173,3 @@ def _check_types(where: str, types: str | Sequence[str]) -> None:
     if types in ("element", "name") or (not isinstance(types, str) and isinstance(types, Sequence) and len(types)):
         return
     raise ValueError(f"{where}: types must be element, name, or the names of the beads, got {types!r}")
-
-
-def _bonds(where: str, atoms: Atoms, chosen: np.ndarray, bonds: ArrayLike | None) -> np.ndarray | None:
-    """The bonds [M, 2] among the chosen atoms that the user or the file gives, by their places in `chosen`, or None."""
-    given = atoms.bonds if bonds is None else np.asarray(bonds)
-    if given is None:
-        return None
-    pairs = renumbered_bonds(where, given, chosen, len(atoms.names))
-    if bonds is not None:
-        return pairs
-    if len(pairs) == 0 and len(chosen) > 1:
-        warnings.warn(
-            f"{where}: {atoms.path} has no bond among the {len(chosen)} chosen atoms; theirs are taken by distance",
-            stacklevel=3,
-        )
-        return None
-    warn_if_apart(where, len(chosen), pairs, "of the topology", "a topology may leave bonds out")
-    return pairs

@@ -1,4 +1,4 @@
-"""The motion of chosen atoms out of a file: checked, followed across its box, in one array."""
+"""The motion of chosen atoms out of a file: checked, followed across its box, a block at a time."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,27 +9,27 @@ from geotdm_fast.data.molecule_files.boxes import follow, periodic_cell, whole
 from geotdm_fast.data.molecule_files.contents import Frames, Source, readable
 from geotdm_fast.data.molecule_files.following import Follower
 from geotdm_fast.data.molecule_files.plan import Plan
+from geotdm_fast.data.npy import StoredArray
 
 # XTC holds no more than 2147483.75 nm and writes that for what is more.
 _TOO_FAR = 2.1e7
-# Beyond so many angstrom positions stay float64, so that an origin can be subtracted before they are rounded.
-_ROUNDED = 1e3
 # Frames of a restarted run agree with those that they replace to so many angstrom.
 _SAME = 0.1
 
 
-class Motion:
-    """The motion of the chosen `atoms` in the frames of a plan.
+class Motion(StoredArray):
+    """The motion of the chosen `atoms` in the frames of a plan, [T, N, 3], read when asked for its blocks.
 
     first: [N, 3] - their positions in the first frame; unwrap: whether to follow them where the file has a box
     """
 
-    def __init__(self, where: str, source: Source, atoms: np.ndarray, plan: Plan, unwrap: bool):
+    def __init__(self, where: str, source: Source, atoms: np.ndarray, plan: Plan, unwrap: bool, progress: bool = False):
+        self._progress = progress
         self._where, self._source, self._atoms, self._plan = where, source, atoms, plan
         frames = next(self._read(atoms, plan.in_order[:1]))
         self.first = frames.x[0].astype(np.float64)
         self._box = periodic_cell(frames.cells, source.pbc) if unwrap and frames.cells is not None else None
-        self._float64 = frames.x.dtype == np.float64 and np.abs(frames.x).max() > _ROUNDED
+        self.shape, self.dtype = (len(plan.wanted), len(atoms), 3), frames.x.dtype
 
     def make_whole(self, bonds: np.ndarray | None, radii: np.ndarray | None) -> None:
         """Put the bonded atoms of the first frame beside each other, of all atoms of the file, see `boxes.whole`."""
@@ -51,37 +51,30 @@ class Motion:
                 "these bonds stay long"
             )
 
-    def keep(self, progress: bool = False) -> np.ndarray:
-        """The wanted frames, [T, N, 3] as a view of [N, 3, T], which needs no copy later."""
-        from tqdm.auto import tqdm
-
-        shape = (len(self._atoms), 3, len(self._plan.wanted))
-        store = np.empty(shape, np.float64 if self._float64 else np.float32)
-        with tqdm(
-            total=shape[2], desc=f"reading {self._where.split()[-1]}", unit=" frames", disable=not progress
-        ) as bar:
-            for begin, x in self.blocks():
-                store[:, :, begin : begin + len(x)] = x.transpose(1, 2, 0)
-                bar.update(len(x))
-        return store.transpose(2, 0, 1)
+    def first_row(self) -> np.ndarray:
+        return self.first
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """The wanted frames, some at a time: the place of the first of them, and their positions [T, N, 3]."""
+        from geotdm_fast.bars import progress_bar
+
         self._check_again()
         wanted, numbers, follower = self._plan.wanted, self._plan.wanted, None
         if self._box is not None:  # every frame up to the last tells where the atoms went
             numbers = self._plan.in_order[: np.searchsorted(self._plan.in_order, wanted[-1]) + 1]
             follower = Follower(self.first, self._box[0][0], self._box[1], self._atoms)
-        begin = 0
-        for frames in self._read(self._atoms, numbers):
-            try:
-                x = frames.x if follower is None else follower.follow(frames)
-            except ValueError as error:
-                raise ValueError(f"{self._where}: {error}") from None
-            here = np.isin(frames.numbers, wanted, assume_unique=True)
-            if here.any():
-                yield begin, x[here]
-            begin += int(here.sum())
+        begin, about = 0, f"reading {self._where.split()[-1]}"
+        with progress_bar(total=len(wanted), desc=about, unit=" frames", disable=not self._progress) as bar:
+            for frames in self._read(self._atoms, numbers):
+                try:
+                    x = frames.x if follower is None else follower.follow(frames)
+                except ValueError as error:
+                    raise ValueError(f"{self._where}: {error}") from None
+                here = np.isin(frames.numbers, wanted, assume_unique=True)
+                if here.any():
+                    yield begin, x[here]
+                begin += int(here.sum())
+                bar.update(int(here.sum()))
         for text in [] if follower is None else follower.report():
             self._warn(text)
 
