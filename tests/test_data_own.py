@@ -89,6 +89,7 @@ BAD_ARRAYS = [
     (ValueError, r"array_dataset: x must be \[frames, N, 2\] or .*, got \[4, 3\]", LONG[0], {}),
     (ValueError, r"x must be .* got \[10, 12, 4, 5\]", np.zeros((10, 12, 4, 5)), {}),
     (ValueError, r"x must be finite, got nan at \[0, 0, 0\]", LONG * np.nan, {}),
+    (ValueError, r"x must be below 3\.4e38, which is what float32 holds", LONG * 1e39, {}),
     (ValueError, r"x must not be empty, got \[0, 4, 3\]", LONG[:0], {}),
     (ValueError, r"x must have at least span=60 frames, got 50", LONG, {"span": 60}),
     (ValueError, r"split 'val' of x must have at least span=30 frames, got 10", LONG, {"split": "val"}),
@@ -148,6 +149,8 @@ def test_pieces_are_warned_of_once(tmp_path):
 def test_only_the_arrays_that_are_used_are_read(tmp_path):
     path = tmp_path / "mine.npz"
     np.savez(path, R=LINE, z=[1, 6, 8, 1], info=np.array({"T": 300}, dtype=object))
+    assert len(npz_dataset(path)) == 21
+    np.savez(path, R=LINE, z=[1, 6, 8, 1], time=np.array([None] * 50, dtype=object))
     assert len(npz_dataset(path)) == 21
     np.savez(path, R=np.array([{}, LINE], dtype=object), z=[1, 6, 8, 1])
     with pytest.raises(ValueError, match=r"array 'R' must be plain numbers, got pickled objects, which are refused"):

@@ -165,6 +165,7 @@ def test_reads_processed_files(root):
             "0 1 0 0\n10 1 0 0\n20 1 0 0\n26 1 0 0\n",
             r"line 4: frames must be whole steps of 10 apart, got frame 26, the first is 0; give frame_step",
         ),
+        ("0 1 0 0\n1 1 0 0\n1e300 1 0 0\n", r"line 3: frames must be whole steps of 1 apart, got frame 1e\+300"),
         ("10\t1\t0\t0\n10\t1\t1\t1\n", r"line 2: a person must be once in a frame, got person 1 twice in frame 10"),
         ("10\t1\t0\t0\n", r"must have a person in 20 successive frames, got none"),
     ],

@@ -30,12 +30,14 @@ def unit_factor(where: str, unit: str) -> float:
     return ANGSTROM[unit]
 
 
-def check_distances(where: str, name: str, positions: np.ndarray, atomic_numbers: np.ndarray, stated: bool) -> None:
+def check_distances(
+    where: str, name: str, positions: np.ndarray, atomic_numbers: np.ndarray, stated: bool, guessed: bool = True
+) -> None:
     """Look at the first frame of a molecule: do nearest atoms have the distance of bonds?
 
     name: what the positions are called in the file
     positions: [N, 3] (angstrom); atomic_numbers: [N]
-    stated: whether somebody said that the unit is angstrom
+    stated: whether somebody said that the unit is angstrom; guessed: whether bonds are taken by distance
     Raises ValueError where they look like nm and nobody stated a unit; warns where they look like another unit, and of
     atoms nearer than 0.5 angstrom and hydrogens with several bonds.
     """
@@ -61,27 +63,20 @@ def check_distances(where: str, name: str, positions: np.ndarray, atomic_numbers
             raise ValueError(message)
         warnings.warn(message, stacklevel=4)
         return
-    _check_bonds(where, positions, z, sample, distance, neighbour, judged)
-
-
-def _check_bonds(
-    where: str,
-    positions: np.ndarray,
-    z: np.ndarray,
-    sample: np.ndarray,
-    distance: np.ndarray,
-    neighbour: np.ndarray,
-    judged: np.ndarray,
-) -> None:
     near = np.flatnonzero(judged & (distance < _TOO_NEAR))
     if len(near):
         i = near[distance[near].argmin()]
         warnings.warn(
             f"{where}: atoms {sample[i]} and {neighbour[i]} are {distance[i]:.3g} angstrom apart in the first frame, "
             f"nearer than any bond; {len(near)} of {len(sample)} atoms looked at are so near to another",
-            stacklevel=5,
+            stacklevel=4,
         )
-        return
+    elif guessed:
+        _check_hydrogens(where, positions, z)
+
+
+def _check_hydrogens(where: str, positions: np.ndarray, z: np.ndarray) -> None:
+    """Warn of hydrogens that bonds by distance would bond to several atoms."""
     degree = np.bincount(bonds_by_distance(positions, z)[:, 0], minlength=len(z))
     several = np.flatnonzero((z == 1) & (degree > 1))
     if len(several):

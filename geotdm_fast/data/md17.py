@@ -83,7 +83,7 @@ def md17_dataset(
     velocities = check_flag(where, "velocities", velocities)
     z = read_npz(path, required=("R", "z"), only=("z",))["z"]
     where = f"{where}: {path}"
-    stored = check_array(where, "R", StoredArray(path, "R"), "frames, N, 3")
+    stored = check_array(where, "R", StoredArray(path, "R").plain(), "frames, N, 3")
     z = check_array(where, "z", z, "N")
     check_shape(where, "z", z, (stored.shape[1],))
     atoms = np.arange(len(z)) if with_h else np.flatnonzero(z > 1)

@@ -38,23 +38,25 @@ class StoredArray:
     """An array in an `.npz`, whose rows are read when asked for.
 
     shape, dtype: of the array, from its header; nothing else is read before `blocks`
-    hint: what to do about pickled objects, for the message
-    Raises FileNotFoundError, ValueError naming the file and the array for pickled objects or a damaged file.
+    Raises FileNotFoundError, ValueError naming the file and the array for a damaged file.
     """
 
-    def __init__(self, path: PathLike, name: str, hint: str = ""):
+    def __init__(self, path: PathLike, name: str):
         self.path, self.name = pathlib.Path(path), name
         with self._open() as (_, shape, fortran_order, dtype):
             self.shape, self.dtype, self._fortran_order = shape, dtype, fortran_order
-        if dtype.hasobject:
-            raise ValueError(
-                f"{path}: array '{name}' must be plain numbers, got pickled objects, which are refused{hint}"
-            )
         # Before anything is allocated by what a damaged header says.
         with zipfile.ZipFile(self.path) as archive:
             stored = archive.getinfo(f"{name}.npy").file_size
-        if stored < self.size * dtype.itemsize:
+        if not dtype.hasobject and stored < self.size * dtype.itemsize:
             raise ValueError(f"{path}: array '{name}' is corrupt ({stored} bytes for {list(shape)} {dtype})")
+
+    def plain(self, hint: str = "") -> "StoredArray":
+        """The array itself; ValueError for pickled objects, with a hint at what to do about them."""
+        if self.dtype.hasobject:
+            came = f"pickled objects, which are refused{hint}"
+            raise ValueError(f"{self.path}: array '{self.name}' must be plain numbers, got {came}")
+        return self
 
     @property
     def ndim(self) -> int:

@@ -56,7 +56,7 @@ def npz_dataset(
     where = f"npz_dataset: {path}"
     names, x_name = read_names(path), position_name(path)
     arrays = read_npz(path, only=_ARRAYS)
-    x = StoredArray(path, x_name, RAGGED)
+    x = StoredArray(path, x_name).plain(RAGGED)
     times_name, times = _times(where, path, names, x.shape)
     return array_dataset(
         x,
@@ -108,7 +108,7 @@ def _times(where: str, path: PathLike, names: Sequence[str], shape: tuple[int, .
     for name in [name for name in _TIMES if name in names]:
         stored = StoredArray(path, name)
         if stored.ndim == 0 or stored.dtype.kind not in "fiu":
-            continue  # a distance in time, say
+            continue  # a distance in time, say, or a text
         if stored.shape in (shape[-3:-2], shape[:2] if len(shape) == 4 else None):
             return name, read_npz(path, only=(name,))[name]
         warnings.warn(

@@ -86,7 +86,8 @@ def own_windows(
     factor = 1.0 if graph.z is None else unit_factor(where, source.unit)
     first_frame = _graph_frame(source, factor)
     if graph.z is not None and x.shape[-1] == 3:
-        check_distances(where, source.name, first_frame, graph.z, stated=source.unit != "")
+        guessed = graph.bonds is None and graph.edge_index is None
+        check_distances(where, source.name, first_frame, graph.z, stated=source.unit != "", guessed=guessed)
     graphs, stretches = _choose(source, wanted)
     span = wanted.span
     if span is None:

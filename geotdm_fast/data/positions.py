@@ -68,12 +68,14 @@ def kept_positions(
         if source.ndim == 3:
             if begin == 0:
                 origin[0] = origins_of(block[None])[0]
-            block = np.ascontiguousarray(_minus(block, origin[0]), dtype=np.float32)
+            block = np.ascontiguousarray(_minus(block, origin[0]))
             sums[begin:end] = _checksums(block)
             x[0, :, :, begin:end] = block.transpose(1, 2, 0)
         else:
             origin[begin:end] = origins_of(block)
             x[begin:end] = _minus(block, origin[begin:end, None, None]).transpose(0, 2, 3, 1)
+    if np.isinf(np.fmin.reduce(x, axis=None)) or np.isinf(np.fmax.reduce(x, axis=None)):
+        raise ValueError(f"{where}: {name} must be below 3.4e38, which is what float32 holds; use a larger unit")
     repeats = None if sums is None else _repeats(x[0], sums)
     return Kept(torch.from_numpy(x), torch.from_numpy(origin) if origin.any() else None, repeats)
 
@@ -128,9 +130,11 @@ def origins_of(x: np.ndarray) -> np.ndarray:
     usual = np.zeros(len(x))
     moves = np.flatnonzero(number)
     usual[moves] = steps[moves, (first + number // 2)[moves]]
-    largest = np.fmax.reduce(np.abs(x).reshape(len(x), -1), axis=1, initial=0.0).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest = np.fmax.reduce(np.abs(x).reshape(len(x), -1), axis=1, initial=0.0).astype(np.float32)
+        spacing = np.spacing(largest)
     origins = np.zeros((len(x), x.shape[-1]))
-    for b in np.flatnonzero((number > 0) & (np.spacing(largest) > _FINE * usual)):
+    for b in np.flatnonzero((number > 0) & (spacing > _FINE * usual)):
         there = x[b][np.isfinite(x[b]).all(axis=2)]
         if len(there):
             origins[b] = there[0]
@@ -138,7 +142,9 @@ def origins_of(x: np.ndarray) -> np.ndarray:
 
 
 def _minus(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    return x - origin if origin.any() else x
+    """`x` minus `origin` in float32; what float32 does not hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return (x - origin if origin.any() else x).astype(np.float32, copy=False)
 
 
 def _checksums(x: np.ndarray) -> np.ndarray:

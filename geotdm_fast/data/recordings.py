@@ -22,6 +22,7 @@ _WORDS = (
 )
 # ETH's own annotation (obsmat.txt): frame, person, x, height, y, and three velocities.
 _ETH_COLUMNS = (0, 1, 2, 4)
+_FARTHEST = 1e9  # steps; no recording is so long
 _OFF = 0.05  # share of a step by which a frame may miss its place: times in seconds are rounded
 
 
@@ -59,9 +60,9 @@ def read_recording(
     step = _usual_step(frame, person) if frame_step is None else check_number(_WHERE, "frame_step", frame_step)
     count = (frame - frame.min()) / step
     index = np.round(count)
-    off = np.abs(count - index)
-    if (off > _OFF).any():
-        row = int(np.argmax(off > _OFF))
+    off = (np.abs(count - index) > _OFF) | (count > _FARTHEST)
+    if off.any():
+        row = int(np.argmax(off))
         raise ValueError(
             f"{_WHERE}: {path}, line {lines[row]}: frames must be whole steps of {step:g} apart, got frame "
             f"{frame[row]:g}, the first is {frame.min():g}; give frame_step"
