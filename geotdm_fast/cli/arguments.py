@@ -2,6 +2,8 @@
 
 import argparse
 
+from geotdm_fast.shown import shown
+
 
 def new_command(subparsers, name: str, help: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A subcommand whose description and examples keep their line breaks."""
@@ -15,8 +17,13 @@ def new_command(subparsers, name: str, help: str, description: str, examples: st
 
 
 def count(text: str) -> int:
-    """A whole number of at least one."""
-    return _whole(text, 1)
+    """A whole number of at least one and at most a thousand million."""
+    return _whole(text, 1, 10**9)
+
+
+def threads(text: str) -> int:
+    """A number of threads: OpenMP ends the process where there is no memory for so many."""
+    return _whole(text, 1, 1024)
 
 
 def seed(text: str) -> int:
@@ -24,13 +31,15 @@ def seed(text: str) -> int:
     return _whole(text, 0)
 
 
-def _whole(text: str, least: int) -> int:
+def _whole(text: str, least: int, most: int | None = None) -> int:
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
     if value < least:
         raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+    if most is not None and value > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}, got {shown(value)}")
     return value
 
 
