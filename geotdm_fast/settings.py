@@ -10,6 +10,10 @@ from geotdm_fast.keys import check_choice, check_keys
 from geotdm_fast.shown import shown
 
 REQUIRED = object()
+# What torch and numpy take for a whole number.
+_MOST_WHOLE = 2**63 - 1
+# Widths and layers beyond these are slips of the keyboard, and allocated or built for hours before that is noticed.
+_MOST_LAYERS, _MOST_WIDTH = 1000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Setting:
     kind: `int`, `float`, `bool`, `str`, `ranges` (list of [first, last + 1] frame pairs) or `name` (string or integer)
     default: the value when the key is left out, or REQUIRED
     nullable: whether null is allowed; it always is where it is the default
-    least: the smallest value allowed, for numbers
+    least, most: the smallest and the largest value allowed, for numbers
     """
 
     kind: str
@@ -28,18 +32,21 @@ class Setting:
     choices: tuple[str, ...] = ()
     least: float | None = None
     nullable: bool = False
+    most: float = float("inf")
 
 
 DENOISE_MODEL = {
-    "n_layers": Setting("int", REQUIRED, "pairs of a spatial and a temporal layer", least=1),
-    "node_dim": Setting("int", REQUIRED, "node features F", least=0),
-    "edge_dim": Setting("int", REQUIRED, "edge features A", least=0),
-    "hidden_dim": Setting("int", REQUIRED, "hidden width H", least=1),
-    "time_emb_dim": Setting("int", REQUIRED, "width of the diffusion step's embedding", least=4),
+    "n_layers": Setting("int", REQUIRED, "pairs of a spatial and a temporal layer", least=1, most=_MOST_LAYERS),
+    "node_dim": Setting("int", REQUIRED, "node features F", least=0, most=_MOST_WIDTH),
+    "edge_dim": Setting("int", REQUIRED, "edge features A", least=0, most=_MOST_WIDTH),
+    "hidden_dim": Setting("int", REQUIRED, "hidden width H", least=1, most=_MOST_WIDTH),
+    "time_emb_dim": Setting("int", REQUIRED, "width of the diffusion step's embedding", least=4, most=_MOST_WIDTH),
     "act_fn": Setting("str", "silu", "activation", choices=("silu",)),
     "learn_ref_frame": Setting("bool", REQUIRED, "learn the prior's mean with a second small network"),
-    "n_layers_ref": Setting("int", 2, "layers of the prior network", least=0),
-    "num_w": Setting("int", REQUIRED, "frames to predict (the learned prior has one weight each)", least=1),
+    "n_layers_ref": Setting("int", 2, "layers of the prior network", least=0, most=_MOST_LAYERS),
+    "num_w": Setting(
+        "int", REQUIRED, "frames to predict (the learned prior has one weight each)", least=1, most=_MOST_WIDTH
+    ),
     "scale": Setting("float", 1.0, "positions are multiplied by this inside the network"),
     "pre_norm": Setting("bool", False, "distances instead of squared distances, coordinates not normalised"),
     "temporal": Setting(
@@ -158,6 +165,9 @@ def _checked(value: Any, setting: Setting, where: str) -> Any:
         check_choice(where, value, setting.choices)
     if setting.least is not None and not value >= setting.least:
         raise ValueError(f"{where} must be at least {setting.least:g}, got {value:g}")
+    most = min(setting.most, _MOST_WHOLE) if setting.kind == "int" else setting.most
+    if setting.kind in ("int", "float") and value > most:
+        raise ValueError(f"{where} must be at most {most}, got {shown(value)}")
     return value
 
 

@@ -46,6 +46,10 @@ def test_command_line_itself(said):
     assert "--num-systems: must be at least 1, got 0" in said(
         "simulate", "charged", "--num-systems", "0", "--out", "a.npz"
     )
+    assert "--num-systems: must be at most 1000000000, got 1000000000000" in said(
+        "simulate", "charged", "--num-systems", 10**12, "--out", "a.npz"
+    )
+    assert "--threads: must be at most 1024, got 1000000" in said("train", "c.yaml", "--threads", 10**6)
     assert "--seed: must be a whole number, got 'x'" in said("simulate", "charged", "--seed", "x", "--out", "a.npz")
 
 

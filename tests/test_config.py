@@ -206,6 +206,22 @@ def test_wrong_values_name_key_expected_and_given(section, key, value, expected)
         normalise_config(_ours(**{section: {key: value}}))
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "most"),
+    [
+        ("denoise_model", "n_layers", 1000),
+        ("denoise_model", "hidden_dim", 1_000_000),
+        ("train", "seed", 2**63 - 1),
+        ("train", "batch_size", 2**63 - 1),
+    ],
+)
+def test_numbers_that_nobody_means(section, key, most):
+    normalise_config(_ours(**{section: {key: most}}))
+    for value in (most + 1, 1e30):
+        with pytest.raises(ValueError, match=rf"{section}\.{key} must be at most {most}, got {int(value)}"):
+            normalise_config(_ours(**{section: {key: value}}))
+
+
 def test_settings_must_agree():
     raw = _ours(denoise_model={"learn_ref_frame": False}, diffusion={"prior": "learned"})
     with pytest.raises(ValueError, match=r"prior learned needs denoise_model\.learn_ref_frame true"):

@@ -5,6 +5,7 @@ import os
 
 from geotdm_fast.cli.checkpoints import checkpoint_file
 from geotdm_fast.cli.data_options import add_data_files, check_data_files, take_old_spellings
+from geotdm_fast.shown import shown
 
 
 def new_command(subparsers, name: str, help: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -19,8 +20,13 @@ def new_command(subparsers, name: str, help: str, description: str, examples: st
 
 
 def count(text: str) -> int:
-    """A whole number of at least one."""
-    return _whole(text, 1)
+    """A whole number of at least one and at most a thousand million."""
+    return _whole(text, 1, 10**9)
+
+
+def threads(text: str) -> int:
+    """A number of threads: OpenMP ends the process where there is no memory for so many."""
+    return _whole(text, 1, 1024)
 
 
 def seed(text: str) -> int:
@@ -28,13 +34,15 @@ def seed(text: str) -> int:
     return _whole(text, 0)
 
 
-def _whole(text: str, least: int) -> int:
+def _whole(text: str, least: int, most: int | None = None) -> int:
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
     if value < least:
         raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+    if most is not None and value > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}, got {shown(value)}")
     return value
 
 

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from geotdm_fast.cli.arguments import add_quiet, count, new_command, seed
+from geotdm_fast.cli.arguments import add_quiet, count, new_command, seed, threads
 
 RESULTS = "bench/results/reproduce.jsonl"
 MORE_TO_DO = 3
@@ -76,7 +76,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--results", default=RESULTS, metavar="FILE", help=f"rows, JSON lines (default: {RESULTS})")
     parser.add_argument("--table", action="store_true", help="print the rows of --results as Markdown and stop")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=threads, metavar="N", help="CPU threads (default: torch's choice)")
     add_quiet(parser)
     parser.set_defaults(run=run)
     return parser

@@ -4,7 +4,7 @@ import argparse
 import os
 import warnings
 
-from geotdm_fast.cli.arguments import count, new_command
+from geotdm_fast.cli.arguments import new_command, threads
 from geotdm_fast.cli.data_options import add_data_files, check_data_files, with_data
 from geotdm_fast.cli.renamed import Renamed
 from geotdm_fast.cli.telling import tell
@@ -76,7 +76,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument("--no-resume", action="store_true", help="start anew and discard the run in the output folder")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop with a checkpoint after M minutes")
-    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=threads, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
     return parser

@@ -17,6 +17,10 @@ from geotdm_fast.sampling.batch_size import default_batch_size, measured_batch_s
 from geotdm_fast.sampling.blocks import Block
 from geotdm_fast.sampling.graphs import GraphPicker
 from geotdm_fast.sampling.progress import TrajectoryBar
+from geotdm_fast.shown import shown
+
+# Beyond it even the list of batches does not fit into memory.
+MOST_COUNT = 10**9
 
 
 def sample(
@@ -57,10 +61,12 @@ def sample(
 
 
 def check_counts(where: str, *, seed: int, **counts: int | None) -> None:
-    """ValueError for a count under one or a negative seed; None is let through."""
+    """ValueError for a count under one or over a thousand million, or a negative seed; None is let through."""
     for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
         if value is not None and value < least:
             raise ValueError(f"{where}: {name} must be at least {least}, got {value}")
+        if value is not None and name != "seed" and value > MOST_COUNT:
+            raise ValueError(f"{where}: {name} must be at most {MOST_COUNT}, got {shown(value)}")
 
 
 class Drawer:
