@@ -27,7 +27,7 @@ def check_scalar(path: str | os.PathLike, name: str, value: np.ndarray) -> None:
 
 
 def check_dimensions(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """ValueError for an array of another number of dimensions than it has in every file of samples, or empty `batch`."""
+    """ValueError for an array of another number of dimensions than samples have, or an empty `batch`."""
     for name, names in _DIMENSIONS.items():
         shape = np.shape(arrays[name])
         if len(shape) not in [len(one.split(", ")) for one in names] or (name == "batch" and shape == (0,)):
