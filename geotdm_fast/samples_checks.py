@@ -1,6 +1,7 @@
 """Checks of the values in a file of samples, beyond the shapes."""
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from geotdm_fast.trajectory_files import Samples
 
 _NUMBERS = {"scale": "iuf", "seed": "iu"}
+_DIMENSIONS = {
+    "target": ("N, D, T",), "x_given": ("N, D, T",), "cond_mask": ("T",), "batch": ("N",), "scored": ("M",),
+    "h": ("N, F", "N, F, T"), "edge_index": ("2, E",), "atomic_numbers": ("N",),
+}  # fmt: skip
 
 
 def check_scalar(path: str | os.PathLike, name: str, value: np.ndarray) -> None:
@@ -19,6 +24,15 @@ def check_scalar(path: str | os.PathLike, name: str, value: np.ndarray) -> None:
     if np.size(value) != 1 or np.asarray(value).dtype.kind not in kinds:
         expected = "one text" if kinds == "U" else "one number"
         raise ValueError(f"{path}: {name} must be {expected}, got {np.asarray(value).dtype} {list(np.shape(value))}")
+
+
+def check_dimensions(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """ValueError for an array of another number of dimensions than samples have, or an empty `batch`."""
+    for name, names in _DIMENSIONS.items():
+        shape = np.shape(arrays[name])
+        if len(shape) not in [len(one.split(", ")) for one in names] or (name == "batch" and shape == (0,)):
+            expected = " or ".join(f"[{one}]" for one in names)
+            raise ValueError(f"{path}: {name} must be {expected}, got {list(shape)}")
 
 
 def check_values(path: str | os.PathLike, s: "Samples") -> None:
@@ -32,14 +46,12 @@ def check_values(path: str | os.PathLike, s: "Samples") -> None:
         raise fail("samples", "in 2 or 3 dimensions, [K, N, D, T]", f"D = {dims}")
     if s.cond_mask.dtype != bool:
         raise fail("cond_mask", "bool", s.cond_mask.dtype)
-    if s.h.ndim not in (2, 3) or len(s.h) != num_nodes:
+    if len(s.h) != num_nodes:
         raise fail("h", f"[{num_nodes}, F] or [{num_nodes}, F, T]", list(s.h.shape))
-    if s.scored.ndim != 1 or len(s.scored) == 0:
+    if len(s.scored) == 0:
         raise fail("scored", "[M], not empty", list(s.scored.shape))
-    if s.edge_index.ndim != 2 or len(s.edge_index) != 2:
+    if len(s.edge_index) != 2:
         raise fail("edge_index", "[2, E]", list(s.edge_index.shape))
-    if s.atomic_numbers.ndim != 1:
-        raise fail("atomic_numbers", f"[{num_nodes}] or [0]", list(s.atomic_numbers.shape))
     for name, most in (("batch", num_nodes - 1), ("scored", num_nodes - 1), ("edge_index", num_nodes - 1),
                        ("atomic_numbers", 118)):  # fmt: skip
         values = getattr(s, name)

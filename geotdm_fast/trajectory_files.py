@@ -10,7 +10,7 @@ import torch
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.files import PathLike, read_npz, write_npz
 from geotdm_fast.keys import check_choice
-from geotdm_fast.samples_checks import check_scalar, check_values
+from geotdm_fast.samples_checks import check_dimensions, check_scalar, check_values
 from geotdm_fast.shown import listed
 
 FORMAT = "geotdm_fast samples 1"
@@ -174,6 +174,7 @@ def samples_of(path: PathLike, arrays: Mapping[str, np.ndarray]) -> Samples:
     convert["experiment"] = str
     for name in convert.keys() & arrays.keys():
         check_scalar(path, name, arrays[name])
+    check_dimensions(path, arrays)
     samples = Samples(**{name: convert.get(name, np.asarray)(arrays[name]) for name in names})
     check_samples(path, samples)
     check_values(path, samples)
