@@ -48,17 +48,14 @@ def egcl_edges_backward_kernel(
                 t_u1, t_e1, t_u2, t_w_d, t_e2, tile ^ nothing, first_edge, num_places, num_frames,
                 DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, NORMALIZE, PRE_NORM, SUMS, PRECISION,
             )  # fmt: skip
+        m_adds = tl.full([PADDED], True, tl.int1) & (first_edge > 0)
         p_total += tl.program_id(0).to(tl.int64) * (PADDED * PADDED + PADDED)
         p_weight, p_bias = p_total + o_col[:, None] * PADDED + o_col[None, :], p_total + PADDED * PADDED + o_col
-        b_w_d, b_e2 = tl.sum(t_w_d, axis=0), tl.sum(t_e2, axis=0) + tl.zeros([PADDED], tl.float32)
-        if first_edge > 0:
-            t_u1 += tl.load(p_weight)
-            t_e1 += tl.load(p_bias)
-            t_u2 += tl.load(p_sums)
-            b_w_d += tl.load(p_sums + PADDED)
-            b_e2 += tl.load(p_sums + 2 * PADDED)
-        tl.store(p_weight, t_u1)
-        tl.store(p_bias, t_e1)
+        tl.store(p_weight, t_u1 + tl.load(p_weight, mask=m_adds[:, None], other=0))
+        tl.store(p_bias, t_e1 + tl.load(p_bias, mask=m_adds, other=0))
+        t_u2 += tl.load(p_sums, mask=m_adds, other=0)
+        b_w_d = tl.sum(t_w_d, axis=0) + tl.load(p_sums + PADDED, mask=m_adds, other=0)
+        b_e2 = tl.sum(t_e2, axis=0) + tl.load(p_sums + 2 * PADDED, mask=m_adds, other=0)
     else:
         _, _, t_u2, t_w_d, t_e2 = _tile(
             p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_shift,
@@ -95,15 +92,15 @@ def _tile(
     o_row = (tl.load(p_receiver + o_edge) * num_frames + o_frame).to(tl.int64)
     o_sender = (tl.load(p_sender + o_edge) * num_frames + o_frame).to(tl.int64)
 
-    # [BLOCK, PADDED], until the first product
-    b_z = tl.load(p_pq + o_row[:, None] * (2 * PADDED) + o_col[None, :]).to(tl.float32)
-    b_z += tl.load(p_pq + PADDED + o_sender[:, None] * (2 * PADDED) + o_col[None, :]).to(tl.float32)
-
-    # grad_r is raw times along_raw and grad_distance times along_distance.
     b_r = tl.load(p_x + o_row[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
     b_r -= tl.load(p_x + o_sender[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
     m_shift = m_place[:, None] & m_dim
     along_raw = tl.load(p_grad_shift + o_row[:, None] * DIM + o_dim[None, :], mask=m_shift, other=0)
+    # [BLOCK, PADDED], until the first product. After the positions, else Triton takes their layout for these rows.
+    b_z = tl.load(p_pq + o_row[:, None] * (2 * PADDED) + o_col[None, :]).to(tl.float32)
+    b_z += tl.load(p_pq + PADDED + o_sender[:, None] * (2 * PADDED) + o_col[None, :]).to(tl.float32)
+
+    # grad_r is raw times along_raw and grad_distance times along_distance.
     square = tl.sum(b_r * b_r, axis=1)
     grad_raw = tl.sum(along_raw * b_r, axis=1)
     distance = tl.where(m_place, square, 0)
