@@ -125,11 +125,10 @@ def silu_and_slope(half, PRECISION: tl.constexpr):
         value = half * double
         return value, value * (2 - double) + double
     else:
-        inverse = tl.exp(tl.minimum(-2 * half, 80.0))  # beyond, s is 0 beside all that it is added to
-        sigmoid = 1 / (1 + inverse)
-        double = 2 * sigmoid
+        inverse = tl.exp(-2 * half)
+        double = 2 / (1 + inverse)
         value = half * double
-        return value, value * (inverse * double) + double
+        return value, value * (tl.minimum(inverse, 1e30) * double) + double  # infinity times 0 would be no number
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """EGCL backward: the node MLP's rows; sums over edges; P and Q.
 
-Names as in egcl.py. What an edge-frame gives is computed in egcl_edges_backward.py, for one chunk of edges at a time, and
-added up by the kernels here and in egcl_weights.py in a fixed order, so every run gives the same bits.
+Names as in egcl.py. What an edge-frame gives is computed in egcl_edges_backward.py, for one chunk of edges at a time,
+and added up by the kernels here and in egcl_weights.py in a fixed order, so every run gives the same bits.
 """
 
 import triton

@@ -38,8 +38,8 @@ def egcl_edges_backward_kernel(
         t_u1, t_e1 = tl.zeros([PADDED, PADDED], tl.float32), tl.zeros([PADDED], tl.float32)
         t_u2, t_w_d = tl.zeros([PADDED], tl.float32), tl.zeros([16, PADDED], tl.float32)
         t_e2 = tl.zeros([BLOCK], tl.float32)
-        # What does not change from tile to tile is cheap to compute and would be spilled; so would be addresses, did the
-        # compiler know that this is 0.
+        # What does not change from tile to tile is cheap to compute and would be spilled; so would be addresses, did
+        # the compiler know that this is 0.
         nothing = num_places >> 31
         for tile in tl.range(first, last, disable_licm=True):
             t_u1, t_e1, t_u2, t_w_d, t_e2 = _tile(

@@ -62,10 +62,10 @@ def silu_of_double(half, PRECISION: tl.constexpr):
 @triton.jit
 def silu_and_slope(half, PRECISION: tl.constexpr):
     if PRECISION == "fp32":
-        inverse = tl.exp(tl.minimum(-2 * half, 80.0))
-        double = 2 * (1 / (1 + inverse))
+        inverse = tl.exp(-2 * half)
+        double = 2 / (1 + inverse)
         value = half * double
-        return value, value * (inverse * double) + double
+        return value, value * (tl.minimum(inverse, 1e30) * double) + double
     else:
         double = _tanh(half) + 1
         value = half * double
