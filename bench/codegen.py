@@ -98,7 +98,8 @@ def row(case: AnyCase, launch: Launch, counts: Counts) -> dict:
 
 # What they decide must be the reference's to the last bit.
 EXACT = ("radius_pairs", "radius_search")
-# Products of H x H, and SiLUs of H, for an edge-frame: recomputed ones and those that the floor counts.
+# Products of H x H, and SiLUs of H, for an edge-frame: recomputed ones and those that the floor counts. One more where
+# the kernel sums a weight's gradient (SUMS).
 PASSES = {"egcl_edges": (2, 3), "egcl_edges_backward": (4, 3)}
 # An H100 SXM: multiprocessors, clock, and what one of them does in a clock: instructions of a warp, special functions,
 # and multiply-adds in each precision.
@@ -111,6 +112,7 @@ def predicted(case: Case, launch: Launch, counts: Counts) -> dict:
     constants, warps = dict(launch.constants), dict(launch.options)["num_warps"]
     block, padded = constants["BLOCK"], constants["PADDED"]
     products, silus = PASSES[launch.name]
+    products += constants.get("SUMS", False)
     per_edge_frame = warps / block
     clocks = {
         "issue": counts.instructions * per_edge_frame / ISSUES,

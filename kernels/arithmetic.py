@@ -24,6 +24,15 @@ def rounded(x, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def narrowed(x, PRECISION: tl.constexpr):
+    """What waits in memory or registers for a product's result: in bfloat16 where products are, else as it is."""
+    if PRECISION == "bf16" or PRECISION == "bf16_emulated":
+        return rounded(x, PRECISION)
+    else:
+        return x
+
+
+@triton.jit
 def _to_tf32(x):
     # ties away from zero
     return tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
@@ -107,11 +116,19 @@ def silu_of_double(half, PRECISION: tl.constexpr):
 
 @triton.jit
 def silu_and_slope(half, PRECISION: tl.constexpr):
-    """SiLU(2 half) and its derivative there, s + x s (1 - s) with s = 1 / (1 + exp(-x)), x = 2 half."""
-    IS_LOW: tl.constexpr = PRECISION == "bf16" or PRECISION == "tf32"
-    sigmoid = 0.5 * _tanh(half) + 0.5 if IS_LOW else 1 / (1 + tl.exp(-2 * half))
-    value = 2 * half * sigmoid
-    return value, sigmoid + value - value * sigmoid
+    """SiLU(2 half), and its derivative by half: twice s + x s (1 - s) with s = 1 / (1 + exp(-x)), x = 2 half.
+
+    1 - s comes from the exponential, not from s, of which nothing is left near 1.
+    """
+    if PRECISION == "bf16" or PRECISION == "tf32":
+        double = _tanh(half) + 1  # 2 s
+        value = half * double
+        return value, value * (2 - double) + double
+    else:
+        inverse = tl.exp(-2 * half)
+        double = 2 / (1 + inverse)
+        value = half * double
+        return value, value * (tl.minimum(inverse, 1e30) * double) + double  # infinity times 0 would be no number
 
 
 @triton.jit

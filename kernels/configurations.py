@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 
 class Configuration(NamedTuple):
-    """block: rows of a program; slice: columns of a weight at a time (all of them: it stays on chip)."""
+    """block: rows of a program, or of its tile; slice: columns of a weight at a time (all of them: it stays on chip).
+
+    programs: of a multiprocessor, each with many tiles and sums of its own; 0: each with one tile, and no sums
+    """
 
     block: int
     slice: int
     num_warps: int
     num_stages: int = 1
+    programs: int = 0
 
 
 def padded(width: int) -> int:
@@ -35,15 +39,16 @@ EDGES = {
     ("bf16", 90): ((64, 32, 4), (64, 64, 4), (64, 128, 8), (16, 64, 8)),
     ("bf16", 100): ((64, 32, 4), (64, 64, 4), (64, 128, 8), (16, 64, 8)),
 }
+# A fourth number: programs of a multiprocessor that sum U1's gradient on chip (`Configuration.programs`).
 BACKWARD = {
     ("fp32", 80): ((16, 16, 4), (16, 16, 4), (16, 16, 16), (16, 16, 32)),
     ("fp32", 90): ((16, 16, 4), (16, 16, 4), (16, 16, 16), (16, 16, 32)),
     ("fp32", 100): ((16, 16, 4), (16, 16, 4), (16, 16, 16), (16, 16, 32)),
     ("tf32", 80): ((32, 32, 4), (16, 32, 4), (16, 32, 8), (16, 32, 8)),
     ("tf32", 90): ((32, 32, 4), (16, 64, 4), (16, 64, 8), (16, 32, 8)),
-    ("tf32", 100): ((32, 32, 4), (32, 64, 4), (16, 128, 8), (16, 32, 8)),
+    ("tf32", 100): ((32, 32, 4), (32, 64, 4), (16, 64, 8), (16, 32, 8)),
     ("bf16", 80): ((64, 32, 4), (16, 64, 4), (16, 32, 8), (16, 32, 8)),
-    ("bf16", 90): ((32, 32, 2), (32, 32, 4), (32, 64, 8), (16, 64, 8)),
+    ("bf16", 90): ((32, 32, 2), (32, 32, 4), (64, 128, 8, 1), (16, 64, 8)),
     ("bf16", 100): ((64, 32, 4), (32, 64, 4), (32, 128, 8), (16, 64, 8)),
 }
 
@@ -63,9 +68,9 @@ def backward_configuration(size: int, precision: str, capability: int) -> Config
     return _of_size(BACKWARD[precision, family(capability)], size)
 
 
-def _of_size(by_size: tuple[tuple[int, int, int], ...], size: int) -> Configuration:
-    block, columns, num_warps = by_size[max(0, size.bit_length() - 6)]
-    return Configuration(block, min(columns, size), num_warps)
+def _of_size(by_size: tuple[tuple[int, ...], ...], size: int) -> Configuration:
+    block, columns, num_warps, *programs = by_size[max(0, size.bit_length() - 6)]
+    return Configuration(block, min(columns, size), num_warps, 1, *programs)
 
 
 def rows_configuration(size: int, precision: str, capability: int) -> Configuration:

@@ -1,8 +1,7 @@
-"""EGCL backward: the node MLP's rows; every edge in every frame, recomputed; sums over edges; P and Q.
+"""EGCL backward: the node MLP's rows; sums over edges; P and Q.
 
-Names as in egcl.py. An operand of a product is made right before it: see `product`. What an edge-frame gives to its
-receiver, sender and the weights is written for one chunk of edges at a time and added up by small kernels (the weights'
-in egcl_weights.py) in a fixed order, so every run gives the same bits.
+Names as in egcl.py. What an edge-frame gives is computed in egcl_edges_backward.py, for one chunk of edges at a time,
+and added up by the kernels here and in egcl_weights.py in a fixed order, so every run gives the same bits.
 """
 
 import triton
@@ -10,7 +9,7 @@ import triton.language as tl
 
 from geotdm_fast.kernels.arithmetic import (
     load_vector,
-    product,
+    narrowed,
     rounded,
     silu_and_slope,
     weight_times,
@@ -18,17 +17,18 @@ from geotdm_fast.kernels.arithmetic import (
 )
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_frames"])
+@triton.jit(do_not_specialize=["num_rows", "num_frames", "w1_stride"])
 def egcl_update_backward_kernel(
-    p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_grad_x_out, p_divisor, p_hidden, p_grad_hidden, p_grad_m_sum,
-    p_grad_shift, num_rows, num_frames,
+    p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_grad_x_out, p_divisor, p_w1, p_hidden, p_grad_hidden,
+    p_half_grad_m_sum, p_grad_shift, p_w_distance, num_rows, num_frames, w1_stride,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Through h' = V2 silu(V1 [h, m_sum] + c1) + c2 to m_sum.
 
     hidden, grad_hidden [rows, PADDED]: after the activation, and the gradient before it, for the weights and h.
-    grad_shift [rows, DIM]: grad_x_out over the divisor of the row's node, for the edges.
+    For the edges: half_grad_m_sum [rows, PADDED], grad_shift [rows, DIM], which is grad_x_out over the divisor of the
+    row's node, and, by the first program, w_distance [PADDED], the column of W1 that distances meet.
     """
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_col = tl.arange(0, PADDED)
@@ -41,112 +41,16 @@ def egcl_update_backward_kernel(
     b_hidden, b_slope = silu_and_slope(0.5 * (b_hidden + load_vector(p_c1, o_col, WIDTH, PADDED)[:, None]), PRECISION)
     tl.store(p_hidden + o_out, rounded(b_hidden, PRECISION), mask=m_row[None, :])
     b_grad = weight_times_rows(p_v2, 1, WIDTH, p_grad_h_out, WIDTH, o_row, m_row, WIDTH, PADDED, SLICE, PRECISION)
-    b_grad *= b_slope
+    b_grad *= 0.5 * b_slope
     b_grad_m = weight_times(p_v1_m, 1, 2 * WIDTH, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
-    tl.store(p_grad_m_sum + o_out, b_grad_m, mask=m_row[None, :])
+    tl.store(p_half_grad_m_sum + o_out, narrowed(0.5 * b_grad_m, PRECISION), mask=m_row[None, :])
     tl.store(p_grad_hidden + o_out, rounded(b_grad, PRECISION), mask=m_row[None, :])
     o_x = o_row[:, None] * DIM + tl.arange(0, 4)[None, :]
     m_x = m_row[:, None] & (tl.arange(0, 4) < DIM)[None, :]
     divisor = tl.load(p_divisor + o_row // num_frames, mask=m_row, other=1)
     tl.store(p_grad_shift + o_x, tl.load(p_grad_x_out + o_x, mask=m_x, other=0) / divisor[:, None], mask=m_x)
-
-
-@triton.jit(do_not_specialize=["first_edge", "num_places", "num_frames", "w1_stride"])
-def egcl_edges_backward_kernel(
-    p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w1, p_b2, p_e1, p_u2, p_e2, p_grad_shift, p_grad_m_sum,
-    p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, p_sums,
-    first_edge, num_places, num_frames, w1_stride,
-    DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
-    HAS_TERM: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """A chunk of edges from first_edge: place p is frame p % T of its edge p // T.
-
-    For every place a, m, grad_z, grad_y, grad_v [places, PADDED], where z, y, v are what the three activations get, and
-    grad_r [places, DIM]. sums [tiles, 5, PADDED]: of b2, e1, u2, w_d, and e2 in the last row's first column.
-    grad_shift: gradient of x' over the receiver's degree.
-    """
-    o_col, o_dim = tl.arange(0, PADDED), tl.arange(0, 4)
-    m_dim = (o_dim < DIM)[None, :]
-    o_weight = tl.arange(0, SLICE)[:, None] * PADDED + tl.arange(0, SLICE)[None, :]
-    p_u1 = p_halved + PADDED * PADDED
-    b_w2, b_u1 = tl.load(p_halved + o_weight), tl.load(p_u1 + o_weight)
-
-    o_place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    m_place = o_place < num_places
-    o_edge = first_edge + o_place // num_frames
-    o_frame = o_place % num_frames
-    o_row = tl.load(p_receiver + o_edge, mask=m_place, other=0).to(tl.int64) * num_frames + o_frame
-    o_sender = tl.load(p_sender + o_edge, mask=m_place, other=0).to(tl.int64) * num_frames + o_frame
-    b_r = tl.load(p_x + o_row[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
-    b_r -= tl.load(p_x + o_sender[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
-    m_shift = m_place[:, None] & m_dim
-    b_grad_shift = tl.load(p_grad_shift + o_row[:, None] * DIM + o_dim[None, :], mask=m_shift, other=0)
-    square = tl.sum(b_r * b_r, axis=1)
-    distance = tl.sqrt(square) if PRE_NORM else square
-    w_distance = tl.load(p_w1 + o_col * w1_stride + 2 * WIDTH, mask=o_col < WIDTH, other=0)
-    b_z = tl.load(p_pq + o_row[:, None] * 2 * PADDED + o_col[None, :]).to(tl.float32)
-    b_z += tl.load(p_pq + (o_sender[:, None] * 2 + 1) * PADDED + o_col[None, :]).to(tl.float32)
-    b_z += 0.5 * distance[:, None] * w_distance[None, :]
-    if HAS_TERM:
-        m_term = m_place[:, None] & (o_col < WIDTH)[None, :]
-        o_term = o_edge.to(tl.int64)[:, None] * WIDTH + o_col[None, :]
-        b_z += 0.5 * tl.load(p_term + o_term, mask=m_term, other=0).to(tl.float32)
-    b_a, b_a_slope = silu_and_slope(b_z, PRECISION)
-
-    # From here on [PADDED, BLOCK], as the matrix units want it.
-    m_out = m_place[None, :]
-    o_out = o_place.to(tl.int64)[None, :] * PADDED + o_col[:, None]
-    p_sums += (tl.program_id(0).to(tl.int64) * 5) * PADDED + o_col
-    b_a = tl.trans(b_a)
-    b_m = _edge_product(p_halved, b_w2, b_a, False, PADDED, SLICE, PRECISION)
-    tl.store(p_a + o_out, rounded(b_a, PRECISION), mask=m_out)
-    b_m, b_m_slope = silu_and_slope(b_m + 0.5 * load_vector(p_b2, o_col, WIDTH, PADDED)[:, None], PRECISION)
-    b_gate = _edge_product(p_u1, b_u1, b_m, False, PADDED, SLICE, PRECISION)
-    b_gate, b_grad = silu_and_slope(b_gate + 0.5 * load_vector(p_e1, o_col, WIDTH, PADDED)[:, None], PRECISION)
-
-    # The gate: raw = u2 . gate + e2 moves the receiver by raw scale r / degree.
-    u2 = load_vector(p_u2, o_col, WIDTH, PADDED)[:, None]
-    raw = tl.sum(b_gate * u2, axis=0) + tl.load(p_e2)
-    grad_move = tl.sum(b_grad_shift * b_r, axis=1)  # 0 beyond the chunk, and so is all that follows from it
-    scale = 1 / (tl.sqrt(square + 1e-8) + 1) if NORMALIZE and not PRE_NORM else 1.0
-    grad_raw = grad_move * scale
-    tl.store(p_m + o_out, rounded(b_m, PRECISION), mask=m_out)
-    tl.store(p_sums + 2 * PADDED, tl.sum(b_gate * grad_raw[None, :], axis=1))
-    tl.store(p_sums + 4 * PADDED, tl.where(o_col == 0, tl.sum(grad_raw, axis=0), 0))
-    b_grad_v = b_grad * u2 * grad_raw[None, :]
-    b_grad = 2 * _edge_product(p_u1, b_u1, b_grad_v, True, PADDED, SLICE, PRECISION)
-    tl.store(p_sums + PADDED, tl.sum(b_grad_v, axis=1))
-    tl.store(p_grad_v + o_out, rounded(b_grad_v, PRECISION), mask=m_out)
-
-    b_grad += tl.load(p_grad_m_sum + o_row[None, :] * PADDED + o_col[:, None], mask=m_out, other=0)
-    b_grad_y = b_grad * b_m_slope
-    b_grad = 2 * _edge_product(p_halved, b_w2, b_grad_y, True, PADDED, SLICE, PRECISION) * tl.trans(b_a_slope)
-    tl.store(p_sums, tl.sum(b_grad_y, axis=1))
-    tl.store(p_grad_y + o_out, rounded(b_grad_y, PRECISION), mask=m_out)
-    tl.store(p_grad_z + o_out, rounded(b_grad, PRECISION), mask=m_out)
-    tl.store(p_sums + 3 * PADDED, tl.sum(b_grad * distance[None, :], axis=1))
-    grad_distance = tl.sum(b_grad * w_distance[:, None], axis=0)
-    if PRE_NORM:
-        along = tl.where(distance > 0, grad_distance / tl.where(distance > 0, distance, 1), 0)
-    else:
-        along = 2 * grad_distance
-        if NORMALIZE:
-            along -= grad_raw * raw * scale / tl.sqrt(square + 1e-8)
-    b_grad_r = (raw * scale)[:, None] * b_grad_shift + along[:, None] * b_r
-    tl.store(p_grad_r + o_place.to(tl.int64)[:, None] * DIM + o_dim[None, :], b_grad_r, mask=m_shift)
-
-
-@triton.jit
-def _edge_product(
-    p_weight, b_weight, b, IS_TRANSPOSED: tl.constexpr, PADDED: tl.constexpr, SLICE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """W b or W^T b; `b_weight` is W where it is not read in slices."""
-    if SLICE == PADDED:
-        return product(tl.trans(b_weight) if IS_TRANSPOSED else b_weight, b, PRECISION)
-    else:
-        ROW: tl.constexpr = 1 if IS_TRANSPOSED else PADDED
-        return weight_times(p_weight, ROW, PADDED + 1 - ROW, b, 0, PADDED, PADDED, SLICE, PRECISION)
+    if tl.program_id(0) == 0:
+        tl.store(p_w_distance + o_col, tl.load(p_w1 + o_col * w1_stride + 2 * WIDTH, mask=o_col < WIDTH, other=0))
 
 
 @triton.jit(do_not_specialize=["begin", "end", "num_nodes", "num_frames"])

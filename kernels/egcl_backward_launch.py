@@ -14,16 +14,16 @@ from geotdm_fast.kernels.configurations import (
 )
 from geotdm_fast.kernels.egcl_backward import (
     egcl_edge_sum_kernel,
-    egcl_edges_backward_kernel,
     egcl_project_backward_kernel,
     egcl_update_backward_kernel,
 )
-from geotdm_fast.kernels.egcl_launch import Graph, Kept, capability, executed, on_device
+from geotdm_fast.kernels.egcl_edges_backward import egcl_edges_backward_kernel
+from geotdm_fast.kernels.egcl_launch import Graph, Kept, capability, executed, multiprocessors, on_device
 from geotdm_fast.kernels.egcl_weights_launch import EdgeWeights, RowSums, param_gradients
 from geotdm_fast.reference import EGCLParams
 
-# Edges times frames whose five rows of H are in memory at once: 84 MB in bfloat16 at H = 128, of which a part stays in
-# the L2 cache; enough work for every multiprocessor, few enough launches.
+# Edges times frames whose three rows of H (five without sums in the kernel) are in memory at once: 50 MB in bfloat16 at
+# H = 128, as much as the L2 cache of an H100 has; enough work for every multiprocessor, few enough launches.
 CHUNK = 65536
 
 
@@ -77,41 +77,47 @@ def egcl_backward(
         per_row = lambda dtype: x.new_empty(num_nodes, num_frames, size, dtype=dtype)
 
         # The node MLP, and the gradient of the shift.
-        hidden, grad_hidden, grad_m_sum = per_row(low), per_row(low), per_row(torch.float32)
-        grad_shift = torch.empty_like(x)
+        hidden, grad_hidden, half_grad_m_sum = per_row(low), per_row(low), per_row(low)
+        grad_shift, w_distance = torch.empty_like(x), x.new_empty(size)
         if num_rows:
             egcl_update_backward_kernel[row_grid](
                 grad_h_out, h, kept.m_sum, params.node_w1, params.node_b1, params.node_w2, grad_x_out, graph.divisor,
-                hidden, grad_hidden, grad_m_sum, grad_shift, num_rows, num_frames, DIM=dim, **row_options,
+                params.edge_w1, hidden, grad_hidden, half_grad_m_sum, grad_shift, w_distance, num_rows, num_frames,
+                params.edge_w1.stride(0), DIM=dim, **row_options,
             )  # fmt: skip
 
         # The edges, chunk by chunk.
-        weights = EdgeWeights(x, size, precision, min(step, num_edges) * num_frames if chunks else 0)
+        most_places = min(step, num_edges) * num_frames if chunks else 0
+        tiles_of = lambda edges: triton.cdiv(edges * num_frames, tiles.block)
+        most_tiles = triton.cdiv(most_places, tiles.block)
+        programs = min(tiles.programs * multiprocessors(x), most_tiles)
+        weights = EdgeWeights(x, size, precision, most_places, programs)
         grad_x = torch.empty_like(x) if chunks else grad_x_out.clone()
         grad_pq = (x.new_empty if chunks else x.new_zeros)(2, num_nodes, num_frames, size)
         grad_term = None if edge_term is None else (torch.empty_like if chunks else torch.zeros_like)(edge_term)
-        tiles_of = lambda edges: triton.cdiv(edges * num_frames, tiles.block)
-        tile_sums = x.new_empty(sum(tiles_of(min(step, num_edges - begin)) for begin in chunks), 5, size)
-        first_tile = 0
-        for begin in chunks:
-            end = min(begin + step, num_edges)
-            places, num_tiles = (end - begin) * num_frames, tiles_of(end - begin)
-            inputs, grads = x.new_empty(2, 2, places, size, dtype=low)  # of edge_w2 and coord_w1
-            grad_z, grad_r = x.new_empty(places, size, dtype=low), x.new_empty(places, dim)
-            egcl_edges_backward_kernel[(num_tiles,)](
+        num_sums = programs or sum(tiles_of(min(step, num_edges - begin)) for begin in chunks)
+        tile_sums = x.new_empty(num_sums, 3, size)
+        for i_chunk, begin in enumerate(chunks):
+            end, is_first = min(begin + step, num_edges), begin == 0
+            places = (end - begin) * num_frames
+            num_tiles = tiles_of(end - begin)
+            # Whole tiles: what is beyond the chunk is written and not read.
+            rows_of_tiles = num_tiles * tiles.block
+            inputs, grads = x.new_empty(2, 1 if programs else 2, rows_of_tiles, size, dtype=low)  # of W2, U1
+            grad_z, grad_r = x.new_empty(rows_of_tiles, size, dtype=low), x.new_empty(rows_of_tiles, dim)
+            egcl_edges_backward_kernel[(programs or num_tiles,)](
                 x, kept.pq, graph.receiver, graph.sender, x if edge_term is None else edge_term, kept.halved,
-                params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2,
-                grad_shift, grad_m_sum, *inputs, grad_z, *grads, grad_r, tile_sums[first_tile:],
-                begin, places, num_frames, params.edge_w1.stride(0),
+                w_distance, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2,
+                grad_shift, half_grad_m_sum, inputs[0], inputs[-1], grad_z, grads[0], grads[-1], grad_r, weights.u1,
+                tile_sums if programs else tile_sums[i_chunk * most_tiles :], begin, places, num_frames,
                 DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
-                PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
+                PRE_NORM=pre_norm, SUMS=programs > 0, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
             )  # fmt: skip
-            first_tile += num_tiles
-            weights.add(grads, inputs, is_first=begin == 0)
+            weights.add(grads, inputs, places, is_first)
+            grad_z, grad_r = grad_z[:places], grad_r[:places]
             if grad_term is not None:
                 of_frames = grad_z.view(-1, num_frames, size)[..., :width]
                 torch.sum(of_frames, 1, dtype=torch.float32, out=grad_term[begin:end])
-            is_first = begin == 0
             _add_edges(grad_z, graph, grad_pq, grad_pq, begin, end, is_move=False, is_first=is_first)
             _add_edges(
                 grad_r, graph, grad_x_out if is_first else grad_x, grad_x, begin, end, is_move=True, is_first=is_first
@@ -126,7 +132,7 @@ def egcl_backward(
                 num_rows, params.edge_w1.stride(0), **row_options,
             )  # fmt: skip
         sums = RowSums(grad_pq, grad_hidden, grad_h_out, h, kept.m_sum, hidden, tile_sums, grad_term, edge_attr)
-        grad_params = param_gradients(sums, weights.total, params, precision)
+        grad_params = param_gradients(sums, weights, params, precision)
     return Gradients(grad_x, grad_h, grad_term, grad_params)
 
 

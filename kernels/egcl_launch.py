@@ -134,6 +134,11 @@ def capability(x: Tensor) -> int:
     return 10 * major + minor
 
 
+def multiprocessors(x: Tensor) -> int:
+    """Of the GPU that holds x; few in the interpreter, so that a program has several tiles there."""
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
+
+
 def executed(precision: str, x: Tensor) -> str:
     """PRECISION of the kernels: what the GPU rounds in hardware is emulated in the interpreter."""
     return precision if x.is_cuda or precision == "fp32" else f"{precision}_emulated"

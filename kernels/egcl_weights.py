@@ -63,8 +63,8 @@ def egcl_row_weight_kernel(
 ):  # fmt: skip
     """total [5, slots, PADDED PADDED + PADDED], as above, of the weights that rows pass, all of them in one launch.
 
-    By their numbers: of P, Q, V1 for h, V1 for m_sum, V2. Those of number 5 write vectors [slots, 5 + num_columns,
-    PADDED]: the sums of tile_sums [num_tiles, 5, PADDED], and grad_term^T attr of W_a, in float32. num_edges: 0 where
+    By their numbers: of P, Q, V1 for h, V1 for m_sum, V2. Those of number 5 write vectors [slots, 3 + num_columns,
+    PADDED]: the sums of tile_sums [num_tiles, 3, PADDED], and grad_term^T attr of W_a, in float32. num_edges: 0 where
     nobody knows attr.
     """
     slot = tl.program_id(0) % num_slots
@@ -91,10 +91,10 @@ def egcl_row_weight_kernel(
             PRECISION,
         )  # fmt: skip
     elif tl.program_id(2) == 0:
-        p_slot = p_vectors + slot * (5 + num_columns) * PADDED + tl.program_id(1) * TILE + tl.arange(0, TILE)
-        for i_sum in tl.range(5):
+        p_slot = p_vectors + slot * (3 + num_columns) * PADDED + tl.program_id(1) * TILE + tl.arange(0, TILE)
+        for i_sum in tl.range(3):
             b_sum = _vector_slot(
-                p_tile_sums + i_sum * PADDED, p_attr, 0, slot, num_slots, num_tiles, 5 * PADDED, PADDED, False,
+                p_tile_sums + i_sum * PADDED, p_attr, 0, slot, num_slots, num_tiles, 3 * PADDED, PADDED, False,
                 TILE, BLOCK,
             )  # fmt: skip
             tl.store(p_slot + i_sum * PADDED, b_sum)
@@ -102,7 +102,7 @@ def egcl_row_weight_kernel(
             b_sum = _vector_slot(
                 p_grad_term, p_attr + i_column, num_columns, slot, num_slots, num_edges, WIDTH, WIDTH, True, TILE, BLOCK
             )
-            tl.store(p_slot + (5 + i_column) * PADDED, b_sum)
+            tl.store(p_slot + (3 + i_column) * PADDED, b_sum)
 
 
 @triton.jit
@@ -123,17 +123,17 @@ def _vector_slot(
     return tl.sum(b_sum, axis=1)
 
 
-@triton.jit(do_not_specialize=["edge_slots", "num_slots", "num_columns"])
+@triton.jit(do_not_specialize=["num_slots", "w2_slots", "u1_slots", "num_columns"])
 def egcl_finish_kernel(
-    p_total, p_edge_total, p_vectors,
+    p_total, p_w2_total, p_u1_total, p_vectors,
     p_w1, p_b1, p_w2, p_b2, p_u1, p_e1, p_u2, p_e2, p_v1, p_c1, p_v2, p_c2,
-    num_slots, edge_slots, num_columns,
+    num_slots, w2_slots, u1_slots, num_columns,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     """Adds up the slots, SLOTS at a time, and writes the gradient of every parameter.
 
-    total and vectors: by egcl_row_weight_kernel; edge_total [2, edge_slots, PADDED PADDED + PADDED]: of W2 and U1,
-    whose biases' are among the vectors. The program's second number: a weight of total, of edge_total, or 7: vectors.
+    total and vectors: by egcl_row_weight_kernel; w2_total, u1_total [slots, PADDED PADDED + PADDED]: of W2 and U1 and
+    their biases. The program's second number: a weight of total, 5: W2, 6: U1, 7: vectors.
     """
     SIZE: tl.constexpr = PADDED * PADDED + PADDED
     number = tl.program_id(1).to(tl.int64)
@@ -150,26 +150,23 @@ def egcl_finish_kernel(
             p_out, stride = p_v1 + WIDTH, 2 * WIDTH
         elif number == 4:
             p_out, stride, p_bias = p_v2, WIDTH, p_c2
-        elif number > 4:
-            p_slots, slots = p_edge_total + (number - 5) * edge_slots * SIZE, edge_slots
-            p_out, stride = p_w2, WIDTH
-            if number == 6:
-                p_out = p_u1
+        elif number == 5:
+            p_slots, slots, p_out, stride, p_bias = p_w2_total, w2_slots, p_w2, WIDTH, p_b2
+        elif number == 6:
+            p_slots, slots, p_out, stride, p_bias = p_u1_total, u1_slots, p_u1, WIDTH, p_e1
         b_sum = _sum_of_slots(p_slots, slots, SIZE, o_place, o_place < SIZE, BLOCK, SLOTS)
         m_col = o_col < WIDTH
         tl.store(p_out + o_row * stride + o_col, b_sum, mask=m_col & (o_row < WIDTH) & (o_place < PADDED * PADDED))
-        if number < 5 and number % 2 == 0:  # P, V1, V2
+        if number > 3 or number % 2 == 0:  # all but Q and the second half of V1
             tl.store(p_bias + o_col, b_sum, mask=m_col & (o_row == PADDED))
     else:
-        size = (5 + num_columns) * PADDED
+        size = (3 + num_columns) * PADDED
         b_sum = _sum_of_slots(p_vectors, num_slots, size, o_place, o_place < size, BLOCK, SLOTS)
         m_col = (o_col < WIDTH) & (o_place < size)
-        tl.store(p_b2 + o_col, b_sum, mask=m_col & (o_row == 0))
-        tl.store(p_e1 + o_col, b_sum, mask=m_col & (o_row == 1))
-        tl.store(p_u2 + o_col, b_sum, mask=m_col & (o_row == 2))
-        tl.store(p_w1 + o_col * w1_stride + 2 * WIDTH, b_sum, mask=m_col & (o_row == 3))
-        tl.store(p_e2 + o_col, b_sum, mask=(o_col == 0) & (o_row == 4))
-        tl.store(p_w1 + o_col * w1_stride + 2 * WIDTH + o_row - 4, b_sum, mask=m_col & (o_row > 4))
+        tl.store(p_u2 + o_col, b_sum, mask=m_col & (o_row == 0))
+        tl.store(p_w1 + o_col * w1_stride + 2 * WIDTH, b_sum, mask=m_col & (o_row == 1))
+        tl.store(p_e2 + o_col, b_sum, mask=(o_col == 0) & (o_row == 2))
+        tl.store(p_w1 + o_col * w1_stride + 2 * WIDTH + o_row - 2, b_sum, mask=m_col & (o_row > 2))
 
 
 @triton.jit

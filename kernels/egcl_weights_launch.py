@@ -19,7 +19,7 @@ class RowSums(NamedTuple):
     """What rows and edges give to the weights that rows pass, and to vectors.
 
     grad_pq: [2, N, T, padded H]; grad_hidden, hidden: [N, T, padded H]; grad_h_out, h: [N, T, H]
-    m_sum: [N, T, padded H]; tile_sums: [tiles, 5, padded H] - by egcl_edges_backward_kernel
+    m_sum: [N, T, padded H]; tile_sums: [tiles or programs, 3, padded H] - by egcl_edges_backward_kernel
     grad_term: [E, H] or None; edge_attr: [E, A] or None
     """
 
@@ -35,37 +35,42 @@ class RowSums(NamedTuple):
 
 
 class EdgeWeights:
-    """Gradients of W2 and U1, in slots: sums over chunks of edges.
+    """Gradients of W2 and U1 and their biases, in slots: sums over chunks of edges.
 
-    most_places: of a chunk; total: [2, slots, padded H^2 + padded H]; no slot where there is no chunk
+    most_places: of a chunk; no slot where there is no chunk
+    programs: slots of U1, which egcl_edges_backward_kernel sums by itself; 0: rows give them, as those of W2
+    w2, u1: [slots, padded H^2 + padded H]
     """
 
-    def __init__(self, x: Tensor, size: int, precision: str, most_places: int):
+    def __init__(self, x: Tensor, size: int, precision: str, most_places: int, programs: int):
         self.size = size
         self.tile, self.block, self.num_warps, slots = weight_configuration(size, precision, capability(x))
         self.precision = executed(precision, x)
-        self.total = x.new_empty(2, min(slots, triton.cdiv(most_places, self.block)), size * size + size)
+        self.slots = min(slots, triton.cdiv(most_places, self.block))
+        self.of_rows = x.new_empty(1 if programs else 2, self.slots, size * size + size)
+        self.w2, self.u1 = self.of_rows[0], self.of_rows[-1]
+        if programs:
+            self.u1 = x.new_empty(programs, size * size + size)
 
-    def add(self, grads: Tensor, inputs: Tensor, is_first: bool) -> None:
-        """Add grad^T input of a chunk, [2, places, padded H] both."""
-        slots, num_places, tiles = self.total.shape[1], grads.shape[1], self.size // self.tile
-        egcl_weight_kernel[(2 * slots, tiles, tiles)](
-            grads, inputs, self.total, slots, num_places, self.size, self.size, num_places * self.size,
-            num_places * self.size,
+    def add(self, grads: Tensor, inputs: Tensor, num_places: int, is_first: bool) -> None:
+        """Add grad^T input of a chunk, of W2 and, where rows give it, U1. [weights, places or more, padded H] both."""
+        tiles = self.size // self.tile
+        egcl_weight_kernel[(len(grads) * self.slots, tiles, tiles)](
+            grads, inputs, self.of_rows, self.slots, num_places, self.size, self.size, grads[0].numel(),
+            inputs[0].numel(),
             ADDS=not is_first, PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
             PRECISION=self.precision,
         )  # fmt: skip
 
 
-def param_gradients(rows: RowSums, edge_total: Tensor, params: EGCLParams, precision: str) -> list[Tensor]:
-    """The gradients of `params`, by two kernels. edge_total: of `EdgeWeights`; no gradient of W_a, but zeros, where
-    edge_attr is None."""
+def param_gradients(rows: RowSums, weights: EdgeWeights, params: EGCLParams, precision: str) -> list[Tensor]:
+    """The gradients of `params`, by two kernels; no gradient of W_a, but zeros, where edge_attr is None."""
     h, width = rows.h, rows.h.shape[2]
     size, num_rows, num_columns = padded(width), h.shape[0] * h.shape[1], params.edge_w1.shape[1] - 2 * width - 1
     tile, block, num_warps, slots = weight_configuration(size, precision, capability(h))
     slots = max(1, min(slots, triton.cdiv(num_rows, block)))
     total = h.new_empty(5, slots, size * size + size)
-    vectors = h.new_empty(slots, 5 + num_columns, size)
+    vectors = h.new_empty(slots, 3 + num_columns, size)
     is_known = rows.edge_attr is not None
     tiles = size // tile
     egcl_row_weight_kernel[(6 * slots, tiles, tiles)](
@@ -77,7 +82,7 @@ def param_gradients(rows: RowSums, edge_total: Tensor, params: EGCLParams, preci
     grads = [torch.empty_like(param) for param in params]
     most = max(total.shape[2], vectors[0].numel())
     egcl_finish_kernel[(triton.cdiv(most, FINISH_BLOCK), 8)](
-        total, edge_total, vectors, *grads, slots, edge_total.shape[1], num_columns,
+        total, weights.w2, weights.u1, vectors, *grads, slots, weights.w2.shape[0], weights.u1.shape[0], num_columns,
         WIDTH=width, PADDED=size, BLOCK=FINISH_BLOCK, SLOTS=FINISH_SLOTS, num_warps=4,
     )  # fmt: skip
     return grads

@@ -20,7 +20,7 @@ APPROXIMATE = ("create_exp", "create_exp2", "create_fdiv", "create_sqrt")
 
 def install() -> None:
     """From now on every interpreted launch is inexact."""
-    from geotdm_fast.kernels import egcl, egcl_backward  # noqa: F401
+    from geotdm_fast.kernels import egcl, egcl_backward, egcl_edges_backward  # noqa: F401
 
     interpreter.inexact = True
     for name in APPROXIMATE:
@@ -61,9 +61,15 @@ def silu_of_double(half, PRECISION: tl.constexpr):
 
 @triton.jit
 def silu_and_slope(half, PRECISION: tl.constexpr):
-    sigmoid = 1 / (1 + tl.exp(-2 * half)) if PRECISION == "fp32" else 0.5 * _tanh(half) + 0.5
-    value = 2 * half * sigmoid
-    return value, sigmoid + value - value * sigmoid
+    if PRECISION == "fp32":
+        inverse = tl.exp(-2 * half)
+        double = 2 / (1 + inverse)
+        value = half * double
+        return value, value * (tl.minimum(inverse, 1e30) * double) + double
+    else:
+        double = _tanh(half) + 1
+        value = half * double
+        return value, value * (2 - double) + double
 
 
 @triton.jit

@@ -161,6 +161,32 @@ def test_backward_in_chunks(monkeypatch, device):
         assert_same(a, b, 1e-6, what=name)
 
 
+@pytest.mark.parametrize("flags", FLAGS)
+def test_programs_with_many_tiles_and_sums_of_their_own(flags, monkeypatch, device):
+    """As one tile a program with its rows; the last tile of a chunk is not full, and one program has no tile there."""
+    launch = pytest.importorskip("geotdm_fast.kernels.egcl_backward_launch")
+    from geotdm_fast.kernels.configurations import Configuration
+
+    edge_index = graph(7, DEGREES).to(device)
+    inputs = on_device(egcl_inputs(7, 5, 3, 16, 2, edge_index), device)
+    cotangents = cotangents_of(inputs)
+    op = bind(egcl, edge_index=edge_index, **FLAGS[flags])
+    monkeypatch.setattr(launch, "multiprocessors", lambda x: 4)
+    found = {}
+    with backend("triton"):
+        for chunk in (1000, 40):  # 85 places: 6 tiles; 3 chunks of 3, 3 and 1
+            monkeypatch.setattr(launch, "CHUNK", chunk)
+            for programs in (0, 1):
+                tiles = Configuration(16, 16, 4, programs=programs)
+                monkeypatch.setattr(launch, "backward_configuration", lambda *_, tiles=tiles: tiles)
+                found[chunk, programs] = results(op, inputs, cotangents)
+        again = results(op, inputs, cotangents)
+    assert_same_bits(again, found[40, 1], EGCL_NAMES)
+    for key in ((1000, 1), (40, 0), (40, 1)):
+        for name, a, b in zip(["x_out", "h_out", *EGCL_NAMES], found[key], found[1000, 0], strict=True):
+            assert_same(a, b, 1e-6, what=f"{name} {key}")
+
+
 def test_one_output_and_some_inputs(device):
     edge_index = graph(7, DEGREES).to(device)
     inputs = on_device(egcl_inputs(7, 2, 3, 16, 2, edge_index), device)
