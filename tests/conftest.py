@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 import interpreter
 import pytest
@@ -40,6 +41,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # Started in the background, Python ignores the signal of Ctrl-C, which tests of stops send.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Tiny tensors are fastest on one thread, and the tests share the machine.
     torch.set_num_threads(1)
     why = interpreter.why_broken()

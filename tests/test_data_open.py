@@ -111,7 +111,7 @@ BAD_SECTIONS = [
     ({"suffix": "charged5"}, r"split must be train, val or test, or be named in suffix"),
     ({"system": "charged", "split": "dev"}, r"data\.train: split must be one of train, val, test; got 'dev'"),
     ({"suffix": "train_charged5", "obs_noise_scale": 0.1}, r"obs_noise_scale must be 0"),
-    ({"suffix": "train_charged5", "span": 30, "num_frames": 20}, r"span and num_frames must agree, got '30' and '20'"),
+    ({"suffix": "train_charged5", "span": 30, "num_frames": 20}, r"span and num_frames must agree, got 30 and 20"),
     ({"suffix": "train_charged5", "force_length": 0}, r"data\.train: force_length must be at least 1, got 0"),
     ({"system": "charged", "split": "val", "num_systems": -1}, r"data\.train: num_systems must be at least 1, got -1"),
     ({"molecule_name": "aspirin", "mode": "train"}, r"data\.train: root must be given"),

@@ -61,5 +61,6 @@ def test_errors_reach_every_process(checkpoint, tmp_path):
 def test_one_file_is_for_one_process(tmp_path, monkeypatch, capsys):
     two = contextlib.nullcontext(Processes(0, 2, torch.device("cpu")))
     monkeypatch.setattr("geotdm_fast.processes.processes", lambda *args, **options: two)
-    assert main(["sample", "model.safetensors", "--out", "one.npz"]) == 2
+    (tmp_path / "model.safetensors").touch()
+    assert main(["sample", str(tmp_path / "model.safetensors"), "--out", "one.npz"]) == 2
     assert "--out must be a folder for the 2 processes of torchrun to share, got 'one.npz'" in capsys.readouterr().err

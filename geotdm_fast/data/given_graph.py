@@ -82,7 +82,7 @@ class GivenGraph:
         if self.h is not None:
             h = torch.from_numpy(self.h)
         else:
-            h = torch.ones(num_nodes, 1) if molecule is None else molecule[0]
+            h = torch.ones(num_nodes, 1, device="cpu") if molecule is None else molecule[0]
         if self.edge_index is None:
             return (h, *((complete_edges(num_nodes), None) if molecule is None else molecule[1:]))
         edge_attr = None if self.edge_attr is None else torch.from_numpy(self.edge_attr)

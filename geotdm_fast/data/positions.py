@@ -82,7 +82,8 @@ def kept_positions(
 
 def moved(before: Kept, after: Kept) -> Tensor:
     """[B, N, D, T] float32: how far positions move from one choice of frames to another of the same trajectories."""
-    shift = [torch.zeros(()) if kept.origin is None else kept.origin[:, None, :, None] for kept in (before, after)]
+    nothing = torch.zeros((), device="cpu")
+    shift = [nothing if kept.origin is None else kept.origin[:, None, :, None] for kept in (before, after)]
     return (after.x - before.x + (shift[1] - shift[0])).float()
 
 

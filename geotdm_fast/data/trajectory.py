@@ -156,7 +156,8 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
     first = trajectories[0]
     for i, item in enumerate(trajectories):
         _check_alike(i, item, first)
-    sizes = torch.tensor([item.x.shape[0] for item in trajectories])
+    device = first.x.device
+    sizes = torch.tensor([item.x.shape[0] for item in trajectories], device=device)
     offsets = (sizes.cumsum(0) - sizes).tolist()
     shifted = lambda name: torch.cat([getattr(t, name) + o for t, o in zip(trajectories, offsets, strict=True)], dim=-1)
     joined = lambda name: torch.cat([getattr(t, name) for t in trajectories])
@@ -166,7 +167,7 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
         edge_index=shifted("edge_index"),
         edge_attr=None if first.edge_attr is None else joined("edge_attr"),
         scored=shifted("scored"),
-        batch=torch.repeat_interleave(torch.arange(len(trajectories)), sizes),
+        batch=torch.repeat_interleave(torch.arange(len(trajectories), device=device), sizes),
         num_graphs=len(trajectories),
         origin=_origins(trajectories),
         has_target=first.has_target,
@@ -181,7 +182,7 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
 def _origins(trajectories: Sequence[Trajectory]) -> Tensor | None:
     if all(item.origin is None for item in trajectories):
         return None
-    none = torch.zeros(trajectories[0].x.shape[1], dtype=torch.float64)
+    none = torch.zeros(trajectories[0].x.shape[1], dtype=torch.float64, device="cpu")
     return torch.stack([none if item.origin is None else item.origin for item in trajectories])
 
 

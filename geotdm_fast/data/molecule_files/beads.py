@@ -34,7 +34,7 @@ def bead_graph(
     if strange:
         raise ValueError(f"{where}: types must hold the names of all beads, {kinds} lacks '{strange[0]}'")
     place = {name: i for i, name in enumerate(kinds)}
-    h = torch.nn.functional.one_hot(torch.tensor([place[name] for name in names]), len(kinds)).float()
+    h = torch.nn.functional.one_hot(torch.tensor([place[name] for name in names], device="cpu"), len(kinds)).float()
     if bonds is not None:
         nothing = np.zeros(len(names), np.int64)
         return h, *molecule_graph(
