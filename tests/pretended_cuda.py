@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import pathlib
 import traceback
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -219,6 +220,7 @@ def _patches(gpu: PretendedGPU) -> Iterator[contextlib.AbstractContextManager]:
     the_stream, nothing = Stream(), lambda *args, **options: None
     answers = {"is_available": True, "device_count": 1, "current_device": 0, "current_stream": the_stream}
     answers |= {"get_device_capability": (9, 0), "get_device_name": "a pretended GPU", "_lazy_init": None}
+    answers["get_device_properties"] = types.SimpleNamespace(multi_processor_count=132)  # an H100's
     answers |= {"is_current_stream_capturing": False, "synchronize": None}
     fakes = {name: (lambda *args, value=value, **options: value) for name, value in answers.items()}
     yield mock.patch.multiple(torch.cuda, device=lambda device: contextlib.nullcontext(), **fakes)
