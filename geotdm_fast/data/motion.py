@@ -72,9 +72,10 @@ class _Steps:
         self.own = np.zeros(len(nodes), dtype=np.float32)
         self.counts = np.zeros(256 * _BINS_PER_OCTAVE, dtype=np.int64)
         sample = np.arange(0, num_steps, max(1, -(-num_steps // _SAMPLE)))
-        for first in range(0, len(nodes) if num_steps > 0 else 0, _SAMPLE):
-            part = nodes[first : first + _SAMPLE]
-            self.own[first : first + _SAMPLE] = np.median(_norm(part[..., sample + 1] - part[..., sample]), axis=1)
+        height = max(1, _BLOCK // (nodes.shape[1] * max(1, len(sample))))
+        for first in range(0, len(nodes) if num_steps > 0 else 0, height):
+            part = nodes[first : first + height]
+            self.own[first : first + height] = np.median(_norm(part[..., sample + 1] - part[..., sample]), axis=1)
 
     def add(self, first: int, frame: int, lengths: np.ndarray) -> None:
         """lengths [n, t] of the steps from number `frame` on, of the atoms from number `first` on."""
