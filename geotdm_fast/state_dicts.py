@@ -7,11 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from geotdm_fast.files import PathLike
+from geotdm_fast.nn.plain import WRAPPERS
 
 # Under which training scripts keep the state dict beside the optimiser's state, the epoch, ...
 ENTRIES = ("state_dict", "model", "model_state_dict", "network", "ema")
-# Of DistributedDataParallel, torch.compile.
-WRAPPERS = ("module", "_orig_mod")
 
 
 def plain_state_dict(saved: Any, source: PathLike) -> dict[str, Tensor]:

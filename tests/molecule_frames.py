@@ -1,6 +1,9 @@
 """Small trajectories of molecules, and the files that tests read them from."""
 
+import warnings
+
 import numpy as np
+import pytest
 
 ETHANOL_Z = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
 ETHANOL = np.array(
@@ -11,6 +14,19 @@ ETHANOL_BONDS = np.array([[0, 1], [1, 2], [0, 3], [0, 4], [0, 5], [1, 6], [1, 7]
 WATER = np.array([[0, 0, 0], [0.957, 0, 0], [-0.24, 0.927, 0]])
 SYMBOLS = {1: "H", 6: "C", 8: "O"}
 NAMES = [f"{SYMBOLS[z]}{i + 1}" for i, z in enumerate(ETHANOL_Z.tolist())]
+
+
+@pytest.fixture
+def nothing_unexpected():
+    """A warning that no test asks for is a failure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
 
 
 def motion(frames=40, base=ETHANOL, drift=(0.0, 0, 0), seed=0):

@@ -4,22 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
-from molecule_frames import WATER, dump_text, motion, places
+from molecule_frames import WATER, dump_text, motion, nothing_unexpected, places, write
 
 from geotdm_fast.data import file_dataset
 
-
-@pytest.fixture(autouse=True)
-def nothing_unexpected():
-    """A warning that no test asks for is a failure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        yield
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
+pytestmark = pytest.mark.usefixtures("nothing_unexpected")
+assert nothing_unexpected
 
 
 def numbers(row):

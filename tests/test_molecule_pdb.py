@@ -1,27 +1,15 @@
 """PDB files where neither MDTraj nor MDAnalysis is installed, and coarse-grained beads."""
 
-import warnings
-
 import numpy as np
 import pytest
-from molecule_frames import ETHANOL_Z, NAMES, motion, pdb_text, places, xyz_text
+from molecule_frames import ETHANOL_Z, NAMES, motion, nothing_unexpected, pdb_text, places, write, xyz_text
 
 from geotdm_fast.data import file_dataset
 from geotdm_fast.data.molecule_files import formats
 from geotdm_fast.data.molecule_files.pdb import cell_of
 
-
-@pytest.fixture(autouse=True)
-def nothing_unexpected():
-    """A warning that no test asks for is a failure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        yield
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
+pytestmark = pytest.mark.usefixtures("nothing_unexpected")
+assert nothing_unexpected
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from molecule_frames import (
     WATER,
     dump_text,
     motion,
+    nothing_unexpected,
     pdb_text,
     places,
     xyz_text,
@@ -34,12 +35,8 @@ READERS = [
 TRICLINIC = np.array([[13.0, 0, 0], [3, 12, 0], [-2, 4, 11]])
 
 
-@pytest.fixture(autouse=True)
-def nothing_unexpected():
-    """A warning that no test asks for is a failure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_unexpected")
+assert nothing_unexpected
 
 
 def topology(residue="ETH", waters=0):

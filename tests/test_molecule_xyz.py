@@ -7,25 +7,15 @@ import warnings
 
 import numpy as np
 import pytest
-from molecule_frames import ETHANOL_Z, NAMES, WATER, motion, places, xyz_text
+from molecule_frames import ETHANOL_Z, NAMES, WATER, motion, nothing_unexpected, places, write, xyz_text
 
 import geotdm_fast.data.molecule_files.xyz as module
 from geotdm_fast.data import file_dataset
 from geotdm_fast.data.molecule_files.contents import frames_in_chunk
 from geotdm_fast.data.molecule_files.xyz import XyzFile
 
-
-@pytest.fixture(autouse=True)
-def nothing_unexpected():
-    """A warning that no test asks for is a failure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        yield
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
+pytestmark = pytest.mark.usefixtures("nothing_unexpected")
+assert nothing_unexpected
 
 
 def test_xyz(tmp_path):

@@ -1,7 +1,7 @@
 """Read damaged files of every kind: each must be read or refused in a line, in little time and memory.
 
 python -m tools.fuzz_files                          200 damaged versions of every kind
-python -m tools.fuzz_files --number 20 --seed 1 --kind manifest --keep /tmp/failed
+python -m tools.fuzz_files --number 20 --seed 1 --kind manifest --keep failed
 
 Prints a line for each kind and for each failure; exit status 1 where there was one. The same seed damages alike.
 """

@@ -10,6 +10,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+# The names that DistributedDataParallel and `torch.compile` give to what they wrap.
+WRAPPERS = ("module", "_orig_mod")
 _PLAIN = (nn.Linear.forward, nn.SiLU.forward, nn.Sequential.forward, nn.Module.forward)
 
 
@@ -41,7 +43,7 @@ def why_not_plain(module: nn.Module) -> str | None:
 def bare(network: nn.Module) -> nn.Module:
     """The network within the wrappers of DistributedDataParallel and `torch.compile`, in any order."""
     while True:
-        within = [network._modules[name] for name in ("module", "_orig_mod") if name in network._modules]
+        within = [network._modules[name] for name in WRAPPERS if name in network._modules]
         if not within:
             return network
         network = within[0]

@@ -1,6 +1,5 @@
 """Draw the trajectories of a block of graphs and samples, in batches that fit."""
 
-import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.sampler import Sampler
 from geotdm_fast.memory import is_out_of_memory
+from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.sampling.batch_size import default_batch_size, measured_batch_size, release_memory
 from geotdm_fast.sampling.blocks import Block
 from geotdm_fast.sampling.graphs import GraphPicker
@@ -153,7 +153,7 @@ class Drawer:
     def _draw_batch(self, sampler: Sampler, block: Block, step: Callable[[], None]) -> Tensor:
         graph = torch.arange(block.graphs.start, block.graphs.stop).repeat(len(block.samples))
         sample = torch.arange(block.samples.start, block.samples.stop).repeat_interleave(len(block.graphs))
-        with _evaluating(sampler.diffusion.denoise_network):
+        with evaluating(sampler.diffusion.denoise_network):
             inputs = self._inputs(block)
             noise = TrajectoryNoise(
                 self._seed, graph, sample, inputs.model_kwargs["batch"], *inputs.shape[1:], inputs.dtype
@@ -198,14 +198,3 @@ class _Inputs(NamedTuple):
 def _anew(sampler: Sampler, num_steps: int) -> Sampler:
     """The same sampler with nothing kept in it, and so many steps."""
     return Sampler(sampler.diffusion, sampler.method, num_steps, sampler.spacing, sampler.eta)
-
-
-@contextlib.contextmanager
-def _evaluating(network: torch.nn.Module) -> Iterator[None]:
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(was_training)

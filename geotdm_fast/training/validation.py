@@ -1,7 +1,7 @@
 """The value by which the best weights are chosen."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from geotdm_fast.bars import progress_bar
 from geotdm_fast.checks import trusted
 from geotdm_fast.diffusion.noise import likelihood_noise
+from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.processes import Processes
 from geotdm_fast.training import draws
 from geotdm_fast.training.batches import BatchSource, Noised
@@ -70,7 +71,7 @@ class Validation:
                 raise _Stopped
             bar.update()
 
-        with bar, _evaluating(network), contextlib.suppress(_Stopped):
+        with bar, evaluating(network), contextlib.suppress(_Stopped):
             batches = self.source.validation(self.max_graphs)
             for _ in range(rounds):
                 batch = next(batches, None)
@@ -102,13 +103,3 @@ class Validation:
 
 class _Stopped(Exception):
     """Leaves a validation that was asked to stop."""
-
-
-@contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)
