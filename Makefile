@@ -84,7 +84,7 @@ reproduce: $(READY)
 	done
 
 demo: $(READY)
-	@$(PY) -m geotdm_fast.demo $(DEMO_ARGS)
+	@$(PY) -m geotdm_fast.cli.demo $(DEMO_ARGS)
 
 test: lint
 	@$(PY) -m pytest --durations=15 $(TEST_ARGS)

@@ -3,7 +3,7 @@
 from bench import layer_speed
 from bench.gpu_steps import Step
 from bench.record import commit, now
-from geotdm_fast.tables import text_table
+from geotdm_fast.scores.tables import text_table
 
 
 def table(done: list[Step], rows: list[dict]) -> str:

@@ -19,7 +19,7 @@ from bench.codegen import CAPABILITIES, LIMITS
 from bench.jit_launches import JIT, Twice, compiled_twice, launched_by
 from bench.launches import Case, SearchCase, StepCase, TrainingCase, call_egcl, call_search, call_step, call_training
 from bench.workloads import make_workload
-from geotdm_fast.tables import text_table
+from geotdm_fast.scores.tables import text_table
 
 PRECISIONS = ("bf16", "tf32", "fp32")
 GRAPHS = {"nbody": 128, "md": 128, "long": 8}

@@ -16,7 +16,7 @@ from bench.timing import interleaved
 from bench.trainers import PRECISIONS, OurTrainer, dataset_of
 from bench.workloads import Workload
 from geotdm_fast import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
-from geotdm_fast.tables import text_table
+from geotdm_fast.scores.tables import text_table
 
 DESCRIPTION = """\
 Profile whole steps of ours, replayed CUDA graphs, by torch.profiler: for every kernel how often a step launches it and

@@ -22,9 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.trainers import OurTrainer, dataset_of
 from bench.workloads import Workload, make_workload
 from geotdm_fast import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler, backend
-from geotdm_fast.captured import CaptureCache
 from geotdm_fast.diffusion.noise import TrajectoryNoise
-from geotdm_fast.tables import text_table
+from geotdm_fast.runtime.cuda_graphs import CaptureCache
+from geotdm_fast.scores.tables import text_table
 
 # Kernels of a call on CUDA, up to 32 frames: csrc/cuda/forward.cuh and backward.cuh, whose weights one kernel prepares.
 COMPILED = {

@@ -16,7 +16,7 @@ from bench.single_op import SingleOp
 from bench.timing import MatrixProduct, Times
 from bench.workloads import Workload, make_workload
 from geotdm_fast import backend
-from geotdm_fast.tables import text_table
+from geotdm_fast.scores.tables import text_table
 
 DESCRIPTION = """\
 Time one layer, forward and forward + backward, in fp32, tf32 and bf16 products: our kernels, the plain transcription of

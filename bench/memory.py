@@ -13,7 +13,7 @@ import torch
 from bench import arguments, record
 from bench.contenders import make_contender, split_by_memory
 from bench.workloads import make_workload
-from geotdm_fast.tables import text_table
+from geotdm_fast.scores.tables import text_table
 
 DESCRIPTION = """\
 Peak memory of one call with the gradients of all parameters, as the operating system sees it: the highest resident set

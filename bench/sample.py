@@ -17,9 +17,9 @@ from bench.step import add_ratios
 from bench.timing import Times, interleaved, products_for, rates, synchronize
 from bench.workloads import Workload
 from geotdm_fast import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
-from geotdm_fast.checks import trusted
 from geotdm_fast.diffusion.methods import METHODS
-from geotdm_fast.tables import text_table
+from geotdm_fast.runtime.checks import trusted
+from geotdm_fast.scores.tables import text_table
 
 DESCRIPTION = """\
 Draw one batch, learned prior and preparation included, and compare with the plain loop (bench/plain_loop.py) around the

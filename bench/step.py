@@ -13,7 +13,7 @@ from bench.memory import measure
 from bench.program import in_turn, over_workloads
 from bench.timing import Times, interleaved, products_for, rates
 from bench.workloads import Workload
-from geotdm_fast.tables import text_table
+from geotdm_fast.scores.tables import text_table
 
 MODES = ("inference", "training")
 DESCRIPTION = """\

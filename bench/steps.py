@@ -17,15 +17,16 @@ from bench import arguments, record
 from bench.steps_report import report, scores_of, verdict, write_plot
 from geotdm_fast.cli.checkpoints import checkpoint_file
 from geotdm_fast.cli.data_options import add_data_files, check_data_files, sampled_section
-from geotdm_fast.cli.drawing import open_data, open_model
+from geotdm_fast.cli.demo import CHECKPOINT
+from geotdm_fast.cli.requests import open_data, open_model
 from geotdm_fast.data import collate
-from geotdm_fast.demo import CHECKPOINT
 from geotdm_fast.diffusion import Sampler
-from geotdm_fast.evaluation import evaluate, likelihoods, marginal
 from geotdm_fast.nn.precision import PRECISIONS
+from geotdm_fast.samples.record import make_samples
 from geotdm_fast.sampling import sample
-from geotdm_fast.sampling.manifest import describe
-from geotdm_fast.trajectory_files import make_samples
+from geotdm_fast.sampling.description import describe
+from geotdm_fast.scores.evaluation import evaluate, likelihoods, marginal
+from geotdm_fast.task import Task
 
 DESCRIPTION = """\
 Draw the same request by every method, number of steps, spacing and precision, with several seeds, and score the
@@ -76,13 +77,13 @@ def run(args: argparse.Namespace) -> int:
     diffusion, config = open_model(str(args.checkpoint), None, torch.device(args.device))
     section, where = sampled_section(config, args)
     dataset = open_data(section, where, args.num_graphs, progress=not args.quiet)
-    bench = _Bench(args, diffusion, config["train"], dataset)
+    bench = _Bench(args, diffusion, Task.of_config(config), dataset)
     settings = list(_settings(args, diffusion.num_timesteps))
     known = _read(args.out)
     pieces = [(setting, seed) for seed in range(args.seeds) for setting in settings]
     keys = {piece: bench.key(*piece) for piece in pieces}
     missing = [piece for piece in pieces if keys[piece] not in known]
-    from geotdm_fast.bars import progress_bar
+    from geotdm_fast.runtime.bars import progress_bar
 
     for piece in progress_bar(missing, desc="pieces", unit="piece", disable=args.quiet):
         row = {"benchmark": "steps", "key": keys[piece], **bench.piece(*piece), **record.context(args.device)}
@@ -118,8 +119,8 @@ def _settings(args: argparse.Namespace, total: int) -> Iterator[Setting]:
 class _Bench:
     """Draws and scores pieces of one request."""
 
-    def __init__(self, args: argparse.Namespace, diffusion, train_config: dict, dataset):
-        self.args, self.diffusion, self.train_config, self.dataset = args, diffusion, train_config, dataset
+    def __init__(self, args: argparse.Namespace, diffusion, task: Task, dataset):
+        self.args, self.diffusion, self.task, self.dataset = args, diffusion, task, dataset
         self.batch = collate([dataset[i] for i in range(len(dataset))])
 
     def _sampler(self, setting: Setting) -> Sampler:
@@ -132,7 +133,7 @@ class _Bench:
             self._sampler(setting),
             self.batch,
             self.dataset,
-            self.train_config,
+            self.task,
             num_samples=self.args.num_samples,
             seed=seed,
             checkpoint=self.args.checkpoint.name,
@@ -146,22 +147,19 @@ class _Bench:
         drawn = sample(
             sampler,
             self.batch,
-            self.train_config,
+            self.task,
             num_samples=self.args.num_samples,
             seed=seed,
             batch_size=self.args.batch_size,
             progress=False,
         )
         seconds = time.perf_counter() - began
-        mode = self.diffusion.mode
         name = self.args.checkpoint.name
-        samples = make_samples(
-            drawn, self.batch, self.dataset, self.train_config, mode=mode, seed=seed, checkpoint=name
-        )
+        samples = make_samples(drawn, self.batch, self.dataset, self.task, seed=seed, checkpoint=name)
         scores = {"marginal": marginal(samples)}
         if samples.num_samples > 1:
             scores["variety"] = variety(samples.samples * samples.scale)
-        if mode == "cond":
+        if self.task.is_conditional:
             scores = evaluate(samples, ["ade"], progress=False)["forecast"] | scores
         trajectories = self.batch.num_graphs * self.args.num_samples
         return {**self._about(), **setting._asdict(), "seed": seed, **scores, "seconds": seconds / trajectories}
@@ -173,7 +171,7 @@ class _Bench:
         """The bound on the NLL of the model's chain, of all steps."""
         self.diffusion.denoise_network.set_precision("fp32")
         nats = likelihoods(
-            self.diffusion, self.batch, self.train_config, seed=0, batch_size=self.args.batch_size,
+            self.diffusion, self.batch, self.task, seed=0, batch_size=self.args.batch_size,
             progress=not self.args.quiet,
         )  # fmt: skip
         error = float(nats.double().std() / len(nats) ** 0.5) if len(nats) > 1 else None

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from geotdm_fast.plots import style
-from geotdm_fast.tables import cell_text, text_table
+from geotdm_fast.scores.tables import cell_text, text_table
 
 # Lower is better, but for `variety`, the distance between samples, where the full chain's own is.
 SCORES = {

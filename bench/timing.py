@@ -51,7 +51,7 @@ def interleaved(
 
     warm_up: unmeasured rounds first (torch.compile compiles there); progress: show a bar
     """
-    from geotdm_fast.bars import progress_bar
+    from geotdm_fast.runtime.bars import progress_bar
 
     device = torch.device(device)
     seconds = {name: [] for name in calls}

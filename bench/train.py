@@ -14,7 +14,7 @@ from bench.step import add_ratios
 from bench.timing import Times, interleaved
 from bench.trainers import PRECISIONS, OurTrainer, PlainTrainer, dataset_of
 from bench.workloads import SIZES, Workload
-from geotdm_fast.tables import text_table
+from geotdm_fast.scores.tables import text_table
 from geotdm_fast.training.batches import Draw
 
 IMPLEMENTATIONS = ("ours", *PEERS)

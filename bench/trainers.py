@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from bench.contenders import STRUCTURES
 from bench.workloads import Workload, make_trajectories
 from geotdm_fast import GeoTDM, LossType, ModelMeanType, ModelVarType
-from geotdm_fast.captured import Recorder
-from geotdm_fast.checks import trusted
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.data import Batch, TrajectoryDataset, collate
 from geotdm_fast.diffusion import get_named_beta_schedule
-from geotdm_fast.processes import Processes
+from geotdm_fast.runtime.checks import trusted
+from geotdm_fast.runtime.cuda_graphs import Recorder
+from geotdm_fast.runtime.processes import Processes
+from geotdm_fast.task import Task
 from geotdm_fast.training.batches import BatchSource, Draw
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
-from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.step import TrainingStep
 
@@ -49,7 +50,6 @@ class OurTrainer:
         record: Recorder | None = None,
     ):
         train = {
-            "cond_mask": [[0, workload.num_given]],
             "optimizer": "adam",
             "weight_decay": 0.0,
             "clip": CLIP,
@@ -60,7 +60,8 @@ class OurTrainer:
         copied = copy.deepcopy(network)
         self.weights = FlatWeights(network)
         kinds = ModelMeanType.EPSILON, ModelVarType.FIXED_LARGE, LossType.MSE
-        self.objective = Objective(GeoTDM(network, "linear", NUM_TIMESTEPS, *kinds, device), train)
+        diffusion = GeoTDM(network, "linear", NUM_TIMESTEPS, *kinds, device)
+        self.objective = Objective(diffusion, Task(given=[[0, workload.num_given]]))
         self.source = BatchSource(
             DeviceData(dataset, device),
             seed=0,

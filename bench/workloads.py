@@ -9,8 +9,8 @@ from geotdm_fast import EGTN, radius_graph
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.data.molecule import molecule_graph
 from geotdm_fast.data.trajectory import Batch, Trajectory, collate
-from geotdm_fast.files import PathLike, read_npz
-from geotdm_fast.keys import check_choice
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.files import PathLike, read_npz
 
 # Aspirin, C9H8O4: the ring 0-5, the acid 6-9 (C, =O, O, H), the ester O 10 and acetyl 11-13 (C, =O, CH3), ring H 14-17,
 # methyl H 18-20.

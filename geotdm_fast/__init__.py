@@ -4,10 +4,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from geotdm_fast.allocator import keep_freed_memory
     from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
     from geotdm_fast.nn import EGTN, ESLayer, ETLayer
     from geotdm_fast.ops import backend, radius_graph, radius_neighbours
+    from geotdm_fast.runtime.allocator import keep_freed_memory
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,7 +35,7 @@ _MODULE_OF = {
     "ModelVarType": "diffusion",
     "Sampler": "diffusion",
     "backend": "ops",
-    "keep_freed_memory": "allocator",
+    "keep_freed_memory": "runtime.allocator",
     "radius_graph": "ops",
     "radius_neighbours": "ops",
 }

@@ -13,16 +13,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, as_section, converted
 from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
-from geotdm_fast.files import PathLike
-from geotdm_fast.keys import check_choice, check_keys
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.parsing import parse_json
-from geotdm_fast.settings import DENOISE_MODEL, DIFFUSION, as_section, converted
-from geotdm_fast.shown import plain, shown
+from geotdm_fast.runtime.choices import check_choice, check_keys
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.parsing import parse_json
+from geotdm_fast.runtime.shown import plain, shown
+from geotdm_fast.runtime.tensor_files import load_tensors, save_tensors
 from geotdm_fast.state_dicts import is_safetensors, plain_state_dict
-from geotdm_fast.tensor_files import load_tensors, save_tensors
 
 CONFIG_KEY = "geotdm_fast_config"
 # What torch.load raises for a file that is cut short, not a pickle, or refused.

@@ -1,15 +1,12 @@
 """Which frames are given and which are to be drawn."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from geotdm_fast.tensor_cache import TensorCache
-
-if TYPE_CHECKING:
-    from geotdm_fast.data.trajectory import Batch
+from geotdm_fast.runtime.tensor_cache import TensorCache
 
 
 class Frames(NamedTuple):
@@ -62,15 +59,24 @@ def frames_of(cond_mask: Tensor) -> Frames:
     return _frames_of_mask(cond_mask)
 
 
+def remember_frames(cond_mask: Tensor, ranges: Iterable[Sequence[int]], num_frames: int) -> None:
+    """Tell `frames_of` what it would find in `cond_mask`, made of these ranges: the device need not be waited for."""
+    given = {t for start, stop in ranges for t in range(start, stop)}
+    _frames_of_mask.remember(cond_mask, _frames([t in given for t in range(num_frames)], cond_mask.device))
+
+
 def _split_mask(cond_mask: Tensor) -> Frames:
     if cond_mask.dim() == 0 or cond_mask.numel() != cond_mask.shape[-1]:
         raise ValueError(f"cond_mask must be [1, 1, T], got {list(cond_mask.shape)}")
-    flags = cond_mask.reshape(-1).bool().tolist()
+    return _frames(cond_mask.reshape(-1).bool().tolist(), cond_mask.device)
+
+
+def _frames(flags: Sequence[bool], device: torch.device) -> Frames:
     given = tuple(t for t, flag in enumerate(flags) if flag)
     noisy = tuple(t for t, flag in enumerate(flags) if not flag)
     if not given or not noisy:
         raise ValueError(f"cond_mask must give some frames and leave some, got {len(given)} given of {len(flags)}")
-    index = lambda frames: torch.tensor(frames, device=cond_mask.device)
+    index = lambda frames: torch.tensor(frames, device=device)
     return Frames(given, noisy, index(given), index(noisy))
 
 
@@ -90,22 +96,3 @@ def cond_mask(ranges: Iterable[Sequence[int]], num_frames: int) -> Tensor:
         mask[..., start:stop] = 1
     frames_of(mask)
     return mask
-
-
-def split_batch(batch: "Batch", train: Mapping, mode: str) -> tuple[Tensor, dict]:
-    """The frames to draw and the keyword arguments for `GeoTDM`, from a batch and the `train` section of a config.
-
-    mode: `cond` reads train['cond_mask'] (ranges), `uncond` reads train['tot_len'] (the first frames; default all)
-    Returns x_start [N, D, T_noisy] and model_kwargs.
-    """
-    model_kwargs = batch.model_kwargs()
-    if mode == "uncond":
-        length = train.get("tot_len") or batch.x.shape[-1]
-        if length > batch.x.shape[-1]:
-            raise ValueError(f"train.tot_len must be at most the {batch.x.shape[-1]} frames of the data, got {length}")
-        if batch.h.dim() == 3:
-            model_kwargs["h"] = batch.h[..., :length]
-        return batch.x[..., :length], model_kwargs
-    mask = cond_mask(train["cond_mask"], batch.x.shape[-1]).to(batch.x.device)
-    model_kwargs.update(cond_mask=mask, x_given=batch.x)
-    return frames_of(mask).noisy_of(batch.x, 2), model_kwargs

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from geotdm_fast.files import PathLike
 from geotdm_fast.nn.plain import WRAPPERS
+from geotdm_fast.runtime.files import PathLike
 
 # Under which training scripts keep the state dict beside the optimiser's state, the epoch, ...
 ENTRIES = ("state_dict", "model", "model_state_dict", "network", "ema")

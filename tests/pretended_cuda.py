@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from geotdm_fast import captured
 from geotdm_fast.ops import cuda_native, kernels, native
+from geotdm_fast.runtime import cuda_graphs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEVICE = torch.device("cuda:0")
@@ -231,7 +231,7 @@ def _patches(gpu: PretendedGPU) -> Iterator[contextlib.AbstractContextManager]:
     yield mock.patch.object(torch, "as_tensor", _made(torch.as_tensor))
     group = "_group_tensors_by_device_and_dtype"
     yield mock.patch.object(torch._C, group, _grouped(getattr(torch._C, group)))
-    yield mock.patch.object(captured, "CUDAGraphRecorder", PretendedGraph)
+    yield mock.patch.object(cuda_graphs, "CUDAGraphRecorder", PretendedGraph)
     yield mock.patch.object(cuda_native, "shared_memory", lambda device: 227 * 1024)
     if native._C is not None:  # its kernels for the CPU stand in for those of `_C_cuda`
         yield mock.patch.object(cuda_native, "why_not_module", nothing)

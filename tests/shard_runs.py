@@ -10,8 +10,10 @@ from tiny_models import charged_config, tiny_diffusion
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import Sampler
 from geotdm_fast.sampling import sample_to_folder
+from geotdm_fast.task import Task
 
 CONFIG = charged_config()
+TASK = Task.of_config(CONFIG)
 NUM_SAMPLES, SHARD_SIZE = 3, 4
 # Six graphs of three samples, at most four trajectories a shard: one graph each.
 NUM_SHARDS = 6
@@ -57,7 +59,7 @@ def into(folder, *, diffusion=None, config=CONFIG, **options):
     sampler = Sampler(diffusion, options.pop("method", "ddpm"), options.pop("num_steps", None))
     options = {"num_samples": NUM_SAMPLES, "shard_size": SHARD_SIZE, "seed": 0, "progress": False} | options
     options = {"checkpoint": "charged.safetensors"} | options
-    return sample_to_folder(folder, sampler, batch, dataset, config["train"], **options)
+    return sample_to_folder(folder, sampler, batch, dataset, Task.of_config(config), **options)
 
 
 def command(checkpoint, folder, *more: str) -> list[str]:

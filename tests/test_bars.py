@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from geotdm_fast import bars
+from geotdm_fast.runtime import bars
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
 from bench import device_timing  # noqa: E402
-from geotdm_fast.captured import CaptureCache, Captured, CUDAGraphRecorder, signature  # noqa: E402
+from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, CUDAGraphRecorder, signature  # noqa: E402
 
 
 def recorder(device: str) -> TapeRecorder | None:

@@ -12,12 +12,12 @@ from tape import TapeRecorder
 from tolerances import assert_same
 
 from geotdm_fast import EGTN, GeoTDM, ModelMeanType, ModelVarType, Sampler, backend
-from geotdm_fast.captured import CUDAGraphRecorder
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.diffusion.chain import Chain
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.plan import ancestral_plan, method_plan
-from geotdm_fast.ops import turns
+from geotdm_fast.ops import time_phases
+from geotdm_fast.runtime.cuda_graphs import CUDAGraphRecorder
 
 PRIORS = ("learned", "com", "com_last", "last_frame", "none")
 
@@ -159,7 +159,7 @@ def test_a_step_reads_nothing_but_its_inputs(prior):
     expected = seeded(lambda: graph.p_sample_loop(shape, model_kwargs=model_kwargs))
     (tape,) = graph.captures.record.tapes
     (capture,) = graph.captures._known.values()
-    kept = (capture.inputs, *turns._tables.values())  # the tables are never dropped
+    kept = (capture.inputs, *time_phases._tables.values())  # the tables are never dropped
     assert not tape.read_from_outside(kept)
     tape.spoil(kept)
     assert torch.equal(seeded(lambda: graph.p_sample_loop(shape, model_kwargs=model_kwargs)), expected)

@@ -9,7 +9,8 @@ from tolerances import assert_same, relative_error
 
 from geotdm_fast.checkpoint import build_diffusion, save_checkpoint
 from geotdm_fast.cli import main
-from geotdm_fast.equivariance import (
+from geotdm_fast.nn import EGTN
+from geotdm_fast.scores.equivariance import (
     KINDS,
     MOTIONS,
     QUANTITIES,
@@ -22,7 +23,7 @@ from geotdm_fast.equivariance import (
     motion,
     random_batch,
 )
-from geotdm_fast.nn import EGTN
+from geotdm_fast.task import Task
 
 
 def tiny(**changes):
@@ -33,7 +34,7 @@ def tiny(**changes):
 
 def found(config: dict, network=None, **options) -> list[Deviation]:
     network = tame_network(config) if network is None else network
-    return list(check_equivariance(build_diffusion(network, config), config["train"], num_steps=3, **options))
+    return list(check_equivariance(build_diffusion(network, config), Task.of_config(config), num_steps=3, **options))
 
 
 class Wrapper(torch.nn.Module):
@@ -113,7 +114,7 @@ def test_the_precisions_are_what_they_are_called():
     config = tiny()
     network = tame_network(config)
     diffusion = build_diffusion(network, config)
-    subject = _Subject(diffusion, config["train"], random_batch("nbody", network, 12, 3), 3, 0)
+    subject = _Subject(diffusion, Task.of_config(config), random_batch("nbody", network, 12, 3), 3, 0)
     with torch.no_grad():
         (_, exact), (_, *others) = (subject.quantities(None, "float64")["network"], ROUNDOFF)
         errors = {name: relative_error(subject.quantities(None, name)["network"][1], exact) for name in others}

@@ -6,8 +6,8 @@ from cases import MASKS, NUM_FRAMES, NUM_STEPS, case, diffusion
 from torch import nn
 
 from geotdm_fast import EGTN, ESLayer, ETLayer, LossType, ModelMeanType
-from geotdm_fast.checks import check_finite, check_graph_values, check_shape, check_tensor, trusted
-from geotdm_fast.keys import check_choice, check_keys
+from geotdm_fast.runtime.checks import check_finite, check_graph_values, check_shape, check_tensor, trusted
+from geotdm_fast.runtime.choices import check_choice, check_keys
 
 N, E, T = 9, 32, NUM_FRAMES  # nodes and edges of the `nbody` case; four of its frames are drawn
 

@@ -13,7 +13,7 @@ from tiny_models import charged_config, ethanol_config, pedestrian_config, write
 from geotdm_fast.checkpoint import load_checkpoint, save_checkpoint
 from geotdm_fast.cli import main
 from geotdm_fast.data import open_dataset
-from geotdm_fast.trajectory_files import read_samples
+from geotdm_fast.samples.npz import read_samples
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tiny_models import (
 from geotdm_fast.cli import build_parser, main
 from geotdm_fast.cli.checkpoints import shipped_models
 from geotdm_fast.cli.data_options import with_data
-from geotdm_fast.trajectory_files import read_samples
+from geotdm_fast.samples.npz import read_samples
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from tiny_models import ETHANOL, charged_config, ethanol_config, write_checkpoint, write_ethanol
 
 from geotdm_fast.cli import main
-from geotdm_fast.trajectory_files import read_samples
+from geotdm_fast.samples.npz import read_samples
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from official_data import SUFFIX, write_md17, write_nbody
 from tiny_models import tame_network, write_checkpoint
 
 from geotdm_fast.cli import main
-from geotdm_fast.config import normalise_config
-from geotdm_fast.trajectory_files import read_samples
+from geotdm_fast.config.files import normalise_config
+from geotdm_fast.samples.npz import read_samples
 
 NETWORK = {"n_layers": 1, "hidden_dim": 16, "time_emb_dim": 8, "n_layers_ref": 1, "num_w": 6, "pre_norm": True}
 EVAL = {"train_exp_name": "run", "model_ckpt": "best", "eval_exp_name": None, "output_base_path": "outputs/",

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from cases import NUM_FRAMES, case
 
-from geotdm_fast.conditioning import cond_mask, frames_of, split_batch
+from geotdm_fast.conditioning import cond_mask, frames_of
 
 
 @pytest.mark.parametrize("flags", [[1, 1, 0, 0, 0], [0, 0, 1], [1, 0, 0, 1], [1, 0, 1, 0, 1], [0, 1, 0]])
@@ -68,24 +67,3 @@ def test_a_mask_that_is_gone_is_forgotten():
     held = len(_frames_of_mask._known)
     del mask
     assert len(_frames_of_mask._known) < held
-
-
-def test_split_conditional():
-    batch = case("molecule").batch
-    x_start, model_kwargs = split_batch(batch, {"cond_mask": [[0, 1], [3, 5]]}, "cond")
-    assert torch.equal(x_start, batch.x[..., [1, 2, 5, 6]])
-    assert model_kwargs["x_given"] is batch.x and model_kwargs["h"] is batch.h
-    assert model_kwargs["cond_mask"].reshape(-1).tolist() == [1, 0, 0, 1, 1, 0, 0]
-    assert {*model_kwargs} == {"h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given"}
-
-
-def test_split_unconditional():
-    batch = case("pedestrian").batch  # h has frames as well
-    x_start, model_kwargs = split_batch(batch, {"tot_len": 4}, "uncond")
-    assert torch.equal(x_start, batch.x[..., :4]) and torch.equal(model_kwargs["h"], batch.h[..., :4])
-    assert "cond_mask" not in model_kwargs
-    x_start, _ = split_batch(batch, {}, "uncond")
-    assert torch.equal(x_start, batch.x)
-    message = f"train.tot_len must be at most the {NUM_FRAMES} frames of the data, got 8"
-    with pytest.raises(ValueError, match=message):
-        split_batch(batch, {"tot_len": 8}, "uncond")

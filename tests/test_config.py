@@ -5,7 +5,7 @@ import pathlib
 import pytest
 import yaml
 
-from geotdm_fast.config import load_config, load_sampling_config, normalise_config, override, write_yaml
+from geotdm_fast.config.files import load_config, load_sampling_config, normalise_config, override, write_yaml
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
@@ -303,8 +303,8 @@ def test_overrides(tmp_path):
 
 
 def test_every_key_of_a_data_section_is_listed_with_its_meaning():
-    from geotdm_fast.data.open import _KEYS
-    from geotdm_fast.data_settings import DATA, data_manual
+    from geotdm_fast.config.data_settings import DATA, data_manual
+    from geotdm_fast.data.sections import _KEYS
 
     assert DATA.keys() == _KEYS.keys()
     for kind, keys in _KEYS.items():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from geotdm_fast.data import array_dataset, collate, npz_dataset
-from geotdm_fast.data.sequences import complete_edges
+from geotdm_fast.data.windows import complete_edges
 from geotdm_fast.training.device_data import DeviceData
 
 RNG = np.random.default_rng(0)

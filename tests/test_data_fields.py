@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geotdm_fast.data import Batch, Trajectory, collate
-from geotdm_fast.data.sequences import complete_edges
+from geotdm_fast.data.windows import complete_edges
 from geotdm_fast.sampling import select_graphs
 
 

@@ -8,10 +8,12 @@ import torch
 from tiny_models import made_samples
 
 from geotdm_fast.data import collate, given_frames_dataset, md17_dataset, npz_dataset
-from geotdm_fast.evaluation import evaluate
 from geotdm_fast.plots.animation import animate
 from geotdm_fast.plots.forecast import plot_forecast
-from geotdm_fast.trajectory_files import make_samples, read_samples, write_samples
+from geotdm_fast.samples.npz import read_samples, write_samples
+from geotdm_fast.samples.record import make_samples
+from geotdm_fast.scores.evaluation import evaluate
+from geotdm_fast.task import Task
 
 RNG = np.random.default_rng(0)
 WATER = np.array([[0, 0, 0], [0.957, 0, 0], [-0.24, 0.927, 0]])
@@ -94,8 +96,8 @@ def test_samples_without_truth(seen, tmp_path):
     dataset = given_frames_dataset({"kind": "npz", "path": str(seen)}, MASK)
     batch = collate([dataset[0]])
     drawn = torch.randn(2, 3, 3, 6)
-    config = {"cond_mask": [[0, 4]]}
-    samples = make_samples(drawn, batch, dataset, config, mode="cond", seed=0, checkpoint="a")
+    task = Task(given=[[0, 4]])
+    samples = make_samples(drawn, batch, dataset, task, seed=0, checkpoint="a")
     assert samples.target.shape == (3, 3, 0) and not samples.has_target
     write_samples(tmp_path / "s.npz", samples)
     back = read_samples(tmp_path / "s.npz")

@@ -9,10 +9,10 @@ import torch
 from tiny_training import assert_same_run, log_of, start, steps_logged, tiny_config
 
 from geotdm_fast.cli import main
-from geotdm_fast.config import normalise_config
+from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import array_dataset, collate, join_datasets, molecule_graph, open_dataset
+from geotdm_fast.samples.npz import read_samples
 from geotdm_fast.training import train
-from geotdm_fast.trajectory_files import read_samples
 
 TYPES = [1, 6, 8, 17]
 SECTION = {"kind": "npz", "span": 6, "atom_types": TYPES, "stride": 2}

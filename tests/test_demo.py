@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from tiny_models import charged_config, write_checkpoint
 
-from geotdm_fast import demo
-from geotdm_fast.config import normalise_config
+from geotdm_fast.cli import demo
+from geotdm_fast.config.files import normalise_config
 
 
 @pytest.fixture(scope="module")

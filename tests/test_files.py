@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from full_disk import assert_earlier_file_survives, full_disk
 
-from geotdm_fast.files import atomic_path, read_npz, write_json, write_npz
+from geotdm_fast.runtime.files import atomic_path, read_npz, write_json, write_npz
 
 
 def test_writes_and_replaces(tmp_path):
@@ -80,7 +80,7 @@ def test_full_disk(tmp_path):
 
 KILLED = """
 import sys, time
-from geotdm_fast.files import atomic_path
+from geotdm_fast.runtime.files import atomic_path
 with atomic_path(sys.argv[1]) as aside:
     aside.write_text("half")
     print("writing", flush=True)

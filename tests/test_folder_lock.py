@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from geotdm_fast.folder_lock import locked
+from geotdm_fast.runtime.folder_lock import locked
 
 
 def test_held_until_the_end(tmp_path):

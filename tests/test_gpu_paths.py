@@ -9,12 +9,12 @@ from tiny_models import charged_config, write_checkpoint
 from tolerances import assert_same
 
 from geotdm_fast import Sampler, backend
-from geotdm_fast.captured import Captured
 from geotdm_fast.cli import main
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.ops import kernels
-from geotdm_fast.ops.turns import turns
-from geotdm_fast.trajectory_files import read_samples
+from geotdm_fast.ops.time_phases import time_phases
+from geotdm_fast.runtime.cuda_graphs import Captured
+from geotdm_fast.samples.npz import read_samples
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 needs_triton = pytest.mark.skipif(kernels.missing() is not None, reason=f"{kernels.missing()}")
@@ -221,9 +221,9 @@ def test_the_chain_of_the_model_itself(name, implementation):
 def test_turns_are_captured(frames):
     """What the temporal kernels for CUDA know of frames, with gaps as well."""
     h = torch.zeros(2, 3, 16)
-    expected = turns(h, 13, frames)
+    expected = time_phases(h, 13, frames)
     with PretendedGPU():
-        captured = Captured(lambda h: turns(h, 13, frames), h.to("cuda"))
+        captured = Captured(lambda h: time_phases(h, 13, frames), h.to("cuda"))
         assert torch.equal(captured.replay().cpu(), expected)
 
 

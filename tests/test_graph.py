@@ -4,8 +4,8 @@ import pytest
 import torch
 from tolerances import assert_same
 
-from geotdm_fast.graph import count_by_graph, mean_by_graph, num_graphs, sum_by_graph, take_rows, zero_mean
 from geotdm_fast.metrics.graphs import graph_mean
+from geotdm_fast.reference.row_sums import count_by_graph, mean_by_graph, num_graphs, sum_by_graph, take_rows, zero_mean
 
 
 def test_sums_and_means_of_each_graph():

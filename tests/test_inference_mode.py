@@ -7,7 +7,7 @@ from tolerances import assert_same
 
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.ops import edges
-from geotdm_fast.tensor_cache import TensorCache
+from geotdm_fast.runtime.tensor_cache import TensorCache
 
 
 @pytest.fixture

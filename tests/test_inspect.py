@@ -8,8 +8,8 @@ from tiny_models import ETHANOL, ETHANOL_POSITIONS, charged_config, made_samples
 from geotdm_fast.cli import main
 from geotdm_fast.inspection import inspect_file
 from geotdm_fast.inspection.times import times_in_words
+from geotdm_fast.samples.npz import write_samples
 from geotdm_fast.training import train
-from geotdm_fast.trajectory_files import write_samples
 
 
 def facts(path, topology=None, **keys) -> dict[str, str]:

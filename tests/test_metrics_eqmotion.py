@@ -5,8 +5,8 @@ import pathlib
 import pytest
 import torch
 
-from geotdm_fast.files import read_npz
 from geotdm_fast.metrics import EqMotion
+from geotdm_fast.runtime.files import read_npz
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

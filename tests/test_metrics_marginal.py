@@ -6,8 +6,8 @@ import pathlib
 import pytest
 import torch
 
-from geotdm_fast.files import read_npz
 from geotdm_fast.metrics import bond_lengths, close_pairs, coordinate_channels, marginal_distances, marginal_score
+from geotdm_fast.runtime.files import read_npz
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

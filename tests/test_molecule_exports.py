@@ -11,8 +11,8 @@ from tiny_models import ethanol_config, made_samples, write_checkpoint, write_et
 
 from geotdm_fast.cli import main
 from geotdm_fast.data import file_dataset
-from geotdm_fast.molecule_exports import export_molecules
-from geotdm_fast.trajectory_files import read_samples
+from geotdm_fast.samples.molecule_exports import export_molecules
+from geotdm_fast.samples.npz import read_samples
 
 SAMPLES = made_samples(graphs=2, nodes=9, num_samples=2)
 DCD_HEADER = 276

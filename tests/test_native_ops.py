@@ -5,7 +5,7 @@ import torch
 from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, needs_native, temporal_params
 
 from geotdm_fast.ops.edges import sorted_edges
-from geotdm_fast.ops.turns import turns
+from geotdm_fast.ops.time_phases import time_phases
 
 pytestmark = needs_native
 
@@ -40,7 +40,7 @@ def egcl_backward_arguments() -> dict:
 
 def temporal_attention_forward_arguments() -> dict:
     x, h, params = draw(NODES, FRAMES, 2), draw(NODES, FRAMES, WIDTH), list(temporal_params(WIDTH))
-    turned = turns(h, params[-2].shape[1]).clone()
+    turned = time_phases(h, params[-2].shape[1]).clone()
     return {"x": x, "h": h, "turns": turned, "params": params, "window": 1, "keep": True, "precision": 0}
 
 

@@ -6,7 +6,7 @@ import torch
 
 from geotdm_fast import EGTN, backend
 from geotdm_fast.data import collate
-from geotdm_fast.data.own import array_dataset
+from geotdm_fast.data.arrays import array_dataset
 from geotdm_fast.ops import egcl
 from geotdm_fast.reference import EGCLParams
 

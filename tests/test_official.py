@@ -9,10 +9,10 @@ from official_data import SUFFIX, write_md17, write_nbody, write_pedestrians
 from tiny_models import charged_config, tiny_diffusion
 
 from geotdm_fast import official
-from geotdm_fast.conditioning import split_batch
 from geotdm_fast.data import Trajectory, collate, open_dataset
 from geotdm_fast.diffusion import Sampler
 from geotdm_fast.official import DataLoader, ETHNew, MD17Traj, NBody, global_add_pool, global_mean_pool
+from geotdm_fast.task import Task
 
 
 def test_every_name_is_there():
@@ -226,7 +226,7 @@ def batch():
 
 
 def kwargs(batch):
-    return split_batch(batch, charged_config()["train"], "cond")
+    return Task.of_config(charged_config()).split(batch)
 
 
 def test_private_names_have_their_official_meaning(batch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.optimizer import Optimizer, orthogonal_factor
 
 

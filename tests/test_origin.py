@@ -9,10 +9,12 @@ import torch
 from tiny_models import made_samples
 
 from geotdm_fast.data import array_dataset, collate
-from geotdm_fast.evaluation import evaluate
-from geotdm_fast.molecule_exports import export_molecules
+from geotdm_fast.samples.molecule_exports import export_molecules
+from geotdm_fast.samples.npz import read_samples, write_samples
+from geotdm_fast.samples.record import make_samples
 from geotdm_fast.sampling.graphs import select_graphs
-from geotdm_fast.trajectory_files import make_samples, read_samples, write_samples
+from geotdm_fast.scores.evaluation import evaluate
+from geotdm_fast.task import Task
 
 FAR = np.array([566000.0, 5932000.0])
 PLACES = np.cumsum([0.05, 0.09] * np.ones((4, 20, 3, 2)), axis=1) + np.arange(3)[:, None] + 1000.0 * np.arange(
@@ -40,9 +42,9 @@ def test_batches_keep_origins():
 
 def test_samples_are_where_the_data_are(tmp_path):
     dataset = array_dataset(PLACES + FAR)
-    batch, config = collate([*dataset]), {"cond_mask": [[0, 5]]}
+    batch, task = collate([*dataset]), Task(given=[[0, 5]])
     exact = batch.x[..., 5:] + torch.tensor([[[[0.25]]], [[[0.0]]]])
-    samples = make_samples(exact, batch, dataset, config, mode="cond", seed=0, checkpoint="a")
+    samples = make_samples(exact, batch, dataset, task, seed=0, checkpoint="a")
     write_samples(tmp_path / "s.npz", samples)
     back = read_samples(tmp_path / "s.npz")
     np.testing.assert_array_equal(back.origin, samples.origin)

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from geotdm_fast.parsing import is_step, parse_json, parse_yaml
+from geotdm_fast.runtime.parsing import is_step, parse_json, parse_yaml
 
 
 def test_plain_values():

@@ -16,12 +16,12 @@ from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.cli import main
 from geotdm_fast.data import open_dataset
 from geotdm_fast.data.pedestrian import pedestrian_windows
-from geotdm_fast.experiments import Request, pipeline, recipe, reproduce
-from geotdm_fast.experiments.pipeline import default_folder
-from geotdm_fast.experiments.progress import OutOfTime
-from geotdm_fast.experiments.results import read_results, results_table
 from geotdm_fast.metrics.marginal import bond_lengths, close_pairs, marginal_score
-from geotdm_fast.trajectory_files import read_samples
+from geotdm_fast.paper import Request, pipeline, recipe, reproduce
+from geotdm_fast.paper.pipeline import default_folder
+from geotdm_fast.paper.progress import OutOfTime
+from geotdm_fast.paper.results import read_results, results_table
+from geotdm_fast.samples.npz import read_samples
 
 NETWORK = ("denoise_model.n_layers=1", "denoise_model.hidden_dim=16", "denoise_model.n_layers_ref=1",
            "diffusion.num_timesteps=25", "train.num_steps=6", "train.batch_size=4", "train.warmup_steps=0",
@@ -103,7 +103,7 @@ def test_another_option_is_another_request():
 
 def test_pieces_give_what_one_call_gives(tmp_path, monkeypatch):
     """A clock that grants two pieces a call."""
-    monkeypatch.setattr("geotdm_fast.experiments.shards.WORK_CPU", 1)  # a shard for each graph
+    monkeypatch.setattr("geotdm_fast.paper.pieces.WORK_CPU", 1)  # a shard for each graph
     whole = reproduce(tiny(), out=tmp_path / "whole", progress=False)
 
     stopped, row = [], None
@@ -149,7 +149,7 @@ def test_killed_at_any_moment(tmp_path):
     reproduce(tiny(), out=tmp_path / "whole", progress=False)
     code = (
         "import sys, torch; torch.set_num_threads(1)\n"
-        "import geotdm_fast.experiments.shards as shards; shards.WORK_CPU = 1\n"
+        "import geotdm_fast.paper.pieces as shards; shards.WORK_CPU = 1\n"
         "import geotdm_fast.training.output as output; output.Output._draw = lambda self: None\n"
         "from geotdm_fast.cli import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -308,7 +308,7 @@ def test_the_small_presets_settings():
     ],
 )  # fmt: skip
 def test_ablations_by_flag(tmp_path, monkeypatch, override):
-    monkeypatch.setattr("geotdm_fast.experiments.report.pictures", lambda *_, **__: None)
+    monkeypatch.setattr("geotdm_fast.paper.report.pictures", lambda *_, **__: None)
     row = reproduce(tiny(overrides=(*NBODY, override, "train.num_steps=1")), out=tmp_path, progress=False)
     assert override in row["changes"]
     section, key = override.split("=")[0].split(".")
@@ -360,7 +360,7 @@ def test_requests_that_are_wrong(request_, error, message):
 def test_other_data_are_another_experiment(tmp_path, monkeypatch):
     """The same name in another folder: no row of the first file for the second."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("geotdm_fast.experiments.report.pictures", lambda *_, **__: None)
+    monkeypatch.setattr("geotdm_fast.paper.report.pictures", lambda *_, **__: None)
     sizes = tuple(f"data.{split}.num_windows=3" for split in ("train", "val", "test"))
     rows = []
     for folder, frames in (("a", 240), ("b", 250), ("moved", 240)):

@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
-from geotdm_fast.experiments.results import append_row, read_results, results_table
-from geotdm_fast.paper_results import ROWS, paper_result, paper_rows
+from geotdm_fast.paper.results import append_row, read_results, results_table
+from geotdm_fast.scores.published import ROWS, paper_result, paper_rows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

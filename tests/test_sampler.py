@@ -13,13 +13,13 @@ from tiny_models import charged_config, tiny_diffusion
 from tolerances import FALSE_ALARM, assert_same
 
 from geotdm_fast import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
-from geotdm_fast.conditioning import split_batch
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.step_subsets import SPACINGS, choose_steps
 from geotdm_fast.reference import philox
+from geotdm_fast.task import Task
 
 SHAPE = (5, gaussian.DIM, gaussian.NUM_NOISY)
 
@@ -277,9 +277,7 @@ def test_equivariance(method):
     dataset = open_dataset(config["data"]["test"], progress=False)
     diffusion = tiny_diffusion(config)
     diffusion.denoise_network.double()
-    x_start, kwargs = split_batch(
-        collate([dataset[i] for i in range(2)]).to("cpu", torch.float64), config["train"], "cond"
-    )
+    x_start, kwargs = Task.of_config(config).split(collate([dataset[i] for i in range(2)]).to("cpu", torch.float64))
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
     moved = kwargs | {"x_given": torch.einsum("ij,njt->nit", turn, kwargs["x_given"]) + 3.0}
     noise = fixed_noise(tuple(x_start.shape))
@@ -325,7 +323,7 @@ def test_a_ref_frame_that_is_known_is_taken():
     config = charged_config()
     dataset = open_dataset(config["data"]["test"], progress=False)
     diffusion = tiny_diffusion(config)
-    x_start, kwargs = split_batch(collate([dataset[0], dataset[1]]), config["train"], "cond")
+    x_start, kwargs = Task.of_config(config).split(collate([dataset[0], dataset[1]]))
     sampler = Sampler(diffusion, "ddim", 3)
     start = fixed_noise(tuple(x_start.shape))(0).float()
     x_ref = diffusion.get_ref_frame(kwargs).detach()

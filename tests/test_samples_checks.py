@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from geotdm_fast.trajectory_files import FORMAT, read_samples
+from geotdm_fast.samples.npz import FORMAT, read_samples
 
 
 def arrays(**change):

@@ -12,13 +12,16 @@ from tolerances import assert_same
 from geotdm_fast.data import Trajectory, collate, open_dataset
 from geotdm_fast.diffusion import Sampler
 from geotdm_fast.diffusion.noise import TrajectoryNoise
-from geotdm_fast.evaluation import evaluate, likelihoods, parse_scores, report
-from geotdm_fast.paper_results import paper_result
+from geotdm_fast.samples.npz import read_samples, write_samples
+from geotdm_fast.samples.record import make_samples
 from geotdm_fast.sampling import default_batch_size, sample, select_graphs
-from geotdm_fast.tables import text_table
-from geotdm_fast.trajectory_files import make_samples, read_samples, write_samples
+from geotdm_fast.scores.evaluation import evaluate, likelihoods, parse_scores, report
+from geotdm_fast.scores.published import paper_result
+from geotdm_fast.scores.tables import text_table
+from geotdm_fast.task import Task
 
 CONFIG = charged_config()
+TASK = Task.of_config(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def diffusion():
 
 def draw(diffusion, batch, **options):
     options = {"num_samples": 2, "seed": 3, "progress": False} | options
-    return sample(Sampler(diffusion), batch, CONFIG["train"], **options)
+    return sample(Sampler(diffusion), batch, TASK, **options)
 
 
 def test_shape_and_variety(diffusion, batch):
@@ -60,15 +63,13 @@ def test_global_generators_go_on_undisturbed(diffusion, batch):
     torch.manual_seed(0)
     np.random.seed(0)
     draw(diffusion, batch)
-    likelihoods(diffusion, batch, CONFIG["train"], seed=1, progress=False)
+    likelihoods(diffusion, batch, TASK, seed=1, progress=False)
     assert torch.equal(torch.randn(3), expected[0])
     assert np.array_equal(np.random.rand(3), expected[1])
 
 
 def test_one_chunk_is_the_plain_loop(diffusion, batch, monkeypatch):
-    from geotdm_fast.conditioning import split_batch
-
-    x_start, model_kwargs = split_batch(batch, CONFIG["train"], "cond")
+    x_start, model_kwargs = TASK.split(batch)
     numbers, none = torch.arange(6), torch.zeros(6, dtype=torch.int64)
     noise = TrajectoryNoise(3, numbers, none, batch.batch, *x_start.shape[1:], x_start.dtype)
     draws = itertools.count(1)
@@ -155,9 +156,7 @@ def test_default_batch_size_follows_the_size(batch):
 
 
 def test_file_keeps_everything(tmp_path, diffusion, batch, dataset):
-    samples = make_samples(
-        draw(diffusion, batch), batch, dataset, CONFIG["train"], mode="cond", seed=3, checkpoint="a.safetensors"
-    )
+    samples = make_samples(draw(diffusion, batch), batch, dataset, TASK, seed=3, checkpoint="a.safetensors")
     write_samples(tmp_path / "s.npz", samples)
     again = read_samples(tmp_path / "s.npz")
     for field in dataclasses.fields(samples):
@@ -250,13 +249,13 @@ def test_evaluate_refuses():
 
 
 def test_likelihood_of_each_graph(diffusion, batch):
-    nats = likelihoods(diffusion, batch, CONFIG["train"], seed=1, progress=False)
+    nats = likelihoods(diffusion, batch, TASK, seed=1, progress=False)
     assert nats.shape == (6,) and nats.isfinite().all()
     torch.manual_seed(7)
-    again = likelihoods(diffusion, batch, CONFIG["train"], seed=1, batch_size=4, progress=False)
+    again = likelihoods(diffusion, batch, TASK, seed=1, batch_size=4, progress=False)
     assert_same(nats, again, 1e-5)  # the same noise for each graph, whatever the chunks
-    assert_same(nats, likelihoods(diffusion, batch, CONFIG["train"], seed=1, batch_size=1, progress=False), 1e-5)
-    assert (nats - likelihoods(diffusion, batch, CONFIG["train"], seed=2, progress=False)).abs().min() > 1e-3
+    assert_same(nats, likelihoods(diffusion, batch, TASK, seed=1, batch_size=1, progress=False), 1e-5)
+    assert (nats - likelihoods(diffusion, batch, TASK, seed=2, progress=False)).abs().min() > 1e-3
     result = evaluate(made_samples(), ["nll"], nll=nats)
     assert result["nll"]["mean"] == pytest.approx(float(nats.mean()), rel=1e-6)
     assert "nats per graph" in report(result)

@@ -5,17 +5,17 @@ import time
 
 import pytest
 import torch
-from shard_runs import CONFIG, NUM_SHARDS, content, into
+from shard_runs import CONFIG, NUM_SHARDS, TASK, content, into
 from tiny_models import tiny_diffusion
 from tolerances import assert_same
 
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import GeoTDM, Sampler
-from geotdm_fast.memory import is_out_of_memory
+from geotdm_fast.runtime.memory import is_out_of_memory
+from geotdm_fast.samples.blocks import Block
 from geotdm_fast.sampling import sample
 from geotdm_fast.sampling.batch_size import extrapolated_batch_size, measured_batch_size
-from geotdm_fast.sampling.blocks import Block
-from geotdm_fast.sampling.draw import Drawer
+from geotdm_fast.sampling.batches import Drawer
 from geotdm_fast.sampling.progress import TrajectoryBar
 from geotdm_fast.sampling.writer import BackgroundWriter
 
@@ -33,7 +33,7 @@ def diffusion():
 
 def draw(diffusion, batch, **options):
     options = {"num_samples": 2, "seed": 3, "progress": False} | options
-    return sample(Sampler(diffusion), batch, CONFIG["train"], **options)
+    return sample(Sampler(diffusion), batch, TASK, **options)
 
 
 @pytest.mark.parametrize("graphs", [1, 3, 8])
@@ -206,7 +206,7 @@ def test_measured_batch_fits_a_gpu(batch):
     from geotdm_fast.checkpoint import build_diffusion
 
     diffusion = build_diffusion(tame_network(CONFIG).cuda(), CONFIG, "cuda")
-    drawer = Drawer(Sampler(diffusion), batch, CONFIG["train"], 0)
+    drawer = Drawer(Sampler(diffusion), batch, TASK, 0)
     most = Block(range(6), range(10**9))
     fits = drawer.fitting_batch_size(most)
     assert 64 < fits < most.size

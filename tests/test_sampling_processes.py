@@ -9,7 +9,7 @@ from shard_runs import CONFIG, NUM_SHARDS, RUN, command, content, into, torchrun
 from tiny_models import write_checkpoint
 
 from geotdm_fast.cli import main
-from geotdm_fast.processes import Processes
+from geotdm_fast.runtime.processes import Processes
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_errors_reach_every_process(checkpoint, tmp_path):
 
 def test_one_file_is_for_one_process(tmp_path, monkeypatch, capsys):
     two = contextlib.nullcontext(Processes(0, 2, torch.device("cpu")))
-    monkeypatch.setattr("geotdm_fast.processes.processes", lambda *args, **options: two)
+    monkeypatch.setattr("geotdm_fast.runtime.processes.processes", lambda *args, **options: two)
     (tmp_path / "model.safetensors").touch()
     assert main(["sample", str(tmp_path / "model.safetensors"), "--out", "one.npz"]) == 2
     assert "--out must be a folder for the 2 processes of torchrun to share, got 'one.npz'" in capsys.readouterr().err

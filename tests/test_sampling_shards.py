@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import torch
 from full_disk import full_disk
-from shard_runs import CONFIG, NUM_SHARDS, RUN, command, content, into, python
+from shard_runs import CONFIG, NUM_SHARDS, RUN, TASK, command, content, into, python
 from tiny_models import tame_network, tiny_diffusion, write_checkpoint
 
 from geotdm_fast.checkpoint import build_diffusion
 from geotdm_fast.cli import main
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import Sampler
-from geotdm_fast.evaluation import evaluate
+from geotdm_fast.samples.npz import read_samples
+from geotdm_fast.samples.record import make_samples
+from geotdm_fast.samples.shards import iterate_shards, read_shards
 from geotdm_fast.sampling import sample
-from geotdm_fast.sampling.shards import iterate_shards, read_shards
-from geotdm_fast.trajectory_files import make_samples, read_samples
+from geotdm_fast.scores.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,8 @@ def test_shards_hold_what_one_file_would(undisturbed):
     dataset = open_dataset(CONFIG["data"]["test"], progress=False)
     batch = collate([dataset[i] for i in range(len(dataset))])
     diffusion = tiny_diffusion(CONFIG)
-    drawn = sample(Sampler(diffusion), batch, CONFIG["train"], num_samples=3, seed=0, batch_size=3, progress=False)
-    expected = make_samples(
-        drawn, batch, dataset, CONFIG["train"], mode="cond", seed=0, checkpoint="charged.safetensors"
-    )
+    drawn = sample(Sampler(diffusion), batch, TASK, num_samples=3, seed=0, batch_size=3, progress=False)
+    expected = make_samples(drawn, batch, dataset, TASK, seed=0, checkpoint="charged.safetensors")
     joined = read_samples(undisturbed)
     for field in dataclasses.fields(expected):
         assert np.array_equal(getattr(joined, field.name), getattr(expected, field.name)), field.name

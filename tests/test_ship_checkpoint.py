@@ -7,7 +7,7 @@ import torch
 from tiny_models import charged_config, tame_network
 
 from geotdm_fast.checkpoint import load_checkpoint, save_checkpoint
-from geotdm_fast.config import load_config, portable_config
+from geotdm_fast.config.files import load_config, portable_config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("ship_checkpoint", ROOT / "tools" / "ship_checkpoint.py")

@@ -9,7 +9,7 @@ import pytest
 import geotdm_fast
 from geotdm_fast.checkpoint import load_checkpoint
 from geotdm_fast.cli import main
-from geotdm_fast.config import read_yaml
+from geotdm_fast.config.files import read_yaml
 
 FOLDER = pathlib.Path(geotdm_fast.__file__).parent / "checkpoints"
 MODELS = sorted(FOLDER.glob("*.safetensors"))

@@ -1,6 +1,6 @@
 """Values and texts in messages are short, and nothing in them acts on the terminal."""
 
-from geotdm_fast.shown import LONGEST, listed, plain, shown
+from geotdm_fast.runtime.shown import LONGEST, listed, plain, shown
 
 
 def test_short_values_are_as_repr_writes_them():

@@ -22,7 +22,7 @@ model.p_sample_loop((3, 3, 3), model_kwargs=kwargs)
 TRAINING = """
 import sys
 from geotdm_fast.training.optimizer import Optimizer
-from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast import EGTN
 import torch
 weights = FlatWeights(EGTN(1, 1, 0, 16, 8, "silu", True, 1, 3))

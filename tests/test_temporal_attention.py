@@ -7,7 +7,7 @@ from torch import nn
 from transcription import Weights, sinusoid, temporal_layer
 
 from geotdm_fast import ETLayer, ops, reference
-from geotdm_fast.ops.turns import turns
+from geotdm_fast.ops.time_phases import time_phases
 from geotdm_fast.reference import TemporalAttentionParams
 
 TIME_EMB_DIM = 7  # odd: a zero is appended
@@ -178,7 +178,7 @@ def test_turns_are_the_sinusoids_of_frames_correctly_rounded(dim, frames):
     numbers = torch.tensor(range(4095) if frames is None else [0, 1, 4, 35])
     exact = reference.sinusoid(numbers, dim, torch.float64)
     sine, cosine = exact[:, : dim // 2], exact[:, dim // 2 : 2 * (dim // 2)]
-    ours = turns(torch.empty(2, len(numbers), 1), dim, frames)
+    ours = time_phases(torch.empty(2, len(numbers), 1), dim, frames)
     assert ours.dtype == torch.float32 and ours.is_contiguous() and ours.shape == (len(numbers), 2 * (dim // 2))
     assert torch.equal(ours, torch.stack([cosine, sine], dim=-1).flatten(1).float())
 
@@ -186,12 +186,12 @@ def test_turns_are_the_sinusoids_of_frames_correctly_rounded(dim, frames):
 def test_turns_are_computed_once_and_not_by_what_has_no_values():
     h = torch.empty(1, 300, 1)
     with torch.inference_mode():
-        first = turns(h, 6)
+        first = time_phases(h, 6)
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
-        assert type(turns(torch.empty(1, 700, 1), 6)) is not torch.Tensor
-    assert not first.is_inference() and turns(h, 6).data_ptr() == first.data_ptr()
-    assert turns(torch.empty(1, 257, 1), 6).data_ptr() == first.data_ptr()
-    assert type(turns(torch.empty(1, 700, 1), 6)) is torch.Tensor
+        assert type(time_phases(torch.empty(1, 700, 1), 6)) is not torch.Tensor
+    assert not first.is_inference() and time_phases(h, 6).data_ptr() == first.data_ptr()
+    assert time_phases(torch.empty(1, 257, 1), 6).data_ptr() == first.data_ptr()
+    assert type(time_phases(torch.empty(1, 700, 1), 6)) is torch.Tensor
 
 
 @pytest.mark.parametrize("dim", [2, 3, 7, 16])

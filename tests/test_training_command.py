@@ -6,7 +6,7 @@ import yaml
 from tiny_training import log_of, tiny_config
 
 from geotdm_fast.cli import main
-from geotdm_fast.data.open import open_dataset
+from geotdm_fast.data.sections import open_dataset
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from geotdm_fast import backend
 from geotdm_fast.data import Trajectory, TrajectoryDataset, array_dataset, collate, nbody_dataset
-from geotdm_fast.data.sequences import Joined, complete_edges
-from geotdm_fast.graph import num_graphs
+from geotdm_fast.data.windows import Joined, complete_edges
 from geotdm_fast.ops.edges import sorted_edges
+from geotdm_fast.reference.row_sums import num_graphs
 from geotdm_fast.training.device_data import DeviceData
 
 
@@ -130,11 +130,11 @@ def test_edges_of_another_device_are_sorted_on_the_host(monkeypatch):
 
 
 def test_graphs_are_turned_about_the_origin(device):
-    from geotdm_fast.training import draws
+    from geotdm_fast.training import random_streams
 
     data = DeviceData(people(), device)
     items = torch.tensor([0, 2])
-    turn = draws.rotations(draws.generator(0, draws.ROTATION, 1), 2, 2)
+    turn = random_streams.rotations(random_streams.generator(0, random_streams.ROTATION, 1), 2, 2)
     structure = data.structure(items)
     plain = data.batch(items.to(device), structure).x.cpu()
     turned = data.batch(items.to(device), structure, turn.to(device)).x.cpu()
@@ -144,9 +144,9 @@ def test_graphs_are_turned_about_the_origin(device):
 
 @pytest.mark.parametrize("dim", [2, 3])
 def test_rotations_are_uniform(dim):
-    from geotdm_fast.training import draws
+    from geotdm_fast.training import random_streams
 
-    turn = draws.rotations(torch.Generator().manual_seed(0), 20_000, dim)
+    turn = random_streams.rotations(torch.Generator().manual_seed(0), 20_000, dim)
     torch.testing.assert_close(turn @ turn.mT, torch.eye(dim).expand_as(turn), rtol=0, atol=1e-5)
     torch.testing.assert_close(torch.linalg.det(turn), torch.ones(len(turn)), rtol=0, atol=1e-5)
     assert turn.mean(0).abs().max() < 0.03  # no direction is preferred

@@ -10,8 +10,8 @@ import torch
 from tiny_training import RUN, log_of, tiny_config
 
 from geotdm_fast.checkpoint import load_tensors
-from geotdm_fast.data.open import open_dataset
-from geotdm_fast.processes import ProcessDied, Processes
+from geotdm_fast.data.sections import open_dataset
+from geotdm_fast.runtime.processes import ProcessDied, Processes
 from geotdm_fast.training import loop, train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
@@ -189,7 +189,7 @@ def test_parts_make_up_the_share(accumulate, world_size):
 def test_all_processes_ask_for_a_stop_equally_often(monkeypatch, kind):
     """Three batches on two processes: the one without a batch in the last round waits for the other's questions."""
     from geotdm_fast.checkpoint import build_diffusion, build_network
-    from geotdm_fast.processes import Processes
+    from geotdm_fast.runtime.processes import Processes
     from geotdm_fast.training.validation import Validation
 
     config = tiny_config(eval_batch_size=1)

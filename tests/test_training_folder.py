@@ -7,7 +7,7 @@ import torch
 from tiny_training import assert_same_run, tiny_config
 
 from geotdm_fast.checkpoint import load_tensors, save_tensors
-from geotdm_fast.folder_lock import locked
+from geotdm_fast.runtime.folder_lock import locked
 from geotdm_fast.training import train
 
 

@@ -9,16 +9,17 @@ import torch
 from tiny_training import log_of, tiny_config
 
 from geotdm_fast.checkpoint import build_diffusion, build_network, load_checkpoint
-from geotdm_fast.config import load_config
+from geotdm_fast.config.files import load_config
 from geotdm_fast.data import Trajectory, TrajectoryDataset
-from geotdm_fast.data.open import open_dataset
+from geotdm_fast.data.sections import open_dataset
+from geotdm_fast.task import Task
 from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
-from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.log import cut_log, read_log
-from geotdm_fast.training.objective import Objective, check_fits, num_noisy_frames
+from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.schedule import learning_rate, total_steps
 from geotdm_fast.training.state import check_same_training
 
@@ -64,7 +65,7 @@ def test_objective_is_the_mean_over_graphs_of_the_mean_over_scored_nodes(mode):
     torch.manual_seed(0)
     network = build_network(config)
     diffusion = build_diffusion(network, config, "cpu")
-    objective = Objective(diffusion, config["train"])
+    objective = Objective(diffusion, Task.of_config(config))
     source = BatchSource(DeviceData(_two_graphs()), seed=0, batch_size=2, num_timesteps=25, num_noisy=3)
     noised = next(source.noised(draw) for _, draw in source.validation())
     given = {"cond_mask": torch.tensor([1.0, 0, 0, 0, 1, 1]).view(1, 1, 6), "x_given": noised.batch.x}
@@ -88,7 +89,7 @@ def test_validation_by_nll_is_the_bound_per_graph(tmp_path):
     data = DeviceData(open_dataset(config["data"]["val"], progress=False))
     source = BatchSource(data, seed=0, batch_size=3, num_timesteps=25, num_noisy=3)
     noised = next(source.noised(draw) for _, draw in source.validation())
-    x_start, model_kwargs = Objective(diffusion, config["train"]).split(noised.batch)
+    x_start, model_kwargs = Task.of_config(config).split(noised.batch)
     torch.manual_seed(1)
     draws = [diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["total_bpd"].sum() / 3 for _ in range(8)]
     # Another noise: the same up to the spread of the estimate.
@@ -192,7 +193,7 @@ def test_sizes_must_fit_the_data():
     config["diffusion"]["mode"] = "uncond"
     config["train"] |= {"tot_len": 7}
     with pytest.raises(ValueError, match=r"tot_len must be at most the 6 frames of the data, got 7"):
-        num_noisy_frames(config, 6)
+        Task.of_config(config).num_noisy(6)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_path, monkeypatch):

@@ -185,7 +185,7 @@ def test_config_must_train_the_same(tmp_path):
 
 
 def test_data_must_be_the_same(tmp_path, monkeypatch):
-    from geotdm_fast.data.open import open_dataset
+    from geotdm_fast.data.sections import open_dataset
     from geotdm_fast.training import loop
 
     train(tiny_config(num_steps=1), output_dir=tmp_path, progress=False)

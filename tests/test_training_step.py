@@ -12,14 +12,15 @@ from tiny_training import log_of, tiny_config
 from geotdm_fast import backend
 from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.conditioning import frames_of
-from geotdm_fast.ops import turns
+from geotdm_fast.ops import time_phases
 from geotdm_fast.ops.edges import sorted_edges
-from geotdm_fast.processes import Processes
+from geotdm_fast.runtime.processes import Processes
+from geotdm_fast.task import Task
 from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
-from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.step import TrainingStep
 
@@ -50,7 +51,7 @@ def make_step(dataset, device="cpu", record=None, config=None, **train) -> Train
         accumulate=train["accumulate"],
         rotate=train["rotate"],
     )
-    objective = Objective(build_diffusion(network, config, device), train)
+    objective = Objective(build_diffusion(network, config, device), Task.of_config(config))
     average = WeightAverage(copied, weights, 0.9)
     lines = []
     made = TrainingStep(train, objective, weights, average, source, ours, say=lines.append, record=record)
@@ -120,7 +121,7 @@ def test_a_replay_makes_anew_all_that_it_does_not_keep():
     data, tables = step.source.data, step.objective.diffusion._tables.values()
     known = [*data._tables, *vars(structure).values(), *(t for _, t in tables)]
     known += [*frames_of(step.objective._mask), *vars(sorted_edges(structure.edge_index, 10)).values()]
-    known += [*turns._tables.values(), step.weights._one]
+    known += [*time_phases._tables.values(), step.weights._one]
     places = {tensor.untyped_storage().data_ptr() for tensor in known if isinstance(tensor, torch.Tensor)}
     assert {tensor.untyped_storage().data_ptr() for tensor in outside} <= places, "what stays where it is"
     tape.spoil((own, outside))
@@ -256,7 +257,7 @@ def test_it_is_plain_adam_on_the_mean_loss(name, kernels):
     network = build_network(config)
     average = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
-    objective = Objective(build_diffusion(network, config), config["train"])
+    objective = Objective(build_diffusion(network, config), Task.of_config(config))
     for number in range(4):
         (draw,) = step.source.training(number)
         loss = objective.loss(step.source.noised(draw))

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from geotdm_fast.checkpoint import build_diffusion, build_network, save_checkpoint
-from geotdm_fast.config import normalise_config
-from geotdm_fast.trajectory_files import Samples
+from geotdm_fast.config.files import normalise_config
+from geotdm_fast.samples.record import Samples
 
 ETHANOL = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
 # Bonds of 1.0 to 1.5 angstrom between these positions are those of ethanol.

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from geotdm_fast.checkpoint import load_tensors
-from geotdm_fast.config import normalise_config
+from geotdm_fast.config.files import normalise_config
 
 RUN = """
 import json, sys, torch

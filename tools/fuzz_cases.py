@@ -108,7 +108,7 @@ def _command(*words: object) -> None:
 
 
 def _read_config(path: pathlib.Path) -> None:
-    from geotdm_fast.config import load_config
+    from geotdm_fast.config.files import load_config
 
     load_config(path)
 
@@ -121,7 +121,7 @@ def _look_at(dataset) -> None:
 
 def _config(folder: pathlib.Path) -> dict:
     """The configuration of a training of a second, as a file too, on data that it makes."""
-    from geotdm_fast.config import normalise_config
+    from geotdm_fast.config.files import normalise_config
 
     data = folder / "data"
     rng = np.random.default_rng(0)

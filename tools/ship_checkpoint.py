@@ -9,8 +9,8 @@ import shutil
 import sys
 
 from geotdm_fast.checkpoint import load_checkpoint, save_checkpoint
-from geotdm_fast.config import portable_config, write_yaml
-from geotdm_fast.files import atomic_path
+from geotdm_fast.config.files import portable_config, write_yaml
+from geotdm_fast.runtime.files import atomic_path
 
 CHECKPOINTS = pathlib.Path(__file__).resolve().parent.parent / "geotdm_fast" / "checkpoints"
 MAX_BYTES = 4_000_000

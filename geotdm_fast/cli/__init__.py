@@ -7,11 +7,11 @@ import signal
 import sys
 import warnings
 
-from geotdm_fast.allocator import keep_freed_memory
 from geotdm_fast.cli.renamed import warn_of_renamed
 from geotdm_fast.cli.stopped import Stopped, stopped_by_signals, what_is_kept
-from geotdm_fast.memory import is_out_of_memory
-from geotdm_fast.shown import plain
+from geotdm_fast.runtime.allocator import keep_freed_memory
+from geotdm_fast.runtime.memory import is_out_of_memory
+from geotdm_fast.runtime.shown import plain
 
 # Characters of an error's line; values and texts in it are cut before, see `shown`.
 LONGEST_LINE = 2000
@@ -115,7 +115,7 @@ def _meant(option: str, known: list[str], prog: str) -> str:
     """`; did you mean --x?` for an option near to one that is known, or the key of the configuration of that name."""
     import difflib
 
-    from geotdm_fast.settings import TRAIN
+    from geotdm_fast.config.settings import TRAIN
 
     close = difflib.get_close_matches(option, known, n=1, cutoff=0.7)
     if close:

@@ -5,7 +5,7 @@ import os
 
 from geotdm_fast.cli.checkpoints import checkpoint_file
 from geotdm_fast.cli.data_options import add_data_files, check_data_files, take_old_spellings
-from geotdm_fast.shown import shown
+from geotdm_fast.runtime.shown import shown
 
 
 def new_command(subparsers, name: str, help: str, description: str, examples: str) -> argparse.ArgumentParser:

@@ -51,21 +51,22 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; 0 when every bound holds, 1 when one does not."""
-    from geotdm_fast.bars import progress_bar
-    from geotdm_fast.cli.drawing import check_suffix, open_model
+    from geotdm_fast.cli.requests import check_suffix, open_model
+    from geotdm_fast.runtime.bars import progress_bar
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
     args.checkpoint = checkpoint_file(args.checkpoint)
 
-    from geotdm_fast.equivariance import KINDS, MOTIONS, QUANTITIES, ROUNDOFF, check_equivariance
-    from geotdm_fast.files import write_json
+    from geotdm_fast.runtime.files import write_json
+    from geotdm_fast.scores.equivariance import KINDS, MOTIONS, QUANTITIES, ROUNDOFF, check_equivariance
+    from geotdm_fast.task import Task
 
     diffusion, config = open_model(args.checkpoint, args.config, choose_device(args.device))
     precisions, kinds = tuple(args.precision or ROUNDOFF), tuple(args.kind or KINDS)
     measured = check_equivariance(
         diffusion,
-        config["train"],
+        Task.of_config(config),
         precisions=precisions,
         kinds=kinds,
         num_graphs=args.num_graphs,
@@ -85,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(found: list) -> str:
-    from geotdm_fast.equivariance import largest
-    from geotdm_fast.tables import text_table
+    from geotdm_fast.scores.equivariance import largest
+    from geotdm_fast.scores.tables import text_table
 
     rows = [
         [d.precision, d.quantity, d.motion, d.kind, f"{d.value:.1e}", f"{d.bound:.1e}", "" if d.holds else "EXCEEDED"]

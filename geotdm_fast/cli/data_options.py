@@ -6,8 +6,8 @@ from pathlib import Path
 
 from geotdm_fast.cli.renamed import warn_renamed
 from geotdm_fast.cli.telling import tell
-from geotdm_fast.config import SPLITS
-from geotdm_fast.shown import listed, plain
+from geotdm_fast.config.files import SPLITS
+from geotdm_fast.runtime.shown import listed, plain
 
 # Kinds whose sections name a file of trajectories and how it is cut.
 FILE_KINDS = ("npz", "file", "md17")
@@ -51,7 +51,7 @@ def with_data(
     Returns the section, and what is to be told of a change of kind, or "". What the new kind does not know is left out.
     Raises ValueError for files of several kinds, and a topology where none belongs.
     """
-    from geotdm_fast.data.open import infer_kind, kind_keys
+    from geotdm_fast.data.sections import infer_kind, kind_keys
 
     old = section.get("kind", infer_kind(section))
     if Path(paths[0]).is_dir():
@@ -163,7 +163,7 @@ def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, st
 
 
 def _sections_of(data_config: str, name: str) -> dict:
-    from geotdm_fast.config import read_yaml
+    from geotdm_fast.config.files import read_yaml
 
     sections = read_yaml(data_config).get("data")
     if not isinstance(sections, dict):
@@ -188,7 +188,7 @@ def data_values(texts: Iterable[str], split: str | None = None) -> dict:
 
 
 def _setting(text: str, split: str | None) -> tuple[str, object]:
-    from geotdm_fast.parsing import parse_yaml
+    from geotdm_fast.runtime.parsing import parse_yaml
 
     key, equals, value = text.partition("=")
     names = key.strip().split(".")

@@ -74,9 +74,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Score, print the table, write the JSON."""
-    from geotdm_fast.cli.drawing import check_suffix
+    from geotdm_fast.cli.requests import check_suffix
     from geotdm_fast.cli.run_folder import final_test_weights, is_training
-    from geotdm_fast.files import write_json
+    from geotdm_fast.runtime.files import write_json
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if not from_file:
         check_sampling_paths(args)
 
-    from geotdm_fast.evaluation import evaluate, report
+    from geotdm_fast.scores.evaluation import evaluate, report
 
     samples, scores, nll = _from_file(args) if from_file else _from_checkpoint(args)
     result = evaluate(
@@ -116,8 +116,8 @@ def _is_samples(source: Path) -> bool:
 
 
 def _from_file(args: argparse.Namespace):
-    from geotdm_fast.evaluation import parse_scores
-    from geotdm_fast.trajectory_files import read_samples
+    from geotdm_fast.samples.npz import read_samples
+    from geotdm_fast.scores.evaluation import parse_scores
 
     samples = read_samples(args.checkpoint)
     scores = parse_scores(args.scores, samples.mode)
@@ -127,8 +127,8 @@ def _from_file(args: argparse.Namespace):
 
 
 def _from_checkpoint(args: argparse.Namespace):
-    from geotdm_fast.cli.drawing import draw, open_model
-    from geotdm_fast.evaluation import likelihoods, parse_scores
+    from geotdm_fast.cli.requests import draw, open_model
+    from geotdm_fast.scores.evaluation import likelihoods, parse_scores
 
     # Bad scores are told before the samples are drawn.
     diffusion, config = open_model(args.checkpoint, args.config, choose_device(args.device))
@@ -140,7 +140,7 @@ def _from_checkpoint(args: argparse.Namespace):
         nll = likelihoods(
             drawn.diffusion,
             drawn.batch,
-            drawn.train_config,
+            drawn.task,
             seed=args.seed,
             batch_size=args.batch_size,
             progress=not args.quiet,

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw the picture."""
     from pathlib import Path
 
-    from geotdm_fast.cli.drawing import check_suffix
+    from geotdm_fast.cli.requests import check_suffix
 
     suffix = check_suffix("--out", args.out, (*STILL, ".gif", ".html"))
     is_folder = Path(args.file).is_dir()
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _draw_samples(args: argparse.Namespace, suffix: str) -> None:
-    from geotdm_fast.trajectory_files import read_samples
+    from geotdm_fast.samples.npz import read_samples
 
     samples = read_samples(args.file)
     num_systems = args.num_systems or NUM_SYSTEMS.get(suffix, 6)

@@ -85,7 +85,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """0 when the row is done (or the table printed), 3 when there is more to do."""
     if args.table:
-        from geotdm_fast.experiments.results import read_results, results_table
+        from geotdm_fast.paper.results import read_results, results_table
 
         print(results_table(read_results(args.results)), end="")
         return 0
@@ -102,10 +102,10 @@ def _run(args: argparse.Namespace) -> int:
     import torch
 
     from geotdm_fast.cli.arguments import choose_device
-    from geotdm_fast.experiments import Request, reproduce
-    from geotdm_fast.experiments.pipeline import default_folder
-    from geotdm_fast.experiments.progress import OutOfTime
-    from geotdm_fast.experiments.results import results_table
+    from geotdm_fast.paper import Request, reproduce
+    from geotdm_fast.paper.pipeline import default_folder
+    from geotdm_fast.paper.progress import OutOfTime
+    from geotdm_fast.paper.results import results_table
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)

@@ -25,7 +25,7 @@ def training_file_in(folder: Path) -> Path:
 
     Raises FileNotFoundError for none, ValueError for several; --config names one.
     """
-    from geotdm_fast.config import read_yaml
+    from geotdm_fast.config.files import read_yaml
 
     found = [path for path in sorted(folder.glob("*.yaml")) if "train" in read_yaml(path)]
     if len(found) == 1:

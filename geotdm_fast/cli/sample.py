@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         option = "--shard-size" if args.shard_size else "--restart"
         raise ValueError(f"{option} is for a folder of shards: --out must be a folder then, got '{args.out}'")
 
-    from geotdm_fast.processes import processes
+    from geotdm_fast.runtime.processes import processes
 
     # Nothing is exchanged but who is done, and the slowest shard may take long.
     with processes(choose_device(args.device), hosts_only=True, patience=datetime.timedelta(days=7)) as ours:
@@ -138,7 +138,7 @@ def is_folder(out: str) -> bool:
 
 def _exports(args: argparse.Namespace) -> dict[str, str]:
     """Option to file of the formats that were asked for; what cannot be written is told now, not after an hour."""
-    from geotdm_fast.cli.drawing import check_suffix
+    from geotdm_fast.cli.requests import check_suffix
 
     suffixes = {"--xyz": (".xyz", ".extxyz"), "--dcd": (".dcd",), "--xtc": (".xtc",)}
     exports = {"--xyz": args.xyz, "--dcd": args.dcd, "--xtc": args.xtc}
@@ -146,7 +146,7 @@ def _exports(args: argparse.Namespace) -> dict[str, str]:
     for option, path in exports.items():
         check_suffix(option, path, suffixes[option])
     if exports:
-        from geotdm_fast.molecule_exports import check_export
+        from geotdm_fast.samples.molecule_exports import check_export
 
         for path in exports.values():
             check_export(path)
@@ -154,8 +154,8 @@ def _exports(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _run_file(args: argparse.Namespace, exports: dict[str, str]) -> int:
-    from geotdm_fast.cli.drawing import draw
-    from geotdm_fast.trajectory_files import write_samples
+    from geotdm_fast.cli.requests import draw
+    from geotdm_fast.samples.npz import write_samples
 
     samples = draw(args, molecules=next(iter(exports), None)).samples
     write_samples(args.out, samples)
@@ -166,17 +166,17 @@ def _run_file(args: argparse.Namespace, exports: dict[str, str]) -> int:
 
 
 def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
-    from geotdm_fast.cli.drawing import open_request
+    from geotdm_fast.cli.requests import open_request
     from geotdm_fast.sampling import sample_to_folder
 
     show = not args.quiet and ours.writes
-    sampler, batch, dataset, train_config = open_request(args, ours.device, next(iter(exports), None), progress=show)
+    sampler, batch, dataset, task = open_request(args, ours.device, next(iter(exports), None), progress=show)
     outcome = sample_to_folder(
         args.out,
         sampler,
         batch,
         dataset,
-        train_config,
+        task,
         num_samples=args.num_samples,
         seed=args.seed,
         checkpoint=Path(args.checkpoint).name,
@@ -197,6 +197,6 @@ def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
 
 def _export(exports: dict[str, str], source, args: argparse.Namespace) -> None:
     for path in exports.values():
-        from geotdm_fast.molecule_exports import export_molecules
+        from geotdm_fast.samples.molecule_exports import export_molecules
 
         print(f"{path}: {export_molecules(path, source, progress=not args.quiet)} structures")

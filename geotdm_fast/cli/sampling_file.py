@@ -1,6 +1,7 @@
 """The official sampling files as requests: `geotdm sample nbody_sampling.yaml`."""
 
 import argparse
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ def take_sampling_file(args: argparse.Namespace) -> None:
     The weights are eval.model_ckpt of the training in eval.output_base_path/eval.train_exp_name, ours or the official
     code's. `args.eval` becomes the settings, for `agreed`. Raises FileNotFoundError, ValueError naming file and key.
     """
-    from geotdm_fast.config import load_sampling_config
+    from geotdm_fast.config.files import load_sampling_config
 
     path = args.checkpoint
     settings = load_sampling_config(path)["eval"]
@@ -36,8 +37,8 @@ def take_sampling_file(args: argparse.Namespace) -> None:
     args.eval = settings | {"file": path}
 
 
-def agreed(settings: Mapping, diffusion, train: Mapping, steps: int | None) -> dict:
-    """The training's section `train` as the sampling file has it: with its cond_mask, if it has one.
+def agreed(settings: Mapping, diffusion, task, steps: int | None):
+    """The training's `Task` as the sampling file has it: with its cond_mask, if it has one.
 
     steps: of --steps, if it was given
     Warns of sampling_timesteps that are not the model's. Raises ValueError for a `cond` that is not.
@@ -57,7 +58,7 @@ def agreed(settings: Mapping, diffusion, train: Mapping, steps: int | None) -> d
             stacklevel=2,
         )
     if settings["cond_mask"] is None:
-        return dict(train)
+        return task
     if mode != "cond":
         raise ValueError(f"{file}: eval.cond_mask does not go with a model of mode '{mode}'")
-    return {**train, "cond_mask": settings["cond_mask"]}
+    return dataclasses.replace(task, given=settings["cond_mask"])

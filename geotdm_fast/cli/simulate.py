@@ -46,14 +46,14 @@ def run(args: argparse.Namespace) -> int:
     """Simulate and write the file."""
     import numpy as np
 
-    from geotdm_fast.cli.drawing import check_suffix
+    from geotdm_fast.cli.requests import check_suffix
 
     check_suffix("--out", args.out, (".npz",))
 
     from geotdm_fast.data.nbody import draw_systems, system_features
     from geotdm_fast.data.simulate import SYSTEMS, simulate, step_count
-    from geotdm_fast.files import write_npz
-    from geotdm_fast.keys import check_choice
+    from geotdm_fast.runtime.choices import check_choice
+    from geotdm_fast.runtime.files import write_npz
 
     check_choice("KIND", args.kind, SYSTEMS)
     state = draw_systems(args.kind, args.split, args.num_systems, args.seed)

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from geotdm_fast.terminal import leave_closed_terminal
+from geotdm_fast.runtime.terminal import leave_closed_terminal
 
 
 class Stopped(BaseException):

@@ -43,8 +43,8 @@ then:
 
 class _ShowKeys(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
-        from geotdm_fast.data_settings import data_manual
-        from geotdm_fast.settings import manual
+        from geotdm_fast.config.data_settings import data_manual
+        from geotdm_fast.config.settings import manual
 
         print(data_manual(), manual(), sep="\n\n")
         parser.exit()
@@ -84,7 +84,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Train; 0 when the run ended or its time was up. A signal exits with 128 + its number."""
-    from geotdm_fast.config import normalise_config, override, read_yaml
+    from geotdm_fast.config.files import normalise_config, override, read_yaml
 
     raw = read_yaml(args.config)
     check_data_files(args)
@@ -113,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _replace_data(raw: dict, args: argparse.Namespace) -> None:
     """Have every data section of a configuration read --data."""
-    from geotdm_fast.config import SPLITS
-    from geotdm_fast.settings import as_section
+    from geotdm_fast.config.files import SPLITS
+    from geotdm_fast.config.settings import as_section
 
     where = f"{args.config}: data"
     sections = as_section(raw.get("data") or {}, where)

@@ -1,14 +1,14 @@
 """Trajectories from simulators, molecules, recordings and files: all end as `Trajectory`, batched by `collate`."""
 
+from geotdm_fast.data.arrays import array_dataset, npz_dataset
 from geotdm_fast.data.given_frames import given_frames_dataset
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.md17 import md17_dataset
 from geotdm_fast.data.molecule import molecule_graph
 from geotdm_fast.data.molecule_files import file_dataset
 from geotdm_fast.data.nbody import draw_systems, nbody_dataset, system_features
-from geotdm_fast.data.open import normalise_section, open_dataset
-from geotdm_fast.data.own import array_dataset, npz_dataset
 from geotdm_fast.data.pedestrian import pedestrian_dataset, pedestrian_windows
+from geotdm_fast.data.sections import normalise_section, open_dataset
 from geotdm_fast.data.simulate import InitialState, initial_state, simulate
 from geotdm_fast.data.trajectory import Batch, Trajectory, TrajectoryDataset, collate
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from geotdm_fast.data.checks import check_array
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.positions import Kept
-from geotdm_fast.data.sequences import Joined, Windows, places_of
+from geotdm_fast.data.windows import Joined, Windows, places_of
 
 
 def graph_ends(

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from geotdm_fast.data.npy import StoredArray
-from geotdm_fast.shown import shown
+from geotdm_fast.runtime.shown import shown
 
 SPLITS = ("train", "val", "test")
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from geotdm_fast.data.bonds import bonds_by_distance
 from geotdm_fast.data.covalent_radii import bonding_radii
-from geotdm_fast.keys import nearest
+from geotdm_fast.runtime.choices import nearest
 
 # Of a length in angstrom.
 ANGSTROM = {

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geotdm_fast.data.arrays import position_name
 from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.md17 import CUTOFF, molecule_path
 from geotdm_fast.data.npy import StoredArray
-from geotdm_fast.data.open import infer_kind, normalise_section, open_dataset
-from geotdm_fast.data.own import position_name
 from geotdm_fast.data.pedestrian import as_people, pedestrian_windows
+from geotdm_fast.data.sections import infer_kind, normalise_section, open_dataset
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 
 _KINDS = ("npz", "file", "md17", "pedestrian")

@@ -11,7 +11,7 @@ from torch import Tensor
 from geotdm_fast.data.bonds import complete_bonds
 from geotdm_fast.data.checks import check_array, check_indices, check_number, check_positions, check_shape
 from geotdm_fast.data.molecule import molecule_graph
-from geotdm_fast.data.sequences import complete_edges
+from geotdm_fast.data.windows import complete_edges
 
 
 @dataclass(frozen=True)

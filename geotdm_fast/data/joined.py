@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from geotdm_fast.data.sequences import Joined
 from geotdm_fast.data.trajectory import TrajectoryDataset, description
+from geotdm_fast.data.windows import Joined
 
 
 def join_datasets(datasets: Sequence[TrajectoryDataset], name: str | None = None) -> TrajectoryDataset:

@@ -14,11 +14,11 @@ from geotdm_fast.data.molecule import molecule_graph, renumbered_bonds
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.positions import check_size, kept_positions, moved, warn_of_repeats
-from geotdm_fast.data.sequences import Windows
 from geotdm_fast.data.splits import split_range
 from geotdm_fast.data.trajectory import TrajectoryDataset
-from geotdm_fast.files import PathLike, read_npz
-from geotdm_fast.keys import check_choice
+from geotdm_fast.data.windows import Windows
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.files import PathLike, read_npz
 
 NUM_WINDOWS = {"train": 5000, "val": 1000, "test": 1000}
 EVERY, CUTOFF = 10, 1.6

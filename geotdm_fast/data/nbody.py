@@ -10,11 +10,11 @@ from geotdm_fast.data.checks import SPLITS, check_count, check_flag, check_posit
 from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import read_npy
-from geotdm_fast.data.sequences import Windows, complete_edges, frames_last
 from geotdm_fast.data.simulate import SYSTEMS, InitialState, initial_state, simulate, step_count
 from geotdm_fast.data.trajectory import TrajectoryDataset
-from geotdm_fast.files import PathLike
-from geotdm_fast.keys import check_choice
+from geotdm_fast.data.windows import Windows, complete_edges, frames_last
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.files import PathLike
 
 NUM_SYSTEMS = {"train": 3000, "val": 2000, "test": 2000}
 # What the official generator keeps of 5000 steps: one frame in 100, the start among them for gravity alone.

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from geotdm_fast.files import UNREADABLE, PathLike, what_came
-from geotdm_fast.npy_sizes import check_npy_size
+from geotdm_fast.runtime.files import UNREADABLE, PathLike, what_came
+from geotdm_fast.runtime.npy_sizes import check_npy_size
 
 _BLOCK = 2**17  # numbers read at once: memory follows what is kept, and a block fits into a cache
 

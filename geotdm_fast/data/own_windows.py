@@ -18,10 +18,10 @@ from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.positions import Kept, check_size, kept_positions, warn_of_repeats
-from geotdm_fast.data.sequences import Joined, Windows, places_of
 from geotdm_fast.data.splits import check_ratio, split_range
 from geotdm_fast.data.stretches import Stretches, written_twice
 from geotdm_fast.data.times import even_stretches
+from geotdm_fast.data.windows import Joined, Windows, places_of
 
 _SPAN = 30
 

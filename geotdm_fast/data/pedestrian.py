@@ -15,10 +15,10 @@ from geotdm_fast.data.npy import read_npy
 from geotdm_fast.data.pedestrian_files import PHASES, SCENES, other_recordings, processed_path, recordings_of
 from geotdm_fast.data.positions import origins_of
 from geotdm_fast.data.recordings import Recording, read_recording
-from geotdm_fast.data.sequences import centred, complete_edges
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
-from geotdm_fast.files import PathLike
-from geotdm_fast.keys import check_choice
+from geotdm_fast.data.windows import centred, complete_edges
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.files import PathLike
 
 NUM_FRAMES = 20
 

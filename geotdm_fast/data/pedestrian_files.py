@@ -2,8 +2,8 @@
 
 import pathlib
 
-from geotdm_fast.files import PathLike
-from geotdm_fast.keys import nearest
+from geotdm_fast.runtime.choices import nearest
+from geotdm_fast.runtime.files import PathLike
 
 SCENES = {
     "eth": ("biwi_eth",),

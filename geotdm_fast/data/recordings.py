@@ -8,7 +8,7 @@ import numpy as np
 
 from geotdm_fast.data.checks import check_number
 from geotdm_fast.data.frames import frame_slice
-from geotdm_fast.files import PathLike
+from geotdm_fast.runtime.files import PathLike
 
 _WHERE = "pedestrian recording"
 _NAMES = ("frame", "person", "x", "y")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from geotdm_fast.data.checks import check_count, check_positions, check_shape
-from geotdm_fast.keys import check_choice
-from geotdm_fast.shown import shown
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.shown import shown
 
 SYSTEMS = ("charged", "springs", "gravity")
 NUM_PARTICLES = {"charged": 5, "springs": 5, "gravity": 10}
@@ -112,7 +112,7 @@ def simulate(
         )
 
     shape = (x0.shape[0], num_frames, *x0.shape[1:])
-    from geotdm_fast.bars import progress_bar
+    from geotdm_fast.runtime.bars import progress_bar
 
     x, v = np.empty(shape), np.empty(shape)
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from geotdm_fast.data.checks import SPLITS, check_number
-from geotdm_fast.keys import check_choice
-from geotdm_fast.shown import shown
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.shown import shown
 
 SPLIT_RATIO = (0.6, 0.2, 0.2)
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from geotdm_fast import ops
-from geotdm_fast.captured import Captured, CUDAGraphRecorder
-from geotdm_fast.checks import trusted
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress, falling_steps
-from geotdm_fast.graph import num_graphs, zero_mean
 from geotdm_fast.nn.egtn import EGTN
 from geotdm_fast.nn.plain import bare, is_plain, why_not_plain
 from geotdm_fast.nn.prepared import Prepared, denoise
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Counters
+from geotdm_fast.reference.row_sums import num_graphs, zero_mean
+from geotdm_fast.runtime.checks import trusted
+from geotdm_fast.runtime.cuda_graphs import Captured, CUDAGraphRecorder
 
 # (x_t, t) to the gradient of a log probability.
 GradientFunction = Callable[[Tensor, Tensor], Tensor]

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geotdm_fast.checks import check_tensor
 from geotdm_fast.diffusion.schedules import get_named_beta_schedule
-from geotdm_fast.tensor_cache import normal_tensors
+from geotdm_fast.runtime.checks import check_tensor
+from geotdm_fast.runtime.tensor_cache import normal_tensors
 
 
 class GaussianDiffusion:

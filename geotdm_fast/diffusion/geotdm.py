@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.captured import CaptureCache
-from geotdm_fast.checks import check_index, check_tensor, is_trusted, reads_values
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.diffusion import likelihood
 from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
@@ -20,10 +18,12 @@ from geotdm_fast.diffusion.official_names import MethodChain, OfficialNames, rep
 from geotdm_fast.diffusion.plan import ancestral_plan
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
-from geotdm_fast.graph import mean_by_graph, num_graphs, take_rows
-from geotdm_fast.keys import check_choice
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.shown import shown
+from geotdm_fast.reference.row_sums import mean_by_graph, num_graphs, take_rows
+from geotdm_fast.runtime.checks import check_index, check_tensor, is_trusted, reads_values
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.cuda_graphs import CaptureCache
+from geotdm_fast.runtime.shown import shown
 
 
 class GeoTDM(OfficialNames, GaussianDiffusion):

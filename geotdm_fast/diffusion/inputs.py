@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from geotdm_fast.checks import (
+from geotdm_fast.conditioning import frames_of
+from geotdm_fast.runtime.checks import (
     check_finite,
     check_graph_values,
     check_same_device,
@@ -12,7 +13,6 @@ from geotdm_fast.checks import (
     check_tensor,
     is_trusted,
 )
-from geotdm_fast.conditioning import frames_of
 
 # What a call of the network needs in model_kwargs, and what it needs besides in mode `cond`.
 GRAPH_KEYS = ("h", "edge_index", "edge_attr", "batch")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geotdm_fast.graph import count_by_graph
+from geotdm_fast.reference.row_sums import count_by_graph
 
 
 def normal_kl(mean1: Tensor, logvar1: Tensor, mean2: Tensor | float, logvar2: Tensor | float) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.conditioning import Frames
-from geotdm_fast.graph import mean_by_graph, take_rows
+from geotdm_fast.reference.row_sums import mean_by_graph, take_rows
 
 
 def com(x_given: Tensor, frames: Frames, batch: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ def falling_steps(num_steps: int, progress: Progress) -> Iterable[int]:
         return steps
     if callable(progress):
         return _announced(steps, progress)
-    from geotdm_fast.bars import progress_bar
+    from geotdm_fast.runtime.bars import progress_bar
 
     return progress_bar(steps, desc="diffusion", unit="step")
 

@@ -15,7 +15,7 @@ from geotdm_fast.diffusion.official_names import replaced_parts, warn_of_replace
 from geotdm_fast.diffusion.plan import Plan, method_plan
 from geotdm_fast.diffusion.progress import Progress
 from geotdm_fast.diffusion.step_subsets import choose_steps
-from geotdm_fast.keys import check_choice
+from geotdm_fast.runtime.choices import check_choice
 
 
 class Sampler:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from geotdm_fast.keys import check_choice
-from geotdm_fast.shown import shown
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.shown import shown
 
 
 def _linear(num_steps: int) -> np.ndarray:

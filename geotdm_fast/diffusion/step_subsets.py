@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from geotdm_fast.keys import check_choice
+from geotdm_fast.runtime.choices import check_choice
 
 
 def _uniform(count: int, abar: np.ndarray) -> np.ndarray:

@@ -5,10 +5,10 @@ import zipfile
 
 import numpy as np
 
-from geotdm_fast.files import UNREADABLE, PathLike, read_npz
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.times import times_in_words
 from geotdm_fast.inspection.trajectories import formula
+from geotdm_fast.runtime.files import UNREADABLE, PathLike, read_npz
 
 Headers = dict[str, tuple[tuple[int, ...], np.dtype]]
 _TIMES = ("time", "times", "step", "steps")
@@ -53,7 +53,7 @@ def positions_in(arrays: Headers, path: PathLike, found: Findings) -> int | None
 
 def inspect_samples(path: PathLike) -> Findings:
     """A file or a folder of `geotdm sample`."""
-    from geotdm_fast.trajectory_files import read_samples
+    from geotdm_fast.samples.npz import read_samples
 
     samples, found = read_samples(path), Findings()
     found.add("kind", f"samples of `geotdm sample` ({samples.mode}), drawn by {samples.checkpoint} for {samples.name}")

@@ -3,11 +3,11 @@
 import pathlib
 from collections.abc import Mapping
 
-from geotdm_fast.files import PathLike
 from geotdm_fast.inspection.archives import arrays_in, inspect_samples, positions_in
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.molecules import box_and_times
 from geotdm_fast.inspection.trajectories import inspect_trajectories
+from geotdm_fast.runtime.files import PathLike
 
 _RECORDINGS = (".txt", ".csv", ".tsv")
 _OTHERS = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from geotdm_fast.data.open import open_dataset
-from geotdm_fast.data.sequences import Joined
+from geotdm_fast.data.sections import open_dataset
+from geotdm_fast.data.windows import Joined
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.motion import steps_in_words
 from geotdm_fast.plots.molecule import SYMBOLS

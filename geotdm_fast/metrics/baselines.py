@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from geotdm_fast.keys import check_choice
+from geotdm_fast.runtime.choices import check_choice
 
 BASELINES = ("standing_still", "constant_velocity", "constant_acceleration", "linear")
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from geotdm_fast.graph import sum_rows
+from geotdm_fast.reference.row_sums import sum_rows
 
 
 def graph_mean(where: str, values: Tensor, batch: Tensor, scored: Tensor | None = None) -> Tensor:

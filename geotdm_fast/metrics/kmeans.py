@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from geotdm_fast.bars import progress_bar
 from geotdm_fast.metrics.graphs import check_finite
+from geotdm_fast.runtime.bars import progress_bar
 
 # Distances held at once: 4 M numbers stay in a few tens of MB, and small chunks let easy scenes stop early.
 _MAX_DISTANCES = 1 << 22

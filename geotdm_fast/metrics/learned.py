@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geotdm_fast.bars import progress_bar
 from geotdm_fast.metrics.eqmotion import EqMotion
 from geotdm_fast.metrics.graphs import check_finite
+from geotdm_fast.runtime.bars import progress_bar
 
 BATCH_SIZE = 128
 LEARNING_RATE = 5e-3

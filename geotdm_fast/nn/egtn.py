@@ -4,7 +4,16 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.checks import (
+from geotdm_fast.conditioning import Frames, frames_of
+from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
+from geotdm_fast.nn.precision import PrecisionMixin
+from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, denoise
+from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
+from geotdm_fast.nn.temporal_layers import temporal_layer
+from geotdm_fast.ops.backend import current_backend
+from geotdm_fast.reference.node_embedding import part_of_layer
+from geotdm_fast.reference.sinusoid import sinusoid
+from geotdm_fast.runtime.checks import (
     check_finite,
     check_graph,
     check_graph_values,
@@ -15,16 +24,7 @@ from geotdm_fast.checks import (
     check_window,
     reads_values,
 )
-from geotdm_fast.conditioning import Frames, frames_of
-from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
-from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, denoise
-from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
-from geotdm_fast.nn.temporal_layers import temporal_layer
-from geotdm_fast.ops.backend import current_backend
-from geotdm_fast.reference.node_embedding import part_of_layer
-from geotdm_fast.reference.sinusoid import sinusoid
-from geotdm_fast.tensor_cache import counted
+from geotdm_fast.runtime.tensor_cache import counted
 
 
 class EGTN(PrecisionMixin, nn.Module):

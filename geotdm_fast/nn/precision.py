@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from geotdm_fast.keys import check_choice
 from geotdm_fast.reference import PRECISIONS
+from geotdm_fast.runtime.choices import check_choice
 
 
 class PrecisionMixin:

@@ -4,7 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.checks import (
+from geotdm_fast.nn.mlp import MLP
+from geotdm_fast.nn.plain import like, why_not_plain
+from geotdm_fast.nn.precision import PrecisionMixin
+from geotdm_fast.reference import EGCLParams
+from geotdm_fast.reference.egcl import moved, relative_positions
+from geotdm_fast.reference.row_sums import sum_rows, take_rows
+from geotdm_fast.runtime.checks import (
     check_graph,
     check_graph_values,
     check_same_device,
@@ -12,12 +18,6 @@ from geotdm_fast.checks import (
     check_tensor,
     reads_values,
 )
-from geotdm_fast.graph import sum_rows, take_rows
-from geotdm_fast.nn.mlp import MLP
-from geotdm_fast.nn.plain import like, why_not_plain
-from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.reference import EGCLParams
-from geotdm_fast.reference.egcl import moved, relative_positions
 
 
 class ESLayer(PrecisionMixin, nn.Module):

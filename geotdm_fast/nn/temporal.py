@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from geotdm_fast.checks import check_same_device, check_same_dtype, check_tensor, check_window
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.plain import like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
@@ -13,6 +12,7 @@ from geotdm_fast.nn.prepared import PreparedTemporal, run_temporal
 from geotdm_fast.nn.spatial import check_silu
 from geotdm_fast.reference import TemporalAttentionParams
 from geotdm_fast.reference.temporal_attention import attend, embedded_lags
+from geotdm_fast.runtime.checks import check_same_device, check_same_dtype, check_tensor, check_window
 
 
 class ETLayer(PrecisionMixin, nn.Module):

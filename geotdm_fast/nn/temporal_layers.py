@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from geotdm_fast.keys import check_choice
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.plain import why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import PreparedTemporal, run_temporal
 from geotdm_fast.nn.temporal import ETLayer
 from geotdm_fast.reference import LinearTemporalAttentionParams, TemporalConvolutionParams
+from geotdm_fast.runtime.choices import check_choice
 
 
 class ConvolutionLayer(PrecisionMixin, nn.Module):

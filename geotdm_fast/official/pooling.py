@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from geotdm_fast.graph import num_graphs
+from geotdm_fast.reference.row_sums import num_graphs
 
 
 def global_add_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from geotdm_fast.checks import is_transformed
-from geotdm_fast.keys import check_choice
 from geotdm_fast.ops import cuda_native, kernels, native, neighbour_search
 from geotdm_fast.ops.traced import constant_in_graphs
+from geotdm_fast.runtime.checks import is_transformed
+from geotdm_fast.runtime.choices import check_choice
 
 BACKENDS = ("auto", "reference", "triton")
 # Those with a C++ implementation.

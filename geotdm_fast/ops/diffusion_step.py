@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from geotdm_fast import reference
-from geotdm_fast.checks import check_tensor
 from geotdm_fast.ops import kernels, native
 from geotdm_fast.ops.backend import current_backend
+from geotdm_fast.runtime.checks import check_tensor
 
 _WHERE = "diffusion_step"
 

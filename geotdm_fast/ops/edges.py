@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from geotdm_fast.tensor_cache import TensorCache, normal_tensors
-from geotdm_fast.transfer import to_device
+from geotdm_fast.runtime.copies import to_device
+from geotdm_fast.runtime.tensor_cache import TensorCache, normal_tensors
 
 if TYPE_CHECKING:
     from geotdm_fast.kernels.egcl_launch import Graph

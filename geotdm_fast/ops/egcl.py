@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from geotdm_fast import reference
-from geotdm_fast.checks import is_transformed
 from geotdm_fast.ops import kernels, native, triton_egcl
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
 from geotdm_fast.ops.edges import edge_tables, edges_of_frames, sorted_edges
 from geotdm_fast.reference import EGCLParams
+from geotdm_fast.runtime.checks import is_transformed
 
 
 def egcl(

@@ -6,8 +6,8 @@ import numbers
 import torch
 from torch import Tensor
 
-from geotdm_fast.checks import check_same_device, check_tensor
 from geotdm_fast.reference.radius_graph import computed_in
+from geotdm_fast.runtime.checks import check_same_device, check_tensor
 
 
 def check_search(where: str, x: Tensor, cutoff: float, batch: Tensor | None, loop: bool) -> None:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from geotdm_fast import reference
-from geotdm_fast.checks import check_window, is_transformed
-from geotdm_fast.keys import check_choice
 from geotdm_fast.ops import cuda_native, native
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
-from geotdm_fast.ops.turns import turns
+from geotdm_fast.ops.time_phases import time_phases
 from geotdm_fast.reference import PRECISIONS, TemporalAttentionParams
+from geotdm_fast.runtime.checks import check_window, is_transformed
+from geotdm_fast.runtime.choices import check_choice
 
 # What the compiled ops take for no window: more than there are frames.
 _EVERY_FRAME = 2**31 - 1
@@ -104,7 +104,7 @@ class _TemporalAttention(torch.autograd.Function):
         *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
         time_emb_dim = params[-2].shape[1]
-        turned = turns(h, time_emb_dim, frames)
+        turned = time_phases(h, time_emb_dim, frames)
         x_out, h_out, kept = torch.ops.geotdm_fast.temporal_attention_forward(
             x, h, turned, params, window, keep, precision
         )

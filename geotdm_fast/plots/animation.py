@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from geotdm_fast.files import PathLike, atomic_path
 from geotdm_fast.plots import molecule, style
 from geotdm_fast.plots.forecast import MAX_SAMPLES, spread
 from geotdm_fast.plots.projection import principal_plane, project
-from geotdm_fast.trajectory_files import Samples
+from geotdm_fast.runtime.files import PathLike, atomic_path
+from geotdm_fast.samples.record import Samples
 
 DPI = 84
 MILLISECONDS, LAST_MILLISECONDS = 110, 1600
@@ -27,7 +27,7 @@ def animate(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    from geotdm_fast.bars import progress_bar
+    from geotdm_fast.runtime.bars import progress_bar
 
     graphs = spread(samples.num_graphs, num_systems)
     with style.styled():

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from geotdm_fast.files import PathLike
 from geotdm_fast.plots import molecule, style
-from geotdm_fast.trajectory_files import Samples
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.samples.record import Samples
 
 NUM_BINS = 60
 

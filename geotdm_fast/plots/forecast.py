@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from geotdm_fast.files import PathLike
 from geotdm_fast.plots import molecule, style
 from geotdm_fast.plots.projection import principal_plane, project
-from geotdm_fast.trajectory_files import Samples
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.samples.record import Samples
 
 MAX_SAMPLES = 12  # more lines than that hide one another
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from geotdm_fast.files import PathLike
-from geotdm_fast.parsing import is_step, parse_json
 from geotdm_fast.plots import style
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.parsing import is_step, parse_json
 
 # Keys in the log; the NLL has its own scale, in a panel below.
 _VALIDATION = ("val_loss", "val_nll")

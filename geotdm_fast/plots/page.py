@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 
-from geotdm_fast.files import PathLike, atomic_path
 from geotdm_fast.plots import molecule, style
 from geotdm_fast.plots.forecast import spread
 from geotdm_fast.plots.page_template import PAGE
-from geotdm_fast.shown import plain
-from geotdm_fast.trajectory_files import Samples
+from geotdm_fast.runtime.files import PathLike, atomic_path
+from geotdm_fast.runtime.shown import plain
+from geotdm_fast.samples.record import Samples
 
 MAX_SAMPLES = 20
 

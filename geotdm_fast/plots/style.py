@@ -1,7 +1,7 @@
 """One look for every picture: colours, a figure without global state, saving."""
 
-from geotdm_fast.files import PathLike, atomic_path
-from geotdm_fast.shown import plain
+from geotdm_fast.runtime.files import PathLike, atomic_path
+from geotdm_fast.runtime.shown import plain
 
 # Okabe and Ito's colours, told apart with every kind of colour vision; yellow is too faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")

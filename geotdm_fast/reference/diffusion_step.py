@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from geotdm_fast.graph import zero_mean
+from geotdm_fast.reference.row_sums import zero_mean
 
 
 def diffusion_step(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from geotdm_fast.graph import count_rows, sum_rows, take_rows
 from geotdm_fast.reference.linear import linear
+from geotdm_fast.reference.row_sums import count_rows, sum_rows, take_rows
 
 
 class EGCLParams(NamedTuple):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from geotdm_fast.checks import check_window
 from geotdm_fast.reference.linear import linear, matmul
 from geotdm_fast.reference.sinusoid import sinusoid
+from geotdm_fast.runtime.checks import check_window
 
 
 class TemporalAttentionParams(NamedTuple):

@@ -9,23 +9,24 @@ import numpy as np
 
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.diffusion.sampler import Sampler
-from geotdm_fast.files import PathLike, remove_leftovers
-from geotdm_fast.folder_lock import locked
-from geotdm_fast.processes import Processes
-from geotdm_fast.sampling.batch_size import default_shard_size
-from geotdm_fast.sampling.draw import Drawer, check_counts
-from geotdm_fast.sampling.manifest import (
+from geotdm_fast.runtime.files import PathLike, remove_leftovers
+from geotdm_fast.runtime.folder_lock import locked
+from geotdm_fast.runtime.processes import Processes
+from geotdm_fast.samples.manifest import (
     NAME,
     Manifest,
     check_same_request,
-    describe,
     read_manifest,
     write_manifest,
 )
+from geotdm_fast.samples.record import make_samples
+from geotdm_fast.samples.shards import belongs, present_shards, shard_path, write_shard
+from geotdm_fast.sampling.batch_size import default_shard_size
+from geotdm_fast.sampling.batches import Drawer, check_counts
+from geotdm_fast.sampling.description import describe
 from geotdm_fast.sampling.progress import TrajectoryBar
-from geotdm_fast.sampling.shards import belongs, present_shards, shard_path, write_shard
 from geotdm_fast.sampling.writer import BackgroundWriter
-from geotdm_fast.trajectory_files import make_samples
+from geotdm_fast.task import Task
 
 
 class Outcome(NamedTuple):
@@ -40,7 +41,7 @@ def sample_to_folder(
     sampler: Sampler,
     batch: Batch,
     dataset: TrajectoryDataset,
-    train_config: dict,
+    task: Task,
     *,
     num_samples: int,
     seed: int,
@@ -68,13 +69,11 @@ def sample_to_folder(
     """
     check_counts("sample_to_folder", num_samples=num_samples, batch_size=batch_size, shard_size=shard_size, seed=seed)
     folder = pathlib.Path(folder)
-    drawer = Drawer(sampler, batch, train_config, seed)
+    drawer = Drawer(sampler, batch, task, seed)
     ours = ours or Processes(0, 1, drawer.device)
 
     def begin() -> tuple[dict, int]:
-        request = describe(
-            sampler, batch, dataset, train_config, num_samples=num_samples, seed=seed, checkpoint=checkpoint
-        )
+        request = describe(sampler, batch, dataset, task, num_samples=num_samples, seed=seed, checkpoint=checkpoint)
         stack.enter_context(locked(folder, "drawing samples into"))
         default = default_shard_size(batch, drawer.device)
         return _open(folder, request, shard_size, default, restart)
@@ -90,7 +89,7 @@ def sample_to_folder(
             ours.from_first(lambda: write_manifest(folder, manifest))
         drawer.batch_size = size
         missing = ours.from_first(lambda: _missing(folder, manifest))
-        _draw(folder, manifest, missing, drawer, dataset, train_config, ours, progress)
+        _draw(folder, manifest, missing, drawer, dataset, task, ours, progress)
         return Outcome(len(manifest.shards), len(missing))
 
 
@@ -100,7 +99,7 @@ def _draw(
     missing: list[int],
     drawer: Drawer,
     dataset: TrajectoryDataset,
-    train_config: dict,
+    task: Task,
     ours: Processes,
     progress: bool,
 ) -> None:
@@ -121,8 +120,7 @@ def _draw(
                 drawn,
                 drawer.pick(block.graphs),
                 dataset,
-                train_config,
-                mode=request["mode"],
+                task,
                 seed=request["seed"],
                 checkpoint=request["checkpoint"],
             )

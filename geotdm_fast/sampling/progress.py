@@ -16,7 +16,7 @@ class TrajectoryBar:
     """
 
     def __init__(self, total: int, done: int = 0, *, elsewhere: Callable[[], int] | None = None, show: bool = True):
-        from geotdm_fast.bars import progress_bar
+        from geotdm_fast.runtime.bars import progress_bar
 
         options = {"desc": "sampling", "unit": " trajectories", "bar_format": _FORMAT, "smoothing": 0.05}
         self._bar = progress_bar(total=total, initial=done, disable=not show, **options)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.data import Batch
-from geotdm_fast.training import draws
+from geotdm_fast.runtime.copies import to_device
+from geotdm_fast.training import random_streams
 from geotdm_fast.training.device_data import DeviceData, Structure
-from geotdm_fast.transfer import to_device
 
 
 class Draw(NamedTuple):
@@ -103,17 +103,18 @@ class BatchSource:
         """This process's share of the global batch of training step `step` (from 0), in at most `accumulate` parts."""
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, torch.tensor(draws.epoch_order(self.seed, epoch, len(self.data)))
+            self._order = epoch, torch.tensor(random_streams.epoch_order(self.seed, epoch, len(self.data)))
         items = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
         first, last, real = _share(len(items), self.rank, self.world_size)
-        rng = draws.generator(self.seed, draws.STEP, step)
+        rng = random_streams.generator(self.seed, random_streams.STEP, step)
         # Drawn for the global batch, so that the numbers do not depend on how many processes there are.
         sizes = torch.from_numpy(self.data.sizes[items.numpy()])
         shape = (int(sizes.sum()), self.data.dim, self.num_noisy)
-        steps, noise = draws.steps_and_noise(rng, len(items), shape, self.num_timesteps)
+        steps, noise = random_streams.steps_and_noise(rng, len(items), shape, self.num_timesteps)
         turn = None
         if self.rotate:
-            turn = draws.rotations(draws.generator(self.seed, draws.ROTATION, step), len(items), self.data.dim)
+            rng = random_streams.generator(self.seed, random_streams.ROTATION, step)
+            turn = random_streams.rotations(rng, len(items), self.data.dim)
         ends = sizes.cumsum(0).tolist()
         weight = torch.full((len(items),), real / len(items))
         parts = min(self.accumulate, last - first)
@@ -136,13 +137,13 @@ class BatchSource:
         The diffusion steps are spread evenly over the whole set, so that the mean loss is a good estimate.
         """
         count = min(len(self.data), max_graphs or len(self.data))
-        rng = draws.generator(self.seed, draws.VALIDATION)
+        rng = random_streams.generator(self.seed, random_streams.VALIDATION)
         spread = (torch.randperm(count, generator=rng) * 2 + 1) * self.num_timesteps // (2 * count)
         for number, first in enumerate(range(0, count, self.batch_size)):
             if number % self.world_size != self.rank:
                 continue
             items = torch.arange(first, min(first + self.batch_size, count))
-            rng = draws.generator(self.seed, draws.VALIDATION, number)
+            rng = random_streams.generator(self.seed, random_streams.VALIDATION, number)
             num_nodes = int(self.data.sizes[items.numpy()].sum())
             noise = torch.randn((num_nodes, self.data.dim, self.num_noisy), generator=rng)
             steps = spread[first : first + len(items)]

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from geotdm_fast import ops
-from geotdm_fast.checks import check_finite, check_index
 from geotdm_fast.data import Batch, Trajectory, TrajectoryDataset
-from geotdm_fast.data.sequences import Joined, Windows
 from geotdm_fast.data.trajectory import description
-from geotdm_fast.graph import mean_by_graph, remember_num_graphs
+from geotdm_fast.data.windows import Joined, Windows
 from geotdm_fast.ops.edges import edges_on
 from geotdm_fast.reference import BatchLayout, CutBatch, WindowTables
-from geotdm_fast.transfer import to_device
+from geotdm_fast.reference.row_sums import mean_by_graph, remember_num_graphs
+from geotdm_fast.runtime.checks import check_finite, check_index
+from geotdm_fast.runtime.copies import to_device
 
 # Columns of the table of windows.
 _X, _FRAMES, _H, _EDGE_ATTR = range(4)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.flat_weights import FlatWeights
 
 
 class WeightAverage:

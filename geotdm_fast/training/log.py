@@ -4,8 +4,8 @@ import json
 import pathlib
 from collections.abc import Mapping
 
-from geotdm_fast.files import PathLike, atomic_path
-from geotdm_fast.parsing import is_step, parse_json
+from geotdm_fast.runtime.files import PathLike, atomic_path
+from geotdm_fast.runtime.parsing import is_step, parse_json
 
 
 class JsonLines:

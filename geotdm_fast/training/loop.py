@@ -10,16 +10,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from geotdm_fast.bars import progress_bar, say
 from geotdm_fast.checkpoint import build_diffusion, build_network
-from geotdm_fast.config import normalise_config
-from geotdm_fast.data.open import open_dataset
-from geotdm_fast.files import PathLike
-from geotdm_fast.processes import ProcessDied, Processes, processes
+from geotdm_fast.config.files import normalise_config
+from geotdm_fast.data.sections import open_dataset
+from geotdm_fast.runtime.bars import progress_bar, say
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.processes import ProcessDied, Processes, processes
+from geotdm_fast.task import Task
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
-from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output, held
 from geotdm_fast.training.schedule import learning_rate, total_steps
@@ -48,7 +49,7 @@ def train(
     number of processes and restarts (bit for bit on the CPU with the same number of threads and processes; sums round
     differently otherwise).
 
-    config: as `geotdm_fast.config.load_config` returns it
+    config: as `geotdm_fast.config.files.load_config` returns it
     output_dir: default train.output_base_path/train.exp_name; it receives
         last.safetensors, best.safetensors (by validation), epoch_<n>.safetensors: weights for use (averaged if
         train.ema_decay > 0) with the config inside; state.safetensors: what a resume needs; log.jsonl; loss.png;
@@ -107,7 +108,7 @@ class _Run:
         self.average = None if average is None else WeightAverage(average, weights, train["ema_decay"])
         self.for_use = self.network if average is None else average
         self.diffusion_for_use = build_diffusion(self.for_use, config, ours.device)
-        objective = Objective(build_diffusion(self.network, config, ours.device), train)
+        objective = Objective(build_diffusion(self.network, config, ours.device), Task.of_config(config))
         # The sums of the step are read when the log is written: reading them makes the host wait.
         self.step = TrainingStep(train, objective, weights, self.average, self.source, ours, say=self._say)
 

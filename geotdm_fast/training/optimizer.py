@@ -10,7 +10,7 @@ from geotdm_fast import ops
 from geotdm_fast.reference import AdamSettings, AdamState
 from geotdm_fast.reference.adam_step import BETAS, EPSILON
 from geotdm_fast.training.ema import WeightAverage
-from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.flat_weights import FlatWeights
 
 MOMENTUM = 0.95
 # Jordan's quintic: five steps bring singular values between about 0.01 and 1 to between 0.7 and 1.2.

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from geotdm_fast.checkpoint import save_checkpoint
-from geotdm_fast.config import write_yaml
-from geotdm_fast.files import remove_leftovers
-from geotdm_fast.folder_lock import locked
-from geotdm_fast.processes import Processes
+from geotdm_fast.config.files import write_yaml
+from geotdm_fast.runtime.files import remove_leftovers
+from geotdm_fast.runtime.folder_lock import locked
+from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training.log import JsonLines, cut_log
 from geotdm_fast.training.state import STATE_FILE, Progress
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.checkpoint import load_tensors, save_tensors
-from geotdm_fast.config import normalise_config
+from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import TrajectoryDataset
-from geotdm_fast.shown import plain, shown
+from geotdm_fast.runtime.shown import plain, shown
 from geotdm_fast.training.step import TrainingStep
 
 STATE_FILE = "state.safetensors"

@@ -5,16 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from geotdm_fast.captured import Captured, Recorder
-from geotdm_fast.checks import trusted
-from geotdm_fast.processes import Processes
+from geotdm_fast.runtime.checks import trusted
+from geotdm_fast.runtime.copies import to_device
+from geotdm_fast.runtime.cuda_graphs import Captured, Recorder
+from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training.batches import BatchSource, Draw
 from geotdm_fast.training.device_data import Structure
 from geotdm_fast.training.ema import WeightAverage
-from geotdm_fast.training.flat import FlatWeights
+from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.optimizer import Optimizer
-from geotdm_fast.transfer import to_device
 
 
 class TrainingStep:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from geotdm_fast.terminal import leave_closed_terminal
+from geotdm_fast.runtime.terminal import leave_closed_terminal
 
 # Seconds after the first signal in which further ones are not heeded: a key pressed twice must not cost the checkpoint.
 PATIENCE = 1.0

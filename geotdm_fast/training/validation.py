@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from geotdm_fast.bars import progress_bar
-from geotdm_fast.checks import trusted
 from geotdm_fast.diffusion.noise import likelihood_noise
 from geotdm_fast.nn.evaluating import evaluating
-from geotdm_fast.processes import Processes
-from geotdm_fast.training import draws
+from geotdm_fast.runtime.bars import progress_bar
+from geotdm_fast.runtime.checks import trusted
+from geotdm_fast.runtime.processes import Processes
+from geotdm_fast.task import Task
+from geotdm_fast.training import random_streams
 from geotdm_fast.training.batches import BatchSource, Noised
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.objective import Objective
@@ -36,7 +37,7 @@ class Validation:
     ):
         train = config["train"]
         self.seed = train["seed"]
-        self.train_config = train
+        self.task = Task.of_config(config)
         self.num_timesteps = config["diffusion"]["num_timesteps"]
         self.processes = processes
         self.max_graphs = max_graphs
@@ -60,7 +61,7 @@ class Validation:
         stopped: asked before or after every call of the network; what is not 0 on any process stops all
         show: show a progress bar, of this process's batches
         """
-        objective = Objective(diffusion, self.train_config)
+        objective = Objective(diffusion, self.task)
         total = torch.zeros((), dtype=torch.float64, device=self.processes.device)
         calls = 1 if kind == "loss" else self.num_timesteps
         rounds = -(-self.source.validation_batches(self.max_graphs) // self.processes.world_size)
@@ -92,8 +93,8 @@ class Validation:
         return None
 
     def _nll(self, objective: Objective, noised: Noised, items: Tensor, ask: Callable[[], None]) -> Tensor:
-        x_start, model_kwargs = objective.split(noised.batch)
-        seed = draws.generator(self.seed, draws.NLL).initial_seed()
+        x_start, model_kwargs = objective.task.split(noised.batch)
+        seed = random_streams.generator(self.seed, random_streams.NLL).initial_seed()
         noise = likelihood_noise(seed, items, model_kwargs["batch"], x_start)
         terms = objective.diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=ask, noise=noise)
         nats = terms["total_bpd"]

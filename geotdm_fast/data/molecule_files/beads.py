@@ -8,7 +8,7 @@ from torch import Tensor
 
 from geotdm_fast.data.checks import check_number
 from geotdm_fast.data.molecule import molecule_graph
-from geotdm_fast.data.sequences import complete_edges
+from geotdm_fast.data.windows import complete_edges
 from geotdm_fast.ops import radius_graph
 
 

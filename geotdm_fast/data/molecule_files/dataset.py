@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from geotdm_fast.data.arrays import array_dataset
 from geotdm_fast.data.bonds import complete_bonds
 from geotdm_fast.data.checks import check_count, check_flag, check_indices
 from geotdm_fast.data.molecule import renumbered_bonds, warn_if_apart
@@ -16,11 +17,10 @@ from geotdm_fast.data.molecule_files.formats import READERS
 from geotdm_fast.data.molecule_files.motion import Motion
 from geotdm_fast.data.molecule_files.opening import check_atoms, open_molecules, select
 from geotdm_fast.data.molecule_files.plan import plan_frames
-from geotdm_fast.data.own import array_dataset
 from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio
 from geotdm_fast.data.trajectory import TrajectoryDataset
-from geotdm_fast.files import PathLike
-from geotdm_fast.keys import check_choice
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.files import PathLike
 
 _SPAN = 30
 # Atoms no further apart than the sum of these are of one molecule, where a box cuts it (angstrom). Hydrogen bonds are

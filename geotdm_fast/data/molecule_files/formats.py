@@ -3,8 +3,8 @@
 import importlib.util
 import pathlib
 
-from geotdm_fast.files import PathLike
-from geotdm_fast.keys import check_choice
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.files import PathLike
 
 READERS = ("auto", "ase", "mdtraj", "mdanalysis")
 PACKAGES = {"ase": ("ase", "molecules"), "mdtraj": ("mdtraj", "md"), "mdanalysis": ("MDAnalysis", "md")}

@@ -56,7 +56,7 @@ class Motion(StoredArray):
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """The wanted frames, some at a time: the place of the first of them, and their positions [T, N, 3]."""
-        from geotdm_fast.bars import progress_bar
+        from geotdm_fast.runtime.bars import progress_bar
 
         self._check_again()
         wanted, numbers, follower = self._plan.wanted, self._plan.wanted, None

@@ -1,0 +1,176 @@
+"""Configuration files: read, filled in from one table of settings, and checked key by key.
+
+A training file has the sections `data` (`train`, perhaps `val` and `test`), `denoise_model`, `diffusion` and `train`;
+a sampling file has `data` and `eval`. The official project's files are read as they are. `wandb` is accepted and
+ignored: training writes its own log.
+"""
+
+import copy
+import os
+import pathlib
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, EVAL, TRAIN, as_section, describe, fill
+from geotdm_fast.runtime.choices import check_keys
+from geotdm_fast.runtime.parsing import parse_yaml
+from geotdm_fast.runtime.shown import listed, plain
+
+SPLITS = ("train", "val", "test")
+IGNORED = "wandb"
+
+
+def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> dict:
+    """Read a training configuration (YAML) into the normal form, see `normalise_config`.
+
+    overrides: `section.key=value` texts, the value in YAML (`train.lr=1e-3`, `data.train.root=/data`)
+    Raises FileNotFoundError, or ValueError naming the file, the section, the key, what was expected and what came.
+    """
+    raw = read_yaml(path)
+    for text in overrides:
+        override(raw, text)
+    return normalise_config(raw, where=str(path))
+
+
+def load_sampling_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> dict:
+    """Read a sampling configuration: {'data': section with explicit kind, 'eval': settings of the table EVAL}."""
+    raw = read_yaml(path)
+    for text in overrides:
+        override(raw, text)
+    where = str(path)
+    _check_sections(raw, ("data", "eval"), where)
+    return {"data": _data_section(raw["data"], f"{where}: data"), "eval": fill(raw["eval"], EVAL, f"{where}: eval")}
+
+
+def normalise_config(raw: Mapping, where: str = "config") -> dict:
+    """Check a training configuration and fill in every default; applied twice it changes nothing more.
+
+    Returns {'data': {'train': ..., 'val': ..., 'test': ...}, 'denoise_model': ..., 'diffusion': ..., 'train': ...} of
+    plain values; each data section has an explicit 'kind', and sections `val` and `test` are there if they were given
+    and not null.
+    Raises ValueError naming the section and the key.
+    """
+    if isinstance(raw, Mapping) and "eval" in raw and "train" not in raw:
+        raise ValueError(
+            f"{where}: this is a sampling config (section 'eval'), which `geotdm sample` reads; training needs a "
+            "section 'train'"
+        )
+    _check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where)
+    data = as_section(raw["data"], f"{where}: data")
+    check_keys(f"{where}: section data", data, SPLITS)
+    if "train" not in data:
+        raise ValueError(f"{where}: section data must have the key 'train', got {listed(data)}")
+    given = [split for split in SPLITS if data.get(split) is not None or split == "train"]
+    config = {"data": {split: _data_section(data[split], f"{where}: data.{split}") for split in given}}
+    for name, table in (("denoise_model", DENOISE_MODEL), ("diffusion", DIFFUSION), ("train", TRAIN)):
+        config[name] = fill(raw[name], table, f"{where}: {name}")
+    _derive(config, where)
+    return config
+
+
+def read_yaml(path: str | os.PathLike) -> dict:
+    """The mapping in a YAML file. Nothing is executed. Raises FileNotFoundError, ValueError naming file and line."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        value = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must be YAML with sections, got {describe(value)}")
+    return value
+
+
+def write_yaml(path: str | os.PathLike, config: Mapping) -> None:
+    """Write a configuration as YAML, atomically."""
+    import yaml
+
+    from geotdm_fast.runtime.files import atomic_path
+
+    with atomic_path(path) as aside:
+        aside.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+
+
+def portable_config(config: Mapping) -> dict:
+    """A copy of a configuration in normal form without what is of one machine: folders of data, the time limit.
+
+    A file or folder of data, or each of a list of files, keeps its own name.
+    """
+    portable = copy.deepcopy(dict(config))
+    name = lambda path: pathlib.Path(path).name
+    for section in portable["data"].values():
+        for key in ("path", "root", "topology"):
+            value = section.get(key)
+            if value is not None:
+                section[key] = [name(path) for path in value] if isinstance(value, (list, tuple)) else name(value)
+    portable["train"]["max_minutes"] = None
+    return portable
+
+
+def override(raw: dict, text: str) -> None:
+    """Set one value in a raw configuration: `section.key=value`, the value in YAML. The key is checked later."""
+    key, equals, value = text.partition("=")
+    names = key.strip().split(".")
+    if not equals or len(names) < 2 or not all(names):
+        raise ValueError(f"override must be section.key=value, got '{plain(text)}'")
+    section = raw
+    for i, name in enumerate(names[:-1]):
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ValueError(f"override '{plain(text)}': {'.'.join(names[: i + 1])} is not a section")
+    try:
+        section[names[-1]] = parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"override '{plain(text)}': the value must be YAML ({error})") from error
+
+
+def _check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None:
+    raw = as_section(raw, where)
+    check_keys(where, raw, (*required, IGNORED))
+    missing = [name for name in required if name not in raw]
+    if missing:
+        raise ValueError(f"{where}: section '{missing[0]}' is missing; found {listed(raw)}")
+    if IGNORED in raw:
+        # A fixed text: Python shows the same warning from the same line once.
+        warnings.warn("config section 'wandb' is ignored: training writes log.jsonl and loss.png", stacklevel=2)
+
+
+def _data_section(section: Any, where: str) -> dict:
+    from geotdm_fast.data.sections import normalise_section
+
+    return normalise_section(as_section(section, where), where)
+
+
+def _derive(config: dict, where: str) -> None:
+    """Settings that follow from others, and those that must agree."""
+    from geotdm_fast.diffusion.schedules import get_named_beta_schedule
+
+    diffusion, train, network = config["diffusion"], config["train"], config["denoise_model"]
+    if diffusion["rescale_timesteps"] is None:
+        diffusion["rescale_timesteps"] = config["data"]["train"]["kind"] == "pedestrian"
+    if train["schedule"] is None:
+        train["schedule"] = "none" if train["lr_decay_every"] is None else "step"
+    if train["schedule"] == "step" and train["lr_decay_every"] is None:
+        raise ValueError(f"{where}: train.schedule step needs train.lr_decay_every (epochs)")
+    if train["nll_every_step"] is not None and train["eval"] == "nll":
+        raise ValueError(f"{where}: train.nll_every_step goes with train.eval loss; eval_every_step says when for nll")
+    if train["ema_decay"] >= 1:
+        raise ValueError(f"{where}: train.ema_decay must be below 1, got {train['ema_decay']:g}")
+    if train["num_epochs"] is None and train["num_steps"] is None:
+        if train["max_minutes"] is None:
+            raise ValueError(f"{where}: train must have one of num_epochs, num_steps, max_minutes, got none")
+        if train["schedule"] == "cosine":
+            raise ValueError(f"{where}: train.schedule cosine needs train.num_epochs or train.num_steps")
+    needed, unused = ("cond_mask", "tot_len") if diffusion["mode"] == "cond" else ("tot_len", "cond_mask")
+    if train[needed] is None:
+        raise ValueError(f"{where}: diffusion.mode {diffusion['mode']} needs train.{needed}")
+    if train[unused] is not None:
+        raise ValueError(f"{where}: train.{unused} does not go with diffusion.mode {diffusion['mode']}")
+    try:
+        get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
+    except ValueError as error:
+        raise ValueError(f"{where}: diffusion.beta_schedule_name, diffusion.num_timesteps: {error}") from error
+    if diffusion["prior"] == "learned" and not network["learn_ref_frame"]:
+        raise ValueError(f"{where}: diffusion.prior learned needs denoise_model.learn_ref_frame true")

@@ -1,0 +1,264 @@
+"""Data sets by their section of a configuration: official keys as well as ours."""
+
+import re
+import sys
+from collections.abc import Mapping
+
+from geotdm_fast.data.checks import SPLITS, check_count
+from geotdm_fast.data.joined import join_datasets
+from geotdm_fast.data.trajectory import TrajectoryDataset
+from geotdm_fast.runtime.choices import check_choice, check_keys
+from geotdm_fast.runtime.shown import plain, shown
+
+_FRAME_KEYS = ("frames", "every")
+_MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
+_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_FRAME_KEYS, *_MOLECULE_KEYS)
+_FILE_KEYS = ("topology", "reader", "format", "selection", "with_h", "elements", "types", "unwrap")
+# The keys of the normal form, by kind; each kind's official keys are turned into these.
+_KEYS = {
+    "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix", *_FRAME_KEYS),
+    "md17": (
+        *("path", "root", "molecule_name", "split", "down_sample_every", "num_windows", "with_h"),
+        *(*_FRAME_KEYS, *_MOLECULE_KEYS),
+    ),
+    "pedestrian": (
+        *("root", "dataset", "phase", "recordings", "past_frames", "future_frames", "traj_scale", "project"),
+        *("num_slots", "frame_step", "columns", *_FRAME_KEYS),
+    ),
+    "npz": _OWN_KEYS,
+    "file": (*_OWN_KEYS, *_FILE_KEYS),
+}
+_OFFICIAL_KEYS = {
+    "nbody": ("name", "span", "force_length", "obs_noise_scale"),
+    "md17": ("mode", "force_length"),
+    "pedestrian": (),
+    "npz": ("mode",),
+    "file": ("mode",),
+}
+# Keys that may be lists, of the same length: one data set for each entry, joined; what else is given is for all.
+_LISTS = {"md17": ("path", "molecule_name"), "npz": ("path", "name"), "file": ("path", "topology", "name")}
+# Characters of an error: libraries put whole lines of a file into theirs.
+_LONGEST = 1500
+_WITHOUT_MEANING = ("return_index", "force_reprocess")
+_SYSTEM_WORDS = {"charged": "charged", "spring": "springs", "gravity": "gravity"}
+_SPLIT_WORDS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
+
+
+def normalise_section(section: Mapping, where: str = "data") -> dict:
+    """A data section with an explicit `kind` and our names for its keys; normalising twice changes nothing.
+
+    The kind is inferred where the official sections leave it out: `suffix` means nbody, `molecule_name` md17,
+    `dataset` pedestrian. Raises ValueError for an unknown key, naming the nearest, and for what is missing.
+    """
+    if not isinstance(section, Mapping):
+        raise TypeError(f"{where} must be a section of keys and values, got {shown(section)}")
+    kind = section.get("kind", infer_kind(section))
+    if kind is None:
+        raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
+    check_choice(f"{where}: kind", kind, _KEYS)
+    _hint_at_frames(where, kind, section)
+    check_keys(where, section, ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING))
+    given = {key: value for key, value in section.items() if key not in ("kind", *_WITHOUT_MEANING)}
+    if "mode" in given:
+        _rename(where, given, "mode", "split")
+    normalised = {"kind": kind, **_NORMALISERS[kind](given, where)}
+    _entries(where, kind, normalised)
+    return normalised
+
+
+def open_dataset(section: Mapping, where: str = "data", progress: bool = True) -> TrajectoryDataset:
+    """The data set that a section of a configuration describes; see `normalise_section` for its keys.
+
+    A list in the place of a path (or molecule_name) joins the data sets of its entries, see `join_datasets`.
+
+    where: the section's name, for messages; progress: show what is read or simulated and how far it is
+    """
+    section = normalise_section(section, where)
+    kind = section.pop("kind")
+    try:
+        parts = [_OPENERS[kind](part, where, progress) for part in _entries(where, kind, section)]
+        return parts[0] if len(parts) == 1 else join_datasets(parts)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{where}: {plain(error, _LONGEST)}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {plain(error, _LONGEST)}") from error
+    except TypeError as error:
+        raise TypeError(f"{where}: {plain(error, _LONGEST)}") from error
+
+
+def _hint_at_frames(where: str, kind: str, section: Mapping) -> None:
+    """ValueError for a word that others use for a choice of frames; the nearest key, stride, is between windows."""
+    for key in ("start", "stop", "step", "skip", "down_sample_every"):
+        if key in section and key not in (*_KEYS[kind], *_OFFICIAL_KEYS[kind]):
+            raise ValueError(f"{where}: unknown key '{key}'; frames are chosen by frames: [start, stop, step] or every")
+
+
+def _entries(where: str, kind: str, section: dict) -> list[dict]:
+    """The sections of the entries of the lists in `section`; without lists, a copy of it alone."""
+    lists = {key: section[key] for key in _LISTS.get(kind, ()) if isinstance(section.get(key), (list, tuple))}
+    if not lists:
+        return [dict(section)]
+    for key, value in lists.items():
+        if len(value) == 0 or not all(isinstance(entry, str) for entry in value):
+            raise ValueError(f"{where}: {key} must be a text, or a list of some, got {shown(value)}")
+    lengths = {key: len(value) for key, value in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{where}: {' and '.join(lengths)} must be lists of the same length, got {lengths}")
+    return [section | dict(zip(lists, entries, strict=True)) for entries in zip(*lists.values(), strict=True)]
+
+
+def infer_kind(section: Mapping) -> str | None:
+    """The kind that a section without `kind` means, by its official keys; None where none tells."""
+    for key, kind in (
+        ("suffix", "nbody"),
+        ("system", "nbody"),
+        ("molecule_name", "md17"),
+        ("dataset", "pedestrian"),
+        ("recordings", "pedestrian"),
+    ):
+        if key in section:
+            return kind
+    return None
+
+
+def _rename(where: str, given: dict, old: str, new: str) -> None:
+    value = given.pop(old)
+    if given.setdefault(new, value) != value:
+        raise ValueError(f"{where}: {old} and {new} must agree, got {shown(value)} and {shown(given[new])}")
+
+
+def _required(where: str, given: dict, key: str) -> object:
+    if given.get(key) is None:
+        raise ValueError(f"{where}: {key} must be given")
+    return given[key]
+
+
+def _word(words: dict[str, str], *texts: object) -> str | None:
+    """The meaning of the first word found in the first text that has one."""
+    for text in texts:
+        found = re.search("|".join(words), str(text or ""))
+        if found:
+            return words[found.group()]
+    return None
+
+
+def _cap(where: str, given: dict, number: str, default: int | None) -> None:
+    """Turn `force_length`, at most so many, into `number`."""
+    limit = given.pop("force_length", None)
+    if limit is not None:
+        limit = check_count(where, "force_length", limit)
+        present = given.get(number) or default
+        given[number] = limit if present is None else min(limit, present)
+
+
+def _normalise_nbody(given: dict, where: str) -> dict:
+    if given.pop("obs_noise_scale", 0) != 0:
+        raise ValueError(f"{where}: obs_noise_scale must be 0, noisy observations are not supported")
+    if "span" in given:
+        _rename(where, given, "span", "num_frames")
+    name = given.pop("name", None)
+    system = given.setdefault("system", _word(_SYSTEM_WORDS, given.get("suffix"), name))
+    if system is None:
+        raise ValueError(f"{where}: system must be charged, springs or gravity, or be named in suffix")
+    check_choice(f"{where}: system", system, _SYSTEM_WORDS.values())
+    split = given.setdefault("split", _word(_SPLIT_WORDS, given.get("suffix"), name))
+    if split is None:
+        raise ValueError(f"{where}: split must be train, val or test, or be named in suffix")
+    check_choice(f"{where}: split", split, SPLITS)
+    _cap(where, given, "num_systems", None)
+    if given.get("num_systems") is not None:
+        given["num_systems"] = check_count(where, "num_systems", given["num_systems"])
+    return given
+
+
+def _normalise_md17(given: dict, where: str) -> dict:
+    from geotdm_fast.data.md17 import NUM_WINDOWS
+
+    if given.get("path") is None:
+        _required(where, given, "root")
+        _required(where, given, "molecule_name")
+    check_choice(f"{where}: split", _required(where, given, "split"), SPLITS)
+    _cap(where, given, "num_windows", NUM_WINDOWS[given["split"]])
+    return given
+
+
+def _normalise_pedestrian(given: dict, where: str) -> dict:
+    from geotdm_fast.data.pedestrian_files import PHASES, check_scene, processed_path
+
+    if given.get("recordings") is None:
+        given.setdefault("root", "data/eth")
+        _required(where, given, "dataset")
+        _required(where, given, "phase")
+    if given.get("phase") is not None:
+        check_choice(f"{where}: phase", given["phase"], PHASES)
+    if (
+        given.get("recordings") is None
+        and not processed_path(given["root"], given["dataset"], given["phase"]).is_file()
+    ):
+        check_scene(where, "dataset", given["root"], given["dataset"])
+    return given
+
+
+def _normalise_own(given: dict, where: str) -> dict:
+    _required(where, given, "path")
+    if given.get("split") is not None:
+        check_choice(f"{where}: split", given["split"], SPLITS)
+    return given
+
+
+def _open_nbody(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.nbody import NUM_SYSTEMS, has_official_files, nbody_dataset
+
+    kind, split, root, suffix = section.pop("system"), section["split"], section.get("root"), section.get("suffix")
+    if progress and not has_official_files(root, suffix):
+        number = section.get("num_systems") or NUM_SYSTEMS[split]
+        absent = f" (no loc_{suffix}.npy in {root})" if root is not None and suffix is not None else ""
+        seed = section.get("seed", 0)
+        print(f"{where}: simulating {number} {kind} systems, split {split}, seed {seed}{absent}", file=sys.stderr)
+    return nbody_dataset(kind, **section, progress=progress)
+
+
+def _open_md17(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.md17 import md17_dataset, molecule_path
+
+    root, molecule, path = section.pop("root", None), section.pop("molecule_name", None), section.pop("path", None)
+    return md17_dataset(molecule_path(root, molecule) if path is None else path, **section)
+
+
+def _open_pedestrian(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.pedestrian import pedestrian_dataset
+
+    return pedestrian_dataset(scene=section.pop("dataset", None), **section)
+
+
+def _open_npz(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.arrays import npz_dataset
+
+    return npz_dataset(**section)
+
+
+def _open_file(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+    from geotdm_fast.data.molecule_files import file_dataset
+
+    return file_dataset(**section, progress=progress)
+
+
+_NORMALISERS = {
+    "nbody": _normalise_nbody,
+    "md17": _normalise_md17,
+    "pedestrian": _normalise_pedestrian,
+    "npz": _normalise_own,
+    "file": _normalise_own,
+}
+_OPENERS = {
+    "nbody": _open_nbody,
+    "md17": _open_md17,
+    "pedestrian": _open_pedestrian,
+    "npz": _open_npz,
+    "file": _open_file,
+}
+
+
+def kind_keys(kind: str) -> tuple[str, ...]:
+    """The keys that a section of this kind may have, the official ones among them."""
+    return ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)

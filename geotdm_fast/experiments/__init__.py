@@ -1,7 +1,0 @@
-"""The paper's experiments, each from data to a row beside the paper's: what `geotdm reproduce` runs."""
-
-from geotdm_fast.experiments.pipeline import reproduce
-from geotdm_fast.experiments.recipes import PRESETS, TASKS, Request, recipe
-from geotdm_fast.experiments.results import read_results, results_table
-
-__all__ = ["PRESETS", "TASKS", "Request", "read_results", "recipe", "reproduce", "results_table"]

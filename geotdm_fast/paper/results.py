@@ -1,0 +1,183 @@
+"""The file of rows, one JSON object a line, and the tables made of it."""
+
+import fcntl
+import json
+import os
+import pathlib
+import textwrap
+from collections.abc import Iterable
+
+from geotdm_fast.data.pedestrian import SCENES
+from geotdm_fast.paper.recipes import MOLECULE, SYSTEMS, TASKS, is_molecule
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.parsing import parse_json
+from geotdm_fast.scores.tables import cell_text, markdown_table
+
+_HEAD = """\
+# Results
+
+What `geotdm reproduce` gave, beside the published figures; made from the JSON lines of `bench/results/reproduce.jsonl`
+by `geotdm reproduce --table`, the newest row of every request. Lower is better, but for classification. Each of our
+rows says how long it trained and where.
+
+`small` is a preset for two cores and twenty minutes, not the paper's setting: 4 layers of 64 for 6 of 128 (pedestrians:
+the same), and about a sixtieth of the paper's graphs pass by in training (charged particles: 208,000 for 12.3 million).
+That is why it seldom reaches the published model. Fewer threads than cores mean that another training ran beside it.
+"""
+_NO_PAPER = "The preset `paper` wants a GPU (pedestrians: an hour or two of a CPU) and has no rows yet of: {}."
+_NONE = "There are no rows yet.\n"
+_SCORES = {
+    "conditional": ("ade", "fde"),
+    "interpolation": ("ade", "fde"),
+    "unconditional": ("marginal", "classification", "prediction"),
+}
+_NAMES = {"ade": "ADE", "fde": "FDE"}
+
+
+def append_row(path: PathLike, row: dict) -> bool:
+    """Append `row` unless one with its `id` is there; whether it was appended.
+
+    A line that a kill left half-written is cut away first. Two processes take turns (a lock on the file).
+    Raises OSError naming the file.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if any(known.get("id") == row["id"] for known in _parsed(content[:whole].decode(), path)):
+                return False
+            file.truncate(whole)
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            return True
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path} ({error.strerror or error})") from error
+
+
+def read_results(path: PathLike) -> list[dict]:
+    """The rows of a file; a last line without an end, which a kill left, is passed over.
+
+    Raises FileNotFoundError, ValueError naming the line.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    content = path.read_text(encoding="utf-8")
+    return _parsed(content[: content.rfind("\n") + 1], path)
+
+
+def _parsed(content: str, path: pathlib.Path) -> list[dict]:
+    rows = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number} must be a JSON object ({error})") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}: line {number} must be a JSON object, got {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def results_table(rows: Iterable[dict]) -> str:
+    """Markdown: one table for each experiment and task, ours first, then forecasts without a model, then published.
+
+    Of rows that asked for the same of the same data, the last; the presets as they are come before those with changes.
+    """
+    asked = lambda row: (row["experiment"], row["task"], row["preset"], row["data"], _data_sha256(row))
+    newest = {(*asked(row), *row["changes"]): row for row in rows}
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in sorted(newest.values(), key=lambda row: (*_place(row), len(row["changes"]) > 0)):
+        groups.setdefault((row["experiment"], row["task"]), []).append(row)
+    if not groups:
+        return f"{_HEAD}\n{_NONE}"
+    sections = (_section(*key, found) for key, found in groups.items())
+    return "\n".join([_HEAD, *_without_paper_rows(groups), *sections])
+
+
+def _data_sha256(row: dict) -> str | None:
+    # Rows from before there were digests have none.
+    return row.get("data_sha256")
+
+
+def _without_paper_rows(groups: dict[tuple[str, str], list[dict]]) -> list[str]:
+    """A paragraph that names what has no row of the preset `paper`; none where everything has one."""
+    without = [" ".join(key) for key, rows in groups.items() if all(row["preset"] != "paper" for row in rows)]
+    return [textwrap.fill(_NO_PAPER.format(", ".join(without)), width=120) + "\n"] if without else []
+
+
+def _place(row: dict) -> tuple[int, str, int]:
+    """Where a row's section stands: N-body systems, molecules, pedestrians; of each, the tasks in their order."""
+    known = (*SYSTEMS, MOLECULE, *SCENES)
+    kind = MOLECULE if is_molecule(row["experiment"]) else row["experiment"]
+    return known.index(kind), row["experiment"], TASKS.index(row["task"])
+
+
+def _section(experiment: str, task: str, rows: list[dict]) -> str:
+    scores = _SCORES[task]
+    unit = rows[0]["unit"]
+    names = [_NAMES.get(score, score) + (f" ({unit})" if unit and score in _NAMES else "") for score in scores]
+    header = ["", *names, "graphs", "trained", "sampled", "hardware"]
+    lines = []
+    for row in rows:
+        for protocol, values in row["scores"].items():
+            numbers = [_number(values.get(score)) for score in scores]
+            lines.append([f"**ours**, {_about(row)}; {protocol}", *numbers, values["num_graphs"], *_cost(row, values)])
+    for name, errors in rows[-1]["baselines"].items():
+        lines.append([name.replace("_", " "), *(_number(errors.get(score)) for score in scores), "", "", "", ""])
+    for published in rows[-1]["paper"]:
+        numbers = ["" if score not in published else f"{published[score]:g}" for score in scores]
+        lines.append([f"{published['method']}, published ({published['protocol']})", *numbers, "", "", "", ""])
+    beaten = "".join(_beaten(row) for row in rows if not row["changes"])
+    return f"## {experiment}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
+
+
+def _beaten(row: dict) -> str:
+    """What the ADE of a row's first protocol is below and what not, in a sentence."""
+    if not row["beats"]:
+        return ""
+    name = lambda other: other.replace("_", " ")
+    won = [name(other) for other, better in row["beats"].items() if better]
+    lost = [name(other) for other, better in row["beats"].items() if not better]
+    parts = [f"below {', '.join(won)}"] * bool(won) + [f"not below {', '.join(lost)}"] * bool(lost)
+    return f"\nThe ADE of preset {row['preset']} ({next(iter(row['scores']))}) is {' and '.join(parts)}.\n"
+
+
+def _number(value: float | None) -> str:
+    return cell_text(None if value is None else float(f"{value:.4g}"))
+
+
+def _about(row: dict) -> str:
+    network, diffusion = row["settings"]["denoise_model"], row["settings"]["diffusion"]
+    # Rows from before there was a choice are of Adam.
+    optimizer = row["settings"]["train"].get("optimizer", "adam")
+    size = f"{network['n_layers']} layers of {network['hidden_dim']}, {optimizer}"
+    digest = _data_sha256(row)
+    data = row["data"] if digest is None else f"{row['data']}, SHA-256 {digest[:8]}"
+    about = f"preset {row['preset']} ({data}; {size}, {diffusion['num_timesteps']} steps, {_sampling(row)})"
+    return f"{about}, {', '.join(f'`{change}`' for change in row['changes'])}" if row["changes"] else about
+
+
+def _sampling(row: dict) -> str:
+    sampling = row["sampling"]
+    # Rows from before there was a choice are of evenly spaced steps.
+    spacing = sampling.get("spacing", "uniform")
+    return f"{sampling['method']} {sampling['steps']}" + (f" by {spacing}" if spacing != "uniform" else "")
+
+
+def _cost(row: dict, values: dict) -> list[str]:
+    training = row["training"]
+    machines = [call["machine"] for call in row["calls"]]
+    hardware = "; ".join(dict.fromkeys(m.get("gpu") or f"{m['cpu']}, threads: {m['threads']}" for m in machines))
+    return [f"{training['steps']} steps, {_time(training['seconds'])}", _time(values["seconds"]), hardware]
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,31 @@
+"""Checks of named settings: an unknown key is an error that names the nearest known one."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from geotdm_fast.runtime.shown import plain
+
+
+def check_keys(where: str, given: Mapping, known: Iterable[str]) -> None:
+    """Raise ValueError for the first key of `given` that is not in `known`, naming the nearest known key.
+
+    where: what is being read, for the message (`config section data.train`).
+    """
+    known = list(known)
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key '{plain(key)}'{nearest(key, known)}")
+
+
+def check_choice(where: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ValueError if `value` is not one of `choices`, naming the nearest one."""
+    choices = list(choices)
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{where} must be one of {', '.join(choices)}; got '{plain(value)}'{nearest(value, choices)}")
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known word, or the list of all when none is near."""
+    known = list(known)
+    close = difflib.get_close_matches(plain(word, 80), known, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"

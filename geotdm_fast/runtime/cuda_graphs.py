@@ -1,0 +1,237 @@
+"""A function of tensors, captured once as a CUDA graph and replayed on other values."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from geotdm_fast.runtime.tensor_cache import normal_tensors
+
+# Makes a graph of a call: what the call returned, and what runs it again on the same memory.
+Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
+
+
+class Captured:
+    """`function(inputs)`, whose kernels are launched again by `replay` without running any of its Python.
+
+    function: reads and writes its inputs, what it makes itself, and tensors that stay where they are as long as this
+        object lives; waits for nothing on the device. It is called a few times before it is captured.
+    inputs: tensors, and what else the function takes, in tuples, named tuples, lists and dictionaries. The function
+        gets copies of the tensors, which stay in place: `self.inputs`, of the same structure. It may change them:
+        a replay goes on from there, unless it is given inputs.
+    state: tensors beside the inputs that the function changes; they come back from the making as they were
+    generators: those that it draws from, on CUDA, beside the default one; each replay draws new numbers, the same ones
+        after the same seed as the function called by itself. Making leaves them, and the default one, as they were
+    record: what makes the graph; default: a CUDA graph on the device of the first tensor
+
+    `self.results` is what the function returned; a replay writes it anew in place, so copy what must last. Replays
+    belong to the current stream, and wait for those before them on other streams. Not for two threads at once.
+    Raises ValueError without a tensor; what the function or its capture raises.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        inputs: Any,
+        *,
+        state: Sequence[Tensor] = (),
+        generators: Sequence[torch.Generator] = (),
+        record: Recorder | None = None,
+    ):
+        leaves, spec = tree_flatten(inputs)
+        tensors = {id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}
+        if not tensors:
+            raise ValueError("Captured: inputs must hold at least one tensor, got none")
+        self.signature = signature(inputs)
+        with normal_tensors():
+            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self.inputs = tree_unflatten([copies.get(id(leaf), leaf) for leaf in leaves], spec)
+        self._static = list(copies.values())
+        self.device = self._static[0].device
+        self._stream = None
+        self.wanted: Hashable = None  # by which a cache finds it
+        before = [tensor.detach().clone() for tensor in state]
+        record = record or CUDAGraphRecorder(self.device, generators)
+        try:
+            with normal_tensors():
+                self.results, self._replay = record(lambda: function(self.inputs))
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(state, before, strict=True):
+                    tensor.copy_(value)
+        self.load(inputs)
+
+    def load(self, inputs: Any) -> None:
+        """Copy `inputs` into place. Raises ValueError unless they have structure, shapes, dtypes and devices of those
+        that were captured, and the same values where they are not tensors."""
+        self._wait_for_other_streams()
+        leaves, _ = tree_flatten(inputs)
+        came = signature(inputs)
+        if came != self.signature:
+            raise ValueError(f"Captured: inputs must be as captured: {_difference(self.signature, came)}")
+        given = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())
+        with torch.no_grad():
+            torch._foreach_copy_(self._static, given)
+
+    def replay(self, inputs: Any = None) -> Any:
+        """Run the function again, on `inputs` if they are given, else on what is in place; its results."""
+        if inputs is None:
+            self._wait_for_other_streams()
+        else:
+            self.load(inputs)
+        self._replay()
+        return self.results
+
+    def _wait_for_other_streams(self) -> None:
+        if self.device.type != "cuda":
+            return
+        stream = torch.cuda.current_stream(self.device)
+        if stream != self._stream:
+            if self._stream is not None:
+                stream.wait_stream(self._stream)
+            self._stream = stream
+
+
+class CUDAGraphRecorder:
+    """Records a call as a CUDA graph, after three calls on a stream of its own, in which kernels are chosen and made.
+
+    The default generator of the device, and `generators`, are afterwards as they were before.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()):
+        if device.type != "cuda":
+            raise ValueError(f"Captured: inputs must be on cuda, got {device}")
+        self.device, self.generators = device, generators
+
+    def __call__(self, call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        with torch.cuda.device(self.device):
+            default = torch.cuda.default_generators[torch.cuda.current_device()]
+            states = [(generator, generator.get_state()) for generator in {default, *self.generators}]
+            side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+            graph = torch.cuda.CUDAGraph()
+            for generator in {*self.generators} - {default}:  # that one a capture registers by itself
+                graph.register_generator_state(generator)
+            try:
+                side.wait_stream(current)
+                with torch.cuda.stream(side):
+                    for _ in range(self.WARM_UP):
+                        call()
+                current.wait_stream(side)
+                # torch.cuda.graph stays on its stream where a capture fails. Other threads may go on allocating, as
+                # those that load data do.
+                in_graph = torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local")
+                with torch.cuda.stream(side), in_graph:
+                    results = call()
+                current.wait_stream(side)
+            finally:
+                for generator, value in states:
+                    generator.set_state(value)
+        return results, graph.replay
+
+
+class CaptureCache:
+    """The captures of some functions: made when they are first asked for, lent to one user at a time, and the
+    `capacity` that were used last are kept.
+
+    Each holds its inputs, its results and what its function makes, so memory is bounded by `capacity` of those and
+    those that are lent. A copy of a cache, by `copy` or `pickle`, is empty: a graph belongs to its memory.
+    """
+
+    def __init__(self, capacity: int = 4, record: Recorder | None = None):
+        if capacity < 1:
+            raise ValueError(f"CaptureCache: capacity must be at least 1, got {capacity}")
+        self.capacity, self.record = capacity, record
+        self._known: OrderedDict[Hashable, Captured] = OrderedDict()
+
+    def borrow(
+        self,
+        function: Callable[[Any], Any],
+        inputs: Any,
+        key: Hashable = (),
+        generators: Sequence[torch.Generator] = (),
+    ) -> Captured:
+        """A capture of `function` with `inputs` in place, which nobody else has until it is given back.
+
+        key: what else the launches depend on, beside torch's settings
+        """
+        wanted = (function, key, _settings(), signature(inputs), tuple(generators))
+        found = self._known.pop(wanted, None)
+        if found is None:
+            self._keep(self.capacity - 1)  # before there is another
+            found = Captured(function, inputs, generators=generators, record=self.record)
+            found.wanted = wanted
+        else:
+            found.load(inputs)
+        return found
+
+    def give_back(self, captured: Captured) -> None:
+        """Keep a capture that was borrowed for whoever asks next."""
+        replaced = self._known.pop(captured.wanted, None)
+        if replaced is not None and replaced is not captured:
+            _wait_for(replaced)  # two chains had one each
+            del replaced
+        self._known[captured.wanted] = captured
+        self._keep(self.capacity)
+
+    def _keep(self, count: int) -> None:
+        """Let the captures go that were not used for longest."""
+        while len(self._known) > count:
+            _, oldest = self._known.popitem(last=False)
+            _wait_for(oldest)
+            del oldest
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __reduce__(self):
+        return CaptureCache, (self.capacity, self.record)
+
+
+def _wait_for(captured: Captured) -> None:
+    """Before a capture is let go: its memory must not go to others while it runs."""
+    if captured.device.type == "cuda":
+        torch.cuda.synchronize(captured.device)
+
+
+def signature(inputs: Any) -> tuple:
+    """What of `inputs` a capture is bound to: structure, shape, dtype and device of tensors and which of them are the
+    same, and the values of everything else."""
+    leaves, spec = tree_flatten(inputs)
+    first: dict[int, int] = {}
+    parts = []
+    for place, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            same = first.setdefault(id(leaf), place)
+            parts.append((tuple(leaf.shape), leaf.dtype, leaf.device, same))
+        else:
+            parts.append(leaf)
+    return spec, tuple(parts)
+
+
+def _settings() -> tuple:
+    """What of torch's own settings decides which kernels run."""
+    autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
+    fp32 = torch.backends.cuda.matmul.fp32_precision
+    return torch.is_grad_enabled(), autocast, fp32, torch.are_deterministic_algorithms_enabled()
+
+
+def _difference(wanted: tuple, came: tuple) -> str:
+    """The first difference between two signatures, in words."""
+    if wanted[0] != came[0]:
+        one, other = (" ".join(str(spec).split()) for spec in (wanted[0], came[0]))
+        return f"structure {one}, got {other}"
+    pairs = zip(wanted[1], came[1], strict=True)
+    place, (one, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    return f"leaf {place} {_written(one)}, got {_written(other)}"
+
+
+def _written(part: object) -> str:
+    if not (isinstance(part, tuple) and len(part) == 4):
+        return repr(part)
+    shape, dtype, device, same = part
+    return f"{list(shape)} {dtype} on {device} (the same tensor as leaf {same}, or new)"

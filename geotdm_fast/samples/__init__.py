@@ -1,0 +1,1 @@
+"""What a result is: the record `Samples`, its files, shards and exports."""

@@ -1,0 +1,131 @@
+"""The samples of a set of graphs, with the truth beside them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
+from geotdm_fast.task import Task
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a set of graphs, with the truth beside them. Graphs lie side by side as in `Batch`.
+
+    samples: [K, N, D, T_noisy] float32 - what the model drew
+    target: [N, D, T_noisy] float32 - the same frames of the data; [N, D, 0] where they are unknown
+    x_given: [N, D, T_given] float32 - the frames that were given (T_given = 0: an unconditional model)
+    cond_mask: [T] bool - True where a frame was given
+    batch: [N] int64 - the graph of every node, ascending
+    scored: [M] int64 - the nodes that count in the scores
+    h: [N, F] or [N, F, T] float32 - node features
+    edge_index: [2, E] int64
+    atomic_numbers: [N] int64 for molecules, else [0]
+    scale: positions times `scale` are in `unit`
+    name, mode, checkpoint: the data set, 'cond' or 'uncond', and the file that the model came from
+    origin: [num_graphs, D] float64 or None - what is missing from all positions of a graph, which are far from 0; in a
+        file only where there is one
+    experiment: which of the paper's experiments these data are the test data of, '' if none is known
+    """
+
+    samples: np.ndarray
+    target: np.ndarray
+    x_given: np.ndarray
+    cond_mask: np.ndarray
+    batch: np.ndarray
+    scored: np.ndarray
+    h: np.ndarray
+    edge_index: np.ndarray
+    atomic_numbers: np.ndarray
+    scale: float
+    unit: str
+    name: str
+    mode: str
+    seed: int
+    checkpoint: str
+    origin: np.ndarray | None = None
+    experiment: str = ""
+
+    @property
+    def num_graphs(self) -> int:
+        return int(self.batch[-1]) + 1
+
+    @property
+    def num_samples(self) -> int:
+        return self.samples.shape[0]
+
+    @property
+    def is_molecule(self) -> bool:
+        return len(self.atomic_numbers) > 0
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the frames that were drawn are known."""
+        return self.target.shape[-1] == self.samples.shape[-1]
+
+    def check_target(self, where: str) -> None:
+        """Raise ValueError where the frames that were drawn are unknown: what `where` does needs them."""
+        if not self.has_target:
+            raise ValueError(f"{where}: there is no truth in these samples of {self.name}, which end with given frames")
+
+    def nodes(self, graph: int) -> slice:
+        """The nodes of a graph."""
+        return slice(*np.searchsorted(self.batch, [graph, graph + 1]).tolist())
+
+    def truth(self, absolute: bool = True) -> np.ndarray:
+        """[N, D, T] float32 (unit) - given and target frames, each in its place; NaN where the target is unknown.
+
+        absolute: with the origin, where there is one, in float64
+        """
+        unknown = np.full((*self.target.shape[:-1], self.samples.shape[-1]), np.nan, self.target.dtype)
+        return self._merge(self.target if self.has_target else unknown, absolute)
+
+    def forecasts(self, absolute: bool = True) -> np.ndarray:
+        """[K, N, D, T] float32 (unit) - given and sampled frames, each in its place; absolute: as of `truth`."""
+        return self._merge(self.samples, absolute)
+
+    def _merge(self, noisy: np.ndarray, absolute: bool) -> np.ndarray:
+        whole = np.empty((*noisy.shape[:-1], len(self.cond_mask)), noisy.dtype)
+        whole[..., self.cond_mask] = self.x_given
+        whole[..., ~self.cond_mask] = noisy
+        if self.origin is None or not absolute:
+            return whole * np.float32(self.scale)
+        return (whole + self.origin[self.batch][:, :, None]) * self.scale
+
+
+def make_samples(
+    samples: torch.Tensor,
+    batch: Batch,
+    dataset: TrajectoryDataset,
+    task: Task,
+    *,
+    seed: int,
+    checkpoint: str,
+) -> Samples:
+    """Put what `sampling.sample` drew for `batch` together with the truth and the data set's metadata."""
+    if task.is_conditional:
+        given = task.mask(batch.x.shape[-1]).flatten().bool().numpy()
+    else:
+        given = np.zeros(samples.shape[-1], bool)
+    x = batch.x.cpu().numpy().astype(np.float32)[..., : len(given)]
+    numbers = [dataset.numbers_of(i) for i in range(batch.num_graphs)] if dataset.atomic_numbers is not None else []
+    return Samples(
+        samples=samples.cpu().numpy().astype(np.float32),
+        target=x[..., ~given] if batch.has_target else x[..., :0],
+        x_given=x[..., given],
+        cond_mask=given,
+        batch=batch.batch.cpu().numpy(),
+        scored=batch.scored.cpu().numpy(),
+        h=batch.h.cpu().numpy().astype(np.float32),
+        edge_index=batch.edge_index.cpu().numpy(),
+        atomic_numbers=np.concatenate([np.zeros(0, np.int64), *map(np.asarray, numbers)]),
+        scale=float(dataset.scale),
+        unit=dataset.unit,
+        name=dataset.name,
+        mode=task.mode,
+        seed=int(seed),
+        checkpoint=checkpoint,
+        origin=None if batch.origin is None else batch.origin.cpu().numpy(),
+        experiment=dataset.experiment or "",
+    )

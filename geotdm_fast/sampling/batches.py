@@ -1,0 +1,201 @@
+"""Draw the trajectories of a block of graphs and samples, in batches that fit."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.data.trajectory import Batch
+from geotdm_fast.diffusion.noise import TrajectoryNoise
+from geotdm_fast.diffusion.sampler import Sampler
+from geotdm_fast.nn.evaluating import evaluating
+from geotdm_fast.runtime.memory import is_out_of_memory
+from geotdm_fast.runtime.shown import shown
+from geotdm_fast.samples.blocks import Block
+from geotdm_fast.sampling.batch_size import default_batch_size, measured_batch_size, release_memory
+from geotdm_fast.sampling.graphs import GraphPicker
+from geotdm_fast.sampling.progress import TrajectoryBar
+from geotdm_fast.task import Task
+
+# Beyond it even the list of batches does not fit into memory.
+MOST_COUNT = 10**9
+
+
+def sample(
+    sampler: Sampler,
+    batch: Batch,
+    task: Task,
+    *,
+    num_samples: int,
+    seed: int,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """Draw `num_samples` trajectories for every graph of `batch`.
+
+    sampler: `Sampler` - the model, the method and its steps
+    batch: all graphs; conditional models read the given frames from `batch.x`, unconditional ones only its shape
+    task: which frames are given, see `Task`
+    seed: 0 ... 2^64 - 1; the same seed gives the same samples, whatever their number and the batch_size
+    batch_size: most trajectories in one call of the network; None: by the graphs' size on the CPU, on CUDA as many as
+        fit, which is measured. Where memory runs out it is halved, with a warning.
+    returns: [K, N, D, T_noisy] on the CPU, in the network's dtype - the frames that were not given, in `batch.x`'s unit
+
+    Random: each (graph, sample) has noise of its own (`TrajectoryNoise`), and torch's generators are left alone. What
+    is drawn differs by rounding alone between batch sizes and devices.
+    Raises ValueError for counts and seeds out of range, MemoryError where one trajectory alone does not fit; warns when
+    a sample is not finite.
+    """
+    check_counts("sample", num_samples=num_samples, batch_size=batch_size, seed=seed)
+    whole = Block(range(batch.num_graphs), range(num_samples))
+    drawer = Drawer(sampler, batch, task, seed)
+    drawer.batch_size = batch_size or drawer.fitting_batch_size(whole)
+    with TrajectoryBar(whole.size, show=progress) as bar:
+        samples = drawer.draw(whole, bar)
+    broken = int((~torch.isfinite(samples)).flatten(1).any(1).sum())
+    if broken:
+        warnings.warn(f"sample: {broken} of {num_samples} samples hold values that are not finite", stacklevel=2)
+    return samples
+
+
+def check_counts(where: str, *, seed: int, **counts: int | None) -> None:
+    """ValueError for a count under one or over a thousand million, or a negative seed; None is let through."""
+    for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
+        if value is not None and value < least:
+            raise ValueError(f"{where}: {name} must be at least {least}, got {value}")
+        if value is not None and name != "seed" and value > MOST_COUNT:
+            raise ValueError(f"{where}: {name} must be at most {MOST_COUNT}, got {shown(value)}")
+
+
+class Drawer:
+    """Draws blocks of the trajectories of `batch`; arguments as of `sample`.
+
+    batch_size: most trajectories at once; to be set before `draw`, which halves it when memory runs out
+    """
+
+    batch_size = 1
+
+    def __init__(self, sampler: Sampler, batch: Batch, task: Task, seed: int):
+        task.check_mode("sample", sampler.diffusion.mode)
+        self.device = torch.device(sampler.diffusion.device)
+        self.pick = GraphPicker(batch)
+        self._sampler, self._batch, self._task, self._seed = sampler, batch, task, seed
+        self._prepared: _Inputs | None = None
+
+    def fitting_batch_size(self, block: Block) -> int:
+        """A batch size for `block`: on CUDA measured, with steps of the largest graph; on the CPU by the graphs' size.
+
+        On the CPU it depends on the request alone, so that the same request is rounded alike everywhere.
+        """
+        if self.device.type != "cuda":
+            return min(block.size, default_batch_size(self._batch, self.device))
+        largest = int(torch.bincount(self._batch.batch, minlength=self._batch.num_graphs).argmax())
+
+        def draw(size: int) -> None:
+            sampler = _anew(self._sampler, min(2, self._sampler.num_steps))
+            self._draw_batch(sampler, Block(range(largest, largest + 1), range(size)), lambda: None)
+            self._prepared = None
+
+        return measured_batch_size(draw, block.size, self.device)
+
+    def draw(self, block: Block, bar: TrajectoryBar) -> Tensor:
+        """[K, N, D, T_noisy] on the CPU, of the block's samples and of its graphs' nodes."""
+        nodes = self.pick.nodes(block.graphs)
+        samples: Tensor | None = None
+        for part, drawn in self._parts(block, bar):
+            if samples is None:
+                samples = drawn.new_empty(len(block.samples), nodes.stop - nodes.start, *drawn.shape[2:])
+            own = self.pick.nodes(part.graphs)
+            first = part.samples.start - block.samples.start
+            place = slice(own.start - nodes.start, own.stop - nodes.start)
+            samples[first : first + len(part.samples), place] = drawn
+        return samples
+
+    def _parts(self, block: Block, bar: TrajectoryBar) -> Iterator[tuple[Block, Tensor]]:
+        """The block in batches, each with its [k, n, D, T_noisy]."""
+        waiting = block.split(self.batch_size)[::-1]
+        while waiting:
+            part = waiting.pop()
+            if part.size > self.batch_size:
+                waiting += part.split(self.batch_size)[::-1]
+                continue
+            full = None
+            try:
+                with bar.batch(part.size, self._sampler.num_steps) as step:
+                    drawn = self._draw_batch(self._sampler, part, step)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                full = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # Outside of the handler, whose traceback keeps the tensors alive.
+            if full is None:
+                yield part, drawn
+            else:
+                self._shrink(part.size, full)
+                waiting.append(part)
+
+    def _shrink(self, size: int, message: str) -> None:
+        """Half of the batch size that did not fit, with the memory of what was kept for it released."""
+        if size == 1:
+            raise MemoryError(f"sample: one trajectory alone does not fit into the memory of {self.device}: {message}")
+        self.batch_size = -(-size // 2)
+        self._prepared = None
+        # What the sampler keeps for shapes that it has seen goes with it.
+        self._sampler = _anew(self._sampler, self._sampler.num_steps)
+        release_memory(self.device)
+        warnings.warn(
+            f"sample: {size} trajectories at once do not fit into the memory of {self.device}; going on with "
+            f"{self.batch_size}",
+            stacklevel=2,
+        )
+
+    def _draw_batch(self, sampler: Sampler, block: Block, step: Callable[[], None]) -> Tensor:
+        graph = torch.arange(block.graphs.start, block.graphs.stop).repeat(len(block.samples))
+        sample = torch.arange(block.samples.start, block.samples.stop).repeat_interleave(len(block.graphs))
+        with evaluating(sampler.diffusion.denoise_network):
+            inputs = self._inputs(block)
+            noise = TrajectoryNoise(
+                self._seed, graph, sample, inputs.model_kwargs["batch"], *inputs.shape[1:], inputs.dtype
+            )
+            drawn = sampler.draw(inputs.shape, inputs.model_kwargs, noise, progress=step, x_ref=inputs.x_ref)
+        return drawn.cpu().unflatten(0, (len(block.samples), -1))
+
+    def _inputs(self, block: Block) -> "_Inputs":
+        """The block's graphs once for every sample, sample by sample, on the device; their prior is computed once.
+
+        Kept for the next batch, which shares them (and the tables that were made of them) if it draws as many samples
+        of the same graphs.
+        """
+        key = (block.graphs, len(block.samples))
+        if self._prepared is None or self._prepared.key != key:
+            self._prepared = None
+            graphs = torch.arange(block.graphs.start, block.graphs.stop)
+            x_start, model_kwargs = self._split(graphs.repeat(len(block.samples)))
+            x_ref = None
+            if self._sampler.diffusion.mode == "cond":
+                alone = model_kwargs if len(block.samples) == 1 else self._split(graphs)[1]
+                x_ref = self._sampler.diffusion.get_ref_frame(alone).repeat(len(block.samples), 1, 1)
+            self._prepared = _Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs, x_ref)
+        return self._prepared
+
+    def _split(self, graphs: Tensor) -> tuple[Tensor, dict]:
+        """The graphs of these numbers, as the network takes them."""
+        diffusion = self._sampler.diffusion
+        return self._task.split(self.pick(graphs).to(self.device, diffusion.dtype))
+
+
+class _Inputs(NamedTuple):
+    """shape: of the positions to draw, [N, D, T_noisy]; x_ref: [N, D, 1 or T_noisy], None in mode `uncond`."""
+
+    key: tuple[range, int]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    model_kwargs: dict
+    x_ref: Tensor | None
+
+
+def _anew(sampler: Sampler, num_steps: int) -> Sampler:
+    """The same sampler with nothing kept in it, and so many steps."""
+    return Sampler(sampler.diffusion, sampler.method, num_steps, sampler.spacing, sampler.eta)

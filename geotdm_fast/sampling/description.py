@@ -1,0 +1,55 @@
+"""What samples depend on, so that a folder of them is gone on with by the same request alone."""
+
+import json
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
+from geotdm_fast.diffusion.sampler import Sampler
+from geotdm_fast.nn.plain import bare
+from geotdm_fast.runtime.digest import tensors_sha256
+from geotdm_fast.task import Task
+
+
+def describe(
+    sampler: Sampler,
+    batch: Batch,
+    dataset: TrajectoryDataset,
+    task: Task,
+    *,
+    num_samples: int,
+    seed: int,
+    checkpoint: str,
+) -> dict:
+    """Everything that samples depend on, but for the machine's rounding, as plain values; tensors by their SHA-256."""
+    diffusion = sampler.diffusion
+    network = bare(diffusion.denoise_network)
+    weights = network.state_dict()
+    tables = {"alphas_cumprod": torch.from_numpy(diffusion.alphas_cumprod)}
+    fields = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    conditioning = task.given if task.is_conditional else task.num_frames
+    request = {
+        "checkpoint": checkpoint,
+        "weights_sha256": tensors_sha256(weights),
+        "diffusion_sha256": tensors_sha256(tables),
+        "mode": diffusion.mode,
+        "prior": diffusion.prior,
+        "model_mean_type": diffusion.model_mean_type.name.lower(),
+        "model_var_type": diffusion.model_var_type.name.lower(),
+        "rescale_timesteps": bool(diffusion.rescale_timesteps),
+        "dtype": str(diffusion.dtype).removeprefix("torch."),
+        "precision": network.precision,
+        "data": dataset.name,
+        "data_sha256": tensors_sha256(fields),
+        "scale": float(dataset.scale),
+        "cond_mask" if task.is_conditional else "tot_len": conditioning,
+        "num_graphs": batch.num_graphs,
+        "num_samples": num_samples,
+        "seed": seed,
+        "method": sampler.method,
+        "num_steps": sampler.num_steps,
+        "spacing": sampler.spacing,
+        "eta": float(sampler.eta),
+    }
+    return json.loads(json.dumps(request))  # as it will be read back: a tuple becomes a list

@@ -1,0 +1,1 @@
+"""Scores of a file of samples, and of a network's equivariance."""

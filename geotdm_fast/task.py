@@ -1,0 +1,120 @@
+"""What a model is asked: which frames of a trajectory are given, and which are to be drawn."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.conditioning import cond_mask, frames_of, remember_frames
+from geotdm_fast.runtime.shown import shown
+from geotdm_fast.runtime.tensor_cache import normal_tensors
+
+if TYPE_CHECKING:
+    from geotdm_fast.data.trajectory import Batch
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which frames are given (a forecast, an interpolation), or that none is (whole trajectories are made).
+
+    given: half-open ranges (start, stop) of given frames; none for an unconditional model
+    num_frames: T, how many frames a trajectory has; None: as many as the data have
+    Raises TypeError or ValueError for anything else than such ranges, and for ranges outside of num_frames.
+    """
+
+    given: tuple[tuple[int, int], ...] = ()
+    num_frames: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "given", _ranges(self.given))
+        if self.num_frames is not None and (type(self.num_frames) is not int or self.num_frames < 1):
+            raise ValueError(f"task: num_frames must be a whole number of at least 1, got {shown(self.num_frames)}")
+        if self.given and self.num_frames is not None:
+            cond_mask(self.given, self.num_frames)
+
+    @classmethod
+    def of_config(cls, config: Mapping) -> "Task":
+        """The task of a configuration: diffusion.mode, with train.cond_mask or train.tot_len."""
+        train = config["train"]
+        if config["diffusion"].get("mode", "cond") == "uncond":
+            return cls(num_frames=train.get("tot_len"))
+        return cls(given=train["cond_mask"])
+
+    @property
+    def is_conditional(self) -> bool:
+        return len(self.given) > 0
+
+    @property
+    def mode(self) -> str:
+        """`cond` or `uncond`, as `GeoTDM` calls it."""
+        return "cond" if self.is_conditional else "uncond"
+
+    def check_mode(self, where: str, mode: str) -> None:
+        """Raise ValueError unless the diffusion is of this task's mode, `cond` or `uncond`."""
+        if self.mode != mode:
+            given = f"give frames {list(self.given)}" if self.given else "give no frame"
+            raise ValueError(f"{where}: task must be one for a model of mode '{mode}', got one that would {given}")
+
+    @property
+    def given_frames(self) -> tuple[int, ...]:
+        """The numbers of the given frames, ascending."""
+        return tuple(sorted({t for start, stop in self.given for t in range(start, stop)}))
+
+    def num_noisy(self, num_frames: int) -> int:
+        """How many frames of data with `num_frames` frames are drawn. ValueError for a task that does not fit them."""
+        if self.is_conditional:
+            return len(frames_of(self.mask(num_frames)).noisy)
+        if (self.num_frames or 0) > num_frames:
+            raise ValueError(
+                f"train.tot_len must be at most the {num_frames} frames of the data, got {self.num_frames}"
+            )
+        return self.num_frames or num_frames
+
+    def window(self, num_noisy: int) -> int:
+        """T, the frames of a trajectory of which `num_noisy` are drawn, where the data do not say it."""
+        if not self.is_conditional:
+            return self.num_frames or num_noisy
+        return max(len(self.given_frames) + num_noisy, self.given_frames[-1] + 1)
+
+    def mask(self, num_frames: int) -> Tensor:
+        """[1, 1, T] float32: 1 on given frames, as `GeoTDM` takes it. ValueError for ranges that do not fit."""
+        return cond_mask(self.given, num_frames)
+
+    def split(self, batch: "Batch") -> tuple[Tensor, dict]:
+        """The frames to draw, x_start [N, D, T_noisy], and the keyword arguments of the network for `GeoTDM`.
+
+        An unconditional task takes the first num_frames frames. The mask is made once for a device and T, and nothing
+        is read back from the device. Raises ValueError for a batch that has too few frames.
+        """
+        model_kwargs, num_frames = batch.model_kwargs(), batch.x.shape[-1]
+        if not self.is_conditional:
+            length = self.num_noisy(num_frames)
+            if batch.h.dim() == 3:
+                model_kwargs["h"] = batch.h[..., :length]
+            return batch.x[..., :length], model_kwargs
+        mask, version = _mask_on(self.given, num_frames, batch.x.device)
+        if mask._version != version:  # somebody changed the mask of an earlier call in place
+            _mask_on.cache_clear()
+            mask, _ = _mask_on(self.given, num_frames, batch.x.device)
+        model_kwargs.update(cond_mask=mask, x_given=batch.x)
+        return frames_of(mask).noisy_of(batch.x, 2), model_kwargs
+
+
+@functools.lru_cache(maxsize=64)
+def _mask_on(given: tuple[tuple[int, int], ...], num_frames: int, device: torch.device) -> tuple[Tensor, int]:
+    """The mask on a device, its frames known so that nobody waits to read them, and its version."""
+    with normal_tensors():
+        mask = cond_mask(given, num_frames).to(device)
+        remember_frames(mask, given, num_frames)
+    return mask, mask._version
+
+
+def _ranges(given: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    """`given` as tuples of whole numbers."""
+    is_pair = lambda r: isinstance(r, (list, tuple)) and len(r) == 2 and all(type(t) is int for t in r)
+    if not isinstance(given, (list, tuple)) or not all(is_pair(r) for r in given):
+        raise TypeError(f"task: given must be ranges [[start, stop], ...] of frames, got {shown(given)}")
+    return tuple((start, stop) for start, stop in given)

@@ -1,0 +1,87 @@
+"""Which folder of the package may import which: `ROOMS` is the rule that CONTRIBUTING.md draws."""
+
+import ast
+import pathlib
+from collections.abc import Iterator
+
+import geotdm_fast
+
+PACKAGE = pathlib.Path(geotdm_fast.__file__).parent
+_OPS = {"reference", "kernels", "runtime"}
+_MODELS = {"ops", "reference", "runtime", "conditioning"}
+_WORK = {
+    *_MODELS,
+    "task",
+    "nn",
+    "diffusion",
+    "data",
+    "samples",
+    "config",
+    "checkpoint",
+    "state_dicts",
+    "provenance",
+    "metrics",
+}
+# What each folder, and each module beside the folders, may import of ours.
+ROOMS = {
+    "runtime": set(),
+    "config": {"runtime"},
+    "reference": {"runtime"},
+    "kernels": {"reference", "runtime"},
+    "ops": _OPS,
+    "conditioning": {"runtime"},
+    "task": {"conditioning", "runtime"},
+    "nn": _MODELS,
+    "diffusion": {*_MODELS, "nn"},
+    "data": _MODELS,
+    "samples": {"data", "runtime", "task"},
+    "metrics": {"reference", "runtime"},
+    "state_dicts": {"nn", "runtime"},
+    "checkpoint": {"config", "nn", "diffusion", "runtime", "state_dicts"},
+    "provenance": {"ops"},
+    "doctor": {"ops"},
+    "plots": {"samples", "data", "runtime"},
+    "sampling": _WORK,
+    "training": {*_WORK, "plots"},
+    "scores": {*_WORK, "sampling"},
+    "inspection": {*_WORK, "plots"},
+    "official": {*_WORK},
+    "paper": {*_WORK, "sampling", "training", "scores", "plots"},
+}
+# Inside functions alone, with the reason.
+EXCEPTIONS = {
+    ("config/files.py", "data"),  # every kind of data knows the keys of its section
+    ("config/files.py", "diffusion"),  # whether a schedule exists is asked of the schedules
+    ("task.py", "data"),  # the type of a batch
+}
+
+
+def _imports(path: pathlib.Path) -> Iterator[str]:
+    """The rooms of ours that a file imports from, inside functions and for types too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module == "geotdm_fast":
+            names = [f"geotdm_fast.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from (name.split(".")[1] for name in names if name.startswith("geotdm_fast."))
+
+
+def test_every_folder_imports_what_it_may():
+    kernels = pathlib.Path(__import__("geotdm_fast.kernels", fromlist=["_"]).__file__).parent
+    files = [(path.relative_to(PACKAGE).parts, path) for path in PACKAGE.rglob("*.py") if path.parent != kernels]
+    files += [(("kernels", path.name), path) for path in kernels.glob("*.py")]
+    wrong, seen = [], set()
+    for parts, path in files:
+        room = parts[0].removesuffix(".py")
+        if (room in ("kernels", "checkpoints") and parts[0] != "kernels") or room in ("__init__", "__main__", "cli"):
+            continue
+        for target in set(_imports(path)) - {room, "_C", "__version__"}:
+            exception = ("/".join(parts), target)
+            seen.add(exception)
+            if target not in ROOMS[room] and exception not in EXCEPTIONS:
+                wrong.append(f"{'/'.join(parts)} imports geotdm_fast.{target}")
+    assert wrong == []
+    assert seen >= EXCEPTIONS  # one that is no longer needed goes
