@@ -15,12 +15,13 @@ import torch
 
 from bench import arguments, record
 from bench.steps_report import report, scores_of, verdict, write_plot
-from geotdm_fast.cli.checkpoints import checkpoint_file
+from geotdm_fast.checkpoint_paths import checkpoint_file
 from geotdm_fast.cli.data_options import add_data_files, check_data_files, sampled_section
 from geotdm_fast.cli.demo import CHECKPOINT
-from geotdm_fast.cli.requests import open_data, open_model
+from geotdm_fast.cli.requests import open_data
 from geotdm_fast.data import collate
 from geotdm_fast.diffusion import Sampler
+from geotdm_fast.model import Model
 from geotdm_fast.nn.precision import PRECISIONS
 from geotdm_fast.samples.record import make_samples
 from geotdm_fast.sampling import sample
@@ -74,11 +75,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--seeds must be at least 2, for a spread, got {args.seeds}")
     check_data_files(args)
     args.checkpoint = pathlib.Path(checkpoint_file(str(args.checkpoint)))
-    diffusion, config = open_model(str(args.checkpoint), None, torch.device(args.device))
-    section, where = sampled_section(config, args)
+    model = Model.load(args.checkpoint, device=args.device)
+    section, where = sampled_section(model.config, args)
     dataset = open_data(section, where, args.num_graphs, progress=not args.quiet)
-    bench = _Bench(args, diffusion, Task.of_config(config), dataset)
-    settings = list(_settings(args, diffusion.num_timesteps))
+    bench = _Bench(args, model.diffusion, model.task, dataset)
+    settings = list(_settings(args, model.diffusion.num_timesteps))
     known = _read(args.out)
     pieces = [(setting, seed) for seed in range(args.seeds) for setting in settings]
     keys = {piece: bench.key(*piece) for piece in pieces}

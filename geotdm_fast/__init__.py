@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
+    from geotdm_fast.model import Model, load
     from geotdm_fast.nn import EGTN, ESLayer, ETLayer
     from geotdm_fast.ops import backend, radius_graph, radius_neighbours
     from geotdm_fast.runtime.allocator import keep_freed_memory
@@ -16,11 +17,13 @@ __all__ = [
     "ETLayer",
     "GeoTDM",
     "LossType",
+    "Model",
     "ModelMeanType",
     "ModelVarType",
     "Sampler",
     "backend",
     "keep_freed_memory",
+    "load",
     "radius_graph",
     "radius_neighbours",
 ]
@@ -31,11 +34,13 @@ _MODULE_OF = {
     "ETLayer": "nn",
     "GeoTDM": "diffusion",
     "LossType": "diffusion",
+    "Model": "model",
     "ModelMeanType": "diffusion",
     "ModelVarType": "diffusion",
     "Sampler": "diffusion",
     "backend": "ops",
     "keep_freed_memory": "runtime.allocator",
+    "load": "model",
     "radius_graph": "ops",
     "radius_neighbours": "ops",
 }

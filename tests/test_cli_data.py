@@ -14,8 +14,8 @@ from tiny_models import (
     write_ethanol,
 )
 
+from geotdm_fast.checkpoint_paths import shipped_models
 from geotdm_fast.cli import build_parser, main
-from geotdm_fast.cli.checkpoints import shipped_models
 from geotdm_fast.cli.data_options import with_data
 from geotdm_fast.samples.npz import read_samples
 

@@ -56,17 +56,16 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
-    args.checkpoint = checkpoint_file(args.checkpoint)
+    checkpoint_file(args.checkpoint)  # one that is not there is told before torch is imported
 
     from geotdm_fast.runtime.files import write_json
     from geotdm_fast.scores.equivariance import KINDS, MOTIONS, QUANTITIES, ROUNDOFF, check_equivariance
-    from geotdm_fast.task import Task
 
-    diffusion, config = open_model(args.checkpoint, args.config, choose_device(args.device))
+    model = open_model(args.checkpoint, args.config, choose_device(args.device))
     precisions, kinds = tuple(args.precision or ROUNDOFF), tuple(args.kind or KINDS)
     measured = check_equivariance(
-        diffusion,
-        Task.of_config(config),
+        model.diffusion,
+        model.task,
         precisions=precisions,
         kinds=kinds,
         num_graphs=args.num_graphs,

@@ -1,50 +1,18 @@
-"""What CHECKPOINT stands for: a file, the folder of a training, or a model that comes with the package."""
+"""What CHECKPOINT stands for on the command line."""
 
 from pathlib import Path
 
+from geotdm_fast import checkpoint_paths
 from geotdm_fast.cli.telling import tell
 
-SHIPPED = Path(__file__).parent.parent / "checkpoints"
 HELP = (
     "file of weights (.safetensors, .pt), the folder of a training, or the name of a model that comes with the package"
 )
-_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
-def shipped_models() -> dict[str, Path]:
-    """The models that come with the package, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
-
-
-def checkpoint_file(text: str) -> str:
-    """The file of weights that `text` stands for; torch is not imported.
-
-    Raises FileNotFoundError for none, naming the models that come with the package; ValueError for a folder that holds
-    no best.safetensors, naming what is in it.
-    """
-    path = Path(text)
-    if path.is_dir():
-        return str(_best_in(path))
-    if path.exists():
-        return text
-    shipped = shipped_models()
-    if path.parent == Path() and path.stem in shipped and path.suffix in ("", ".safetensors"):
-        return str(shipped[path.stem])
-    if path.suffix in _SUFFIXES or path.parent != Path():
-        raise FileNotFoundError(f"{text}: no such file")
-    raise FileNotFoundError(
-        f"{text}: no such file or folder, and no model of that name comes with the package, only {', '.join(shipped)}"
-    )
-
-
-def _best_in(folder: Path) -> Path:
-    best = folder / "best.safetensors"
-    if best.is_file():
-        tell(f"{folder}: taking {best.name}")
-        return best
-    names = [path.name for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES and path.stem != "state"]
-    raise ValueError(f"{folder} must hold best.safetensors, or name a file of weights in it; got {_listed(names)}")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "none"
+def checkpoint_file(text: str) -> Path:
+    """As `geotdm_fast.checkpoint_paths.checkpoint_file`; what is taken of a folder is told."""
+    path = checkpoint_paths.checkpoint_file(text)
+    if Path(text).is_dir():
+        tell(f"{text}: taking {path.name}")
+    return path

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from geotdm_fast.runtime.allocator import keep_freed_memory
 
-CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "nbody_charged_small.safetensors"
-
 DESCRIPTION = """\
 Simulate five charged particles, give the small model 10 frames, let it forecast the next 20 several times, and compare
 with standing still, constant velocity and the paper. Writes forecast.png, forecast.gif and forecast.html."""
@@ -32,37 +30,26 @@ def run(args: argparse.Namespace) -> int:
     clock = _Clock()
     keep_freed_memory()
     from geotdm_fast.cli.arguments import choose_device
-    from geotdm_fast.cli.checkpoints import checkpoint_file
-    from geotdm_fast.cli.requests import open_model
-    from geotdm_fast.data import collate, open_dataset
-    from geotdm_fast.diffusion import Sampler
+    from geotdm_fast.data import open_dataset
+    from geotdm_fast.model import Model
     from geotdm_fast.plots.animation import animate
     from geotdm_fast.plots.forecast import plot_forecast
     from geotdm_fast.plots.page import write_page
     from geotdm_fast.runtime.files import write_json
     from geotdm_fast.samples.npz import write_samples
-    from geotdm_fast.samples.record import make_samples
-    from geotdm_fast.sampling import sample
-    from geotdm_fast.scores.evaluation import evaluate
-    from geotdm_fast.task import Task
 
     device = choose_device(args.device)
-    args.checkpoint = Path(checkpoint_file(str(args.checkpoint)))
-    diffusion, config = open_model(str(args.checkpoint), None, device)
+    model = Model.load(args.checkpoint, device=device)
     clock.lap("start")
 
     section = {"kind": "nbody", "system": "charged", "split": "test", "num_systems": args.num_systems, "num_frames": 30}
     dataset = open_dataset(section, "demo", progress=False)
-    batch = collate([dataset[i] for i in range(len(dataset))])
     clock.lap(f"simulate {args.num_systems} systems")
 
-    task = Task.of_config(config)
-    drawn = sample(Sampler(diffusion), batch, task, num_samples=args.num_samples, seed=args.seed)
-    name = args.checkpoint.name
-    samples = make_samples(drawn, batch, dataset, task, seed=args.seed, checkpoint=name)
+    samples = model.forecast(dataset, args.num_samples, seed=args.seed, progress=True)
     clock.lap(f"forecast {args.num_systems} x {args.num_samples} on {_device_name(device)}")
 
-    result = evaluate(samples, ["ade"])
+    result = model.evaluate(samples, "ade")
     args.out.mkdir(parents=True, exist_ok=True)
     files = {kind: args.out / f"forecast.{kind}" for kind in ("png", "gif", "html", "npz")}
     title = "Charged particles: 20 frames forecast from 10"
@@ -73,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     write_json(args.out / "scores.json", result)
     clock.lap("draw and write")
 
-    print(_table(result, diffusion, config), clock.report(), _files(args.out), sep="\n\n")
+    print(_table(result, model), clock.report(), _files(args.out), sep="\n\n")
     return _verdict(result)
 
 
@@ -90,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("demo_output"), metavar="DIR", help="default: demo_output")
     parser.add_argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     parser.add_argument("--seed", type=seed, default=0, help="seed of the forecasts (default: 0)")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="another model of charged particles")
+    parser.add_argument("--checkpoint", default="nbody_charged_small", help="another model of charged particles")
     return parser
 
 
@@ -120,13 +107,13 @@ def _device_name(device) -> str:
     return f"the CPU ({torch.get_num_threads()} threads)"
 
 
-def _table(result: dict, diffusion, config: dict) -> str:
+def _table(result: dict, model) -> str:
     from geotdm_fast.scores.tables import text_table
 
-    model, forecast = config["denoise_model"], result["forecast"]
-    size = sum(p.numel() for p in diffusion.denoise_network.parameters()) / 1000
-    layers = f"{model['n_layers']} layers of {model['hidden_dim']}"
-    about = f"{layers}, {size:.0f} k parameters, {diffusion.num_timesteps} steps"
+    network, forecast = model.config["denoise_model"], result["forecast"]
+    size = sum(p.numel() for p in model.network.parameters()) / 1000
+    layers = f"{network['n_layers']} layers of {network['hidden_dim']}"
+    about = f"{layers}, {size:.0f} k parameters, {model.diffusion.num_timesteps} steps"
     rows = [[f"forecast, mean of {result['num_samples']} samples", forecast["ade_mean"], forecast["fde_mean"], about]]
     for name, errors in result["baselines"].items():
         rows.append([name.replace("_", " "), errors["ade"], errors["fde"], ""])

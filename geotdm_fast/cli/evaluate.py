@@ -127,25 +127,19 @@ def _from_file(args: argparse.Namespace):
 
 
 def _from_checkpoint(args: argparse.Namespace):
-    from geotdm_fast.cli.requests import draw, open_model
-    from geotdm_fast.scores.evaluation import likelihoods, parse_scores
+    from geotdm_fast.cli.requests import draw, open_request
+    from geotdm_fast.scores.evaluation import parse_scores
 
+    request = open_request(args, choose_device(args.device), progress=not args.quiet)
+    model, dataset = request
     # Bad scores are told before the samples are drawn.
-    diffusion, config = open_model(args.checkpoint, args.config, choose_device(args.device))
-    scores = parse_scores(args.scores, diffusion.mode)
-    _obey(config["train"], args, "ade" in scores)
-    drawn = draw(args)
+    scores = parse_scores(args.scores, model.task.mode)
+    _obey(model.config["train"], args, "ade" in scores)
+    samples = draw(args, request)
     nll = None
     if "nll" in scores:
-        nll = likelihoods(
-            drawn.diffusion,
-            drawn.batch,
-            drawn.task,
-            seed=args.seed,
-            batch_size=args.batch_size,
-            progress=not args.quiet,
-        )
-    return drawn.samples, scores, nll
+        nll = model.likelihood(dataset, seed=args.seed, batch_size=args.batch_size, progress=not args.quiet)
+    return samples, scores, nll
 
 
 def _obey(train: dict, args: argparse.Namespace, forecasts: bool) -> None:

@@ -154,10 +154,11 @@ def _exports(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _run_file(args: argparse.Namespace, exports: dict[str, str]) -> int:
-    from geotdm_fast.cli.requests import draw
+    from geotdm_fast.cli.requests import draw, open_request
     from geotdm_fast.samples.npz import write_samples
 
-    samples = draw(args, molecules=next(iter(exports), None)).samples
+    request = open_request(args, choose_device(args.device), next(iter(exports), None), progress=not args.quiet)
+    samples = draw(args, request)
     write_samples(args.out, samples)
     num_drawn = samples.samples.shape[-1]
     print(f"{args.out}: {samples.num_samples} samples of {samples.num_graphs} graphs, {num_drawn} frames each")
@@ -166,20 +167,22 @@ def _run_file(args: argparse.Namespace, exports: dict[str, str]) -> int:
 
 
 def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
-    from geotdm_fast.cli.requests import open_request
+    from geotdm_fast.cli.requests import method_options, open_request
+    from geotdm_fast.data import collate
     from geotdm_fast.sampling import sample_to_folder
 
     show = not args.quiet and ours.writes
-    sampler, batch, dataset, task = open_request(args, ours.device, next(iter(exports), None), progress=show)
+    model, dataset = open_request(args, ours.device, next(iter(exports), None), progress=show)
+    dataset = model.dataset(dataset, "sample")
     outcome = sample_to_folder(
         args.out,
-        sampler,
-        batch,
+        model.sampler(**method_options(args)),
+        collate(dataset),
         dataset,
-        task,
+        model.task,
         num_samples=args.num_samples,
         seed=args.seed,
-        checkpoint=Path(args.checkpoint).name,
+        checkpoint=model.name,
         batch_size=args.batch_size,
         shard_size=args.shard_size,
         restart=args.restart,
@@ -189,7 +192,7 @@ def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
     if ours.writes:
         earlier = outcome.shards - outcome.drawn
         there = f", {earlier} of which were there" if earlier else ""
-        what = f"{args.num_samples} samples of {batch.num_graphs} graphs"
+        what = f"{args.num_samples} samples of {len(dataset)} graphs"
         print(f"{args.out}: {what} in {outcome.shards} shards{there}")
         _export(exports, args.out, args)
     return 0

@@ -48,7 +48,18 @@ def given_frames_dataset(
         section = _molecule(section, where)
     number = int(mask.sum())
     dataset = open_dataset(_last_frames(section, number, where) | {"span": number}, where, progress)
-    return _of(dataset, mask)
+    return as_given_frames(dataset, mask)
+
+
+def as_given_frames(dataset: TrajectoryDataset, mask: np.ndarray) -> TrajectoryDataset:
+    """Trajectories of the given frames alone, or of all T = len(mask), as ones of all frames without a target."""
+    return TrajectoryDataset(
+        _Given(dataset.items, mask),
+        name=dataset.name,
+        unit=dataset.unit,
+        scale=dataset.scale,
+        atomic_numbers=dataset.atomic_numbers,
+    )
 
 
 def _molecule(section: dict, where: str) -> dict:
@@ -107,17 +118,7 @@ def _people(section: dict, mask: np.ndarray, where: str) -> TrajectoryDataset:
     scene, scale = section.pop("dataset", None), section.pop("traj_scale", 1.0)
     data, num = pedestrian_windows(scene=scene, **section, num_frames=number, last=True)
     data = data[:, :, _before(mask)]
-    return _of(as_people(where, data, num, number, scale, scene, section.get("recordings")), mask)
-
-
-def _of(dataset: TrajectoryDataset, mask: np.ndarray) -> TrajectoryDataset:
-    return TrajectoryDataset(
-        _Given(dataset.items, mask),
-        name=dataset.name,
-        unit=dataset.unit,
-        scale=dataset.scale,
-        atomic_numbers=dataset.atomic_numbers,
-    )
+    return as_given_frames(as_people(where, data, num, number, scale, scene, section.get("recordings")), mask)
 
 
 def _before(mask: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """One graph's trajectory, a data set of them, and the one function that batches them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,7 +117,16 @@ class TrajectoryDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Trajectory:
+    def __repr__(self) -> str:
+        return f"TrajectoryDataset('{self.name}', {len(self)} trajectories, the first {self.items[0]!r})"
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int | slice):
+        """One `Trajectory`; of a slice a data set of these."""
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
         return self.items[index]
 
     def numbers_of(self, index: int) -> Tensor | None:
@@ -144,13 +153,14 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         return self.subset([i * len(self) // count for i in range(count)])
 
 
-def collate(trajectories: Sequence[Trajectory]) -> Batch:
+def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:
     """Lay graphs side by side: node indices of graph g are shifted by the nodes before it.
 
     Further fields, which all graphs must have then, are joined as `Fields` says.
     Raises ValueError for an empty list and for graphs that differ in D, T, F, A or their fields, or of which some have
     a target.
     """
+    trajectories = list(trajectories)
     if len(trajectories) == 0:
         raise ValueError("collate: trajectories must hold at least one graph, got none")
     first = trajectories[0]

@@ -24,7 +24,11 @@ from geotdm_fast.runtime.checks import (
     check_window,
     reads_values,
 )
+from geotdm_fast.runtime.choices import nearest
 from geotdm_fast.runtime.tensor_cache import counted
+
+KEYWORDS = ("cond_mask", "x_given", "compute_ref")
+UNUSED_KEYWORDS = ("num", "v", "num_nodes", "system_id", "select_index", "ptr", "scored", "num_graphs")
 
 
 class EGTN(PrecisionMixin, nn.Module):
@@ -117,10 +121,11 @@ class EGTN(PrecisionMixin, nn.Module):
 
         Returns x_out [N, D, T_noisy] = (positions after the last layer - x) / scale, h_out [N, H, T_noisy].
         The noisy frames keep their true places among the given ones, whatever the mask (forecast or interpolation).
-        Further keywords (the official `num`, `v`, `num_nodes`) are accepted and unused.
+        Further keywords that official batches carry (`UNUSED_KEYWORDS`) are accepted; any other is a TypeError.
         Raises ValueError / TypeError naming the argument, what was expected and what came.
         """
         check_not_traced("EGTN", current_backend() == "reference")
+        _check_keywords(model_kwargs)
         given = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given")}
         if model_kwargs.get("compute_ref", False):
             return self._reference_frame(h, edge_index, edge_attr, batch, **given)
@@ -294,6 +299,14 @@ class EGTN(PrecisionMixin, nn.Module):
         check_edge_dim("EGTN", edge_attr, self.edge_dim)
         if reads_values(x):
             check_graph_values("EGTN", num_nodes, edge_index, batch)
+
+
+def _check_keywords(model_kwargs: dict) -> None:
+    """TypeError for a keyword that means nothing: misspelt, it would be passed over without a word."""
+    known = (*KEYWORDS, *UNUSED_KEYWORDS)
+    for name in model_kwargs:
+        if name not in known:
+            raise TypeError(f"EGTN.forward: unexpected keyword '{name}'{nearest(name, known)}")
 
 
 def _check_given(frames: Frames, x_given: Tensor) -> None:

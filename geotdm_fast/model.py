@@ -1,0 +1,247 @@
+"""A trained model in one object: network, diffusion, task, and what is known of its data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geotdm_fast.checkpoint import build_diffusion, load_checkpoint, save_checkpoint
+from geotdm_fast.checkpoint_paths import checkpoint_file
+from geotdm_fast.config.files import load_config
+from geotdm_fast.data.convert import to_dataset
+from geotdm_fast.data.given_frames import as_given_frames
+from geotdm_fast.data.trajectory import Batch, TrajectoryDataset, collate
+from geotdm_fast.diffusion import GeoTDM, Sampler
+from geotdm_fast.nn import EGTN
+from geotdm_fast.nn.plain import bare
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.shown import listed
+from geotdm_fast.samples.record import Samples, make_samples
+from geotdm_fast.task import Task
+
+
+class Model:
+    """Network, diffusion, task and configuration of a trained model.
+
+        model = geotdm_fast.load("nbody_charged_small")
+        samples = model.forecast(data, num_samples=5, method="dpmpp_2m", steps=5)
+        model.evaluate(samples)
+
+    network: `EGTN`; diffusion: `GeoTDM` of that network; task: which frames are given; config: sections denoise_model,
+        diffusion, train and data as a checkpoint holds them; name: of the checkpoint's file, which samples carry
+
+    `forecast`, `interpolate` and `generate` take what `geotdm_fast.data.convert.to_dataset` takes: a data set, a
+    `Trajectory` or `Batch`, positions [frames, N, D], a list of `ase.Atoms`, `Data` or `Batch` of PyTorch Geometric. A
+    trajectory has either all T = `num_frames` frames, those to be drawn being the truth of the scores, or the given
+    ones alone. Noise depends on seed, graph, sample and step alone, not on batch_size.
+    """
+
+    def __init__(self, network: EGTN, diffusion: GeoTDM, task: Task, config: Mapping, name: str = "model"):
+        task.check_mode("Model", diffusion.mode)
+        self.network, self.diffusion, self.task, self.config, self.name = network, diffusion, task, config, name
+
+    @classmethod
+    def load(
+        cls,
+        source: PathLike,
+        *,
+        config: PathLike | Mapping | None = None,
+        device: torch.device | str | None = None,
+        precision: str = "fp32",
+    ) -> "Model":
+        """The model of a checkpoint, in evaluation mode.
+
+        source: a file of weights, the folder of a training (its best weights), or the name of a model that comes with
+            the package
+        config: the YAML file, or what `load_config` reads from it, for weights that hold none: official ones
+        device: default cuda where there is one; precision: fp32, tf32 or bf16, see `EGTN.set_precision`
+        Raises FileNotFoundError, or ValueError for a file that is no checkpoint or lacks a section.
+        """
+        path = checkpoint_file(str(source))
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        given = config if config is None or isinstance(config, Mapping) else load_config(config)
+        network, config = load_checkpoint(path, device, given)
+        for section in ("train", "diffusion"):
+            if section not in config:
+                raise ValueError(f"{path}: the config inside must have a section '{section}', got {listed(config)}")
+        network.set_precision(precision)
+        config = {"data": {}} | config
+        return cls(network, build_diffusion(network, config, device), Task.of_config(config), config, path.name)
+
+    def save(self, path: PathLike) -> None:
+        """Write weights and configuration to one safetensors file, which `load` and the command line take."""
+        given, length = [list(frames) for frames in self.task.given], self.task.num_frames
+        task = {"cond_mask": given} if self.task.is_conditional else {"cond_mask": None, "tot_len": length}
+        diffusion = {**self.config["diffusion"], "mode": self.task.mode}
+        train = {**self.config.get("train", {}), **task}
+        save_checkpoint(path, self.network, {**self.config, "diffusion": diffusion, "train": train})
+
+    def to(self, device: torch.device | str) -> "Model":
+        """This model, moved to `device`."""
+        self.network.to(device)
+        self.diffusion = build_diffusion(self.network, self.config, torch.device(device))
+        return self
+
+    def set_precision(self, precision: str) -> "Model":
+        """This model, whose products are computed in `fp32`, `tf32` or `bf16`; see `EGTN.set_precision`."""
+        self.network.set_precision(precision)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.diffusion.device)
+
+    @property
+    def data(self) -> dict:
+        """The section of the configuration that the model was trained on; empty where it is not known."""
+        return dict(self.config.get("data", {}).get("train", {}))
+
+    @property
+    def num_frames(self) -> int:
+        """T: the frames of a trajectory, given and drawn."""
+        num_w = bare(self.network).num_w
+        if not self.task.is_conditional:
+            return self.task.num_frames or num_w
+        if self.task.num_frames is not None or bare(self.network).learn_ref_frame:
+            return self.task.num_frames or self.task.window(num_w)
+        # Without a learned prior num_w may be anything.
+        section = self.data
+        people = section.get("past_frames", 8) + section.get("future_frames", 12)
+        people = people if section.get("kind") == "pedestrian" else None
+        return section.get("span") or section.get("num_frames") or people or self.task.window(num_w)
+
+    def forecast(self, data: Any, num_samples: int = 1, **options: Any) -> Samples:
+        """Draw the frames behind the given ones; data, arrays and options as for `sample`.
+
+        Raises ValueError for a model of another task, as the other methods do.
+        """
+        if not self.task.is_conditional or self._fills_gaps:
+            raise ValueError(f"forecast: {self.name} is a model that would {self._does}; see {self._method}")
+        return self.sample(data, num_samples, where="forecast", **options)
+
+    def interpolate(self, data: Any, num_samples: int = 1, **options: Any) -> Samples:
+        """Draw the frames between, or before, the given ones; data, arrays and options as for `sample`."""
+        if not self.task.is_conditional or not self._fills_gaps:
+            raise ValueError(f"interpolate: {self.name} is a model that would {self._does}; see {self._method}")
+        return self.sample(data, num_samples, where="interpolate", **options)
+
+    def generate(self, data: Any, num_samples: int = 1, **options: Any) -> Samples:
+        """Make whole trajectories of the graphs of `data`, whose positions are not looked at but by scores.
+
+        data, arrays and options as for `sample`
+        """
+        if self.task.is_conditional:
+            raise ValueError(f"generate: {self.name} is a model that would {self._does}; see {self._method}")
+        return self.sample(data, num_samples, where="generate", **options)
+
+    def sample(
+        self,
+        data: Any,
+        num_samples: int = 1,
+        *,
+        method: str = "ddpm",
+        steps: int | None = None,
+        spacing: str = "uniform",
+        eta: float = 0.0,
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: bool = False,
+        where: str = "sample",
+        **arrays: Any,
+    ) -> Samples:
+        """Whatever the model's task is: `num_samples` trajectories of every graph of `data`, beside the truth.
+
+        method, steps, spacing, eta: see `Sampler`; batch_size: most trajectories at once, by default what fits
+        arrays: z, h, edge_index, ..., charges beside positions alone, see `to_dataset`
+        progress: show a progress bar; where: the caller's name, for messages
+        Raises what `to_dataset` and `Sampler` raise, and ValueError for data of other sizes than the model's.
+        """
+        from geotdm_fast.sampling import sample
+
+        sampler = self.sampler(method, steps, spacing, eta)
+        dataset = self.dataset(data, where, **arrays)
+        batch = collate(dataset)
+        options = {"num_samples": num_samples, "seed": seed, "batch_size": batch_size, "progress": progress}
+        drawn = sample(sampler, batch, self.task, **options)
+        return make_samples(drawn, batch, dataset, self.task, seed=seed, checkpoint=self.name)
+
+    def sampler(
+        self, method: str = "ddpm", steps: int | None = None, spacing: str = "uniform", eta: float = 0.0
+    ) -> Sampler:
+        """The `Sampler` of this model's diffusion."""
+        return Sampler(self.diffusion, method, steps, spacing, eta)
+
+    def dataset(self, data: Any, where: str = "dataset", **arrays: Any) -> TrajectoryDataset:
+        """`data` as a data set of this model; arrays as for `sample`.
+
+        Raises TypeError for what is none, ValueError for data of other sizes than the model's.
+        """
+        dataset = to_dataset(data, self.data, where, **arrays)
+        item, network = dataset[0], bare(self.network)
+        edge_dim = 0 if item.edge_attr is None else item.edge_attr.shape[1]
+        for name, came, expected in (
+            ("features h [N, F]: F", item.h.shape[1], network.node_dim),
+            ("edge features edge_attr [E, A]: A", edge_dim, network.edge_dim),
+        ):
+            if came != expected:
+                raise ValueError(f"{where}: {name} must be {expected} for {self.name}, got {came} ({dataset.name})")
+        given, came = len(self.task.given_frames), item.num_frames
+        if self.task.is_conditional and came == given:
+            return as_given_frames(dataset, np.isin(np.arange(self.num_frames), self.task.given_frames))
+        if self.task.is_conditional and network.learn_ref_frame and network.num_w > 1 and came != self.num_frames:
+            raise ValueError(
+                f"{where}: a trajectory must have all {self.num_frames} frames, or the {given} given ones alone, got "
+                f"{came} ({dataset.name}); longer ones are cut into windows by geotdm_fast.data.array_dataset(x, "
+                f"span={self.num_frames})"
+            )
+        self.task.num_noisy(came)
+        return dataset
+
+    def evaluate(self, samples: Samples, scores: str | Sequence[str] = "all", **options: Any) -> dict:
+        """Scores of samples, as `geotdm evaluate` prints them; `scores.evaluation.evaluate` has the options.
+
+        scores: `all` that need no call of the model, or names of them; `likelihood` computes the score `nll`
+        """
+        from geotdm_fast.scores.evaluation import evaluate, parse_scores
+
+        names = parse_scores(scores if isinstance(scores, str) else ",".join(scores), samples.mode)
+        if scores == "all":
+            names = tuple(name for name in names if name != "nll")
+        return evaluate(samples, names, **{"device": self.device, "progress": False} | options)
+
+    def likelihood(
+        self, data: Any, *, seed: int = 0, batch_size: int | None = None, progress: bool = False, **arrays: Any
+    ) -> Tensor:
+        """[B] float - the bound on the negative log-likelihood (nats) of every trajectory, `num_timesteps` calls each.
+
+        See `scores.evaluation.likelihoods`; data and arrays as for `sample`.
+        """
+        from geotdm_fast.scores.evaluation import likelihoods
+
+        batch = data if isinstance(data, Batch) else collate(self.dataset(data, "likelihood", **arrays))
+        return likelihoods(self.diffusion, batch, self.task, seed=seed, batch_size=batch_size, progress=progress)
+
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return f"Model({self.name}: {self._does}; {parameters:,} parameters on {self.device})"
+
+    @property
+    def _fills_gaps(self) -> bool:
+        given = self.task.given_frames
+        return given != tuple(range(len(given)))
+
+    @property
+    def _does(self) -> str:
+        if not self.task.is_conditional:
+            return f"make trajectories of {self.num_frames} frames"
+        what = "fill gaps" if self._fills_gaps else "forecast"
+        return f"{what}: {len(self.task.given_frames)} of {self.num_frames} frames are given"
+
+    @property
+    def _method(self) -> str:
+        return "interpolate" if self._fills_gaps else "forecast" if self.task.is_conditional else "generate"
+
+
+load = Model.load

@@ -1,0 +1,131 @@
+"""The model object: what it loads, takes and refuses, and that it does what its parts do."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import charged_config, tiny_diffusion
+
+import geotdm_fast
+from geotdm_fast.data import collate, open_dataset
+from geotdm_fast.diffusion import Sampler
+from geotdm_fast.model import Model
+from geotdm_fast.sampling import sample
+from geotdm_fast.scores.evaluation import likelihoods
+from geotdm_fast.task import Task
+
+CONFIG = charged_config()
+
+
+@pytest.fixture(scope="module")
+def data():
+    return open_dataset(CONFIG["data"]["test"], progress=False)
+
+
+@pytest.fixture
+def model():
+    return made()
+
+
+def made(task: Task | None = None, **diffusion) -> Model:
+    config = copy.deepcopy(CONFIG)
+    config["diffusion"] |= diffusion
+    chain = tiny_diffusion(config)
+    return Model(chain.denoise_network, chain, task or Task.of_config(config), config, "tiny")
+
+
+def test_a_forecast_is_what_the_parts_draw(model, data):
+    batch = collate(data)
+    expected = sample(Sampler(model.diffusion, "ddim", 3), batch, model.task, num_samples=2, seed=5, progress=False)
+    samples = model.forecast(data, 2, method="ddim", steps=3, seed=5)
+    assert np.array_equal(samples.samples, expected.numpy())
+    assert samples.checkpoint == "tiny" and samples.mode == "cond" and samples.has_target
+    assert np.array_equal(samples.target, batch.x.numpy()[..., 4:])
+    found = model.evaluate(samples)
+    assert found["forecast"] == model.evaluate(samples, "ade")["forecast"] and found["num_samples"] == 2
+
+
+def test_trajectories_batches_and_data_sets_are_one(model, data):
+    options = {"method": "ddim", "steps": 2}
+    expected = model.forecast(data, **options).samples
+    for same in (collate(data), list(data), data[0 : len(data)]):
+        assert np.array_equal(model.forecast(same, **options).samples, expected)
+    assert np.array_equal(model.forecast(data[0], **options).samples, expected[:, : data[0].num_nodes])
+
+
+def test_given_frames_alone_have_no_truth(model, data):
+    item = data[0]
+    x = item.x[..., :4].permute(2, 0, 1)
+    samples = model.forecast(x.numpy(), charges=item.h[:, 0].numpy(), method="ddim", steps=2)
+    assert not samples.has_target
+    assert np.array_equal(samples.samples, model.forecast(data[0:1], method="ddim", steps=2).samples)
+
+
+def test_likelihood(model, data):
+    expected = likelihoods(model.diffusion, collate(data), model.task, seed=1, progress=False)
+    assert torch.equal(model.likelihood(data, seed=1), expected)
+    assert torch.equal(model.likelihood(collate(data), seed=1), expected)
+
+
+def test_saved_and_loaded(tmp_path, model, data):
+    model.save(tmp_path / "mine.safetensors")
+    again = Model.load(tmp_path / "mine.safetensors", device="cpu")
+    assert again.task == model.task and again.name == "mine.safetensors" and again.num_frames == model.num_frames
+    options = {"method": "ddim", "steps": 2}
+    assert np.array_equal(again.forecast(data, **options).samples, model.forecast(data, **options).samples)
+
+
+def test_a_task_of_its_own_is_saved(tmp_path):
+    model = made(Task(given=[[0, 2], [4, 6]]))
+    model.save(tmp_path / "mine.safetensors")
+    assert Model.load(tmp_path / "mine.safetensors").task == Task(given=((0, 2), (4, 6)))
+
+
+def test_shipped_models_load_by_name():
+    model = geotdm_fast.load("nbody_charged_small", device="cpu")
+    assert model.num_frames == 30 and model.task == Task(given=((0, 10),)) and model.data["system"] == "charged"
+    assert repr(model) == (
+        "Model(nbody_charged_small.safetensors: forecast: 10 of 30 frames are given; 365,216 parameters on cpu)"
+    )
+    with pytest.raises(FileNotFoundError, match="no model of that name comes with the package, only md_ethanol_small"):
+        geotdm_fast.load("nbody_charged_large")
+
+
+def test_precision_and_device(model):
+    assert model.set_precision("bf16") is model and model.network.precision == "bf16"
+    assert model.to("cpu") is model and model.device == torch.device("cpu")
+    assert model.diffusion.denoise_network is model.network
+
+
+def test_each_method_is_of_its_task(data):
+    gaps, free = made(Task(given=[[0, 2], [10, 12]])), None
+    assert gaps.interpolate(data, method="ddim", steps=2).samples.shape[-1] == 8
+    with pytest.raises(ValueError, match=r"tiny is a model that would fill gaps: 4 of 12 .*; see interpolate"):
+        gaps.forecast(data)
+    with pytest.raises(
+        ValueError, match=r"interpolate: tiny .* would forecast: 4 of 12 frames are given; see forecast"
+    ):
+        made().interpolate(data)
+    free = made(Task(num_frames=8), mode="uncond", prior="none")
+    assert free.generate(data, method="ddim", steps=2).samples.shape[-1] == 8
+    with pytest.raises(ValueError, match="forecast: tiny is a model that would make trajectories of 8 frames"):
+        free.forecast(data)
+    with pytest.raises(ValueError, match="generate: tiny is a model that would forecast"):
+        made().generate(data)
+    with pytest.raises(ValueError, match="Model: task must be one for a model of mode 'cond', got one that would give"):
+        made(Task(num_frames=8))
+
+
+def test_data_of_other_sizes(model, data):
+    x = np.random.default_rng(0).normal(size=(4, 5, 3))
+    with pytest.raises(ValueError, match=r"forecast: features h \[N, F\]: F must be 1 for tiny, got 2"):
+        model.forecast(x, h=np.ones((5, 2)))
+    with pytest.raises(ValueError, match=r"forecast: edge features edge_attr \[E, A\]: A must be 1 for tiny, got 0"):
+        model.forecast(x, h=np.ones((5, 1)))
+    with pytest.raises(ValueError, match=r"all 12 frames, or the 4 given ones alone, got 6 .*_dataset\(x, span=12"):
+        model.forecast(np.concatenate([x, x[:2]]), charges=np.ones(5))
+    with pytest.raises(ValueError, match="Sampler: method must be one of"):
+        model.forecast(data, method="euler")
+    with pytest.raises(TypeError, match="unknown argument 'num_sample'"):
+        model.forecast(data, num_sample=3)
