@@ -136,6 +136,28 @@ def test_broken_xyz(tmp_path, text, message):
         file_dataset(write(tmp_path / "a.xyz", text), span=2)
 
 
+@pytest.mark.parametrize(
+    "comment, keys",
+    [
+        (b"Time=1.5\n", {b"time": b"1.5"}),
+        (b" i =   7, TIME =  3.5, E = -17.1\n", {b"i": b"7", b"time": b"3.5"}),
+        (b"pbc='T T F' LATTICE = \"1 0 0 0 1 0 0 0 1\"", {b"pbc": b"T T F", b"lattice": b"1 0 0 0 1 0 0 0 1"}),
+        (b'energy=2 mytime=3 lattice="" step="', {b"lattice": b"", b"step": b'"'}),
+        (b"time 3\n", {}),
+    ],
+)
+def test_keys_of_a_comment(comment, keys):
+    assert XyzFile._keys(comment) == keys
+
+
+def test_a_box_that_changes(tmp_path):
+    sizes = [8, 8, 9, 9, 8]
+    box = lambda t: f'Lattice="{sizes[t]} 0 0 0 8 0 0 0 8"'
+    source = XyzFile(write(tmp_path / "a.xyz", xyz_text(motion(5), comment=box)))
+    (frames,) = source.read(np.arange(9), np.arange(5))
+    np.testing.assert_array_equal(frames.cells, [np.diag([size, 8, 8]) for size in sizes])
+
+
 def test_times_of_cp2k(tmp_path):
     times = [*range(30), *range(25, 50)]
     comment = lambda t: f" i = {times[t]:8d}, time = {times[t] * 0.5:12.3f}, E =  -17.16"
