@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from geotdm_fast.data.molecule_files.contents import Atoms, Frames, common_values, frames_in_chunk
+from geotdm_fast.data.molecule_files.cursor import Cursor
 from geotdm_fast.data.molecule_files.elements import NUMBERS
 from geotdm_fast.data.molecule_files.text_files import open_text, shown
 
@@ -44,12 +45,13 @@ class XyzFile:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
+        self._cursor = Cursor(lambda: open_text(path))
+        self.close = self._cursor.close
         self._last_cell: tuple[bytes, np.ndarray] | None = None
-        self._scan()
-        self._first()
+        self._first(*self._scan())
 
-    def _scan(self) -> None:
-        """Count frames and look at the number of atoms and the time of each."""
+    def _scan(self) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """Count frames and look at the number of atoms and the time of each; the keys and lines of the first."""
         self.num_frames, self.num_atoms = 0, 0
         times, steps = [], []
         with open_text(self.path) as file:
@@ -68,7 +70,11 @@ class XyzFile:
                 keys = self._keys(file.readline())
                 times.append(_value(keys.get(b"time")))
                 steps.append(_value(keys.get(b"step", keys.get(b"i"))))
-                last = next(itertools.islice(file, count - 1, count), b"")
+                if self.num_frames == 0:
+                    first = keys, list(itertools.islice(file, count))
+                    last = first[1][-1] if len(first[1]) == count else b""
+                else:
+                    last = next(itertools.islice(file, count - 1, count), b"")
                 if not last.strip():
                     raise ValueError(
                         f"{self.path} must have {count} lines of atoms in frame {self.num_frames}, got less"
@@ -78,6 +84,7 @@ class XyzFile:
             raise ValueError(f"{self.path} must have a frame, got none")
         self.times = common_values(times)
         self.times = common_values(steps) if self.times is None else self.times
+        return first
 
     def _count(self, line: bytes) -> int:
         try:
@@ -95,12 +102,8 @@ class XyzFile:
             return {}
         return {name.lower(): quoted or single or bare for name, quoted, single, bare in _KEY.findall(b" " + comment)}
 
-    def _first(self) -> None:
+    def _first(self, keys: dict[bytes, bytes], lines: list[bytes]) -> None:
         """What the first frame says of atoms, columns and periodic directions."""
-        with open_text(self.path) as file:
-            file.readline()
-            keys = self._keys(file.readline())
-            lines = list(itertools.islice(file, self.num_atoms))
         self._properties = keys.get(b"properties")
         self._columns = self._parse_properties(self._properties)
         words = keys.get(b"pbc", b"").lower().split()
@@ -147,17 +150,17 @@ class XyzFile:
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
         """See `Source`."""
-        wanted, size = iter(numbers.tolist()), frames_in_chunk(self.num_atoms)
-        with open_text(self.path) as file:
-            position = 0
-            while chunk := list(itertools.islice(wanted, size)):
+        size = frames_in_chunk(self.num_atoms)
+        with self._cursor.before(numbers[0]) as file:
+            for start in range(0, len(numbers), size):
+                chunk = numbers[start : start + size].tolist()
                 x, cells = np.empty((len(chunk), len(atoms), 3)), []
                 for t, number in enumerate(chunk):
-                    skipped = (number - position) * (self.num_atoms + 2)
+                    skipped = (number - self._cursor.position) * (self.num_atoms + 2)
                     next(itertools.islice(file, skipped, skipped), None)
                     x[t], cell = self._frame(file, number, atoms)
                     cells.append(cell)
-                    position = number + 1
+                    self._cursor.position = number + 1
                 yield Frames(np.array(chunk), x, self._cells(cells, chunk))
 
     def _frame(self, file, number: int, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
