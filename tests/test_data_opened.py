@@ -8,7 +8,6 @@ import torch
 
 from geotdm_fast.data import array_dataset, md17_dataset, nbody_dataset, npz_dataset
 from geotdm_fast.data.stretches import Stretches, written_twice
-from geotdm_fast.data.times import even_stretches
 
 RNG = np.random.default_rng(0)
 Z = [6, 6, 8, 1, 1, 1, 1, 1, 1]
@@ -157,48 +156,6 @@ def test_other_distances_that_cannot_be(quiet):
 
 
 # --- times ------------------------------------------------------------------------------------------------------------
-
-
-def lists(stretches):
-    return [stretch.tolist() for stretch in stretches]
-
-
-def test_even_times_are_one_stretch(quiet):
-    assert lists(even_stretches("here", "time", np.arange(5) * 0.1)) == [[0, 1, 2, 3, 4]]
-    rounded = np.arange(20000, dtype=np.float32) * np.float32(0.002)  # as an XTC file keeps them
-    assert len(even_stretches("here", "time", rounded)) == 1
-    assert lists(even_stretches("here", "time", [3.0])) == [[0]]
-
-
-def test_what_comes_again_after_a_restart_is_left_out():
-    with pytest.warns(UserWarning, match=r"time run back 1 times, first to 3 in frame 5 after 4: 2 frames .* left out"):
-        stretches = even_stretches("here", "time", [0, 1, 2, 3, 4, 3, 4, 5])
-    assert lists(stretches) == [[0, 1, 2, 5, 6, 7]]
-    with pytest.warns(UserWarning, match="first to 0 in frame 14 after 4: 0 frames"):
-        stretches = even_stretches("here", "time", [0, 1, 2, 3, 4, 0, 1, 2], frames=range(9, 17))
-    assert lists(stretches) == [[0, 1, 2, 3, 4], [5, 6, 7]]
-
-
-def test_a_gap_ends_a_stretch():
-    with pytest.warns(UserWarning, match=r"step are 2 apart but in 1 places, the first 10 after frame 2; .* 4 frames"):
-        stretches = even_stretches("here", "step", [0, 2, 4, 14, 16, 18, 20])
-    assert lists(stretches) == [[0, 1, 2], [3, 4, 5, 6]]
-
-
-@pytest.mark.parametrize(
-    "times, message",
-    [
-        ([4, 3, 2, 1], "time must ascend, got 3 in frame 1 after 4"),
-        (
-            [20000, 20001, 20010, 20100, 21000],
-            r"equally far apart, got 1 after frame 0 and 1 after frame 0|frames: \[start",
-        ),
-        ([0, 1, np.nan], r"time must be finite, got nan at \[2\]"),
-    ],
-)
-def test_times_that_nobody_can_use(times, message):
-    with pytest.raises(ValueError, match=message):
-        even_stretches("here", "time", np.array(times, dtype=float))
 
 
 def test_times_in_a_file(tmp_path, quiet):

@@ -6,70 +6,82 @@ import warnings
 import numpy as np
 import pytest
 
-from geotdm_fast.data.molecule_files.times import check_spacing, frames_in_time
 from geotdm_fast.data.molecule_files.xdr import read_headers
+from geotdm_fast.data.times import even_stretches, runs_in_time, tell_apart
 
 
-def in_time(times, numbers=None):
-    times = np.asarray(times, np.float64)
-    return frames_in_time("f.xtc", times, np.arange(len(times)) if numbers is None else numbers)
+def frames_of(times, every=1, name="times"):
+    """The frames of every stretch."""
+    return [stretch.tolist() for stretch in even_stretches("f.xtc", name, np.asarray(times, float), every=every)]
+
+
+def test_even_times_are_one_stretch():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert frames_of(np.arange(5) * 0.1) == [[0, 1, 2, 3, 4]]
+        assert frames_of([3.0]) == [[0]]
+        # Rounded to a few digits, and as an XTC file keeps them.
+        assert len(frames_of(np.round(np.arange(50) / 3, 3))) == 1
+        assert len(frames_of(np.arange(20000, dtype=np.float32) * np.float32(0.002))) == 1
 
 
 def test_a_restarted_run_replaces_the_frames_that_it_wrote_again():
     """As `gmx trjcat`: the frames from the checkpoint on are those of the second run."""
-    times = [*range(60), *range(50, 110)]
-    with pytest.warns(
-        UserWarning, match=r"f\.xtc: 10 of 120 frames come twice .* frame 60 goes back from time 59 to 50"
-    ):
-        kept, again = in_time(times)
-    assert kept.tolist() == [*range(50), *range(60, 120)]
-    assert again == [(50, 60)]
-    check_spacing("f.xtc", np.array(times, float), kept)
-    with pytest.warns(UserWarning, match="4 of 13 frames come twice"):
-        kept, again = in_time([0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 8])  # restarted twice
-    assert kept.tolist() == [0, 1, 4, 5, 8, 9, 10, 11, 12] and again == [(2, 4), (6, 8)]
-    with pytest.warns(UserWarning, match="1 of 4 frames come twice"):
-        assert in_time([0, 1, 1, 2])[0].tolist() == [0, 2, 3]  # the first frame of the second part is written again
-    with pytest.warns(UserWarning, match="1 of 4 frames come twice"):
-        assert in_time([0, 0, 1, 2]) == (pytest.approx([1, 2, 3]), [(0, 1)])
+    times = np.array([*range(60), *range(50, 110)])
+    with pytest.warns(UserWarning, match=r"f\.xtc: times run back 1 times, first to 50 in frame 60 after 59: 10"):
+        runs, again = runs_in_time("f.xtc", "times", times)
+    assert [run.tolist() for run in runs] == [[*range(50), *range(60, 120)]] and again == [(50, 60)]
+    with pytest.warns(UserWarning, match="times run back 2 times, .*: 4 frames"):
+        runs, again = runs_in_time("f", "times", np.array([0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 8]))  # restarted twice
+    assert runs[0].tolist() == [0, 1, 4, 5, 8, 9, 10, 11, 12] and again == [(2, 4), (6, 8)]
+    with pytest.warns(UserWarning, match="1 frames that come again"):
+        assert frames_of([0, 1, 1, 2]) == [[0, 2, 3]]  # the first frame of the second part is written again
+    with pytest.warns(UserWarning, match="1 frames that come again"):
+        assert frames_of([0, 0, 1, 2]) == [[1, 2, 3]]
+    with pytest.warns(UserWarning, match="first to 3 in frame 14 after 4: 2 frames"):
+        stretches = even_stretches("f", "time", [0, 1, 2, 3, 4, 3, 4, 5], frames=range(9, 17))
+    assert stretches[0].tolist() == [0, 1, 2, 5, 6, 7] and len(stretches) == 1
 
 
-def test_two_trajectories_in_one_file_are_refused():
-    with pytest.raises(ValueError, match=r"frame 3 goes back from 2 to 0, .* frames: \[0, 3\] and frames: \[3, null\]"):
-        in_time([0, 1, 2, 0, 1, 2])
-    assert in_time([0, 1, 2, 0, 1, 2], np.arange(3, 6))[0].tolist() == [3, 4, 5]  # each by itself is one
+def test_every_frame_is_looked_at_before_every_nth_is_taken():
+    """Runs 0 ... 9 and 7 ... 16: of times 0 ... 16 every third."""
+    with pytest.warns(UserWarning, match="first to 7 in frame 10 after 9"):
+        assert frames_of([*range(10), *range(7, 17)], every=3) == [[0, 3, 6, 12, 15, 18]]
 
 
-@pytest.mark.parametrize("times", [None, np.zeros(5), np.full(5, np.nan), np.array([1.0] * 5)])
-def test_without_times_frames_are_taken_as_they_are(times):
-    numbers = np.arange(5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert frames_in_time("f", times, numbers)[0].tolist() == numbers.tolist()
-        check_spacing("f", times, numbers)
+def test_a_run_that_starts_over_is_a_stretch_of_its_own():
+    with pytest.warns(UserWarning, match="first to 0 in frame 5 after 4: 0 frames"):
+        assert frames_of([0, 1, 2, 3, 4, 0, 1, 2]) == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    with pytest.warns(UserWarning, match="run back 1 times"):
+        assert frames_of([0, 1, 2, 3, 4, 0, 1, 2], every=2) == [[0, 2, 4], [5, 7]]
+
+
+def test_a_gap_ends_a_stretch():
+    with pytest.warns(UserWarning, match=r"step are 2 apart but in 1 places, the first 10 after frame 2; .* 4 frames"):
+        assert frames_of([0, 2, 4, 14, 16, 18, 20], name="step") == [[0, 1, 2], [3, 4, 5, 6]]
+    with pytest.warns(UserWarning, match="are 1 apart but in 5 places, the first 10 after frame 60; .* 61 frames"):
+        assert list(map(len, frames_of(np.r_[0:61, 70:120:10]))) == [61, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
     "times, message",
     [
-        ([*range(60), *range(60, 110, 10)], r"is 1 mostly and 10 from frame 60 \(time 60\) to frame 61 \(time 70\)"),
-        ([0, 1, 2, 4, 5, 6], r"and 2 from frame 2 \(time 2\) .* frames: \[0, 3\] or frames: \[3, null\]"),
-        ([20000, 20001, 20010, 20100, 21000], "equally spaced in time"),
+        ([4, 3, 2, 1], r"f\.xtc: times must ascend, got 3 in frame 1 after 4"),
+        ([20000, 20001, 20010, 20100, 21000], r"f\.xtc: times must be equally far apart, got .*, with frames: \[start"),
+        ([0, 1, np.nan], r"f\.xtc: times must be finite, got nan at \[2\]"),
     ],
-)  # fmt: skip
-def test_a_change_of_the_step_is_refused(times, message):
-    times = np.array(times, float)
-    with pytest.raises(ValueError, match=rf"f\.xtc: frames must be equally spaced in time, .*{message}|{message}"):
-        check_spacing("f.xtc", times, np.arange(len(times)))
-    check_spacing("f.xtc", times, np.arange(2))
+)
+def test_times_that_nobody_can_use(times, message):
+    with pytest.raises(ValueError, match=message):
+        frames_of(times)
 
 
-def test_rounded_times_are_equally_spaced():
-    check_spacing("f", np.round(np.arange(50) / 3, 3), np.arange(50))
-    check_spacing("f", (np.arange(5000) * np.float32(0.002)).astype(np.float32), np.arange(5000))
+def test_times_that_tell_frames_apart():
+    assert tell_apart(np.arange(3.0)) and tell_apart(np.array([2.0, 1.0]))
+    for times in (np.zeros(5), np.full(5, np.nan), np.array([3.0]), np.array([0, np.inf])):
+        assert not tell_apart(times)
     late = (1e6 + np.arange(500) * 0.002).astype(np.float32)  # single precision has steps of 0.0625 there
-    check_spacing("f", late, np.arange(500))
-    assert frames_in_time("f", late, np.arange(500))[0].tolist() == list(range(500))
+    assert not tell_apart(late) and tell_apart(1e6 + np.arange(500) * 0.002)
 
 
 def trr_frame(time, positions, double=False, atoms=3):

@@ -136,17 +136,40 @@ def test_broken_xyz(tmp_path, text, message):
         file_dataset(write(tmp_path / "a.xyz", text), span=2)
 
 
+@pytest.mark.parametrize(
+    "comment, keys",
+    [
+        (b"Time=1.5\n", {b"time": b"1.5"}),
+        (b" i =   7, TIME =  3.5, E = -17.1\n", {b"i": b"7", b"time": b"3.5"}),
+        (b"pbc='T T F' LATTICE = \"1 0 0 0 1 0 0 0 1\"", {b"pbc": b"T T F", b"lattice": b"1 0 0 0 1 0 0 0 1"}),
+        (b'energy=2 mytime=3 lattice="" step="', {b"lattice": b"", b"step": b'"'}),
+        (b"time 3\n", {}),
+    ],
+)
+def test_keys_of_a_comment(comment, keys):
+    assert XyzFile._keys(comment) == keys
+
+
+def test_a_box_that_changes(tmp_path):
+    sizes = [8, 8, 9, 9, 8]
+    box = lambda t: f'Lattice="{sizes[t]} 0 0 0 8 0 0 0 8"'
+    source = XyzFile(write(tmp_path / "a.xyz", xyz_text(motion(5), comment=box)))
+    (frames,) = source.read(np.arange(9), np.arange(5))
+    np.testing.assert_array_equal(frames.cells, [np.diag([size, 8, 8]) for size in sizes])
+
+
 def test_times_of_cp2k(tmp_path):
     times = [*range(30), *range(25, 50)]
     comment = lambda t: f" i = {times[t]:8d}, time = {times[t] * 0.5:12.3f}, E =  -17.16"
     whole = motion(50, WATER)
     path = write(tmp_path / "a.xyz", xyz_text(whole[times], "OHH", comment))
-    with pytest.warns(UserWarning, match="5 of 55 frames come twice .* frame 30 goes back from time 14.5 to 12.5"):
+    with pytest.warns(UserWarning, match=r"times run back 1 times, first to 12\.5 in frame 30 after 14\.5: 5 frames"):
         dataset = file_dataset(path, span=20)
     np.testing.assert_allclose(places(dataset), whole, atol=1e-6)
     later = xyz_text(motion(55, WATER), "OHH", lambda t: f"time={t + 5 * (t > 39)}")
-    with pytest.raises(ValueError, match=r"equally spaced in time, .* from frame 39"):
-        file_dataset(write(tmp_path / "b.xyz", later), span=20)
+    with pytest.warns(UserWarning, match=r"times are 1 apart but in 1 places, the first 6 after frame 39; no window"):
+        dataset = file_dataset(write(tmp_path / "b.xyz", later), span=15)
+    assert len(dataset) == 26 + 1 and places(dataset).shape[0] == 55
 
 
 def test_runs_that_do_not_agree_where_the_second_begins(tmp_path):
@@ -155,7 +178,7 @@ def test_runs_that_do_not_agree_where_the_second_begins(tmp_path):
     x = np.concatenate([motion(30, WATER), motion(30, WATER, seed=1) + 1])
     path = write(tmp_path / "a.xyz", xyz_text(x, "OHH", lambda t: f"time={times[t]}"))
     with (
-        pytest.warns(UserWarning, match="20 of 60 frames come twice"),
+        pytest.warns(UserWarning, match="first to 10 in frame 30 after 29: 20 frames"),
         pytest.raises(ValueError, match=r"frames 10 and 30 have the same time and must agree.* frames: \[30, null\]"),
     ):
         file_dataset(path, span=20)
@@ -170,7 +193,7 @@ def test_frames_and_splits_are_read_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(XyzFile, "_frame", lambda self, file, t, atoms: read.append(t) or frame(self, file, t, atoms))
     dataset = file_dataset(path, span=5, frames=[10, 90], every=4)
     np.testing.assert_allclose(places(dataset), x[10:90:4], atol=1e-6)
-    assert read == [10, *range(10, 90, 4)]
+    assert read == [*range(10, 90, 4)]
     read.clear()
     dataset = file_dataset(path, None, "test", span=5, frames="10:90:2")  # 40 frames: 24, 8 and 8
     np.testing.assert_allclose(places(dataset), x[10:90:2][32:], atol=1e-6)

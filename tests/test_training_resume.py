@@ -185,11 +185,12 @@ def test_config_must_train_the_same(tmp_path):
 
 
 def test_data_must_be_the_same(tmp_path, monkeypatch):
-    from geotdm_fast.data.sections import open_dataset
+    from geotdm_fast.data.sections import open_datasets
     from geotdm_fast.training import loop
 
     train(tiny_config(num_steps=1), output_dir=tmp_path, progress=False)
-    monkeypatch.setattr(loop, "open_dataset", lambda section, **kw: open_dataset(section | {"seed": 5}, **kw))
+    others = lambda sections: {where: section | {"seed": 5} for where, section in sections.items()}
+    monkeypatch.setattr(loop, "open_datasets", lambda sections, **kw: open_datasets(others(sections), **kw))
     with pytest.raises(ValueError, match=r"data\.train must be the data that the run began with"):
         train(tiny_config(num_steps=1), output_dir=tmp_path, progress=False)
 

@@ -30,6 +30,7 @@ class OwnSource(NamedTuple):
     """What a user's positions come with; the fields are the arguments of `array_dataset`, x_name among them.
 
     ends: [G] - where each graph's nodes end, of graphs side by side, else None
+    stretches: of a reader that has looked at the times itself, instead of times
     """
 
     where: str
@@ -40,6 +41,7 @@ class OwnSource(NamedTuple):
     graph_frame: ArrayLike | Tensor | None
     ends: np.ndarray | None
     unit: str
+    stretches: Stretches | None = None
 
     @property
     def many(self) -> bool:
@@ -108,7 +110,7 @@ def own_windows(
     )
     if graph.z is not None:
         check_size(where, source.name, kept)
-        if source.times is None:
+        if source.times is None and source.stretches is None:
             kept, stretches = _without_repeats(where, kept, stretches)
             _check_span(source, wanted, stretches, span)
     check_motion(
@@ -174,25 +176,27 @@ def _choose(source: OwnSource, wanted: Wanted) -> tuple[range, Stretches]:
 
 def _stretches(source: OwnSource, chosen: range) -> Stretches:
     """The chosen frames, without those that come again and cut at gaps, where times are known."""
+    if source.stretches is not None:
+        return source.stretches
     if source.times is None:
         return Stretches.of([chosen])
     where, name = source.where, source.times_name
     times = check_array(where, name, source.times, "frames or B, frames")
     expected = source.x.shape[:2] if times.ndim == 2 and source.many else source.x.shape[-3:-2]
     check_shape(where, name, times, expected)
-    frames = np.arange(chosen.start, chosen.stop, chosen.step)
+    frames, every = np.arange(chosen.start, chosen.stop), chosen.step
     if not source.many:
-        return Stretches.of([frames[stretch] for stretch in even_stretches(where, name, times[frames], frames)])
+        return Stretches.of([frames[part] for part in even_stretches(where, name, times[frames], frames, every)])
     for own in np.unique(np.atleast_2d(times)[:, frames], axis=0):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parts = even_stretches(where, name, own, frames)
-        if len(parts) > 1 or len(parts[0]) < len(frames):
+            parts = even_stretches(where, name, own, frames, every)
+        if len(parts) > 1 or len(parts[0]) < len(chosen):
             raise ValueError(
-                f"{where}: {name} must be equally far apart in each of many trajectories, got {own.tolist()[:6]}; "
-                "choose frames that are, with frames: [start, stop, step]"
+                f"{where}: {name} must be equally far apart in each of many trajectories, got "
+                f"{own[::every].tolist()[:6]}; choose frames that are, with frames: [start, stop, step]"
             )
-    return Stretches.of([frames])
+    return Stretches.of([chosen])
 
 
 def _check_span(source: OwnSource, wanted: Wanted, stretches: Stretches, span: int) -> None:

@@ -1,11 +1,13 @@
 """Data sets by their section of a configuration: official keys as well as ours."""
 
+import contextlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from geotdm_fast.data.checks import SPLITS, check_count
 from geotdm_fast.data.joined import join_datasets
+from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.choices import check_choice, check_keys
 from geotdm_fast.runtime.shown import plain, shown
@@ -73,11 +75,52 @@ def open_dataset(section: Mapping, where: str = "data", progress: bool = True) -
 
     where: the section's name, for messages; progress: show what is read or simulated and how far it is
     """
-    section = normalise_section(section, where)
-    kind = section.pop("kind")
-    try:
-        parts = [_OPENERS[kind](part, where, progress) for part in _entries(where, kind, section)]
+    return open_datasets({where: section}, progress)[where]
+
+
+def open_datasets(
+    sections: Mapping[str, Mapping], progress: bool = True, file: OpenFile | None = None
+) -> dict[str, TrajectoryDataset]:
+    """The data sets of several sections, by the same names; the same as each by itself, see `open_dataset`.
+
+    A file of molecules (kind file) is opened and looked through once for all sections, and where their frames follow
+    each other, as those of train, val and test do, each frame is read once.
+
+    sections: by their names, for messages, in the order of their frames; file: what has opened the file before, if it
+        was
+    """
+    entries, first = [], {}
+    for where, section in sections.items():
+        section = normalise_section(section, where)
+        kind = section.pop("kind")
+        for entry in _entries(where, kind, section):
+            first.setdefault(_file_of(kind, entry), len(entries))
+            entries.append((where, kind, entry))
+    parts = {}
+    with OpenFile() if file is None else contextlib.nullcontext(file) as opened:
+        # File by file, so that one is open at a time; the sort leaves the sections of a file in their order.
+        for number, (where, kind, entry) in sorted(enumerate(entries), key=lambda each: first[_file_of(*each[1][1:])]):
+            with _named(where):
+                more = {"file": opened} if kind == "file" else {}
+                parts[number] = _OPENERS[kind](entry, where, progress, **more)
+    return {where: _joined(where, [parts[i] for i, e in enumerate(entries) if e[0] == where]) for where in sections}
+
+
+def _file_of(kind: str, entry: Mapping) -> tuple:
+    """What is opened for an entry."""
+    return (kind, *(str(entry.get(key)) for key in ("path", "topology")))
+
+
+def _joined(where: str, parts: list[TrajectoryDataset]) -> TrajectoryDataset:
+    with _named(where):
         return parts[0] if len(parts) == 1 else join_datasets(parts)
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Errors begin with the name of the section."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: {plain(error, _LONGEST)}") from error
     except ValueError as error:
@@ -237,10 +280,10 @@ def _open_npz(section: dict, where: str, progress: bool) -> TrajectoryDataset:
     return npz_dataset(**section)
 
 
-def _open_file(section: dict, where: str, progress: bool) -> TrajectoryDataset:
+def _open_file(section: dict, where: str, progress: bool, file: OpenFile) -> TrajectoryDataset:
     from geotdm_fast.data.molecule_files import file_dataset
 
-    return file_dataset(**section, progress=progress)
+    return file_dataset(**section, progress=progress, file=file)
 
 
 _NORMALISERS = {

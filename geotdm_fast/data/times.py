@@ -1,4 +1,4 @@
-"""Frames by their times: windows want frames that are equally far apart."""
+"""Frames by their times: windows want frames that are equally far apart, whatever file they are from."""
 
 import warnings
 from collections.abc import Sequence
@@ -7,82 +7,115 @@ import numpy as np
 
 from geotdm_fast.data.checks import check_positions, check_shape
 
-_ROUNDING = 4 * float(np.finfo(np.float32).eps)  # many formats keep times in float32
+# Times may be rounded to a few digits: steps differ by so much of a step. Many formats keep times in float32.
+_UNEVEN = 0.05
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
 
-def even_stretches(where: str, name: str, times: np.ndarray, frames: Sequence[int] | None = None) -> list[np.ndarray]:
+def tell_apart(times: np.ndarray) -> bool:
+    """Whether times tell frames apart: not if they are all equal, or so late that their precision rounds steps away.
+
+    times: [T] float, in the precision of the file
+    """
+    if len(times) < 2 or not np.isfinite(times).all() or (times == times[0]).all():
+        return False
+    average = (float(times.max()) - float(times.min())) / (len(times) - 1)
+    return float(np.spacing(np.abs(times).max())) < average / 4
+
+
+def unusual_steps(times: np.ndarray, usual: float | None = None) -> tuple[float, np.ndarray]:
+    """The usual step of times [T], T > 1, their median if not given, and the frames after which a step is another."""
+    steps = np.diff(times)
+    usual = float(np.median(steps)) if usual is None else usual
+    tolerance = _UNEVEN * abs(usual) + _ROUNDING * float(np.abs(times).max())
+    return usual, np.flatnonzero(np.abs(steps - usual) > tolerance)
+
+
+def even_stretches(
+    where: str, name: str, times: np.ndarray, frames: Sequence[int] | None = None, every: int = 1
+) -> list[np.ndarray]:
     """Stretches of frames that are equally far apart in time, as places in `times`; no window may cross their ends.
 
     Where times run back, a run was restarted: the frames before that come again are left out, they are those that the
-    run did not go on from. Where it starts over from its first time or before, a stretch ends. Where two frames are
-    further apart, or nearer, than frames usually are, a stretch ends.
+    run did not go on from. Where it starts over from its first time or before, a stretch ends. Of what remains every
+    n-th frame is taken. Where two of these are further apart, or nearer, than they usually are, a stretch ends.
 
     times: [T] - times or steps, name: what they are called
     frames: [T] - the frames' numbers in the file, for messages; by default 0 ... T - 1
+    every: take every n-th frame
     Warns of what was left out and where a stretch ends. Raises ValueError for times that are not finite, and where
     fewer than half of the frames are equally far apart.
     """
-    times = check_positions(where, name, times, "frames", dtype=np.float64)
-    frames = np.arange(len(times)) if frames is None else np.asarray(frames)
-    check_shape(where, name, times, (len(frames),))
+    runs, _ = runs_in_time(where, name, times, frames)
+    return evenly_spaced(where, name, times, frames, [run[::every] for run in runs])
+
+
+def runs_in_time(
+    where: str, name: str, times: np.ndarray, frames: Sequence[int] | None = None
+) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+    """The first half of `even_stretches`: runs whose times ascend, as places in `times`, each restarted run joined to
+    the one that it goes on from; and the pairs of places, left out and kept, at which a joined run begins."""
+    times, frames = _checked(where, name, times, frames)
     runs = np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) <= 0) + 1)
-    if len(runs) > 1 and len(runs) > len(times) / 2:
-        first = runs[1][0]
+    if len(runs) == 1:
+        return runs, []
+    first = runs[1][0]
+    if len(runs) > len(times) / 2:
         raise ValueError(
             f"{where}: {name} must ascend, got {times[first]:g} in frame {frames[first]} after {times[first - 1]:g}"
         )
-    stretches, num_left_out = _without_what_comes_again(times, runs)
-    if len(runs) > 1:
-        first = runs[1][0]
-        warnings.warn(
-            f"{where}: {name} run back {len(runs) - 1} times, first to {times[first]:g} in frame {frames[first]} after "
-            f"{times[first - 1]:g}: {num_left_out} frames that come again later are left out, and no window goes from "
-            f"one run into another",
-            stacklevel=3,
-        )
-    return _evenly_spaced(where, name, times, frames, stretches)
-
-
-def _without_what_comes_again(times: np.ndarray, runs: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
-    stretches, num_left_out = [runs[0]], 0
+    joined, again, num_left_out = [runs[0]], [], 0
     for run in runs[1:]:
-        before, start = stretches[-1], times[run[0]]
+        before, start = joined[-1], times[run[0]]
         if times[before[0]] < start or (len(before) == 1 and times[before[0]] == start):
             kept = before[times[before] < start]
             num_left_out += len(before) - len(kept)
-            stretches[-1] = np.concatenate([kept, run])
+            again += [(int(place), int(run[0])) for place in before[times[before] == start]]
+            joined[-1] = np.concatenate([kept, run])
         else:
-            stretches.append(run)
-    return stretches, num_left_out
+            joined.append(run)
+    warnings.warn(
+        f"{where}: {name} run back {len(runs) - 1} times, first to {times[first]:g} in frame {frames[first]} after "
+        f"{times[first - 1]:g}: {num_left_out} frames that come again later are left out, and no window goes from "
+        f"one run into another",
+        stacklevel=4,
+    )
+    return joined, again
 
 
-def _evenly_spaced(
-    where: str, name: str, times: np.ndarray, frames: np.ndarray, stretches: list[np.ndarray]
+def evenly_spaced(
+    where: str, name: str, times: np.ndarray, frames: Sequence[int] | None, runs: list[np.ndarray]
 ) -> list[np.ndarray]:
-    """The stretches cut where two frames are not as far apart as usual."""
-    steps = [np.diff(times[stretch]) for stretch in stretches]
-    every = np.concatenate(steps)
-    if len(every) == 0:
-        return stretches
-    usual = float(np.median(every))
-    tolerance = 1e-3 * usual + _ROUNDING * float(np.abs(times).max())
-    unusual = [np.flatnonzero(np.abs(step - usual) > tolerance) for step in steps]
+    """The second half of `even_stretches`: the runs, cut where two frames are not as far apart as they usually are."""
+    times, frames = _checked(where, name, times, frames)
+    steps = np.concatenate([np.diff(times[run]) for run in runs])
+    if len(steps) == 0:
+        return runs
+    usual = float(np.median(steps))
+    unusual = [unusual_steps(times[run], usual)[1] for run in runs]
     number = sum(map(len, unusual))
     if number == 0:
-        return stretches
-    where_first = next(i for i, places in enumerate(unusual) if len(places))
-    place = unusual[where_first][0]
-    first, step = stretches[where_first][place], steps[where_first][place]
-    if number > len(every) / 2:
+        return runs
+    run, place = next((run, places[0]) for run, places in zip(runs, unusual, strict=True) if len(places))
+    step = times[run[place + 1]] - times[run[place]]
+    if number > len(steps) / 2:
         raise ValueError(
-            f"{where}: {name} must be equally far apart, got {every[0]:g} after frame {frames[stretches[0][0]]} and "
-            f"{step:g} after frame {frames[first]}; choose frames that are, with frames: [start, stop, step]"
+            f"{where}: {name} must be equally far apart, got {steps[0]:g} after frame {frames[runs[0][0]]} and "
+            f"{step:g} after frame {frames[run[place]]}; choose frames that are, with frames: [start, stop, step]"
         )
-    cut = [part for s, u in zip(stretches, unusual, strict=True) for part in np.split(s, u + 1)]
+    cut = [part for own, places in zip(runs, unusual, strict=True) for part in np.split(own, places + 1)]
     longest = max(map(len, cut))
     warnings.warn(
-        f"{where}: {name} are {usual:g} apart but in {number} places, the first {step:g} after frame {frames[first]}; "
-        f"no window crosses these, and the longest stretch between has {longest} frames",
+        f"{where}: {name} are {usual:g} apart but in {number} places, the first {step:g} after frame "
+        f"{frames[run[place]]}; no window crosses these, and the longest stretch between has {longest} frames",
         stacklevel=4,
     )
     return cut
+
+
+def _checked(where: str, name: str, times: np.ndarray, frames: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Times as float64, and frame numbers; ValueError where they do not go together or a time is not finite."""
+    times = check_positions(where, name, times, "frames", dtype=np.float64)
+    frames = np.arange(len(times)) if frames is None else np.asarray(frames)
+    check_shape(where, name, times, (len(frames),))
+    return times, frames

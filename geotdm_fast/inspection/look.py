@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 
+from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.inspection.archives import arrays_in, inspect_samples, positions_in
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.molecules import box_and_times
@@ -54,9 +55,10 @@ def inspect_file(path: PathLike, topology: PathLike | None = None, keys: Mapping
                 return inspect_samples(path)
             found.add("arrays", ", ".join(f"{name} {list(shape)} {dtype}" for name, (shape, dtype) in arrays.items()))
             span = positions_in(arrays, path, found)
-        elif kind == "file":
-            box_and_times(section, found)
-        inspect_trajectories(section, found, span)
+        with OpenFile() as file:
+            if kind == "file":
+                box_and_times(section, found, file)
+            inspect_trajectories(section, found, span, file)
     except ValueError as error:
         error.findings = found
         raise

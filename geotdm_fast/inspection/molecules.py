@@ -5,24 +5,25 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from geotdm_fast.data.molecule_files.dataset import check_unwrap
+from geotdm_fast.data.molecule_files.reading import OpenFile, Reading
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.times import times_in_words
 
 
-def box_and_times(section: Mapping, found: Findings) -> None:
-    """Note reader, times and box of the file of a section of kind file; unknown where its reader does not tell."""
-    from geotdm_fast.data.molecule_files.opening import open_molecules
-
+def box_and_times(section: Mapping, found: Findings, file: OpenFile) -> None:
+    """Note atoms, times and box of the file of a section of kind file; unknown where its reader does not tell."""
     path, topology = section["path"], section.get("topology")
-    opened = open_molecules(
-        f"file_dataset: {path}",
+    where = f"file_dataset: {path}"
+    reading = file.molecules(
+        where,
         pathlib.Path(path),
         None if topology is None else pathlib.Path(topology),
         section.get("reader", "auto"),
         section.get("format"),
-        False,
+        check_unwrap(where, section.get("unwrap", "auto")),
     )
-    atoms, source = opened.atoms, opened.source
+    atoms, source = reading.atoms, reading.source
     stated = int((atoms.numbers > 0).sum())
     found.add("in the file", f"{source.num_frames} frames of {source.num_atoms} atoms")
     if source.has_positions is not None and not source.has_positions.all():
@@ -31,18 +32,16 @@ def box_and_times(section: Mapping, found: Findings) -> None:
     said = f"of {of} stated by {atoms.path}" if stated else f"not stated by {atoms.path}"
     found.add("elements", said + ("" if section.get("elements") is None else ", given by the key elements"))
     found.add("times", "none in the file" if source.times is None else times_in_words(source.times))
-    found.add("box", _box(source))
+    found.add("box", _box(reading))
     found.add("bonds", "none in the file" if atoms.bonds is None else f"{len(atoms.bonds)} stated by {atoms.path}")
 
 
-def _box(source) -> str:
+def _box(reading: Reading) -> str:
     """The lengths of the first frame's box, and of the last one's where they differ."""
-    ends = [0] if source.num_frames == 1 else [0, source.num_frames - 1]
-    cells = []
-    for end in ends:
-        for frames in source.read(np.array([0]), np.array([end])):
-            cells.append(None if frames.cells is None else frames.cells[0])
-    if any(cell is None for cell in cells) or not np.asarray(source.pbc).any():
+    # The first frame last: it is where the data are read from then.
+    frames = [reading.frame(end) for end in (reading.source.num_frames - 1, 0)]
+    cells = [None if frame.cells is None else frame.cells[0] for frame in reversed(frames)]
+    if any(cell is None for cell in cells) or not np.asarray(reading.source.pbc).any():
         return "none"
     lengths = [" x ".join(f"{length:.4g}" for length in np.linalg.norm(cell, axis=1)) for cell in cells]
     skewed = not np.allclose(cells[0], np.diag(np.diag(cells[0])), atol=1e-3)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from geotdm_fast.data.times import unusual_steps
+
 
 def times_in_words(times: np.ndarray, name: str = "times") -> str:
     """First, last, and how far apart; what is uneven or runs back is named with its first frame."""
@@ -9,10 +11,7 @@ def times_in_words(times: np.ndarray, name: str = "times") -> str:
     if len(times) < 2:
         return f"{name} {', '.join(f'{t:g}' for t in times)}"
     steps = np.diff(times)
-    usual = float(np.median(steps))
-    # Float32 times of a long run differ in their last digits.
-    rounding = 4 * np.finfo(np.float32).eps * np.abs(times).max()
-    odd = np.flatnonzero(np.abs(steps - usual) > max(1e-3 * abs(usual), rounding))
+    usual, odd = unusual_steps(times)
     apart = usual if len(odd) else (times[-1] - times[0]) / len(steps)
     text = f"{name} {times[0]:g} to {times[-1]:g}, {apart:g} apart"
     if len(odd):

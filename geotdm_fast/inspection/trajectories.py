@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from geotdm_fast.data.sections import open_dataset
+from geotdm_fast.data.molecule_files.reading import OpenFile
+from geotdm_fast.data.sections import open_datasets
+from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.data.windows import Joined
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.motion import steps_in_words
@@ -19,14 +21,15 @@ _SPAN, _MOST_WINDOWS = 30, 5000
 _PAST, _PEDESTRIAN_FRAMES = 8, 20
 
 
-def inspect_trajectories(section: Mapping, found: Findings, span: int | None = 1) -> None:
+def inspect_trajectories(section: Mapping, found: Findings, span: int | None, file: OpenFile) -> None:
     """Open the data of a section (kinds npz, file and pedestrian), and note what is in them.
 
     section: as in a configuration, without split, span and stride
     span: 1 for one trajectory, whose frames are told one by one; None for many, which are taken whole
+    file: what opens a file of molecules, or has opened it
     Raises what opening the data raises: its message says what is missing.
     """
-    dataset = _opened(section, span, found)
+    dataset = _opened(section, span, found, file)
     first, numbers = dataset[0], dataset.numbers_of(0)
     if section["kind"] == "pedestrian":
         _pedestrians(section, dataset, found)
@@ -54,13 +57,13 @@ def formula(numbers: Sequence[int]) -> str:
     return " ".join(f"{s}{symbols.count(s) if symbols.count(s) > 1 else ''}" for s in order)
 
 
-def _opened(section: Mapping, span: int | None, found: Findings):
+def _opened(section: Mapping, span: int | None, found: Findings, file: OpenFile) -> TrajectoryDataset:
     """The data; what reading says goes into the notes."""
     about = {"num_types": _EVERY_TYPE} | ({} if span is None else {"span": span})
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         keys = dict(section) if section["kind"] == "pedestrian" else about | dict(section)
-        dataset = open_dataset(keys, where="data", progress=False)
+        dataset = open_datasets({"data": keys}, progress=False, file=file)["data"]
     found.notes += dict.fromkeys(str(warning.message) for warning in said)
     return dataset
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.config.files import normalise_config
-from geotdm_fast.data.sections import open_dataset
+from geotdm_fast.data.sections import open_datasets
+from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.bars import progress_bar, say
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import ProcessDied, Processes, processes
@@ -82,10 +83,15 @@ class _Run:
         train = config["train"]
         self.config, self.train_config, self.ours, self.show = config, train, ours, show
         self.stop = StopRequest(train["max_minutes"])
-        dataset = open_dataset(config["data"]["train"], where="data.train", progress=show)
+        sections = {f"data.{name}": config["data"].get(name) for name in ("train", "val")}
+        # Together: a file of both is read once.
+        datasets = open_datasets(
+            {where: section for where, section in sections.items() if section is not None}, progress=show
+        )
+        dataset = datasets["data.train"]
         num_noisy = check_fits(config, dataset, "train")
         data = DeviceData(dataset, ours.device)
-        self.validation = self._make_validation(data, num_noisy)
+        self.validation = self._make_validation(data, datasets.get("data.val"), num_noisy)
 
         self.source = BatchSource(
             data,
@@ -119,10 +125,11 @@ class _Run:
         # A validation that a stop cut short and that a resumed run does anew.
         self.dropped: str | None = None
 
-    def _make_validation(self, training_data: DeviceData, num_noisy: int) -> Validation:
-        section, at_most = self.config["data"].get("val"), self.train_config["eval_graphs"]
-        if section is not None:
-            dataset = open_dataset(section, where="data.val", progress=self.show)
+    def _make_validation(
+        self, training_data: DeviceData, dataset: TrajectoryDataset | None, num_noisy: int
+    ) -> Validation:
+        at_most = self.train_config["eval_graphs"]
+        if dataset is not None:
             if check_fits(self.config, dataset, "val") != num_noisy:
                 raise ValueError(f"data.val must have {training_data.num_frames} frames as data.train")
             data = DeviceData(dataset, self.ours.device)

@@ -58,3 +58,6 @@ class AseFile:
                 raise ValueError(f"{self.path} must have the same atoms in every frame, got others in frame {number}")
         cells = np.stack([np.asarray(frame.cell) for frame in frames])
         return Frames(chunk, np.stack([frame.positions[atoms] for frame in frames]), cells)
+
+    def close(self) -> None:
+        """See `Source`; the file is open while it is read, no longer."""

@@ -59,7 +59,11 @@ class Source(Protocol):
     pbc: np.ndarray
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
-        """The frames `numbers`, ascending, of `atoms` alone, in chunks."""
+        """The frames `numbers`, ascending, of `atoms` alone, in chunks; files of text are read on from the frame where
+        the last reading ended."""
+
+    def close(self) -> None:
+        """Close the file; nothing is read after."""
 
 
 def frames_in_chunk(num_atoms: int) -> int:

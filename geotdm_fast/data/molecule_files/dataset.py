@@ -1,23 +1,25 @@
 """Windows of a molecule's trajectory in any format that a reader knows."""
 
+import contextlib
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from geotdm_fast.data.arrays import array_dataset
 from geotdm_fast.data.bonds import complete_bonds
-from geotdm_fast.data.checks import check_count, check_flag, check_indices
+from geotdm_fast.data.checks import check_flag, check_indices
+from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.molecule import renumbered_bonds, warn_if_apart
 from geotdm_fast.data.molecule_files.beads import bead_graph
-from geotdm_fast.data.molecule_files.contents import readable
 from geotdm_fast.data.molecule_files.elements import elements_of
 from geotdm_fast.data.molecule_files.formats import READERS
 from geotdm_fast.data.molecule_files.motion import Motion
-from geotdm_fast.data.molecule_files.opening import check_atoms, open_molecules, select
+from geotdm_fast.data.molecule_files.opening import select
 from geotdm_fast.data.molecule_files.plan import plan_frames
-from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio
+from geotdm_fast.data.molecule_files.reading import OpenFile
+from geotdm_fast.data.own_windows import OwnSource, Wanted, own_windows
+from geotdm_fast.data.splits import SPLIT_RATIO
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
@@ -55,6 +57,7 @@ def file_dataset(
     name: str | None = None,
     unit: str | None = None,
     progress: bool = False,
+    file: OpenFile | None = None,
 ) -> TrajectoryDataset:
     """Windows of a molecule's trajectory in any format that this package, ASE, MDTraj or MDAnalysis reads.
 
@@ -80,88 +83,70 @@ def file_dataset(
     bonds: [M, 2] - pairs of atoms as numbered in the file, instead of the topology's or those by distance
     progress: show how many frames are read
     unit: the unit of length; by default angstrom, to be given where the file has reduced units
+    file: what opens the file. Data sets that are made one after the other with the same, as those of train, val and
+        test, open the file once, look through it once, and read on where the one before ended
     The other arguments are as in `array_dataset`.
     Raises FileNotFoundError, ModuleNotFoundError naming the extra to install, ValueError for a file that cannot be
-    read, whose frames differ in their atoms or are not equally spaced in time, and for elements that nobody states.
-    Warns of what was left out, mended or taken from names.
+    read, whose frames differ in their atoms, whose times are mostly uneven, and for elements that nobody states.
+    Warns of what was left out, mended or taken from names, and of gaps in time, which no window crosses (see
+    `even_stretches`).
     """
     where = f"file_dataset: {path}"
     check_choice(f"{where}: reader", reader, READERS)
     with_h = check_flag(where, "with_h", with_h)
-    follow = _check_unwrap(where, unwrap)
+    follow = check_unwrap(where, unwrap)
     _check_types(where, types)
-    ratio = check_ratio(where, split_ratio)
-    span = _SPAN if span is None else check_count(where, "span", span)
-    for file in (path, topology):
-        if file is not None and not pathlib.Path(file).exists():
-            raise FileNotFoundError(f"file_dataset: {file}: no such file")
+    wanted = Wanted(None, _SPAN if span is None else span, stride, split_ratio, None, None, project).checked(where)
+    for name_of_file in (path, topology):
+        if name_of_file is not None and not pathlib.Path(name_of_file).exists():
+            raise FileNotFoundError(f"file_dataset: {name_of_file}: no such file")
     path = pathlib.Path(path)
     if selection is not None and reader == "ase":
         raise ValueError(f"{where}: selection must be None for ASE, it is for MDTraj and MDAnalysis")
-    try:
-        opened = open_molecules(
-            where, path, None if topology is None else pathlib.Path(topology), reader, format, follow
-        )
-        check_atoms(where, opened.atoms, opened.source)
-    except ValueError as error:
-        raise error if str(error).startswith("file_dataset") else readable(where, error, topology) from error
-    if opened.reduced and unit is None:
-        raise ValueError(f"{where}: lengths are in reduced units; unit must name the unit of length, got none")
-
-    atoms, source = opened.atoms, opened.source
-    chosen = select(where, atoms, selection)
-    if types == "element":
-        numbers = elements_of(where, atoms, chosen, elements, opened.per_type)
-        chosen = chosen if with_h else chosen[numbers[chosen] > 1]
-    if len(chosen) == 0:
-        raise ValueError(f"{where} must have atoms left after {selection=} and {with_h=}, got none")
-    plan = plan_frames(where, source, frames, every, split, ratio)
-    if len(plan.wanted) < span:
-        part = "x" if split is None else f"split '{split}' of x"
-        raise ValueError(f"{where}: {part} must have at least span={span} frames, got {len(plan.wanted)}")
-    motion = Motion(where, source, chosen, plan, follow, progress)
-    pairs = None
-    if bonds is not None or atoms.bonds is not None:
-        given = atoms.bonds if bonds is None else np.asarray(bonds)
-        pairs = renumbered_bonds(where, given, chosen, len(atoms.names))
-    everywhere = atoms.bonds if bonds is None else check_indices(where, "bonds", bonds, "M, 2", len(atoms.names))
-    if types == "element":
-        motion.make_whole(everywhere, np.where(numbers == 1, _HYDROGEN, _OTHER))
-        if bonds is None and pairs is not None:
-            pairs = complete_bonds(where, motion.first, numbers[chosen], pairs, cutoff)
-            warn_if_apart(where, len(chosen), pairs, "of the topology", "a topology may leave bonds out")
-        graph = {
-            "z": numbers[chosen],
-            "bonds": pairs,
-            "graph_frame": motion.first,
-            "cutoff": cutoff,
-            "max_hops": max_hops,
-            "fully_connected": fully_connected,
-            "num_types": num_types,
-            "atom_types": atom_types,
-        }
-    else:
-        motion.make_whole(everywhere, np.full(len(atoms.names), _BEAD) if everywhere is None else None)
-        names = [atoms.names[i] for i in chosen]
-        h, edge_index, edge_attr = bead_graph(
-            where, names, types, motion.first, pairs, cutoff, max_hops, fully_connected
-        )
-        graph = {"h": h, "edge_index": edge_index, "edge_attr": edge_attr}
-    return array_dataset(
-        motion,
-        **graph,
-        # Known to be equally far apart: what stands still is no frame that was written twice.
-        times=None if source.times is None else np.arange(len(plan.wanted)),
-        span=span,
-        stride=stride,
-        project=project,
-        name=path.stem if name is None else name,
-        unit="angstrom" if unit is None else unit,
-        where=where,
-    )
+    topology = None if topology is None else pathlib.Path(topology)
+    with OpenFile() if file is None else contextlib.nullcontext(file) as opened:
+        reading = opened.molecules(where, path, topology, reader, format, follow)
+        if reading.reduced and unit is None:
+            raise ValueError(f"{where}: lengths are in reduced units; unit must name the unit of length, got none")
+        unit = "angstrom" if unit is None else unit
+        atoms, source = reading.atoms, reading.source
+        chosen, numbers = select(where, atoms, selection), None
+        if types == "element":
+            numbers = elements_of(where, atoms, chosen, elements, reading.per_type)
+            chosen = chosen if with_h else chosen[numbers[chosen] > 1]
+        if len(chosen) == 0:
+            raise ValueError(f"{where} must have atoms left after {selection=} and {with_h=}, got none")
+        plan = plan_frames(where, source, frames, every, split, wanted.split_ratio, wanted.span)
+        motion = Motion(where, reading, chosen, plan, follow, progress)
+        pairs = None
+        if bonds is not None or atoms.bonds is not None:
+            given = atoms.bonds if bonds is None else np.asarray(bonds)
+            pairs = renumbered_bonds(where, given, chosen, len(atoms.names))
+        everywhere = atoms.bonds if bonds is None else check_indices(where, "bonds", bonds, "M, 2", len(atoms.names))
+        z = h = edge_index = edge_attr = None
+        if types == "element":
+            motion.make_whole(everywhere, np.where(numbers == 1, _HYDROGEN, _OTHER))
+            if bonds is None and pairs is not None:
+                pairs = complete_bonds(where, motion.first, numbers[chosen], pairs, cutoff)
+                warn_if_apart(where, len(chosen), pairs, "of the topology", "a topology may leave bonds out")
+            z = numbers[chosen]
+        else:
+            motion.make_whole(everywhere, np.full(len(atoms.names), _BEAD) if everywhere is None else None)
+            names = [atoms.names[i] for i in chosen]
+            h, edge_index, edge_attr = bead_graph(
+                where, names, types, motion.first, pairs, cutoff, max_hops, fully_connected
+            )
+            pairs = None
+        graph = GivenGraph(z, h, edge_index, edge_attr, pairs, cutoff, max_hops, fully_connected, num_types, atom_types)
+        # Frames that are equally far apart in time: what stands still is no frame that was written twice.
+        even = plan.stretches if plan.timed else None
+        own = OwnSource(where, "x", motion, None, "times", motion.first, None, unit, even)
+        items, z = own_windows(own, graph.checked(where, len(chosen)), wanted)
+    name = path.stem if name is None else name
+    return TrajectoryDataset(items, name=name, unit=unit if z is None else "angstrom", atomic_numbers=z)
 
 
-def _check_unwrap(where: str, unwrap: str | bool) -> bool:
+def check_unwrap(where: str, unwrap: str | bool) -> bool:
     """Whether to unwrap; YAML reads a bare `no` as false."""
     if isinstance(unwrap, (bool, np.bool_)):
         return bool(unwrap)

@@ -1,9 +1,12 @@
 """Atoms that jump across a periodic box, followed chunk by chunk."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from geotdm_fast.data.molecule_files.boxes import follow, heights, periodic_cell
 from geotdm_fast.data.molecule_files.contents import Frames
+from geotdm_fast.data.molecule_files.plan import Part
 
 # A step by more than this part of half of the box may belong to another image.
 _DOUBTFUL = 0.8
@@ -12,26 +15,22 @@ _DOUBTFUL = 0.8
 class Follower:
     """Follows atoms from frame to frame, and counts what it mends.
 
-    first: [N, 3] - the positions from which the atoms are followed, in the cell of the first frame [3, 3]
-    pbc: [3] bool; atoms: [N] - their numbers in the file, for messages
+    pbc: [3] bool - the periodic directions; atoms: [N] - the atoms' numbers in the file, for messages
     """
 
-    def __init__(self, first: np.ndarray, cell: np.ndarray, pbc: np.ndarray, atoms: np.ndarray):
+    def __init__(self, pbc: np.ndarray, atoms: np.ndarray):
         self._pbc, self._atoms = pbc, atoms
-        self._fractional = first @ np.linalg.inv(cell)  # of the last frame, as followed
-        self._images, self._last = None, first
         self.jumps, self._first_jump = 0, ""
         self._longest, self._longest_part = 0.0, 0.0
 
+    def begin(self, first: np.ndarray, cell: np.ndarray) -> None:
+        """Follow from the positions `first` [N, 3] in the cell [3, 3] of their frame."""
+        self._fractional = first @ np.linalg.inv(cell)  # of the last frame, as followed
+        self._images, self._last = None, first
+
     def follow(self, frames: Frames) -> np.ndarray:
         """The positions of a chunk, [T, N, 3] float64, followed. ValueError where a frame has no box."""
-        box = None if frames.cells is None else periodic_cell(frames.cells, self._pbc)
-        if box is None or not np.array_equal(box[1], self._pbc):
-            raise ValueError(
-                f"every frame must have a box, as the first has; got none in frames {frames.numbers[0]} to "
-                f"{frames.numbers[-1]}; unwrap: no takes positions as they are"
-            )
-        cell = box[0]
+        cell = box_of(frames, self._pbc)
         x = frames.x.astype(np.float64)
         images = follow(x, cell, self._pbc, self._fractional)
         self._count(frames.numbers, images)
@@ -68,3 +67,27 @@ class Follower:
                 "box: which way the atom went is in doubt; frames closer in time would tell"
             )
         return said
+
+
+class Followed(NamedTuple):
+    """What a follower has followed, [M] frames of the file, and of what atoms, bonds and radii (key)."""
+
+    key: tuple
+    follower: Follower
+    frames: np.ndarray
+
+    def goes_on_to(self, part: Part) -> bool:
+        """Whether the wanted frames of a stretch come later in the stretch that was followed."""
+        begun = part.in_order[: len(self.frames)]
+        return bool(self.frames[-1] < part.wanted[0]) and np.array_equal(self.frames, begun)
+
+
+def box_of(frames: Frames, pbc: np.ndarray) -> np.ndarray:
+    """The cells [T, 3, 3], periodic in the directions `pbc`. ValueError where a frame has no such box."""
+    box = None if frames.cells is None else periodic_cell(frames.cells, pbc)
+    if box is None or not np.array_equal(box[1], pbc):
+        raise ValueError(
+            f"every frame must have a box, as the first has; got none in frames {frames.numbers[0]} to "
+            f"{frames.numbers[-1]}; unwrap: no takes positions as they are"
+        )
+    return box[0]

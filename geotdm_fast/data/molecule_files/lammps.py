@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from geotdm_fast.data.molecule_files.contents import Atoms, Frames, common_values, frames_in_chunk
+from geotdm_fast.data.molecule_files.cursor import Cursor
 from geotdm_fast.data.molecule_files.elements import stated
 from geotdm_fast.data.molecule_files.text_files import open_text, shown
 
@@ -44,6 +45,8 @@ class LammpsDump:
 
     def __init__(self, path: pathlib.Path, unwrap: bool = True):
         self.path, self._unwrap = path, unwrap
+        self._cursor = Cursor(lambda: open_text(path))
+        self.close = self._cursor.close
         steps, times = [], []
         self.num_frames, self.num_atoms, first = 0, 0, None
         with open_text(path) as file:
@@ -151,10 +154,11 @@ class LammpsDump:
         """See `Source`."""
         wanted, size = set(numbers.tolist()), frames_in_chunk(self.num_atoms)
         taken, xs, cells = [], [], []
-        with open_text(self.path) as file:
-            for number in range(int(numbers[-1]) + 1 if len(numbers) else 0):
+        with self._cursor.before(numbers[0]) as file:
+            for number in range(self._cursor.position, int(numbers[-1]) + 1):
                 header = self._header(file, number)
                 lines = list(itertools.islice(file, header.num_atoms))
+                self._cursor.position = number + 1
                 if number not in wanted:
                     continue
                 taken.append(number)

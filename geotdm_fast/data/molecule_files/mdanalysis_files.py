@@ -92,3 +92,7 @@ class MdanalysisFile:
                 xs.append(step.positions[atoms])
                 cells.append(np.zeros((3, 3)) if step.dimensions is None else np.array(step.triclinic_dimensions))
             yield Frames(chunk, np.stack(xs), np.stack(cells) if np.any(cells) else None)
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._trajectory.close()

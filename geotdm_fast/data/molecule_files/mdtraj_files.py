@@ -1,6 +1,7 @@
 """Topologies and trajectories through MDTraj."""
 
 import contextlib
+import math
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from geotdm_fast.data.molecule_files.contents import Atoms, Frames, frames_in_chunk
+from geotdm_fast.data.molecule_files.cursor import Cursor
 from geotdm_fast.data.molecule_files.pdb import PdbFile
 from geotdm_fast.data.molecule_files.xdr import read_headers
 
@@ -67,6 +69,8 @@ class MdtrajFile:
 
     def __init__(self, path: pathlib.Path, file_format: str, num_atoms: int):
         self.path, self._format, self.num_atoms = path, file_format, num_atoms
+        self._cursor = Cursor(self._open)
+        self.close = self._cursor.close
         self.pbc = np.array([True] * 3)
         self.times = self.has_positions = None
         if file_format in ("xtc", "trr"):
@@ -75,11 +79,12 @@ class MdtrajFile:
             self.has_positions = headers.has_positions if file_format == "trr" else None
             self._expect(headers.num_atoms)
             return
-        with self._open() as file:  # all atoms of a frame: MDTraj compares no numbers where it picks some
+        # All atoms of a frame: MDTraj compares no numbers where it picks some.
+        with contextlib.closing(self._open()) as file:
             for part in self._chunks(file, None, 1):
                 self._expect(part.n_atoms)
                 break
-        with self._open() as file:
+        with contextlib.closing(self._open()) as file:
             if file_format in _WITH_TIMES or not _knows_length(file):
                 self._count(file)
             else:
@@ -89,26 +94,26 @@ class MdtrajFile:
         if num_atoms != self.num_atoms:
             raise ValueError(f"{self.path} must have the {self.num_atoms} atoms of its topology, got {num_atoms}")
 
-    @contextlib.contextmanager
     def _open(self):
         from mdtraj.formats.registry import FormatRegistry
 
         kind = FormatRegistry.fileobjects[f".{self._format}"]
         extra = {"n_atoms": self.num_atoms} if self._format in ("mdcrd", "crd") else {}
-        with kind(str(self.path), **extra) as file:
-            yield file
+        return kind(str(self.path), **extra)
 
-    def _chunks(self, file, atoms: np.ndarray | None, size: int | None = None) -> Iterator:
-        """Pieces of MDTraj trajectories up to the end of the file."""
-        size = frames_in_chunk(self.num_atoms) if size is None else size
+    def _chunks(self, file, atoms: np.ndarray | None, number: int | None = None) -> Iterator:
+        """Pieces of MDTraj trajectories of `number` frames in all, or up to the end of the file."""
+        size = frames_in_chunk(self.num_atoms)
         bare = _bare_topology(self.num_atoms, None if atoms is None else len(atoms))
         own = hasattr(file, "topology")
-        while True:
-            more = {"n_frames": size, "atom_indices": atoms}
+        left = math.inf if number is None else number
+        while left > 0:
+            more = {"n_frames": min(size, left), "atom_indices": atoms}
             with np.errstate(all="ignore"):  # frames of TRR without positions are whatever is in memory
                 part = file.read_as_traj(**more) if own else file.read_as_traj(bare, **more)
             if len(part) == 0:
                 return
+            left -= len(part)
             yield part
 
     def _count(self, file) -> None:
@@ -122,24 +127,21 @@ class MdtrajFile:
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
         """See `Source`."""
-        if len(numbers) == 0:
-            return
         every = len(atoms) == self.num_atoms
-        with self._open() as file:
-            start = 0
-            if self._format in ("xtc", "trr", "dcd") and numbers[0] > 0:
+        with self._cursor.before(numbers[0]) as file:
+            start = self._cursor.position
+            if self._format in ("xtc", "trr", "dcd") and start < numbers[0]:
                 start = int(numbers[0])
                 file.seek(start)
-            for part in self._chunks(file, None if every else atoms):
-                here = numbers[(numbers >= start) & (numbers < start + len(part))]
+            for part in self._chunks(file, None if every else atoms, int(numbers[-1]) + 1 - start):
+                here = numbers[(numbers >= start) & (numbers < start + len(part))] - start
+                start += len(part)
+                self._cursor.position = start
                 if len(here):
                     self._expect_chosen(part, len(atoms))
                     cells = part.unitcell_vectors
-                    cells = None if cells is None else cells[here - start] * _NM
-                    yield Frames(here, part.xyz[here - start] * np.float32(_NM), cells)
-                start += len(part)
-                if start > numbers[-1]:
-                    return
+                    cells = None if cells is None else cells[here] * _NM
+                    yield Frames(here + start - len(part), part.xyz[here] * np.float32(_NM), cells)
 
     def _expect_chosen(self, part, num_atoms: int) -> None:
         if part.n_atoms != num_atoms:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from geotdm_fast.data.molecule_files.boxes import follow, periodic_cell, whole
-from geotdm_fast.data.molecule_files.contents import Frames, Source, readable
-from geotdm_fast.data.molecule_files.following import Follower
-from geotdm_fast.data.molecule_files.plan import Plan
+from geotdm_fast.data.molecule_files.contents import Frames
+from geotdm_fast.data.molecule_files.following import Followed, Follower, box_of
+from geotdm_fast.data.molecule_files.plan import Part, Plan
+from geotdm_fast.data.molecule_files.reading import Reading
 from geotdm_fast.data.npy import StoredArray
 
 # XTC holds no more than 2147483.75 nm and writes that for what is more.
@@ -23,23 +24,30 @@ class Motion(StoredArray):
     first: [N, 3] - their positions in the first frame; unwrap: whether to follow them where the file has a box
     """
 
-    def __init__(self, where: str, source: Source, atoms: np.ndarray, plan: Plan, unwrap: bool, progress: bool = False):
+    def __init__(
+        self, where: str, reading: Reading, atoms: np.ndarray, plan: Plan, unwrap: bool, progress: bool = False
+    ):
         self._progress = progress
-        self._where, self._source, self._atoms, self._plan = where, source, atoms, plan
-        frames = next(self._read(atoms, plan.in_order[:1]))
+        self._where, self._reading, self._atoms, self._plan = where, reading, atoms, plan
+        self._bonds = self._radii = None
+        self._follower: Follower | None = None
+        self._cut = 0  # stretches after the first in whose first frame a molecule was cut
+        frames = self._first_of(plan.first)
         self.first = frames.x[0].astype(np.float64)
-        self._box = periodic_cell(frames.cells, source.pbc) if unwrap and frames.cells is not None else None
-        self.shape, self.dtype = (len(plan.wanted), len(atoms), 3), frames.x.dtype
+        has_box = unwrap and frames.cells is not None
+        self._box = periodic_cell(frames.cells, reading.source.pbc) if has_box else None
+        self.shape, self.dtype = (len(plan.stretches.frames), len(atoms), 3), frames.x.dtype
 
     def make_whole(self, bonds: np.ndarray | None, radii: np.ndarray | None) -> None:
-        """Put the bonded atoms of the first frame beside each other, of all atoms of the file, see `boxes.whole`."""
+        """Put the bonded atoms of the first frame beside each other, of all atoms of the file, see `boxes.whole`.
+
+        The same is done where the motion begins anew after a gap in time.
+        """
         if self._box is None:
             return
-        (cell,), pbc = self._box
-        everything = next(self._read(np.arange(self._source.num_atoms), self._plan.in_order[:1])).x[0]
-        images, broken = whole(everything.astype(np.float64), cell, pbc, bonds, radii)
-        images = images[self._atoms]
-        self.first = self.first + images @ cell
+        self._bonds, self._radii = bonds, radii
+        images, broken = self._images(self._plan.first, self._box)
+        self.first = self.first + images @ self._box[0][0]
         moved = int((images != 0).any(axis=1).sum())
         if moved:
             self._warn(
@@ -59,30 +67,76 @@ class Motion(StoredArray):
         from geotdm_fast.runtime.bars import progress_bar
 
         self._check_again()
-        wanted, numbers, follower = self._plan.wanted, self._plan.wanted, None
-        if self._box is not None:  # every frame up to the last tells where the atoms went
-            numbers = self._plan.in_order[: np.searchsorted(self._plan.in_order, wanted[-1]) + 1]
-            follower = Follower(self.first, self._box[0][0], self._box[1], self._atoms)
         begin, about = 0, f"reading {self._where.split()[-1]}"
-        with progress_bar(total=len(wanted), desc=about, unit=" frames", disable=not self._progress) as bar:
-            for frames in self._read(self._atoms, numbers):
-                try:
-                    x = frames.x if follower is None else follower.follow(frames)
-                except ValueError as error:
-                    raise ValueError(f"{self._where}: {error}") from None
-                here = np.isin(frames.numbers, wanted, assume_unique=True)
-                if here.any():
-                    yield begin, x[here]
-                begin += int(here.sum())
-                bar.update(int(here.sum()))
-        for text in [] if follower is None else follower.report():
+        with progress_bar(total=self.shape[0], desc=about, unit=" frames", disable=not self._progress) as bar:
+            for part in self._plan.parts:
+                for numbers, x in self._as_stored(part) if self._box is None else self._followed(part):
+                    here = np.isin(numbers, part.wanted, assume_unique=True)
+                    if here.any():
+                        yield begin, x[here]
+                    begin += int(here.sum())
+                    bar.update(int(here.sum()))
+        for text in [] if self._follower is None else self._follower.report():
             self._warn(text)
+        if self._cut:
+            self._warn(f"molecules cut by the box are made whole after {self._cut} gaps in time too")
+
+    def _as_stored(self, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for frames in self._read(part.wanted):
+            yield frames.numbers, frames.x
+
+    def _followed(self, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All frames of a stretch up to the last wanted one: they tell where the atoms went.
+
+        What an earlier data set has followed of the same stretch is not read again.
+        """
+        key = tuple(None if a is None else a.tobytes() for a in (self._atoms, self._bonds, self._radii))
+        earlier, self._reading.followed = self._reading.followed, None
+        if earlier is not None and earlier.key == key and earlier.goes_on_to(part):
+            self._follower, ahead = earlier.follower, part.in_order[len(earlier.frames) :]
+        else:
+            self._begin_to_follow(part.in_order[0])
+            ahead = part.in_order
+        for frames in self._read(ahead):
+            try:
+                x = self._follower.follow(frames)
+            except ValueError as error:
+                raise ValueError(f"{self._where}: {error}") from None
+            yield frames.numbers, x
+        self._reading.followed = Followed(key, self._follower, part.in_order)
+
+    def _begin_to_follow(self, number: int) -> None:
+        """From frame `number`, where molecules are made whole."""
+        cells, pbc = self._box
+        first = self.first
+        if number != self._plan.first:
+            frames = self._first_of(number)
+            try:
+                cells = box_of(frames, pbc)
+            except ValueError as error:
+                raise ValueError(f"{self._where}: {error}") from None
+            images, _ = self._images(number, (cells, pbc))
+            self._cut += bool((images != 0).any())
+            first = frames.x[0].astype(np.float64) + images @ cells[0]
+        if self._follower is None:
+            self._follower = Follower(pbc, self._atoms)
+        self._follower.begin(first, cells[0])
+
+    def _images(self, number: int, box: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, int]:
+        """What makes the molecules of a frame whole, of the chosen atoms; and how many bonds it cannot."""
+        frames = self._reading.frame(number)
+        self._check(np.arange(frames.x.shape[1]), frames)
+        (cell,), pbc = box
+        images, broken = whole(frames.x[0].astype(np.float64), cell, pbc, self._bonds, self._radii)
+        return images[self._atoms], broken
 
     def _check_again(self) -> None:
         """Raise where a run that begins again does not begin where the earlier one was."""
         for old, new in self._plan.again:
-            pair = self._read(self._atoms, np.array([old, new]))
-            x = np.concatenate([frames.x for frames in pair]).astype(np.float64)
+            pair = (old, new, self._atoms.tobytes())
+            if pair in self._reading.agreeing:
+                continue
+            x = np.concatenate([frames.x for frames in self._read(np.array([old, new]))]).astype(np.float64)
             if self._box is not None:
                 cell, pbc = self._box
                 cell = np.repeat(cell, 2, axis=0)
@@ -92,23 +146,21 @@ class Motion(StoredArray):
                 raise ValueError(
                     f"{self._where}: frames {old} and {new} have the same time and must agree, as where a run is "
                     f"restarted, but an atom is {apart:.3g} angstrom apart: two trajectories in one file. Read each by "
-                    f"itself: frames: [{self._plan.in_order[0]}, {new}] and frames: [{new}, null]"
+                    f"itself: frames: [{self._plan.first}, {new}] and frames: [{new}, null]"
                 )
+            self._reading.agreeing.add(pair)
 
-    def _read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
-        """The frames `numbers`, checked; whatever a reader raises for a broken file is a ValueError that names it."""
-        chunks, arrived = self._source.read(atoms, numbers), 0
-        while True:
-            try:
-                frames = next(chunks, None)
-            except Exception as error:  # readers raise anything for a broken file
-                raise readable(self._where, error) from error
-            if frames is None:
-                if arrived < len(numbers):
-                    raise ValueError(f"{self._where} must have its frames to the end, got {arrived} of {len(numbers)}")
-                return
-            arrived += len(frames.numbers)
-            self._check(atoms, frames)
+    def _first_of(self, number: int) -> Frames:
+        """A frame where a motion begins, of the chosen atoms."""
+        frames = self._reading.frame(number)
+        frames = frames._replace(x=frames.x[:, self._atoms])
+        self._check(self._atoms, frames)
+        return frames
+
+    def _read(self, numbers: np.ndarray) -> Iterator[Frames]:
+        """The frames `numbers` of the chosen atoms, checked."""
+        for frames in self._reading.frames(self._atoms, numbers):
+            self._check(self._atoms, frames)
             yield frames
 
     def _check(self, atoms: np.ndarray, frames: Frames) -> None:

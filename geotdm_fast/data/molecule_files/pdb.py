@@ -4,7 +4,6 @@ Columns (from 1): 13-16 name, 17 alternate location, 18-21 residue, 22 chain, 23
 occupancy, 77-78 element. Source: the format's description 3.3.
 """
 
-import itertools
 import pathlib
 import re
 import warnings
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from geotdm_fast.data.molecule_files.contents import Atoms, Frames, common_values, frames_in_chunk
+from geotdm_fast.data.molecule_files.cursor import Cursor
 from geotdm_fast.data.molecule_files.elements import stated
 from geotdm_fast.data.molecule_files.text_files import open_text, shown
 
@@ -28,6 +28,8 @@ class PdbFile:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
+        self._cursor = Cursor(self._models)
+        self.close = self._cursor.close
         self.pbc = np.array([True] * 3)
         self.num_frames, times, lines = 0, [], None
         for model, _, time in self._models():
@@ -126,16 +128,19 @@ class PdbFile:
         wanted, size = set(numbers.tolist()), frames_in_chunk(self._total)
         places = [self._kept[i] for i in atoms]
         taken, xs, cells = [], [], []
-        for number, (lines, cell, _) in enumerate(itertools.islice(self._models(), int(numbers[-1]) + 1)):
-            if number not in wanted:
-                continue
-            self._check(lines, number)
-            taken.append(number)
-            xs.append(self._positions([lines[i] for i in places], number))
-            cells.append(np.zeros((3, 3)) if cell is None or self._is_dummy(cell) else cell)
-            if len(taken) == size or number == numbers[-1]:
-                yield Frames(np.array(taken), np.stack(xs), np.stack(cells) if np.any(cells) else None)
-                taken, xs, cells = [], [], []
+        with self._cursor.before(numbers[0]) as models:
+            ahead = range(self._cursor.position, int(numbers[-1]) + 1)
+            for number, (lines, cell, _) in zip(ahead, models, strict=False):
+                self._cursor.position = number + 1
+                if number not in wanted:
+                    continue
+                self._check(lines, number)
+                taken.append(number)
+                xs.append(self._positions([lines[i] for i in places], number))
+                cells.append(np.zeros((3, 3)) if cell is None or self._is_dummy(cell) else cell)
+                if len(taken) == size or number == numbers[-1]:
+                    yield Frames(np.array(taken), np.stack(xs), np.stack(cells) if np.any(cells) else None)
+                    taken, xs, cells = [], [], []
 
     def _is_dummy(self, cell: np.ndarray) -> bool:
         """Whether this is the box of 1 angstrom that models without a box have."""

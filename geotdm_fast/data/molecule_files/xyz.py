@@ -14,10 +14,15 @@ from typing import NamedTuple
 import numpy as np
 
 from geotdm_fast.data.molecule_files.contents import Atoms, Frames, common_values, frames_in_chunk
+from geotdm_fast.data.molecule_files.cursor import Cursor
 from geotdm_fast.data.molecule_files.elements import NUMBERS
 from geotdm_fast.data.molecule_files.text_files import open_text, shown
 
-_KEY = re.compile(rb"""(?:^|[\s,])(lattice|properties|pbc|time|step|i)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,]+))""", re.I)
+_NAMES = (b"lattice", b"properties", b"pbc", b"time", b"step", b"i")
+# Both cases of every letter by hand: re.IGNORECASE takes twice as long.
+_NAME = b"|".join(b"".join(b"[%c%c]" % (letter, letter - 32) for letter in name) for name in _NAMES)
+_KEY = re.compile(rb"""[\s,](%s)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,]+))""" % _NAME)
+_NUMBER = re.compile(rb"([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)[a-zA-Z]*")
 _TRUE = {b"t", b"true", b"1"}
 
 
@@ -40,11 +45,13 @@ class XyzFile:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        self._scan()
-        self._first()
+        self._cursor = Cursor(lambda: open_text(path))
+        self.close = self._cursor.close
+        self._last_cell: tuple[bytes, np.ndarray] | None = None
+        self._first(*self._scan())
 
-    def _scan(self) -> None:
-        """Count frames and look at the number of atoms and the time of each."""
+    def _scan(self) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """Count frames and look at the number of atoms and the time of each; the keys and lines of the first."""
         self.num_frames, self.num_atoms = 0, 0
         times, steps = [], []
         with open_text(self.path) as file:
@@ -63,7 +70,11 @@ class XyzFile:
                 keys = self._keys(file.readline())
                 times.append(_value(keys.get(b"time")))
                 steps.append(_value(keys.get(b"step", keys.get(b"i"))))
-                last = next(itertools.islice(file, count - 1, count), b"")
+                if self.num_frames == 0:
+                    first = keys, list(itertools.islice(file, count))
+                    last = first[1][-1] if len(first[1]) == count else b""
+                else:
+                    last = next(itertools.islice(file, count - 1, count), b"")
                 if not last.strip():
                     raise ValueError(
                         f"{self.path} must have {count} lines of atoms in frame {self.num_frames}, got less"
@@ -73,6 +84,7 @@ class XyzFile:
             raise ValueError(f"{self.path} must have a frame, got none")
         self.times = common_values(times)
         self.times = common_values(steps) if self.times is None else self.times
+        return first
 
     def _count(self, line: bytes) -> int:
         try:
@@ -88,14 +100,10 @@ class XyzFile:
     def _keys(comment: bytes) -> dict[bytes, bytes]:
         if b"=" not in comment:
             return {}
-        return {match[1].lower(): match[2] or match[3] or match[4] or b"" for match in _KEY.finditer(comment)}
+        return {name.lower(): quoted or single or bare for name, quoted, single, bare in _KEY.findall(b" " + comment)}
 
-    def _first(self) -> None:
+    def _first(self, keys: dict[bytes, bytes], lines: list[bytes]) -> None:
         """What the first frame says of atoms, columns and periodic directions."""
-        with open_text(self.path) as file:
-            file.readline()
-            keys = self._keys(file.readline())
-            lines = list(itertools.islice(file, self.num_atoms))
         self._properties = keys.get(b"properties")
         self._columns = self._parse_properties(self._properties)
         words = keys.get(b"pbc", b"").lower().split()
@@ -142,17 +150,17 @@ class XyzFile:
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
         """See `Source`."""
-        wanted, size = iter(numbers.tolist()), frames_in_chunk(self.num_atoms)
-        with open_text(self.path) as file:
-            position = 0
-            while chunk := list(itertools.islice(wanted, size)):
+        size = frames_in_chunk(self.num_atoms)
+        with self._cursor.before(numbers[0]) as file:
+            for start in range(0, len(numbers), size):
+                chunk = numbers[start : start + size].tolist()
                 x, cells = np.empty((len(chunk), len(atoms), 3)), []
                 for t, number in enumerate(chunk):
-                    skipped = (number - position) * (self.num_atoms + 2)
+                    skipped = (number - self._cursor.position) * (self.num_atoms + 2)
                     next(itertools.islice(file, skipped, skipped), None)
                     x[t], cell = self._frame(file, number, atoms)
                     cells.append(cell)
-                    position = number + 1
+                    self._cursor.position = number + 1
                 yield Frames(np.array(chunk), x, self._cells(cells, chunk))
 
     def _frame(self, file, number: int, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -181,12 +189,16 @@ class XyzFile:
         return x.T[atoms], None if lattice is None else self._cell(lattice, number)
 
     def _cell(self, text: bytes, number: int) -> np.ndarray:
+        if self._last_cell is not None and self._last_cell[0] == text:
+            return self._last_cell[1]
         try:
-            return np.array(list(map(float, text.split()))).reshape(3, 3)
+            cell = np.array(list(map(float, text.split()))).reshape(3, 3)
         except ValueError as error:
             raise ValueError(
                 f"{self.path}: Lattice of frame {number} must be nine numbers, got {shown(text)}"
             ) from error
+        self._last_cell = text, cell
+        return cell
 
     def _cells(self, cells: list, chunk: list[int]) -> np.ndarray | None:
         lacking = [number for number, cell in zip(chunk, cells, strict=True) if cell is None]
@@ -205,5 +217,5 @@ def _is_number(word: bytes) -> bool:
 
 def _value(text: bytes | None) -> float | None:
     """The number that a text is, with a unit or without; None without one, as for 12:30:05."""
-    match = None if text is None else re.fullmatch(rb"([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)[a-zA-Z]*", text)
+    match = None if text is None else _NUMBER.fullmatch(text)
     return float(match[1]) if match else None
