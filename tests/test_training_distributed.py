@@ -175,12 +175,12 @@ def test_shares_make_up_the_whole_batch(world_size):
 
 
 def test_validation_shares_make_up_the_whole_set():
-    noised = lambda source: {number: source.noised(draw) for number, draw in source.validation()}
-    whole = noised(_source(batch_size=2))
-    shares = [noised(_source(rank, 2, batch_size=2)) for rank in range(2)]
-    assert sorted(whole) == sorted([*shares[0], *shares[1]]) == [0, 1, 2]
-    for number, noised in (shares[0] | shares[1]).items():
-        assert torch.equal(noised.noise, whole[number].noise) and torch.equal(noised.steps, whole[number].steps)
+    by_first_graph = lambda source: {int(items[0]): noised for items, noised in source.validation()}
+    whole = by_first_graph(_source(batch_size=2))
+    shares = [by_first_graph(_source(rank, 2, batch_size=2)) for rank in range(2)]
+    assert sorted(whole) == sorted([*shares[0], *shares[1]]) == [0, 2, 4]
+    for first, noised in (shares[0] | shares[1]).items():
+        assert torch.equal(noised.noise, whole[first].noise) and torch.equal(noised.steps, whole[first].steps)
     assert sum(float(noised.weight.sum()) for noised in whole.values()) == pytest.approx(1, abs=1e-6)
     # Six graphs over ten diffusion steps: spread evenly, none twice.
     steps = torch.cat([noised.steps[::5] for noised in whole.values()])
