@@ -1,8 +1,6 @@
 """`python -m geotdm_fast` is the command `geotdm`."""
 
-import sys
-
-from geotdm_fast.cli import main
+from geotdm_fast.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -54,6 +54,26 @@ def test_an_md17_model_keeps_its_bonds(seen):
     assert md17_dataset(seen, "train", down_sample_every=1, max_hops=2)[0].edge_attr.sum(0).tolist() == [6, 0, 0]
 
 
+@pytest.mark.parametrize("bonds", [None, [[0, 1], [1, 3], [3, 5], [0, 2]]])
+def test_a_model_without_hydrogen_is_given_heavy_atoms(tmp_path, bonds):
+    path, z = tmp_path / "chain.npz", np.array([6, 6, 1, 8, 1, 6])
+    x = np.array([[1.4 * i, 0.3 * (i % 2), 0] for i in range(6)]) + 0.01 * RNG.normal(size=(60, 6, 3))
+    np.savez(path, R=x, z=z)
+    heavy = [0, 1, 3, 5]
+    np.savez(tmp_path / "heavy.npz", R=x[:, heavy], z=z[heavy])
+    model = {"kind": "md17", "split": "test", "max_hops": 2, "cutoff": 3.0, "atom_types": [6, 8]}
+    renumbered = None if bonds is None else [[0, 1], [1, 2], [2, 3]]
+    found = given_frames_dataset(model | {"path": str(path), "with_h": False, "bonds": bonds}, MASK)
+    expected = given_frames_dataset(model | {"path": str(tmp_path / "heavy.npz"), "bonds": renumbered}, MASK)
+    assert found.numbers_of(0).tolist() == [6, 6, 8, 6] and found.name == "chain"
+    trained = md17_dataset(path, "train", down_sample_every=1, with_h=False, cutoff=3.0, max_hops=2, bonds=bonds,
+                           atom_types=[6, 8])[0]  # fmt: skip
+    for name in ("x", "h", "edge_index", "edge_attr"):
+        assert torch.equal(getattr(found[0], name), getattr(expected[0], name)), name
+        assert name == "x" or torch.equal(getattr(found[0], name), getattr(trained, name)), name
+    np.testing.assert_array_equal(found[0].x[..., :4].permute(2, 0, 1), x[-4:, heavy].astype(np.float32))
+
+
 def test_every_scene_has_its_last_frames(tmp_path):
     x = np.cumsum(RNG.normal(size=(5, 9, 4, 2)), axis=1)
     np.savez(tmp_path / "scenes.npz", x=x)
@@ -88,8 +108,6 @@ def test_what_cannot_be_forecast(seen):
         given_frames_dataset(section, [True] * 4)
     with pytest.raises(ValueError, match=r"kind must be one of npz, file, md17, pedestrian .* got nbody"):
         given_frames_dataset({"system": "charged"}, MASK)
-    with pytest.raises(ValueError, match="with_h must be true where the future is unknown"):
-        given_frames_dataset({"kind": "md17", "path": str(seen), "with_h": False}, MASK)
 
 
 def test_samples_without_truth(seen, tmp_path):

@@ -224,3 +224,39 @@ def test_reading_takes_little_more_memory_than_what_is_kept(tmp_path):
         assert kept == pytest.approx(300_000 * 4 * 3 * 4 * share, rel=1e-4)
         # Beside the positions, a frame takes 8 bytes of its number and 8 of its window; a block of the file 2 MB.
         assert held < kept * 1.4 + 1e5 and peak < kept * 1.6 + 5e6
+
+
+def _same_items(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found.items, expected.items, strict=True):
+        for name in ("x", "h", "edge_index", "edge_attr"):
+            mine, theirs = getattr(one, name), getattr(other, name)
+            assert (mine is None and theirs is None) or torch.equal(mine, theirs), name
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_npz_without_its_hydrogen(tmp_path, order):
+    z, heavy = np.array([6, 1, 8, 7]), [0, 2, 3]
+    h, edges = RNG.standard_normal((4, 2)), np.array([[0, 2, 1, 2, 3], [2, 0, 0, 3, 1]])
+    attr = np.arange(5.0)[:, None]
+    np.savez(tmp_path / "all.npz", x=np.asarray(LINE, order=order), z=z, h=h, edge_index=edges, edge_attr=attr)
+    kept, left = np.array([[0, 1, 1], [1, 0, 2]]), attr[[0, 1, 3]]
+    np.savez(tmp_path / "heavy.npz", x=LINE[:, heavy], z=z[heavy], h=h[heavy], edge_index=kept, edge_attr=left)
+    found = npz_dataset(tmp_path / "all.npz", "val", span=5, with_h=False)
+    _same_items(found, npz_dataset(tmp_path / "heavy.npz", "val", span=5))
+    assert found.numbers_of(0).tolist() == [6, 8, 7]
+
+    np.savez(tmp_path / "all.npz", x=LINE, z=z, bonds=[[0, 2], [0, 1], [3, 2]], ptr=[0, 2, 4])
+    np.savez(tmp_path / "heavy.npz", x=LINE[:, heavy], z=z[heavy], bonds=[[0, 1], [2, 1]], ptr=[0, 1, 3])
+    _same_items(npz_dataset(tmp_path / "all.npz", with_h=False), npz_dataset(tmp_path / "heavy.npz"))
+
+
+def test_hydrogen_is_known_by_z(tmp_path):
+    np.savez(tmp_path / "none.npz", x=LINE)
+    with pytest.raises(ValueError, match=r"none\.npz: with_h may be false where z, .* is in the file, got no z"):
+        npz_dataset(tmp_path / "none.npz", with_h=False)
+    np.savez(tmp_path / "h.npz", x=LINE, z=[1, 1, 1, 1])
+    with pytest.raises(ValueError, match=r"z must hold an atom other than hydrogen when with_h is false, got \[1, 1"):
+        npz_dataset(tmp_path / "h.npz", with_h=False)
+    with pytest.raises(TypeError, match=r"with_h must be true or false, got 'no'"):
+        npz_dataset(tmp_path / "h.npz", with_h="no")

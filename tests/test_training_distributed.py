@@ -17,10 +17,10 @@ from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 
 
-def in_two_processes(config: dict, output, tmp_path) -> None:
-    """The training under torchrun."""
+def in_two_processes(config: dict, output, tmp_path, before: str = "", returncode: int = 0) -> None:
+    """The training under torchrun; `before` runs first in each process."""
     script = tmp_path / "run.py"
-    script.write_text(RUN)
+    script.write_text(before + RUN)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(
         [*command, json.dumps(config), str(output)],
@@ -29,7 +29,7 @@ def in_two_processes(config: dict, output, tmp_path) -> None:
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == returncode, done.stderr
 
 
 def test_two_processes_equal_one(tmp_path):
@@ -68,6 +68,30 @@ def test_two_processes_resume_exactly(tmp_path):
     (a, _), (b, _) = (load_tensors(run / "state.safetensors") for run in (whole, parts))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert log_of(whole) == [record for record in log_of(parts) if "val_loss" not in record or record["step"] == 5]
+
+
+# Both processes are stopped at step 3, and the first is slow to write. A second signal is heeded at once.
+STOPPED = """
+import os, signal, time
+from geotdm_fast.training import loop, stopping
+stopping.PATIENCE = 0.0
+one_step, save_state = loop._Run._one_step, loop.save_state
+def step_and_stop(run):
+    one_step(run)
+    if run.progress.step == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+def slowly(*arguments):
+    time.sleep(3)
+    save_state(*arguments)
+loop._Run._one_step, loop.save_state = step_and_stop, slowly
+"""
+
+
+def test_no_process_leaves_a_stopped_run_before_its_checkpoint_is_written(tmp_path):
+    # torchrun ends the other processes as soon as one has gone.
+    in_two_processes(tiny_config(checkpoint_every_steps=None), tmp_path / "out", tmp_path, STOPPED, returncode=1)
+    _, metadata = load_tensors(tmp_path / "out" / "state.safetensors")
+    assert json.loads(metadata["progress"])["step"] == 3
 
 
 @pytest.mark.parametrize(
@@ -151,12 +175,12 @@ def test_shares_make_up_the_whole_batch(world_size):
 
 
 def test_validation_shares_make_up_the_whole_set():
-    noised = lambda source: {number: source.noised(draw) for number, draw in source.validation()}
-    whole = noised(_source(batch_size=2))
-    shares = [noised(_source(rank, 2, batch_size=2)) for rank in range(2)]
-    assert sorted(whole) == sorted([*shares[0], *shares[1]]) == [0, 1, 2]
-    for number, noised in (shares[0] | shares[1]).items():
-        assert torch.equal(noised.noise, whole[number].noise) and torch.equal(noised.steps, whole[number].steps)
+    by_first_graph = lambda source: {int(items[0]): noised for items, noised in source.validation()}
+    whole = by_first_graph(_source(batch_size=2))
+    shares = [by_first_graph(_source(rank, 2, batch_size=2)) for rank in range(2)]
+    assert sorted(whole) == sorted([*shares[0], *shares[1]]) == [0, 2, 4]
+    for first, noised in (shares[0] | shares[1]).items():
+        assert torch.equal(noised.noise, whole[first].noise) and torch.equal(noised.steps, whole[first].steps)
     assert sum(float(noised.weight.sum()) for noised in whole.values()) == pytest.approx(1, abs=1e-6)
     # Six graphs over ten diffusion steps: spread evenly, none twice.
     steps = torch.cat([noised.steps[::5] for noised in whole.values()])

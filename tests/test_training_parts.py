@@ -67,7 +67,7 @@ def test_objective_is_the_mean_over_graphs_of_the_mean_over_scored_nodes(mode):
     diffusion = build_diffusion(network, config, "cpu")
     objective = Objective(diffusion, Task.of_config(config))
     source = BatchSource(DeviceData(_two_graphs()), seed=0, batch_size=2, num_timesteps=25, num_noisy=3)
-    noised = next(source.noised(draw) for _, draw in source.validation())
+    _, noised = next(source.validation())
     given = {"cond_mask": torch.tensor([1.0, 0, 0, 0, 1, 1]).view(1, 1, 6), "x_given": noised.batch.x}
     x = noised.batch.x
     per_node = diffusion.training_losses(
@@ -88,7 +88,7 @@ def test_validation_by_nll_is_the_bound_per_graph(tmp_path):
     diffusion = build_diffusion(network, config, "cpu")
     data = DeviceData(open_dataset(config["data"]["val"], progress=False))
     source = BatchSource(data, seed=0, batch_size=3, num_timesteps=25, num_noisy=3)
-    noised = next(source.noised(draw) for _, draw in source.validation())
+    _, noised = next(source.validation())
     x_start, model_kwargs = Task.of_config(config).split(noised.batch)
     torch.manual_seed(1)
     draws = [diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["total_bpd"].sum() / 3 for _ in range(8)]
@@ -97,13 +97,40 @@ def test_validation_by_nll_is_the_bound_per_graph(tmp_path):
     assert abs(value - float(mean)) < 5 * float(spread)
 
 
-def test_the_bound_of_a_validation_does_not_depend_on_its_batches(tmp_path):
-    values = []
+def test_a_validation_does_not_depend_on_its_batches(tmp_path):
+    losses, bounds = [], []
     for size in (1, 2, 3):
-        config = tiny_config(num_steps=2, eval="nll", ema_decay=0, eval_batch_size=size)
+        config = tiny_config(num_steps=2, nll_every_step=2, eval_every_epoch=1, ema_decay=0, eval_batch_size=size)
         train(config, output_dir=tmp_path / str(size), progress=False)
-        values += [record["val_nll"] for record in log_of(tmp_path / str(size)) if "val_nll" in record]
-    assert values == pytest.approx([values[0]] * 3, rel=1e-5)
+        losses += [record["val_loss"] for record in log_of(tmp_path / str(size)) if "val_loss" in record]
+        bounds += [record["val_nll"] for record in log_of(tmp_path / str(size)) if "val_nll" in record]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+    assert bounds == pytest.approx([bounds[0]] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_graph_is_validated_with_its_own_noise_and_step(world_size):
+    """Graphs of three and of two nodes: whatever batch a graph is in, what it is validated with is the same."""
+    items = [item for _ in range(3) for item in _two_graphs().items]
+    data = DeviceData(TrajectoryDataset(items, name="six"))
+
+    def of_each_graph(batch_size):
+        drawn = {}
+        for rank in range(world_size):
+            options = {"seed": 5, "num_timesteps": 25, "num_noisy": 3, "rank": rank, "world_size": world_size}
+            source = BatchSource(data, batch_size=batch_size, **options)
+            for graphs, noised in source.validation():
+                for place, graph in enumerate(graphs.tolist()):
+                    mine = noised.batch.batch == place
+                    drawn[graph] = (noised.noise[mine], noised.steps[mine])
+        return [drawn[graph] for graph in range(6)]
+
+    expected = of_each_graph(6)
+    assert [noise.shape for noise, _ in expected] == [(3, 3, 3), (2, 3, 3)] * 3
+    assert len({float(noise[0, 0, 0]) for noise, _ in expected}) == 6, "each graph has its own"
+    for batch_size in (1, 4):
+        for (noise, steps), (noise_found, steps_found) in zip(expected, of_each_graph(batch_size), strict=True):
+            assert torch.equal(noise_found, noise) and torch.equal(steps_found, steps)
 
 
 def test_training_leaves_the_global_generators_alone(tmp_path, monkeypatch):

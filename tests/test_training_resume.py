@@ -237,8 +237,8 @@ def test_time_limit_stops_with_a_checkpoint(tmp_path, capsys):
     assert "stopped after train.max_minutes" in capsys.readouterr().err
 
 
-def _stop_at(monkeypatch, number):
-    """Send SIGTERM when a validation asks for the `number`-th time; the list counts how often one asked."""
+def _stop_at(monkeypatch, number, ask_for_it):
+    """Ask for a stop when a validation asks for the `number`-th time; the list counts how often one asked."""
     from geotdm_fast.training import loop
 
     validate, asked = loop.Validation.__call__, []
@@ -247,7 +247,7 @@ def _stop_at(monkeypatch, number):
         def reason():
             asked.append(validation)
             if len(asked) == number:
-                os.kill(os.getpid(), signal.SIGTERM)
+                ask_for_it(stopped.__self__)
             return stopped()
 
         return validate(validation, *arguments, stopped=reason, show=show)
@@ -256,20 +256,38 @@ def _stop_at(monkeypatch, number):
     return asked
 
 
+def _by_signal(stop):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _by_time(stop):
+    assert stop.deadline > time.monotonic(), "the run has its time"
+    stop.deadline = time.monotonic()
+
+
 @pytest.mark.parametrize("kind", ["loss", "nll"])
-def test_a_stop_within_a_validation_drops_it_and_the_resumed_run_makes_up_for_it(tmp_path, monkeypatch, capsys, kind):
-    settings = {"eval": kind, "eval_every_step": 3, "eval_batch_size": 1, "num_steps": 7}
+@pytest.mark.parametrize(
+    ("ask_for_it", "by"), [(_by_signal, "by a signal"), (_by_time, "after train.max_minutes")], ids=["signal", "time"]
+)
+def test_a_stop_within_a_validation_drops_it_and_the_resumed_run_makes_up_for_it(
+    tmp_path, monkeypatch, capsys, kind, ask_for_it, by
+):
+    settings = {"eval": kind, "eval_every_step": 3, "eval_batch_size": 1, "num_steps": 7, "max_minutes": 1000}
     config = tiny_config(**settings | {"checkpoint_every_steps": None})
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(config, output_dir=whole, device="cpu", progress=False)
 
     number = 3 * (1 if kind == "loss" else 25) + 2  # within the second validation of three graphs
-    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stop:
-        asked = _stop_at(patched, number)
-        train(config, output_dir=parts, device="cpu", progress=False)
-    assert stop.value.code == 128 + signal.SIGTERM
+    with monkeypatch.context() as patched:
+        asked = _stop_at(patched, number, ask_for_it)
+        if ask_for_it is _by_time:
+            assert train(config, output_dir=parts, device="cpu", progress=False) == parts / "last.safetensors"
+        else:
+            with pytest.raises(SystemExit) as stop:
+                train(config, output_dir=parts, device="cpu", progress=False)
+            assert stop.value.code == 128 + signal.SIGTERM
     assert len(asked) == number, "nothing was computed after the stop"
-    said = f"stopped by a signal at step 6 in its validation by the {kind}, which was dropped, checkpoint written"
+    said = f"stopped {by} at step 6 in its validation by the {kind}, which was dropped, checkpoint written"
     assert said in capsys.readouterr().err
     assert [record["step"] for record in log_of(parts) if f"val_{kind}" in record] == [3]
     _, metadata = load_tensors(parts / "state.safetensors")
@@ -279,10 +297,30 @@ def test_a_stop_within_a_validation_drops_it_and_the_resumed_run_makes_up_for_it
     assert_same_run(whole, parts)
 
 
+def test_who_stops_a_run_does_not_wait_for_a_picture(tmp_path, monkeypatch):
+    from geotdm_fast.training import loop, output
+
+    drawn = []
+    monkeypatch.setattr(output, "SECONDS_BETWEEN_CURVES", 0.0)
+    monkeypatch.setattr(output.Output, "_draw", lambda self: drawn.append(self.checkpoint_step))
+    one_step = loop._Run._one_step
+
+    def stopped_at_five(run):
+        one_step(run)
+        if run.progress.step == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(loop._Run, "_one_step", stopped_at_five)
+    with pytest.raises(SystemExit):
+        train(tiny_config(checkpoint_every_steps=2), output_dir=tmp_path, device="cpu", progress=False)
+    _, metadata = load_tensors(tmp_path / "state.safetensors")
+    assert json.loads(metadata["progress"])["step"] == 5 and drawn == [2, 4]
+
+
 def test_a_stop_within_the_last_validation_leaves_the_run_unfinished(tmp_path, monkeypatch):
     config = tiny_config(num_steps=4, eval_every_epoch=100)
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        _stop_at(patched, 1)
+        _stop_at(patched, 1, _by_signal)
         train(config, output_dir=tmp_path, device="cpu", progress=False)
     assert [record["step"] for record in log_of(tmp_path) if "val_loss" in record] == []
     train(config, output_dir=tmp_path, device="cpu", progress=False)

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import warnings
+from typing import NoReturn
 
 from geotdm_fast.cli.renamed import warn_of_renamed
-from geotdm_fast.cli.stopped import Stopped, stopped_by_signals, what_is_kept
+from geotdm_fast.cli.stopped import Stopped, leave, stopped_by_signals, what_is_kept
 from geotdm_fast.runtime.allocator import keep_freed_memory
 from geotdm_fast.runtime.memory import is_out_of_memory
 from geotdm_fast.runtime.shown import plain
@@ -59,6 +60,20 @@ class _Parser(argparse.ArgumentParser):
             meant = _meant(unknown[0].partition("=")[0], known, parser.prog)
             parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return parsed
+
+
+def command() -> NoReturn:
+    """The process `geotdm`: `main`, and the end of the process by its code, at once after a signal."""
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("geotdm: interrupted", file=sys.stderr)
+        code = 128 + signal.SIGINT
+    except SystemExit as stop:
+        code = stop.code
+    if isinstance(code, int) and code > 128:
+        leave(code)
+    sys.exit(code)
 
 
 def main(argv: list[str] | None = None) -> int:

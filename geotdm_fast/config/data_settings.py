@@ -36,6 +36,7 @@ _OWN = {
     **_FRAMES,
     "unit": DataKey("unit of the positions", "as the file says; of molecules angstrom"),
     "name": DataKey("what the data are called in tables and pictures", "the file's name"),
+    "with_h": DataKey("keep hydrogen atoms", "true"),
     **_MOLECULES,
 }
 DATA = {
@@ -46,7 +47,6 @@ DATA = {
         "reader": DataKey("ase, mdtraj or mdanalysis", "auto"),
         "format": DataKey("the format by its usual suffix, where the file's name does not say it"),
         "selection": DataKey("atoms to keep, in the selection language of MDTraj or MDAnalysis"),
-        "with_h": DataKey("keep hydrogen atoms", "true"),
         "elements": DataKey("symbols or atomic numbers where the file names none: of each atom, or {name: symbol}"),
         "types": DataKey("element; or name, for coarse-grained beads", "element"),
         "unwrap": DataKey("auto follows atoms through a periodic box; no takes positions as stored", "auto"),

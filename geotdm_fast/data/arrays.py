@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from geotdm_fast.data.agents import graph_ends
-from geotdm_fast.data.checks import check_array
+from geotdm_fast.data.checks import check_array, check_flag
 from geotdm_fast.data.given_graph import GivenGraph
+from geotdm_fast.data.molecule import heavy_atoms
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.own_windows import OwnSource, Wanted, own_windows
 from geotdm_fast.data.splits import SPLIT_RATIO
@@ -35,6 +36,7 @@ def npz_dataset(
     split_ratio: Sequence[float] = SPLIT_RATIO,
     frames: Sequence[int | None] | str | None = None,
     every: int | None = None,
+    with_h: bool = True,
     project: bool = False,
     cutoff: float | None = None,
     max_hops: int = 3,
@@ -51,18 +53,22 @@ def npz_dataset(
     path: `.npz` with x (or R), and if wanted z, h, edge_index, edge_attr, bonds, batch or ptr, and time, times, step or
         steps
     bonds: instead of the file's; the other arguments as in `array_dataset`
+    with_h: keep hydrogen atoms; False needs z, and h, edges and bonds of all atoms lose those of hydrogen
     Raises FileNotFoundError, ValueError/TypeError naming the file and the array.
     """
     where = f"npz_dataset: {path}"
     names, x_name = read_names(path), position_name(path)
     arrays = read_npz(path, only=_ARRAYS)
     x = StoredArray(path, x_name).plain(RAGGED)
+    if bonds is not None:
+        arrays["bonds"] = bonds
+    if not check_flag(where, "with_h", with_h):
+        x, arrays = _without_hydrogen(where, x_name, x, arrays)
     times_name, times = _times(where, path, names, x.shape)
     return array_dataset(
         x,
         split,
-        **{key: arrays.get(key) for key in _ARRAYS if key != "bonds"},
-        bonds=arrays.get("bonds") if bonds is None else bonds,
+        **{key: arrays.get(key) for key in _ARRAYS},
         times=times,
         times_name=times_name,
         span=span,
@@ -101,6 +107,23 @@ def read_names(path: PathLike) -> list[str]:
             return [name.removesuffix(".npy") for name in archive.namelist()]
     except UNREADABLE as error:
         raise ValueError(f"{path} must be an .npz archive of plain arrays, got an unreadable file ({error})") from error
+
+
+def _without_hydrogen(where: str, x_name: str, x: StoredArray, arrays: dict) -> tuple[StoredArray, dict]:
+    """Positions [..., N, D], and the arrays beside them, of the other atoms alone."""
+    if arrays.get("z") is None:
+        raise ValueError(f"{where}: with_h may be false where z, the atomic numbers, is in the file, got no z")
+    x = check_array(where, x_name, x, "frames, N, 3 or B, frames, N, 3")
+    num_atoms = x.shape[-2]
+    of_nodes = {key: arrays.get(key) for key in ("z", "h", "edge_index", "edge_attr", "bonds")}
+    graph = GivenGraph(**of_nodes).checked(where, num_atoms)
+    atoms = heavy_atoms(where, graph.z)
+    ends = graph_ends(where, arrays.get("batch"), arrays.get("ptr"), x.shape)
+    graph = graph.part(atoms, num_atoms)
+    kept = {key: getattr(graph, key) for key in of_nodes}
+    if ends is not None:
+        kept["ptr"] = np.searchsorted(atoms, [0, *ends])
+    return x.of_nodes(atoms), kept
 
 
 def _times(where: str, path: PathLike, names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, np.ndarray | None]:

@@ -17,7 +17,10 @@ from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 
 _KINDS = ("npz", "file", "md17", "pedestrian")
 _PASSED_OVER = ("split", "mode", "split_ratio", "stride", "span", "num_windows", "force_length", "down_sample_every")
-_OF_A_MOLECULE = ("max_hops", "fully_connected", "bonds", "num_types", "atom_types", "project", "frames", "every")
+_OF_A_MOLECULE = (
+    *("with_h", "max_hops", "fully_connected", "bonds", "num_types", "atom_types"),
+    *("project", "frames", "every"),
+)
 
 
 def given_frames_dataset(
@@ -64,10 +67,6 @@ def as_given_frames(dataset: TrajectoryDataset, mask: np.ndarray) -> TrajectoryD
 
 def _molecule(section: dict, where: str) -> dict:
     """An md17 section as one of kind npz, with the official bonds."""
-    if not section.get("with_h", True):
-        raise ValueError(
-            f"{where}: with_h must be true where the future is unknown, give a file of heavy atoms instead"
-        )
     normalised = normalise_section({"kind": "md17", "split": "test"} | section, where)
     path = normalised.get("path")
     if path is None:

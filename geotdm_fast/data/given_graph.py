@@ -23,11 +23,11 @@ class GivenGraph:
     edge_index: ArrayLike | Tensor | None
     edge_attr: ArrayLike | Tensor | None
     bonds: ArrayLike | Tensor | None
-    cutoff: float | None
-    max_hops: int
-    fully_connected: bool
-    num_types: int
-    atom_types: Sequence[int] | None
+    cutoff: float | None = None
+    max_hops: int = 3
+    fully_connected: bool = False
+    num_types: int = 10
+    atom_types: Sequence[int] | None = None
 
     def checked(self, where: str, num_nodes: int) -> "GivenGraph":
         """The same with arrays of the right shapes; ValueError/TypeError for what cannot be."""

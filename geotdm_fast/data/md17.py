@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from geotdm_fast.data.checks import SPLITS, check_array, check_count, check_flag, check_positions, check_shape
 from geotdm_fast.data.distances import check_distances
 from geotdm_fast.data.frames import frame_slice
-from geotdm_fast.data.molecule import molecule_graph, renumbered_bonds
+from geotdm_fast.data.molecule import heavy_atoms, molecule_graph, renumbered_bonds
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.positions import check_size, kept_positions, moved, warn_of_repeats
@@ -86,9 +86,7 @@ def md17_dataset(
     stored = check_array(where, "R", StoredArray(path, "R").plain(), "frames, N, 3")
     z = check_array(where, "z", z, "N")
     check_shape(where, "z", z, (stored.shape[1],))
-    atoms = np.arange(len(z)) if with_h else np.flatnonzero(z > 1)
-    if len(atoms) == 0:
-        raise ValueError(f"{where}: z must hold an atom other than hydrogen when with_h is false, got {z.tolist()}")
+    atoms = np.arange(len(z)) if with_h else heavy_atoms(where, z)
     there = _frames(where, frames, every, down_sample_every, stored.shape[0] - 1)
     kept_frames = _of_split(there, split)
     if len(kept_frames) < span:

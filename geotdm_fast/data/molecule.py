@@ -104,6 +104,14 @@ def warn_if_apart(where: str, num_atoms: int, bonds: np.ndarray, origin: str, re
         )
 
 
+def heavy_atoms(where: str, z: np.ndarray) -> np.ndarray:
+    """The places in z [N] of the atoms other than hydrogen. Raises ValueError where there is none."""
+    atoms = np.flatnonzero(z > 1)
+    if len(atoms) == 0:
+        raise ValueError(f"{where}: z must hold an atom other than hydrogen when with_h is false, got {z.tolist()}")
+    return atoms
+
+
 def renumbered_bonds(where: str, bonds: ArrayLike | Tensor, atoms: np.ndarray, num_atoms: int) -> np.ndarray:
     """The bonds between the chosen `atoms` of `num_atoms`, by their places in `atoms`: [M, 2]."""
     bonds = check_indices(where, "bonds", bonds, "M, 2", num_atoms)

@@ -1,6 +1,7 @@
 """Single arrays on disk, read without executing anything."""
 
 import contextlib
+import copy
 import math
 import pathlib
 import zipfile
@@ -43,6 +44,7 @@ class StoredArray:
 
     def __init__(self, path: PathLike, name: str):
         self.path, self.name = pathlib.Path(path), name
+        self._nodes: np.ndarray | None = None
         with self._open() as (_, shape, fortran_order, dtype):
             self.shape, self.dtype, self._fortran_order = shape, dtype, fortran_order
         # Before anything is allocated by what a damaged header says.
@@ -70,11 +72,21 @@ class StoredArray:
         """The first row, a copy."""
         return next(self.blocks())[1][0].copy()
 
+    def of_nodes(self, nodes: np.ndarray) -> "StoredArray":
+        """Positions [..., N, D] as those of some nodes alone, which are chosen as blocks are read."""
+        part = copy.copy(self)
+        part.shape, part._nodes = (*self.shape[:-2], len(nodes), self.shape[-1]), nodes
+        return part
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """The number of its first row, and some rows: one block after the other, to the end."""
+        for first, block in self._whole_blocks():
+            yield first, block if self._nodes is None else block[..., self._nodes, :]
+
+    def _whole_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         with self._open() as (file, shape, _, dtype):
             if self._fortran_order:
-                whole = np.frombuffer(self._read(file, self.size), dtype).reshape(shape, order="F")
+                whole = np.frombuffer(self._read(file, math.prod(shape)), dtype).reshape(shape, order="F")
                 yield 0, whole
                 return
             step, row = rows_at_once(shape), math.prod(shape[1:])

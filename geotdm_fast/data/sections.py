@@ -14,8 +14,8 @@ from geotdm_fast.runtime.shown import plain, shown
 
 _FRAME_KEYS = ("frames", "every")
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
-_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", *_FRAME_KEYS, *_MOLECULE_KEYS)
-_FILE_KEYS = ("topology", "reader", "format", "selection", "with_h", "elements", "types", "unwrap")
+_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", "with_h", *_FRAME_KEYS, *_MOLECULE_KEYS)
+_FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types", "unwrap")
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
 _KEYS = {
     "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix", *_FRAME_KEYS),

@@ -42,10 +42,16 @@ class TrajectoryNoise:
 
     def __call__(self, k: int) -> Tensor:
         if not self._first <= k < self._first + len(self._known):
-            self._first = k
-            draws = torch.arange(k, k + _STEPS_AT_ONCE, device=self.counters.key.device)
-            self._known = ops.trajectory_noise(self.counters, draws, self.shape, self.dtype)
+            self._first, self._known = k, self._draws(k, _STEPS_AT_ONCE)
         return self._known[k - self._first]
+
+    def alone(self, k: int) -> Tensor:
+        """Draw k where no other is asked for: the draws after it are not computed with it."""
+        return self._draws(k, 1)[0]
+
+    def _draws(self, first: int, count: int) -> Tensor:
+        draws = torch.arange(first, first + count, device=self.counters.key.device)
+        return ops.trajectory_noise(self.counters, draws, self.shape, self.dtype)
 
 
 def likelihood_noise(seed: int, graph: Tensor, batch: Tensor, like: Tensor) -> TrajectoryNoise:

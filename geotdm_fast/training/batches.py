@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.data import Batch
+from geotdm_fast.diffusion.noise import OF_LIKELIHOOD, TrajectoryNoise
 from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.training import random_streams
 from geotdm_fast.training.device_data import DeviceData, Structure
@@ -131,23 +132,24 @@ class BatchSource:
         """How many batches `validation` has, those of all processes together."""
         return -(-min(len(self.data), max_graphs or len(self.data)) // self.batch_size)
 
-    def validation(self, max_graphs: int | None = None) -> Iterator[tuple[int, Draw]]:
-        """(number, batch) of this process's batches, in the data's order: the same steps and noise at every call.
+    def validation(self, max_graphs: int | None = None) -> Iterator[tuple[Tensor, Noised]]:
+        """(trajectories [B] int64, what is drawn for them) of each of this process's batches, in the data's order.
 
-        The diffusion steps are spread evenly over the whole set, so that the mean loss is a good estimate.
+        The same at every call, and for each trajectory whatever the size of the batches: its noise is by counter. The
+        diffusion steps are spread evenly over the whole set, so that the mean loss is a good estimate.
         """
         count = min(len(self.data), max_graphs or len(self.data))
         rng = random_streams.generator(self.seed, random_streams.VALIDATION)
         spread = (torch.randperm(count, generator=rng) * 2 + 1) * self.num_timesteps // (2 * count)
-        for number, first in enumerate(range(0, count, self.batch_size)):
-            if number % self.world_size != self.rank:
-                continue
+        for first in range(self.rank * self.batch_size, count, self.world_size * self.batch_size):
             items = torch.arange(first, min(first + self.batch_size, count))
-            rng = random_streams.generator(self.seed, random_streams.VALIDATION, number)
-            num_nodes = int(self.data.sizes[items.numpy()].sum())
-            noise = torch.randn((num_nodes, self.data.dim, self.num_noisy), generator=rng)
-            steps = spread[first : first + len(items)]
-            yield number, Draw(items, steps, torch.full((len(items),), 1.0 / count), noise, None)
+            structure = self.data.structure(items)
+            sample = torch.full_like(items, OF_LIKELIHOOD)
+            shape = (self.data.dim, self.num_noisy)
+            noise = TrajectoryNoise(rng.initial_seed(), items, sample, structure.batch, *shape, torch.float32)
+            weight = torch.full((len(items),), 1.0 / count)
+            draw = Draw(items, spread[items], weight, noise.alone(0), None)
+            yield items, self.on_device(draw.to(self.data.device), structure)
 
     def noised(self, draw: Draw) -> Noised:
         """The graphs of a draw and its noise, on the device of the data."""

@@ -178,7 +178,11 @@ class _Run:
                 if reason or due or finished:
                     self._checkpoint()
                 if reason or finished:
+                    # Nobody leaves before the checkpoint is written: torchrun ends the others once one has gone.
+                    self.ours.agree(reason)
                     break
+                if due:
+                    self.output.draw_if_old()
                 self._one_step()
                 self.progress.seconds = seconds_before + time.monotonic() - began
                 bar.update()

@@ -100,9 +100,12 @@ class Output:
         )
 
     def checkpointed(self, step: int) -> None:
-        """Note that a checkpoint was written, and draw the curve if the last one is old."""
+        """Note that a checkpoint was written."""
         self._checkpoint_time = time.monotonic()
         self.checkpoint_step = step
+
+    def draw_if_old(self) -> None:
+        """Draw the curve after a checkpoint if the last one is old."""
         if self._checkpoint_time - self._curve_time >= SECONDS_BETWEEN_CURVES:
             self._draw()
 

@@ -19,7 +19,7 @@ from geotdm_fast.training.objective import Objective
 
 
 class Validation:
-    """Evaluates weights on a data set, always with the same diffusion steps and noise.
+    """Evaluates weights on a data set, always with the same diffusion steps and noise, whatever the batches.
 
     `loss`: the training objective, steps spread evenly (one network call a batch). `nll`: the bound of
     `calc_bpd_loop`, nats per graph summed over its scored nodes (`num_timesteps` calls a batch).
@@ -47,7 +47,7 @@ class Validation:
             batch_size=train["eval_batch_size"],
             num_timesteps=self.num_timesteps,
             num_noisy=num_noisy,
-            # Whole batches go round the processes: what is drawn does not depend on how many there are.
+            # Whole batches go round the processes.
             rank=processes.rank,
             world_size=processes.world_size,
         )
@@ -81,14 +81,13 @@ class Validation:
                     for _ in range(calls):
                         ask()
                     break
-                _, draw = batch
-                noised = self.source.noised(draw)
+                items, noised = batch
                 with trusted():
                     if kind == "loss":
                         ask()
                         total += objective.loss(noised)
                     else:
-                        total += self._nll(objective, noised, draw.items, ask)
+                        total += self._nll(objective, noised, items, ask)
             return float(self.processes.sum(total))
         return None
 
