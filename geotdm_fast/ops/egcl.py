@@ -7,18 +7,18 @@ from torch import Tensor
 
 from geotdm_fast import reference
 from geotdm_fast.checks import is_transformed
+from geotdm_fast.graphs.graph import Graph, as_graph
 from geotdm_fast.ops import kernels, native, triton_egcl
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
-from geotdm_fast.ops.edges import edge_tables, edges_of_frames, sorted_edges
 from geotdm_fast.reference import EGCLParams
 
 
 def egcl(
     x: Tensor,
     h: Tensor,
-    edge_index: Tensor,
+    edge_index: Tensor | Graph,
     edge_attr: Tensor | None,
     params: EGCLParams,
     *,
@@ -27,6 +27,9 @@ def egcl(
     precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
+
+    edge_index: [2, E], which is sorted in this call, or a `geotdm_fast.graphs.Graph`, sorted once for all its calls.
+    edge_attr: [E, A] or None where the frames of a graph have edges of their own
 
     Float32 and bfloat16 inputs run the C++ module on the CPU and the Triton kernels on CUDA, which convert bfloat16,
     give the same bits in every run (the C++ module for any number of threads, but for torch's products with edge_attr);
@@ -46,30 +49,30 @@ class PreparedEGCL(NamedTuple):
     """All of a call of `egcl` that depends neither on positions nor on features, as its implementation wants it.
 
     implementation: `native`, `triton`, or None for the reference
-    graph: sorted edges (native: first, sender, sender_first, by_sender; triton: `Graph`), or edge_index alone
+    tables: of the edges, as `geotdm_fast.graphs.Graph.tables` gives them
     edge_attr: [E, A] float32 a of the sorted edges, for the gradients: None where gradients are off; for the reference
         as it came
     edge_term: [E, H] W_a a, which brings no gradient to W_a and a: the op does; None without, for the reference, and
         where the op makes it: triton's with gradients, whose weights change from call to call
     params: float32 and contiguous, but for the reference as they came
-    every_frame_a_node: the graph is one over N T nodes
+    by_row: the tables are of N T rows, every frame of a node is a node
     """
 
     implementation: str | None
-    graph: tuple[Tensor, ...]
+    tables: tuple[Tensor, ...]
     edge_attr: Tensor | None
     edge_term: Tensor | None
     params: tuple[Tensor, ...]
     normalize: bool
     pre_norm: bool
     precision: str
-    every_frame_a_node: bool
+    by_row: bool
 
 
 def prepare_egcl(
     x: Tensor,
     h: Tensor,
-    edge_index: Tensor,
+    edge_index: Tensor | Graph,
     edge_attr: Tensor | None,
     params: EGCLParams,
     *,
@@ -79,47 +82,56 @@ def prepare_egcl(
 ) -> PreparedEGCL:
     """The arguments of `egcl` for `run_egcl`, which takes x and h of these shapes and dtypes as often as wanted.
 
-    Differentiable in edge_attr and params. Raises ValueError as `egcl` does, TypeError for edge_index of other numbers.
+    Differentiable in edge_attr and params. Raises ValueError as `egcl` does and for a graph of other sizes, TypeError
+    for edge_index of other numbers.
     """
-    if edge_index.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"egcl: edge_index must be int64, got {edge_index.dtype}")
+    graph, flags = _graph_of(edge_index, x, edge_attr), (normalize, pre_norm)
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
-        return PreparedEGCL(None, (edge_index,), edge_attr, None, params, normalize, pre_norm, precision, False)
-    num_nodes, every_frame = x.shape[0], edge_attr is not None and edge_attr.dim() == 3
-    if every_frame:
-        edge_index, edge_attr = edges_of_frames(edge_index, x.shape[1]), edge_attr.flatten(0, 1)
-        num_nodes *= x.shape[1]
-    edges = sorted_edges(edge_index, num_nodes)
+        tables, by_row = graph.tables("reference"), graph.num_frames is not None
+        return PreparedEGCL(None, tables, edge_attr, None, params, *flags, precision, by_row)
+    if edge_attr is not None and edge_attr.dim() == 3:
+        graph, edge_attr = graph.of_frames(x.shape[1]), edge_attr.flatten(0, 1)
     weights = tuple(param.float().contiguous() for param in params)
     edge_term = None
     if edge_attr is not None:
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
-        edge_attr = (edge_attr if edges.came_sorted else edge_attr[edges.order]).float().contiguous()
+        edge_attr = graph.in_order(edge_attr).float().contiguous()
         if implementation == "native" or not torch.is_grad_enabled():
             with no_autocast(x.device.type), torch.no_grad():
                 edge_term = edge_attr @ _edge_weight(weights[0], h.shape[-1]).T
         edge_attr = edge_attr if torch.is_grad_enabled() else None
     products = "bf16" if native.low_precision(precision, h, *params) else precision
-    graph = (edges.first, edges.sender, edges.sender_first, edges.by_sender)
-    if implementation == "triton":
-        graph = tuple(edge_tables(edge_index, num_nodes))
-    flags = (normalize, pre_norm, products, every_frame)
-    return PreparedEGCL(implementation, graph, edge_attr, edge_term, weights, *flags)
+    tables, by_row = tuple(graph.tables(implementation)), graph.num_frames is not None
+    return PreparedEGCL(implementation, tables, edge_attr, edge_term, weights, *flags, products, by_row)
 
 
 def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tensor]:
     """x' and h' of `egcl`."""
-    implementation, graph, edge_attr, edge_term, params, normalize, pre_norm, precision, every_frame = prepared
+    implementation, tables, edge_attr, edge_term, params, normalize, pre_norm, precision, by_row = prepared
+    rows = [v.reshape(-1, 1, v.shape[-1]) if by_row else v for v in (x, h)]  # [N T, 1, ...]
     if implementation is None:
         flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
-        return reference.egcl(x, h, *graph, edge_attr, EGCLParams(*params), **flags)
-    rows = (lambda v: v.reshape(-1, 1, v.shape[-1])) if every_frame else (lambda v: v)  # [N T, 1, ...]
+        x_out, h_out = reference.egcl(*rows, *tables, edge_attr, EGCLParams(*params), **flags)
+        return x_out.reshape(x.shape), h_out.reshape(*h.shape[:2], h_out.shape[-1])
     keep = native.needs_grad(x, h, edge_attr, *params)
     op = _TritonEGCL if implementation == "triton" else _NativeEGCL
-    inputs = (rows(v).float().contiguous() for v in (x, h))
-    x_out, h_out = op.apply(*inputs, edge_attr, edge_term, graph, normalize, pre_norm, precision, keep, *params)
+    rows = [v.float().contiguous() for v in rows]
+    x_out, h_out = op.apply(*rows, edge_attr, edge_term, tables, normalize, pre_norm, precision, keep, *params)
     return x_out.view(x.shape).to(x.dtype), h_out.view(h.shape).to(h.dtype)
+
+
+def _graph_of(edge_index: Tensor | Graph, x: Tensor, edge_attr: Tensor | None) -> Graph:
+    """The graph of x [N, T, D]. Raises ValueError where it is not one of its nodes and frames."""
+    num_nodes, num_frames = x.shape[:2]
+    if isinstance(edge_index, Tensor) and edge_index.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"egcl: edge_index must be int64, got {edge_index.dtype}")
+    graph = as_graph(edge_index, num_nodes)
+    graph.check_fits("egcl", num_nodes, num_frames)
+    if graph.num_frames is not None and edge_attr is not None and edge_attr.dim() != 2:
+        came = list(edge_attr.shape)
+        raise ValueError(f"egcl: edge_attr must be [E, A] where every frame has its own edges, got {came}")
+    return graph
 
 
 def _implementation(x: Tensor, h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> str | None:

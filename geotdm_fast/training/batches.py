@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.data import Batch
+from geotdm_fast.graphs import Graph
 from geotdm_fast.training import draws
 from geotdm_fast.training.device_data import DeviceData, Structure
 from geotdm_fast.transfer import to_device
@@ -38,7 +39,7 @@ class Draw(NamedTuple):
 class Noised:
     """Graphs of a global batch, with what the diffusion draws for them.
 
-    batch: the graphs
+    batch: the graphs; graph: their edges
     steps: [N] int64 - the diffusion step of each node, the same within a graph
     noise: [N, D, T_noisy] float32 - standard normal
     graph_of_scored: [M] int64 - the graph of each scored node
@@ -47,6 +48,7 @@ class Noised:
     """
 
     batch: Batch
+    graph: Graph
     steps: Tensor
     noise: Tensor
     graph_of_scored: Tensor
@@ -156,7 +158,8 @@ class BatchSource:
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
         batch, steps, weight = self.data.drawn(draw.items, draw.steps, draw.weight, structure, draw.turn)
-        return Noised(batch, steps, draw.noise, structure.graph_of_scored, weight, structure.all_scored)
+        about_scored = (structure.graph_of_scored, weight, structure.all_scored)
+        return Noised(batch, structure.graph, steps, draw.noise, *about_scored)
 
 
 def _share(num_graphs: int, rank: int, world_size: int) -> tuple[int, int, bool]:

@@ -17,8 +17,12 @@ class Objective:
         self.train_config = train
         self._mask: Tensor | None = None
 
-    def split(self, batch: Batch) -> tuple[Tensor, dict]:
-        """x_start [N, D, T_noisy] and model_kwargs, as `split_batch`, the mask made once for each device."""
+    def split(self, noised: Noised) -> tuple[Tensor, dict]:
+        """x_start [N, D, T_noisy] and model_kwargs, as `split_batch`, the graph as it is and the mask made once."""
+        x_start, model_kwargs = self._frames(noised.batch)
+        return x_start, model_kwargs | {"graph": noised.graph}
+
+    def _frames(self, batch: Batch) -> tuple[Tensor, dict]:
         if self.diffusion.mode == "uncond":
             return split_batch(batch, self.train_config, "uncond")
         num_frames = batch.x.shape[-1]
@@ -32,7 +36,7 @@ class Objective:
 
         In a `trusted` block nothing waits for the device but at the first call: a CUDA graph may capture it.
         """
-        x_start, model_kwargs = self.split(noised.batch)
+        x_start, model_kwargs = self.split(noised)
         terms = self.diffusion.training_losses(
             x_start=x_start, t=noised.steps, model_kwargs=model_kwargs, noise=noised.noise.to(x_start.dtype)
         )
