@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounter
 from geotdm_fast import EGTN, backend
 from geotdm_fast.graphs import Graph
 from geotdm_fast.ops import triton_egcl
+from geotdm_fast.reference import EGCLOptions
 
 pytestmark = [
     pytest.mark.skipif(
@@ -51,7 +52,7 @@ def test_opcheck(precision, edge_dim, device):
     for made in {None, term}:  # made by the op, and made before
         arguments = (x, h, tables, edge_attr, made, params, True, False, precision)
         torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_forward.default, arguments)
-    _, _, *kept = triton_egcl.forward(*arguments)[:5]
+    _, _, *kept = triton_egcl.forward(*arguments[:6], EGCLOptions(precision=precision))[:5]
     grads = [draw(*x.shape).to(device), draw(*h.shape).to(device)]
     arguments = (*grads, x, h, tables, edge_attr, term, params, kept, True, False, precision)
     torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_backward.default, arguments)

@@ -12,7 +12,7 @@ from geotdm_fast.nn.graph_checks import check_graph_given, check_values_given
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.plain import like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.reference import EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams
 from geotdm_fast.reference.egcl import moved, relative_positions
 
 
@@ -98,8 +98,8 @@ class ESLayer(PrecisionMixin, nn.Module):
     def prepare(self, x: Tensor, h: Tensor, edge_index: Tensor | Graph, edge_attr: Tensor | None) -> ops.PreparedEGCL:
         """What the layer computes once for all x and h of these shapes and dtypes; arguments as for `rows`."""
         params = EGCLParams(*self.edge_mlp.tensors, *self.coord_mlp.tensors, *self.node_mlp.tensors)
-        flags = {"normalize": self.normalize, "pre_norm": self.pre_norm, "precision": self.precision}
-        return ops.prepare_egcl(x, h, edge_index, edge_attr, params, **flags)
+        options = EGCLOptions(self.normalize, self.pre_norm, self.precision)
+        return ops.prepare_egcl(x, h, edge_index, edge_attr, params, options)
 
 
 def check_silu(where: str, act_fn: object) -> None:
