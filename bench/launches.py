@@ -174,7 +174,7 @@ def _of_egcl(case: Case) -> list[Launch]:
 def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> None:
     """Forward and backward on tensors without data."""
     from geotdm_fast.kernels import egcl_backward_launch, egcl_launch, egcl_weights_launch
-    from geotdm_fast.reference import EGCLParams
+    from geotdm_fast.reference import EGCLOptions, EGCLParams
 
     dim, has_term, normalize, pre_norm = case.flags
     empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device="meta")
@@ -192,13 +192,13 @@ def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> No
     )  # fmt: skip
     x, h = empty(num_nodes, num_frames, dim), empty(num_nodes, num_frames, width)
     attr = empty(num_edges, 4) if has_term else None
-    flags = (normalize, pre_norm, case.precision)
+    options = EGCLOptions(normalize, pre_norm, case.precision)
     with contextlib.ExitStack() as of_the_case:
         for module in (egcl_launch, egcl_backward_launch, egcl_weights_launch):
             of_the_case.enter_context(mock.patch.object(module, "capability", lambda x: case.capability))
             of_the_case.enter_context(mock.patch.object(module, "executed", lambda precision, x: precision))
-        *_, kept = egcl_launch.egcl_forward(x, h, graph, attr, None, params, *flags)
-        egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, params, kept, *flags)
+        *_, kept = egcl_launch.egcl_forward(x, h, graph, attr, None, params, options)
+        egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, params, kept, options)
 
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}

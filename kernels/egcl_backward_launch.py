@@ -20,7 +20,7 @@ from geotdm_fast.kernels.egcl_backward import (
 from geotdm_fast.kernels.egcl_edges_backward import egcl_edges_backward_kernel
 from geotdm_fast.kernels.egcl_launch import Graph, Kept, capability, executed, multiprocessors, on_device
 from geotdm_fast.kernels.egcl_weights_launch import EdgeWeights, RowSums, param_gradients
-from geotdm_fast.reference import EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams
 
 # Edges times frames whose three rows of H (five without sums in the kernel) are in memory at once: 50 MB in bfloat16 at
 # H = 128, as much as the L2 cache of an H100 has; enough work for every multiprocessor, few enough launches.
@@ -45,9 +45,7 @@ def egcl_backward(
     edge_attr: Tensor | None,
     params: EGCLParams,
     kept: Kept,
-    normalize: bool,
-    pre_norm: bool,
-    precision: str,
+    options: EGCLOptions,
     chunk: int | None = None,
     configuration: Configuration | None = None,
 ) -> Gradients:
@@ -60,6 +58,7 @@ def egcl_backward(
     In a captured step every launch costs about as much as a small kernel's work, so sums wait for the last chunk and
     are taken together.
     """
+    precision = options.precision
     num_nodes, num_frames, dim = x.shape
     width, num_rows, num_edges = h.shape[2], num_nodes * num_frames, graph.sender.numel()
     size, edge_term = padded(width), kept.edge_term
@@ -110,8 +109,9 @@ def egcl_backward(
                 w_distance, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2,
                 grad_shift, half_grad_m_sum, inputs[0], inputs[-1], grad_z, grads[0], grads[-1], grad_r, weights.u1,
                 tile_sums if programs else tile_sums[i_chunk * most_tiles :], begin, places, num_frames,
-                DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
-                PRE_NORM=pre_norm, SUMS=programs > 0, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
+                DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None,
+                NORMALIZE=options.normalize, PRE_NORM=options.pre_norm, SUMS=programs > 0, num_warps=tiles.num_warps,
+                num_stages=tiles.num_stages, **shared,
             )  # fmt: skip
             weights.add(grads, inputs, places, is_first)
             grad_z, grad_r = grad_z[:places], grad_r[:places]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geotdm_fast.kernels.configurations import Configuration, edges_configuration, padded, rows_configuration
 from geotdm_fast.kernels.egcl import egcl_edges_kernel, egcl_project_kernel, egcl_update_kernel
-from geotdm_fast.reference import EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams
 
 
 class Graph(NamedTuple):
@@ -64,9 +64,7 @@ def egcl_forward(
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
     params: EGCLParams,
-    normalize: bool,
-    pre_norm: bool,
-    precision: str,
+    options: EGCLOptions,
     configuration: Configuration | None = None,
 ) -> tuple[Tensor, Tensor, Kept]:
     """`geotdm_fast.reference.egcl`, by three kernels; nothing of the size of edges times frames is in memory.
@@ -77,6 +75,7 @@ def egcl_forward(
     A graph that changes from frame to frame is one over N * T nodes with T = 1. Deterministic. Raises ValueError from
     2^31 rows or edges on.
     """
+    precision = options.precision
     num_nodes, num_frames, dim = x.shape
     width, num_rows = h.shape[2], num_nodes * num_frames
     size = padded(width)
@@ -111,8 +110,9 @@ def egcl_forward(
             x, pq, graph.node, graph.first_edge, graph.degree, graph.sender, x if edge_term is None else edge_term,
             halved, params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2, x_out, m_sum,
             num_rows, num_frames, params.edge_w1.stride(0),
-            DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None, NORMALIZE=normalize,
-            PRE_NORM=pre_norm, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
+            DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None,
+            NORMALIZE=options.normalize, PRE_NORM=options.pre_norm, num_warps=tiles.num_warps,
+            num_stages=tiles.num_stages, **shared,
         )  # fmt: skip
         egcl_update_kernel[(triton.cdiv(num_rows, rows.block),)](
             h, m_sum, params.node_w1, params.node_b1, params.node_w2, params.node_b2, h_out,

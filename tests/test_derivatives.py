@@ -23,7 +23,7 @@ from tolerances import ROUNDOFF, ROUNDOFFS, TIMES_PLAIN, assert_same, relative_e
 from torch.autograd import forward_ad
 
 from geotdm_fast import backend, ops
-from geotdm_fast.reference import EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams
 
 NAMES = {"egcl": EGCL_NAMES, "temporal_attention": TEMPORAL_NAMES}
 # Float32 beside float64, for sums of products of second derivatives.
@@ -107,7 +107,7 @@ def test_edge_features_that_were_prepared_without_gradients_still_count():
 
     def twice():
         with torch.no_grad():
-            prepared = ops.prepare_egcl(x, h, EDGES, edge_attr, params)
+            prepared = ops.prepare_egcl(x, h, EDGES, edge_attr, params, EGCLOptions())
         y = x.clone().requires_grad_()
         x_out, _ = ops.run_egcl(y, h, prepared)
         first = torch.autograd.grad(x_out.square().sum(), y, create_graph=True)[0]

@@ -11,8 +11,9 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounter
 
 from geotdm_fast import EGTN, backend
+from geotdm_fast.graphs import Graph
 from geotdm_fast.ops import triton_egcl
-from geotdm_fast.ops.edges import edge_tables
+from geotdm_fast.reference import EGCLOptions
 
 pytestmark = [
     pytest.mark.skipif(
@@ -46,16 +47,16 @@ def test_opcheck(precision, edge_dim, device):
     """Schema, fake tensors, tracing with symbolic sizes: of both ops."""
     inputs = [v if v is None else v.to(device) for v in egcl_inputs(4, 3, 3, 16, edge_dim, EDGES)]
     x, h, edge_attr, *params = inputs
-    tables = list(edge_tables(EDGES.to(device), 4))
+    tables = list(Graph.static(EDGES.to(device), 4).tables("triton"))
     term = None if edge_attr is None else draw(EDGES.shape[1], 16).to(device)
     for made in {None, term}:  # made by the op, and made before
         arguments = (x, h, tables, edge_attr, made, params, True, False, precision)
         torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_forward.default, arguments)
-    _, _, *kept = triton_egcl.forward(*arguments)[:5]
+    _, _, *kept = triton_egcl.forward(*arguments[:6], EGCLOptions(precision=precision))[:5]
     grads = [draw(*x.shape).to(device), draw(*h.shape).to(device)]
     arguments = (*grads, x, h, tables, edge_attr, term, params, kept, True, False, precision)
     torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_backward.default, arguments)
-    torch.library.opcheck(torch.ops.geotdm_fast.edge_tables.default, (EDGES.to(device), 4))
+    torch.library.opcheck(torch.ops.geotdm_fast.sorted_edges.default, (EDGES.to(device), 4))
 
 
 @pytest.mark.parametrize("per_frame", [False, True])
@@ -86,7 +87,7 @@ def test_a_compiled_network_runs_the_kernels(device):
         assert_same(a, b, 1e-6)
     sum(v.square().mean() for v in ours).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
-    for op in ("edge_tables", "triton_egcl_forward", "triton_egcl_backward"):
+    for op in ("sorted_edges", "triton_egcl_forward", "triton_egcl_backward"):
         assert sum(f"geotdm_fast.{op}." in target for target in traced) == 1, (op, traced)
 
 

@@ -23,9 +23,9 @@ from native_cases import (
 from tolerances import assert_same
 
 from geotdm_fast import EGTN, backend, ops, reference
+from geotdm_fast.graphs import Graph
 from geotdm_fast.ops import kernels, native
-from geotdm_fast.ops.edges import sorted_edges
-from geotdm_fast.reference import EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams
 
 pytestmark = [
     pytest.mark.skipif(
@@ -213,7 +213,7 @@ def test_what_is_prepared_without_gradients_passes_on_those_of_positions(name, d
     with backend(name):
         for gradients in (True, False):
             with torch.set_grad_enabled(gradients):
-                prepared = ops.prepare_egcl(x, h, edge_index, edge_attr, params)
+                prepared = ops.prepare_egcl(x, h, edge_index, edge_attr, params, EGCLOptions())
             moved = x.clone().requires_grad_()
             outputs = ops.run_egcl(moved, h, prepared)
             found.append(torch.autograd.grad(sum(v.square().sum() for v in outputs), [moved, params.edge_w1]))
@@ -254,9 +254,9 @@ def test_a_graph_for_each_frame_is_a_graph_over_nodes_times_frames(device):
     x, h, _, *params = on_device(egcl_inputs(num_nodes, num_frames, 3, width, 0, EDGES), device)
     frames = [graph(num_nodes, degrees).to(device) for degrees in ([2, 0, 3], [1, 1, 1, 1, 1], [])]
     rows = torch.cat([edge_index * num_frames + t for t, edge_index in enumerate(frames)], dim=1)
-    edges = sorted_edges(rows, num_nodes * num_frames)
+    tables = Graph.per_frame(rows, num_nodes, num_frames).tables("triton")
     flat = lambda v: v.reshape(num_nodes * num_frames, 1, -1)
-    ours = launch.egcl_forward(flat(x), flat(h), edges.tables, None, None, EGCLParams(*params), True, False, "fp32")
+    ours = launch.egcl_forward(flat(x), flat(h), tables, None, None, EGCLParams(*params), EGCLOptions())
     for t, edge_index in enumerate(frames):
         expected = reference.egcl(x[:, [t]].double(), h[:, [t]].double(), edge_index, None, doubled(params))
         for a, b in zip(ours, expected, strict=False):
@@ -294,8 +294,8 @@ def test_rows_beyond_2_to_the_31_numbers(device):
     params = EGCLParams(*on_device(egcl_params(width), device))
     last = torch.tensor([num_nodes - 1, num_nodes - 2], device=device)
     small_x, small_h = draw(2, 1, 3).to(device), draw(2, 1, width).to(device)
-    edges = sorted_edges(torch.tensor([[0, 1], [1, 0]], device=device), 2)
-    expected_x, _, kept = launch.egcl_forward(small_x, small_h, edges.tables, None, None, params, True, False, "fp32")
+    tables = Graph.static(torch.tensor([[0, 1], [1, 0]], device=device), 2).tables("triton")
+    expected_x, _, kept = launch.egcl_forward(small_x, small_h, tables, None, None, params, EGCLOptions())
     x[last], pq[last] = small_x, kept.pq
     table = lambda values, dtype=torch.int32: torch.tensor(values, dtype=dtype, device=device)
     tiles = edges_configuration(width, "fp32", launch.capability(x))  # other tiles or warps sum in another order
@@ -324,11 +324,10 @@ def test_a_network_computes_what_the_reference_computes(device):
 
 def test_tables_are_made_once_for_a_graph(device):
     edge_index = graph(9, DEGREES).to(device)
-    assert sorted_edges(edge_index, 9).tables is sorted_edges(edge_index, 9).tables
-    tables = sorted_edges(edge_index, 9).tables
+    made = Graph.static(edge_index, 9)
+    tables = made.tables("triton")
+    assert made.tables("triton") is tables and made.tables("native") is made.tables("native")
     assert tables.degree.tolist() == [7, 4, 3, 2, 1, 0, 0, 0, 0] and tables.node[:5].tolist() == [3, 5, 0, 6, 2]
-    edge_index[:, 0] = 8
-    assert sorted_edges(edge_index, 9).tables is not tables
 
 
 @pytest.mark.parametrize(
@@ -362,8 +361,8 @@ def test_without_triton_or_its_interpreter(monkeypatch):
 def test_too_many_rows_are_refused(device):
     launch = pytest.importorskip("geotdm_fast.kernels.egcl_launch")
     x, h = torch.empty(2**31, 1, 3, device="meta"), torch.empty(2**31, 1, 16, device="meta")
-    tables = sorted_edges(EDGES.to(device), 4).tables
+    tables = Graph.static(EDGES.to(device), 4).tables("triton")
     with pytest.raises(
         ValueError, match=r"egcl: nodes times frames and edges must be under 2\^31, got 2147483648 and 7"
     ):
-        launch.egcl_forward(x, h, tables, None, None, egcl_params(16), True, False, "fp32")
+        launch.egcl_forward(x, h, tables, None, None, egcl_params(16), EGCLOptions())

@@ -4,14 +4,14 @@ import pytest
 import torch
 from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, needs_native, temporal_params
 
-from geotdm_fast.ops.edges import sorted_edges
+from geotdm_fast.graphs import Graph
 from geotdm_fast.ops.time_phases import time_phases
 
 pytestmark = needs_native
 
 
 def egcl_forward_arguments() -> dict:
-    edges = sorted_edges(EDGES, NODES)
+    edges = Graph.static(EDGES, NODES).tables("native")
     return {
         "x": draw(NODES, FRAMES, 3),
         "h": draw(NODES, FRAMES, WIDTH),
@@ -28,7 +28,7 @@ def egcl_forward_arguments() -> dict:
 
 def egcl_backward_arguments() -> dict:
     forward = egcl_forward_arguments()
-    edges = sorted_edges(EDGES, NODES)
+    edges = Graph.static(EDGES, NODES).tables("native")
     kept = torch.ops.geotdm_fast.egcl_forward(*forward.values())[2]
     gradients = {"grad_x_out": draw(NODES, FRAMES, 3), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
     senders = {"sender_first": edges.sender_first, "by_sender": edges.by_sender}

@@ -8,8 +8,8 @@ import geotdm_fast.kernels
 
 PACKAGE = pathlib.Path(geotdm_fast.__file__).parent
 KERNELS = pathlib.Path(geotdm_fast.kernels.__file__).parent
-_OPS = {"reference", "kernels", "runtime"}
-_MODELS = {"ops", "reference", "runtime", "conditioning"}
+_OPS = {"graphs", "reference", "kernels", "runtime"}
+_MODELS = {"ops", "graphs", "reference", "runtime", "conditioning"}
 _WORK = {
     *_MODELS,
     "task",
@@ -29,6 +29,7 @@ ROOMS = {
     "config": {"runtime"},
     "reference": {"runtime"},
     "kernels": {"reference", "runtime"},
+    "graphs": {"reference", "kernels", "runtime"},
     "ops": _OPS,
     "conditioning": {"runtime"},
     "task": {"conditioning", "runtime"},

@@ -10,7 +10,6 @@ from torch import Tensor
 from geotdm_fast import backend
 from geotdm_fast.data import Trajectory, TrajectoryDataset, array_dataset, collate, nbody_dataset
 from geotdm_fast.data.windows import Joined, complete_edges
-from geotdm_fast.ops.edges import sorted_edges
 from geotdm_fast.reference.row_sums import num_graphs
 from geotdm_fast.training.device_data import DeviceData
 
@@ -111,22 +110,8 @@ def test_what_others_would_read_from_the_device_is_known():
 
     with Unread():
         assert num_graphs(structure.batch) == 2
-        edges = sorted_edges(structure.edge_index, 5)
+        edges = structure.graph.tables("native")
     assert edges.first.tolist() == [0, 3, 6, 9, 11, 13]
-
-
-def test_edges_of_another_device_are_sorted_on_the_host(monkeypatch):
-    from geotdm_fast.ops import edges
-
-    edge_index = torch.tensor([[2, 0, 2, 1], [0, 1, 1, 2]])
-    expected = sorted_edges(edge_index.clone(), 4)
-    monkeypatch.setattr(edges, "to_device", lambda tensor, device: tensor.clone())
-    there = edges.edges_on(torch.device("cuda"), edge_index, 4)
-    monkeypatch.setattr(edges, "_sorted", None)  # nothing is sorted there
-    found = sorted_edges(there, 4)
-    for name in ("order", "sender", "first", "sender_first", "by_sender"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
-    assert there is not edge_index and torch.equal(there, edge_index)
 
 
 def test_graphs_are_turned_about_the_origin(device):

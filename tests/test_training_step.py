@@ -8,14 +8,14 @@ import torch
 from tape import Tape, TapeRecorder
 from test_training_device_data import DATASETS, joined, molecule
 from tiny_training import log_of, tiny_config
+from torch.utils._pytree import tree_leaves
 
 from geotdm_fast import backend
 from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.ops import time_phases
-from geotdm_fast.ops.edges import sorted_edges
 from geotdm_fast.runtime.processes import Processes
-from geotdm_fast.task import Task
+from geotdm_fast.task import Task, _mask_on
 from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
@@ -120,7 +120,8 @@ def test_a_replay_makes_anew_all_that_it_does_not_keep():
     structure = step._structure(step.source.training(0)[0])
     data, tables = step.source.data, step.objective.diffusion._tables.values()
     known = [*data._tables, *vars(structure).values(), *(t for _, t in tables)]
-    known += [*frames_of(step.objective._mask), *vars(sorted_edges(structure.edge_index, 10)).values()]
+    mask, _ = _mask_on(step.objective.task.given, data.num_frames, torch.device("cpu"))
+    known += [mask, *frames_of(mask), *tree_leaves(vars(structure.graph))]
     known += [*time_phases._tables.values(), step.weights._one]
     places = {tensor.untyped_storage().data_ptr() for tensor in known if isinstance(tensor, torch.Tensor)}
     assert {tensor.untyped_storage().data_ptr() for tensor in outside} <= places, "what stays where it is"

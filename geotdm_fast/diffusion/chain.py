@@ -198,7 +198,7 @@ class Chain:
         inner = bare(diffusion.denoise_network)
         is_hooked = diffusion.denoise_network._forward_hooks or diffusion.denoise_network._forward_pre_hooks
         if _is_plain(inner) and not is_hooked:
-            names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given")
+            names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given", "graph")
             network = inner.prepare(x, **{name: model_kwargs.get(name) for name in names})
             if network.frames is not None:
                 network = network._replace(frames=network.frames.by_index)  # one graph for all masks of as many frames

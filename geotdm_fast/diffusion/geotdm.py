@@ -18,6 +18,8 @@ from geotdm_fast.diffusion.official_names import MethodChain, OfficialNames, rep
 from geotdm_fast.diffusion.plan import ancestral_plan
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
+from geotdm_fast.graphs import Graph
+from geotdm_fast.nn.egtn import takes_graph
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.reference.row_sums import mean_by_graph, num_graphs, take_rows
 from geotdm_fast.runtime.checks import check_index, check_tensor, is_trusted, reads_values
@@ -127,6 +129,15 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         """The inverse of `to_relative` in mode `cond`; x itself in mode `uncond`."""
         return x + x_ref if self.mode == "cond" else x
 
+    def with_graph(self, model_kwargs: dict) -> dict:
+        """`model_kwargs`, with `graph` where the network reads one: its edges are then sorted once for all calls.
+
+        Not where somebody else's code is between: a subclass may call its network with other edges.
+        """
+        if model_kwargs.get("graph") is not None or type(self) is not GeoTDM or not takes_graph(self.denoise_network):
+            return model_kwargs
+        return model_kwargs | {"graph": Graph.static(model_kwargs["edge_index"], len(model_kwargs["batch"]))}
+
     # --- one step -------------------------------------------------------------------------------------------------
 
     def scale_timesteps(self, t: Tensor) -> Tensor:
@@ -160,6 +171,8 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         if reads_values(t):
             check_index("p_mean_variance", "t", t, self.num_timesteps)
         check_model_kwargs("p_mean_variance", self.mode, model_kwargs)
+        if self._held_ref_frame is None:
+            model_kwargs = self.with_graph(model_kwargs)
         x_ref = self.get_ref_frame(model_kwargs)
         if self.mode == "uncond":
             x = self.project_to_subspace(x, model_kwargs["batch"])
@@ -277,6 +290,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
             noise = torch.randn(*shape, device=self.device, dtype=self.dtype)
         else:
             check_tensor("p_sample_loop", "noise", noise, tuple(shape), integer=False)
+        model_kwargs = self.with_graph(model_kwargs)
         with torch.no_grad():
             x_ref = self.get_ref_frame(model_kwargs)
         return self._chain(self.num_timesteps, noise, x_ref, model_kwargs, cond_fn), x_ref
@@ -297,6 +311,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         if not 1 <= optimize_step <= self.num_timesteps:
             raise ValueError(f"optimize: optimize_step must be in 1..{self.num_timesteps}, got {optimize_step}")
         check_start("optimize", self.mode, x_start, model_kwargs, noise)
+        model_kwargs = self.with_graph(model_kwargs)
         if noise is None:
             noise = torch.randn_like(x_start)
         batch = model_kwargs["batch"]
@@ -338,6 +353,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         noise, then t, are drawn when they are not given: one t for each graph.
         """
         check_start("training_losses", self.mode, x_start, model_kwargs, noise)
+        model_kwargs = self.with_graph(model_kwargs)
         batch = model_kwargs["batch"]
         if noise is None:
             noise = torch.randn_like(x_start)
@@ -375,6 +391,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         bound), `xstart_mse` [N, S] and `mse` [N, S] (of the noise). The sum over the nodes of a graph is its bound.
         """
         check_start("calc_bpd_loop", self.mode, x_start, model_kwargs)
+        model_kwargs = self.with_graph(model_kwargs)
         with self._holding_ref_frame(model_kwargs) as x_ref:
             x_start = self.to_relative(x_start, x_ref, model_kwargs["batch"])
             return likelihood.bound(self, x_start, model_kwargs, falling_steps(self.num_timesteps, progress), noise)

@@ -71,6 +71,7 @@ class Sampler:
         """
         diffusion = self.diffusion
         check_loop("Sampler.draw", diffusion.mode, "shape", shape, model_kwargs)
+        model_kwargs = diffusion.with_graph(model_kwargs)
         if x_ref is None:
             x_ref = diffusion.get_ref_frame(model_kwargs)
         else:
@@ -97,6 +98,7 @@ class Sampler:
         if not 1 <= noised_steps <= total:
             raise ValueError(f"Sampler.refine: noised_steps must be in 1..{total}, got {noised_steps}")
         check_start("Sampler.refine", diffusion.mode, x_start, model_kwargs)
+        model_kwargs = diffusion.with_graph(model_kwargs)
         x_ref = diffusion.get_ref_frame(model_kwargs)
         x_start = diffusion.to_relative(x_start, x_ref, model_kwargs["batch"])
         start = torch.randn_like(x_start) if noise is None else noise(0)

@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from geotdm_fast import ops
 from geotdm_fast.conditioning import Frames, frames_of
+from geotdm_fast.graphs import Graph
+from geotdm_fast.graphs.graph import as_graph
+from geotdm_fast.nn.graph_checks import check_graph_given, check_values_given
 from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, denoise
@@ -15,8 +18,6 @@ from geotdm_fast.reference.node_embedding import part_of_layer
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import (
     check_finite,
-    check_graph,
-    check_graph_values,
     check_not_traced,
     check_same_device,
     check_same_dtype,
@@ -25,9 +26,8 @@ from geotdm_fast.runtime.checks import (
     reads_values,
 )
 from geotdm_fast.runtime.choices import nearest
-from geotdm_fast.runtime.tensor_cache import counted
 
-KEYWORDS = ("cond_mask", "x_given", "compute_ref")
+KEYWORDS = ("cond_mask", "x_given", "compute_ref", "graph")
 UNUSED_KEYWORDS = ("num", "v", "num_nodes", "system_id", "select_index", "ptr", "scored", "num_graphs")
 
 
@@ -104,7 +104,7 @@ class EGTN(PrecisionMixin, nn.Module):
         diffusion_t: Tensor | None,
         x: Tensor | None,
         h: Tensor,
-        edge_index: Tensor,
+        edge_index: Tensor | Graph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         **model_kwargs,
@@ -114,9 +114,11 @@ class EGTN(PrecisionMixin, nn.Module):
         diffusion_t: [N] - diffusion step of each node's graph
         x: [N, D, T_noisy] - noisy positions, in the order of their frames
         h: [N, F] or [N, F, T] - features, for all T frames (given and noisy) in their places
-        edge_index: [2, E] int64 (receivers, senders); batch: [N] int64 or None
-        edge_attr: [E, A], or [E, A, T] when it changes from frame to frame, or None
+        edge_index: [2, E] int64 (receivers, senders), or a `geotdm_fast.graphs.Graph`; batch: [N] int64 or None
+        edge_attr: [E, A], or [E, A, T] when it changes from frame to frame and the edges do not, or None
         cond_mask: [1, 1, T], non-zero on the given frames of x_given [N, D, T]; absent: nothing is given
+        graph: a `Graph` of edge_index, which then is not read; sorted once for all calls that get it, where edge_index
+            is sorted in every call
         compute_ref: return x_ref [N, D, num_w] instead, from the given frames alone; x and diffusion_t are unused
 
         Returns x_out [N, D, T_noisy] = (positions after the last layer - x) / scale, h_out [N, H, T_noisy].
@@ -126,7 +128,7 @@ class EGTN(PrecisionMixin, nn.Module):
         """
         check_not_traced("EGTN", current_backend() == "reference")
         _check_keywords(model_kwargs)
-        given = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given")}
+        given = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph")}
         if model_kwargs.get("compute_ref", False):
             return self._reference_frame(h, edge_index, edge_attr, batch, **given)
         prepared = self.prepare(x, h, edge_index, edge_attr, batch, **given)
@@ -145,11 +147,12 @@ class EGTN(PrecisionMixin, nn.Module):
         self,
         x: Tensor,
         h: Tensor,
-        edge_index: Tensor,
+        edge_index: Tensor | Graph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None = None,
         x_given: Tensor | None = None,
+        graph: Graph | None = None,
     ) -> Prepared:
         """All that calls with other positions of the shape, dtype and device of x, or other steps, have in common.
 
@@ -157,6 +160,7 @@ class EGTN(PrecisionMixin, nn.Module):
         they are now, and is differentiable.
         """
         x_given = None if cond_mask is None else x_given
+        edge_index = edge_index if graph is None else graph
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
         check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
         num_frames, given, frames = x.shape[-1], None, None
@@ -170,14 +174,14 @@ class EGTN(PrecisionMixin, nn.Module):
         check_same_dtype("EGTN", "x", x, like(self))
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
         y = x.transpose(1, 2) if given is None else given
-        edge_index = counted(edge_index)  # so that one sort serves all layers
+        graph = as_graph(edge_index, x.shape[0])  # one sort serves all layers
         pairs = zip(self.s_modules, self.t_modules, strict=True)
         if self._is_fused():
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
-            layers = [Layer(spatial.prepare(y, z, edge_index, rows), temporal.prepared) for spatial, temporal in pairs]
+            layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
         else:
-            layers = [CalledLayer(*pair, edge_index, edge_attr, batch) for pair in pairs]
+            layers = [CalledLayer(*pair, _as_called(graph), edge_attr, batch) for pair in pairs]
         return Prepared(given, frames, num_frames, tuple(layers), self.scale)
 
     def _is_fused(self) -> bool:
@@ -204,13 +208,15 @@ class EGTN(PrecisionMixin, nn.Module):
     def _reference_frame(
         self,
         h: Tensor,
-        edge_index: Tensor,
+        edge_index: Tensor | Graph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None,
         x_given: Tensor | None,
+        graph: Graph | None,
     ) -> Tensor:
         """x_ref_s = sum_t w_ts x_t over the given frames t; the last one's weight makes the sum over t equal 1."""
+        edge_index = edge_index if graph is None else graph
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given)
         frames = None if cond_mask is None else frames_of(cond_mask)
         self._check_reference(frames, x_given)
@@ -221,15 +227,17 @@ class EGTN(PrecisionMixin, nn.Module):
         if edge_attr is not None and edge_attr.dim() == 3:
             edge_attr = frames.given_of(edge_attr, 2)
         z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
-        edge_index = counted(edge_index)
+        graph, kept = as_graph(edge_index, len(y)).at_frames(frames.given)
+        if kept is not None and edge_attr is not None:
+            edge_attr = edge_attr[kept]
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         numbers = None if contiguous else frames.given
         is_fused, rows = self._is_fused(), _edge_rows(edge_attr, y)
         for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):
             if is_fused:
-                y, z = temporal.rows(*spatial.rows(y, z, edge_index, rows), numbers)
+                y, z = temporal.rows(*spatial.rows(y, z, graph, rows), numbers)
             else:
-                y, z = CalledLayer(spatial, temporal, edge_index, edge_attr, batch, numbers).run(y, z)
+                y, z = CalledLayer(spatial, temporal, _as_called(graph), edge_attr, batch, numbers).run(y, z)
         x_ref = ops.reference_frame(y, z, self.ws)  # [N, D, num_w]
         return x_ref if self.scale == 1 else x_ref / self.scale
 
@@ -252,7 +260,7 @@ class EGTN(PrecisionMixin, nn.Module):
     def _check_devices(
         self,
         h: Tensor,
-        edge_index: Tensor,
+        edge_index: Tensor | Graph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None,
@@ -287,7 +295,7 @@ class EGTN(PrecisionMixin, nn.Module):
         self,
         x: Tensor,
         h: Tensor,
-        edge_index: Tensor,
+        edge_index: Tensor | Graph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         num_frames: int,
@@ -295,10 +303,24 @@ class EGTN(PrecisionMixin, nn.Module):
         num_nodes = x.shape[0]
         time_axis = (num_frames,) if isinstance(h, Tensor) and h.dim() == 3 else ()
         check_tensor("EGTN", "h", h, (num_nodes, self.node_dim, *time_axis))
-        check_graph("EGTN", num_nodes, edge_index, edge_attr, batch, num_frames)
+        check_graph_given("EGTN", edge_index, edge_attr, batch, num_nodes, num_frames)
         check_edge_dim("EGTN", edge_attr, self.edge_dim)
-        if reads_values(x):
-            check_graph_values("EGTN", num_nodes, edge_index, batch)
+        check_values_given("EGTN", edge_index, batch, num_nodes)
+
+
+def takes_graph(network: nn.Module) -> bool:
+    """Whether a call of `network`, bare or in DistributedDataParallel, is `EGTN.forward`, which reads `graph`.
+
+    Not where `torch.compile` is between, which would look into the graph for each batch anew.
+    """
+    inner = network._modules.get("module", network)
+    is_ours = type(inner).forward is EGTN.forward and "forward" not in vars(inner)
+    return is_ours and inner._compiled_call_impl is None
+
+
+def _as_called(graph: Graph) -> Tensor | Graph:
+    """What a spatial layer is called with: edge_index, as officially, where the edges are the same in all frames."""
+    return graph.edge_index if graph.num_frames is None else graph
 
 
 def _check_keywords(model_kwargs: dict) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from geotdm_fast import ops, reference
 from geotdm_fast.conditioning import Frames
+from geotdm_fast.graphs import Graph
 from geotdm_fast.reference import (
     LinearTemporalAttentionParams,
     TemporalAttentionParams,
@@ -45,12 +46,12 @@ class Layer(NamedTuple):
 class CalledLayer(NamedTuple):
     """The same as modules, called as torch calls them: for layers that have hooks or parts of somebody else.
 
-    edge_attr: [E, A], [E, A, T] or None
+    edge_index: [2, E], or the graph where frames have edges of their own; edge_attr: [E, A], [E, A, T] or None
     """
 
     spatial: nn.Module
     temporal: nn.Module
-    edge_index: Tensor
+    edge_index: Tensor | Graph
     edge_attr: Tensor | None
     batch: Tensor | None
     frames: tuple[int, ...] | None = None

@@ -4,19 +4,19 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
+from geotdm_fast.graphs import Graph
+from geotdm_fast.graphs.graph import as_graph
+from geotdm_fast.nn.graph_checks import check_graph_given, check_values_given
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.plain import like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.reference import EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams
 from geotdm_fast.reference.egcl import moved, relative_positions
 from geotdm_fast.reference.row_sums import sum_rows, take_rows
 from geotdm_fast.runtime.checks import (
-    check_graph,
-    check_graph_values,
     check_same_device,
     check_same_dtype,
     check_tensor,
-    reads_values,
 )
 
 
@@ -51,52 +51,59 @@ class ESLayer(PrecisionMixin, nn.Module):
         self,
         x: Tensor,
         h: Tensor,
-        edge_index: Tensor,
+        edge_index: Tensor | Graph,
         edge_attr: Tensor | None,
         batch: Tensor | None = None,
         **model_kwargs,
     ) -> tuple[Tensor, Tensor]:
         """x [N, D, T] and h [N, F, T] to the same shapes.
 
-        edge_attr: [E, A] or [E, A, T] or None; batch and further keywords are accepted as in the official layer, unused
+        edge_index: [2, E], or a `Graph`
+        edge_attr: [E, A], or [E, A, T] where the edges are the same in all frames, or None
+        batch and further keywords are accepted as in the official layer, unused
         """
         check_tensor("ESLayer", "x", x, ("N", "D", "T"), integer=False)
         check_tensor("ESLayer", "h", h, (x.shape[0], self.node_dim, x.shape[2]))
-        check_graph("ESLayer", x.shape[0], edge_index, edge_attr, batch, x.shape[2])
+        check_graph_given("ESLayer", edge_index, edge_attr, batch, x.shape[0], x.shape[2])
         check_edge_dim("ESLayer", edge_attr, self.edge_dim)
         weight = like(self)
         tensors = {"the layer": weight, "x": x, "h": h, "edge_index": edge_index, "edge_attr": edge_attr}
         check_same_device("ESLayer", **tensors)
         check_same_dtype("ESLayer", "x", x, weight)
-        if reads_values(edge_index):
-            check_graph_values("ESLayer", x.shape[0], edge_index, None)
+        check_values_given("ESLayer", edge_index, None, x.shape[0])
         if edge_attr is not None:
             edge_attr = (edge_attr.transpose(1, 2) if edge_attr.dim() == 3 else edge_attr).to(x.dtype)
         run = self.rows if why_not_plain(self) is None else self._called_rows
         x, h = run(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2), edge_index, edge_attr)
         return x.transpose(1, 2), h.transpose(1, 2)
 
-    def rows(self, x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
+    def rows(self, x: Tensor, h: Tensor, edge_index: Tensor | Graph, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, F], edge_attr [E, A] or [E, T, A]."""
         return ops.run_egcl(x, h, self.prepare(x, h, edge_index, edge_attr))
 
-    def _called_rows(self, x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _called_rows(
+        self, x: Tensor, h: Tensor, edge_index: Tensor | Graph, edge_attr: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """`rows` by calls of the MLPs as they are: with hooks, or parts of somebody else."""
+        graph = as_graph(edge_index, x.shape[0])
+        x_rows, h_rows = graph.rows(x), graph.rows(h)  # [M, T, ...]
+        (edge_index,) = graph.tables("reference")
         row, col = edge_index
-        edges = relative_positions(x, edge_index, self.pre_norm)
-        inputs = [take_rows(h, row), take_rows(h, col), edges.distance]  # [E, T, ...]
+        edges = relative_positions(x_rows, edge_index, self.pre_norm)
+        inputs = [take_rows(h_rows, row), take_rows(h_rows, col), edges.distance]  # [E, T, ...]
         if edge_attr is not None:
-            inputs.append(edge_attr if edge_attr.dim() == 3 else edge_attr[:, None].expand(-1, x.shape[1], -1))
+            inputs.append(edge_attr if edge_attr.dim() == 3 else edge_attr[:, None].expand(-1, x_rows.shape[1], -1))
         m = self.edge_mlp(torch.cat(inputs, dim=-1))
-        x_out = moved(x, edges, self.coord_mlp(m), row, self.normalize and not self.pre_norm)
-        m_sum = sum_rows(m, row, x.shape[0]).to(m.dtype)
-        return x_out, self.node_mlp(torch.cat([h, m_sum], dim=-1))
+        x_out = moved(x_rows, edges, self.coord_mlp(m), row, self.normalize and not self.pre_norm)
+        m_sum = sum_rows(m, row, len(x_rows)).to(m.dtype)
+        h_out = self.node_mlp(torch.cat([h_rows, m_sum], dim=-1))
+        return graph.of_rows(x_out, x.shape[1]), graph.of_rows(h_out, x.shape[1])
 
-    def prepare(self, x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> ops.PreparedEGCL:
+    def prepare(self, x: Tensor, h: Tensor, edge_index: Tensor | Graph, edge_attr: Tensor | None) -> ops.PreparedEGCL:
         """What the layer computes once for all x and h of these shapes and dtypes; arguments as for `rows`."""
         params = EGCLParams(*self.edge_mlp.tensors, *self.coord_mlp.tensors, *self.node_mlp.tensors)
-        flags = {"normalize": self.normalize, "pre_norm": self.pre_norm, "precision": self.precision}
-        return ops.prepare_egcl(x, h, edge_index, edge_attr, params, **flags)
+        options = EGCLOptions(self.normalize, self.pre_norm, self.precision)
+        return ops.prepare_egcl(x, h, edge_index, edge_attr, params, options)
 
 
 def check_silu(where: str, act_fn: object) -> None:

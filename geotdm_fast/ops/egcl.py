@@ -1,24 +1,27 @@
 """The spatial op: `geotdm_fast.reference.egcl` by the fastest implementation that takes the input."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from geotdm_fast import reference
+from geotdm_fast.graphs.graph import Graph, as_graph
 from geotdm_fast.ops import kernels, native, triton_egcl
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
-from geotdm_fast.ops.edges import edge_tables, edges_of_frames, sorted_edges
-from geotdm_fast.reference import EGCLParams
+from geotdm_fast.ops.triton_egcl import EGCLGradients
+from geotdm_fast.reference import EGCLOptions, EGCLParams
 from geotdm_fast.runtime.checks import is_transformed
 
 
 def egcl(
     x: Tensor,
     h: Tensor,
-    edge_index: Tensor,
+    edge_index: Tensor | Graph,
     edge_attr: Tensor | None,
     params: EGCLParams,
     *,
@@ -27,6 +30,9 @@ def egcl(
     precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
+
+    edge_index: [2, E], which is sorted in this call, or a `geotdm_fast.graphs.Graph`, sorted once for all its calls.
+    edge_attr: [E, A] or None where the frames of a graph have edges of their own
 
     Float32 and bfloat16 inputs run the C++ module on the CPU and the Triton kernels on CUDA, which convert bfloat16,
     give the same bits in every run (the C++ module for any number of threads, but for torch's products with edge_attr);
@@ -38,88 +44,93 @@ def egcl(
     differentiation, run the reference. `torch.compile(fullgraph=True)` takes all of it, but for second derivatives.
     Raises ValueError where `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
-    flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
-    return run_egcl(x, h, prepare_egcl(x, h, edge_index, edge_attr, params, **flags))
+    options = EGCLOptions(normalize, pre_norm, precision)
+    return run_egcl(x, h, prepare_egcl(x, h, edge_index, edge_attr, params, options))
 
 
 class PreparedEGCL(NamedTuple):
     """All of a call of `egcl` that depends neither on positions nor on features, as its implementation wants it.
 
     implementation: `native`, `triton`, or None for the reference
-    graph: sorted edges (native: first, sender, sender_first, by_sender; triton: `Graph`), or edge_index alone
+    tables: of the edges, as `geotdm_fast.graphs.Graph.tables` gives them
     edge_attr: [E, A] float32 a of the sorted edges, for the gradients: None where gradients are off; for the reference
         as it came
     edge_term: [E, H] W_a a, which brings no gradient to W_a and a: the op does; None without, for the reference, and
         where the op makes it: triton's with gradients, whose weights change from call to call
     params: float32 and contiguous, but for the reference as they came
-    every_frame_a_node: the graph is one over N T nodes
+    options: with the precision in which the implementation multiplies
+    by_row: the tables are of N T rows, every frame of a node is a node
     """
 
     implementation: str | None
-    graph: tuple[Tensor, ...]
+    tables: tuple[Tensor, ...]
     edge_attr: Tensor | None
     edge_term: Tensor | None
     params: tuple[Tensor, ...]
-    normalize: bool
-    pre_norm: bool
-    precision: str
-    every_frame_a_node: bool
+    options: EGCLOptions
+    by_row: bool
 
 
 def prepare_egcl(
     x: Tensor,
     h: Tensor,
-    edge_index: Tensor,
+    edge_index: Tensor | Graph,
     edge_attr: Tensor | None,
     params: EGCLParams,
-    *,
-    normalize: bool = True,
-    pre_norm: bool = False,
-    precision: str = "fp32",
+    options: EGCLOptions,
 ) -> PreparedEGCL:
     """The arguments of `egcl` for `run_egcl`, which takes x and h of these shapes and dtypes as often as wanted.
 
-    Differentiable in edge_attr and params. Raises ValueError as `egcl` does, TypeError for edge_index of other numbers.
+    Differentiable in edge_attr and params. Raises ValueError as `egcl` does and for a graph of other sizes, TypeError
+    for edge_index of other numbers.
     """
-    if edge_index.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"egcl: edge_index must be int64, got {edge_index.dtype}")
+    graph = _graph_of(edge_index, x, edge_attr)
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
-        return PreparedEGCL(None, (edge_index,), edge_attr, None, params, normalize, pre_norm, precision, False)
-    num_nodes, every_frame = x.shape[0], edge_attr is not None and edge_attr.dim() == 3
-    if every_frame:
-        edge_index, edge_attr = edges_of_frames(edge_index, x.shape[1]), edge_attr.flatten(0, 1)
-        num_nodes *= x.shape[1]
-    edges = sorted_edges(edge_index, num_nodes)
+        by_row = graph.num_frames is not None
+        return PreparedEGCL(None, graph.tables("reference"), edge_attr, None, params, options, by_row)
+    if edge_attr is not None and edge_attr.dim() == 3:
+        graph, edge_attr = graph.of_frames(x.shape[1]), edge_attr.flatten(0, 1)
     weights = tuple(param.float().contiguous() for param in params)
     edge_term = None
     if edge_attr is not None:
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
-        edge_attr = (edge_attr if edges.came_sorted else edge_attr[edges.order]).float().contiguous()
+        edge_attr = graph.in_order(edge_attr).float().contiguous()
         if implementation == "native" or not torch.is_grad_enabled():
             with no_autocast(x.device.type), torch.no_grad():
                 edge_term = edge_attr @ _edge_weight(weights[0], h.shape[-1]).T
         edge_attr = edge_attr if torch.is_grad_enabled() else None
-    products = "bf16" if native.low_precision(precision, h, *params) else precision
-    graph = (edges.first, edges.sender, edges.sender_first, edges.by_sender)
-    if implementation == "triton":
-        graph = tuple(edge_tables(edge_index, num_nodes))
-    flags = (normalize, pre_norm, products, every_frame)
-    return PreparedEGCL(implementation, graph, edge_attr, edge_term, weights, *flags)
+    if native.low_precision(options.precision, h, *params):
+        options = dataclasses.replace(options, precision="bf16")
+    tables, by_row = tuple(graph.tables(implementation)), graph.num_frames is not None
+    return PreparedEGCL(implementation, tables, edge_attr, edge_term, weights, options, by_row)
 
 
 def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tensor]:
     """x' and h' of `egcl`."""
-    implementation, graph, edge_attr, edge_term, params, normalize, pre_norm, precision, every_frame = prepared
+    implementation, tables, edge_attr, edge_term, params, options, by_row = prepared
+    rows = [v.reshape(-1, 1, v.shape[-1]) if by_row else v for v in (x, h)]  # [N T, 1, ...]
     if implementation is None:
-        flags = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
-        return reference.egcl(x, h, *graph, edge_attr, EGCLParams(*params), **flags)
-    rows = (lambda v: v.reshape(-1, 1, v.shape[-1])) if every_frame else (lambda v: v)  # [N T, 1, ...]
+        x_out, h_out = reference.egcl_with(*rows, *tables, edge_attr, EGCLParams(*params), options)
+        return x_out.reshape(x.shape), h_out.reshape(*h.shape[:2], h_out.shape[-1])
     keep = native.needs_grad(x, h, edge_attr, *params)
     op = _TritonEGCL if implementation == "triton" else _NativeEGCL
-    inputs = (rows(v).float().contiguous() for v in (x, h))
-    x_out, h_out = op.apply(*inputs, edge_attr, edge_term, graph, normalize, pre_norm, precision, keep, *params)
+    rows = [v.float().contiguous() for v in rows]
+    x_out, h_out = op.apply(*rows, edge_attr, _Call(edge_term, tables, options, keep), *params)
     return x_out.view(x.shape).to(x.dtype), h_out.view(h.shape).to(h.dtype)
+
+
+def _graph_of(edge_index: Tensor | Graph, x: Tensor, edge_attr: Tensor | None) -> Graph:
+    """The graph of x [N, T, D]. Raises ValueError where it is not one of its nodes and frames."""
+    num_nodes, num_frames = x.shape[:2]
+    if isinstance(edge_index, Tensor) and edge_index.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"egcl: edge_index must be int64, got {edge_index.dtype}")
+    graph = as_graph(edge_index, num_nodes)
+    graph.check_fits("egcl", num_nodes, num_frames)
+    if graph.num_frames is not None and edge_attr is not None and edge_attr.dim() != 2:
+        came = list(edge_attr.shape)
+        raise ValueError(f"egcl: edge_attr must be [E, A] where every frame has its own edges, got {came}")
+    return graph
 
 
 def _implementation(x: Tensor, h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> str | None:
@@ -158,35 +169,61 @@ def _edge_weight(edge_w1: Tensor, width: int) -> Tensor:
     return edge_w1[:, 2 * width + 1 :]
 
 
-def _edge_attr_gradient(ctx, grad_edge_term: Tensor, edge_w1: Tensor) -> Tensor | None:
-    """Of a [E, A] by that of W_a a, where anybody wants it."""
-    if not ctx.needs_input_grad[_EDGE_ATTR]:
-        return None
-    with no_autocast(edge_w1.device.type):
-        return grad_edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
+class _Call(NamedTuple):
+    """What a call of both Functions has beside the tensors that may want a gradient; names as in `PreparedEGCL`.
+
+    keep: whether a backward may follow
+    """
+
+    edge_term: Tensor | None
+    graph: tuple[Tensor, ...]
+    options: EGCLOptions
+    keep: bool
 
 
-# The place of edge_attr among the inputs of both Functions, and of the first parameter.
-_EDGE_ATTR, _PARAMS = 2, 9
+class _Gradients(NamedTuple):
+    """Gradients of the inputs of both Functions, or which of them are wanted."""
+
+    x: Tensor | None
+    h: Tensor | None
+    edge_attr: Tensor | None
+    params: Sequence[Tensor | None]
+
+    @classmethod
+    def wanted(cls, ctx) -> "_Gradients":
+        x, h, edge_attr, _, *params = ctx.needs_input_grad
+        return cls(x, h, edge_attr, params)
+
+    def in_order(self) -> tuple[Tensor | None, ...]:
+        """As a backward returns them: None for the `_Call`."""
+        return (self.x, self.h, self.edge_attr, None, *self.params)
+
+
+def _of_edge_attr(grads: EGCLGradients, edge_w1: Tensor, wanted: _Gradients) -> _Gradients:
+    """The gradient of a [E, A] by that of W_a a, where anybody wants it, beside the others."""
+    grad_edge_attr = None
+    if wanted.edge_attr:
+        with no_autocast(edge_w1.device.type):
+            grad_edge_attr = grads.edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
+    return _Gradients(grads.x, grads.h, grad_edge_attr, grads.params)
 
 
 def _twice_differentiable(
-    ctx,
+    wanted: _Gradients,
     cotangents: tuple[Tensor, Tensor],
     inputs: tuple[Tensor, Tensor, Tensor | None],
     edge_term: Tensor | None,
     params: tuple[Tensor, ...],
     edges: tuple[Tensor, Tensor],
-    flags: tuple[bool, bool, str],
-) -> tuple[Tensor | None, ...]:
-    """What a backward of both Functions returns where its gradients are to be differentiated again.
+    options: EGCLOptions,
+) -> _Gradients:
+    """The gradients of both Functions where they are to be differentiated again.
 
-    inputs: x, h, edge_attr; edges: first, sender; flags: normalize, pre_norm, precision
+    inputs: x, h, edge_attr; edges: first, sender
     """
     first, sender = edges
     row = torch.repeat_interleave(first.diff(), output_size=sender.numel())
     edge_index = torch.stack([row, sender.to(row.dtype)])
-    normalize, pre_norm, precision = flags
 
     def op(x: Tensor, h: Tensor, edge_attr: Tensor | None, *params: Tensor) -> tuple[Tensor, Tensor]:
         params = EGCLParams(*params)
@@ -195,101 +232,85 @@ def _twice_differentiable(
             node_weight = params.edge_w1[:, : 2 * h.shape[-1] + 1]
             identity = torch.eye(edge_term.shape[-1], dtype=h.dtype, device=h.device)
             edge_attr, params = edge_term, params._replace(edge_w1=torch.cat([node_weight, identity], dim=1))
-        about = {"normalize": normalize, "pre_norm": pre_norm, "precision": precision}
-        return reference.egcl(x, h, edge_index, edge_attr, params, **about)
+        return reference.egcl_with(x, h, edge_index, edge_attr, params, options)
 
-    wanted = (*ctx.needs_input_grad[: _EDGE_ATTR + 1], *ctx.needs_input_grad[_PARAMS:])
     with no_autocast(row.device.type):
-        grads = reference_gradients(op, (*inputs, *params), cotangents, wanted)
-    return (*grads[:3], *[None] * (_PARAMS - 3), *grads[3:])
+        x, h, edge_attr, *params = reference_gradients(
+            op, (*inputs, *params), cotangents, (wanted.x, wanted.h, wanted.edge_attr, *wanted.params)
+        )
+    return _Gradients(x, h, edge_attr, params)
 
 
 class _NativeEGCL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx,
-        x: Tensor,
-        h: Tensor,
-        edge_attr: Tensor | None,
-        edge_term: Tensor | None,
-        edges: tuple[Tensor, ...],
-        normalize: bool,
-        pre_norm: bool,
-        precision: str,
-        keep: bool,
-        *params: Tensor,
+        ctx, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
-        low_precision = precision == "bf16"
         x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
-            x, h, *edges[:2], edge_term, params, normalize, pre_norm, keep, low_precision
+            x, h, *call.graph[:2], call.edge_term, params, keep=call.keep, **_native_flags(call.options)
         )
-        ctx.save_for_backward(x, h, edge_attr, edge_term, *kept, *params)
-        ctx.num_kept, ctx.edges, ctx.flags = len(kept), edges, (normalize, pre_norm, low_precision)
+        ctx.save_for_backward(x, h, edge_attr, call.edge_term, *kept, *params)
+        ctx.num_kept, ctx.edges, ctx.options = len(kept), call.graph, call.options
         return x_out, h_out
 
     @staticmethod
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
+        wanted = _Gradients.wanted(ctx)
         if graph_is_wanted():
-            normalize, pre_norm, low_precision = ctx.flags
-            flags = (normalize, pre_norm, "bf16" if low_precision else "fp32")
-            cotangents, inputs = (grad_x_out, grad_h_out), (x, h, edge_attr)
-            return _twice_differentiable(ctx, cotangents, inputs, edge_term, params, ctx.edges[:2], flags)
-        grad_x, grad_h, grad_edge_term, grad_params = torch.ops.geotdm_fast.egcl_backward(
-            grad_x_out.contiguous(),
-            grad_h_out.contiguous(),
-            x,
-            h,
-            *ctx.edges,
-            edge_term,
-            params,
-            kept,
-            *ctx.flags,
+            cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr), ctx.edges[:2]
+            return _twice_differentiable(wanted, cotangents, inputs, edge_term, params, edges, ctx.options).in_order()
+        grads = EGCLGradients(
+            *torch.ops.geotdm_fast.egcl_backward(
+                grad_x_out.contiguous(),
+                grad_h_out.contiguous(),
+                x,
+                h,
+                *ctx.edges,
+                edge_term,
+                params,
+                kept,
+                **_native_flags(ctx.options),
+            )
         )
         if edge_attr is not None:
             with no_autocast(x.device.type):
-                _edge_weight(grad_params[0], h.shape[-1])[:] = grad_edge_term.T @ edge_attr
-        grad_edge_attr = _edge_attr_gradient(ctx, grad_edge_term, params[0])
-        return grad_x, grad_h, grad_edge_attr, None, None, None, None, None, None, *grad_params
+                _edge_weight(grads.params[0], h.shape[-1])[:] = grads.edge_term.T @ edge_attr
+        return _of_edge_attr(grads, params[0], wanted).in_order()
+
+
+def _native_flags(options: EGCLOptions) -> dict[str, bool]:
+    low_precision = options.precision == "bf16"
+    return {"normalize": options.normalize, "pre_norm": options.pre_norm, "low_precision": low_precision}
 
 
 class _TritonEGCL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx,
-        x: Tensor,
-        h: Tensor,
-        edge_attr: Tensor | None,
-        edge_term: Tensor | None,
-        graph: tuple[Tensor, ...],
-        normalize: bool,
-        pre_norm: bool,
-        precision: str,
-        keep: bool,
-        *params: Tensor,
+        ctx, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
-        flags = (normalize, pre_norm, precision)
-        x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_attr, edge_term, params, *flags)
+        graph, edge_term, options = call.graph, call.edge_term, call.options
+        x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_attr, edge_term, params, options)
         if edge_term is None and edge_attr is not None:
             *kept, edge_term = kept
-        if keep:
+        if call.keep:
             ctx.save_for_backward(x, h, edge_attr, edge_term, *kept, *params)
-        ctx.num_kept, ctx.graph, ctx.flags = len(kept), graph, flags
+        ctx.num_kept, ctx.graph, ctx.options = len(kept), graph, options
         return x_out, h_out
 
     @staticmethod
     def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
+        wanted = _Gradients.wanted(ctx)
         if graph_is_wanted():
             from geotdm_fast.kernels.egcl_launch import Graph
 
             graph = Graph(*ctx.graph)
             cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr), (graph.first, graph.sender)
-            return _twice_differentiable(ctx, cotangents, inputs, edge_term, params, edges, ctx.flags)
+            return _twice_differentiable(wanted, cotangents, inputs, edge_term, params, edges, ctx.options).in_order()
         inputs = (grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_attr, edge_term)
         with no_autocast(x.device.type):
-            grad_x, grad_h, grad_edge_term, *grad_params = triton_egcl.backward(*inputs, params, kept, *ctx.flags)
-        grad_edge_attr = _edge_attr_gradient(ctx, grad_edge_term, params[0])
-        return grad_x, grad_h, grad_edge_attr, None, None, None, None, None, None, *grad_params
+            grads = triton_egcl.backward(*inputs, params, kept, ctx.options)
+        return _of_edge_attr(grads, params[0], wanted).in_order()

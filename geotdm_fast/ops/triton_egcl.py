@@ -1,9 +1,20 @@
 """The Triton EGCL as ops that `torch.compile` knows: it traces those, but not the launches."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from geotdm_fast.reference import EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams
+
+
+class EGCLGradients(NamedTuple):
+    """x: [N, T, D]; h: [N, T, H]; edge_term: [E, H], empty without one; params: in the order of EGCLParams."""
+
+    x: Tensor
+    h: Tensor
+    edge_term: Tensor
+    params: list[Tensor]
 
 
 def forward(
@@ -13,14 +24,12 @@ def forward(
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
     params: tuple[Tensor, ...],
-    normalize: bool,
-    pre_norm: bool,
-    precision: str,
+    options: EGCLOptions,
 ) -> list[Tensor]:
     """x', h', and what the backward wants, edge_term last if it is made: `kernels.egcl_launch.egcl_forward`."""
     if torch.compiler.is_compiling():
-        return _forward_op(x, h, list(graph), edge_attr, edge_term, list(params), normalize, pre_norm, precision)
-    return _forward(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision)
+        return _forward_op(x, h, list(graph), edge_attr, edge_term, list(params), *_values(options))
+    return _forward(x, h, graph, edge_attr, edge_term, params, options)
 
 
 def backward(
@@ -33,38 +42,36 @@ def backward(
     edge_term: Tensor | None,
     params: tuple[Tensor, ...],
     kept: tuple[Tensor, ...],
-    normalize: bool,
-    pre_norm: bool,
-    precision: str,
-) -> list[Tensor]:
-    """Gradients of x, h, edge_term (empty without one) and params: `egcl_backward` beside the above."""
+    options: EGCLOptions,
+) -> EGCLGradients:
+    """Gradients of what `forward` took: `egcl_backward` beside the above."""
     inputs = (grad_x_out, grad_h_out, x, h)
     if torch.compiler.is_compiling():
         lists = (list(graph), edge_attr, edge_term, list(params), list(kept))
-        return _backward_op(*inputs, *lists, normalize, pre_norm, precision)
-    return _backward(*inputs, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision)
+        grad_x, grad_h, grad_term, *grad_params = _backward_op(*inputs, *lists, *_values(options))
+        return EGCLGradients(grad_x, grad_h, grad_term, grad_params)
+    return _backward(*inputs, graph, edge_attr, edge_term, params, kept, options)
 
 
-def _forward(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision) -> list[Tensor]:
+def _values(options: EGCLOptions) -> tuple[bool, bool, str]:
+    """The options as the ops have them, one by one."""
+    return options.normalize, options.pre_norm, options.precision
+
+
+def _forward(x, h, graph, edge_attr, edge_term, params, options) -> list[Tensor]:
     from geotdm_fast.kernels.egcl_launch import Graph, egcl_forward
 
-    x_out, h_out, kept = egcl_forward(
-        x, h, Graph(*graph), edge_attr, edge_term, EGCLParams(*params), normalize, pre_norm, precision
-    )
+    x_out, h_out, kept = egcl_forward(x, h, Graph(*graph), edge_attr, edge_term, EGCLParams(*params), options)
     return [x_out, h_out, *(kept[:3] if kept.edge_term is edge_term else kept)]
 
 
-def _backward(
-    grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision
-) -> list[Tensor]:
+def _backward(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, options) -> EGCLGradients:
     from geotdm_fast.kernels.egcl_backward_launch import egcl_backward
     from geotdm_fast.kernels.egcl_launch import Graph, Kept
 
-    grads = egcl_backward(
-        grad_x_out, grad_h_out, x, h, Graph(*graph), edge_attr, EGCLParams(*params), Kept(*kept, edge_term),
-        normalize, pre_norm, precision,
-    )  # fmt: skip
-    return [grads.x, grads.h, x.new_empty(0) if grads.edge_term is None else grads.edge_term, *grads.params]
+    inputs = (grad_x_out, grad_h_out, x, h, Graph(*graph), edge_attr, EGCLParams(*params), Kept(*kept, edge_term))
+    grads = egcl_backward(*inputs, options)
+    return EGCLGradients(grads.x, grads.h, x.new_empty(0) if grads.edge_term is None else grads.edge_term, grads.params)
 
 
 @torch.library.custom_op("geotdm_fast::triton_egcl_forward", mutates_args=())
@@ -79,7 +86,7 @@ def _forward_op(
     pre_norm: bool,
     precision: str,
 ) -> list[Tensor]:
-    return _forward(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision)
+    return _forward(x, h, graph, edge_attr, edge_term, params, EGCLOptions(normalize, pre_norm, precision))
 
 
 @_forward_op.register_fake
@@ -110,8 +117,9 @@ def _backward_op(
     pre_norm: bool,
     precision: str,
 ) -> list[Tensor]:
-    inputs, flags = (grad_x_out, grad_h_out, x, h), (normalize, pre_norm, precision)
-    return _backward(*inputs, graph, edge_attr, edge_term, params, kept, *flags)
+    inputs = (grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept)
+    grads = _backward(*inputs, EGCLOptions(normalize, pre_norm, precision))
+    return [grads.x, grads.h, grads.edge_term, *grads.params]
 
 
 @_backward_op.register_fake

@@ -3,7 +3,7 @@
 from geotdm_fast.reference.adam_step import AdamSettings, AdamState, adam_step
 from geotdm_fast.reference.cut_windows import BatchLayout, CutBatch, WindowTables, cut_windows
 from geotdm_fast.reference.diffusion_step import diffusion_step
-from geotdm_fast.reference.egcl import EGCLParams, egcl
+from geotdm_fast.reference.egcl import EGCLOptions, EGCLParams, egcl, egcl_with
 from geotdm_fast.reference.linear import PRECISIONS, linear
 from geotdm_fast.reference.linear_temporal_attention import LinearTemporalAttentionParams, linear_temporal_attention
 from geotdm_fast.reference.node_embedding import node_embedding
@@ -23,6 +23,7 @@ __all__ = [
     "BatchLayout",
     "Counters",
     "CutBatch",
+    "EGCLOptions",
     "EGCLParams",
     "LinearTemporalAttentionParams",
     "Neighbours",
@@ -33,6 +34,7 @@ __all__ = [
     "cut_windows",
     "diffusion_step",
     "egcl",
+    "egcl_with",
     "linear",
     "linear_temporal_attention",
     "node_embedding",

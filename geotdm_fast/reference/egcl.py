@@ -1,5 +1,6 @@
 """Equivariant graph convolution on every frame of a trajectory: readable truth in any dtype."""
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,15 @@ class EGCLParams(NamedTuple):
     node_b1: Tensor
     node_w2: Tensor
     node_b2: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class EGCLOptions:
+    """What `egcl` computes beside its weights say; each option is explained there."""
+
+    normalize: bool = True
+    pre_norm: bool = False
+    precision: str = "fp32"
 
 
 def egcl(
@@ -53,6 +63,14 @@ def egcl(
     Sums over neighbours are float32 at least, also for narrower dtypes.
     Returns x' [N, T, D] and h' [N, T, F]. On CUDA the sums over neighbours are not deterministic (atomics).
     """
+    return egcl_with(x, h, edge_index, edge_attr, params, EGCLOptions(normalize, pre_norm, precision))
+
+
+def egcl_with(
+    x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None, params: EGCLParams, options: EGCLOptions
+) -> tuple[Tensor, Tensor]:
+    """`egcl` with its keywords in one object."""
+    precision = options.precision
     row, col = edge_index
     num_nodes, _, num_features = h.shape
     w_receiver, w_sender, w_distance, w_attr = params.edge_w1.tensor_split(
@@ -62,7 +80,7 @@ def egcl(
     p = linear(h, w_receiver, params.edge_b1, precision)  # [N, T, H]
     q = linear(h, w_sender, None, precision)  # [N, T, H]
 
-    edges = relative_positions(x, edge_index, pre_norm)
+    edges = relative_positions(x, edge_index, options.pre_norm)
     pre = take_rows(p, row) + take_rows(q, col) + edges.distance * w_distance[:, 0]
     if edge_attr is not None:
         a = linear(edge_attr, w_attr, None, precision)
@@ -71,7 +89,7 @@ def egcl(
 
     gate = silu(linear(m, params.coord_w1, params.coord_b1, precision))
     g = linear(gate, params.coord_w2, params.coord_b2, precision)  # [E, T, 1]
-    x_out = moved(x, edges, g, row, normalize and not pre_norm)
+    x_out = moved(x, edges, g, row, options.normalize and not options.pre_norm)
 
     m_sum = sum_rows(m, row, num_nodes).to(m.dtype)  # [N, T, H]
     hidden = silu(linear(torch.cat([h, m_sum], dim=-1), params.node_w1, params.node_b1, precision))

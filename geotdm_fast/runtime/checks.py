@@ -45,12 +45,13 @@ def _written(shape: tuple[int | str, ...]) -> str:
 
 
 def check_same_device(where: str, **tensors: object) -> None:
-    """Raise ValueError unless all tensors are on the device of the first; what is no tensor is passed over."""
-    present = [(name, tensor) for name, tensor in tensors.items() if isinstance(tensor, Tensor)]
-    first, reference = present[0]
-    for name, tensor in present[1:]:
-        if tensor.device != reference.device:
-            raise ValueError(f"{where}: {name} must be on {reference.device} like {first}, got {tensor.device}")
+    """Raise ValueError unless tensors and graphs are all on the device of the first; what has none is passed over."""
+    devices = {name: getattr(value, "device", None) for name, value in tensors.items()}
+    present = [(name, device) for name, device in devices.items() if isinstance(device, torch.device)]
+    first, expected = present[0]
+    for name, device in present[1:]:
+        if device != expected:
+            raise ValueError(f"{where}: {name} must be on {expected} like {first}, got {device}")
 
 
 def check_same_dtype(where: str, name: str, value: Tensor, weight: Tensor) -> None:
@@ -94,13 +95,19 @@ def check_graph(
         check_tensor(where, "batch", batch, (num_nodes,), integer=True)
 
 
-def check_graph_values(where: str, num_nodes: int, edge_index: Tensor, batch: Tensor | None) -> None:
-    """Indices in range, `batch` ascending from 0, no edge between two graphs. Waits for the device."""
-    check_index(where, "edge_index", edge_index, num_nodes)
+def check_graph_values(where: str, num_nodes: int, edge_index: Tensor | None, batch: Tensor | None) -> None:
+    """Indices in range, `batch` ascending from 0, no edge between two graphs. Waits for the device.
+
+    edge_index: None where a graph stands in its place
+    """
+    if edge_index is not None:
+        check_index(where, "edge_index", edge_index, num_nodes)
     if batch is None or batch.numel() == 0:
         return
     if int(batch[0]) < 0 or bool((batch[1:] < batch[:-1]).any()):
         raise ValueError(f"{where}: batch must ascend from 0, got {batch.tolist()[:8]}...")
+    if edge_index is None:
+        return
     row, col = edge_index.long()
     crossing = (batch[row] != batch[col]).nonzero()
     if len(crossing):

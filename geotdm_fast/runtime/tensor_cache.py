@@ -27,14 +27,6 @@ def normal_tensors() -> Iterator[None]:
         yield
 
 
-def counted(tensor: Tensor) -> Tensor:
-    """`tensor`, or a copy that counts its changes where the tensor does not: then what is read of it can be kept."""
-    if torch.compiler.is_compiling() or not tensor.is_inference():
-        return tensor
-    with normal_tensors():
-        return tensor.clone()
-
-
 class TensorCache(Generic[Value]):
     """`compute(tensor, *key)`, run once for each tensor and key, and again after a change of the tensor in place.
 

@@ -165,14 +165,15 @@ class Drawer:
     def _inputs(self, block: Block) -> "_Inputs":
         """The block's graphs once for every sample, sample by sample, on the device; their prior is computed once.
 
-        Kept for the next batch, which shares them (and the tables that were made of them) if it draws as many samples
-        of the same graphs.
+        Kept for the next batch, which shares them and their sorted edges if it draws as many samples of the same
+        graphs.
         """
         key = (block.graphs, len(block.samples))
         if self._prepared is None or self._prepared.key != key:
             self._prepared = None
             graphs = torch.arange(block.graphs.start, block.graphs.stop)
             x_start, model_kwargs = self._split(graphs.repeat(len(block.samples)))
+            model_kwargs = self._sampler.diffusion.with_graph(model_kwargs)
             x_ref = None
             if self._sampler.diffusion.mode == "cond":
                 alone = model_kwargs if len(block.samples) == 1 else self._split(graphs)[1]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geotdm_fast.data import Batch
 from geotdm_fast.diffusion.noise import OF_LIKELIHOOD, TrajectoryNoise
+from geotdm_fast.graphs import Graph
 from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.training import random_streams
 from geotdm_fast.training.device_data import DeviceData, Structure
@@ -39,7 +40,7 @@ class Draw(NamedTuple):
 class Noised:
     """Graphs of a global batch, with what the diffusion draws for them.
 
-    batch: the graphs
+    batch: the graphs; graph: their edges
     steps: [N] int64 - the diffusion step of each node, the same within a graph
     noise: [N, D, T_noisy] float32 - standard normal
     graph_of_scored: [M] int64 - the graph of each scored node
@@ -48,6 +49,7 @@ class Noised:
     """
 
     batch: Batch
+    graph: Graph
     steps: Tensor
     noise: Tensor
     graph_of_scored: Tensor
@@ -159,7 +161,8 @@ class BatchSource:
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
         batch, steps, weight = self.data.drawn(draw.items, draw.steps, draw.weight, structure, draw.turn)
-        return Noised(batch, steps, draw.noise, structure.graph_of_scored, weight, structure.all_scored)
+        about_scored = (structure.graph_of_scored, weight, structure.all_scored)
+        return Noised(batch, structure.graph, steps, draw.noise, *about_scored)
 
 
 def _share(num_graphs: int, rank: int, world_size: int) -> tuple[int, int, bool]:

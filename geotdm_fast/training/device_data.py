@@ -11,7 +11,7 @@ from geotdm_fast import ops
 from geotdm_fast.data import Batch, Trajectory, TrajectoryDataset
 from geotdm_fast.data.trajectory import description
 from geotdm_fast.data.windows import Joined, Windows
-from geotdm_fast.ops.edges import edges_on
+from geotdm_fast.graphs import Graph
 from geotdm_fast.reference import BatchLayout, CutBatch, WindowTables
 from geotdm_fast.reference.row_sums import mean_by_graph, remember_num_graphs
 from geotdm_fast.runtime.checks import check_finite, check_index
@@ -26,14 +26,14 @@ class Structure:
     """What a batch is but for its numbers: sizes, edges and who belongs to whom. Tensors are on the device.
 
     batch, node: [N] int64 - the graph of each node, and its number there
-    edge_index: [2, E] int64; graph_of_edge, edge: [E] int64 - the graph of each edge, and its number there
+    graph: its edge_index is [2, E] int64; graph_of_edge, edge: [E] int64 - the graph of each edge, and its number there
     scored, graph_of_scored: [M] int64; share_of_scored: [M] float32 - 1 / (scored nodes of the graph)
     all_scored: whether `scored` is 0 ... N - 1
     """
 
     batch: Tensor
     node: Tensor
-    edge_index: Tensor
+    graph: Graph
     graph_of_edge: Tensor
     edge: Tensor
     scored: Tensor
@@ -139,7 +139,7 @@ class DeviceData:
         return Batch(
             x=x,
             h=cut.h,
-            edge_index=structure.edge_index,
+            edge_index=structure.graph.edge_index,
             edge_attr=cut.edge_attr,
             scored=structure.scored,
             batch=structure.batch,
@@ -208,7 +208,7 @@ class _Graphs:
         structure = Structure(
             batch=there(batch),
             node=there(node),
-            edge_index=edges_on(device, edge_index, len(batch)),
+            graph=Graph.static(edge_index, len(batch)).to(device),
             graph_of_edge=there(graph_of_edge),
             edge=there(edge),
             scored=there(scored),

@@ -15,12 +15,17 @@ class Objective:
         self.diffusion = diffusion
         self.task = task
 
+    def split(self, noised: Noised) -> tuple[Tensor, dict]:
+        """x_start [N, D, T_noisy] and model_kwargs, as `Task.split`, with the graph as it is."""
+        x_start, model_kwargs = self.task.split(noised.batch)
+        return x_start, model_kwargs | {"graph": noised.graph}
+
     def loss(self, noised: Noised) -> Tensor:
         """[] float - these graphs' part of the global batch's mean loss: all parts add up to it.
 
         In a `trusted` block nothing waits for the device but at the first call: a CUDA graph may capture it.
         """
-        x_start, model_kwargs = self.task.split(noised.batch)
+        x_start, model_kwargs = self.split(noised)
         terms = self.diffusion.training_losses(
             x_start=x_start, t=noised.steps, model_kwargs=model_kwargs, noise=noised.noise.to(x_start.dtype)
         )

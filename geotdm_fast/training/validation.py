@@ -92,7 +92,7 @@ class Validation:
         return None
 
     def _nll(self, objective: Objective, noised: Noised, items: Tensor, ask: Callable[[], None]) -> Tensor:
-        x_start, model_kwargs = objective.task.split(noised.batch)
+        x_start, model_kwargs = objective.split(noised)
         seed = random_streams.generator(self.seed, random_streams.NLL).initial_seed()
         noise = likelihood_noise(seed, items, model_kwargs["batch"], x_start)
         terms = objective.diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs, progress=ask, noise=noise)
