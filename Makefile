@@ -7,6 +7,7 @@ TORCH_ARGS ?=
 TRITON ?= triton==3.9.0
 PIP_ARGS ?=
 DEMO_ARGS ?=
+JOBS ?= auto
 TEST_ARGS ?=
 BENCH_ARGS ?=
 GPU_ARGS ?=
@@ -27,7 +28,7 @@ endif
 CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix) csrc/*/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench gpu-check gpu-pack gpu-dry reproduce test sanitize lint format venv clean distclean
+.PHONY: help demo bench cubins gpu-check gpu-pack gpu-dry reproduce test sanitize lint format venv clean distclean
 
 help:
 	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
@@ -36,6 +37,7 @@ help:
 	@echo 'make gpu-check  build, test and measure on a GPU, a table last (13 minutes at most; PY=python3 installs nothing)'
 	@echo 'make gpu-pack   build here what gpu-check would build on an H100, into .gpu/ (PY=...: its Python, torch, triton)'
 	@echo 'make gpu-dry    what of the GPU can be tried without one: its paths, and every launch compiled (6 minutes)'
+	@echo 'make cubins     compile every CUDA kernel without a GPU, hold it to its limits and record it (8 minutes, nvcc)'
 	@echo 'make reproduce  the experiments of the paper that need no data, one after the other (a GPU for its settings)'
 	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
 	@echo 'make lint       ruff and clang-format, changing nothing'
@@ -52,6 +54,7 @@ help:
 	@echo '  TRITON      what to install on Linux where torch brings no triton: its interpreter runs the GPU kernels [$(TRITON)]'
 	@echo '  PIP_ARGS    options of every pip install [$(PIP_ARGS)]'
 	@echo '  DEMO_ARGS   options of the demo; DEMO_ARGS=--help lists them [$(DEMO_ARGS)]'
+	@echo '  JOBS        processes that share the tests: auto is one for each core, 0 runs them in one [$(JOBS)]'
 	@echo '  TEST_ARGS   options of pytest, e.g. "-k equivariance -x" [$(TEST_ARGS)]'
 	@echo '  BENCH_ARGS  options of the benchmark; BENCH_ARGS=--help lists them [$(BENCH_ARGS)]'
 	@echo '  GPU_ARGS    options of the check on a GPU; GPU_ARGS=--help lists them [$(GPU_ARGS)]'
@@ -67,6 +70,9 @@ venv: $(READY)
 
 bench: $(READY)
 	@$(PY) -m bench.step --memory $(BENCH_ARGS)
+
+cubins: $(READY)
+	@$(PY) -m bench.cuda_codegen
 
 gpu-check: $(READY)
 	@$(PY) -m bench.gpu_check $(GPU_ARGS)
@@ -87,7 +93,7 @@ demo: $(READY)
 	@$(PY) -m geotdm_fast.cli.demo $(DEMO_ARGS)
 
 test: lint
-	@$(PY) -m pytest --durations=15 $(TEST_ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal --durations=15 $(TEST_ARGS)
 
 sanitize: $(READY)
 	@$(PY) tools/sanitize.py $(SANITIZE_ARGS)

@@ -1,13 +1,15 @@
-"""What nvcc makes of every CUDA kernel, without a GPU: `python -m bench.cuda_codegen`.
+"""What nvcc makes of every CUDA kernel, without a GPU: `make cubins`, or `python -m bench.cuda_codegen`.
 
 Compiles csrc/cuda/*.cu for sm_80, sm_90a and sm_100, with warnings as errors, what has changed alone,
 into build/cubin; then reads what ptxas said of each kernel and its machine code, and holds them to the limits of
-cuda_codegen_limits.json.
+cuda_codegen_limits.json. A run over all of them is recorded with what it was made from, so that the tests compile
+nothing again before a source or the compiler changes.
 """
 
 import argparse
 import collections
 import ctypes
+import hashlib
 import json
 import os
 import pathlib
@@ -19,12 +21,13 @@ from typing import NamedTuple
 
 from bench.limits import limit
 from bench.machine_code import dumped, instructions
-from bench.record import RESULTS, replace_rows
+from bench.record import RESULTS, write_rows
 from tools import cuda_module, ninja_build
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CAPABILITIES = ("80", "90a", "100")
 LIMITS = pathlib.Path(__file__).with_name("cuda_codegen_limits.json")
+RECORD = RESULTS / "cuda_codegen.json"
 WARNINGS = "-Werror all-warnings -Xcompiler -Werror -Xptxas -v"
 # Counted in the machine code: matrix products of warps and warpgroups, special functions, and accesses to shared and
 # local memory.
@@ -50,12 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         rows = list(compiled(args.folder, args.file, args.capability))
     except subprocess.CalledProcessError as error:
         sys.exit(f"cuda_codegen: {error}")
-    limits = json.loads(LIMITS.read_text())
-    broken = [f"{row['what']}: {problem}" for row in rows for problem in problems(row, limits)]
-    broken += wrong_units(rows)
+    broken = over_limits(rows)
     print(*map(line, rows), sep="\n")
-    if args.out:
-        replace_rows(args.out, rows, {"cuda": "{}.{}".format(*cuda_module.cuda_version(cuda_module.nvcc()))})
+    if args.out and not args.file and set(args.capability) == set(CAPABILITIES):
+        write_rows(args.out, rows, {"cuda": release(), "sources": sources_sha256()})
     print(*broken, f"{len(rows)} kernels compiled, {len(broken)} over a limit", sep="\n")
     return 1 if broken else 0
 
@@ -65,12 +66,39 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--capability", nargs="+", choices=CAPABILITIES, default=CAPABILITIES, metavar="SM")
     parser.add_argument("--file", default="", metavar="TEXT", help="the files alone whose names have it, e.g. bf16")
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build" / "cubin", help=argparse.SUPPRESS)
-    results = RESULTS / "cuda_codegen.json"
     parser.add_argument(
-        "--out", type=pathlib.Path, default=results, help="rows are replaced there (default: %(default)s)"
+        "--out", type=pathlib.Path, default=RECORD, help="written by a run over all kernels (default: %(default)s)"
     )
     parser.add_argument("--no-out", action="store_const", const=None, dest="out", help="write nothing")
     return parser.parse_args(arguments)
+
+
+def recorded(path: pathlib.Path = RECORD) -> list[dict] | None:
+    """The rows of the last run over all kernels; None where the sources, the options or this machine's nvcc are others.
+
+    Without an nvcc the sources and the options decide alone.
+    """
+    table = json.loads(path.read_text())
+    about = table["about"]
+    same = about.get("sources") == sources_sha256() and about["cuda"] == (release() or about["cuda"])
+    return table["rows"] if same else None
+
+
+def sources_sha256() -> str:
+    """Of all that the machine code is made from, beside the compiler: the device sources and the options."""
+    sources = {path for suffix in ("cu", "cuh", "h") for path in cuda_module.FOLDER.rglob(f"*.{suffix}")}
+    found = hashlib.sha256(repr((cuda_module.FLAGS, WARNINGS, CAPABILITIES)).encode())
+    for path in sorted(path for path in sources if path.parent.name != "emulation"):
+        found.update(repr((path.relative_to(cuda_module.FOLDER).as_posix(), path.read_text())).encode())
+    return found.hexdigest()
+
+
+def release() -> str | None:
+    """`13.0.88` of this machine's nvcc, None without one."""
+    program = cuda_module.nvcc()
+    said = program and subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+    number = re.search(r", V([\d.]+)", said or "")
+    return number and number[1]
 
 
 def compiled(folder: pathlib.Path, text: str, capabilities: Sequence[str]) -> Iterator[dict]:
@@ -139,6 +167,12 @@ def readable(mangled: str) -> str:
     kernel = re.search(r"kernel_entry<(.*)>\(", name)
     name = kernel[1] if kernel else re.sub(r"\(.*|^void ", "", name)
     return re.sub(r" $|geotdm::cuda::|\(anonymous namespace\)::|\([\w:]+\)(?=\d|true|false)", "", name)
+
+
+def over_limits(rows: list[dict]) -> list[str]:
+    """A line for each limit that a kernel breaks."""
+    limits = json.loads(LIMITS.read_text())
+    return [f"{row['what']}: {problem}" for row in rows for problem in problems(row, limits)] + wrong_units(rows)
 
 
 def problems(row: dict, limits: dict) -> list[str]:

@@ -38,7 +38,12 @@ def replace_rows(path: pathlib.Path, rows: list[dict], about: dict) -> None:
     """A JSON file of one row for each `what`: these replace those of the same name, the rest stays."""
     known = json.loads(path.read_text())["rows"] if path.exists() else []
     kept = {found["what"]: found for found in known} | {found["what"]: found for found in rows}
-    lines = ",\n".join(json.dumps(found) for found in sorted(kept.values(), key=lambda found: found["what"]))
+    write_rows(path, list(kept.values()), about)
+
+
+def write_rows(path: pathlib.Path, rows: list[dict], about: dict) -> None:
+    """A JSON file of these rows alone, sorted by `what`, after a line `about` them."""
+    lines = ",\n".join(json.dumps(found) for found in sorted(rows, key=lambda found: found["what"]))
     head = json.dumps({**about, "commit": commit(), "date": now()})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'{{"about": {head}, "rows": [\n{lines}\n]}}\n')

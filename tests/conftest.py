@@ -44,8 +44,9 @@ def pytest_configure(config):
     # Started in the background, Python ignores the signal of Ctrl-C, which tests of stops send.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Tiny tensors are fastest on one thread, and the tests share the machine.
+    # Tiny tensors are fastest on one thread, and the tests share the machine; so do the programs that they start.
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     why = interpreter.why_broken()
     if why:
         interpreter.skip_launches(why)

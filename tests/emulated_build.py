@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from filelock import FileLock  # which torch needs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # tools/ is no part of the installed package
@@ -53,8 +54,15 @@ def built(name: str) -> pathlib.Path:
         *ninja_build.edge(KERNELS, "link", objects[:-1]),
         *ninja_build.edge(BINDING, "link", [*objects[-1:], KERNELS], more=f"'-Wl,-rpath,$$ORIGIN' {torch_libraries}"),
     ]
-    ninja_build.build(FOLDER, lines, quiet=True)
+    _build(FOLDER, lines)
     return FOLDER / name
+
+
+def _build(folder: pathlib.Path, lines: list[str]) -> None:
+    """Of the processes that share the tests one compiles, the others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        ninja_build.build(folder, lines, quiet=True)
 
 
 def _rules() -> list[str]:
@@ -71,7 +79,7 @@ def contracted_kernels() -> ctypes.CDLL:
     edges, objects = ninja_build.objects(folder, dict.fromkeys(CONTRACTED, "-mfma -ffp-contract=fast"))
     others = [FOLDER / path.with_suffix(".o").name for path in sources() if path not in CONTRACTED]
     objects += [os.path.relpath(path, folder) for path in others]
-    ninja_build.build(folder, [*_rules(), *edges, *ninja_build.edge(KERNELS, "link", objects)], quiet=True)
+    _build(folder, [*_rules(), *edges, *ninja_build.edge(KERNELS, "link", objects)])
     return ctypes.CDLL(str(folder / KERNELS))
 
 

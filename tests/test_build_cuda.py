@@ -49,7 +49,7 @@ def sources(tmp_path):
     folder = tmp_path / "sources"
     folder.mkdir()
     copy_of_sources(folder, with_objects=True)
-    for path in (folder / "csrc" / "cuda").glob("*.cu"):
+    for path in (folder / "csrc" / "cuda").rglob("*.cu"):
         path.unlink()
     (folder / "csrc" / "cuda" / "temporal_attention.cu").write_text(STAND_IN)
     return folder

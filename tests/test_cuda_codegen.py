@@ -3,7 +3,8 @@
 import importlib.util
 import json
 import pathlib
-import subprocess
+import re
+import shutil
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench/ and tools/ are no part of the installed package
 
 from bench import cuda_codegen, machine_code  # noqa: E402
+from bench.record import write_rows  # noqa: E402
 from tools import cuda_module  # noqa: E402
 
 missing = cuda_module.what_is_missing()
@@ -50,19 +52,71 @@ ROW = {
 }
 
 
-@pytest.mark.skipif(missing is not None, reason=f"nothing for GPUs can be compiled: {missing}")
+needs_nvcc = pytest.mark.skipif(missing is not None, reason=f"nothing for GPUs can be compiled: {missing}")
+
+
 def test_every_kernel_stays_within_the_limits():
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.cuda_codegen", "--no-out"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    shown = done.stdout.splitlines()
-    for path in cuda_module.sources():
-        for capability in cuda_codegen.CAPABILITIES:
-            lines = [line for line in shown if line.startswith(f"{path.stem} sm_{capability} ")]
-            assert lines or path.stem == "temporal_attention"  # that one only chooses among the others
-    forward = [line for line in shown if line.startswith("forward_bf16_")]
-    assert forward and not [line for line in forward if " spilled=0 " not in line]
+    """As `make cubins` recorded it; where a source, an option or nvcc has changed since, all are compiled again."""
+    rows = cuda_codegen.recorded()
+    if rows is None and missing:
+        pytest.skip(f"nothing for GPUs can be compiled: {missing}")
+    if rows is None:
+        rows = list(cuda_codegen.compiled(ROOT / "build" / "cubin", "", cuda_codegen.CAPABILITIES))
+    assert not cuda_codegen.over_limits(rows)
+    found = {(row["file"], row["capability"]) for row in rows}
+    # temporal_attention.cu only chooses among the others
+    expected = {(p.stem, c) for p in cuda_module.sources() for c in cuda_codegen.CAPABILITIES}
+    assert found == {(file, capability) for file, capability in expected if file != "temporal_attention"}
+    assert not [row for row in rows if row["file"].startswith("forward_bf16_") and row["spilled"]]
+
+
+@needs_nvcc
+def test_a_file_compiled_here_has_the_counts_that_are_recorded(tmp_path, capsys):
+    rows = cuda_codegen.recorded()
+    out = tmp_path / "rows.json"
+    words = ["--file", "forward_bf16_32", "--capability", "90a", "--folder", str(tmp_path), "--out", str(out)]
+    assert cuda_codegen.main(words) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert not out.exists(), "a run over a few kernels records nothing"
+    assert re.fullmatch(r"\d+ kernels compiled, 0 over a limit", shown[-1])
+    without_time = lambda line: line.rpartition(" seconds=")[0]
+    if rows is not None:
+        same = [row for row in rows if row["file"] == "forward_bf16_32" and row["capability"] == "90a"]
+        assert sorted(map(without_time, shown[:-1])) == sorted(without_time(cuda_codegen.line(row)) for row in same)
+
+
+def test_the_record_is_of_these_sources_and_this_compiler(tmp_path, monkeypatch):
+    record = tmp_path / "cuda_codegen.json"
+    here = {"cuda": "13.0.88", "sources": cuda_codegen.sources_sha256()}
+    write = lambda about: write_rows(record, [{"what": "b"}, {"what": "a"}], about)
+    nvcc = lambda release: monkeypatch.setattr(cuda_codegen, "release", lambda: release)
+    write(here)
+    for release, holds in (("13.0.88", True), ("13.0.96", False), (None, True)):  # None: no nvcc here
+        nvcc(release)
+        assert cuda_codegen.recorded(record) == ([{"what": "a"}, {"what": "b"}] if holds else None)
+    write({"cuda": "13.0"})  # as it was before the sources were recorded
+    assert cuda_codegen.recorded(record) is None
+
+    write(here)
+    copied = tmp_path / "cuda"
+    shutil.copytree(cuda_module.FOLDER, copied)
+    monkeypatch.setattr(cuda_module, "FOLDER", copied)
+    assert cuda_codegen.recorded(record)
+    for path, counts in (("emulation/block.h", False), ("ops.cpp", False), ("block.cuh", True)):
+        with open(copied / path, "a") as file:
+            file.write("// changed\n")
+        assert (cuda_codegen.recorded(record) is None) == counts, path
+
+
+def test_the_compiler_says_its_release(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert cuda_codegen.release() == "13.0.88"
+    nvcc.unlink()
+    assert cuda_codegen.release() is None
 
 
 def test_without_nvcc_it_says_so(monkeypatch, tmp_path):

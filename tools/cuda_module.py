@@ -15,6 +15,7 @@ from tools import ninja_build
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_SOURCE = ROOT / "geotdm_fast" / "_C_cuda.so"
+FOLDER = ROOT / "csrc" / "cuda"
 OLDEST_CUDA, FIRST_WITH_SM_100 = (12, 4), (12, 8)
 # mma.sync with bfloat16 and tf32, cp.async: compute capability 8.0.
 OLDEST_ARCHITECTURE = 80
@@ -28,7 +29,7 @@ FLAGS = f"-std=c++20 -O3 -lineinfo -Xcompiler {HOST_FLAGS.replace(' ', ',')}"
 
 def sources() -> list[Path]:
     """The kernels, a file for each part that is worth compiling on its own."""
-    return sorted((ROOT / "csrc" / "cuda").rglob("*.cu"))
+    return sorted(FOLDER.rglob("*.cu"))
 
 
 def nvcc() -> str | None:
@@ -114,7 +115,7 @@ def compile_module(folder: Path) -> Path:
     defined = [f'-DGEOTDM_CUDA_{name}="{text}"' for name, text in about.items()]
     binding = shlex.join([STABLE_ABI, *defined, "-isystem", str(torch / "include")])
     kernels, kernel_objects = ninja_build.objects(folder, dict.fromkeys(sources(), ""))
-    ops, ops_objects = ninja_build.objects(folder, {ROOT / "csrc" / "cuda" / "ops.cpp": binding}, "compile_host")
+    ops, ops_objects = ninja_build.objects(folder, {FOLDER / "ops.cpp": binding}, "compile_host")
     # libtorch leads to libtorch_cpu and, in a build for CUDA, to libtorch_cuda, whose names the binding looks for; it
     # has none of its own, so the linker would leave it out. No device code is left to link.
     link = f"-shared -cudart static --no-device-link $in -o $out -L {shlex.quote(str(torch / 'lib'))}"
