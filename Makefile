@@ -69,10 +69,10 @@ venv: $(READY)
 	@:
 
 bench: $(READY)
-	@$(PY) -m bench.step --memory $(BENCH_ARGS)
+	@$(PY) -m bench.network.step --memory $(BENCH_ARGS)
 
 cubins: $(READY)
-	@$(PY) -m bench.cuda_codegen
+	@$(PY) -m bench.ops.cuda_codegen
 
 gpu-check: $(READY)
 	@$(PY) -m bench.gpu_check $(GPU_ARGS)

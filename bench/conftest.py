@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench import record
+from bench.common import record
 
 
 def pytest_addoption(parser):

@@ -180,7 +180,7 @@ def end(process: subprocess.Popen) -> None:
 
 def write(out: pathlib.Path, step: Step) -> None:
     """One line of gpu_check.jsonl."""
-    from bench.record import append, commit, now
+    from bench.common.record import append, commit, now
 
     row = {"benchmark": "gpu_check", "step": step.name, "status": step.status, "seconds": round(step.seconds, 1)}
     append(out / "gpu_check.jsonl", [row | {"lines": step.lines, "commit": commit(), "date": now()}])

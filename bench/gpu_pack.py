@@ -2,7 +2,7 @@
 
 Run it with the Python, torch and triton of the machine with the GPU. .gpu/ gets both compiled modules, the CUDA one for
 --architectures alone, and Triton's cache with every kernel that the tests and benchmarks launch. `bench.gpu_check`
-begins with `bench.build_in_place`, which unpacks what fits the machine and the sources there, or compiles them.
+begins with `bench.common.build_in_place`, which unpacks what fits the machine and the sources there, or compiles them.
 """
 
 import argparse
@@ -25,7 +25,7 @@ MANIFEST, CACHE = "pack.json", "triton_cache"
 
 def main(argv: list[str] | None = None) -> int:
     """Build and pack: 0, or 1 where something does not compile, with the reason in its line."""
-    from bench import build_in_place
+    from bench.common import build_in_place
     from tools import cpu_module, cuda_module
 
     parser = argparse.ArgumentParser(

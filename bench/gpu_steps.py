@@ -38,13 +38,13 @@ class Programs:
     def __init__(self, args: argparse.Namespace):
         python, device = [sys.executable, "-m"], ["--device", args.device]
         rows = lambda program, name: [*python, program, *device, "--quiet", "--out", str(args.out / f"{name}.jsonl")]
-        self.build = [*python, "bench.build_in_place"]
+        self.build = [*python, "bench.common.build_in_place"]
         self.pytest = [*python, "pytest", "-q", "-p", "no:cacheprovider"]
-        self.layer = rows("bench.layer_speed", "layer")
+        self.layer = rows("bench.ops.layer_speed", "layer")
         self.temporal = [*self.layer, "--layer", "temporal"]
-        self.train, self.sample = rows("bench.train", "train"), rows("bench.sample", "sample")
-        self.kernels = rows("bench.kernel_times", "kernels")
-        self.radius = [*self.pytest, "bench/bench_radius_graph.py", *device, "--benchmark-sort", "name"]
+        self.train, self.sample = rows("bench.training.train", "train"), rows("bench.sampling.sample", "sample")
+        self.kernels = rows("bench.ops.kernel_times", "kernels")
+        self.radius = [*self.pytest, "bench/ops/bench_radius_graph.py", *device, "--benchmark-sort", "name"]
         self.radius += ["--benchmark-columns", "median,iqr,rounds", "--benchmark-max-time", "0.2", "-k"]
 
 

@@ -1,8 +1,8 @@
 """The table of `bench.gpu_check`: its steps, what failed, and every time they measured."""
 
-from bench import layer_speed
+from bench.common.record import commit, now
 from bench.gpu_steps import Step
-from bench.record import commit, now
+from bench.ops import layer_speed
 from geotdm_fast.scores.tables import text_table
 
 
@@ -88,7 +88,7 @@ def decisions(rows: list[dict]) -> list[list[str]]:
 
 
 def chain_cells(row: dict) -> list[str]:
-    """A row of bench.sample for the table."""
+    """A row of bench.sampling.sample for the table."""
     ratio = lambda key: f"{row[key]:.2f}" if key in row else ""
     return [
         f"W-{row['workload']}",
@@ -104,7 +104,7 @@ def chain_cells(row: dict) -> list[str]:
 
 
 def train_cells(row: dict) -> list[str]:
-    """A row of bench.train for the table."""
+    """A row of bench.training.train for the table."""
     return [
         f"W-{row['workload']}",
         row["precision"],

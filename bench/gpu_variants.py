@@ -15,10 +15,19 @@ import sys
 from functools import partial
 from itertools import product
 
-from bench.codegen import CAPABILITIES, LIMITS
-from bench.jit_launches import JIT, Twice, compiled_twice, launched_by
-from bench.launches import Case, SearchCase, StepCase, TrainingCase, call_egcl, call_search, call_step, call_training
-from bench.workloads import make_workload
+from bench.common.jit_launches import JIT, Twice, compiled_twice, launched_by
+from bench.common.workloads import make_workload
+from bench.ops.codegen import CAPABILITIES, LIMITS
+from bench.ops.launches import (
+    Case,
+    SearchCase,
+    StepCase,
+    TrainingCase,
+    call_egcl,
+    call_search,
+    call_step,
+    call_training,
+)
 from geotdm_fast.scores.tables import text_table
 
 PRECISIONS = ("bf16", "tf32", "fp32")

@@ -52,7 +52,7 @@ def product(a, b, PRECISION: tl.constexpr):
     Give it inputs that are not rounded yet, and store them afterwards. On sm_90 the rounded numbers go through shared
     memory, and Triton (3.6, 3.9) puts the fence that shows them to the matrix units right before the product. A barrier
     between, of a store or a sum in another layout, comes before that fence; CUDA asks for the other order.
-    `bench.codegen` fails where a product has it so.
+    `bench.ops.codegen` fails where a product has it so.
     """
     INPUT: tl.constexpr = "tf32" if PRECISION == "tf32" else "ieee"
     return tl.dot(rounded(a, PRECISION), rounded(b, PRECISION), input_precision=INPUT)

@@ -1,7 +1,7 @@
 """How each kernel is cut into programs: small tables, so that nothing is tuned while a user waits.
 
-Chosen by the counts of `python -m bench.codegen` for triton 3.6 and 3.9: no spills first (what is left of them is in
-bench/codegen_limits.json), then the fewest instructions for an edge-frame; bench/NOTES.md has times of an H100.
+Chosen by the counts of `python -m bench.ops.codegen` for triton 3.6 and 3.9: no spills first (what is left is in
+bench/ops/codegen_limits.json), then the fewest instructions for an edge-frame; bench/NOTES.md has times of an H100.
 """
 
 from typing import NamedTuple

@@ -13,9 +13,6 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-sys.path.insert(0, str(ROOT))  # tools/ is no part of the installed package
-
-
 def recipe(name: str = "cpu_module", folder: pathlib.Path = ROOT) -> ModuleType:
     """tools/<name>.py of a copy of the sources: how a module is compiled."""
     spec = importlib.util.spec_from_file_location(name, folder / "tools" / f"{name}.py")

@@ -6,16 +6,14 @@ import os
 import pathlib
 import platform
 import shlex
-import sys
 
 import pytest
 import torch
 from filelock import FileLock  # which torch needs
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # tools/ is no part of the installed package
+from tools import ninja_build
 
-from tools import ninja_build  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 CUDA = ROOT / "csrc" / "cuda"
 FOLDER = ROOT / "build" / f"emulation-{platform.machine()}"

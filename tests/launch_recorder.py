@@ -1,13 +1,11 @@
 """`pytest --record-launches FILE`: every interpreted launch, as `bench.gpu_variants --launches FILE` compiles it."""
 
 import pathlib
-import sys
 from unittest import mock
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
+from bench.common.jit_launches import recorded
 
-from bench.jit_launches import recorded  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 class LaunchRecorder:

@@ -3,23 +3,24 @@
 import importlib
 import json
 import pathlib
-import sys
 
 import pytest
 import torch
+from cases import DOMAINS, MASKS, case
+from tolerances import assert_same
+
+from bench.common import correctness, record
+from bench.common.timing import MatrixProduct, Times, interleaved, products_for, rates
+from bench.common.workloads import SIZES, make_workload
+from bench.network import contenders, memory, step
+from bench.network.contenders import Contender, bytes_needed, make_contender, make_truth, split_by_memory
+from bench.ops import bench_radius_graph, single_op
+from bench.peers.baselines import EfficientEGTN, OfficialEGTN
+from bench.sampling import sample
+from bench.training import train, trainers
+from geotdm_fast.ops.backend import current_backend
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
-
-from cases import DOMAINS, MASKS, case  # noqa: E402
-from tolerances import assert_same  # noqa: E402
-
-from bench import bench_radius_graph, contenders, gate, memory, record, sample, single_op, step, train, trainers  # noqa: E402
-from bench.baselines import EfficientEGTN, OfficialEGTN  # noqa: E402
-from bench.contenders import Contender, bytes_needed, make_contender, make_truth, split_by_memory  # noqa: E402
-from bench.timing import MatrixProduct, Times, interleaved, products_for, rates  # noqa: E402
-from bench.workloads import SIZES, make_workload  # noqa: E402
-from geotdm_fast.ops.backend import current_backend  # noqa: E402
 
 STRUCTURES = (OfficialEGTN, EfficientEGTN)
 SMALL = ["--hidden-dim", "16", "--layers", "1", "--graphs", "2", "--threads", "1", "--quiet"]
@@ -49,11 +50,11 @@ def test_peers_equal_the_network_forward_and_backward(name, compiled, structure)
     inputs = {key: double(value) for key, value in workload.inputs().items()}
     cotangents = tuple(double(value) for value in workload.cotangents())
     found, expected = (
-        gate.results(Contender("", "float64", network.double(), inputs, cotangents), "training")
+        correctness.results(Contender("", "float64", network.double(), inputs, cotangents), "training")
         for network in (plain, workload.network())
     )
     assert expected.keys() == found.keys() and len(expected) > 30
-    assert gate.worst_error(found, expected)[0] < 1e-10
+    assert correctness.worst_error(found, expected)[0] < 1e-10
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -99,10 +100,10 @@ def test_recomputing_changes_memory_and_no_gradient():
     plain, again = (EfficientEGTN(**workload.arguments, recompute=flag) for flag in (False, True))
     again.load_state_dict(plain.state_dict())
     found = [
-        gate.results(Contender("", "float32", network, workload.inputs(), workload.cotangents()), "training")
+        correctness.results(Contender("", "float32", network, workload.inputs(), workload.cotangents()), "training")
         for network in (plain, again)
     ]
-    assert gate.worst_error(*found)[0] < 1e-6
+    assert correctness.worst_error(*found)[0] < 1e-6
 
 
 # --- workloads --------------------------------------------------------------------------------------------------------
@@ -151,31 +152,31 @@ def test_the_gate_opens_for_all_and_shuts_on_a_wrong_one():
     workload = small("nbody")
     rivals = [make_contender(workload, name) for name in ("ours", "official", "efficient")]
     truth = make_truth(workload)
-    assert max(gate.check(rivals, truth, "training").values()) < 5e-5
+    assert max(correctness.check(rivals, truth, "training").values()) < 5e-5
     with torch.no_grad():
         rivals[0].network.s_modules[1].coord_mlp.actions[0].weight[0, 0] += 0.5
     with pytest.raises(
         ValueError, match=r"ours in float32 is wrong, so nothing is timed: inference, .* within 1.0e-04"
     ):
-        gate.check(rivals, truth, "inference")
+        correctness.check(rivals, truth, "inference")
 
 
 def test_the_gate_shuts_on_what_is_not_finite_or_missing():
     good = {"x_out": torch.ones(2), "grad a": torch.ones(3)}
-    assert gate.worst_error(good, good)[0] == 0
-    assert gate.worst_error(good | {"x_out": torch.tensor([1.0, float("nan")])}, good) == (float("inf"), "x_out")
-    assert gate.worst_error({"x_out": torch.ones(2)}, good) == (float("inf"), "grad a")
+    assert correctness.worst_error(good, good)[0] == 0
+    assert correctness.worst_error(good | {"x_out": torch.tensor([1.0, float("nan")])}, good) == (float("inf"), "x_out")
+    assert correctness.worst_error({"x_out": torch.ones(2)}, good) == (float("inf"), "grad a")
 
 
 @pytest.mark.parametrize("dtype", ["mixed", "bfloat16"])
 def test_low_precision_is_held_to_its_own_error(dtype):
     workload = small("nbody")
     rivals = [make_contender(workload, name, dtype) for name in ("ours", "efficient")]
-    errors = gate.check(rivals, make_truth(workload), "training")
+    errors = correctness.check(rivals, make_truth(workload), "training")
     assert 1e-4 < errors["efficient", dtype] < 0.2
     rivals[0].inputs["x"] = rivals[0].inputs["x"] * 2
     with pytest.raises(ValueError, match=f"ours in {dtype} is wrong"):
-        gate.check(rivals, make_truth(workload), "inference")
+        correctness.check(rivals, make_truth(workload), "inference")
 
 
 def test_calls_take_turns_and_medians_count():
@@ -404,7 +405,7 @@ def test_radius_graph_searches_are_checked_before_they_are_timed(search):
 @pytest.mark.parametrize("suite", ["bench_egcl", "bench_temporal_attention"])
 @pytest.mark.parametrize("direction", single_op.DIRECTIONS)
 def test_single_ops_are_checked_before_they_are_timed(suite, direction, monkeypatch):
-    module = importlib.import_module(f"bench.{suite}")
+    module = importlib.import_module(f"bench.ops.{suite}")
     monkeypatch.setattr(module, "make_workload", small)
     op = module.make_op("nbody", torch.device("cpu"))
     assert len(op.run("backward")) == len(op.leaves)

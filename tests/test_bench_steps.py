@@ -1,17 +1,13 @@
 """Quality against steps: pieces that resume, a verdict that follows from the rows."""
 
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_models import charged_config, ethanol_config, write_checkpoint, write_ethanol
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # bench/ is no part of the installed package
-
-from bench import steps, steps_report
+from bench.sampling import steps, steps_report
 
 SMALL = ["--num-graphs", "2", "--num-samples", "2", "--seeds", "2", "--steps", "2", "5", "--threads", "1", "--quiet"]
 

@@ -4,17 +4,15 @@ import contextlib
 import copy
 import pathlib
 import pickle
-import sys
 
 import pytest
 import torch
 from tape import TapeRecorder
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
+from bench.common import device_timing
+from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, CUDAGraphRecorder, signature
 
-from bench import device_timing  # noqa: E402
-from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, CUDAGraphRecorder, signature  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def recorder(device: str) -> TapeRecorder | None:

@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
+from bench.common import machine_code
+from bench.common.machine_code import Counts
+from bench.ops import codegen
 
-from bench import codegen, machine_code  # noqa: E402
-from bench.machine_code import Counts  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 LIMITS = json.loads(codegen.LIMITS.read_text())
 needs_triton = pytest.mark.skipif(
@@ -23,11 +23,11 @@ needs_triton = pytest.mark.skipif(
 
 
 def run(*arguments: str, interpreted: bool = False) -> subprocess.CompletedProcess:
-    """`python -m bench.codegen`, outside Triton's interpreter."""
+    """`python -m bench.ops.codegen`, outside Triton's interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     if interpreted:
         environment["TRITON_INTERPRET"] = "1"
-    command = [sys.executable, "-m", "bench.codegen", "--no-out", *arguments]
+    command = [sys.executable, "-m", "bench.ops.codegen", "--no-out", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -115,7 +115,7 @@ def test_a_turn_of_the_loop_is_counted():
 
 
 class Named:
-    """A launch of bench.codegen without a kernel."""
+    """A launch of bench.ops.codegen without a kernel."""
 
     name, signature, options = "egcl_edges", (), (("num_warps", 8),)
     constants = (("BLOCK", 64), ("PADDED", 128))

@@ -5,16 +5,15 @@ import json
 import pathlib
 import re
 import shutil
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ and tools/ are no part of the installed package
+from bench.common import machine_code
+from bench.common.record import write_rows
+from bench.ops import cuda_codegen
+from tools import cuda_module
 
-from bench import cuda_codegen, machine_code  # noqa: E402
-from bench.record import write_rows  # noqa: E402
-from tools import cuda_module  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 missing = cuda_module.what_is_missing()
 if missing is None and importlib.util.find_spec("triton") is None:

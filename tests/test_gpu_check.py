@@ -9,25 +9,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
+from bench import gpu_check, gpu_steps, gpu_table
+from bench.common import build_in_place, device_timing
+from bench.common.workloads import make_workload
+from bench.gpu_steps import Step
+from bench.network import memory
+from bench.ops import kernel_times, layer, layer_speed
+from bench.sampling import sample
+from bench.training import train
+from tools import cuda_module
 
-from bench import (  # noqa: E402
-    build_in_place,
-    device_timing,
-    gpu_check,
-    gpu_steps,
-    gpu_table,
-    kernel_times,
-    layer,
-    layer_speed,
-    memory,
-    sample,
-    train,
-)
-from bench.gpu_steps import Step  # noqa: E402
-from bench.workloads import make_workload  # noqa: E402
-from tools import cuda_module  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 PROGRAMS = {"layer_speed": layer_speed, "kernel_times": kernel_times, "train": train, "sample": sample}
 
@@ -137,7 +129,7 @@ def test_every_command_parses(gpu, tmp_path):
             elif module in parsers:
                 assert parsers[module].parse_args(options).device == words[1]
             else:
-                assert module in ("pytest", "bench.build_in_place")
+                assert module in ("pytest", "bench.common.build_in_place")
             if made.name == "tests":
                 assert {"tests/test_kernels_egcl.py", "tests/test_kernels_radius_graph.py"} <= {*options}
 

@@ -4,11 +4,10 @@ import pathlib
 import re
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
+from bench import gpu_dry, gpu_variants
+from bench.gpu_dry import Step
 
-from bench import gpu_dry, gpu_variants  # noqa: E402
-from bench.gpu_dry import Step  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def test_its_steps_name_tests_and_options_that_there_are(tmp_path):

@@ -3,17 +3,16 @@
 import json
 import lzma
 import pathlib
-import sys
 import tarfile
 from types import SimpleNamespace
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
+from bench import gpu_pack
+from bench.common import build_in_place
+from tools import cpu_module, cuda_module
 
-from bench import build_in_place, gpu_pack  # noqa: E402
-from tools import cpu_module, cuda_module  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,11 +25,10 @@ from native_cases import (
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
+from bench.common.device_timing import captured
+from geotdm_fast import backend, radius_neighbours, reference
 
-from bench.device_timing import captured  # noqa: E402
-from geotdm_fast import backend, radius_neighbours, reference  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 DEGREES = [3, 0, 1, 2]
 SIZES = (5, 2, 3, 16, 2)  # nodes, frames, D, H, A

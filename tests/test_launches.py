@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_a_training_step_launches_few_kernels():
-    from bench.launch_count import of_training
+    from bench.training.launch_count import of_training
 
     launches = of_training("nbody", "bf16")
     layers = 6 + 2  # of the network and of the prior
@@ -24,7 +24,7 @@ def test_a_training_step_launches_few_kernels():
 
 
 def test_a_sampling_step_launches_few_kernels():
-    from bench.launch_count import of_sampling
+    from bench.training.launch_count import of_sampling
 
     launches = of_sampling("nbody", "bf16")
     for name in ("egcl_project_kernel", "egcl_edges_kernel", "egcl_update_kernel"):
@@ -33,7 +33,7 @@ def test_a_sampling_step_launches_few_kernels():
 
 
 def test_the_table(capsys):
-    from bench.launch_count import main
+    from bench.training.launch_count import main
 
     assert main(["--step", "sampling"]) == 0
     lines = capsys.readouterr().out.splitlines()

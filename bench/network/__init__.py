@@ -1,0 +1,1 @@
+"""Whole calls of the network, and their memory."""

@@ -1,0 +1,144 @@
+"""Who runs: our network and the four peers, with the same weights and inputs, in one dtype."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.common.workloads import Workload
+from bench.peers.baselines import EfficientEGTN, OfficialEGTN
+from geotdm_fast.graphs import Graph
+
+PEERS = ("official", "official_compiled", "efficient", "efficient_compiled")
+IMPLEMENTATIONS = ("ours", *PEERS)
+DTYPES = ("float32", "bfloat16", "mixed")
+ABOUT = {
+    "ours": "geotdm_fast.EGTN with the implementation that `auto` takes",
+    "official": "structure of the official code, eager: relative embeddings as [N, H, T, T], concatenated edge inputs",
+    "official_compiled": "the same under torch.compile",
+    "efficient": "the memory-efficient structure, eager: one [2 T - 1, H] table, concatenated edge inputs",
+    "efficient_compiled": "the same under torch.compile",
+}
+STRUCTURES = {"official": OfficialEGTN, "efficient": EfficientEGTN}
+
+
+@dataclass
+class Contender:
+    """One implementation in one dtype, ready to be called.
+
+    dtype: `float32`; `bfloat16` - parameters, positions and features in bfloat16; `mixed` - float32 outside, bfloat16
+        inputs of matrix products (ours by `set_precision`, the peers by `torch.autocast`)
+    """
+
+    name: str
+    dtype: str
+    network: nn.Module
+    inputs: dict
+    cotangents: tuple[Tensor, Tensor]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs["x"].device
+
+    def inference(self) -> tuple[Tensor, Tensor]:
+        """One denoiser call: x_out, h_out."""
+        with torch.no_grad(), self._autocast():
+            return self.network(**self.inputs)
+
+    def training(self) -> tuple[Tensor, Tensor]:
+        """One denoiser call and the gradients of all parameters, left in `.grad`."""
+        self.network.zero_grad(set_to_none=True)
+        with self._autocast():
+            outputs = self.network(**self.inputs)
+        torch.autograd.backward(outputs, [g.to(o.dtype) for g, o in zip(self.cotangents, outputs, strict=True)])
+        return outputs
+
+    def call(self, mode: str) -> tuple[Tensor, Tensor]:
+        """`inference` or `training`, by name."""
+        return self.training() if mode == "training" else self.inference()
+
+    def _autocast(self):
+        if self.dtype == "mixed" and self.name != "ours":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def make_contender(workload: Workload, name: str, dtype: str = "float32", device: str = "cpu") -> Contender:
+    """The implementation `name` of `workload`; every one has the weights of `workload.network()`."""
+    torch_dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    network = workload.network()
+    if name == "ours":
+        network = network.set_precision("bf16" if dtype == "mixed" else "fp32")
+    else:
+        structure, _, compiled = name.partition("_")
+        plain = STRUCTURES[structure](**workload.arguments)
+        plain.load_state_dict(network.state_dict())
+        network = plain.compiled() if compiled else plain
+    network, inputs = network.to(device, torch_dtype), workload.inputs(device, torch_dtype)
+    if name == "ours":  # sorted once, as by whoever owns a batch
+        inputs["graph"] = Graph.static(inputs["edge_index"], workload.num_nodes)
+    return Contender(name, dtype, network, inputs, workload.cotangents(device))
+
+
+def make_truth(workload: Workload, device: str = "cpu") -> Contender:
+    """Float64, or float32 where that does not fit, in the memory-efficient structure, every layer recomputed."""
+    one_layer = bytes_needed(workload, "efficient", "float32", "training") / workload.arguments["n_layers"]
+    dtype = torch.float64 if 2 * one_layer < 0.8 * free_memory(device) else torch.float32
+    network = EfficientEGTN(**workload.arguments, recompute=True)
+    network.load_state_dict(workload.network().state_dict())
+    inputs = workload.inputs(device, dtype)
+    return Contender("truth", str(dtype), network.to(device, dtype), inputs, workload.cotangents(device))
+
+
+def bytes_needed(workload: Workload, name: str, dtype: str, mode: str) -> float:
+    """An estimate of the memory of one call of a peer, from what its structure holds; 0 for ours (linear in all sizes).
+
+    Counted: tensors [E, T, H], twice as wide ones [E, 2 H + 1 + A, T], and [N, H, T, T] (efficient: [N, D + 4, T, T]).
+    """
+    if name == "ours":
+        return 0
+    width, layers, frames = workload.arguments["hidden_dim"], workload.arguments["n_layers"], workload.num_frames
+    size = 2 if dtype == "bfloat16" else 4
+    edges = workload.num_edges * frames * width * size
+    pairs = workload.num_nodes * frames**2 * size
+    if name.startswith("official"):
+        pairs *= width
+    else:
+        pairs *= workload.batch.x.shape[1] + 4
+    if mode == "inference":
+        return max(6 * edges, 4 * pairs)
+    return layers * (9 * edges + 2 * pairs) + 4 * pairs
+
+
+def free_memory(device: str = "cpu") -> float:
+    """Bytes that a new tensor may take on `device`."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+
+
+def split_by_memory(
+    workload: Workload, names: Sequence[str], dtypes: Sequence[str], mode: str, device: str = "cpu"
+) -> tuple[list[tuple[str, str]], dict[tuple[str, str], str]]:
+    """The (name, dtype) pairs that fit in four fifths of the free memory, and for the others why not."""
+    limit = 0.8 * free_memory(device)
+    fit, refused = [], {}
+    for dtype in dtypes:
+        for name in names:
+            need = bytes_needed(workload, name, dtype, mode)
+            if need <= limit:
+                fit.append((name, dtype))
+            else:
+                refused[name, dtype] = f"needs about {need / 2**30:.0f} GiB, {limit / 2**30:.0f} are free"
+    return fit, refused

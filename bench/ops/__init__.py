@@ -1,0 +1,1 @@
+"""Single operations and their kernels."""

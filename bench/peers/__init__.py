@@ -1,0 +1,1 @@
+"""Plain PyTorch transcriptions of the peers."""

@@ -1,0 +1,1 @@
+"""Sampling, and how few steps cost nothing."""
