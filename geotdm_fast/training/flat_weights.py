@@ -37,7 +37,9 @@ class FlatWeights:
         device = next(iter(parameters.values())).device
         self.flat = nn.Parameter(torch.zeros(total, device=device))
         self._parameters = list(parameters.values())
-        self._one = torch.ones((), device=device)  # the gradient of a loss
+        # The gradient of a loss: a launch less on a GPU. On a CPU torch makes it, for one that is given imports sympy:
+        # half a second of every start.
+        self._one = None if device.type == "cpu" else torch.ones((), device=device)
         for name, weight in self.named(self.flat).items():
             weight.copy_(parameters[name].detach())
             parameters[name].data = weight
