@@ -27,8 +27,8 @@ around the networks of the peers (bench/peers), all with the same weights, inter
 Peers run --peer-steps steps of the chain, without the prior, and their time is scaled to the whole chain: a little in
 their favour. Our denoiser calls are timed alone too: what the loop costs beside them, and both beside the floor, the
 least number of operations at the matrix rate measured in the same rounds. On CUDA `ours` replays a graph and
-`ours_eager` launches every step, and what a step takes of the host is timed too (target: replayed, 30 us). First the first steps of
-a chain must be those of the equations in float64."""
+`ours_eager` launches every step, and what a step takes of the host is timed too (target: replayed, 30 us). First the
+first steps of a chain must be those of the equations in float64."""
 EPILOG = """\
   python -m bench.sampling.sample --threads 2 --dtype float32 bfloat16         W-nbody and W-md: what the notes quote
   python -m bench.sampling.sample --threads 2 --method dpmpp_2m --steps 20     few steps of ours against the peers' 100
