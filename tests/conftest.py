@@ -3,13 +3,17 @@
 import os
 import pathlib
 import signal
+import sys
 
 import interpreter
 import pytest
 import torch
 from launch_recorder import LaunchRecorder
 from lost_device import stop_where_the_device_is_lost
+from places import ROOT
 
+# bench/ and tools/ are no part of the installed package, which comes first.
+sys.path.append(str(ROOT))
 # Before anything imports triton: where no GPU is in sight, its interpreter runs the kernels on CPU tensors.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
