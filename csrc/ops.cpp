@@ -23,6 +23,10 @@ TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
       "diffusion_step(Tensor(a!) x, Tensor(b!) before, Tensor(c!)? positions, Tensor output, Tensor? noise, "
       "Tensor? x_ref, Tensor? first, Tensor coefficients, Tensor step) -> ()");
+  m.def("radius_graph(Tensor x, Tensor? batch, float cutoff, bool loop) -> (Tensor edge_index, Tensor degree)");
+  m.def(
+      "radius_neighbours(Tensor x, Tensor? batch, float cutoff, int capacity, bool loop) -> "
+      "(Tensor sender, Tensor degree)");
 }
 
 PYBIND11_MODULE(_C, m) {

@@ -44,3 +44,16 @@ def _temporal_attention_backward(grad_x_out, grad_h_out, x, h, turns, params, ke
 @torch.library.register_fake("geotdm_fast::diffusion_step")
 def _diffusion_step(x, before, positions, output, noise, x_ref, first, coefficients, step):
     return None
+
+
+@torch.library.register_fake("geotdm_fast::radius_graph")
+def _radius_graph(x, batch, cutoff, loop):
+    num_edges = torch.library.get_ctx().new_dynamic_size()
+    num_rows = x.shape[0] * x.shape[1]
+    return x.new_empty(2, num_edges, dtype=torch.int64), x.new_empty(num_rows, dtype=torch.int32)
+
+
+@torch.library.register_fake("geotdm_fast::radius_neighbours")
+def _radius_neighbours(x, batch, cutoff, capacity, loop):
+    num_rows = x.shape[0] * x.shape[1]
+    return x.new_empty(num_rows, capacity, dtype=torch.int32), x.new_empty(num_rows, dtype=torch.int32)

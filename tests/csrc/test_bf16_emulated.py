@@ -37,6 +37,7 @@ def emulated(tmp_path_factory):
         flags += " -mavx2 -mfma"
     for name in ("cpu/kernels_avx512", "cpu/kernels_avx512bf16", "cpu/kernels_amx"):
         cpu_module.KERNELS[name] = flags
+    cpu_module.SEARCHES["cpu/radius_search_avx512"] = f"{flags} {cpu_module.EXACT}"
     objects = folder / "build" / f"torch-{torch.__version__}-{cpu_module.SUFFIX.split('.')[1]}"
     module = cpu_module.compile_module(objects)
     shutil.copy2(module, folder / "geotdm_fast" / module.name)

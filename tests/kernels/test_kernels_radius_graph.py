@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from native_cases import poisoned
 
 from geotdm_fast import backend, ops, radius_graph, radius_neighbours, reference
-from geotdm_fast.ops import kernels
+from geotdm_fast.ops import kernels, neighbour_search
 
 pytestmark = [
     pytest.mark.skipif(
@@ -170,16 +170,26 @@ def test_max_num_nodes_decides_how_to_search(monkeypatch, device):
         assert taken == ["cells"]
 
 
-def test_the_cpu_gives_the_same_table():
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_cpu_gives_the_same_table(compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(neighbour_search, "is_compiled", lambda x: False)
     x, batch = torch.randn(700, 2, 3), torch.arange(700) % 2
     for name in ("auto", "reference"):
         with backend(name):
-            found = radius_neighbours(x, 0.5, 40, batch, loop=True)
-        for a, b in zip(found, reference.radius_neighbours(x, 0.5, 40, batch, True), strict=True):
-            assert torch.equal(a, b)
-    with pytest.raises(ValueError, match="radius_graph: x must be finite, got nan at node 3, frame 1, coordinate 2"):
-        x[3, 1, 2] = NAN
-        radius_neighbours(x, 0.5, 40)
+            for capacity in (0, 3, 40):
+                found = radius_neighbours(x, 0.5, capacity, batch, loop=True)
+                for a, b in zip(found, reference.radius_neighbours(x, 0.5, capacity, batch, True), strict=True):
+                    assert torch.equal(a, b) and a.dtype == b.dtype
+    x[3, 1, 2] = NAN
+    if compiled:
+        found = radius_neighbours(x, 0.5, 40)
+        with pytest.raises(ValueError, match="radius_neighbours: x must be finite"):
+            found.check()
+    else:
+        message = "radius_graph: x must be finite, got nan at node 3, frame 1, coordinate 2"
+        with pytest.raises(ValueError, match=message):
+            radius_neighbours(x, 0.5, 40)
 
 
 X = torch.zeros(4, 3)

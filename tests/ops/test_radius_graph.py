@@ -8,17 +8,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geotdm_fast import backend, radius_graph, reference
-from geotdm_fast.ops import neighbour_search
+from geotdm_fast import backend, ops, radius_graph, reference
+from geotdm_fast.ops import native, neighbour_search
 
 NAN, INF = float("nan"), float("inf")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+X = torch.zeros(4, 3)
 
 
-@pytest.fixture(params=["blocks", "tree", "small blocks"])
+@pytest.fixture(params=["compiled", "blocks", "small blocks"])
 def search(request, monkeypatch):
-    """Each way to search, whatever the sizes."""
-    monkeypatch.setattr(neighbour_search, "TREE_FROM", 1 if request.param == "tree" else 10**9)
+    """Each way to search."""
+    if request.param == "compiled":
+        if native.missing:
+            pytest.skip(f"geotdm_fast._C is {native.missing}")
+    else:
+        monkeypatch.setattr(neighbour_search, "is_compiled", lambda x: False)
     if request.param == "small blocks":
         monkeypatch.setattr(neighbour_search, "_PAIRS_AT_ONCE", 7)
 
@@ -52,13 +57,13 @@ def assert_sorted(edges):
     num_graphs=st.sampled_from([None, 1, 3, 20]),
     lattice=st.booleans(),
     layout=st.sampled_from(["plain", "frames last", "sliced"]),
-    tree_from=st.sampled_from([1, 12, 10**9]),
+    compiled=st.booleans(),
     at_once=st.sampled_from([5, 500, 2**18]),
     loop=st.booleans(),
     seed=st.integers(0, 2**16),
 )
 def test_equals_the_reference(
-    num_nodes, num_frames, dim, dtype, num_graphs, lattice, layout, tree_from, at_once, loop, seed
+    num_nodes, num_frames, dim, dtype, num_graphs, lattice, layout, compiled, at_once, loop, seed
 ):
     generator = torch.Generator().manual_seed(seed)
     shape = (num_nodes, dim) if num_frames is None else (num_nodes, num_frames, dim)
@@ -73,7 +78,8 @@ def test_equals_the_reference(
     batch = None if num_graphs is None else torch.randint(0, num_graphs, (num_nodes,), generator=generator)
     cutoff = 0.3 if lattice else 1.1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbour_search, "TREE_FROM", tree_from)
+        if not compiled:
+            patch.setattr(neighbour_search, "is_compiled", lambda x: False)
         patch.setattr(neighbour_search, "_PAIRS_AT_ONCE", at_once)
         ours = radius_graph(x, cutoff, batch, loop=loop)
     expected = reference.radius_graph(x, cutoff, batch, loop=loop)
@@ -109,7 +115,7 @@ def test_thousands_of_nodes_against_scipy():
     from scipy.spatial import cKDTree
 
     x = 30 * torch.rand(4000, 3, dtype=torch.float64)
-    batch = torch.arange(4000) % 3 // 2  # one graph of 2667 by the tree, one of 1333
+    batch = torch.arange(4000) % 3 // 2  # a graph of 2667, and one of 1333
     edges = radius_graph(x, 3.0, batch)
     trees = [cKDTree(x[batch == graph].numpy()) for graph in range(2)]
     assert edges.shape[1] == sum(tree.count_neighbors(tree, 3.0) for tree in trees) - 4000 > 4000
@@ -201,7 +207,7 @@ def test_no_gradient_and_no_change_of_the_input(search):
 
 
 def test_the_backend_is_followed(monkeypatch):
-    monkeypatch.setattr(neighbour_search, "search", None)
+    monkeypatch.setattr(neighbour_search, "compiled_graph", None)
     x = torch.randn(6, 3)
     with backend("reference"):
         assert torch.equal(radius_graph(x, 1.0), by_hand(x, 1.0))
@@ -209,28 +215,25 @@ def test_the_backend_is_followed(monkeypatch):
         radius_graph(x, 1.0)
 
 
-def test_without_scipy_the_same_edges_and_a_word_when_it_takes_long(monkeypatch):
+def test_without_the_module_the_same_edges_and_a_word_when_it_takes_long(monkeypatch):
     x = torch.rand(700, 3)
     expected = radius_graph(x, 0.1)
-    monkeypatch.setattr(neighbour_search, "has_tree", lambda: False)
+    monkeypatch.setattr(native, "missing", "not built")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(radius_graph(x, 0.1), expected)
     monkeypatch.setattr(neighbour_search, "_MANY", 700)
-    with pytest.warns(
-        UserWarning, match=r"without scipy every pair of 700 nodes .* pip install 'geotdm-fast\[radius\]"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"geotdm_fast\._C is not built\. Every pair of 700 nodes is looked at"):
         assert torch.equal(radius_graph(x, 0.1), expected)
 
 
 def test_doctor_shows_what_searches(monkeypatch):
-    from geotdm_fast import ops
-
     row = {row.op: row for row in ops.status()}["radius_graph"]
-    assert row.active == "scipy" and f"{neighbour_search.TREE_FROM} nodes" in row.reason
-    monkeypatch.setattr(neighbour_search, "has_tree", lambda: False)
+    assert row.active == f"cpu ({native.build_info()['isa']})" and "cells" in row.reason
+    monkeypatch.setattr(native, "_C", None)
+    monkeypatch.setattr(native, "missing", "not built")
     row = {row.op: row for row in ops.status()}["radius_graph"]
-    assert row.active == "all pairs" and "scipy is not installed" in row.reason
+    assert row.active == "all pairs" and "geotdm_fast._C is not built" in row.reason
 
 
 # --- overflow and errors ----------------------------------------------------------------------------------------------
@@ -260,7 +263,6 @@ def changed(shape, place, value):
     return x
 
 
-X = torch.zeros(4, 3)
 ERRORS = [
     (TypeError, r"x must be a tensor \[N, D\], got list", {"x": [[0.0]]}),
     (ValueError, r"x must be \[N, D\], got \[3\]", {"x": torch.zeros(3)}),

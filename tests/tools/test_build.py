@@ -220,12 +220,12 @@ def test_every_instruction_set_gives_the_same_numbers(unpacked, tmp_path):
 def test_no_function_of_one_instruction_set_can_be_taken_by_another(sources, wheel):
     """The linker keeps one copy of an inline function: one compiled for AVX-512 must be seen by those alone."""
     (folder,) = (sources / "build").glob(f"torch-{torch.__version__}-*")
-    kernels = [pathlib.Path(name).name for name in recipe().KERNELS]
+    kernels = [pathlib.Path(name).name for name in recipe().KERNELS | recipe().SEARCHES]
     for name in kernels:
-        isa = name.removeprefix("kernels_")
+        isa = name.rpartition("_")[2]
         listing = subprocess.run(["nm", "-C", folder / f"{name}.o"], check=True, capture_output=True, text=True).stdout
         symbols = [re.match(r"[0-9a-f ]{16} (\w) (.*)", line).groups() for line in listing.splitlines()]
-        assert ("D", f"geotdm::kernels_{isa}") in symbols or ("R", f"geotdm::kernels_{isa}") in symbols
+        assert ("D", f"geotdm::{name}") in symbols or ("R", f"geotdm::{name}") in symbols
         shared = [symbol for kind, symbol in symbols if kind in "WVuwT" and f"geotdm::{isa}::" not in symbol]
         assert not shared
         wanted = {symbol for kind, symbol in symbols if kind == "U"}
@@ -240,3 +240,15 @@ def test_bfloat16_products_are_in_their_own_kernels_alone(sources, wheel):
         disassembled = subprocess.run(["objdump", "-d", folder / f"{name.name}.o"], check=True, capture_output=True)
         for instruction, kernels in ((b"vdpbf16ps", "kernels_avx512bf16"), (b"tdpbf16ps", "kernels_amx")):
             assert (instruction in disassembled.stdout) == (name.name == kernels)
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="binutils are not installed")
+def test_the_neighbour_search_fuses_no_product_with_a_sum(sources, wheel):
+    (folder,) = (sources / "build").glob(f"torch-{torch.__version__}-*")
+    fused = re.compile(rb"\bv?fn?m(add|sub|la|ls)\w*\b")
+    of = lambda name: subprocess.run(["objdump", "-d", folder / f"{name}.o"], check=True, capture_output=True).stdout
+    for name in recipe().SEARCHES:
+        assert not fused.search(of(pathlib.Path(name).name))
+    if "cpu/kernels_avx2" in recipe().KERNELS:
+        assert fused.search(of("kernels_avx2"))

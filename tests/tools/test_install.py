@@ -49,7 +49,7 @@ def make_venv():
 def test_every_requirement_is_pinned_within_its_bounds(python):
     held = pins(python)
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = PROJECT["project"]["dependencies"] + extras["dev"] + extras["molecules"] + extras["radius"]
+    wanted = PROJECT["project"]["dependencies"] + extras["dev"] + extras["molecules"]
     for requirement in map(Requirement, wanted):
         if spelled(requirement.name) in ("torch", "triton", "geotdm-fast"):
             continue
