@@ -26,3 +26,31 @@ def skip_launches(reason: str) -> None:
     from triton.runtime.interpreter import GridExecutor
 
     mock.patch.object(GridExecutor, "__call__", lambda *args, **options: pytest.skip(reason)).start()
+
+
+def patch_once_a_launch() -> None:
+    """From now on triton.language is patched once in an interpreted launch, not for each call of a device function.
+
+    That was a third of the time of the kernels over edges; what is patched stays the same.
+    """
+    if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1":
+        return
+    from triton.runtime import interpreter
+
+    patch, launch = interpreter._patch_lang, interpreter.GridExecutor.__call__
+    languages = {id(interpreter.tl), id(interpreter.tl.core)}
+    seen_by, patched = {}, set()  # the languages among the globals of each function; those that this launch has patched
+
+    def patch_what_is_not(function):
+        if function not in seen_by:
+            seen_by[function] = languages & {*map(id, function.__globals__.values())}
+        if seen_by[function] <= patched:
+            return interpreter._LangPatchScope()  # nothing to restore
+        patched.update(seen_by[function])
+        return patch(function)
+
+    def call(executor, *args, **kwargs):
+        patched.clear()
+        return launch(executor, *args, **kwargs)
+
+    interpreter._patch_lang, interpreter.GridExecutor.__call__ = patch_what_is_not, call
