@@ -40,7 +40,7 @@ help:
 	@echo 'make cubins     compile every CUDA kernel without a GPU, hold it to its limits and record it (8 minutes, nvcc)'
 	@echo 'make reproduce  the experiments of the paper that need no data, one after the other (a GPU for its settings)'
 	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
-	@echo 'make lint       ruff and clang-format, changing nothing'
+	@echo 'make lint       ruff, clang-format and mypy, changing nothing'
 	@echo 'make format     ruff and clang-format, changing files'
 	@echo 'make venv       set up $(VENV) and stop (every target above does it by itself)'
 	@echo 'make clean      remove what was built and drawn; $(VENV) stays'
@@ -104,6 +104,7 @@ lint: $(READY)
 ifneq ($(CXX_FILES),)
 	@$(TOOL)clang-format --dry-run -Werror $(CXX_FILES)
 endif
+	@$(PY) -m mypy
 
 format: $(READY)
 	@$(PY) -m ruff check --fix .
@@ -113,7 +114,7 @@ ifneq ($(CXX_FILES),)
 endif
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks demo_output
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks demo_output
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean
