@@ -34,10 +34,14 @@ class Graph(NamedTuple):
 
 
 def graph_tables(first: Tensor, sender: Tensor, sender_first: Tensor, by_sender: Tensor) -> Graph:
-    """Of edges sorted by receiver, first [N + 1], sender [E], and by sender, sender_first [N + 1], by_sender [E]."""
+    """Of edges sorted by receiver, first [N + 1], sender [E], and by sender, sender_first [N + 1], by_sender [E].
+
+    Places from first[N] on, which have no edge, get the last node as receiver.
+    """
     degree = first.diff()
     node = torch.argsort(degree, descending=True, stable=True)
-    receiver = torch.repeat_interleave(degree, output_size=sender.numel())
+    last = degree[:-1], degree[-1:] + (sender.numel() - first[-1:])
+    receiver = torch.repeat_interleave(torch.cat(last), output_size=sender.numel())
     return Graph(
         node.int(), first[node].int(), degree[node].float(), receiver.int(), sender.int(), first, sender_first,
         by_sender, degree.clamp(min=1).float(),

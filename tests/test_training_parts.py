@@ -88,7 +88,7 @@ def test_validation_by_nll_is_the_bound_per_graph(tmp_path):
     data = DeviceData(open_dataset(config["data"]["val"], progress=False))
     source = BatchSource(data, seed=0, batch_size=3, num_timesteps=25, num_noisy=3)
     noised = next(source.noised(draw) for _, draw in source.validation())
-    x_start, model_kwargs = Objective(diffusion, config["train"]).split(noised.batch)
+    x_start, model_kwargs = Objective(diffusion, config["train"]).split(noised)
     torch.manual_seed(1)
     draws = [diffusion.calc_bpd_loop(x_start, model_kwargs=model_kwargs)["total_bpd"].sum() / 3 for _ in range(8)]
     # Another noise: the same up to the spread of the estimate.

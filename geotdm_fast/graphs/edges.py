@@ -29,7 +29,7 @@ def sorted_edges(edge_index: Tensor, num_rows: int) -> tuple[Tensor | None, Edge
     if torch.compiler.is_compiling():
         order, *tables = _sorted_edges_op(edge_index, num_rows)
         return order, EdgeTables(*tables)
-    row, col = edge_index.long()
+    row, col = edge_index.long().contiguous()
     order = None
     if row.numel():
         low, high, falls = torch.stack([*torch.aminmax(edge_index), (row[1:] < row[:-1]).any()]).tolist()
@@ -47,6 +47,14 @@ def by_sender(sender: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     """sender_first and by_sender of `EdgeTables`; a sender num_rows is of no edge, and comes behind the others."""
     sender, by_sender = sender.sort(stable=True)
     return _first(sender, num_rows), by_sender
+
+
+def with_spare_row(first: Tensor, sender: Tensor) -> Tensor:
+    """edge_index [2, E] int64 of sorted edges; places without an edge are loops of a row behind the last."""
+    num_rows, room = len(first) - 1, sender.numel()
+    degree = torch.cat([first.diff(), room - first[-1:]])
+    row = torch.repeat_interleave(degree, output_size=room)
+    return torch.stack([row, torch.where(row < num_rows, sender.long(), num_rows)])
 
 
 def _first(ascending: Tensor, num_rows: int) -> Tensor:

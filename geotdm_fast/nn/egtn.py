@@ -14,12 +14,12 @@ from geotdm_fast.checks import (
     reads_values,
 )
 from geotdm_fast.conditioning import Frames, frames_of
-from geotdm_fast.graphs import Graph
+from geotdm_fast.graphs import Graph, GraphRule
 from geotdm_fast.graphs.graph import as_graph
 from geotdm_fast.nn.graph_checks import check_graph_given, check_values_given
 from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, denoise
+from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise
 from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
 from geotdm_fast.nn.temporal_layers import temporal_layer
 from geotdm_fast.ops.backend import current_backend
@@ -100,9 +100,9 @@ class EGTN(PrecisionMixin, nn.Module):
         diffusion_t: Tensor | None,
         x: Tensor | None,
         h: Tensor,
-        edge_index: Tensor | Graph,
-        edge_attr: Tensor | None,
-        batch: Tensor | None,
+        edge_index: Tensor | Graph | GraphRule | None = None,
+        edge_attr: Tensor | None = None,
+        batch: Tensor | None = None,
         **model_kwargs,
     ) -> tuple[Tensor, Tensor] | Tensor:
         """The network's output for noisy frames, or with `compute_ref=True` the mean of the learned prior.
@@ -110,11 +110,13 @@ class EGTN(PrecisionMixin, nn.Module):
         diffusion_t: [N] - diffusion step of each node's graph
         x: [N, D, T_noisy] - noisy positions, in the order of their frames
         h: [N, F] or [N, F, T] - features, for all T frames (given and noisy) in their places
-        edge_index: [2, E] int64 (receivers, senders), or a `geotdm_fast.graphs.Graph`; batch: [N] int64 or None
+        edge_index: [2, E] int64 (receivers, senders), or what `graph` may be; batch: [N] int64 or None
         edge_attr: [E, A], or [E, A, T] when it changes from frame to frame and the edges do not, or None
         cond_mask: [1, 1, T], non-zero on the given frames of x_given [N, D, T]; absent: nothing is given
-        graph: a `Graph` of edge_index, which then is not read; sorted once for all calls that get it, where edge_index
-            is sorted in every call
+        graph: what stands in the place of edge_index, which then is not read and may be None: a `Graph`, sorted once
+            for all calls that get it, where edge_index is sorted in every call; or a `geotdm_fast.graphs.GraphRule`,
+            which makes the graph of every call from its positions, those of all T frames (with `compute_ref` those of
+            the given ones), and brings the features of its edges. edge_attr None means the features of the graph.
         compute_ref: return x_ref [N, D, num_w] instead, from the given frames alone; x and diffusion_t are unused
 
         Returns x_out [N, D, T_noisy] = (positions after the last layer - x) / scale, h_out [N, H, T_noisy].
@@ -142,12 +144,12 @@ class EGTN(PrecisionMixin, nn.Module):
         self,
         x: Tensor,
         h: Tensor,
-        edge_index: Tensor | Graph,
+        edge_index: Tensor | Graph | GraphRule | None,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None = None,
         x_given: Tensor | None = None,
-        graph: Graph | None = None,
+        graph: Graph | GraphRule | None = None,
     ) -> Prepared:
         """All that calls with other positions of the shape, dtype and device of x, or other steps, have in common.
 
@@ -155,7 +157,7 @@ class EGTN(PrecisionMixin, nn.Module):
         they are now, and is differentiable.
         """
         x_given = None if cond_mask is None else x_given
-        edge_index = edge_index if graph is None else graph
+        edge_index, edge_attr = _given_graph(edge_index, edge_attr, graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
         check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
         num_frames, given, frames = x.shape[-1], None, None
@@ -169,15 +171,20 @@ class EGTN(PrecisionMixin, nn.Module):
         check_same_dtype("EGTN", "x", x, like(self))
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
         y = x.transpose(1, 2) if given is None else given
-        graph = as_graph(edge_index, x.shape[0])  # one sort serves all layers
-        pairs = zip(self.s_modules, self.t_modules, strict=True)
-        if self._is_fused():
+        pairs = list(zip(self.s_modules, self.t_modules, strict=True))
+        rule, graph = (edge_index, None) if isinstance(edge_index, GraphRule) else (None, None)
+        if rule is None:
+            graph = as_graph(edge_index, x.shape[0])  # one sort serves all layers
+        if not self._is_fused():
+            called = None if graph is None else _as_called(graph)
+            layers = [CalledLayer(*pair, called, edge_attr, batch) for pair in pairs]
+        elif graph is None:
+            layers = [UnpreparedLayer(*spatial.weights, temporal.prepared) for spatial, temporal in pairs]
+        else:
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
             layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-        else:
-            layers = [CalledLayer(*pair, _as_called(graph), edge_attr, batch) for pair in pairs]
-        return Prepared(given, frames, num_frames, tuple(layers), self.scale)
+        return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule)
 
     def _is_fused(self) -> bool:
         """Whether the ops may take the weights; else every module is called, and a warning says so, once."""
@@ -203,15 +210,15 @@ class EGTN(PrecisionMixin, nn.Module):
     def _reference_frame(
         self,
         h: Tensor,
-        edge_index: Tensor | Graph,
+        edge_index: Tensor | Graph | GraphRule | None,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None,
         x_given: Tensor | None,
-        graph: Graph | None,
+        graph: Graph | GraphRule | None,
     ) -> Tensor:
         """x_ref_s = sum_t w_ts x_t over the given frames t; the last one's weight makes the sum over t equal 1."""
-        edge_index = edge_index if graph is None else graph
+        edge_index, edge_attr = _given_graph(edge_index, edge_attr, graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given)
         frames = None if cond_mask is None else frames_of(cond_mask)
         self._check_reference(frames, x_given)
@@ -222,9 +229,13 @@ class EGTN(PrecisionMixin, nn.Module):
         if edge_attr is not None and edge_attr.dim() == 3:
             edge_attr = frames.given_of(edge_attr, 2)
         z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
-        graph, kept = as_graph(edge_index, len(y)).at_frames(frames.given)
-        if kept is not None and edge_attr is not None:
-            edge_attr = edge_attr[kept]
+        if isinstance(edge_index, GraphRule):
+            graph = edge_index(y if self.scale == 1 else y / self.scale)
+            edge_attr = graph.edge_attr
+        else:
+            graph, kept = as_graph(edge_index, len(y)).at_frames(frames.given)
+            if kept is not None and edge_attr is not None:
+                edge_attr = edge_attr[kept]
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         numbers = None if contiguous else frames.given
         is_fused, rows = self._is_fused(), _edge_rows(edge_attr, y)
@@ -255,7 +266,7 @@ class EGTN(PrecisionMixin, nn.Module):
     def _check_devices(
         self,
         h: Tensor,
-        edge_index: Tensor | Graph,
+        edge_index: Tensor | Graph | GraphRule | None,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None,
@@ -290,7 +301,7 @@ class EGTN(PrecisionMixin, nn.Module):
         self,
         x: Tensor,
         h: Tensor,
-        edge_index: Tensor | Graph,
+        edge_index: Tensor | Graph | GraphRule | None,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         num_frames: int,
@@ -299,8 +310,22 @@ class EGTN(PrecisionMixin, nn.Module):
         time_axis = (num_frames,) if isinstance(h, Tensor) and h.dim() == 3 else ()
         check_tensor("EGTN", "h", h, (num_nodes, self.node_dim, *time_axis))
         check_graph_given("EGTN", edge_index, edge_attr, batch, num_nodes, num_frames)
-        check_edge_dim("EGTN", edge_attr, self.edge_dim)
+        if isinstance(edge_index, GraphRule) and edge_index.edge_dim != self.edge_dim:
+            came = f"{edge_index.edge_dim} features of an edge"
+            raise ValueError(f"EGTN: the graph rule must bring edge_dim = {self.edge_dim}, got {came}")
+        if not isinstance(edge_index, GraphRule):
+            check_edge_dim("EGTN", edge_attr, self.edge_dim)
         check_values_given("EGTN", edge_index, batch, num_nodes)
+
+
+def _given_graph(
+    edge_index: Tensor | Graph | GraphRule | None, edge_attr: Tensor | None, graph: Graph | GraphRule | None
+) -> tuple[Tensor | Graph | GraphRule | None, Tensor | None]:
+    """The graph, whichever argument brings it, and the features of its edges."""
+    graph = edge_index if graph is None else graph
+    if isinstance(graph, Graph) and edge_attr is None:
+        edge_attr = graph.edge_attr
+    return graph, edge_attr
 
 
 def takes_graph(network: nn.Module) -> bool:

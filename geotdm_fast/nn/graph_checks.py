@@ -3,12 +3,12 @@
 from torch import Tensor
 
 from geotdm_fast.checks import check_graph, check_graph_values, check_tensor, reads_values
-from geotdm_fast.graphs import Graph
+from geotdm_fast.graphs import Graph, GraphRule
 
 
 def check_graph_given(
     where: str,
-    edge_index: Tensor | Graph,
+    edge_index: Tensor | Graph | GraphRule,
     edge_attr: Tensor | None,
     batch: Tensor | None,
     num_nodes: int,
@@ -16,13 +16,18 @@ def check_graph_given(
 ) -> None:
     """Raise TypeError / ValueError unless the graph is one of these nodes and frames, with these edge features.
 
-    edge_attr: [E, A], or [E, A, num_frames] where the edges are the same in all frames
+    edge_attr: [E, A], or [E, A, num_frames] where the edges are the same in all frames; None with a rule
     """
-    if not isinstance(edge_index, Graph):
+    if isinstance(edge_index, Tensor) or not isinstance(edge_index, Graph | GraphRule):
         check_graph(where, num_nodes, edge_index, edge_attr, batch, num_frames)
         return
     graph = edge_index
-    graph.check_fits(where, num_nodes, num_frames)
+    if isinstance(graph, GraphRule):
+        graph.check_fits(where, num_nodes)
+        if edge_attr is not None:
+            raise ValueError(f"{where}: edge_attr must be None with a graph rule, whose edges bring their own, got one")
+    else:
+        graph.check_fits(where, num_nodes, num_frames)
     if edge_attr is not None:
         changes = graph.num_frames is None and getattr(edge_attr, "ndim", 2) == 3
         check_tensor(where, "edge_attr", edge_attr, (graph.num_edges, "A", *((num_frames,) if changes else ())))
@@ -30,10 +35,13 @@ def check_graph_given(
         check_tensor(where, "batch", batch, (num_nodes,), integer=True)
 
 
-def check_values_given(where: str, edge_index: Tensor | Graph, batch: Tensor | None, num_nodes: int) -> None:
-    """`check_graph_values`, on the CPU alone. The edges of every frame, which a search found, are not looked at."""
-    if isinstance(edge_index, Graph):
-        edge_index = edge_index.edge_index if edge_index.num_frames is None else None
+def check_values_given(
+    where: str, edge_index: Tensor | Graph | GraphRule, batch: Tensor | None, num_nodes: int
+) -> None:
+    """`check_graph_values`, on the CPU alone. Edges of every frame, which a search found, are not looked at."""
+    if not isinstance(edge_index, Tensor):
+        is_static = isinstance(edge_index, Graph) and edge_index.num_frames is None
+        edge_index = edge_index.edge_index if is_static else None
     given = batch if edge_index is None else edge_index
     if given is not None and reads_values(given):
         check_graph_values(where, num_nodes, edge_index, batch)

@@ -82,8 +82,8 @@ class ESLayer(PrecisionMixin, nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`rows` by calls of the MLPs as they are: with hooks, or parts of somebody else."""
         graph = as_graph(edge_index, x.shape[0])
-        x_rows, h_rows = graph.rows(x), graph.rows(h)  # [M, T, ...]
-        (edge_index,) = graph.tables("reference")
+        (edge_index,), layout = graph.tables("reference"), graph.layout("reference")
+        x_rows, h_rows = layout.rows(x), layout.rows(h)  # [M, T, ...]
         row, col = edge_index
         edges = relative_positions(x_rows, edge_index, self.pre_norm)
         inputs = [take_rows(h_rows, row), take_rows(h_rows, col), edges.distance]  # [E, T, ...]
@@ -93,13 +93,17 @@ class ESLayer(PrecisionMixin, nn.Module):
         x_out = moved(x_rows, edges, self.coord_mlp(m), row, self.normalize and not self.pre_norm)
         m_sum = sum_rows(m, row, len(x_rows)).to(m.dtype)
         h_out = self.node_mlp(torch.cat([h_rows, m_sum], dim=-1))
-        return graph.of_rows(x_out, x.shape[1]), graph.of_rows(h_out, x.shape[1])
+        return layout.back(x_out, *x.shape[:2]), layout.back(h_out, *x.shape[:2])
 
     def prepare(self, x: Tensor, h: Tensor, edge_index: Tensor | Graph, edge_attr: Tensor | None) -> ops.PreparedEGCL:
         """What the layer computes once for all x and h of these shapes and dtypes; arguments as for `rows`."""
+        return ops.prepare_egcl(x, h, edge_index, edge_attr, *self.weights)
+
+    @property
+    def weights(self) -> tuple[EGCLParams, EGCLOptions]:
+        """The parameters as they are now, and what is computed with them."""
         params = EGCLParams(*self.edge_mlp.tensors, *self.coord_mlp.tensors, *self.node_mlp.tensors)
-        options = EGCLOptions(self.normalize, self.pre_norm, self.precision)
-        return ops.prepare_egcl(x, h, edge_index, edge_attr, params, options)
+        return params, EGCLOptions(self.normalize, self.pre_norm, self.precision)
 
 
 def check_silu(where: str, act_fn: object) -> None:

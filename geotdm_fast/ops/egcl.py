@@ -9,7 +9,8 @@ from torch import Tensor
 
 from geotdm_fast import reference
 from geotdm_fast.checks import is_transformed
-from geotdm_fast.graphs.graph import Graph, as_graph
+from geotdm_fast.graphs.edges import with_spare_row
+from geotdm_fast.graphs.graph import Graph, RowLayout, as_graph
 from geotdm_fast.ops import kernels, native, triton_egcl
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
@@ -59,7 +60,7 @@ class PreparedEGCL(NamedTuple):
         where the op makes it: triton's with gradients, whose weights change from call to call
     params: float32 and contiguous, but for the reference as they came
     options: with the precision in which the implementation multiplies
-    by_row: the tables are of N T rows, every frame of a node is a node
+    layout: how x and h become the rows of the tables
     """
 
     implementation: str | None
@@ -68,7 +69,7 @@ class PreparedEGCL(NamedTuple):
     edge_term: Tensor | None
     params: tuple[Tensor, ...]
     options: EGCLOptions
-    by_row: bool
+    layout: RowLayout
 
 
 def prepare_egcl(
@@ -87,8 +88,10 @@ def prepare_egcl(
     graph = _graph_of(edge_index, x, edge_attr)
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
-        by_row = graph.num_frames is not None
-        return PreparedEGCL(None, graph.tables("reference"), edge_attr, None, params, options, by_row)
+        tables, layout = graph.tables("reference"), graph.layout("reference")
+        if graph.has_room and edge_attr is not None:
+            edge_attr = graph.in_order(edge_attr)
+        return PreparedEGCL(None, tables, edge_attr, None, params, options, layout)
     if edge_attr is not None and edge_attr.dim() == 3:
         graph, edge_attr = graph.of_frames(x.shape[1]), edge_attr.flatten(0, 1)
     weights = tuple(param.float().contiguous() for param in params)
@@ -102,17 +105,17 @@ def prepare_egcl(
         edge_attr = edge_attr if torch.is_grad_enabled() else None
     if native.low_precision(options.precision, h, *params):
         options = dataclasses.replace(options, precision="bf16")
-    tables, by_row = tuple(graph.tables(implementation)), graph.num_frames is not None
-    return PreparedEGCL(implementation, tables, edge_attr, edge_term, weights, options, by_row)
+    tables, layout = tuple(graph.tables(implementation)), graph.layout(implementation)
+    return PreparedEGCL(implementation, tables, edge_attr, edge_term, weights, options, layout)
 
 
 def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tensor]:
     """x' and h' of `egcl`."""
-    implementation, tables, edge_attr, edge_term, params, options, by_row = prepared
-    rows = [v.reshape(-1, 1, v.shape[-1]) if by_row else v for v in (x, h)]  # [N T, 1, ...]
+    implementation, tables, edge_attr, edge_term, params, options, layout = prepared
+    rows = [layout.rows(v) for v in (x, h)]
     if implementation is None:
         x_out, h_out = reference.egcl_with(*rows, *tables, edge_attr, EGCLParams(*params), options)
-        return x_out.reshape(x.shape), h_out.reshape(*h.shape[:2], h_out.shape[-1])
+        return layout.back(x_out, *x.shape[:2]), layout.back(h_out, *x.shape[:2])
     keep = native.needs_grad(x, h, edge_attr, *params)
     op = _TritonEGCL if implementation == "triton" else _NativeEGCL
     rows = [v.float().contiguous() for v in rows]
@@ -221,9 +224,7 @@ def _twice_differentiable(
 
     inputs: x, h, edge_attr; edges: first, sender
     """
-    first, sender = edges
-    row = torch.repeat_interleave(first.diff(), output_size=sender.numel())
-    edge_index = torch.stack([row, sender.to(row.dtype)])
+    edge_index, layout = with_spare_row(*edges), RowLayout(by_row=False, spare=True)
 
     def op(x: Tensor, h: Tensor, edge_attr: Tensor | None, *params: Tensor) -> tuple[Tensor, Tensor]:
         params = EGCLParams(*params)
@@ -232,9 +233,10 @@ def _twice_differentiable(
             node_weight = params.edge_w1[:, : 2 * h.shape[-1] + 1]
             identity = torch.eye(edge_term.shape[-1], dtype=h.dtype, device=h.device)
             edge_attr, params = edge_term, params._replace(edge_w1=torch.cat([node_weight, identity], dim=1))
-        return reference.egcl_with(x, h, edge_index, edge_attr, params, options)
+        rows = reference.egcl_with(layout.rows(x), layout.rows(h), edge_index, edge_attr, params, options)
+        return tuple(layout.back(value, *x.shape[:2]) for value in rows)
 
-    with no_autocast(row.device.type):
+    with no_autocast(edge_index.device.type):
         x, h, edge_attr, *params = reference_gradients(
             op, (*inputs, *params), cotangents, (wanted.x, wanted.h, wanted.edge_attr, *wanted.params)
         )
