@@ -41,6 +41,11 @@ def test_a_union_is_brute_force(kind):
     assert rule.edge_dim == 2 and not rule.overflowed()
 
 
+def test_features_may_be_whole_numbers():
+    made = RadiusRule(CUTOFF, 8, BATCH, bonds=BONDS, bond_attr=ATTR.long(), found_attr=torch.tensor([0.5, 0.25]))
+    assert made(positions()).edge_attr.unique().tolist() == [0, 0.25, 0.5, *range(1, 17)]
+
+
 def test_without_features_bonds_are_told_from_what_was_found():
     made = RadiusRule(CUTOFF, 8, BATCH, bonds=BONDS)(positions())
     assert int(made.edge_attr.sum()) == BONDS.shape[1] * T
@@ -139,8 +144,10 @@ def test_a_network_asks_for_the_graph_of_its_positions(kind, scale, called):
 
     whole = frames.with_noisy(kwargs["x_given"].transpose(1, 2), x.transpose(1, 2), 1)
     expected = network(step, x, **kwargs | of(whole))
-    for a, b in zip(network(step, x, **kwargs), expected, strict=True):
-        assert_same(a, b, 1e-11)
+    made = kwargs | {"graph": rule(whole)}  # a graph that brings its features
+    for found in (network(step, x, **kwargs), network(step, x, **made)):
+        for a, b in zip(found, expected, strict=True):
+            assert_same(a, b, 1e-11)
     x_ref = network(None, None, compute_ref=True, **kwargs)
     # Edges of given frames alone: the graph of all frames has more, which the prior does not look at.
     assert_same(x_ref, network(None, None, compute_ref=True, **kwargs | of(whole)), 1e-11)
@@ -179,7 +186,7 @@ def test_a_network_on_a_rule_is_equivariant(kind):
     ("change", "error", "message"),
     [
         ({"graph": RadiusRule(1.0, 4, BATCH[:8])}, ValueError, "EGTN: the graph rule must be of 9 nodes, got one of 8"),
-        ({"graph": RadiusRule(1.0, 4, BATCH)}, ValueError, "must bring edge_dim = 1, got 0 features of an edge"),
+        ({"graph": RadiusRule(1.0, 4, BATCH)}, ValueError, "the graph rule must bring 1 features of an edge, got 0"),
         ({"edge_attr": torch.zeros(3, 1)}, ValueError, "EGTN: edge_attr must be None with a graph rule"),
         ({"graph": RadiusRule(1.0, 4, BATCH).to("meta")}, ValueError, "edge_index must be on cpu like the network"),
         ({"graph": None}, TypeError, r"EGTN: edge_index must be a tensor \[2, E\], got NoneType"),

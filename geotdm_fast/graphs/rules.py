@@ -26,8 +26,8 @@ class GraphRule:
     batch: [N] int64 - the graph of each node; edges stay within graphs
     bonds: [2, B] int64 - receivers and senders: edges in every frame, whatever their length, which a search does not
         find a second time; None: none
-    bond_attr: [B, A] float - their features; default: a 1, which tells them from the edges of the search
-    found_attr: [A] float - the features of an edge that only the search found; default: 0
+    bond_attr: [B, A] - their features; default: a 1, which tells them from the edges of the search
+    found_attr: [A] - the features of an edge that only the search found; default: 0
 
     edge_dim: A; 0 without bonds
     capacity: the most edges of a receiver that the search has room for; needed: [] int32 - the most that there were in
@@ -64,10 +64,11 @@ class GraphRule:
         num_bonds = bonds.shape[1]
         if bond_attr is None:
             bond_attr = torch.ones(num_bonds, 1, device=batch.device)
-        check_tensor(where, "bond_attr", bond_attr, (num_bonds, "A"), integer=False)
+        check_tensor(where, "bond_attr", bond_attr, (num_bonds, "A"))
+        bond_attr = bond_attr if bond_attr.is_floating_point() else bond_attr.float()  # one-hot, as data have it
         if found_attr is None:
             found_attr = bond_attr.new_zeros(bond_attr.shape[1])
-        check_tensor(where, "found_attr", found_attr, (bond_attr.shape[1],), integer=False)
+        check_tensor(where, "found_attr", found_attr, (bond_attr.shape[1],))
         self.bond_sender, self.bond_number = _by_receiver(bonds, len(batch))
         # [B + 1, A]: those of an edge that only the search found are the last.
         self.features = torch.cat([bond_attr, found_attr.to(bond_attr.dtype)[None]])

@@ -16,11 +16,11 @@ from geotdm_fast.checks import (
 from geotdm_fast.conditioning import Frames, frames_of
 from geotdm_fast.graphs import Graph, GraphRule
 from geotdm_fast.graphs.graph import as_graph
-from geotdm_fast.nn.graph_checks import check_graph_given, check_values_given
+from geotdm_fast.nn.given_graph import GivenGraph, as_called, check_graph_given, check_values_given, given_graph
 from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise
-from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
+from geotdm_fast.nn.spatial import ESLayer
 from geotdm_fast.nn.temporal_layers import temporal_layer
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference.node_embedding import part_of_layer
@@ -100,7 +100,7 @@ class EGTN(PrecisionMixin, nn.Module):
         diffusion_t: Tensor | None,
         x: Tensor | None,
         h: Tensor,
-        edge_index: Tensor | Graph | GraphRule | None = None,
+        edge_index: GivenGraph = None,
         edge_attr: Tensor | None = None,
         batch: Tensor | None = None,
         **model_kwargs,
@@ -144,7 +144,7 @@ class EGTN(PrecisionMixin, nn.Module):
         self,
         x: Tensor,
         h: Tensor,
-        edge_index: Tensor | Graph | GraphRule | None,
+        edge_index: GivenGraph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None = None,
@@ -157,7 +157,7 @@ class EGTN(PrecisionMixin, nn.Module):
         they are now, and is differentiable.
         """
         x_given = None if cond_mask is None else x_given
-        edge_index, edge_attr = _given_graph(edge_index, edge_attr, graph)
+        edge_index, edge_attr = given_graph(edge_index, edge_attr, graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
         check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
         num_frames, given, frames = x.shape[-1], None, None
@@ -172,12 +172,10 @@ class EGTN(PrecisionMixin, nn.Module):
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
         y = x.transpose(1, 2) if given is None else given
         pairs = list(zip(self.s_modules, self.t_modules, strict=True))
-        rule, graph = (edge_index, None) if isinstance(edge_index, GraphRule) else (None, None)
-        if rule is None:
-            graph = as_graph(edge_index, x.shape[0])  # one sort serves all layers
+        rule = edge_index if isinstance(edge_index, GraphRule) else None
+        graph = as_graph(edge_index, x.shape[0]) if rule is None else None  # one sort serves all layers
         if not self._is_fused():
-            called = None if graph is None else _as_called(graph)
-            layers = [CalledLayer(*pair, called, edge_attr, batch) for pair in pairs]
+            layers = [CalledLayer(*pair, as_called(graph), edge_attr, batch) for pair in pairs]
         elif graph is None:
             layers = [UnpreparedLayer(*spatial.weights, temporal.prepared) for spatial, temporal in pairs]
         else:
@@ -210,7 +208,7 @@ class EGTN(PrecisionMixin, nn.Module):
     def _reference_frame(
         self,
         h: Tensor,
-        edge_index: Tensor | Graph | GraphRule | None,
+        edge_index: GivenGraph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None,
@@ -218,7 +216,7 @@ class EGTN(PrecisionMixin, nn.Module):
         graph: Graph | GraphRule | None,
     ) -> Tensor:
         """x_ref_s = sum_t w_ts x_t over the given frames t; the last one's weight makes the sum over t equal 1."""
-        edge_index, edge_attr = _given_graph(edge_index, edge_attr, graph)
+        edge_index, edge_attr = given_graph(edge_index, edge_attr, graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given)
         frames = None if cond_mask is None else frames_of(cond_mask)
         self._check_reference(frames, x_given)
@@ -243,7 +241,7 @@ class EGTN(PrecisionMixin, nn.Module):
             if is_fused:
                 y, z = temporal.rows(*spatial.rows(y, z, graph, rows), numbers)
             else:
-                y, z = CalledLayer(spatial, temporal, _as_called(graph), edge_attr, batch, numbers).run(y, z)
+                y, z = CalledLayer(spatial, temporal, as_called(graph), edge_attr, batch, numbers).run(y, z)
         x_ref = ops.reference_frame(y, z, self.ws)  # [N, D, num_w]
         return x_ref if self.scale == 1 else x_ref / self.scale
 
@@ -266,7 +264,7 @@ class EGTN(PrecisionMixin, nn.Module):
     def _check_devices(
         self,
         h: Tensor,
-        edge_index: Tensor | Graph | GraphRule | None,
+        edge_index: GivenGraph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None,
@@ -301,7 +299,7 @@ class EGTN(PrecisionMixin, nn.Module):
         self,
         x: Tensor,
         h: Tensor,
-        edge_index: Tensor | Graph | GraphRule | None,
+        edge_index: GivenGraph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         num_frames: int,
@@ -309,23 +307,8 @@ class EGTN(PrecisionMixin, nn.Module):
         num_nodes = x.shape[0]
         time_axis = (num_frames,) if isinstance(h, Tensor) and h.dim() == 3 else ()
         check_tensor("EGTN", "h", h, (num_nodes, self.node_dim, *time_axis))
-        check_graph_given("EGTN", edge_index, edge_attr, batch, num_nodes, num_frames)
-        if isinstance(edge_index, GraphRule) and edge_index.edge_dim != self.edge_dim:
-            came = f"{edge_index.edge_dim} features of an edge"
-            raise ValueError(f"EGTN: the graph rule must bring edge_dim = {self.edge_dim}, got {came}")
-        if not isinstance(edge_index, GraphRule):
-            check_edge_dim("EGTN", edge_attr, self.edge_dim)
+        check_graph_given("EGTN", edge_index, edge_attr, batch, num_nodes, num_frames, self.edge_dim)
         check_values_given("EGTN", edge_index, batch, num_nodes)
-
-
-def _given_graph(
-    edge_index: Tensor | Graph | GraphRule | None, edge_attr: Tensor | None, graph: Graph | GraphRule | None
-) -> tuple[Tensor | Graph | GraphRule | None, Tensor | None]:
-    """The graph, whichever argument brings it, and the features of its edges."""
-    graph = edge_index if graph is None else graph
-    if isinstance(graph, Graph) and edge_attr is None:
-        edge_attr = graph.edge_attr
-    return graph, edge_attr
 
 
 def takes_graph(network: nn.Module) -> bool:
@@ -336,11 +319,6 @@ def takes_graph(network: nn.Module) -> bool:
     inner = network._modules.get("module", network)
     is_ours = type(inner).forward is EGTN.forward and "forward" not in vars(inner)
     return is_ours and inner._compiled_call_impl is None
-
-
-def _as_called(graph: Graph) -> Tensor | Graph:
-    """What a spatial layer is called with: edge_index, as officially, where the edges are the same in all frames."""
-    return graph.edge_index if graph.num_frames is None else graph
 
 
 def _check_given(frames: Frames, x_given: Tensor) -> None:

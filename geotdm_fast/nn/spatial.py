@@ -8,7 +8,7 @@ from geotdm_fast.checks import check_same_device, check_same_dtype, check_tensor
 from geotdm_fast.graph import sum_rows, take_rows
 from geotdm_fast.graphs import Graph
 from geotdm_fast.graphs.graph import as_graph
-from geotdm_fast.nn.graph_checks import check_graph_given, check_values_given
+from geotdm_fast.nn.given_graph import check_graph_given, check_values_given
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.plain import like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
@@ -60,8 +60,7 @@ class ESLayer(PrecisionMixin, nn.Module):
         """
         check_tensor("ESLayer", "x", x, ("N", "D", "T"), integer=False)
         check_tensor("ESLayer", "h", h, (x.shape[0], self.node_dim, x.shape[2]))
-        check_graph_given("ESLayer", edge_index, edge_attr, batch, x.shape[0], x.shape[2])
-        check_edge_dim("ESLayer", edge_attr, self.edge_dim)
+        check_graph_given("ESLayer", edge_index, edge_attr, batch, x.shape[0], x.shape[2], self.edge_dim)
         weight = like(self)
         tensors = {"the layer": weight, "x": x, "h": h, "edge_index": edge_index, "edge_attr": edge_attr}
         check_same_device("ESLayer", **tensors)
@@ -110,11 +109,3 @@ def check_silu(where: str, act_fn: object) -> None:
     """Raise ValueError unless `act_fn` is SiLU, the only activation that the ops compute."""
     if not isinstance(act_fn, nn.SiLU):
         raise ValueError(f"{where}: act_fn must be nn.SiLU(), got {act_fn!r}")
-
-
-def check_edge_dim(where: str, edge_attr: Tensor | None, edge_dim: int) -> None:
-    """Raise ValueError unless `edge_attr` has `edge_dim` columns; None goes with 0."""
-    came = 0 if edge_attr is None else edge_attr.shape[1]
-    if came != edge_dim:
-        expected = f"[E, {edge_dim}]" if edge_dim else "None"
-        raise ValueError(f"{where}: edge_attr must be {expected}, got {f'[E, {came}]' if came else 'None'}")
