@@ -49,14 +49,6 @@ def by_sender(sender: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     return _first(sender, num_rows), by_sender
 
 
-def with_spare_row(first: Tensor, sender: Tensor) -> Tensor:
-    """edge_index [2, E] int64 of sorted edges; places without an edge are loops of a row behind the last."""
-    num_rows, room = len(first) - 1, sender.numel()
-    degree = torch.cat([first.diff(), room - first[-1:]])
-    row = torch.repeat_interleave(degree, output_size=room)
-    return torch.stack([row, torch.where(row < num_rows, sender.long(), num_rows)])
-
-
 def _first(ascending: Tensor, num_rows: int) -> Tensor:
     """[num_rows + 1]: how many of `ascending` are below each number."""
     return torch.searchsorted(ascending, torch.arange(num_rows + 1, dtype=ascending.dtype, device=ascending.device))

@@ -23,6 +23,7 @@ from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLaye
 from geotdm_fast.nn.spatial import ESLayer
 from geotdm_fast.nn.temporal_layers import temporal_layer
 from geotdm_fast.ops.backend import current_backend
+from geotdm_fast.reference import check_cutoff
 from geotdm_fast.reference.node_embedding import part_of_layer
 from geotdm_fast.reference.sinusoid import sinusoid
 
@@ -39,8 +40,12 @@ class EGTN(PrecisionMixin, nn.Module):
         numbers: time grows with T, not T^2; None, as in the paper: all
     temporal: `attention`, as in the paper, or for its ablations `convolution` (over 2 window + 1 frames, by default 5)
         or `linear_attention`; relative_time: whether attention knows how far frames are apart
+    cutoff: in every spatial layer, of both networks, an edge counts less the longer it is and nothing from this length
+        on, in the unit of x; then results do not jump where a graph of all edges within the cutoff gains or loses one.
+        None, as in the paper: all edges count the same; envelope: how they count, by name: `polynomial`
+        (formula in `geotdm_fast.reference.egcl`)
 
-    But for `temporal`, `relative_time` and `window`, constructor, arguments and state-dict keys are the official ones.
+    But for these keywords, constructor, arguments and state-dict keys are the official ones.
     """
 
     def __init__(
@@ -60,9 +65,12 @@ class EGTN(PrecisionMixin, nn.Module):
         temporal: str = "attention",
         relative_time: bool = True,
         window: int | None = None,
+        cutoff: float | None = None,
+        envelope: str = "polynomial",
     ):
         super().__init__()
         check_window("EGTN", window)
+        check_cutoff("EGTN", cutoff, envelope)
         if act_fn != "silu":
             raise ValueError(f"EGTN: act_fn must be 'silu', got {act_fn!r}")
         sizes = {"n_layers": n_layers, "node_dim": node_dim, "hidden_dim": hidden_dim, "time_emb_dim": time_emb_dim}
@@ -79,7 +87,9 @@ class EGTN(PrecisionMixin, nn.Module):
         self.scale = scale
 
         act = nn.SiLU()
-        spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm)
+        # The layers see scaled positions.
+        within = {"cutoff": None if cutoff is None else cutoff * abs(scale), "envelope": envelope}
+        spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm, **within)
         over_time = lambda: temporal_layer(temporal, hidden_dim, act, time_emb_dim, relative_time, window)
         # Registered and drawn as the official code does: its seeds draw these weights, and its optimisers' states fit.
         self.s_modules, self.t_modules = nn.ModuleList(), nn.ModuleList()

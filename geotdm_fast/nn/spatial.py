@@ -12,7 +12,7 @@ from geotdm_fast.nn.given_graph import check_graph_given, check_values_given
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.plain import like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.reference import EGCLOptions, EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams, check_cutoff, polynomial_envelope
 from geotdm_fast.reference.egcl import moved, relative_positions
 
 
@@ -22,6 +22,8 @@ class ESLayer(PrecisionMixin, nn.Module):
     node_dim: F, width of the node features; edge_dim: A, width of the edge features, 0 for none
     hidden_dim: H, width of the messages; act_fn: nn.SiLU()
     normalize: divide the coordinate gate by |r| + 1; pre_norm: feed |r| instead of |r|^2 to the edge MLP
+    cutoff: an edge counts less the longer it is, and nothing from this length on, in the unit of x; None: all the same
+    envelope: by its name, how much an edge counts within the cutoff; `polynomial`
     """
 
     def __init__(
@@ -32,9 +34,13 @@ class ESLayer(PrecisionMixin, nn.Module):
         act_fn: nn.Module,
         normalize: bool = True,
         pre_norm: bool = False,
+        *,
+        cutoff: float | None = None,
+        envelope: str = "polynomial",
     ):
         super().__init__()
         check_silu("ESLayer", act_fn)
+        check_cutoff("ESLayer", cutoff, envelope)
         self.edge_mlp = MLP(2 * node_dim + 1 + edge_dim, hidden_dim, hidden_dim, act_fn, last_act=True)
         self.coord_mlp = MLP(hidden_dim, hidden_dim, 1, act_fn)
         self.node_mlp = MLP(node_dim + hidden_dim, hidden_dim, node_dim, act_fn)
@@ -42,6 +48,8 @@ class ESLayer(PrecisionMixin, nn.Module):
         self.edge_dim = edge_dim
         self.normalize = normalize
         self.pre_norm = pre_norm
+        self.cutoff = cutoff
+        self.envelope = envelope
 
     def forward(
         self,
@@ -89,8 +97,9 @@ class ESLayer(PrecisionMixin, nn.Module):
         if edge_attr is not None:
             inputs.append(edge_attr if edge_attr.dim() == 3 else edge_attr[:, None].expand(-1, x_rows.shape[1], -1))
         m = self.edge_mlp(torch.cat(inputs, dim=-1))
-        x_out = moved(x_rows, edges, self.coord_mlp(m), row, self.normalize and not self.pre_norm)
-        m_sum = sum_rows(m, row, len(x_rows)).to(m.dtype)
+        near = None if self.cutoff is None else polynomial_envelope(edges.square, self.cutoff)
+        x_out = moved(x_rows, edges, self.coord_mlp(m), row, self.normalize and not self.pre_norm, near)
+        m_sum = sum_rows(m if near is None else near * m, row, len(x_rows)).to(m.dtype)
         h_out = self.node_mlp(torch.cat([h_rows, m_sum], dim=-1))
         return layout.back(x_out, *x.shape[:2]), layout.back(h_out, *x.shape[:2])
 
@@ -102,7 +111,7 @@ class ESLayer(PrecisionMixin, nn.Module):
     def weights(self) -> tuple[EGCLParams, EGCLOptions]:
         """The parameters as they are now, and what is computed with them."""
         params = EGCLParams(*self.edge_mlp.tensors, *self.coord_mlp.tensors, *self.node_mlp.tensors)
-        return params, EGCLOptions(self.normalize, self.pre_norm, self.precision)
+        return params, EGCLOptions(self.normalize, self.pre_norm, self.precision, self.cutoff, self.envelope)
 
 
 def check_silu(where: str, act_fn: object) -> None:

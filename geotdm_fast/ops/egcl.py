@@ -9,14 +9,14 @@ from torch import Tensor
 
 from geotdm_fast import reference
 from geotdm_fast.checks import is_transformed
-from geotdm_fast.graphs.edges import with_spare_row
+from geotdm_fast.graph import receivers
 from geotdm_fast.graphs.graph import Graph, RowLayout, as_graph
 from geotdm_fast.ops import kernels, native, triton_egcl
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
 from geotdm_fast.ops.triton_egcl import EGCLGradients
-from geotdm_fast.reference import EGCLOptions, EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams, check_cutoff
 
 
 def egcl(
@@ -29,6 +29,8 @@ def egcl(
     normalize: bool = True,
     pre_norm: bool = False,
     precision: str = "fp32",
+    cutoff: float | None = None,
+    envelope: str = "polynomial",
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
 
@@ -45,7 +47,8 @@ def egcl(
     differentiation, run the reference. `torch.compile(fullgraph=True)` takes all of it, but for second derivatives.
     Raises ValueError where `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
-    options = EGCLOptions(normalize, pre_norm, precision)
+    check_cutoff("egcl", cutoff, envelope)
+    options = EGCLOptions(normalize, pre_norm, precision, cutoff, envelope)
     return run_egcl(x, h, prepare_egcl(x, h, edge_index, edge_attr, params, options))
 
 
@@ -211,6 +214,11 @@ def _of_edge_attr(grads: EGCLGradients, edge_w1: Tensor, wanted: _Gradients) -> 
     return _Gradients(grads.x, grads.h, grad_edge_attr, grads.params)
 
 
+def _has_edge(first: Tensor, num_places: int) -> Tensor:
+    """[E, 1]: which places of the sorted edges have one: those before first[N]. The others may hold any features."""
+    return (torch.arange(num_places, device=first.device) < first[-1])[:, None]
+
+
 def _twice_differentiable(
     wanted: _Gradients,
     cotangents: tuple[Tensor, Tensor],
@@ -224,7 +232,11 @@ def _twice_differentiable(
 
     inputs: x, h, edge_attr; edges: first, sender
     """
-    edge_index, layout = with_spare_row(*edges), RowLayout(by_row=False, spare=True)
+    first, sender = edges
+    edge_index = torch.stack([receivers(first, sender.numel()), sender.to(first.dtype)])
+    has_edge = _has_edge(first, sender.numel())
+    # Places that have no edge give what they have to one more node, of which nobody asks.
+    one_more = lambda v: torch.nn.functional.pad(v, (0, 0, 0, 0, 0, 1))
 
     def op(x: Tensor, h: Tensor, edge_attr: Tensor | None, *params: Tensor) -> tuple[Tensor, Tensor]:
         params = EGCLParams(*params)
@@ -233,10 +245,11 @@ def _twice_differentiable(
             node_weight = params.edge_w1[:, : 2 * h.shape[-1] + 1]
             identity = torch.eye(edge_term.shape[-1], dtype=h.dtype, device=h.device)
             edge_attr, params = edge_term, params._replace(edge_w1=torch.cat([node_weight, identity], dim=1))
-        rows = reference.egcl_with(layout.rows(x), layout.rows(h), edge_index, edge_attr, params, options)
-        return tuple(layout.back(value, *x.shape[:2]) for value in rows)
+        edge_attr = None if edge_attr is None else torch.where(has_edge, edge_attr, 0)
+        x_out, h_out = reference.egcl_with(one_more(x), one_more(h), edge_index, edge_attr, params, options)
+        return x_out[:-1], h_out[:-1]
 
-    with no_autocast(edge_index.device.type):
+    with no_autocast(first.device.type):
         x, h, edge_attr, *params = reference_gradients(
             op, (*inputs, *params), cotangents, (wanted.x, wanted.h, wanted.edge_attr, *wanted.params)
         )
@@ -277,14 +290,16 @@ class _NativeEGCL(torch.autograd.Function):
             )
         )
         if edge_attr is not None:
+            edge_attr = torch.where(_has_edge(ctx.edges[0], edge_attr.shape[0]), edge_attr, 0)
             with no_autocast(x.device.type):
                 _edge_weight(grads.params[0], h.shape[-1])[:] = grads.edge_term.T @ edge_attr
         return _of_edge_attr(grads, params[0], wanted).in_order()
 
 
-def _native_flags(options: EGCLOptions) -> dict[str, bool]:
+def _native_flags(options: EGCLOptions) -> dict[str, bool | float | None]:
     low_precision = options.precision == "bf16"
-    return {"normalize": options.normalize, "pre_norm": options.pre_norm, "low_precision": low_precision}
+    flags = {"normalize": options.normalize, "pre_norm": options.pre_norm, "cutoff": options.cutoff}
+    return flags | {"low_precision": low_precision}
 
 
 class _TritonEGCL(torch.autograd.Function):
