@@ -55,17 +55,17 @@ def _weight_slot(
         tl.store(p_bias, tl.load(p_bias) + b_sum if ADDS else b_sum)
 
 
-@triton.jit(do_not_specialize=["num_slots", "num_rows", "num_tiles", "num_edges", "num_columns"])
+@triton.jit(do_not_specialize=["num_slots", "num_rows", "num_tiles", "num_edges", "num_columns", "num_nodes"])
 def egcl_row_weight_kernel(
     p_grad_pq, p_grad_hidden, p_grad_h_out, p_h, p_m_sum, p_hidden, p_tile_sums, p_grad_term, p_attr,
-    p_total, p_vectors, num_slots, num_rows, num_tiles, num_edges, num_columns,
+    p_total, p_vectors, p_first, num_slots, num_rows, num_tiles, num_edges, num_columns, num_nodes,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """total [5, slots, PADDED PADDED + PADDED], as above, of the weights that rows pass, all of them in one launch.
 
     By their numbers: of P, Q, V1 for h, V1 for m_sum, V2. Those of number 5 write vectors [slots, 3 + num_columns,
     PADDED]: the sums of tile_sums [num_tiles, 3, PADDED], and grad_term^T attr of W_a, in float32. num_edges: 0 where
-    nobody knows attr.
+    nobody knows attr; those from first[num_nodes] on are none.
     """
     slot = tl.program_id(0) % num_slots
     number = tl.program_id(0) // num_slots
@@ -98,6 +98,7 @@ def egcl_row_weight_kernel(
                 TILE, BLOCK,
             )  # fmt: skip
             tl.store(p_slot + i_sum * PADDED, b_sum)
+        num_edges = tl.minimum(tl.load(p_first + num_nodes), num_edges).to(tl.int32)
         for i_column in tl.range(num_columns):
             b_sum = _vector_slot(
                 p_grad_term, p_attr + i_column, num_columns, slot, num_slots, num_edges, WIDTH, WIDTH, True, TILE, BLOCK

@@ -146,8 +146,10 @@ def _data_section(section: Any, where: str) -> dict:
 def _derive(config: dict, where: str) -> None:
     """Settings that follow from others, and those that must agree."""
     from geotdm_fast.diffusion.schedules import get_named_beta_schedule
+    from geotdm_fast.reference import check_cutoff
 
     diffusion, train, network = config["diffusion"], config["train"], config["denoise_model"]
+    check_cutoff(f"{where}: denoise_model", network["cutoff"], network["envelope"])
     if diffusion["rescale_timesteps"] is None:
         diffusion["rescale_timesteps"] = config["data"]["train"]["kind"] == "pedestrian"
     if train["schedule"] is None:

@@ -54,6 +54,8 @@ DENOISE_MODEL = {
     ),
     "relative_time": Setting("bool", True, "attention knows how far frames are apart"),
     "window": Setting("int", None, "layers over time reach so many frames (null: all; convolution: 2)", least=0),
+    "cutoff": Setting("float", None, "edges count less the longer they are, and nothing from this length on", least=0),
+    "envelope": Setting("str", "polynomial", "how edges count within the cutoff", choices=("polynomial",)),
 }
 
 DIFFUSION = {

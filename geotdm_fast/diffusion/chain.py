@@ -107,12 +107,14 @@ class Chain:
     ):
         self.plan, self.noise, self.cond_fn = plan, noise if plan.is_random else None, cond_fn
         self._captured: Captured | None = None
+        self._rule = None
         with torch.no_grad(), trusted():
             inputs = self._inputs(diffusion, x, x_ref, model_kwargs)
             if inputs.network is None:
                 self._step = lambda: advance(inputs, lambda x, t: _call(diffusion.denoise_network, x, t, model_kwargs))
             elif self._captures(diffusion, x):
                 self._captured = diffusion.captures.borrow(advance, inputs, key=current_backend())
+                self._rule = inputs.network.rule
                 self._cache = diffusion.captures
                 self._step, inputs = self._captured.replay, self._captured.inputs
             else:
@@ -159,6 +161,8 @@ class Chain:
     def _give_back(self) -> None:
         """Keep x and x_0 apart from the graph, whose memory is the next chain's."""
         if self._captured is not None:
+            if self._rule is not None:  # the graph counted in a copy
+                self._rule.needed.copy_(self.inputs.network.rule.needed)
             self.inputs = self.inputs._replace(x=self.x.clone(), before=self.x_0.clone())
             self._cache.give_back(self._captured)
             self._captured = None

@@ -45,7 +45,8 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
     (`p_sample`, `p_mean_variance`, `_predict_xstart_from_eps`, ...) is sampled by calls of its `p_sample`.
 
     In all methods x is [N, D, T_noisy], t is [N] int64, and model_kwargs holds `h`, `edge_index`, `edge_attr`, `batch`
-    (see `EGTN.forward`) and in mode `cond` also `cond_mask` and `x_given`. Noise comes from torch's global generator.
+    (see `EGTN.forward`; it may hold `graph` in place of both of the edges) and in mode `cond` also `cond_mask` and
+    `x_given`. Noise comes from torch's global generator.
     """
 
     def __init__(

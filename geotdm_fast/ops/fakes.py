@@ -14,14 +14,15 @@ def _rows(h: Tensor) -> Tensor:
 
 
 @torch.library.register_fake("geotdm_fast::egcl_forward")
-def _egcl_forward(x, h, first, sender, edge_term, params, normalize, pre_norm, keep, low_precision):
-    return torch.empty_like(x), torch.empty_like(h), [_rows(h) for _ in range(4 * keep)]
+def _egcl_forward(x, h, first, sender, edge_term, params, normalize, pre_norm, cutoff, keep, low_precision):
+    moves = [] if cutoff is None else [h.new_empty(*h.shape[:2], 4)]
+    return torch.empty_like(x), torch.empty_like(h), [*(_rows(h) for _ in range(4)), *moves] if keep else []
 
 
 @torch.library.register_fake("geotdm_fast::egcl_backward")
 def _egcl_backward(
     grad_x_out, grad_h_out, x, h, first, sender, sender_first, by_sender, edge_term, params, kept, normalize, pre_norm,
-    low_precision,
+    cutoff, low_precision,
 ):  # fmt: skip
     grad_edge_term = h.new_empty(0 if edge_term is None else sender.shape[0], h.shape[2])
     return torch.empty_like(x), torch.empty_like(h), grad_edge_term, [p.new_empty(p.shape) for p in params]

@@ -53,16 +53,16 @@ def backward(
     return _backward(*inputs, graph, edge_attr, edge_term, params, kept, options)
 
 
-def _values(options: EGCLOptions) -> tuple[bool, bool, str]:
-    """The options as the ops have them, one by one."""
-    return options.normalize, options.pre_norm, options.precision
+def _values(options: EGCLOptions) -> tuple[bool, bool, str, float | None]:
+    """The options as the ops have them, one by one; there is one envelope."""
+    return options.normalize, options.pre_norm, options.precision, options.cutoff
 
 
 def _forward(x, h, graph, edge_attr, edge_term, params, options) -> list[Tensor]:
     from geotdm_fast.kernels.egcl_launch import Graph, egcl_forward
 
     x_out, h_out, kept = egcl_forward(x, h, Graph(*graph), edge_attr, edge_term, EGCLParams(*params), options)
-    return [x_out, h_out, *(kept[:3] if kept.edge_term is edge_term else kept)]
+    return [x_out, h_out, *(kept[:4] if kept.edge_term is edge_term else kept)]
 
 
 def _backward(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, options) -> EGCLGradients:
@@ -85,12 +85,13 @@ def _forward_op(
     normalize: bool,
     pre_norm: bool,
     precision: str,
+    cutoff: float | None,
 ) -> list[Tensor]:
-    return _forward(x, h, graph, edge_attr, edge_term, params, EGCLOptions(normalize, pre_norm, precision))
+    return _forward(x, h, graph, edge_attr, edge_term, params, EGCLOptions(normalize, pre_norm, precision, cutoff))
 
 
 @_forward_op.register_fake
-def _(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision):
+def _(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision, cutoff):
     from geotdm_fast.kernels.configurations import padded
 
     num_nodes, num_frames, width = h.shape
@@ -99,7 +100,9 @@ def _(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision)
     pq, halved = h.new_empty(num_nodes, num_frames, 2, size, dtype=low), h.new_empty(2, size, size, dtype=low)
     makes_term = edge_term is None and edge_attr is not None
     term = [h.new_empty(edge_attr.shape[0], width)] if makes_term else []
-    return [torch.empty_like(x), torch.empty_like(h), pq, h.new_empty(num_nodes, num_frames, size), halved, *term]
+    moves = x.new_empty(0) if cutoff is None else x.new_empty(num_nodes, num_frames, 4)
+    m_sum = h.new_empty(num_nodes, num_frames, size)
+    return [torch.empty_like(x), torch.empty_like(h), pq, m_sum, halved, moves, *term]
 
 
 @torch.library.custom_op("geotdm_fast::triton_egcl_backward", mutates_args=())
@@ -116,13 +119,14 @@ def _backward_op(
     normalize: bool,
     pre_norm: bool,
     precision: str,
+    cutoff: float | None,
 ) -> list[Tensor]:
     inputs = (grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept)
-    grads = _backward(*inputs, EGCLOptions(normalize, pre_norm, precision))
+    grads = _backward(*inputs, EGCLOptions(normalize, pre_norm, precision, cutoff))
     return [grads.x, grads.h, grads.edge_term, *grads.params]
 
 
 @_backward_op.register_fake
-def _(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision):
+def _(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision, cutoff):
     grad_term = x.new_empty(0) if edge_term is None else torch.empty_like(edge_term)
     return [torch.empty_like(x), torch.empty_like(h), grad_term, *(p.new_empty(p.shape) for p in params)]

@@ -47,6 +47,14 @@ def test_kernels_over_edges_in_bf16_stay_within_the_limits(capability):
 
 
 @needs_triton
+def test_kernels_with_a_cutoff_stay_within_the_limits():
+    kernels = ["egcl_edges", "egcl_update_backward", "egcl_edges_backward"]
+    done = run("--cutoff", "--width", "128", "--precision", "bf16", "--capability", "90", "--kernel", *kernels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 kernels compiled, 0 over a limit" in done.stdout and "sm_90 cutoff" in done.stdout
+
+
+@needs_triton
 def test_the_neighbour_search_stays_within_the_limits():
     kernels = ["radius_pairs", "radius_cells", "radius_search"]
     done = run("--width", "32", "--precision", "bf16", "--kernel", *kernels)

@@ -11,6 +11,7 @@ from tolerances import assert_same
 from geotdm_fast import Sampler, backend
 from geotdm_fast.cli import main
 from geotdm_fast.diffusion.noise import TrajectoryNoise
+from geotdm_fast.graphs import NearestRule, RadiusRule
 from geotdm_fast.ops import kernels
 from geotdm_fast.ops.time_phases import time_phases
 from geotdm_fast.runtime.cuda_graphs import Captured
@@ -181,6 +182,17 @@ class Request:
         return seeded(lambda: self.made.p_sample_loop(self.shape, model_kwargs=self.model_kwargs))
 
 
+class RuleRequest(Request):
+    """The same with edges by the positions of every step, and a third of the edges as bonds."""
+
+    def __init__(self, kind: str, device: str):
+        super().__init__("ends of a molecule", device)
+        batch, edges = self.model_kwargs["batch"], self.model_kwargs.pop("edge_index")
+        bonds = {"bonds": edges[:, ::3], "bond_attr": self.model_kwargs.pop("edge_attr")[::3]}
+        self.rule = NearestRule(3, batch, **bonds) if kind == "nearest" else RadiusRule(1.8, 6, batch, **bonds)
+        self.model_kwargs["graph"] = self.rule
+
+
 def waits_of(gpu: PretendedGPU, request: Request, num_steps: int) -> int:
     before = gpu.waits.total()
     request.draw(num_steps)
@@ -202,6 +214,21 @@ def test_a_sampler(name, implementation):
         few, many = (waits_of(gpu, request, num_steps) for num_steps in (2, 3))
         assert few == many < 12 and gpu.graphs == len(request.made.captures) == 1
     assert_same(found, expected, CLOSE[CHAINS[name].get("precision", "fp32")])
+
+
+@needs_triton
+@pytest.mark.parametrize("kind", ["radius", pytest.param("nearest", marks=pytest.mark.dry)])
+def test_a_graph_that_follows_the_positions(kind):
+    """Search, tables and layers of every step, in a graph that waits for nothing; whether there was room comes last."""
+    here = RuleRequest(kind, "cpu")
+    expected = here.draw(2)
+    with PretendedGPU() as gpu:
+        there = RuleRequest(kind, "cuda")
+        found = there.draw(2).cpu()
+        few, many = (waits_of(gpu, there, num_steps) for num_steps in (2, 3))
+        assert few == many < 12 and gpu.graphs == len(there.made.captures) == 1
+        assert not there.rule.overflowed() and (int(there.rule.needed) > 0) == (kind == "radius")
+    assert_same(found, expected, CLOSE["fp32"])
 
 
 @pytest.mark.dry

@@ -1,5 +1,7 @@
 """What the compiled ops take and refuse, and what torch knows of them."""
 
+import math
+
 import pytest
 import torch
 from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, needs_native, temporal_params
@@ -21,6 +23,7 @@ def egcl_forward_arguments() -> dict:
         "params": list(egcl_params(WIDTH, 2)),
         "normalize": True,
         "pre_norm": False,
+        "cutoff": 2.0,
         "keep": True,
         "low_precision": False,
     }
@@ -32,7 +35,7 @@ def egcl_backward_arguments() -> dict:
     kept = torch.ops.geotdm_fast.egcl_forward(*forward.values())[2]
     gradients = {"grad_x_out": draw(NODES, FRAMES, 3), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
     senders = {"sender_first": edges.sender_first, "by_sender": edges.by_sender}
-    last = ("edge_term", "params", "kept", "normalize", "pre_norm", "low_precision")
+    last = ("edge_term", "params", "kept", "normalize", "pre_norm", "cutoff", "low_precision")
     order = ("x", "h", "first", "sender", "sender_first", "by_sender", *last)
     arguments = forward | senders | {"kept": kept}
     return gradients | {name: arguments[name] for name in order}
@@ -123,7 +126,7 @@ ERRORS = [
     ("egcl_forward", "first", lambda v: v[1:], ValueError, r"first must be \[5\], got \[4\]"),
     ("egcl_forward", "first", at(1, 9), ValueError, "first must ascend from 0 to 7"),
     ("egcl_forward", "first", at(0, -1), ValueError, "first must ascend from 0 to 7"),
-    ("egcl_forward", "first", at(4, 6), ValueError, "first must ascend from 0 to 7"),
+    ("egcl_forward", "first", at(4, 8), ValueError, "first must ascend from 0 to 7"),
     ("egcl_forward", "sender", at(2, 4), ValueError, "sender must be in 0..3, got 4 at index 2"),
     ("egcl_forward", "sender", at(0, -1), ValueError, "sender must be in 0..3, got -1 at index 0"),
     ("egcl_forward", "sender", torch.Tensor.float, TypeError, "sender must be Long, got Float"),
@@ -134,14 +137,16 @@ ERRORS = [
     ("egcl_forward", "params", first_of(flat), ValueError, r"edge_w1 must be \[16, 33\], got \[560\]"),
     ("egcl_forward", "params", first_of(lambda w: w[:, :32]), ValueError, r"edge_w1 must be \[16, 33\]"),
     ("egcl_forward", "params", lambda p: [*p[:-1], p[-1][:3]], ValueError, r"node_b2 must be \[16\], got \[3\]"),
+    ("egcl_forward", "cutoff", lambda _: 0.0, ValueError, "cutoff must be finite and over 0, got 0"),
+    ("egcl_backward", "cutoff", lambda _: math.nan, ValueError, "cutoff must be finite and over 0, got nan"),
     ("egcl_backward", "grad_x_out", wide, ValueError, r"grad_x_out must be \[4, 3, 3\], got \[4, 3, 6\]"),
     ("egcl_backward", "grad_h_out", apart, ValueError, "grad_h_out must be contiguous"),
     ("egcl_backward", "sender_first", at(1, 9), ValueError, "sender_first must ascend from 0 to 7"),
     ("egcl_backward", "by_sender", lambda v: v.flip(0), ValueError, "by_sender must hold the edges of each sender"),
     ("egcl_backward", "by_sender", at(0, 7), ValueError, "by_sender must hold the edges of each sender"),
     ("egcl_backward", "by_sender", at(0, -1), ValueError, "by_sender must hold the edges of each sender"),
-    ("egcl_backward", "kept", lambda kept: kept[1:], ValueError, "kept must be 4 tensors, got 3"),
-    ("egcl_backward", "kept", lambda kept: [*kept[:2], kept[2][1:], kept[3]], ValueError, "m_sum must be"),
+    ("egcl_backward", "kept", lambda kept: kept[1:], ValueError, "kept must be 5 tensors, got 4"),
+    ("egcl_backward", "kept", lambda kept: [*kept[:2], kept[2][1:], *kept[3:]], ValueError, "m_sum must be"),
     ("egcl_backward", "params", lambda p: p[1:], ValueError, "params must be 12 tensors, got 11"),
     ("temporal_attention_forward", "x", lambda x: x[:, :0], ValueError, "x must be|h must be"),
     ("temporal_attention_forward", "turns", lambda v: v[1:], ValueError, r"turns must be \[3, 12\], got \[2, 12\]"),

@@ -42,29 +42,29 @@ def network_and_inputs(num_nodes, num_frames, device):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("edge_dim", [0, 2])
-def test_opcheck(precision, edge_dim, device):
+@pytest.mark.parametrize(("edge_dim", "cutoff"), [(0, None), (2, None), (2, 2.0)])
+def test_opcheck(precision, edge_dim, cutoff, device):
     """Schema, fake tensors, tracing with symbolic sizes: of both ops."""
     inputs = [v if v is None else v.to(device) for v in egcl_inputs(4, 3, 3, 16, edge_dim, EDGES)]
     x, h, edge_attr, *params = inputs
     tables = list(Graph.static(EDGES.to(device), 4).tables("triton"))
     term = None if edge_attr is None else draw(EDGES.shape[1], 16).to(device)
     for made in {None, term}:  # made by the op, and made before
-        arguments = (x, h, tables, edge_attr, made, params, True, False, precision)
+        arguments = (x, h, tables, edge_attr, made, params, True, False, precision, cutoff)
         torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_forward.default, arguments)
-    _, _, *kept = triton_egcl.forward(*arguments[:6], EGCLOptions(precision=precision))[:5]
+    _, _, *kept = triton_egcl.forward(*arguments[:6], EGCLOptions(precision=precision, cutoff=cutoff))[:6]
     grads = [draw(*x.shape).to(device), draw(*h.shape).to(device)]
-    arguments = (*grads, x, h, tables, edge_attr, term, params, kept, True, False, precision)
+    arguments = (*grads, x, h, tables, edge_attr, term, params, kept, True, False, precision, cutoff)
     torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_backward.default, arguments)
     torch.library.opcheck(torch.ops.geotdm_fast.sorted_edges.default, (EDGES.to(device), 4))
 
 
-@pytest.mark.parametrize("per_frame", [False, True])
-def test_gradients_under_compile_are_the_eager_ones(per_frame, device):
+@pytest.mark.parametrize(("per_frame", "cutoff"), [(False, None), (True, None), (False, 2.0)])
+def test_gradients_under_compile_are_the_eager_ones(per_frame, cutoff, device):
     inputs = [v.to(device) for v in egcl_inputs(4, 3, 3, 16, 2, EDGES)]
     if per_frame:
         inputs[2] = draw(EDGES.shape[1], 3, 2).to(device)
-    op, cotangents = bind(egcl, edge_index=EDGES.to(device)), cotangents_of(inputs)
+    op, cotangents = bind(egcl, edge_index=EDGES.to(device), cutoff=cutoff), cotangents_of(inputs)
     with backend("triton"):
         expected = results(op, inputs, cotangents)
         found = results(torch.compile(op, backend="aot_eager", fullgraph=True), inputs, cotangents)

@@ -56,10 +56,10 @@ def assert_same_second_derivatives(op, inputs, name, implementation):
 
 @needs_native
 @pytest.mark.parametrize("edge_dim", [0, 2])
-@pytest.mark.parametrize("pre_norm", [False, True])
-def test_second_derivatives_of_the_cpu_egcl(edge_dim, pre_norm):
+@pytest.mark.parametrize(("pre_norm", "cutoff"), [(False, None), (True, None), (False, 2.0)])
+def test_second_derivatives_of_the_cpu_egcl(edge_dim, pre_norm, cutoff):
     edges = EDGES[:, EDGES[0] != EDGES[1]]  # at a self-loop |r| has no derivative
-    op = bind(egcl, edge_index=edges, pre_norm=pre_norm)
+    op = bind(egcl, edge_index=edges, pre_norm=pre_norm, cutoff=cutoff)
     inputs = egcl_inputs(NODES, FRAMES, 3, WIDTH, edge_dim, edges)
     assert_same_second_derivatives(op, inputs, "egcl", "auto")
 

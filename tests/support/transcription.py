@@ -38,13 +38,19 @@ def sinusoid(tau: float, dim: int):
     return np.array(values + [0.0] * (dim % 2))
 
 
-def spatial_layer(weights: Weights, x, h, edge_index, edge_attr, normalize: bool, pre_norm: bool):
+def envelope(distance: float, cutoff: float) -> float:
+    """DimeNet's, p = 6."""
+    t = distance / cutoff
+    return 1 - 28 * t**6 + 48 * t**7 - 21 * t**8 if t < 1 else 0.0
+
+
+def spatial_layer(weights: Weights, x, h, edge_index, edge_attr, normalize: bool, pre_norm: bool, cutoff=None):
     """edge_attr: [edge, A], [edge, frame, A] or None."""
     num_nodes, num_frames, _ = x.shape
     x_out, h_out = np.empty_like(x), np.empty((num_nodes, num_frames, h.shape[2]))
     for t in range(num_frames):
         for i in range(num_nodes):
-            messages, shifts = np.zeros(_width(weights)), []
+            messages, shifts, counts = np.zeros(_width(weights)), [], []
             for e in range(edge_index.shape[1]):
                 if edge_index[0, e] != i:
                     continue
@@ -56,9 +62,12 @@ def spatial_layer(weights: Weights, x, h, edge_index, edge_attr, normalize: bool
                 g = weights.mlp("coord_mlp", m)[0]
                 if normalize and not pre_norm:
                     g = g / (math.sqrt(sum(r**2) + 1e-8) + 1)
-                messages = messages + m
-                shifts.append(g * r)
-            x_out[i, t] = x[i, t] + (sum(shifts) / len(shifts) if shifts else 0)
+                u = 1 if cutoff is None else envelope(math.sqrt(sum(r**2)), cutoff)
+                messages = messages + u * m
+                shifts.append(u * g * r)
+                counts.append(u)
+            divisor = max(len(shifts), 1) if cutoff is None else math.sqrt(1 + sum(counts) ** 2)
+            x_out[i, t] = x[i, t] + sum(shifts) / divisor
             h_out[i, t] = weights.mlp("node_mlp", np.concatenate([h[i, t], messages]))
     return x_out, h_out
 
