@@ -131,12 +131,15 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         return x + x_ref if self.mode == "cond" else x
 
     def with_graph(self, model_kwargs: dict) -> dict:
-        """`model_kwargs`, with `graph` where the network reads one: its edges are then sorted once for all calls.
+        """`model_kwargs`, with `graph` where the network reads one: made and sorted once for all calls.
 
         Not where somebody else's code is between: a subclass may call its network with other edges.
         """
         if model_kwargs.get("graph") is not None or type(self) is not GeoTDM or not takes_graph(self.denoise_network):
             return model_kwargs
+        network = bare(self.denoise_network)
+        if network.graph_spec is not None:
+            return model_kwargs | {"graph": network.graph_of(model_kwargs)}
         return model_kwargs | {"graph": Graph.static(model_kwargs["edge_index"], len(model_kwargs["batch"]))}
 
     # --- one step -------------------------------------------------------------------------------------------------

@@ -3,5 +3,6 @@
 from geotdm_fast.graphs.graph import KINDS, Graph
 from geotdm_fast.graphs.rules import GraphRule, NearestRule, RadiusRule
 from geotdm_fast.graphs.search import Groups
+from geotdm_fast.graphs.spec import GraphSpec
 
-__all__ = ["KINDS", "Graph", "GraphRule", "Groups", "NearestRule", "RadiusRule"]
+__all__ = ["KINDS", "Graph", "GraphRule", "GraphSpec", "Groups", "NearestRule", "RadiusRule"]

@@ -32,6 +32,8 @@ class GraphRule:
     edge_dim: A; 0 without bonds
     capacity: the most edges of a receiver that the search has room for; needed: [] int32 - the most that there were in
         all calls so far, on the device
+    grows: whether a call that finds no room makes it and searches again, which waits for the device; else edges are
+        missing, and `overflowed` tells: so a CUDA graph can hold a call
 
     An edge of the graph is a bond, or found by the search, not both: a receiver's bonds come first. Values of batch and
     bonds are looked at once, here; a call waits for nothing on the device, and a CUDA graph may capture it. `Captured`
@@ -50,7 +52,7 @@ class GraphRule:
     ):
         where = type(self).__name__
         check_tensor(where, "batch", batch, ("N",), integer=True)
-        self.capacity, self.batch = capacity, batch
+        self.capacity, self.batch, self.grows = capacity, batch, False
         self.groups = Groups.of(batch, len(batch), batch.device)
         self.needed = torch.zeros((), dtype=torch.int32, device=batch.device)
         self.bond_sender = self.bond_number = self.features = None
@@ -107,6 +109,9 @@ class GraphRule:
         """The graph of positions x [N, T, D], with its `edge_attr` where there are features."""
         num_nodes, num_frames = x.shape[:2]
         sender, needed = self._search(x)
+        while self.grows and needed is not None and int(needed) > self.capacity:
+            self.capacity = max(2 * self.capacity, int(needed))
+            sender, needed = self._search(x)
         is_edge, features = sender >= 0, None
         if needed is not None:
             self.needed.copy_(torch.maximum(self.needed, needed))
@@ -119,6 +124,33 @@ class GraphRule:
             features = (lambda slot: self._features_of(slot, sender.shape[1], num_frames)) if self.edge_dim else None
         about = {"features": features, "capacity": self.capacity, "needed": needed}
         return Graph.of_table(sender, is_edge, num_nodes, num_frames, **about)
+
+    def static(self, x: Tensor) -> Graph:
+        """The graph of positions x [N, D], for all frames of a batch; without room for more where it `grows`."""
+        graph = self(x[:, None])
+        if not self.grows:
+            graph.num_frames = None
+            return graph
+        number = int(graph.tables("native").first[-1])
+        edge_attr = None if graph.edge_attr is None else graph.edge_attr[:number]
+        return Graph(graph.edge_index[:, :number], len(x), edge_attr=edge_attr)
+
+    def growing(self, grows: bool) -> "GraphRule":
+        """The same rule, counting with this one, that grows or not."""
+        other = copy.copy(self)
+        other.grows = grows
+        return other
+
+    def with_bond_attr(self, bond_attr: Tensor) -> "GraphRule":
+        """The same rule, counting with this one, for bonds of other features [B, A]. Waits for nothing."""
+        other = copy.copy(self)
+        other.features = torch.cat([bond_attr, self.features[-1:].to(bond_attr.dtype)])
+        return other
+
+    def enlarge(self) -> None:
+        """Make room for twice as many edges of a receiver, or as many as were needed if that is more."""
+        self.capacity = max(2 * self.capacity, int(self.needed))
+        self.needed.zero_()
 
     def _features_of(self, slot: Tensor, width: int, num_frames: int) -> Tensor:
         """[E, A]: of the edges at these places of the table, whose first columns are bonds."""
@@ -139,9 +171,10 @@ class GraphRule:
         return bool(self.needed > self.capacity)
 
     def enlarged(self) -> "GraphRule":
-        """The same rule with room for twice as many edges of a receiver, or as many as were needed if that is more."""
+        """The same rule, counting anew, with room as `enlarge` makes it."""
         other = copy.copy(self)
-        other.capacity, other.needed = max(2 * self.capacity, int(self.needed)), torch.zeros_like(self.needed)
+        other.needed = self.needed.clone()
+        other.enlarge()
         return other
 
     def to(self, device: torch.device | str) -> "GraphRule":

@@ -1,13 +1,22 @@
 """The denoising network of GeoTDM."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
 from geotdm_fast.conditioning import Frames, frames_of
-from geotdm_fast.graphs import Graph, GraphRule
+from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.graphs.graph import as_graph
-from geotdm_fast.nn.given_graph import GivenGraph, as_called, check_graph_given, check_values_given, given_graph
+from geotdm_fast.nn.given_graph import (
+    GivenGraph,
+    as_called,
+    check_graph_given,
+    check_values_given,
+    given_graph,
+    own_graph,
+)
 from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise
@@ -19,6 +28,7 @@ from geotdm_fast.reference.node_embedding import part_of_layer
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import (
     check_finite,
+    check_graph,
     check_not_traced,
     check_same_device,
     check_same_dtype,
@@ -48,6 +58,8 @@ class EGTN(PrecisionMixin, nn.Module):
         on, in the unit of x; then results do not jump where a graph of all edges within the cutoff gains or loses one.
         None, as in the paper: all edges count the same; envelope: how they count, by name: `polynomial`
         (formula in `geotdm_fast.reference.egcl`)
+    graph: which edges there are, see `geotdm_fast.graphs.GraphSpec.parse`: {"radius": 5.0, "of": "current"}, say; None:
+        those that a call is given. Where a call is given a `Graph` or a rule, that is taken as it is
 
     But for these keywords, constructor, arguments and state-dict keys are the official ones.
     """
@@ -71,6 +83,7 @@ class EGTN(PrecisionMixin, nn.Module):
         window: int | None = None,
         cutoff: float | None = None,
         envelope: str = "polynomial",
+        graph: Mapping | str | None = None,
     ):
         super().__init__()
         check_window("EGTN", window)
@@ -89,6 +102,7 @@ class EGTN(PrecisionMixin, nn.Module):
         self.n_layers_ref = n_layers_ref
         self.num_w = num_w
         self.scale = scale
+        self.graph_spec = GraphSpec.parse(graph, "EGTN: graph")
 
         act = nn.SiLU()
         # The layers see scaled positions.
@@ -171,10 +185,11 @@ class EGTN(PrecisionMixin, nn.Module):
         Arguments and errors as for `forward`; without cond_mask, x_given is unused. The result holds the parameters as
         they are now, and is differentiable.
         """
-        x_given = None if cond_mask is None else x_given
-        edge_index, edge_attr = given_graph(edge_index, edge_attr, graph)
-        self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
         check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
+        graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x if x_given is None else x_given, graph)
+        x_given = None if cond_mask is None else x_given
+        edge_index, edge_attr = given_graph(edge_index, self._data_attr(edge_attr), graph)
+        self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
         num_frames, given, frames = x.shape[-1], None, None
         if cond_mask is not None:
             frames = frames_of(cond_mask)
@@ -198,6 +213,37 @@ class EGTN(PrecisionMixin, nn.Module):
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
             layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
         return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule)
+
+    def _graph_of(
+        self,
+        edge_index: GivenGraph,
+        edge_attr: Tensor | None,
+        batch: Tensor | None,
+        cond_mask: Tensor | None,
+        x: Tensor | None,
+        graph: Graph | GraphRule | None,
+    ) -> Graph | GraphRule | None:
+        """`graph`; without it the graph that the network was made for, if it was made for one."""
+        if graph is not None or self.graph_spec is None or not isinstance(edge_index, Tensor):
+            return graph
+        frames = None if cond_mask is None else frames_of(cond_mask)
+        check_tensor("EGTN", "x" if frames is None else "x_given", x, ("N", "D", "T"), integer=False)
+        check_graph("EGTN", x.shape[0], edge_index, edge_attr, batch, x.shape[-1])
+        return own_graph(self.graph_spec, edge_index, edge_attr, batch, x, frames)
+
+    def graph_of(self, model_kwargs: Mapping) -> Graph | GraphRule | None:
+        """The graph that the network was made for, of a batch; None where it needs the positions of a call."""
+        graph, x = model_kwargs.get("graph"), model_kwargs.get("x_given")
+        if x is None:
+            if graph is None and self.graph_spec is not None and self.graph_spec.of == "given":
+                return None
+            x = model_kwargs["h"].new_zeros(len(model_kwargs["h"]), 1, 1)  # a rule looks at none
+        names = ("edge_index", "edge_attr", "batch", "cond_mask")
+        return self._graph_of(*(model_kwargs.get(name) for name in names), x, graph)
+
+    def _data_attr(self, edge_attr: Tensor | None) -> Tensor | None:
+        """The features of edges that a call is given; those of a graph of one's own come with it."""
+        return edge_attr if self.graph_spec is None else None
 
     def _is_fused(self) -> bool:
         """Whether the ops may take the weights; else every module is called, and a warning says so, once."""
@@ -231,7 +277,8 @@ class EGTN(PrecisionMixin, nn.Module):
         graph: Graph | GraphRule | None,
     ) -> Tensor:
         """x_ref_s = sum_t w_ts x_t over the given frames t; the last one's weight makes the sum over t equal 1."""
-        edge_index, edge_attr = given_graph(edge_index, edge_attr, graph)
+        graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x_given, graph)
+        edge_index, edge_attr = given_graph(edge_index, self._data_attr(edge_attr), graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given)
         frames = None if cond_mask is None else frames_of(cond_mask)
         self._check_reference(frames, x_given)

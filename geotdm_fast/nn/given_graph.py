@@ -1,8 +1,10 @@
 """A graph as the layers are given it: edge_index, a `Graph`, or a rule that makes one."""
 
+import torch
 from torch import Tensor
 
-from geotdm_fast.graphs import Graph, GraphRule
+from geotdm_fast.conditioning import Frames
+from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.runtime.checks import check_graph, check_graph_values, check_tensor, reads_values
 
 GivenGraph = Tensor | Graph | GraphRule | None
@@ -18,9 +20,33 @@ def given_graph(
     return graph, edge_attr
 
 
+def own_graph(
+    spec: GraphSpec,
+    edge_index: Tensor,
+    edge_attr: Tensor | None,
+    batch: Tensor | None,
+    x: Tensor,
+    frames: Frames | None,
+) -> Graph | GraphRule:
+    """The graph that a network was made for, of its data's edges and positions.
+
+    x: [N, D, T] - where frames are given all of them, else those that are noisy
+    A rule grows as it must. Waits for the device.
+    """
+    batch = torch.zeros(len(x), dtype=torch.int64, device=x.device) if batch is None else batch
+    rule = spec.rule(edge_index, edge_attr, batch).growing(True)
+    return rule if spec.of == "current" else rule.static(frame_of_graph(x, frames))
+
+
+def frame_of_graph(x: Tensor, frames: Frames | None) -> Tensor:
+    """[N, D]: the last given frame of x [N, D, T], the first where none is given."""
+    return x[..., 0 if frames is None else frames.given[-1]].detach()
+
+
 def as_called(graph: Graph | None) -> Tensor | Graph | None:
     """What a spatial layer is called with: edge_index, as officially, where the edges are the same in all frames."""
-    return graph.edge_index if graph is not None and graph.num_frames is None else graph
+    is_plain = graph is not None and graph.num_frames is None and not graph.has_room
+    return graph.edge_index if is_plain else graph
 
 
 def check_graph_given(
@@ -58,7 +84,7 @@ def check_graph_given(
 def check_values_given(where: str, graph: GivenGraph, batch: Tensor | None, num_nodes: int) -> None:
     """`check_graph_values`, on the CPU alone. Edges of every frame, which a search found, are not looked at."""
     if not isinstance(graph, Tensor):
-        is_static = isinstance(graph, Graph) and graph.num_frames is None
+        is_static = isinstance(graph, Graph) and graph.num_frames is None and not graph.has_room
         graph = graph.edge_index if is_static else None
     given = batch if graph is None else graph
     if given is not None and reads_values(given):
