@@ -14,6 +14,7 @@ from geotdm_fast import ops
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress, falling_steps
+from geotdm_fast.graphs import GraphRule
 from geotdm_fast.nn.egtn import EGTN
 from geotdm_fast.nn.plain import bare, is_plain, why_not_plain
 from geotdm_fast.nn.prepared import Prepared, denoise
@@ -107,14 +108,19 @@ class Chain:
     ):
         self.plan, self.noise, self.cond_fn = plan, noise if plan.is_random else None, cond_fn
         self._captured: Captured | None = None
-        self._rule = None
+        self._rule: GraphRule | None = None
+        self._again = lambda: Chain(diffusion, plan, x, x_ref, model_kwargs, noise, cond_fn)
+        if isinstance(model_kwargs.get("graph"), GraphRule):
+            self._rule = model_kwargs["graph"]
+            # What a CUDA graph holds cannot grow: its chain is repeated where it must.
+            grows = self._rule.grows and not self._captures(diffusion, x)
+            model_kwargs = model_kwargs | {"graph": self._rule.growing(grows)}
         with torch.no_grad(), trusted():
             inputs = self._inputs(diffusion, x, x_ref, model_kwargs)
             if inputs.network is None:
                 self._step = lambda: advance(inputs, lambda x, t: _call(diffusion.denoise_network, x, t, model_kwargs))
             elif self._captures(diffusion, x):
                 self._captured = diffusion.captures.borrow(advance, inputs, key=current_backend())
-                self._rule = inputs.network.rule
                 self._cache = diffusion.captures
                 self._step, inputs = self._captured.replay, self._captured.inputs
             else:
@@ -139,10 +145,13 @@ class Chain:
             self._give_back()
 
     def finish(self, progress: Progress = False) -> Tensor:
-        """Do all steps: x."""
+        """Do all steps: x. Where a rule that grows had no room for all edges, it gets it, and the chain is repeated."""
         for _ in self.steps(progress):
             pass
-        return self.x
+        if self._rule is None or not self._rule.grows or not self._rule.overflowed():
+            return self.x
+        self._rule.enlarge()
+        return self._again().finish(progress)
 
     def _steps(self, progress: Progress) -> Iterator[None]:
         copied = self.inputs.noise is not None

@@ -52,7 +52,8 @@ class GraphRule:
     ):
         where = type(self).__name__
         check_tensor(where, "batch", batch, ("N",), integer=True)
-        self.capacity, self.batch, self.grows = capacity, batch, False
+        self._room = [capacity]  # of all copies
+        self.batch, self.grows = batch, False
         self.groups = Groups.of(batch, len(batch), batch.device)
         self.needed = torch.zeros((), dtype=torch.int32, device=batch.device)
         self.bond_sender = self.bond_number = self.features = None
@@ -89,6 +90,10 @@ class GraphRule:
         return rule
 
     @property
+    def capacity(self) -> int:
+        return self._room[0]
+
+    @property
     def num_nodes(self) -> int:
         return len(self.batch)
 
@@ -110,7 +115,7 @@ class GraphRule:
         num_nodes, num_frames = x.shape[:2]
         sender, needed = self._search(x)
         while self.grows and needed is not None and int(needed) > self.capacity:
-            self.capacity = max(2 * self.capacity, int(needed))
+            self._room[0] = max(2 * self.capacity, int(needed))
             sender, needed = self._search(x)
         is_edge, features = sender >= 0, None
         if needed is not None:
@@ -149,7 +154,7 @@ class GraphRule:
 
     def enlarge(self) -> None:
         """Make room for twice as many edges of a receiver, or as many as were needed if that is more."""
-        self.capacity = max(2 * self.capacity, int(self.needed))
+        self._room[0] = max(2 * self.capacity, int(self.needed))
         self.needed.zero_()
 
     def _features_of(self, slot: Tensor, width: int, num_frames: int) -> Tensor:
@@ -173,7 +178,7 @@ class GraphRule:
     def enlarged(self) -> "GraphRule":
         """The same rule, counting anew, with room as `enlarge` makes it."""
         other = copy.copy(self)
-        other.needed = self.needed.clone()
+        other.needed, other._room = self.needed.clone(), [self.capacity]
         other.enlarge()
         return other
 

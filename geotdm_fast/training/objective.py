@@ -35,8 +35,8 @@ class Objective:
         batch, spec = noised.batch, self._spec
         rule = self._rules.get(noised.graph)
         if rule is None:
-            rule = self._rules[noised.graph] = spec.rule(batch.edge_index, batch.edge_attr, batch.batch)
-        rule = rule.growing(self.grows)
+            rule = spec.rule(batch.edge_index, batch.edge_attr, batch.batch).growing(self.grows)
+            self._rules[noised.graph] = rule
         if spec.bonds:
             rule = rule.with_bond_attr(spec.bond_attr(batch.edge_attr, batch.edge_index))
         if spec.of == "current":
