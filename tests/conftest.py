@@ -47,7 +47,7 @@ def pytest_configure(config):
     # Tiny tensors are fastest on one thread, and the tests share the machine; so do the programs that they start.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    interpreter.patch_once_a_launch()
+    interpreter.spare_work()
     why = interpreter.why_broken()
     if why:
         interpreter.skip_launches(why)
