@@ -7,6 +7,7 @@ import signal
 import interpreter
 import pytest
 import torch
+from cpu_seconds import CPUSeconds
 from launch_recorder import LaunchRecorder
 from lost_device import stop_where_the_device_is_lost
 
@@ -38,6 +39,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--record-launches", metavar="FILE", help="write every Triton launch there, for bench.gpu_variants"
     )
+    parser.addoption("--cpu-seconds", metavar="FILE", help="write what each test costs there, and show what costs most")
 
 
 def pytest_configure(config):
@@ -57,6 +59,11 @@ def pytest_configure(config):
         install()
     if config.option.record_launches:
         config.pluginmanager.register(LaunchRecorder(pathlib.Path(config.option.record_launches)))
+    if config.option.cpu_seconds:
+        path = pathlib.Path(config.option.cpu_seconds).absolute()
+        if not hasattr(config, "workerinput"):
+            path.write_text("")  # before the processes that share the tests add their lines
+        config.pluginmanager.register(CPUSeconds(path))
 
 
 @pytest.hookimpl(wrapper=True)
