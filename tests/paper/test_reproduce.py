@@ -16,6 +16,7 @@ from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.cli import main
 from geotdm_fast.data import open_dataset
 from geotdm_fast.data.pedestrian import pedestrian_windows
+from geotdm_fast.metrics import classification_score, prediction_score
 from geotdm_fast.metrics.marginal import bond_lengths, close_pairs, marginal_score
 from geotdm_fast.paper import Request, pipeline, recipe, reproduce
 from geotdm_fast.paper.pipeline import default_folder
@@ -33,6 +34,14 @@ NBODY = (*NETWORK, *(f"data.{split}.num_systems={n}" for split, n in (("train", 
 def no_curves(monkeypatch):
     # A second each; other tests draw them.
     monkeypatch.setattr("geotdm_fast.training.output.Output._draw", lambda self: None)
+
+
+@pytest.fixture
+def brief_scores(monkeypatch):
+    """Scores that train a network train it for three epochs."""
+    monkeypatch.setattr("geotdm_fast.metrics.learned.BATCH_SIZE", 4)
+    for score in (classification_score, prediction_score):
+        monkeypatch.setitem(score.__kwdefaults__, "num_epochs", 3)
 
 
 def tiny(**changes) -> Request:
@@ -180,8 +189,7 @@ def test_killed_at_any_moment(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["interpolation", "unconditional"])
-def test_other_tasks(tmp_path, task, monkeypatch):
-    monkeypatch.setattr("geotdm_fast.metrics.learned.BATCH_SIZE", 4)
+def test_other_tasks(tmp_path, task, brief_scores):
     row = reproduce(tiny(task=task), out=tmp_path, progress=False)
     if task == "interpolation":
         assert row["settings"]["train"]["cond_mask"] == [[0, 5], [25, 30]]
@@ -205,8 +213,7 @@ def test_a_molecule(tmp_path):
     assert row["paper"] == [{"method": "GeoTDM", "protocol": "on MD17, mean of 5", "ade": 0.115, "fde": 0.209}]
 
 
-def test_unconditional_molecules_are_read_beside_training_data(tmp_path, monkeypatch):
-    monkeypatch.setattr("geotdm_fast.metrics.learned.BATCH_SIZE", 4)
+def test_unconditional_molecules_are_read_beside_training_data(tmp_path, brief_scores):
     write_ethanol(tmp_path / "ethanol.npz")
     sizes = ("data.train.num_windows=6", "data.val.num_windows=5", "data.test.num_windows=5")
     # An untrained network's noise, divided by the little signal there is at first, is not finite.

@@ -17,7 +17,7 @@ from tools import ninja_build
 CUDA = ROOT / "csrc" / "cuda"
 FOLDER = ROOT / "build" / f"emulation-{platform.machine()}"
 KERNELS, BINDING = "temporal_attention.so", "ops.so"
-FLAGS = "-x c++ -std=c++20 -O2 -g1 -fPIC -Wall -Wextra -Werror -DGEOTDM_EMULATE"
+FLAGS = "-x c++ -std=c++20 -O2 -fPIC -Wall -Wextra -Werror -DGEOTDM_EMULATE"
 
 # Instances that are also compiled as nvcc compiles: a b + c is rounded once. The sums of all others are rounded twice.
 CONTRACTED_FOLDER = FOLDER.with_name(f"{FOLDER.name}-contracted")
