@@ -150,9 +150,9 @@ class Graph:
         if device.type == self.device.type:
             return self
         with _lasting_tensors():
-            there = lambda tensor: None if tensor is None else to_device(tensor, device)
+            there = lambda tensor: to_device(tensor, device)
             moved = Graph(there(self.edge_index), self.num_nodes, self.num_frames)
-            moved._sorted = there(order), EdgeTables(*map(there, tables))
+            moved._sorted = None if order is None else there(order), EdgeTables(*map(there, tables))
         return moved
 
     def _order_and_tables(self) -> tuple[Tensor | None, EdgeTables]:

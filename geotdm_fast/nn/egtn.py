@@ -1,5 +1,7 @@
 """The denoising network of GeoTDM."""
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, denoise
 from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
-from geotdm_fast.nn.temporal_layers import temporal_layer
+from geotdm_fast.nn.temporal_layers import TemporalLayer, temporal_layer
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference.node_embedding import part_of_layer
 from geotdm_fast.reference.sinusoid import sinusoid
@@ -107,7 +109,7 @@ class EGTN(PrecisionMixin, nn.Module):
         edge_index: Tensor | Graph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
-        **model_kwargs,
+        **model_kwargs: Any,
     ) -> tuple[Tensor, Tensor] | Tensor:
         """The network's output for noisy frames, or with `compute_ref=True` the mean of the learned prior.
 
@@ -128,10 +130,11 @@ class EGTN(PrecisionMixin, nn.Module):
         """
         check_not_traced("EGTN", current_backend() == "reference")
         _check_keywords(model_kwargs)
-        given = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph")}
+        given: dict[str, Any] = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph")}
         if model_kwargs.get("compute_ref", False):
             return self._reference_frame(h, edge_index, edge_attr, batch, **given)
         prepared = self.prepare(x, h, edge_index, edge_attr, batch, **given)
+        x = cast(Tensor, x)  # checked
         check_tensor("EGTN", "diffusion_t", diffusion_t, (x.shape[0],))
         check_same_device("EGTN", **{"the network": like(self)}, diffusion_t=diffusion_t)
         if reads_values(x):
@@ -145,7 +148,7 @@ class EGTN(PrecisionMixin, nn.Module):
 
     def prepare(
         self,
-        x: Tensor,
+        x: Tensor | None,
         h: Tensor,
         edge_index: Tensor | Graph,
         edge_attr: Tensor | None,
@@ -162,12 +165,12 @@ class EGTN(PrecisionMixin, nn.Module):
         x_given = None if cond_mask is None else x_given
         edge_index = edge_index if graph is None else graph
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
-        check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
+        x = check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
         num_frames, given, frames = x.shape[-1], None, None
         if cond_mask is not None:
             frames = frames_of(cond_mask)
             num_frames = len(frames.given) + len(frames.noisy)
-            check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
+            x_given = check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
             check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
             _check_given(frames, x_given)
             given = self._scaled(x_given.transpose(1, 2).to(x.dtype))
@@ -175,7 +178,8 @@ class EGTN(PrecisionMixin, nn.Module):
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
         y = x.transpose(1, 2) if given is None else given
         graph = as_graph(edge_index, x.shape[0])  # one sort serves all layers
-        pairs = zip(self.s_modules, self.t_modules, strict=True)
+        pairs = _layers(self.s_modules, self.t_modules)
+        layers: list[Layer | CalledLayer]
         if self._is_fused():
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
@@ -219,7 +223,7 @@ class EGTN(PrecisionMixin, nn.Module):
         edge_index = edge_index if graph is None else graph
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given)
         frames = None if cond_mask is None else frames_of(cond_mask)
-        self._check_reference(frames, x_given)
+        frames, x_given = self._check_reference(frames, x_given)
         self._check_graph(x_given, h, edge_index, edge_attr, batch, x_given.shape[-1])
         y = self._scaled(frames.given_of(x_given.transpose(1, 2), 1))  # [N, T_given, D]
         if h.dim() == 3:
@@ -233,7 +237,7 @@ class EGTN(PrecisionMixin, nn.Module):
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         numbers = None if contiguous else frames.given
         is_fused, rows = self._is_fused(), _edge_rows(edge_attr, y)
-        for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):
+        for spatial, temporal in _layers(self.s_modules_ref, self.t_modules_ref):
             if is_fused:
                 y, z = temporal.rows(*spatial.rows(y, z, graph, rows), numbers)
             else:
@@ -279,17 +283,19 @@ class EGTN(PrecisionMixin, nn.Module):
             batch=batch,
         )
 
-    def _check_reference(self, frames: Frames | None, x_given: Tensor | None) -> None:
+    def _check_reference(self, frames: Frames | None, x_given: Tensor | None) -> tuple[Frames, Tensor]:
+        """What the reference frame is computed from."""
         if not self.learn_ref_frame:
             raise ValueError("EGTN: compute_ref=True needs a network built with learn_ref_frame=True")
         if frames is None:
             raise ValueError("EGTN: compute_ref=True needs cond_mask and x_given, got no cond_mask")
         num_frames = len(frames.given) + len(frames.noisy)
-        check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
+        x_given = check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
         if self.num_w not in (1, len(frames.noisy)):
             raise ValueError(f"EGTN: num_w must be 1 or the {len(frames.noisy)} noisy frames, got {self.num_w}")
         check_same_dtype("EGTN", "x_given", x_given, like(self))
         _check_given(frames, x_given)
+        return frames, x_given
 
     def _check_graph(
         self,
@@ -308,12 +314,16 @@ class EGTN(PrecisionMixin, nn.Module):
         check_values_given("EGTN", edge_index, batch, num_nodes)
 
 
+def _layers(spatial: nn.ModuleList, temporal: nn.ModuleList) -> list[tuple[ESLayer, TemporalLayer]]:
+    return cast("list[tuple[ESLayer, TemporalLayer]]", list(zip(spatial, temporal, strict=True)))
+
+
 def takes_graph(network: nn.Module) -> bool:
     """Whether a call of `network`, bare or in DistributedDataParallel, is `EGTN.forward`, which reads `graph`.
 
     Not where `torch.compile` is between, which would look into the graph for each batch anew.
     """
-    inner = network._modules.get("module", network)
+    inner = cast(nn.Module, network._modules.get("module", network))
     is_ours = type(inner).forward is EGTN.forward and "forward" not in vars(inner)
     return is_ours and inner._compiled_call_impl is None
 

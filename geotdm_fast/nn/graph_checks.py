@@ -32,8 +32,11 @@ def check_graph_given(
 
 def check_values_given(where: str, edge_index: Tensor | Graph, batch: Tensor | None, num_nodes: int) -> None:
     """`check_graph_values`, on the CPU alone. The edges of every frame, which a search found, are not looked at."""
+    edges: Tensor | None
     if isinstance(edge_index, Graph):
-        edge_index = edge_index.edge_index if edge_index.num_frames is None else None
-    given = batch if edge_index is None else edge_index
+        edges = edge_index.edge_index if edge_index.num_frames is None else None
+    else:
+        edges = edge_index
+    given = batch if edges is None else edges
     if given is not None and reads_values(given):
-        check_graph_values(where, num_nodes, edge_index, batch)
+        check_graph_values(where, num_nodes, edges, batch)

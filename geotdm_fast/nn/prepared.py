@@ -5,7 +5,7 @@ that `denoise` reads is in its arguments, so a CUDA graph can hold it.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -87,7 +87,7 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     if scale != 1:
         y = y * scale
     if frames is not None:
-        y = frames.with_noisy(given, y, 1)  # [N, T, D]
+        y = frames.with_noisy(cast(Tensor, given), y, 1)  # [N, T, D]
     for layer in layers:
         y, z = layer.run(y, z)
     if frames is not None:
@@ -103,9 +103,11 @@ def run_temporal(
 
     The layers of the ablations run the reference.
     """
-    params, about = layer.params, {"frames": frames, "precision": layer.precision}
+    params, precision = layer.params, layer.precision
     if isinstance(params, TemporalConvolutionParams):
-        return reference.temporal_convolution(x, h, params, **about)
+        return reference.temporal_convolution(x, h, params, frames=frames, precision=precision)
     if isinstance(params, LinearTemporalAttentionParams):
-        return reference.linear_temporal_attention(x, h, params, relative_time=layer.relative_time, **about)
-    return ops.temporal_attention(x, h, params, window=layer.window, **about)
+        return reference.linear_temporal_attention(
+            x, h, params, relative_time=layer.relative_time, frames=frames, precision=precision
+        )
+    return ops.temporal_attention(x, h, params, window=layer.window, frames=frames, precision=precision)
