@@ -1,5 +1,6 @@
 """`geotdm train`: train a model from a configuration file."""
 
+from typing import cast
 import argparse
 import os
 import warnings
@@ -117,7 +118,7 @@ def _replace_data(raw: dict, args: argparse.Namespace) -> None:
     from geotdm_fast.config.settings import as_section
 
     where = f"{args.config}: data"
-    sections = as_section(raw.get("data") or {}, where)
+    sections = cast(dict, as_section(raw.get("data") or {}, where))
     told: dict[str, list[str]] = {}
     for split in SPLITS:
         if sections.get(split) is not None:
