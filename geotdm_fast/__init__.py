@@ -7,7 +7,9 @@ if TYPE_CHECKING:
     from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
     from geotdm_fast.model import Model, load
     from geotdm_fast.nn import EGTN, ESLayer, ETLayer
-    from geotdm_fast.ops import backend, radius_graph, radius_neighbours
+    from geotdm_fast.ops.backend import backend
+    from geotdm_fast.ops.radius_graph import radius_graph
+    from geotdm_fast.ops.radius_neighbours import radius_neighbours
     from geotdm_fast.runtime.allocator import keep_freed_memory
 
 __version__ = "0.1.0"
@@ -46,13 +48,15 @@ _MODULE_OF = {
 }
 
 
-def __getattr__(name: str):
-    # Loaded on first use: `geotdm --help` should not wait seconds for torch.
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'geotdm_fast' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"geotdm_fast.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # which would take every name for one of the package's
+
+    def __getattr__(name: str):
+        # Loaded on first use: `geotdm --help` should not wait seconds for torch.
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'geotdm_fast' has no attribute '{name}'")
+        value = getattr(importlib.import_module(f"geotdm_fast.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

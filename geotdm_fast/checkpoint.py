@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import IO, cast
 
 import torch
 from torch import Tensor
@@ -145,12 +146,12 @@ def load_checkpoint(
             "weights alone need the config that they were trained with (--config FILE.yaml)"
         )
     try:
-        config = parse_json(metadata[CONFIG_KEY])
+        held = parse_json(metadata[CONFIG_KEY])
     except ValueError as error:
         raise ValueError(f"{path}: the config inside must describe an EGTN, got no JSON ({error})") from error
-    network = build_network_for(tensors, config, path)
+    network = build_network_for(tensors, held, path)
     load_state_dict(network, tensors, path)
-    return network.to(device).eval(), config
+    return network.to(device).eval(), held
 
 
 def load_official_state_dict(path: PathLike) -> dict[str, Tensor]:
@@ -194,7 +195,7 @@ def _check_whole(path: PathLike) -> None:
     size = pathlib.Path(path).stat().st_size
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for part in range(5):
-            for _, value, _ in pickletools.genops(content):
+            for _, value, _ in pickletools.genops(cast("IO[bytes]", content)):
                 if part == 3 and isinstance(value, int) and abs(value) > size:
                     raise ValueError(f"it holds the number {shown(value)}, more than its own {size} bytes")
 

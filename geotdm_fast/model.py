@@ -1,7 +1,7 @@
 """A trained model in one object: network, diffusion, task, and what is known of its data."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -90,6 +90,10 @@ class Model:
         return self
 
     @property
+    def _bare(self) -> EGTN:
+        return cast(EGTN, bare(self.network))
+
+    @property
     def device(self) -> torch.device:
         return torch.device(self.diffusion.device)
 
@@ -101,10 +105,10 @@ class Model:
     @property
     def num_frames(self) -> int:
         """T: the frames of a trajectory, given and drawn."""
-        num_w = bare(self.network).num_w
+        num_w = self._bare.num_w
         if not self.task.is_conditional:
             return self.task.num_frames or num_w
-        if self.task.num_frames is not None or bare(self.network).learn_ref_frame:
+        if self.task.num_frames is not None or self._bare.learn_ref_frame:
             return self.task.num_frames or self.task.window(num_w)
         # Without a learned prior num_w may be anything.
         section = self.data
@@ -163,8 +167,9 @@ class Model:
         sampler = self.sampler(method, steps, spacing, eta)
         dataset = self.dataset(data, where, **arrays)
         batch = collate(dataset)
-        options = {"num_samples": num_samples, "seed": seed, "batch_size": batch_size, "progress": progress}
-        drawn = sample(sampler, batch, self.task, **options)
+        drawn = sample(
+            sampler, batch, self.task, num_samples=num_samples, seed=seed, batch_size=batch_size, progress=progress
+        )
         return make_samples(drawn, batch, dataset, self.task, seed=seed, checkpoint=self.name)
 
     def sampler(
@@ -179,7 +184,7 @@ class Model:
         Raises TypeError for what is none, ValueError for data of other sizes than the model's.
         """
         dataset = to_dataset(data, self.data, where, **arrays)
-        item, network = dataset[0], bare(self.network)
+        item, network = dataset[0], self._bare
         edge_dim = 0 if item.edge_attr is None else item.edge_attr.shape[1]
         edge_dim = edge_dim if network.graph_spec is None else network.graph_spec.edge_dim(edge_dim)
         for name, came, expected in (
@@ -210,7 +215,8 @@ class Model:
         names = parse_scores(scores if isinstance(scores, str) else ",".join(scores), samples.mode)
         if scores == "all":
             names = tuple(name for name in names if name != "nll")
-        return evaluate(samples, names, **{"device": self.device, "progress": False} | options)
+        about: dict[str, Any] = {"device": self.device, "progress": False}
+        return evaluate(samples, names, **about | options)
 
     def likelihood(
         self, data: Any, *, seed: int = 0, batch_size: int | None = None, progress: bool = False, **arrays: Any

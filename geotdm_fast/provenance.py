@@ -52,7 +52,7 @@ def cpu_model() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     fields = [tuple(part.strip() for part in line.partition(":")[::2]) for line in lines]
-    first = {}
+    first: dict[str, str] = {}
     for key, value in fields:
         first.setdefault(key, value)
     name = first.get("model name", platform.machine())

@@ -28,7 +28,7 @@ class Task:
     given: tuple[tuple[int, int], ...] = ()
     num_frames: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "given", _ranges(self.given))
         if self.num_frames is not None and (type(self.num_frames) is not int or self.num_frames < 1):
             raise ValueError(f"task: num_frames must be a whole number of at least 1, got {shown(self.num_frames)}")

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from geotdm_fast.cli.renamed import warn_of_renamed
 from geotdm_fast.cli.stopped import Stopped, leave, stopped_by_signals, what_is_kept
@@ -115,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = _Parser(prog="geotdm", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"geotdm {__version__}")
-    debug = {"action": "store_true", "help": "show the whole traceback of an error"}
+    debug: dict[str, Any] = {"action": "store_true", "help": "show the whole traceback of an error"}
     parser.add_argument("--debug", **debug)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in (simulate, inspect, train, sample, evaluate, plot, reproduce, check_equivariance, doctor):

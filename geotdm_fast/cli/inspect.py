@@ -51,8 +51,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         found = inspect_file(args.file, args.topology, keys)
     except ValueError as error:
-        if getattr(error, "findings", None) is not None:
-            print(args.file, error.findings.as_text(), sep="\n")
+        found = getattr(error, "findings", None)
+        if found is not None:
+            print(args.file, found.as_text(), sep="\n")
         raise
     print(args.file, found.as_text(), sep="\n")
     return 0

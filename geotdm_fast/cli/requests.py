@@ -2,17 +2,21 @@
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from geotdm_fast.cli.checkpoints import checkpoint_file
 from geotdm_fast.cli.data_options import sampled_section
+
+if TYPE_CHECKING:
+    from geotdm_fast.data.trajectory import TrajectoryDataset
+    from geotdm_fast.model import Model
 
 
 class Request(NamedTuple):
     """What the options ask for: a `Model`, and the `TrajectoryDataset` that it is asked about."""
 
-    model: object
-    dataset: object
+    model: "Model"
+    dataset: "TrajectoryDataset"
 
 
 def open_request(args: argparse.Namespace, device, molecules: str | None = None, progress: bool = True) -> Request:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import warnings
+from typing import cast
 
 from geotdm_fast.cli.arguments import new_command, threads
 from geotdm_fast.cli.data_options import add_data_files, check_data_files, with_data
@@ -117,7 +118,7 @@ def _replace_data(raw: dict, args: argparse.Namespace) -> None:
     from geotdm_fast.config.settings import as_section
 
     where = f"{args.config}: data"
-    sections = as_section(raw.get("data") or {}, where)
+    sections = cast(dict, as_section(raw.get("data") or {}, where))
     told: dict[str, list[str]] = {}
     for split in SPLITS:
         if sections.get(split) is not None:

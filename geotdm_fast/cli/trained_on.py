@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -35,7 +36,7 @@ def warn_of_other_molecules(train: Mapping, sampled: Mapping, dataset) -> None:
 
 def _names(section: Mapping) -> set[str]:
     """What the molecules of a section are called: their names, or those of their files."""
-    values = section.get("path") if section.get("path") is not None else section.get("molecule_name", ())
+    values: Any = section.get("path") if section.get("path") is not None else section.get("molecule_name", ())
     return {pathlib.PurePath(value).stem for value in ([values] if isinstance(values, str) else values)}
 
 

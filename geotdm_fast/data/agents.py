@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from geotdm_fast.data.checks import check_array
-from geotdm_fast.data.given_graph import GivenGraph
+from geotdm_fast.data.given_graph import CheckedGraph
 from geotdm_fast.data.positions import Kept
 from geotdm_fast.data.windows import Joined, Windows, places_of
 
@@ -30,7 +31,7 @@ def graph_ends(
     if len(shape) != 3:
         raise ValueError(f"{where}: {name} is for graphs side by side in x [frames, N, D], got x {list(shape)}")
     num_nodes = shape[1]
-    value = check_array(where, name, value, "N" if name == "batch" else "G + 1")
+    value = check_array(where, name, cast(ArrayLike, value), "N" if name == "batch" else "G + 1")
     if value.dtype.kind not in "iu":
         raise TypeError(f"{where}: {name} must hold whole numbers, got {value.dtype}")
     value = value.astype(np.int64)
@@ -51,7 +52,7 @@ def ragged_windows(
     where: str,
     kept: Kept,
     nodes: Sequence[range],
-    graph: GivenGraph,
+    graph: CheckedGraph,
     graph_frame: np.ndarray,
     starts: np.ndarray,
     span: int,
@@ -63,7 +64,9 @@ def ragged_windows(
     nodes: those of each graph, as numbered in `graph` and in `graph_frame` [N, D]
     starts: where windows begin, of every graph
     """
-    parts, numbers, first = [], [], 0
+    parts: list[Windows] = []
+    numbers: list[Tensor] = []
+    first = 0
     for own in nodes:
         own_graph = graph.part(np.asarray(own), len(graph_frame))
         h, edge_index, edge_attr = own_graph.tensors(where, graph_frame[own.start : own.stop])
@@ -73,11 +76,11 @@ def ragged_windows(
         edge_attr = None if edge_attr is None else edge_attr[None]
         parts.append(Windows(x, places, span, h[None], edge_index, edge_attr, project, kept.origin))
         if graph.z is not None:
-            numbers += [torch.from_numpy(own_graph.z.astype(np.int64))] * len(places)
+            numbers += [torch.from_numpy(cast(np.ndarray, own_graph.z).astype(np.int64))] * len(places)
     return Joined(parts), numbers if graph.z is not None else None
 
 
-def absent_windows(where: str, name: str, windows: Windows, graph: GivenGraph) -> Windows | Joined:
+def absent_windows(where: str, name: str, windows: Windows, graph: CheckedGraph) -> Windows | Joined:
     """`windows` whose x holds NaN for nodes that are not there, without these nodes.
 
     windows: with h [B, N, F] and edge_attr [B, E, A] of all nodes; graph: the checked one that they have
@@ -124,7 +127,7 @@ def _tell_partly(
     )
 
 
-def _without(windows: Windows, places: list[tuple[int, int]], there: np.ndarray, graph: GivenGraph) -> Windows:
+def _without(windows: Windows, places: list[tuple[int, int]], there: np.ndarray, graph: CheckedGraph) -> Windows:
     """Windows at these places, of the nodes that are there; no more of x than they need."""
     first, last = min(b for b, _ in places), max(b for b, _ in places)
     begin, end = min(t for _, t in places), max(t for _, t in places) + windows.span
@@ -135,7 +138,7 @@ def _without(windows: Windows, places: list[tuple[int, int]], there: np.ndarray,
     _, edge_index, _ = part.tensors("", np.zeros((len(there), windows.x.shape[2])))
     edge_attr = None
     if windows.edge_attr is not None:
-        edge_attr = torch.from_numpy(part.edge_attr)
+        edge_attr = torch.from_numpy(cast(np.ndarray, part.edge_attr))
         edge_attr = edge_attr[None].expand(len(windows.x), -1, -1) if edge_attr.dim() == 2 else edge_attr
         edge_attr = edge_attr[own]
     return Windows(

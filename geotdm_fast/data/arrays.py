@@ -4,6 +4,7 @@ import pathlib
 import warnings
 import zipfile
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,7 +59,7 @@ def npz_dataset(
     """
     where = f"npz_dataset: {path}"
     names, x_name = read_names(path), position_name(path)
-    arrays = read_npz(path, only=_ARRAYS)
+    arrays: dict[str, Any] = read_npz(path, only=_ARRAYS)
     x = StoredArray(path, x_name).plain(RAGGED)
     if bonds is not None:
         arrays["bonds"] = bonds
@@ -115,9 +116,9 @@ def _without_hydrogen(where: str, x_name: str, x: StoredArray, arrays: dict) -> 
         raise ValueError(f"{where}: with_h may be false where z, the atomic numbers, is in the file, got no z")
     x = check_array(where, x_name, x, "frames, N, 3 or B, frames, N, 3")
     num_atoms = x.shape[-2]
-    of_nodes = {key: arrays.get(key) for key in ("z", "h", "edge_index", "edge_attr", "bonds")}
+    of_nodes: dict[str, Any] = {key: arrays.get(key) for key in ("z", "h", "edge_index", "edge_attr", "bonds")}
     graph = GivenGraph(**of_nodes).checked(where, num_atoms)
-    atoms = heavy_atoms(where, graph.z)
+    atoms = heavy_atoms(where, cast(np.ndarray, graph.z))
     ends = graph_ends(where, arrays.get("batch"), arrays.get("ptr"), x.shape)
     graph = graph.part(atoms, num_atoms)
     kept = {key: getattr(graph, key) for key in of_nodes}

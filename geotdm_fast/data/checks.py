@@ -1,6 +1,7 @@
 """What every loader and simulator checks about what it is given. `where` names the caller in the message."""
 
 from collections.abc import Sequence
+from typing import cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,9 +38,24 @@ def check_flag(where: str, name: str, value: bool) -> bool:
     return bool(value)
 
 
+@overload
+def check_array(where: str, name: str, value: StoredArray, shape: str, *, hint: str = "") -> StoredArray: ...
+@overload
 def check_array(
     where: str, name: str, value: ArrayLike | Tensor, shape: str, dtype: type | None = None, hint: str = ""
-) -> np.ndarray:
+) -> np.ndarray: ...
+@overload
+def check_array(
+    where: str, name: str, value: ArrayLike | Tensor | StoredArray, shape: str, *, hint: str = ""
+) -> np.ndarray | StoredArray: ...
+def check_array(
+    where: str,
+    name: str,
+    value: ArrayLike | Tensor | StoredArray,
+    shape: str,
+    dtype: type | None = None,
+    hint: str = "",
+) -> np.ndarray | StoredArray:
     """`value` as a numeric array without an empty dimension; a `StoredArray` stays one, unread.
 
     shape: the expected one in words, alternatives joined by `or`: `B, N, 3` or `N, F or B, N, F`. Numbers in it are
@@ -58,7 +74,7 @@ def check_array(
         raise ValueError(f"{where}: {name} must be {expected}, got {list(array.shape)}")
     if array.size == 0:
         raise ValueError(f"{where}: {name} must not be empty, got {list(array.shape)}")
-    return array if dtype is None else array.astype(dtype, copy=False)
+    return array if dtype is None else cast(np.ndarray, array).astype(dtype, copy=False)
 
 
 def check_positions(
@@ -72,7 +88,7 @@ def check_positions(
     return array
 
 
-def check_shape(where: str, name: str, array: np.ndarray, expected: Sequence[int]) -> None:
+def check_shape(where: str, name: str, array: np.ndarray | StoredArray, expected: Sequence[int]) -> None:
     """Raise unless `array` has exactly the shape `expected`."""
     if tuple(array.shape) != tuple(expected):
         raise ValueError(f"{where}: {name} must be {list(expected)}, got {list(array.shape)}")

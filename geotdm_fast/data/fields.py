@@ -1,11 +1,13 @@
 """Further fields of trajectories and batches: set and read by attribute and by key, batched and taken apart again."""
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Own = TypeVar("Own", bound="Fields")
 
 
 class Fields:
@@ -15,6 +17,11 @@ class Fields:
     contains `index` hold numbers of nodes, are shifted by the nodes of the graphs before, and joined along their last
     axis; tensors without an axis and plain numbers become one tensor [B]; anything else becomes a list.
     """
+
+    if TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Any further field can be set."""
 
     def __getattr__(self, name: str) -> Any:
         # Asked for what is not there alone; copying and pickling look for names of their own.
@@ -50,24 +57,24 @@ class Fields:
     def num_nodes(self) -> int:
         return self.x.shape[0]
 
-    def to(self, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None):
+    def to(self: Own, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> Own:
         """A copy on `device`, its float tensors in `dtype`; an `origin` keeps its own."""
         casts = lambda name, tensor: tensor.is_floating_point() and name != "origin"
         return self._with_tensors(lambda name, tensor: tensor.to(device, dtype if casts(name, tensor) else None))
 
-    def cpu(self):
+    def cpu(self: Own) -> Own:
         """A copy on the CPU."""
         return self.to("cpu")
 
-    def cuda(self, device: int | None = None):
+    def cuda(self: Own, device: int | None = None) -> Own:
         """A copy on a CUDA device, by default the current one."""
         return self.to("cuda" if device is None else f"cuda:{device}")
 
-    def pin_memory(self):
+    def pin_memory(self: Own) -> Own:
         """A copy in pinned memory, from where copies to CUDA need not be waited for."""
         return self._with_tensors(lambda _, tensor: tensor.pin_memory())
 
-    def without(self, names: Sequence[str]):
+    def without(self: Own, names: Sequence[str]) -> Own:
         """A copy without some further fields; an `edge_attr` among them is None."""
         kept = copy.copy(self)
         for name in names:
@@ -77,7 +84,7 @@ class Fields:
                 delattr(kept, name)
         return kept
 
-    def _with_tensors(self, function):
+    def _with_tensors(self: Own, function: Callable[[str, Tensor], Tensor]) -> Own:
         moved = copy.copy(self)
         vars(moved).update({k: function(k, v) for k, v in vars(self).items() if isinstance(v, Tensor)})
         return moved

@@ -1,17 +1,22 @@
 """Which frames of a trajectory are read: `frames: [start, stop, step]` and `every` of a configuration."""
 
 from collections.abc import Sequence
+from typing import TypeAlias, overload
 
 import numpy as np
 
 from geotdm_fast.data.checks import check_count
 
 _EXPECTED = "[start, stop] or [start, stop, step], whole numbers or null"
+# start, stop and step, or a text of them.
+FrameChoice: TypeAlias = Sequence[int | None] | str | None
 
 
-def frame_slice(
-    where: str, frames: Sequence[int | None] | str | None, every: int | None, num_frames: int | None
-) -> range | slice:
+@overload
+def frame_slice(where: str, frames: FrameChoice, every: int | None, num_frames: int) -> range: ...
+@overload
+def frame_slice(where: str, frames: FrameChoice, every: int | None, num_frames: None) -> slice: ...
+def frame_slice(where: str, frames: FrameChoice, every: int | None, num_frames: int | None) -> range | slice:
     """The numbers of the frames to read, of `num_frames`, before anything else (splits, windows) counts them.
 
     frames: [start, stop] or [start, stop, step] as a slice of Python has them: numbers from 0, without stop, negative
@@ -38,7 +43,7 @@ def frame_slice(
     return chosen
 
 
-def _three(where: str, frames: Sequence[int | None] | str | None) -> list[int | None]:
+def _three(where: str, frames: FrameChoice) -> list[int | None]:
     """start, stop and step, each a whole number or None."""
     if frames is None:
         return [None, None, None]

@@ -125,7 +125,7 @@ def _before(mask: np.ndarray) -> np.ndarray:
     return np.maximum(np.cumsum(mask) - 1, 0)
 
 
-class _Given(Sequence):
+class _Given(Sequence[Trajectory]):
     """Trajectories of the given frames alone, or of all, as ones of all frames without a target."""
 
     def __init__(self, items: Sequence[Trajectory], mask: np.ndarray):
@@ -136,7 +136,7 @@ class _Given(Sequence):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Trajectory:
+    def __getitem__(self, index: int) -> Trajectory:  # type: ignore[override]  # no slices
         item = self.items[index]
         x = item.x if item.num_frames == self.num_frames else item.x[..., self.frames]
         return replace(item, x=x, has_target=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class GivenGraph:
     num_types: int = 10
     atom_types: Sequence[int] | None = None
 
-    def checked(self, where: str, num_nodes: int) -> "GivenGraph":
+    def checked(self, where: str, num_nodes: int) -> "CheckedGraph":
         """The same with arrays of the right shapes; ValueError/TypeError for what cannot be."""
         if self.edge_index is None and self.edge_attr is not None:
             raise ValueError(f"{where}: edge_attr must come with edge_index, got edge_attr alone")
@@ -46,14 +47,36 @@ class GivenGraph:
             edge_index = check_indices(where, "edge_index", edge_index, "2, E", num_nodes)
         if edge_attr is not None:
             edge_attr = check_positions(where, "edge_attr", edge_attr, "E, A or B, E, A", dtype=np.float32)
-            expected = (*edge_attr.shape[:-2], edge_index.shape[1], edge_attr.shape[-1])
-            check_shape(where, "edge_attr", edge_attr, expected)
+            num_edges = cast(np.ndarray, edge_index).shape[1]
+            check_shape(where, "edge_attr", edge_attr, (*edge_attr.shape[:-2], num_edges, edge_attr.shape[-1]))
         if bonds is not None:
             bonds = check_indices(where, "bonds", bonds, "M, 2", num_nodes)
-        return replace(self, z=z, h=h, edge_index=edge_index, edge_attr=edge_attr, bonds=bonds)
+        return CheckedGraph(
+            z,
+            h,
+            edge_index,
+            edge_attr,
+            bonds,
+            self.cutoff,
+            self.max_hops,
+            self.fully_connected,
+            self.num_types,
+            self.atom_types,
+        )
 
-    def part(self, nodes: np.ndarray, num_nodes: int) -> "GivenGraph":
-        """Of a checked one of `num_nodes`: what concerns these nodes alone, numbered by their place in `nodes`."""
+
+@dataclass(frozen=True)
+class CheckedGraph(GivenGraph):
+    """The same with arrays of the right shapes."""
+
+    z: np.ndarray | None
+    h: np.ndarray | None
+    edge_index: np.ndarray | None
+    edge_attr: np.ndarray | None
+    bonds: np.ndarray | None
+
+    def part(self, nodes: np.ndarray, num_nodes: int) -> "CheckedGraph":
+        """Of a graph of `num_nodes`: what concerns these nodes alone, numbered by their place in `nodes`."""
         place = np.full(num_nodes, -1)
         place[nodes] = np.arange(len(nodes))
         edge_index, edge_attr, bonds = self.edge_index, self.edge_attr, self.bonds
@@ -69,7 +92,7 @@ class GivenGraph:
         return replace(self, z=z, h=h, edge_index=edge_index, edge_attr=edge_attr, bonds=bonds)
 
     def tensors(self, where: str, first_frame: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Of a checked one: h [N, F] or [B, N, F], edge_index [2, E], edge_attr [E, A] or [B, E, A] or None.
+        """h [N, F] or [B, N, F], edge_index [2, E], edge_attr [E, A] or [B, E, A] or None.
 
         first_frame: [N, D] - positions (angstrom for molecules), by which bonds are found
         """
@@ -89,13 +112,13 @@ class GivenGraph:
         return h, torch.from_numpy(self.edge_index), edge_attr
 
     def _molecule(self, where: str, first_frame: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        bonds = self.bonds
+        bonds, z = self.bonds, cast(np.ndarray, self.z)
         if bonds is not None:
             cutoff = None if self.cutoff is None else check_number(where, "cutoff", self.cutoff)
-            bonds = complete_bonds(where, first_frame, self.z, bonds, cutoff)
+            bonds = complete_bonds(where, first_frame, z, bonds, cutoff)
         return molecule_graph(
             first_frame,
-            self.z,
+            z,
             self.cutoff,
             self.max_hops,
             self.fully_connected,

@@ -1,6 +1,9 @@
 """Data sets of different graphs as one: molecules of different size and kind for one model."""
 
 from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor
 
 from geotdm_fast.data.trajectory import TrajectoryDataset, description
 from geotdm_fast.data.windows import Joined
@@ -30,5 +33,7 @@ def join_datasets(datasets: Sequence[TrajectoryDataset], name: str | None = None
         name=" + ".join(dataset.name for dataset in datasets) if name is None else name,
         unit=next((dataset.unit for dataset in datasets if dataset.unit), ""),
         scale=first.scale,
-        atomic_numbers=[d.numbers_of(i) for d in datasets for i in range(len(d))] if molecules else None,
+        atomic_numbers=cast(Sequence[Tensor], [d.numbers_of(i) for d in datasets for i in range(len(d))])
+        if molecules
+        else None,
     )

@@ -30,7 +30,7 @@ def check_motion(
     where: str,
     x: Tensor,
     *,
-    frames: Sequence[int] | None = None,
+    frames: Sequence[int] | np.ndarray | None = None,
     seams: Collection[int] = (),
     origin: Tensor | None = None,
     stored: np.dtype | None = None,
@@ -125,7 +125,7 @@ def _norm(difference: np.ndarray) -> np.ndarray:
 
 
 def _check_steps(
-    where: str, x: Tensor, steps: _Steps, usual: float, frames: Sequence[int], seams: Collection[int]
+    where: str, x: Tensor, steps: _Steps, usual: float, frames: Sequence[int] | np.ndarray, seams: Collection[int]
 ) -> None:
     apart = steps.apart(usual)
     common = np.maximum(steps.own, usual)
@@ -165,7 +165,7 @@ def _blurred(where: str, x: Tensor, usual: float, origin: Tensor | None, stored:
     return True
 
 
-def _check_repeats(where: str, still: np.ndarray, num_nodes: int, frames: Sequence[int]) -> None:
+def _check_repeats(where: str, still: np.ndarray, num_nodes: int, frames: Sequence[int] | np.ndarray) -> None:
     """still: [B, T - 1] - how many nodes do not move from a frame to the next."""
     whole = still == num_nodes
     if whole.any() and not still[~whole].any():

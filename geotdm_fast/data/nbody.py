@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def nbody_dataset(
         num_systems = check_count(where, "num_systems", num_systems)
     from_files = has_official_files(root, suffix)
     if from_files:
-        x, v, state = _read_official(kind, pathlib.Path(root), suffix, num_systems)
+        x, v, state = _read_official(kind, pathlib.Path(cast(PathLike, root)), cast(str, suffix), num_systems)
         chosen = frame_slice(where, frames, every, x.shape[1])
         num_frames = len(chosen) if num_frames is None else num_frames
         if len(chosen) < num_frames:
@@ -142,7 +143,8 @@ def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0) -> Init
         initial_state(kind, 1, np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=(i,)))))
         for i in range(num_systems)
     ]
-    return InitialState(*(None if part[0] is None else np.concatenate(part) for part in zip(*states, strict=True)))
+    parts = [None if part[0] is None else np.concatenate(part) for part in zip(*states, strict=True)]
+    return InitialState(*parts)  # type: ignore[arg-type]  # x0 and v0 are always there
 
 
 def _read_official(

@@ -6,6 +6,7 @@ import math
 import pathlib
 import zipfile
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 
@@ -95,7 +96,7 @@ class StoredArray:
                 yield first, np.frombuffer(self._read(file, number * row), dtype).reshape(number, *shape[1:])
             file.read(1)  # at the end the archive compares its checksum
 
-    def _read(self, file, count: int) -> bytes:
+    def _read(self, file: IO[bytes], count: int) -> bytes:
         data = file.read(count * self.dtype.itemsize)
         if len(data) < count * self.dtype.itemsize:
             raise EOFError(f"{count * self.dtype.itemsize - len(data)} bytes are missing")

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from geotdm_fast.data.agents import absent_windows, ragged_windows
 from geotdm_fast.data.checks import check_array, check_count, check_flag, check_positions, check_shape
 from geotdm_fast.data.distances import check_distances, unit_factor
 from geotdm_fast.data.frames import frame_slice
-from geotdm_fast.data.given_graph import GivenGraph
+from geotdm_fast.data.given_graph import CheckedGraph
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.positions import Kept, check_size, kept_positions, warn_of_repeats
@@ -54,7 +54,8 @@ class OwnSource(NamedTuple):
 
     def nodes(self, graphs: Sequence[int]) -> list[range]:
         """The nodes of graphs side by side."""
-        return [range(int(self.ends[g - 1]) if g else 0, int(self.ends[g])) for g in graphs]
+        ends = cast(np.ndarray, self.ends)
+        return [range(int(ends[g - 1]) if g else 0, int(ends[g])) for g in graphs]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Wanted:
 
 
 def own_windows(
-    source: OwnSource, graph: GivenGraph, wanted: Wanted
+    source: OwnSource, graph: CheckedGraph, wanted: Wanted
 ) -> tuple[Windows | Joined, Tensor | list[Tensor] | None]:
     """The windows, and the atomic numbers [N], or those of each window, or None; see `array_dataset`."""
     where, x, ends = source.where, source.x, source.ends
@@ -96,7 +97,7 @@ def own_windows(
         span = _SPAN if source.num_graphs is None else len(stretches.frames)
     _check_span(source, wanted, stretches, span)
 
-    nodes = None if ends is None else source.nodes(graphs)
+    nodes = [] if ends is None else source.nodes(graphs)
     atoms = None if ends is None else np.concatenate([np.asarray(own) for own in nodes])
     kept = kept_positions(
         where,

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import pathlib
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def pedestrian_windows(
             raise ValueError(f"{where}: root, scene and phase must be given, or recordings: [files]")
         check_choice(f"{where}: phase", phase, PHASES)
         paths = recordings_of(where, root, scene, phase)
-    num_slots = NUM_SLOTS.get(scene, 1) if num_slots is None else check_count(where, "num_slots", num_slots)
+    num_slots = NUM_SLOTS.get(scene or "", 1) if num_slots is None else check_count(where, "num_slots", num_slots)
     parts = []
     for path in paths:
         people = read_recording(path, frame_step=frame_step, frames=frames, every=every, columns=columns)
@@ -129,9 +130,15 @@ def pedestrian_dataset(
         raise ValueError(
             f"{where}: past_frames + future_frames must be {NUM_FRAMES}, got {past_frames} + {future_frames}"
         )
-    how = {"num_slots": num_slots, "frame_step": frame_step, "frames": frames, "every": every, "columns": columns}
+    how: dict[str, Any] = {
+        "num_slots": num_slots,
+        "frame_step": frame_step,
+        "frames": frames,
+        "every": every,
+        "columns": columns,
+    }
     processed = None
-    if recordings is None and None not in (root, scene, phase):
+    if recordings is None and root is not None and scene is not None and phase is not None:
         check_choice(f"{where}: phase", phase, PHASES)
         processed = processed_path(root, scene, phase)
     if processed is not None and processed.is_file():
@@ -158,7 +165,7 @@ def as_people(
 ) -> TrajectoryDataset:
     """Windows data [B, N, T, 2] (m), num [B] as trajectories; the other arguments as in `pedestrian_dataset`."""
     first = recordings if recordings is None or isinstance(recordings, PathLike) else recordings[0]
-    name = f"pedestrians {scene or pathlib.Path(first).stem}"
+    name = f"pedestrians {scene or pathlib.Path(cast(PathLike, first)).stem}"
     # One decision for all windows: in one alone everybody may stand still.
     origin = None
     if origins_of(data[:, 0].reshape(1, -1, 1, 2)).any():
@@ -192,10 +199,10 @@ def is_papers_test_set(root: PathLike, scene: str) -> bool:
     return _is_papers(scene, *windows)
 
 
-def _is_papers(scene: str, data: np.ndarray, num: np.ndarray) -> bool:
+def _is_papers(scene: str | None, data: np.ndarray, num: np.ndarray) -> bool:
     sha = hashlib.sha256(data.astype("<f4").tobytes())
     sha.update(num.astype("<i8").tobytes())
-    return sha.hexdigest() == _TEST_SHA256.get(scene)
+    return sha.hexdigest() == _TEST_SHA256.get(scene or "")
 
 
 def has_validation(root: PathLike, scene: str) -> bool:
@@ -203,7 +210,7 @@ def has_validation(root: PathLike, scene: str) -> bool:
     return processed_path(root, scene, "validation").is_file() or bool(other_recordings(root, scene, "val"))
 
 
-class _People(Sequence):
+class _People(Sequence[Trajectory]):
     """Windows with empty slots left out: x [B, N, 2, T], h [B, N, 2, T], num [B], origin [B, 2] or None.
 
     project: subtract the mean over people and frames of each, which leaves no origin
@@ -221,7 +228,7 @@ class _People(Sequence):
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, index: int) -> Trajectory:
+    def __getitem__(self, index: int) -> Trajectory:  # type: ignore[override]  # no slices
         n = self.num[index]
         origin = None if self.origin is None else self.origin[index]
         x = centred(self.x[index, :n]) if self.project else self.x[index, :n]

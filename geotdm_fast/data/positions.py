@@ -34,7 +34,7 @@ def kept_positions(
     name: str,
     source: np.ndarray | StoredArray,
     trajectories: Sequence[int],
-    frames: Sequence[int],
+    frames: Sequence[int] | np.ndarray,
     *,
     atoms: np.ndarray | None = None,
     factor: float = 1.0,
@@ -52,7 +52,7 @@ def kept_positions(
     num_nodes = source.shape[-2] if atoms is None else len(atoms)
     x = np.empty((len(trajectories), num_nodes, source.shape[-1], len(frames)), dtype=np.float32)
     origin = np.zeros((len(trajectories), source.shape[-1]))
-    sums = np.zeros(len(frames), dtype=np.uint64) if source.ndim == 3 else None
+    sums = np.zeros(len(frames), dtype=np.uint64) if source.ndim == 3 else None  # of one trajectory
     frames = np.arange(frames.start, frames.stop, frames.step) if isinstance(frames, range) else np.asarray(frames)
     rows = frames if source.ndim == 3 else np.asarray(trajectories)
     for first, block in _blocks(source):
@@ -65,7 +65,7 @@ def kept_positions(
             _check_finite(where, name, block, rows[begin:end], frames if source.ndim == 4 else None, absent)
         if factor != 1.0:
             block = block * np.float64(factor)
-        if source.ndim == 3:
+        if sums is not None:
             if begin == 0:
                 origin[0] = origins_of(block[None])[0]
             block = np.ascontiguousarray(_minus(block, origin[0]))
@@ -181,7 +181,7 @@ def check_size(where: str, name: str, kept: Kept) -> None:
 def warn_of_repeats(
     where: str,
     kept: Kept,
-    frames: Sequence[int],
+    frames: Sequence[int] | np.ndarray,
     meaning: str = "a run that was restarted may have written a part twice",
 ) -> None:
     """Warn of frames that equal an earlier one, where there are some.

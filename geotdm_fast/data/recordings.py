@@ -130,8 +130,9 @@ def _columns(
     if header is not None:
         names = [cell.lower() for cell in header]
         found = [next((names.index(word) for word in words if word in names), None) for words in _WORDS]
-        if None not in found:
-            return tuple(found)
+        places = [place for place in found if place is not None]
+        if len(places) == len(found):
+            return tuple(places)
         if len(header) > 4:
             raise ValueError(
                 f"{_WHERE}: {path}, line 1: the header must name frame, person, x and y, got {', '.join(header)}; give "

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from geotdm_fast.data.checks import SPLITS, check_count
 from geotdm_fast.data.joined import join_datasets
@@ -95,7 +95,8 @@ def open_datasets(
     sections: by their names, for messages, in the order of their frames; file: what has opened the file before, if it
         was
     """
-    entries, first = [], {}
+    entries: list[tuple[str, str, dict]] = []
+    first: dict[tuple, int] = {}
     for where, section in sections.items():
         section = normalise_section(section, where)
         kind = section.pop("kind")
@@ -103,7 +104,7 @@ def open_datasets(
         for entry in _entries(where, kind, section):
             first.setdefault(_file_of(kind, entry), len(entries))
             entries.append((where, kind, entry))
-    parts = {}
+    parts: dict[int, TrajectoryDataset] = {}
     with OpenFile() if file is None else contextlib.nullcontext(file) as opened:
         # File by file, so that one is open at a time; the sort leaves the sections of a file in their order.
         for number, (where, kind, entry) in sorted(enumerate(entries), key=lambda each: first[_file_of(*each[1][1:])]):
@@ -319,7 +320,7 @@ _NORMALISERS = {
     "npz": _normalise_own,
     "file": _normalise_own,
 }
-_OPENERS = {
+_OPENERS: dict[str, Callable[..., TrajectoryDataset]] = {
     "nbody": _open_nbody,
     "md17": _open_md17,
     "pedestrian": _open_pedestrian,

@@ -1,9 +1,9 @@
 """The three N-body systems, integrated for many systems at once in float64."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -170,7 +170,7 @@ def _pair_strength(kind: str, x0: np.ndarray, charges: ArrayLike | None, springs
     num_systems, n, _ = x0.shape
     row, col = _pairs(n)
     if kind == "charged":
-        charges = check_positions(where, "charges", charges, "B, N", dtype=np.float64)
+        charges = check_positions(where, "charges", cast(ArrayLike, charges), "B, N", dtype=np.float64)
         check_shape(where, "charges", charges, (num_systems, n))
         apart = (x0[:, row] != x0[:, col]).any(axis=-1)
         if not apart.all():
@@ -181,7 +181,7 @@ def _pair_strength(kind: str, x0: np.ndarray, charges: ArrayLike | None, springs
             )
         return np.ascontiguousarray((charges[:, row] * charges[:, col]).T)
     if kind == "springs":
-        springs = check_positions(where, "springs", springs, "B, N, N", dtype=np.float64)
+        springs = check_positions(where, "springs", cast(ArrayLike, springs), "B, N, N", dtype=np.float64)
         check_shape(where, "springs", springs, (num_systems, n, n))
         if not np.array_equal(springs, springs.transpose(0, 2, 1)):
             raise ValueError(f"{where}: springs must be symmetric, got a matrix that is not")
@@ -208,7 +208,7 @@ class _Block:
         self.clipped = kind != "gravity"
         self.pieces = list(self._views())
 
-    def _views(self):
+    def _views(self) -> Iterator[tuple[np.ndarray, ...]]:
         n, start = self.x.shape[1], 0
         for k, m in _offsets(n):
             whole = min(m, n - k)  # the pairs i < whole do not wrap around

@@ -13,7 +13,8 @@ def check_ratio(where: str, ratio: Sequence[float]) -> tuple[float, float, float
     """`ratio` as the three shares of train, val and test, together at most 1; a share may be 0."""
     if not isinstance(ratio, Sequence) or len(ratio) != len(SPLITS):
         raise ValueError(f"{where}: split_ratio must be three numbers, got {shown(ratio)}")
-    shares = tuple(0.0 if share == 0 else check_number(where, "split_ratio", share) for share in ratio)
+    train, val, test = (0.0 if share == 0 else check_number(where, "split_ratio", share) for share in ratio)
+    shares = (train, val, test)
     if sum(shares) > 1 + 1e-9:
         raise ValueError(f"{where}: split_ratio must add up to at most 1, got {shown(list(ratio))}")
     return shares

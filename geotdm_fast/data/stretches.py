@@ -27,7 +27,7 @@ class Stretches:
         """Frames part.start ... part.stop - 1 of these."""
         return Stretches(self.frames[part.start : part.stop], np.clip(self.ends - part.start, 0, len(part)))
 
-    def without(self, places: np.ndarray) -> "Stretches":
+    def without(self, places: Sequence[int] | np.ndarray) -> "Stretches":
         """All but the frames at `places`, whose neighbours are joined."""
         kept = np.ones(len(self.frames), dtype=bool)
         kept[places] = False
@@ -61,7 +61,9 @@ def written_twice(repeats: np.ndarray) -> tuple[list[int], list[int]]:
     again after frame 59 is where another run starts.
     repeats: [T] - the place of the first equal frame, its own where it is the first
     """
-    twice, anew, t = [], [], 0
+    twice: list[int] = []
+    anew: list[int] = []
+    t = 0
     while t < len(repeats):
         end = t + 1
         if repeats[t] != t:

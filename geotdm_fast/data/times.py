@@ -32,7 +32,7 @@ def unusual_steps(times: np.ndarray, usual: float | None = None) -> tuple[float,
 
 
 def even_stretches(
-    where: str, name: str, times: np.ndarray, frames: Sequence[int] | None = None, every: int = 1
+    where: str, name: str, times: np.ndarray, frames: Sequence[int] | np.ndarray | None = None, every: int = 1
 ) -> list[np.ndarray]:
     """Stretches of frames that are equally far apart in time, as places in `times`; no window may cross their ends.
 
@@ -51,7 +51,7 @@ def even_stretches(
 
 
 def runs_in_time(
-    where: str, name: str, times: np.ndarray, frames: Sequence[int] | None = None
+    where: str, name: str, times: np.ndarray, frames: Sequence[int] | np.ndarray | None = None
 ) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
     """The first half of `even_stretches`: runs whose times ascend, as places in `times`, each restarted run joined to
     the one that it goes on from; and the pairs of places, left out and kept, at which a joined run begins."""
@@ -84,7 +84,7 @@ def runs_in_time(
 
 
 def evenly_spaced(
-    where: str, name: str, times: np.ndarray, frames: Sequence[int] | None, runs: list[np.ndarray]
+    where: str, name: str, times: np.ndarray, frames: Sequence[int] | np.ndarray | None, runs: list[np.ndarray]
 ) -> list[np.ndarray]:
     """The second half of `even_stretches`: the runs, cut where two frames are not as far apart as they usually are."""
     times, frames = _checked(where, name, times, frames)
@@ -113,7 +113,9 @@ def evenly_spaced(
     return cut
 
 
-def _checked(where: str, name: str, times: np.ndarray, frames: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    where: str, name: str, times: np.ndarray, frames: Sequence[int] | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Times as float64, and frame numbers; ValueError where they do not go together or a time is not finite."""
     times = check_positions(where, name, times, "frames", dtype=np.float64)
     frames = np.arange(len(times)) if frames is None else np.asarray(frames)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -123,7 +124,11 @@ class TrajectoryDataset(torch.utils.data.Dataset):
     def __iter__(self) -> Iterator[Trajectory]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, index: int | slice):
+    @overload
+    def __getitem__(self, index: int) -> Trajectory: ...
+    @overload
+    def __getitem__(self, index: slice) -> "TrajectoryDataset": ...
+    def __getitem__(self, index: int | slice) -> "Trajectory | TrajectoryDataset":
         """One `Trajectory`; of a slice a data set of these."""
         if isinstance(index, slice):
             return self.subset(range(len(self))[index])

@@ -37,7 +37,7 @@ def places_of(num_trajectories: int, starts: np.ndarray) -> np.ndarray:
     return places.reshape(-1, 2)
 
 
-class Windows(Sequence):
+class Windows(Sequence[Trajectory]):
     """Windows of `span` frames out of x [B, N, D, T], as views.
 
     places: [M, 2] - the (trajectory, first frame) of every window
@@ -73,7 +73,7 @@ class Windows(Sequence):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> Trajectory:
+    def __getitem__(self, index: int) -> Trajectory:  # type: ignore[override]  # no slices
         trajectory, start = map(int, self.places[index])
         x = self.x[trajectory, :, :, start : start + self.span]
         x = centred(x) if self.project else x
@@ -85,7 +85,7 @@ class Windows(Sequence):
         return window
 
 
-class Joined(Sequence):
+class Joined(Sequence[Trajectory]):
     """The trajectories of several sequences, one after the other."""
 
     def __init__(self, parts: Sequence[Sequence[Trajectory]]):
@@ -95,7 +95,7 @@ class Joined(Sequence):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> Trajectory:
+    def __getitem__(self, index: int) -> Trajectory:  # type: ignore[override]  # no slices
         part, within = self.place(index)
         return self.parts[part][within]
 

@@ -4,11 +4,11 @@ On CUDA the step is captured once as a graph and replayed; elsewhere the same fu
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotdm_fast import ops
 from geotdm_fast.diffusion.noise import TrajectoryNoise
@@ -22,7 +22,10 @@ from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Counters
 from geotdm_fast.reference.row_sums import num_graphs, zero_mean
 from geotdm_fast.runtime.checks import trusted
-from geotdm_fast.runtime.cuda_graphs import Captured, CUDAGraphRecorder
+from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, CUDAGraphRecorder
+
+if TYPE_CHECKING:
+    from geotdm_fast.diffusion.geotdm import GeoTDM
 
 # (x_t, t) to the gradient of a log probability.
 GradientFunction = Callable[[Tensor, Tensor], Tensor]
@@ -45,7 +48,7 @@ class StepInputs(NamedTuple):
     x: Tensor
     before: Tensor
     positions: Tensor | None
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides the tuple's method, which nobody calls
     x_ref: Tensor | None
     first: Tensor | None
     coefficients: Tensor
@@ -65,9 +68,11 @@ def advance(inputs: StepInputs, call: Callable[[Tensor, Tensor], Tensor] | None 
     """
     positions = inputs.x if inputs.positions is None else inputs.positions
     if call is None:
-        z = inputs.features + inputs.rows.index_select(0, inputs.index)[:, None]
-        z = z.to(positions.dtype).expand(-1, inputs.network.num_frames, -1)
-        output = denoise(inputs.network, positions, z)[0].transpose(1, 2)
+        network = cast(Prepared, inputs.network)
+        features, rows = cast(Tensor, inputs.features), cast(Tensor, inputs.rows)
+        z = features + rows.index_select(0, inputs.index)[:, None]
+        z = z.to(positions.dtype).expand(-1, network.num_frames, -1)
+        output = denoise(network, positions, z)[0].transpose(1, 2)
     else:
         output = call(positions, step_of_nodes(inputs))
     noise = inputs.noise
@@ -98,7 +103,7 @@ class Chain:
 
     def __init__(
         self,
-        diffusion,
+        diffusion: "GeoTDM",
         plan: Plan,
         x: Tensor,
         x_ref: Tensor | None,
@@ -119,9 +124,9 @@ class Chain:
             inputs = self._inputs(diffusion, x, x_ref, model_kwargs)
             if inputs.network is None:
                 self._step = lambda: advance(inputs, lambda x, t: _call(diffusion.denoise_network, x, t, model_kwargs))
-            elif self._captures(diffusion, x):
-                self._captured = diffusion.captures.borrow(advance, inputs, key=current_backend())
-                self._cache = diffusion.captures
+            elif (captures := self._captures(diffusion, x)) is not None:
+                self._captured = captures.borrow(advance, inputs, key=current_backend())
+                self._cache = captures
                 self._step, inputs = self._captured.replay, self._captured.inputs
             else:
                 self._step = lambda: advance(inputs)
@@ -154,17 +159,17 @@ class Chain:
         return self._again().finish(progress)
 
     def _steps(self, progress: Progress) -> Iterator[None]:
-        copied = self.inputs.noise is not None
+        z, draw = self.inputs.noise, self.noise
         adds_noise = (self.plan.coefficients[:, 5] != 0).tolist()
         for left in falling_steps(len(adds_noise), progress):
             k = len(adds_noise) - 1 - left
             with torch.no_grad(), trusted():
-                if copied and adds_noise[k]:
-                    self.inputs.noise.copy_(self.noise(k + 1))
+                if z is not None and draw is not None and adds_noise[k]:
+                    z.copy_(draw(k + 1))
                 if self.cond_fn is None:
                     self._step()
                 else:
-                    self._guided(self.plan.guidance[k].tolist())
+                    self._guided(self.cond_fn, self.plan.guidance[k].tolist())
             yield
 
     def _give_back(self) -> None:
@@ -176,10 +181,10 @@ class Chain:
             self._cache.give_back(self._captured)
             self._captured = None
 
-    def _guided(self, weights: Sequence[float]) -> None:
+    def _guided(self, cond_fn: GradientFunction, weights: Sequence[float]) -> None:
         """A step whose x' and x_0 are moved by the gradient at x_t, in the subspace where there is one."""
         inputs = self.inputs
-        gradient = self.cond_fn(inputs.x.clone(), step_of_nodes(inputs)).to(inputs.x.dtype)
+        gradient = cond_fn(inputs.x.clone(), step_of_nodes(inputs)).to(inputs.x.dtype)
         self._step()
         gradient = zero_mean(gradient, inputs.first)
         for tensor, weight in ((inputs.x, weights[0]), (inputs.positions, weights[0]), (inputs.before, weights[1])):
@@ -187,11 +192,12 @@ class Chain:
                 tensor.add_(gradient, alpha=weight)
 
     @staticmethod
-    def _captures(diffusion, x: Tensor) -> bool:
+    def _captures(diffusion: "GeoTDM", x: Tensor) -> CaptureCache | None:
+        """Where graphs are kept, or None where none is captured."""
         captures = diffusion.captures
-        return captures is not None and (x.is_cuda or captures.record is not None)
+        return captures if captures is not None and (x.is_cuda or captures.record is not None) else None
 
-    def _inputs(self, diffusion, x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
+    def _inputs(self, diffusion: "GeoTDM", x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
         """Everything that the chain needs, on the device of x."""
         # A capture warms up with steps beyond the last.
         total, device = diffusion.num_timesteps + CUDAGraphRecorder.WARM_UP, x.device
@@ -212,12 +218,15 @@ class Chain:
         is_hooked = diffusion.denoise_network._forward_hooks or diffusion.denoise_network._forward_pre_hooks
         if _is_plain(inner) and not is_hooked:
             names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given", "graph")
-            network = inner.prepare(x, **{name: model_kwargs.get(name) for name in names})
+            about: dict[str, Any] = {name: model_kwargs.get(name) for name in names}
+            network = inner.prepare(x, **about)
             if network.frames is not None:
                 network = network._replace(frames=network.frames.by_index)  # one graph for all masks of as many frames
             features, rows = inner.embed_features(model_kwargs["h"], x.dtype), inner.embed_steps(t, x.dtype)
         # In a graph the numbers are made where they are used; else some steps' at once.
-        by_counter = isinstance(self.noise, TrajectoryNoise) and network is not None and self._captures(diffusion, x)
+        counters = None
+        if isinstance(self.noise, TrajectoryNoise) and network is not None and self._captures(diffusion, x) is not None:
+            counters = self.noise.counters
         return StepInputs(
             x=x,
             before=torch.zeros_like(x),
@@ -230,13 +239,13 @@ class Chain:
             network=network,
             features=features,
             rows=rows,
-            noise=torch.zeros_like(x) if self.noise is not None and not by_counter else None,
-            counters=self.noise.counters if by_counter else None,
+            noise=torch.zeros_like(x) if self.noise is not None and counters is None else None,
+            counters=counters,
             is_random=self.plan.is_random,
         )
 
 
-def _is_plain(network) -> bool:
+def _is_plain(network: nn.Module) -> TypeGuard[EGTN]:
     """Whether the network's call is `EGTN.forward` and nothing else, so that it can be taken apart."""
     return (
         isinstance(network, EGTN)

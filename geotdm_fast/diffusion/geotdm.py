@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         """x_ref, [N, D, 1] or [N, D, T_noisy], computed anew; None in mode `uncond`."""
         if self.mode == "uncond":
             return None
-        check_model_kwargs("get_ref_frame", self.mode, model_kwargs)
+        model_kwargs = check_model_kwargs("get_ref_frame", self.mode, model_kwargs)
         held = self._held_ref_frame
         if held is not None and held[0] is model_kwargs:
             return held[1]
@@ -124,11 +125,11 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
 
     def to_relative(self, x: Tensor, x_ref: Tensor | None, batch: Tensor) -> Tensor:
         """Positions in the frame where the diffusion happens."""
-        return x - x_ref if self.mode == "cond" else self.project_to_subspace(x, batch)
+        return x - cast(Tensor, x_ref) if self.mode == "cond" else self.project_to_subspace(x, batch)
 
     def to_absolute(self, x: Tensor, x_ref: Tensor | None) -> Tensor:
         """The inverse of `to_relative` in mode `cond`; x itself in mode `uncond`."""
-        return x + x_ref if self.mode == "cond" else x
+        return x + cast(Tensor, x_ref) if self.mode == "cond" else x
 
     def with_graph(self, model_kwargs: dict) -> dict:
         """`model_kwargs`, with `graph` where the network reads one: made and sorted once for all calls.
@@ -163,7 +164,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
             return self.to_absolute(self.q_sample(self.to_relative(x_start, x_ref, batch), t, noise=noise), x_ref)
         tables = (self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
         signal, spread = (self.whole_table(values, x_start.device, x_start.dtype) for values in tables)
-        return ops.noised_positions(x_start, x_ref, noise, signal, spread, t)
+        return ops.noised_positions(x_start, cast(Tensor, x_ref), noise, signal, spread, t)
 
     def p_mean_variance(self, x: Tensor, t: Tensor, model_kwargs: dict | None = None) -> dict[str, Tensor]:
         """p(x_{t-1} | x_t) and the prediction of x_0.
@@ -174,7 +175,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         check_tensor("p_mean_variance", "t", t, (x.shape[0],), integer=True)
         if reads_values(t):
             check_index("p_mean_variance", "t", t, self.num_timesteps)
-        check_model_kwargs("p_mean_variance", self.mode, model_kwargs)
+        model_kwargs = check_model_kwargs("p_mean_variance", self.mode, model_kwargs)
         if self._held_ref_frame is None:
             model_kwargs = self.with_graph(model_kwargs)
         x_ref = self.get_ref_frame(model_kwargs)
@@ -281,15 +282,18 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         """`_loop`, or a subclass's own `p_sample_loop_progressive`, from which the other loops officially come."""
         if not replaced_parts(self, GeoTDM, ["p_sample_loop_progressive"]):
             return self._loop(shape, noise, cond_fn, model_kwargs)
-        about = {"noise": noise, "cond_fn": cond_fn, "model_kwargs": model_kwargs}
-        chain = MethodChain(lambda progress: self.p_sample_loop_progressive(shape, progress=progress, **about))
+        chain = MethodChain(
+            lambda progress: self.p_sample_loop_progressive(
+                shape, noise=noise, cond_fn=cond_fn, progress=progress, model_kwargs=model_kwargs
+            )
+        )
         return chain, self.get_ref_frame(model_kwargs)
 
     def _loop(
         self, shape: Sequence[int], noise: Tensor | None, cond_fn: GradientFunction | None, model_kwargs: dict | None
     ) -> tuple[Chain | MethodChain, Tensor | None]:
         """The whole chain, and x_ref."""
-        check_loop("p_sample_loop", self.mode, "shape", shape, model_kwargs)
+        model_kwargs = check_loop("p_sample_loop", self.mode, "shape", shape, model_kwargs)
         if noise is None:
             noise = torch.randn(*shape, device=self.device, dtype=self.dtype)
         else:
@@ -314,7 +318,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         """
         if not 1 <= optimize_step <= self.num_timesteps:
             raise ValueError(f"optimize: optimize_step must be in 1..{self.num_timesteps}, got {optimize_step}")
-        check_start("optimize", self.mode, x_start, model_kwargs, noise)
+        model_kwargs = check_start("optimize", self.mode, x_start, model_kwargs, noise)
         model_kwargs = self.with_graph(model_kwargs)
         if noise is None:
             noise = torch.randn_like(x_start)
@@ -356,7 +360,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         Returns `loss` and `mse`, both [N]: the mean over the dimensions of a node.
         noise, then t, are drawn when they are not given: one t for each graph.
         """
-        check_start("training_losses", self.mode, x_start, model_kwargs, noise)
+        model_kwargs = check_start("training_losses", self.mode, x_start, model_kwargs, noise)
         model_kwargs = self.with_graph(model_kwargs)
         batch = model_kwargs["batch"]
         if noise is None:
@@ -394,7 +398,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         Returns `total_bpd` [N], `prior_bpd` [N], and for each step from the last to the first `vb` [N, S] (terms of the
         bound), `xstart_mse` [N, S] and `mse` [N, S] (of the noise). The sum over the nodes of a graph is its bound.
         """
-        check_start("calc_bpd_loop", self.mode, x_start, model_kwargs)
+        model_kwargs = check_start("calc_bpd_loop", self.mode, x_start, model_kwargs)
         model_kwargs = self.with_graph(model_kwargs)
         with self._holding_ref_frame(model_kwargs) as x_ref:
             x_start = self.to_relative(x_start, x_ref, model_kwargs["batch"])

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from geotdm_fast.reference.row_sums import count_by_graph
+
+if TYPE_CHECKING:
+    from geotdm_fast.diffusion.geotdm import GeoTDM
 
 
 def normal_kl(mean1: Tensor, logvar1: Tensor, mean2: Tensor | float, logvar2: Tensor | float) -> Tensor:
@@ -17,7 +21,7 @@ def normal_kl(mean1: Tensor, logvar1: Tensor, mean2: Tensor | float, logvar2: Te
     return 0.5 * (logvar2 - 1.0 - logvar1 + (logvar1 - logvar2).exp() + (mean1 - mean2) ** 2 * (-logvar2).exp())
 
 
-def prior_kl(diffusion, x_start: Tensor) -> Tensor:
+def prior_kl(diffusion: "GeoTDM", x_start: Tensor) -> Tensor:
     """[N] KL(q(x_S | x_0) || N(0, I))."""
     t = torch.full((x_start.shape[0],), diffusion.num_timesteps - 1, device=x_start.device)
     mean, _, log_variance = diffusion.q_mean_variance(x_start, t)
@@ -35,7 +39,9 @@ def decoder_nll(x_start: Tensor, mean: Tensor, log_variance: Tensor, batch: Tens
     return constant + (0.5 * (x_start - mean) ** 2 / log_variance.exp()).sum(dim=(1, 2))
 
 
-def bound_term(diffusion, x_start: Tensor, x_t: Tensor, t: Tensor, model_kwargs: dict) -> tuple[Tensor, Tensor]:
+def bound_term(
+    diffusion: "GeoTDM", x_start: Tensor, x_t: Tensor, t: Tensor, model_kwargs: dict
+) -> tuple[Tensor, Tensor]:
     """One term of the bound and the prediction of x_0: [N], [N, D, T].
 
     KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), and at t = 0 the decoder's negative log likelihood
@@ -50,13 +56,17 @@ def bound_term(diffusion, x_start: Tensor, x_t: Tensor, t: Tensor, model_kwargs:
 
 
 def bound(
-    diffusion, x_start: Tensor, model_kwargs: dict, steps: Iterable[int], draw: Callable[[int], Tensor] | None = None
+    diffusion: "GeoTDM",
+    x_start: Tensor,
+    model_kwargs: dict,
+    steps: Iterable[int],
+    draw: Callable[[int], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """All terms of the bound for x_0 in the frame of reference of the diffusion; keys as in `GeoTDM.calc_bpd_loop`.
 
     steps: S-1, ..., 0; draw: k = 0, 1, ... to the noise of the k-th of them; default: `randn_like`
     """
-    vb, xstart_mse, mse = [], [], []
+    terms, xstart_mse, mse = [], [], []
     for k, step in enumerate(steps):
         t = torch.full((x_start.shape[0],), step, device=x_start.device)
         noise = torch.randn_like(x_start) if draw is None else draw(k)
@@ -65,10 +75,10 @@ def bound(
         x_t = diffusion.q_sample(x_start, t, noise=noise)
         term, pred_xstart = diffusion._vb_terms_bpd(x_start, x_t, t, model_kwargs).values()
         eps = diffusion.predict_eps_from_xstart(x_t, t, pred_xstart)
-        vb.append(term)
+        terms.append(term)
         xstart_mse.append(functional.mse_loss(pred_xstart, x_start, reduction="none").mean(dim=(1, 2)))
         mse.append(functional.mse_loss(eps, noise, reduction="none").mean(dim=(1, 2)))
-    vb = torch.stack(vb, dim=1)
+    vb = torch.stack(terms, dim=1)
     prior = diffusion._prior_bpd(x_start)
     return {
         "total_bpd": vb.sum(dim=1) + prior,

@@ -57,4 +57,5 @@ class TrajectoryNoise:
 def likelihood_noise(seed: int, graph: Tensor, batch: Tensor, like: Tensor) -> TrajectoryNoise:
     """Noise for the bound of graphs [G] int64 of a data set, in the shape [N, D, T], dtype and device of `like`."""
     graph = graph.to(batch.device)
-    return TrajectoryNoise(seed, graph, torch.full_like(graph, OF_LIKELIHOOD), batch, *like.shape[1:], like.dtype)
+    _, dim, num_frames = like.shape
+    return TrajectoryNoise(seed, graph, torch.full_like(graph, OF_LIKELIHOOD), batch, dim, num_frames, like.dtype)

@@ -6,12 +6,17 @@ step by step through its methods (`MethodChain`), where `GeoTDM` itself computes
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from geotdm_fast.diffusion import likelihood
 from geotdm_fast.diffusion.progress import Progress, falling_steps
+
+if TYPE_CHECKING:
+    from geotdm_fast.diffusion.chain import GradientFunction
+    from geotdm_fast.diffusion.geotdm import GeoTDM
 
 # What `Chain` computes without calling it.
 _STEP = (
@@ -30,12 +35,15 @@ _STEP = (
 class OfficialNames:
     """Methods of `GeoTDM` under their official private names."""
 
+    num_timesteps: int
+    rescale_timesteps: bool
+
     def _scale_timesteps(self, t: Tensor) -> Tensor:
         return t.float() * (1000.0 / self.num_timesteps) if self.rescale_timesteps else t
 
     def _prior_bpd(self, x_start: Tensor) -> Tensor:
         """[N] KL(q(x_S | x_0) || N(0, I)) in nats; x_start relative to x_ref."""
-        return likelihood.prior_kl(self, x_start)
+        return likelihood.prior_kl(cast("GeoTDM", self), x_start)
 
     def _vb_terms_bpd(
         self, x_start: Tensor, x_t: Tensor, t: Tensor, model_kwargs: dict | None = None
@@ -44,11 +52,11 @@ class OfficialNames:
 
         x_start, x_t: relative to x_ref in mode `cond`. (`num_nodes` in model_kwargs is not needed.)
         """
-        output, pred_xstart = likelihood.bound_term(self, x_start, x_t, t, model_kwargs)
+        output, pred_xstart = likelihood.bound_term(cast("GeoTDM", self), x_start, x_t, t, model_kwargs or {})
         return {"output": output, "pred_xstart": pred_xstart}
 
 
-def replaced_parts(diffusion, base: type, names: Sequence[str] = _STEP) -> list[str]:
+def replaced_parts(diffusion: object, base: type, names: Sequence[str] = _STEP) -> list[str]:
     """The parts of a step (or `names`) that the subclass of `base`, or the object itself, has of its own."""
     changed = lambda name: name in vars(diffusion) or getattr(type(diffusion), name) is not getattr(base, name)
     return [name for name in names if changed(name)]
@@ -71,7 +79,8 @@ class MethodChain:
 
     def __init__(self, outputs: Callable[[Progress], Iterable[dict[str, Tensor]]], x: Tensor | None = None):
         self._outputs = outputs
-        self.x, self.x_0 = x, None
+        # None until the first step, before which nobody asks.
+        self.x, self.x_0 = cast(Tensor, x), cast(Tensor, None)
 
     def steps(self, progress: Progress = False) -> Iterator[None]:
         """Do a step and yield, until all are done."""
@@ -87,7 +96,12 @@ class MethodChain:
 
 
 def sampled_steps(
-    diffusion, num_steps: int, x: Tensor, model_kwargs: dict, cond_fn, progress: Progress
+    diffusion: "GeoTDM",
+    num_steps: int,
+    x: Tensor,
+    model_kwargs: dict,
+    cond_fn: "GradientFunction | None",
+    progress: Progress,
 ) -> Iterator[dict[str, Tensor]]:
     """The results of the diffusion's `p_sample` for steps num_steps - 1, ..., 0, from x on."""
     with diffusion._holding_ref_frame(model_kwargs):

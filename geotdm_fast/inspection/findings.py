@@ -39,7 +39,7 @@ class Findings:
 
         flow = lambda value: yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
         lines = []
-        for section, keys in self.config.items():
+        for section, keys in (self.config or {}).items():
             lines.append(f"{section}:")
             lines += [f"  {key}: {flow(value).removesuffix('...').strip()}" for key, value in keys.items()]
         return "\n".join(lines)

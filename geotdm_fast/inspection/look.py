@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.inspection.archives import arrays_in, inspect_samples, positions_in
@@ -41,7 +42,7 @@ def inspect_file(path: PathLike, topology: PathLike | None = None, keys: Mapping
     if topology is not None and kind != "file":
         raise ValueError(f"--topology goes with a file of molecules (.xtc, .dcd, .pdb, ...), got {path}")
     where = "recordings" if kind == "pedestrian" else "path"
-    section = {"kind": kind, where: [path.as_posix()] if kind == "pedestrian" else path.as_posix()}
+    section: dict[str, Any] = {"kind": kind, where: [path.as_posix()] if kind == "pedestrian" else path.as_posix()}
     if topology is not None:
         section["topology"] = pathlib.Path(topology).as_posix()
     section |= keys or {}
@@ -60,6 +61,6 @@ def inspect_file(path: PathLike, topology: PathLike | None = None, keys: Mapping
                 box_and_times(section, found, file)
             inspect_trajectories(section, found, span, file)
     except ValueError as error:
-        error.findings = found
+        error.findings = found  # type: ignore[attr-defined]  # for whoever shows the error
         raise
     return found

@@ -40,8 +40,8 @@ def _box(reading: Reading) -> str:
     """The lengths of the first frame's box, and of the last one's where they differ."""
     # The first frame last: it is where the data are read from then.
     frames = [reading.frame(end) for end in (reading.source.num_frames - 1, 0)]
-    cells = [None if frame.cells is None else frame.cells[0] for frame in reversed(frames)]
-    if any(cell is None for cell in cells) or not np.asarray(reading.source.pbc).any():
+    cells = [frame.cells[0] for frame in reversed(frames) if frame.cells is not None]
+    if len(cells) < len(frames) or not np.asarray(reading.source.pbc).any():
         return "none"
     lengths = [" x ".join(f"{length:.4g}" for length in np.linalg.norm(cell, axis=1)) for cell in cells]
     skewed = not np.allclose(cells[0], np.diag(np.diag(cells[0])), atol=1e-3)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
-from geotdm_fast.data.windows import Joined
+from geotdm_fast.data.windows import Joined, Windows
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.motion import steps_in_words
 from geotdm_fast.plots.molecule import SYMBOLS
@@ -71,7 +72,7 @@ def _opened(section: Mapping, span: int | None, found: Findings, file: OpenFile)
 def _blocks(items: Sequence) -> list[Tensor]:
     """The positions [B, N, D, T] of data, each once."""
     parts = items.parts if isinstance(items, Joined) else [items]
-    return [part.x for part in parts]
+    return [cast(Windows, part).x for part in parts]  # or people, who have it too
 
 
 def _between(values: list[int]) -> str:

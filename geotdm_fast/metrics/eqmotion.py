@@ -6,6 +6,7 @@ that are without effect there, or everywhere, exist all the same (state dicts lo
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,9 @@ class EqMotion(nn.Module):
     Random initialisation, from the global generator. Raises ValueError for sizes below 1, TypeError for missing ones.
     """
 
+    dct_in: Tensor
+    dct_out: Tensor
+
     def __init__(
         self,
         frames_in: int | None = None,
@@ -66,11 +70,14 @@ class EqMotion(nn.Module):
         super().__init__()
         official = (hidden_nf, in_channel, hid_channel, out_channel)
         if all(size is None for size in (*official, in_node_nf, in_edge_nf)):
-            sizes = Sizes(frames_in, frames_out, frames_in)
+            sizes = Sizes(frames_in, frames_out, frames_in)  # type: ignore[arg-type]  # `_check` refuses None
         else:
             # By position the official in_node_nf and in_edge_nf come first.
             nodes = frames_in if in_node_nf is None else in_node_nf
-            sizes = Sizes(in_channel, out_channel, nodes, hidden_nf, hid_channel, n_layers, recurrent)
+            given = cast(
+                "tuple[int, int, int, int, int]", (in_channel, out_channel, nodes, hidden_nf, hid_channel)
+            )  # or None
+            sizes = Sizes(*given, n_layers, recurrent)
         _check(sizes)
         act = nn.SiLU() if act_fn is None else act_fn
         hidden, channels = sizes.hidden, sizes.channels

@@ -1,5 +1,7 @@
 """A few representatives of many forecasts: k-means over where they end, for many scenes at once."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -86,4 +88,4 @@ def _lloyd(points: Tensor, centres: Tensor, max_iter: int) -> Tensor:
 def _square_distance(points: Tensor, centres: Tensor) -> Tensor:
     # One axis at a time: D is 2 or 3, and [P, K, R, D] is never held.
     axes = zip(points.unbind(-1), centres.unbind(-1), strict=True)
-    return sum((p[:, :, None] - c[:, None, :]).square() for p, c in axes)  # [P, K, R]
+    return cast(Tensor, sum((p[:, :, None] - c[:, None, :]).square() for p, c in axes))  # [P, K, R]

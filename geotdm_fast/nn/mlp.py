@@ -1,5 +1,7 @@
 """The two-layer perceptron whose parameter names the official checkpoints use."""
 
+from typing import cast
+
 from torch import Tensor, nn
 
 
@@ -20,5 +22,5 @@ class MLP(nn.Module):
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W1, b1, W2, b2: what the ops take."""
-        first, second = self.actions[0], self.actions[2]
+        first, second = cast(nn.Linear, self.actions[0]), cast(nn.Linear, self.actions[2])
         return first.weight, first.bias, second.weight, second.bias

@@ -43,7 +43,7 @@ def why_not_plain(module: nn.Module) -> str | None:
 def bare(network: nn.Module) -> nn.Module:
     """The network within the wrappers of DistributedDataParallel and `torch.compile`, in any order."""
     while True:
-        within = [network._modules[name] for name in WRAPPERS if name in network._modules]
+        within = [part for name in WRAPPERS if (part := network._modules.get(name)) is not None]
         if not within:
             return network
         network = within[0]

@@ -1,12 +1,20 @@
 """The precision of matrix products, set on a whole model."""
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from geotdm_fast.reference import PRECISIONS
 from geotdm_fast.runtime.choices import check_choice
 
+# What the mixin is mixed into.
+if TYPE_CHECKING:
+    _Module = nn.Module
+else:
+    _Module = object
 
-class PrecisionMixin:
+
+class PrecisionMixin(_Module):
     """`set_precision` for modules: the inputs of matrix products are rounded, sums stay in the model's own dtype."""
 
     precision: str = "fp32"

@@ -1,5 +1,7 @@
 """The spatial layer: message passing on the graph of every frame."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +64,7 @@ class ESLayer(PrecisionMixin, nn.Module):
         edge_index: Tensor | Graph,
         edge_attr: Tensor | None,
         batch: Tensor | None = None,
-        **model_kwargs,
+        **model_kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """x [N, D, T] and h [N, F, T] to the same shapes.
 

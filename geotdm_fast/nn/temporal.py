@@ -23,6 +23,9 @@ class ETLayer(PrecisionMixin, nn.Module):
     window: a frame sees only those at most so many frames away; None: all
     """
 
+    no_time_weight: Tensor
+    no_time_bias: Tensor
+
     def __init__(
         self,
         node_dim: int,

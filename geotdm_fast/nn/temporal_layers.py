@@ -5,6 +5,7 @@ The last two run the reference.
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,9 @@ class LinearAttentionLayer(PrecisionMixin, nn.Module):
         return PreparedTemporal(LinearTemporalAttentionParams(*mlps), self.precision, relative_time=self.relative_time)
 
 
-def _plain_forward(layer: nn.Module, x: Tensor, h: Tensor, frames: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+def _plain_forward(
+    layer: ConvolutionLayer | LinearAttentionLayer, x: Tensor, h: Tensor, frames: Sequence[int] | None
+) -> tuple[Tensor, Tensor]:
     why_not = why_not_plain(layer)
     if why_not is not None:
         raise TypeError(f"{type(layer).__name__}: {why_not}, which only temporal='attention' calls")
@@ -84,6 +87,7 @@ def _plain_forward(layer: nn.Module, x: Tensor, h: Tensor, frames: Sequence[int]
     return x.transpose(1, 2), h.transpose(1, 2)
 
 
+TemporalLayer: TypeAlias = ETLayer | ConvolutionLayer | LinearAttentionLayer
 TEMPORAL = ("attention", "convolution", "linear_attention")
 # Half the width of a convolution's kernel where none is given: five frames.
 CONVOLUTION_WINDOW = 2
@@ -91,7 +95,7 @@ CONVOLUTION_WINDOW = 2
 
 def temporal_layer(
     temporal: str, hidden_dim: int, act_fn: nn.Module, time_emb_dim: int, relative_time: bool, window: int | None
-) -> nn.Module:
+) -> TemporalLayer:
     """The temporal layer called `temporal`; arguments as in `EGTN`. Raises ValueError where they do not go together."""
     check_choice("EGTN: temporal", temporal, TEMPORAL)
     if temporal == "attention":

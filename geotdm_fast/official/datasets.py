@@ -6,6 +6,7 @@ data set, and pedestrians `select_index` and `num`. Nothing is cached on disk, s
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def TrajData(
     edge_attr: Tensor | None = None,
     x: Tensor | Sequence[Tensor] | None = None,
     v: Tensor | Sequence[Tensor] | None = None,
-    **fields,
+    **fields: Any,
 ) -> Trajectory:
     """A `Trajectory` by the official arguments, for data sets of one's own: every node counts in the scores.
 
@@ -35,9 +36,9 @@ def TrajData(
     """
     if x is None:
         raise TypeError("TrajData: x must be given")
-    x, v = (None if value is None else _with_frames(value) for value in (x, v))
-    item = Trajectory(x, h, edge_index, edge_attr, torch.arange(len(x)))
-    vars(item).update(({} if v is None else {"v": v}) | fields)
+    positions = _with_frames(x)
+    item = Trajectory(positions, h, edge_index, edge_attr, torch.arange(len(positions)))
+    vars(item).update(({} if v is None else {"v": _with_frames(v)}) | fields)
     return item
 
 
@@ -60,7 +61,7 @@ class _OfficialDataset(TrajectoryDataset):
         )
         self.return_index = return_index
 
-    def __getitem__(self, index: int) -> Trajectory:
+    def __getitem__(self, index: int) -> Trajectory:  # type: ignore[override]  # officially no slices
         item = super().__getitem__(int(index))
         if self.return_index:
             item.system_id = torch.tensor([float(index)])
@@ -90,7 +91,14 @@ class NBody(_OfficialDataset):
         obs_noise_scale: float = 0,
         project: bool = False,
     ):
-        section = {"kind": "nbody", "root": root, "name": name, "suffix": suffix, "span": span, "project": project}
+        section: dict[str, Any] = {
+            "kind": "nbody",
+            "root": root,
+            "name": name,
+            "suffix": suffix,
+            "span": span,
+            "project": project,
+        }
         section |= {"force_length": force_length, "obs_noise_scale": obs_noise_scale}
         if not any(word in text for text in (name, suffix) for word in ("charged", "spring", "gravity")):
             section["system"] = "charged"
@@ -176,7 +184,7 @@ class ETHNew(_OfficialDataset):
         super().__init__(opened, return_index)
         self.past_frames = past_frames
 
-    def __getitem__(self, index: int) -> Trajectory:
+    def __getitem__(self, index: int) -> Trajectory:  # type: ignore[override]  # officially no slices
         item = super().__getitem__(index)
         past = item.x[..., : self.past_frames]
         steps = past.diff(dim=-1)

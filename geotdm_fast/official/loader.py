@@ -1,6 +1,7 @@
 """A data loader that batches trajectories, with the arguments of torch_geometric's."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 
@@ -26,7 +27,7 @@ class DataLoader(torch.utils.data.DataLoader):
         shuffle: bool | None = False,
         follow_batch: Sequence[str] | None = None,
         exclude_keys: Sequence[str] | None = None,
-        **options,
+        **options: Any,
     ):
         given = options.pop("collate_fn", None)
         # Frameworks make a loader anew from the attributes of one, the built-in function among them.
@@ -35,7 +36,7 @@ class DataLoader(torch.utils.data.DataLoader):
         self.follow_batch = follow_batch
         self.exclude_keys = exclude_keys
         together = given or _Collate(tuple(follow_batch or ()), tuple(exclude_keys or ()))
-        super().__init__(dataset, batch_size, shuffle, collate_fn=together, **options)
+        super().__init__(cast("torch.utils.data.Dataset", dataset), batch_size, shuffle, collate_fn=together, **options)
 
 
 class _Collate:

@@ -7,7 +7,7 @@ import functools
 import re
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...], products: str = "f
 @constant_in_graphs
 def shared_memory(device: torch.device) -> int:
     """The bytes that a block may have."""
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]  # not in torch's stub
 
 
 @constant_in_graphs
@@ -78,7 +78,7 @@ def why_not_on(device: torch.device) -> str | None:
 
 def why_not_module(device: torch.device) -> str | None:
     """Why the module does not run on this GPU, or None; without a warning."""
-    wrong = missing() or why_not_built_for(torch.cuda.get_device_capability(device), found().architectures)
+    wrong = missing() or why_not_built_for(torch.cuda.get_device_capability(device), cast(Built, found()).architectures)
     return None if wrong is None else f"geotdm_fast._C_cuda is {wrong}"
 
 
@@ -124,7 +124,7 @@ def find(folder: Path) -> Built | str:
 
 def load(path: Path) -> str | None:
     """Register the kernels of a module that `find` has found; what is wrong, or None."""
-    release = tuple(map(int, re.match(r"(\d+)\.(\d+)", torch.__version__).groups()))
+    release = tuple(map(int, cast("re.Match[str]", re.match(r"(\d+)\.(\d+)", torch.__version__)).groups()))
     if release < OLDEST_TORCH:
         return f"for torch {'.'.join(map(str, OLDEST_TORCH))} or newer, and this is {torch.__version__}"
     try:

@@ -23,7 +23,7 @@ def reference_gradients(
     """
     # Each input is seen through a view: what one input owes to another one is not the op's.
     seen = [value if value is None else value.view_as(value) for value in inputs]
-    asked = [value for value, wants in zip(seen, wanted, strict=True) if wants]
+    asked = [value for value, wants in zip(seen, wanted, strict=True) if wants and value is not None]
     outputs = op(*seen)
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
     if not asked or not pairs:

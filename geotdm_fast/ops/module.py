@@ -7,6 +7,7 @@ import re
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import torch
 
@@ -22,11 +23,12 @@ def load_module() -> tuple[ModuleType | None, str | None]:
     """
     # in this package's own folder: an editable install of another copy would offer the module of that one
     spec = importlib.machinery.PathFinder.find_spec("geotdm_fast._C", geotdm_fast.__path__)
-    if spec is None:
+    if spec is None or spec.origin is None:
         return None, f"not built ({HOW})"
     # One that was compiled with another torch may crash as it loads, so the file is asked before.
     built = re.search(rb"geotdm_fast\._C built with torch (\d+\.\d+)", Path(spec.origin).read_bytes())
-    if built and built[1].decode() != re.match(r"\d+\.\d+", torch.__version__)[0]:
+    own = cast("re.Match[str]", re.match(r"\d+\.\d+", torch.__version__))[0]
+    if built and built[1].decode() != own:
         return None, f"built with torch {built[1].decode()}, and this is {torch.__version__} (anew, {HOW})"
     try:
         module = importlib.import_module("geotdm_fast._C")

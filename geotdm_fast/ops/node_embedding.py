@@ -1,5 +1,7 @@
 """The first layer of the network: `geotdm_fast.reference.node_embedding` by the fastest implementation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def node_embedding(
 class _NodeEmbedding(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, h: Tensor, step: Tensor | None, weight: Tensor, bias: Tensor, num_frames: int, precision: str
+        ctx: Any, h: Tensor, step: Tensor | None, weight: Tensor, bias: Tensor, num_frames: int, precision: str
     ) -> Tensor:
         from geotdm_fast.kernels.node_embedding_launch import node_embedding as launch
 
@@ -38,7 +40,7 @@ class _NodeEmbedding(torch.autograd.Function):
         return launch(h, step, frequency, weight, bias, num_frames, precision)
 
     @staticmethod
-    def backward(ctx, grad_z: Tensor):
+    def backward(ctx: Any, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         from geotdm_fast.kernels.node_embedding_launch import node_embedding_backward as launch
 
         h, step, weight, bias = ctx.saved_tensors

@@ -1,5 +1,7 @@
 """Noise around the prior's mean: `geotdm_fast.reference.noised_positions` by the fastest implementation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def noised_positions(
 class _NoisedPositions(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x_start: Tensor, x_ref: Tensor, noise: Tensor, signal: Tensor, spread: Tensor, t: Tensor
+        ctx: Any, x_start: Tensor, x_ref: Tensor, noise: Tensor, signal: Tensor, spread: Tensor, t: Tensor
     ) -> Tensor:
         from geotdm_fast.kernels.noised_positions_launch import noised_positions as launch
 
@@ -36,7 +38,7 @@ class _NoisedPositions(torch.autograd.Function):
         return launch(x_start, x_ref, noise, signal, spread, t)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from geotdm_fast.kernels.noised_positions_launch import noised_positions_backward as launch
 
         signal, t = ctx.saved_tensors

@@ -1,5 +1,7 @@
 """The mean of the learned prior: `geotdm_fast.reference.reference_frame` by the fastest implementation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ def reference_frame(y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
 
 class _ReferenceFrame(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
+    def forward(ctx: Any, y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
         from geotdm_fast.kernels.reference_frame_launch import reference_frame as launch
 
         x_ref, mean = launch(y, z, ws)
@@ -29,7 +31,7 @@ class _ReferenceFrame(torch.autograd.Function):
         return x_ref
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from geotdm_fast.kernels.reference_frame_launch import reference_frame_backward as launch
 
         y, z, mean, ws = ctx.saved_tensors

@@ -1,6 +1,7 @@
 """The temporal op: `geotdm_fast.reference.temporal_attention` by the fastest implementation that takes the input."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,7 +95,7 @@ class _TemporalAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         x: Tensor,
         h: Tensor,
         frames: Sequence[int] | None,
@@ -113,7 +114,7 @@ class _TemporalAttention(torch.autograd.Function):
         return x_out, h_out
 
     @staticmethod
-    def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
+    def backward(ctx: Any, grad_x_out: Tensor, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
         x, h, turned, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         if graph_is_wanted():
@@ -129,7 +130,7 @@ _PARAMS = 6
 
 
 def _twice_differentiable(
-    ctx, cotangents: tuple[Tensor, Tensor], x: Tensor, h: Tensor, params: tuple[Tensor, ...]
+    ctx: Any, cotangents: tuple[Tensor, Tensor], x: Tensor, h: Tensor, params: tuple[Tensor, ...]
 ) -> tuple[Tensor | None, ...]:
     """What the backward returns where its gradients are to be differentiated again."""
 

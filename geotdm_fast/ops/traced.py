@@ -11,5 +11,5 @@ def constant_in_graphs(function: Function) -> Function:
 
     A graph that `torch.compile` traces keeps what `function` returned while it was traced.
     """
-    function._dynamo_marked_constant = True
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what dynamo itself sets
     return function

@@ -1,11 +1,13 @@
 """From a request to a row of results, in pieces: train, choose, draw, score, report. Killed anywhere, it goes on."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
 import uuid
 import zlib
+from typing import cast
 
 import torch
 
@@ -133,7 +135,7 @@ class _Run:
             samples, drawn = self._samples(draw)
             scores[draw.protocol] = self._scores(draw, samples, drawn)
             pictured = pictured or samples
-        return self.pieces.once("row", lambda: self._report(trained, scores, pictured))
+        return self.pieces.once("row", lambda: self._report(trained, scores, cast(Samples, pictured)))
 
     # --- train ----------------------------------------------------------------------------------------------------
 
@@ -171,7 +173,7 @@ class _Run:
         for path in sorted((self.folder / "train").glob("*.safetensors")):
             if path.stem != "state":
                 name = f"candidate_{path.stem}_fde"
-                errors[path.stem] = self.pieces.once(name, lambda p=path: self._try(p.stem, draw))
+                errors[path.stem] = self.pieces.once(name, functools.partial(self._try, path.stem, draw))
         return min(errors, key=lambda stem: errors[stem]["fde"])
 
     def _try(self, stem: str, draw: Draw) -> dict:
@@ -202,8 +204,8 @@ class _Run:
             self.pieces, self.folder / "shards" / draw.protocol, sampler, batch, task,
             num_samples=draw.num_samples, seed=seed, progress=self.progress,
         )  # fmt: skip
-        about = {"seed": seed, "checkpoint": f"{stem}.safetensors"}
-        return make_samples(drawn, batch, dataset, task, **about), seconds
+        samples = make_samples(drawn, batch, dataset, task, seed=seed, checkpoint=f"{stem}.safetensors")
+        return samples, seconds
 
     def _scores(self, draw: Draw, samples: Samples, drawn: dict) -> dict:
         """Scores, each a piece of its own, with what they were drawn from."""
@@ -211,8 +213,8 @@ class _Run:
         for score in self.recipe.scores:
             merged |= self.pieces.once(
                 f"scores_{draw.protocol}_{score}",
-                lambda score=score: evaluate(
-                    samples, [score], kmeans=draw.kmeans, device=self.device, progress=self.progress
+                functools.partial(
+                    evaluate, samples, [score], kmeans=draw.kmeans, device=self.device, progress=self.progress
                 ),
             )
         if self.request.task == UNCONDITIONAL and is_molecule(self.request.experiment):

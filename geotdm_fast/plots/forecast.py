@@ -1,5 +1,7 @@
 """Pictures of forecasts: given frames, truth and samples, one panel per system."""
 
+from typing import Any
+
 import numpy as np
 
 from geotdm_fast.plots import molecule, style
@@ -136,7 +138,13 @@ def _skeleton(
     """Bonds `pairs` [P, 2] between `points` [N, 2]."""
     from matplotlib.collections import LineCollection
 
-    look = {"colors": colour, "linewidths": width, "alpha": alpha, "zorder": zorder, "capstyle": "round"}
+    look: dict[str, Any] = {
+        "colors": colour,
+        "linewidths": width,
+        "alpha": alpha,
+        "zorder": zorder,
+        "capstyle": "round",
+    }
     ax.add_collection(LineCollection(points[pairs], **look), autolim=True)
     ax.autoscale_view()
 

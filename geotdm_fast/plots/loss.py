@@ -1,10 +1,15 @@
 """The picture of a training run: losses over steps, read from `log.jsonl`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from geotdm_fast.plots import style
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.parsing import is_step, parse_json
+
+if TYPE_CHECKING:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
 
 # Keys in the log; the NLL has its own scale, in a panel below.
 _VALIDATION = ("val_loss", "val_nll")
@@ -36,7 +41,7 @@ def _draw(loss: tuple, validation: dict[str, tuple], title: str):
 
     rows = 2 if "val_nll" in validation else 1
     figure = Figure(figsize=(8, 2.4 + 2.2 * rows), dpi=style.DPI, layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.85 / figure.get_figheight()))
+    cast("ConstrainedLayoutEngine", figure.get_layout_engine()).set(rect=(0, 0, 1, 1 - 0.85 / figure.get_figheight()))
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=[2, 1][:rows])[:, 0]
     handles = []
     if loss[0]:

@@ -1,14 +1,20 @@
 """One look for every picture: colours, a figure without global state, saving."""
 
+from typing import TYPE_CHECKING, Any, cast
+
 from geotdm_fast.runtime.files import PathLike, atomic_path
 from geotdm_fast.runtime.shown import plain
+
+if TYPE_CHECKING:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
 
 # Okabe and Ito's colours, told apart with every kind of colour vision; yellow is too faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
 GIVEN, TRUTH, BROAD, FAINT = "#9AA0A6", "#202124", "#C4C7CC", "#DADCE0"
 DPI = 150
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -49,7 +55,9 @@ def panels(count: int, columns: int, size: float = 3.1, header: float = 0.9, dpi
     height = rows * size + header
     # Two narrow columns would squeeze the title: keep a least width.
     figure = Figure(figsize=(max(columns * size, 6.2), height), dpi=dpi, layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - header / height), w_pad=0.06, h_pad=0.06)
+    cast("ConstrainedLayoutEngine", figure.get_layout_engine()).set(
+        rect=(0, 0, 1, 1 - header / height), w_pad=0.06, h_pad=0.06
+    )
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in axes[count:]:
         unused.set_axis_off()

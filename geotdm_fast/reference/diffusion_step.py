@@ -1,5 +1,7 @@
 """One step of a diffusion sampler behind the network: plain PyTorch, any dtype."""
 
+from typing import cast
+
 from torch import Tensor
 
 from geotdm_fast.reference.row_sums import zero_mean
@@ -44,4 +46,4 @@ def diffusion_step(
     x.copy_(after)
     before.copy_(x_0)
     if positions is not None:
-        positions.copy_(after + x_ref.to(wide))
+        positions.copy_(after + cast(Tensor, x_ref).to(wide))

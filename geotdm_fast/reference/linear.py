@@ -1,5 +1,7 @@
 """Matrix products whose inputs are rounded to a precision, accumulated in the tensors' own dtype."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,11 +29,11 @@ class _PassThrough(torch.autograd.Function):
     """The second tensor, whose gradient is the first one's: no launch, where x + (low - x).detach() takes two."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, low: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, low: Tensor) -> Tensor:
         return low
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 

@@ -1,5 +1,7 @@
 """Every pair of nodes within a distance: the definition, pair by pair, in any dtype and on any device."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -60,7 +62,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
         difference = one - other
         difference *= difference
         total = difference if total is None else total.add_(difference)
-    return total
+    return cast(Tensor, total)  # there is a coordinate
 
 
 def squared_cutoff(cutoff: float, x: Tensor) -> Tensor:

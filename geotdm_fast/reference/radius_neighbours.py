@@ -17,7 +17,7 @@ class Neighbours(NamedTuple):
     """
 
     sender: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides the tuple's method, which nobody calls
     needed: Tensor
     finite: Tensor
 

@@ -1,6 +1,8 @@
 """Progress bars, all made here: drawn over themselves on a terminal or in a notebook, as lines elsewhere."""
 
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 from tqdm.auto import tqdm
 from tqdm.std import tqdm as plain_tqdm
@@ -9,7 +11,7 @@ from tqdm.std import tqdm as plain_tqdm
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def progress_bar(iterable=None, **options):
+def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> plain_tqdm:
     """A tqdm bar on stderr, around `iterable` or moved by `update`.
 
     Where stderr is a file or a pipe, the bar is a line every ten seconds at most, and one at its end.
@@ -35,11 +37,11 @@ def _draws() -> bool:
 class _Lines(plain_tqdm):
     """A bar for files and pipes."""
 
-    def __init__(self, iterable=None, **options):
+    def __init__(self, iterable: Iterable[Any] | None = None, **options: Any):
         options |= {"mininterval": SECONDS_BETWEEN_LINES, "maxinterval": SECONDS_BETWEEN_LINES, "miniters": 0}
         super().__init__(iterable, **options)
 
-    def display(self, msg=None, pos=None):
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write a line, but not of a bar that has yet to move."""
         ends = self.disable  # `close` has disabled it, and ends the line itself
         text = str(self) if msg is None else msg
@@ -47,5 +49,5 @@ class _Lines(plain_tqdm):
             self.fp.write(text if ends else f"{text}\n")
             self.fp.flush()
 
-    def clear(self, nolock=False):
+    def clear(self, nolock: bool = False) -> None:
         """Leave the lines that are written."""

@@ -17,8 +17,8 @@ from geotdm_fast.runtime.shown import shown
 
 def check_tensor(
     where: str, name: str, value: object, shape: tuple[int | str, ...], *, integer: bool | None = None
-) -> None:
-    """Raise TypeError / ValueError unless `value` is a tensor of `shape`; letters stand for any size.
+) -> Tensor:
+    """`value`, or TypeError / ValueError unless it is a tensor of `shape`; letters stand for any size.
 
     integer: True for an index (int64 or int32), False for a floating-point tensor, None for either
     """
@@ -30,6 +30,7 @@ def check_tensor(
         raise TypeError(f"{where}: {name} must be int64, got {value.dtype}")
     if integer is False and not value.is_floating_point():
         raise TypeError(f"{where}: {name} must be floating point, got {value.dtype}")
+    return value
 
 
 def check_shape(where: str, name: str, came: Sequence[int], shape: tuple[int | str, ...]) -> None:

@@ -17,7 +17,7 @@ def check_keys(where: str, given: Mapping, known: Iterable[str]) -> None:
             raise ValueError(f"{where}: unknown key '{plain(key)}'{nearest(key, known)}")
 
 
-def check_choice(where: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(where: str, value: object, choices: Iterable[str]) -> None:
     """Raise ValueError if `value` is not one of `choices`, naming the nearest one."""
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:

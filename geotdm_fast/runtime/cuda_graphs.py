@@ -51,7 +51,7 @@ class Captured:
         self.inputs = tree_unflatten([copies.get(id(leaf), leaf) for leaf in leaves], spec)
         self._static = list(copies.values())
         self.device = self._static[0].device
-        self._stream = None
+        self._stream: torch.cuda.Stream | None = None
         self.wanted: Hashable = None  # by which a cache finds it
         before = [tensor.detach().clone() for tensor in state]
         record = record or CUDAGraphRecorder(self.device, generators)
@@ -188,7 +188,7 @@ class CaptureCache:
     def __len__(self) -> int:
         return len(self._known)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return CaptureCache, (self.capacity, self.record)
 
 

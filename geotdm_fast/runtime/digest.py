@@ -14,6 +14,6 @@ def tensors_sha256(tensors: Mapping[str, Tensor], texts: Mapping[str, str] | Non
         tensor = tensors[name].detach().cpu().contiguous()
         sha.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    for name in sorted(texts or {}):
-        sha.update(f"{name} {texts[name]}".encode())
+    for name, text in sorted((texts or {}).items()):
+        sha.update(f"{name} {text}".encode())
     return sha.hexdigest()

@@ -7,7 +7,7 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
@@ -30,7 +30,7 @@ UNREADABLE = (
 
 
 @contextlib.contextmanager
-def atomic_path(path: PathLike):
+def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
     """Yield a temporary path beside `path`; rename it onto `path` when the block succeeds.
 
     A reader sees the old file or the new one, never half of either: the data are flushed to disk before the rename,
@@ -64,7 +64,7 @@ def remove_leftovers(folder: pathlib.Path, names: Iterable[str]) -> None:
                 leftover.unlink()
 
 
-def write_json(path: PathLike, value) -> None:
+def write_json(path: PathLike, value: object) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_path(path) as aside:
         aside.write_text(json.dumps(value, indent=2) + "\n")
@@ -73,7 +73,7 @@ def write_json(path: PathLike, value) -> None:
 def write_npz(path: PathLike, **arrays: np.ndarray) -> None:
     """Write named arrays as a compressed `.npz`, atomically."""
     with atomic_path(path) as aside:
-        np.savez_compressed(aside, **arrays)
+        np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]  # numpy has its option allow_pickle there too
 
 
 def read_npz(

@@ -17,9 +17,12 @@ def check_npy_size(path: str | os.PathLike) -> None:
 
 def check_member_size(archive: np.lib.npyio.NpzFile, name: str) -> None:
     """ValueError where the array `name` of an `.npz` is not as long as its header says."""
-    for member in {name, f"{name}.npy"} & set(archive.zip.namelist()):
-        with archive.zip.open(member) as file:
-            _check_size(file, archive.zip.getinfo(member).file_size)
+    members = archive.zip
+    if members is None:  # closed
+        raise ValueError("the archive must be open, got a closed one")
+    for member in {name, f"{name}.npy"} & set(members.namelist()):
+        with members.open(member) as file:
+            _check_size(file, members.getinfo(member).file_size)
 
 
 def _check_size(file: IO[bytes], size: int) -> None:

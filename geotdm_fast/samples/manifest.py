@@ -68,7 +68,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         raise ValueError(f"{path} must be of format '{FORMAT}', got {shown(came)}")
     request = content.get("request")
     counts = [*(request.get(name) for name in _COUNTS), content.get("batch_size")] if isinstance(request, dict) else []
-    if not counts or not all(type(count) is int and 1 <= count < 2**60 for count in counts):
+    if not isinstance(request, dict) or not all(type(count) is int and 1 <= count < 2**60 for count in counts):
         raise ValueError(
             f"{path} must hold a request with {', '.join(_COUNTS)}, and batch_size, whole numbers of at least 1; "
             f"got {shown(counts or request)}"

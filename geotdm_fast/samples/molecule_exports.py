@@ -6,7 +6,7 @@ import importlib.util
 import pathlib
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -71,9 +71,12 @@ def export_molecules(path: PathLike, source: Samples | PathLike, progress: bool 
 
 
 def _molecules(path: PathLike, source: Samples | PathLike) -> Iterator[Molecule]:
-    whole = isinstance(source, Samples)
-    shards = [Shard(Block(range(source.num_graphs), range(source.num_samples)), source)] if whole else None
-    for block, samples in shards or iterate_shards(source):
+    shards: Iterable[Shard]
+    if isinstance(source, Samples):
+        shards = [Shard(Block(range(source.num_graphs), range(source.num_samples)), source)]
+    else:
+        shards = iterate_shards(source)
+    for block, samples in shards:
         if not samples.is_molecule or samples.samples.shape[2] != 3:
             raise ValueError(f"{path}: samples must be molecules in three dimensions, got '{samples.name}' (use .npz)")
         forecasts = samples.forecasts()  # [K, N, 3, T]
@@ -120,7 +123,8 @@ def _write_md(path: PathLike, molecules: Iterable[Molecule]) -> int:
     from mdtraj.formats import DCDTrajectoryFile, XTCTrajectoryFile
 
     is_dcd = pathlib.Path(path).suffix.lower() == ".dcd"
-    first, count = None, 0
+    first: Molecule | None = None
+    count = 0
     with atomic_path(path) as aside:
         with (DCDTrajectoryFile if is_dcd else XTCTrajectoryFile)(str(aside), "w") as file:
             for molecule in molecules:
@@ -138,6 +142,7 @@ def _write_md(path: PathLike, molecules: Iterable[Molecule]) -> int:
                         nm = positions / np.float32(10)
                         file.write(nm, time=step.astype(np.float32), step=step.astype(np.int32))
                 count += len(step)
+        first = cast(Molecule, first)  # samples are of a graph at least
         # What the C library kept until it closed the file fails without a word.
         size = 12 * len(first.atomic_numbers) * count
         if is_dcd and aside.stat().st_size < size:

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,8 @@ def samples_of(path: PathLike, arrays: Mapping[str, np.ndarray]) -> Samples:
     for name in convert.keys() & arrays.keys():
         check_scalar(path, name, arrays[name])
     check_dimensions(path, arrays)
-    samples = Samples(**{name: convert.get(name, np.asarray)(arrays[name]) for name in names})
+    values: dict[str, Any] = {name: convert.get(name, np.asarray)(arrays[name]) for name in names}
+    samples = Samples(**values)
     check_samples(path, samples)
     check_values(path, samples)
     return samples

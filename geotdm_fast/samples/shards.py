@@ -116,7 +116,10 @@ def read_shards(folder: PathLike) -> Samples:
     return dataclasses.replace(
         firsts[0],
         samples=np.concatenate(drawn, axis=1),
-        **{name: joined(name) for name in ("target", "x_given", "h", "atomic_numbers")},
+        target=joined("target"),
+        x_given=joined("x_given"),
+        h=joined("h"),
+        atomic_numbers=joined("atomic_numbers"),
         batch=shifted("batch", graphs),
         scored=shifted("scored", nodes),
         edge_index=shifted("edge_index", nodes),

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ class Drawer:
             first = part.samples.start - block.samples.start
             place = slice(own.start - nodes.start, own.stop - nodes.start)
             samples[first : first + len(part.samples), place] = drawn
-        return samples
+        return cast(Tensor, samples)  # a block has a part
 
     def _parts(self, block: Block, bar: TrajectoryBar) -> Iterator[tuple[Block, Tensor]]:
         """The block in batches, each with its [k, n, D, T_noisy]."""
@@ -156,9 +156,9 @@ class Drawer:
         sample = torch.arange(block.samples.start, block.samples.stop).repeat_interleave(len(block.graphs))
         with evaluating(sampler.diffusion.denoise_network):
             inputs = self._inputs(block)
-            noise = TrajectoryNoise(
-                self._seed, graph, sample, inputs.model_kwargs["batch"], *inputs.shape[1:], inputs.dtype
-            )
+            _, dim, num_frames = inputs.shape
+            of_node = inputs.model_kwargs["batch"]
+            noise = TrajectoryNoise(self._seed, graph, sample, of_node, dim, num_frames, inputs.dtype)
             drawn = sampler.draw(inputs.shape, inputs.model_kwargs, noise, progress=step, x_ref=inputs.x_ref)
         return drawn.cpu().unflatten(0, (len(block.samples), -1))
 
@@ -177,7 +177,7 @@ class Drawer:
             x_ref = None
             if self._sampler.diffusion.mode == "cond":
                 alone = model_kwargs if len(block.samples) == 1 else self._split(graphs)[1]
-                x_ref = self._sampler.diffusion.get_ref_frame(alone).repeat(len(block.samples), 1, 1)
+                x_ref = cast(Tensor, self._sampler.diffusion.get_ref_frame(alone)).repeat(len(block.samples), 1, 1)
             self._prepared = _Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs, x_ref)
         return self._prepared
 

@@ -1,6 +1,7 @@
 """Draw a request of any size into a folder of shards, on any number of processes, again and again until it is whole."""
 
 import contextlib
+import functools
 import pathlib
 import warnings
 from typing import NamedTuple
@@ -126,7 +127,7 @@ def _draw(
             )
             if not np.isfinite(samples.samples).all():
                 warnings.warn(f"sample: {shard_path(folder, number)} holds values that are not finite", stacklevel=3)
-            writer.put(lambda number=number, samples=samples: write_shard(folder, manifest, number, samples))
+            writer.put(functools.partial(write_shard, folder, manifest, number, samples))
         writer.finish()
         ours.wait_for_all(meanwhile=bar.show)
         bar.show(look=True)

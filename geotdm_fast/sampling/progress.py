@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -18,7 +19,12 @@ class TrajectoryBar:
     def __init__(self, total: int, done: int = 0, *, elsewhere: Callable[[], int] | None = None, show: bool = True):
         from geotdm_fast.runtime.bars import progress_bar
 
-        options = {"desc": "sampling", "unit": " trajectories", "bar_format": _FORMAT, "smoothing": 0.05}
+        options: dict[str, Any] = {
+            "desc": "sampling",
+            "unit": " trajectories",
+            "bar_format": _FORMAT,
+            "smoothing": 0.05,
+        }
         self._bar = progress_bar(total=total, initial=done, disable=not show, **options)
         self._elsewhere, self._looked, self._others = elsewhere, time.monotonic(), 0
         self._own = float(done)

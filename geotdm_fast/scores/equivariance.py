@@ -20,13 +20,14 @@ precisions tell whether kernels add one of their own.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from geotdm_fast.data.trajectory import Batch, Trajectory, collate
 from geotdm_fast.diffusion import GeoTDM, Sampler
+from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.ops import backend
 from geotdm_fast.runtime.choices import check_choice
@@ -112,13 +113,13 @@ def check_equivariance(
     for name, chosen, known in (("precisions", precisions, ROUNDOFF), ("kinds", kinds, KINDS)):
         for one in chosen:
             check_choice(f"check_equivariance: {name}", one, known)
-    network = bare(diffusion.denoise_network)
+    network = cast(EGTN, bare(diffusion.denoise_network))
     dtype = diffusion.dtype
     before, was_training = network.precision, network.training
     network.eval()
     try:
         for kind in kinds:
-            batch = random_batch(kind, network, task.window(bare(diffusion.denoise_network).num_w), num_graphs, seed)
+            batch = random_batch(kind, network, task.window(network.num_w), num_graphs, seed)
             subject = _Subject(diffusion, task, batch, num_steps, seed)
             with torch.no_grad():
                 yield from _deviations(subject, kind, precisions)
@@ -157,7 +158,7 @@ class _Subject:
 
         nudge: the number of a random change, by `NUDGE`, of all positions and of the noise; None: none
         """
-        network = bare(self.diffusion.denoise_network)
+        network = cast(EGTN, bare(self.diffusion.denoise_network))
         dtype = torch.float64 if precision == "float64" else torch.float32
         network.to(dtype).set_precision("fp32" if precision == "float64" else precision)
         emulated = self.device.type == "cpu" and precision in ("tf32", "bf16")
@@ -259,7 +260,7 @@ def motion(name: str, batch: Batch) -> Motion:
     return Motion(q, shift, order, edge_order, owner)
 
 
-def random_batch(kind: str, network, num_frames: int, num_graphs: int, seed: int = 0) -> Batch:
+def random_batch(kind: str, network: EGTN, num_frames: int, num_graphs: int, seed: int = 0) -> Batch:
     """Random trajectories of a kind of data, float64, with as many features as the network reads.
 
     Positions are walks of steps N(0, 0.1^2) from N(0, 1). Graphs have 5, 4, ... nodes; pedestrians 3, 1, 2, ... .

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from geotdm_fast.samples.record import Samples
 from geotdm_fast.scores.published import EXPERIMENTS, paper_result
 from geotdm_fast.scores.tables import cell_text, text_table
 from geotdm_fast.task import Task
+
+if TYPE_CHECKING:
+    from geotdm_fast.diffusion import GeoTDM
 
 SCORES = {"cond": ("ade", "nll"), "uncond": ("marginal", "classification", "prediction", "nll")}
 _EXTRAPOLATIONS = ("standing_still", "constant_velocity")
@@ -103,7 +107,7 @@ def evaluate(
 
 
 def likelihoods(
-    diffusion, batch: Batch, task: Task, *, seed: int, batch_size: int | None = None, progress: bool = True
+    diffusion: "GeoTDM", batch: Batch, task: Task, *, seed: int, batch_size: int | None = None, progress: bool = True
 ) -> Tensor:
     """Bound on the negative log-likelihood (nats) of every graph, [B] float: `num_timesteps` network calls per chunk.
 

@@ -33,7 +33,7 @@ class Draw(NamedTuple):
 
     def to(self, device: torch.device) -> "Draw":
         """Copies on `device`, which nobody waits for."""
-        return Draw(*(None if value is None else to_device(value, device) for value in self))
+        return Draw(*(None if value is None else to_device(value, device) for value in self))  # type: ignore[arg-type]  # None only where it was
 
 
 @dataclass(frozen=True)

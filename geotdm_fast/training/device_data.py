@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ class DeviceData:
     ) -> tuple[Batch, Tensor, Tensor]:
         """The same batch, with steps [B] given to its nodes [N] and weight [B], shared out, to its scored nodes [M]."""
         cut = ops.cut_windows(self._tables, structure.layout, items, steps, weight)
-        return self._batch(cut, structure, turn), cut.steps, cut.weight
+        return self._batch(cut, structure, turn), cast(Tensor, cut.steps), cast(Tensor, cut.weight)
 
     def _batch(self, cut: CutBatch, structure: Structure, turn: Tensor | None) -> Batch:
         x = cut.x

@@ -1,6 +1,7 @@
 """All weights of a network in one tensor, and their gradients in another."""
 
 import itertools
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,11 @@ class FlatWeights:
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         found = torch.autograd.grad(loss, trained, self._one, allow_unused=True)
         # In one dimension strides are alike, as the fast path of _foreach_add_ asks for.
-        used = [(p.grad.view(-1), new.reshape(-1)) for p, new in zip(trained, found, strict=True) if new is not None]
+        used = [
+            (cast(Tensor, p.grad).view(-1), new.reshape(-1))
+            for p, new in zip(trained, found, strict=True)
+            if new is not None
+        ]
         gradients, added = zip(*used, strict=True)
         torch._foreach_add_(gradients, added)
 

@@ -3,6 +3,7 @@
 import json
 import pathlib
 from collections.abc import Mapping
+from typing import TextIO
 
 from geotdm_fast.runtime.files import PathLike, atomic_path
 from geotdm_fast.runtime.parsing import is_step, parse_json
@@ -13,7 +14,7 @@ class JsonLines:
 
     def __init__(self, path: PathLike):
         self.path = pathlib.Path(path)
-        self._file = None
+        self._file: TextIO | None = None
 
     def write(self, record: Mapping) -> None:
         """Append one record. Raises OSError naming the file (a full disk)."""

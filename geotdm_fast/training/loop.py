@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
+from geotdm_fast.nn import EGTN
 from geotdm_fast.runtime.bars import progress_bar, say
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import ProcessDied, Processes, processes
@@ -296,7 +297,7 @@ class _Run:
             say(text)
 
 
-def _initial_network(config: Mapping) -> nn.Module:
+def _initial_network(config: Mapping) -> EGTN:
     """The network with weights that follow from train.seed, on the CPU; the global generator is left alone."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would reseed every GPU.

@@ -1,6 +1,7 @@
 """What moves the weights along their gradient: Adam, or Muon for the matrices among them and Adam for the rest."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +44,10 @@ class Optimizer:
         self._matrices = weights.matrices(flat)
         self._muons, adams = [], flat
         if name == "muon":
-            beside = (weights.matrices(layout) for layout in (flat.grad, self.moments["exp_avg"]))
+            beside = (weights.matrices(layout) for layout in (cast(Tensor, flat.grad), self.moments["exp_avg"]))
             self._muons = list(zip(self._matrices, *beside, strict=True))
             adams = nn.Parameter(flat.detach()[: weights.num_others])
-            adams.grad = flat.grad[: weights.num_others]
+            adams.grad = cast(Tensor, flat.grad)[: weights.num_others]
         # Views: what Adam writes is found in `moments`.
         self._moved_by_adam = adams
         self._adams_moments = {
@@ -66,14 +67,21 @@ class Optimizer:
         """
         flat = self._weights.flat
         if not self._muons and ops.has_adam_step(flat):
-            moments = (self.moments[key] for key in ("exp_avg", "exp_avg_sq", "step"))
+            moments = self.moments
             averaged = None if average is None else average.tensor
-            state = AdamState(flat.detach(), flat.grad, *moments, averaged)
+            state = AdamState(
+                flat.detach(),
+                cast(Tensor, flat.grad),
+                moments["exp_avg"],
+                moments["exp_avg_sq"],
+                moments["step"],
+                averaged,
+            )
             settings = AdamSettings(clip, self._weight_decay, self._weights.num_others)
             return ops.adam_step(state, coefficients, settings)
         norm = nn.utils.clip_grad_norm_([flat], clip)
         self.step(coefficients[0])
-        flat.grad.zero_()
+        cast(Tensor, flat.grad).zero_()
         if average is not None:
             average.update(coefficients[1])
         return norm
@@ -96,7 +104,7 @@ class Optimizer:
         weights, moments = self._moved_by_adam, self._adams_moments
         adam(
             [weights],
-            [weights.grad],
+            [cast(Tensor, weights.grad)],
             [moments["exp_avg"]],
             [moments["exp_avg_sq"]],
             [],

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 
 def learning_rate(train: Mapping, step: int, steps_per_epoch: int, total_steps: int | None) -> float:
@@ -15,7 +16,7 @@ def learning_rate(train: Mapping, step: int, steps_per_epoch: int, total_steps: 
         epoch = step // steps_per_epoch + 1
         lr *= train["lr_decay"] ** (epoch // train["lr_decay_every"])
     elif train["schedule"] == "cosine":
-        done = min(step / total_steps, 1.0)
+        done = min(step / cast(int, total_steps), 1.0)
         lr = train["lr_min"] + (lr - train["lr_min"]) * 0.5 * (1 + math.cos(math.pi * done))
     if step < train["warmup_steps"]:
         lr *= (step + 1) / train["warmup_steps"]

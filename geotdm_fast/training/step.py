@@ -1,6 +1,7 @@
 """One training step: loss, backward, all-reduce, clipping, optimiser, average; on CUDA a graph that is replayed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class TrainingStep:
     def state(self) -> list[Tensor]:
         """Every tensor that a step changes."""
         average = [] if self.average is None else [self.average.tensor]
-        return [self.weights.flat, self.weights.flat.grad, *self.optimizer.state, *average, self.sums]
+        return [self.weights.flat, cast(Tensor, self.weights.flat.grad), *self.optimizer.state, *average, self.sums]
 
     def mark_changed(self) -> None:
         """Let what others keep about the weights lapse: a step does not tell them."""
@@ -91,7 +92,7 @@ class TrainingStep:
             return
         for draw in parts:
             self._run(self._gradient, draw.to(coefficients.device), self._structure(draw))
-        self.ours.add_up(self.weights.flat.grad)
+        self.ours.add_up(cast(Tensor, self.weights.flat.grad))
         self._run(self._update, coefficients, None)
 
     def _structure(self, draw: Draw) -> Structure:

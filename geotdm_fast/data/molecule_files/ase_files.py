@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class AseFile:
         names = [SYMBOLS[number] for number in first.numbers.tolist()]
         self.atoms = Atoms(names, first.numbers.astype(np.int64), path, called="label")
 
-    def _open(self):
+    def _open(self) -> contextlib.AbstractContextManager[Any]:
         import ase.io
 
         if self._frames is None:

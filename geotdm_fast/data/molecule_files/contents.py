@@ -52,11 +52,16 @@ class Source(Protocol):
     pbc: [3] bool - the periodic directions of the cells
     """
 
-    num_atoms: int
-    num_frames: int
-    times: np.ndarray | None
-    has_positions: np.ndarray | None
-    pbc: np.ndarray
+    @property
+    def num_atoms(self) -> int: ...
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def times(self) -> np.ndarray | None: ...
+    @property
+    def has_positions(self) -> np.ndarray | None: ...
+    @property
+    def pbc(self) -> np.ndarray: ...
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
         """The frames `numbers`, ascending, of `atoms` alone, in chunks; files of text are read on from the frame where
@@ -64,6 +69,13 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close the file; nothing is read after."""
+
+
+class NamedSource(Source, Protocol):
+    """One that names its atoms too."""
+
+    @property
+    def atoms(self) -> Atoms: ...
 
 
 def frames_in_chunk(num_atoms: int) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -116,15 +117,15 @@ def file_dataset(
             chosen = chosen if with_h else chosen[numbers[chosen] > 1]
         if len(chosen) == 0:
             raise ValueError(f"{where} must have atoms left after {selection=} and {with_h=}, got none")
-        plan = plan_frames(where, source, frames, every, split, wanted.split_ratio, wanted.span)
+        plan = plan_frames(where, source, frames, every, split, wanted.split_ratio, cast(int, wanted.span))
         motion = Motion(where, reading, chosen, plan, follow, progress)
         pairs = None
         if bonds is not None or atoms.bonds is not None:
             given = atoms.bonds if bonds is None else np.asarray(bonds)
-            pairs = renumbered_bonds(where, given, chosen, len(atoms.names))
+            pairs = renumbered_bonds(where, cast(np.ndarray, given), chosen, len(atoms.names))
         everywhere = atoms.bonds if bonds is None else check_indices(where, "bonds", bonds, "M, 2", len(atoms.names))
         z = h = edge_index = edge_attr = None
-        if types == "element":
+        if numbers is not None:  # of elements
             motion.make_whole(everywhere, np.where(numbers == 1, _HYDROGEN, _OTHER))
             if bonds is None and pairs is not None:
                 pairs = complete_bonds(where, motion.first, numbers[chosen], pairs, cutoff)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+from collections.abc import Callable
 
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
@@ -66,7 +67,7 @@ def installed(reader: str) -> bool:
     return importlib.util.find_spec(PACKAGES[reader][0]) is not None
 
 
-def require(where: str, reader: str) -> None:
+def require(where: str | pathlib.Path, reader: str) -> None:
     """ModuleNotFoundError that says what to install, unless the package of `reader` is there."""
     if not installed(reader):
         package, extra = PACKAGES[reader]
@@ -88,7 +89,7 @@ def is_complete(reader: str, file_format: str) -> bool:
     return reader == "ase" or file_format in _COMPLETE[reader]
 
 
-def readers_of(where: str, reader: str, knows) -> list[str]:
+def readers_of(where: str | pathlib.Path, reader: str, knows: Callable[[str], bool]) -> list[str]:
     """The installed readers for which `knows(reader)`, the preferred first; an error that names who would do.
 
     reader: the user's choice, or auto

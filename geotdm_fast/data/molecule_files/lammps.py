@@ -7,7 +7,7 @@ vectors of a box.
 import itertools
 import pathlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -71,9 +71,9 @@ class LammpsDump:
         self.times = common_values(times)
         self.times = np.array(steps) if self.times is None else self.times
 
-    def _header(self, file, frame: int) -> _Header | None:
+    def _header(self, file: IO[bytes], frame: int) -> _Header | None:
         """The lines up to `ITEM: ATOMS`; None at the end of the file."""
-        found = {}
+        found: dict[str, Any] = {}
         for line in file:
             if not line.strip():
                 continue
@@ -159,7 +159,7 @@ class LammpsDump:
         taken, xs, cells = [], [], []
         with self._cursor.before(numbers[0]) as file:
             for number in range(self._cursor.position, int(numbers[-1]) + 1):
-                header = self._header(file, number)
+                header = cast(_Header, self._header(file, number))  # it was there when frames were counted
                 lines = list(itertools.islice(file, header.num_atoms))
                 self._cursor.position = number + 1
                 if number not in wanted:

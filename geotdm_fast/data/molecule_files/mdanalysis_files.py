@@ -4,6 +4,7 @@ import pathlib
 import tempfile
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -41,14 +42,14 @@ def name_atoms(file: PdbFile) -> Atoms:
     return _with_bonds(file.atoms, universe)
 
 
-def _with_bonds(atoms: Atoms, universe) -> Atoms:
+def _with_bonds(atoms: Atoms, universe: Any) -> Atoms:
     has_bonds = hasattr(universe, "bonds") and len(universe.bonds)
     atoms.bonds = np.asarray(universe.bonds.indices, np.int64) if has_bonds else None
     atoms.select = lambda text: np.asarray(universe.select_atoms(text).indices)
     return atoms
 
 
-def _universe(path: pathlib.Path, file_format: str):
+def _universe(path: pathlib.Path, file_format: str) -> Any:
     """The topology alone: atoms without frames."""
     import MDAnalysis
 

@@ -5,6 +5,7 @@ import math
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -40,14 +41,14 @@ def name_atoms(file: PdbFile) -> Atoms:
     return _with_bonds(file.atoms, top)
 
 
-def _with_bonds(atoms: Atoms, top) -> Atoms:
+def _with_bonds(atoms: Atoms, top: Any) -> Atoms:
     bonds = np.array([(bond[0].index, bond[1].index) for bond in top.bonds], dtype=np.int64).reshape(-1, 2)
     atoms.bonds = bonds if len(bonds) else None
     atoms.select = lambda text: np.asarray(top.select(text))
     return atoms
 
 
-def _load_pdb(file: PdbFile):
+def _load_pdb(file: PdbFile) -> Any:
     """MDTraj's topology of the first model alone: it keeps all models of a file as objects."""
     import mdtraj
 
@@ -93,14 +94,14 @@ class MdtrajFile:
         if num_atoms != self.num_atoms:
             raise ValueError(f"{self.path} must have the {self.num_atoms} atoms of its topology, got {num_atoms}")
 
-    def _open(self):
+    def _open(self) -> Any:
         from mdtraj.formats.registry import FormatRegistry
 
         kind = FormatRegistry.fileobjects[f".{self._format}"]
         extra = {"n_atoms": self.num_atoms} if self._format in ("mdcrd", "crd") else {}
         return kind(str(self.path), **extra)
 
-    def _chunks(self, file, atoms: np.ndarray | None, number: int | None = None) -> Iterator:
+    def _chunks(self, file: Any, atoms: np.ndarray | None, number: int | None = None) -> Iterator:
         """Pieces of MDTraj trajectories of `number` frames in all, or up to the end of the file."""
         size = frames_in_chunk(self.num_atoms)
         bare = _bare_topology(self.num_atoms, None if atoms is None else len(atoms))
@@ -115,7 +116,7 @@ class MdtrajFile:
             left -= len(part)
             yield part
 
-    def _count(self, file) -> None:
+    def _count(self, file: Any) -> None:
         times = []
         for part in self._chunks(file, np.arange(1)):
             times.append(part.time)
@@ -146,19 +147,19 @@ class MdtrajFile:
                     cells = None if cells is None else cells[here] * _NM
                     yield Frames(here + start - len(part), part.xyz[here] * np.float32(_NM), cells)
 
-    def _expect_chosen(self, part, num_atoms: int) -> None:
+    def _expect_chosen(self, part: Any, num_atoms: int) -> None:
         if part.n_atoms != num_atoms:
             self._expect(part.n_atoms)
 
 
-def _bare_topology(num_atoms: int, chosen: int | None):
+def _bare_topology(num_atoms: int, chosen: int | None) -> Any:
     """Atoms without anything, for a trajectory that is asked for its positions alone.
 
     chosen: how many atoms are read; MDTraj would make their topology anew for every piece
     """
     import mdtraj
 
-    def bare(number: int):
+    def bare(number: int) -> Any:
         top = mdtraj.Topology()
         residue = top.add_residue("X", top.add_chain())
         for _ in range(number):
@@ -172,7 +173,7 @@ def _bare_topology(num_atoms: int, chosen: int | None):
     return top
 
 
-def _knows_length(file) -> bool:
+def _knows_length(file: Any) -> bool:
     try:
         return len(file) >= 0
     except (NotImplementedError, TypeError):

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 
@@ -29,13 +30,14 @@ class Motion(StoredArray):
     ):
         self._progress = progress
         self._where, self._reading, self._atoms, self._plan = where, reading, atoms, plan
-        self._bonds = self._radii = None
+        self._bonds: np.ndarray | None = None
+        self._radii: np.ndarray | None = None
         self._follower: Follower | None = None
         self._cut = 0  # stretches after the first in whose first frame a molecule was cut
         frames = self._first_of(plan.first)
         self.first = frames.x[0].astype(np.float64)
         has_box = unwrap and frames.cells is not None
-        self._box = periodic_cell(frames.cells, reading.source.pbc) if has_box else None
+        self._box = periodic_cell(cast(np.ndarray, frames.cells), reading.source.pbc) if has_box else None
         self.shape, self.dtype = (len(plan.stretches.frames), len(atoms), 3), frames.x.dtype
 
     def make_whole(self, bonds: np.ndarray | None, radii: np.ndarray | None) -> None:
@@ -82,7 +84,7 @@ class Motion(StoredArray):
             self._warn(f"molecules cut by the box are made whole after {self._cut} gaps in time too")
 
     def _as_stored(self, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for frames in self._read(part.wanted):
+        for frames in self._chunks(part.wanted):
             yield frames.numbers, frames.x
 
     def _followed(self, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -97,17 +99,18 @@ class Motion(StoredArray):
         else:
             self._begin_to_follow(part.in_order[0])
             ahead = part.in_order
-        for frames in self._read(ahead):
+        follower = cast(Follower, self._follower)
+        for frames in self._chunks(ahead):
             try:
-                x = self._follower.follow(frames)
+                x = follower.follow(frames)
             except ValueError as error:
                 raise ValueError(f"{self._where}: {error}") from None
             yield frames.numbers, x
-        self._reading.followed = Followed(key, self._follower, part.in_order)
+        self._reading.followed = Followed(key, follower, part.in_order)
 
     def _begin_to_follow(self, number: int) -> None:
         """From frame `number`, where molecules are made whole."""
-        cells, pbc = self._box
+        cells, pbc = cast("tuple[np.ndarray, np.ndarray]", self._box)
         first = self.first
         if number != self._plan.first:
             frames = self._first_of(number)
@@ -136,7 +139,7 @@ class Motion(StoredArray):
             pair = (old, new, self._atoms.tobytes())
             if pair in self._reading.agreeing:
                 continue
-            x = np.concatenate([frames.x for frames in self._read(np.array([old, new]))]).astype(np.float64)
+            x = np.concatenate([frames.x for frames in self._chunks(np.array([old, new]))]).astype(np.float64)
             if self._box is not None:
                 cell, pbc = self._box
                 cell = np.repeat(cell, 2, axis=0)
@@ -157,7 +160,7 @@ class Motion(StoredArray):
         self._check(self._atoms, frames)
         return frames
 
-    def _read(self, numbers: np.ndarray) -> Iterator[Frames]:
+    def _chunks(self, numbers: np.ndarray) -> Iterator[Frames]:
         """The frames `numbers` of the chosen atoms, checked."""
         for frames in self._reading.frames(self._atoms, numbers):
             self._check(self._atoms, frames)

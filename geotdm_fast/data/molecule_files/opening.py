@@ -4,13 +4,15 @@ import lzma
 import pathlib
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from geotdm_fast.data.molecule_files import formats
-from geotdm_fast.data.molecule_files.contents import Atoms, Source
+from geotdm_fast.data.molecule_files.contents import Atoms, NamedSource, Source
 from geotdm_fast.data.molecule_files.elements import SYMBOLS
+
+Read = TypeVar("Read")
 
 
 class Opened(NamedTuple):
@@ -40,33 +42,38 @@ def open_molecules(
             raise ValueError(
                 f"{where} must be of a format that {formats.NAMES[reader]} knows, {_who_knows(kind, reader)}"
             )
+    source: Source
     if topology is not None:
         atoms = _topology(where, topology, reader)
-        source = _own(own, path, unwrap) if own else _frames(where, path, kind, reader, len(atoms.names))
         if own:
-            _compare(where, topology, atoms, source.atoms)
+            source = named = _own(own, path, unwrap)
+            _compare(where, topology, atoms, named.atoms)
+        else:
+            source = _frames(where, path, kind, reader, len(atoms.names))
     elif own:
-        source = _own(own, path, unwrap)
-        atoms = _topology(where, path, reader, source) if own == "pdb" else source.atoms
+        source = named = _own(own, path, unwrap)
+        atoms = _topology(where, path, reader, named) if own == "pdb" else named.atoms
     else:
         atoms, source = _complete(where, path, kind, reader)
     reduced = kind in ("gsd", "hoomdxml") or getattr(source, "units", None) == "lj"
     return Opened(atoms, source, own == "lammps" and topology is None, reduced)
 
 
-def _own(own: str, path: pathlib.Path, unwrap: bool) -> Source:
+def _own(own: str, path: pathlib.Path, unwrap: bool) -> NamedSource:
     """A file that this package reads by itself."""
     from geotdm_fast.data.molecule_files.lammps import LammpsDump
     from geotdm_fast.data.molecule_files.pdb import PdbFile
     from geotdm_fast.data.molecule_files.xyz import XyzFile
 
     try:
-        return LammpsDump(path, unwrap) if own == "lammps" else {"xyz": XyzFile, "pdb": PdbFile}[own](path)
+        if own == "lammps":
+            return LammpsDump(path, unwrap)
+        return XyzFile(path) if own == "xyz" else PdbFile(path)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{path} must be readable, got {type(error).__name__}: {error}") from error
 
 
-def _topology(where: str, path: pathlib.Path, reader: str, file: Source | None = None) -> Atoms:
+def _topology(where: str, path: pathlib.Path, reader: str, file: NamedSource | None = None) -> Atoms:
     """The atoms that a topology names; file: the same as an opened PDB file."""
     kind = formats.format_of(path) if file is None else "pdb"
     if kind in formats.OWN and kind != "pdb":
@@ -114,7 +121,7 @@ def _complete(where: str, path: pathlib.Path, kind: str, reader: str) -> tuple[A
     return _attempt(path, found, read)
 
 
-def _module(name: str):
+def _module(name: str) -> Any:
     from geotdm_fast.data.molecule_files import mdanalysis_files, mdtraj_files
 
     return {"mdtraj": mdtraj_files, "mdanalysis": mdanalysis_files}[name]
@@ -125,7 +132,7 @@ def _trajectory(name: str, path: pathlib.Path, kind: str, num_atoms: int) -> Sou
     return (module.MdtrajFile if name == "mdtraj" else module.MdanalysisFile)(path, kind, num_atoms)
 
 
-def _attempt(path: pathlib.Path, readers: list[str], read: Callable):
+def _attempt(path: pathlib.Path, readers: list[str], read: Callable[[str], Read]) -> Read:
     """What the first of the readers makes of a file; ValueError with what each said when none can."""
     said = []
     for name in readers:

@@ -87,7 +87,8 @@ class PdbFile:
 
     def _locations(self, lines: list[bytes]) -> list[int]:
         """The places of the atoms, of each the location of the highest occupancy, the first of equal ones."""
-        best, given = {}, 0
+        best: dict[bytes | int, int] = {}
+        given = 0
         for i, line in enumerate(lines):
             atom = line[12:16] + line[21:27] if line[_ALTERNATE : _ALTERNATE + 1] != b" " else i
             given += atom != i

@@ -61,15 +61,15 @@ def plan_frames(
         if len(numbers) == 0:
             raise ValueError(f"{where} must have frames with positions, got none")
     times = None if source.times is None else source.times[numbers]
-    timed = times is not None and tell_apart(times)
-    runs, again = runs_in_time(where, "times", times, numbers) if timed else ([np.arange(len(numbers))], [])
+    times = times if times is not None and tell_apart(times) else None
+    runs, again = ([np.arange(len(numbers))], []) if times is None else runs_in_time(where, "times", times, numbers)
     places = [run[:: chosen.step] for run in runs]
-    places = evenly_spaced(where, "times", times, numbers, places) if timed else places
+    places = places if times is None else evenly_spaced(where, "times", times, numbers, places)
     whole = Stretches.of([numbers[own] for own in places])
     parts = _parts(whole, numbers[np.concatenate(runs)], _of_split(where, len(whole.frames), split, ratio))
     _check_span(where, "x" if split is None else f"split '{split}' of x", parts, span)
     pairs = [(int(numbers[old]), int(numbers[new])) for old, new in again]
-    return Plan(int(whole.frames[0]), [part for part in parts if len(part.wanted) >= span], pairs, timed)
+    return Plan(int(whole.frames[0]), [part for part in parts if len(part.wanted) >= span], pairs, times is not None)
 
 
 def _of_split(where: str, total: int, split: str | None, ratio: Sequence[float]) -> range:

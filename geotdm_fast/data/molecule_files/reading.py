@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 
@@ -73,14 +74,14 @@ class OpenFile:
     A context manager, which closes it.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._key: tuple | None = None
         self._reading: Reading | None = None
 
     def __enter__(self) -> "OpenFile":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._reading is not None:
             self._reading.source.close()
         self._key = self._reading = None
@@ -100,10 +101,12 @@ class OpenFile:
             self.__exit__()
             self._reading = _open(where, path, topology, reader, file_format, unwrap)
             self._key = key
-        return self._reading
+        return cast(Reading, self._reading)
 
 
-def _open(where: str, path: pathlib.Path, topology: pathlib.Path | None, reader: str, file_format, unwrap) -> Reading:
+def _open(
+    where: str, path: pathlib.Path, topology: pathlib.Path | None, reader: str, file_format: str | None, unwrap: bool
+) -> Reading:
     try:
         opened = open_molecules(where, path, topology, reader, file_format, unwrap)
         check_atoms(where, opened.atoms, opened.source)

@@ -4,9 +4,10 @@ import bz2
 import gzip
 import lzma
 import pathlib
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
-_COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_COMPRESSED: dict[str, Callable[[pathlib.Path, str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def open_text(path: pathlib.Path) -> BinaryIO:

@@ -6,7 +6,7 @@ Source: the XDR library xdrfile; all numbers are big-endian and fill multiples o
 import os
 import pathlib
 import struct
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,9 @@ class Headers(NamedTuple):
 def read_headers(path: pathlib.Path, kind: str) -> Headers:
     """The headers of all frames of an `xtc` or `trr`; ValueError for another or a broken file."""
     read = {"xtc": _xtc_frame, "trr": _trr_frame}[kind]
-    times, present, atoms = [], [], None
+    times: list[np.floating] = []
+    present: list[bool] = []
+    atoms: int | None = None
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         while (start := file.tell()) < size:
@@ -50,11 +52,11 @@ def read_headers(path: pathlib.Path, kind: str) -> Headers:
     return Headers(np.array(times, times[0].dtype if times else None), np.array(present, bool), atoms or 0)
 
 
-def _numbers(file, code: str) -> tuple:
+def _numbers(file: BinaryIO, code: str) -> tuple:
     return struct.unpack(f">{code}", file.read(struct.calcsize(f">{code}")))
 
 
-def _trr_frame(file) -> tuple:
+def _trr_frame(file: BinaryIO) -> tuple:
     """num_atoms, time, whether it has positions, the bytes of the frame."""
     magic, _, text = _numbers(file, "3i")
     if magic != _TRR_MAGIC or text != _TRR_TEXT:
@@ -72,7 +74,7 @@ def _trr_frame(file) -> tuple:
     return num_atoms, np.float64(time) if longest == 8 else np.float32(time), x > 0, header + sum(sizes)
 
 
-def _xtc_frame(file) -> tuple:
+def _xtc_frame(file: BinaryIO) -> tuple:
     """num_atoms, time, True, the bytes of the frame."""
     header = read_xtc_header(file)
     return (None, 0, False, 0) if header is None else (header.num_atoms, header.time, True, header.length)

@@ -9,7 +9,7 @@ import itertools
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -108,7 +108,7 @@ class XyzFile:
         words = keys.get(b"pbc", b"").lower().split()
         self.pbc = np.array([word in _TRUE for word in words] if len(words) == 3 else [b"lattice" in keys] * 3)
         if self._columns.label is None:
-            raise ValueError(f"{self.path}: Properties must have species, got {shown(self._properties)}")
+            raise ValueError(f"{self.path}: Properties must have species, got {shown(self._properties or b'')}")
         tokens, width = self._tokens(lines, 0)
         self._labels = tokens[self._columns.label :: width]
         names = [label.decode("utf-8", "replace") for label in self._labels]
@@ -122,15 +122,16 @@ class XyzFile:
         words = text.decode("utf-8", "replace").split(":")
         if len(words) % 3 or not all(word.isdigit() for word in words[2::3]):
             raise ValueError(f"{self.path}: Properties must be name:type:columns triples, got {shown(text)}")
-        start, place = {}, 0
+        start: dict[str, tuple[int, int]] = {}
+        place = 0
         for name, _, count in zip(words[::3], words[1::3], map(int, words[2::3]), strict=True):
             start[name.lower()] = (place, count)
             place += count
         label = next((name for name in ("species", "element", "z") if name in start), None)
-        position = start.get("pos", start.get("position", (None, 0)))
-        if position[1] != 3:
+        position = start.get("pos", start.get("position"))
+        if position is None or position[1] != 3:
             raise ValueError(f"{self.path}: Properties must have pos:R:3, got {shown(text)}")
-        return _Columns(start.get(label, (None, 0))[0], position[0], place, label == "z")
+        return _Columns(None if label is None else start[label][0], position[0], place, label == "z")
 
     def _tokens(self, lines: list[bytes], frame: int) -> tuple[list[bytes], int]:
         """The words of a frame's lines, one after the other, and how many each line has."""
@@ -166,7 +167,7 @@ class XyzFile:
                     self._cursor.position = number + 1
                 yield Frames(np.array(chunk), x, self._cells(cells, chunk))
 
-    def _frame(self, file, number: int, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def _frame(self, file: IO[bytes], number: int, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         file.readline()
         keys = self._keys(file.readline())
         if keys.get(b"properties") != self._properties:
