@@ -244,13 +244,15 @@ class Table {
  public:
   Table(int32_t* sender, int32_t* degree, int64_t capacity) : sender_(sender), degree_(degree), capacity_(capacity) {}
   int32_t* room(int64_t most) {
-    if (static_cast<int64_t>(found_.size()) < most) found_.resize(most);
+    const int64_t size = std::max(most, capacity_);
+    if (static_cast<int64_t>(found_.size()) < size) found_.resize(size);
     return found_.data();
   }
   void keep(int32_t row, int64_t degree) {
-    const int64_t kept = std::min(degree, capacity_);
     int32_t* to = sender_ + row * capacity_;
-    std::fill(std::copy_n(found_.data(), kept, to), to + capacity_, -1);
+    const int32_t* from = found_.data();
+    // a choice, not two loops, which cost more than so few numbers
+    for (int64_t k = 0; k < capacity_; ++k) to[k] = k < degree ? from[k] : -1;
     degree_[row] = static_cast<int32_t>(degree);
   }
 
