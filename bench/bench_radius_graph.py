@@ -101,9 +101,7 @@ def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Ca
     if search == "matscipy":
         from matscipy.neighbours import neighbour_list
 
-        box = np.eye(3) * max(float(x.max() - x.min()), case.cutoff)
-        options = {"cell": box, "pbc": np.zeros(3, bool), "cutoff": case.cutoff}
-        return lambda: [neighbour_list("ij", positions=points, **options) for points in groups]
+        return lambda: [neighbour_list("ij", positions=points, cutoff=case.cutoff) for points in groups]
     from scipy.spatial import cKDTree
 
     if search == "query_pairs":
