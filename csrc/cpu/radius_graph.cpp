@@ -203,6 +203,8 @@ class Edges {
 
  private:
   struct Block {
+    explicit Block(int64_t room) : size(room), sender(new int32_t[room]) {}
+
     int64_t size, used = 0;
     std::unique_ptr<int32_t[]> sender;
     std::vector<int32_t> row;
@@ -210,8 +212,7 @@ class Edges {
 
   Block* add_block(int64_t least) {
     constexpr int64_t kUsual = 1 << 17;
-    const int64_t size = std::max(least, kUsual);
-    auto block = std::make_unique<Block>(size, 0, std::make_unique_for_overwrite<int32_t[]>(size));
+    auto block = std::make_unique<Block>(std::max(least, kUsual));
     const std::lock_guard<std::mutex> guard(mutex_);
     return blocks_.emplace_back(std::move(block)).get();
   }
