@@ -203,6 +203,8 @@ class Edges {
 
  private:
   struct Block {
+    explicit Block(int64_t room) : size(room), sender(new int32_t[room]) {}
+
     int64_t size, used = 0;
     std::unique_ptr<int32_t[]> sender;
     std::vector<int32_t> row;
@@ -210,8 +212,7 @@ class Edges {
 
   Block* add_block(int64_t least) {
     constexpr int64_t kUsual = 1 << 17;
-    const int64_t size = std::max(least, kUsual);
-    auto block = std::make_unique<Block>(size, 0, std::make_unique_for_overwrite<int32_t[]>(size));
+    auto block = std::make_unique<Block>(std::max(least, kUsual));
     const std::lock_guard<std::mutex> guard(mutex_);
     return blocks_.emplace_back(std::move(block)).get();
   }
@@ -244,13 +245,15 @@ class Table {
  public:
   Table(int32_t* sender, int32_t* degree, int64_t capacity) : sender_(sender), degree_(degree), capacity_(capacity) {}
   int32_t* room(int64_t most) {
-    if (static_cast<int64_t>(found_.size()) < most) found_.resize(most);
+    const int64_t size = std::max(most, capacity_);
+    if (static_cast<int64_t>(found_.size()) < size) found_.resize(size);
     return found_.data();
   }
   void keep(int32_t row, int64_t degree) {
-    const int64_t kept = std::min(degree, capacity_);
     int32_t* to = sender_ + row * capacity_;
-    std::fill(std::copy_n(found_.data(), kept, to), to + capacity_, -1);
+    const int32_t* from = found_.data();
+    // a choice, not two loops, which cost more than so few numbers
+    for (int64_t k = 0; k < capacity_; ++k) to[k] = k < degree ? from[k] : -1;
     degree_[row] = static_cast<int32_t>(degree);
   }
 
