@@ -134,9 +134,10 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
     def with_graph(self, model_kwargs: dict) -> dict:
         """`model_kwargs`, with `graph` where the network reads one: made and sorted once for all calls.
 
-        Not where somebody else's code is between: a subclass may call its network with other edges.
+        Not where somebody else's code is between, which may call the network with other edges.
         """
-        if model_kwargs.get("graph") is not None or type(self) is not GeoTDM or not takes_graph(self.denoise_network):
+        is_ours = type(self) is GeoTDM and not replaced_parts(self, GeoTDM) and takes_graph(self.denoise_network)
+        if model_kwargs.get("graph") is not None or not is_ours:
             return model_kwargs
         network = bare(self.denoise_network)
         if network.graph_spec is not None:
@@ -176,8 +177,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         if reads_values(t):
             check_index("p_mean_variance", "t", t, self.num_timesteps)
         model_kwargs = check_model_kwargs("p_mean_variance", self.mode, model_kwargs)
-        if self._held_ref_frame is None:
-            model_kwargs = self.with_graph(model_kwargs)
+        model_kwargs = self.with_graph(model_kwargs)
         x_ref = self.get_ref_frame(model_kwargs)
         if self.mode == "uncond":
             x = self.project_to_subspace(x, model_kwargs["batch"])

@@ -19,8 +19,8 @@ GRAPH_KEYS = ("h", "edge_index", "edge_attr", "batch")
 CONDITION_KEYS = ("cond_mask", "x_given")
 
 
-def check_model_kwargs(where: str, mode: str, model_kwargs: dict | None) -> None:
-    """Raise ValueError unless `model_kwargs` holds what the network needs in `mode`.
+def check_model_kwargs(where: str, mode: str, model_kwargs: dict | None) -> dict:
+    """`model_kwargs`, or ValueError unless it holds what the network needs in `mode`.
 
     edge_attr may be None, and edge_index be missing where there is `graph`.
     """
@@ -32,14 +32,16 @@ def check_model_kwargs(where: str, mode: str, model_kwargs: dict | None) -> None
     if missing:
         expected = f"{', '.join(needed)} in mode '{mode}'"
         raise ValueError(f"{where}: model_kwargs must hold {expected}, got no {', '.join(missing)}")
+    return given
 
 
-def check_loop(where: str, mode: str, name: str, shape: Sequence[int], model_kwargs: dict | None) -> None:
+def check_loop(where: str, mode: str, name: str, shape: Sequence[int], model_kwargs: dict | None) -> dict:
     """What every loop checks once: values too, since one wait for the device costs nothing there; none if `trusted`.
 
+    Returns model_kwargs.
     shape: of the positions called `name`, which must be [N, D, T_noisy]
     """
-    check_model_kwargs(where, mode, model_kwargs)
+    model_kwargs = check_model_kwargs(where, mode, model_kwargs)
     batch, edge_index = model_kwargs["batch"], model_kwargs.get("edge_index")
     check_tensor(where, "batch", batch, ("N",), integer=True)
     if model_kwargs.get("graph") is None or edge_index is not None:
@@ -57,16 +59,18 @@ def check_loop(where: str, mode: str, name: str, shape: Sequence[int], model_kwa
     check_shape(where, name, shape, expected)
     if not is_trusted():
         check_graph_values(where, num_nodes, edge_index, batch)
+    return model_kwargs
 
 
-def check_start(where: str, mode: str, x_start: Tensor, model_kwargs: dict | None, noise: Tensor | None = None) -> None:
+def check_start(where: str, mode: str, x_start: Tensor, model_kwargs: dict | None, noise: Tensor | None = None) -> dict:
     """The same for a method that begins with data, and its noise if it is given."""
     check_tensor(where, "x_start", x_start, ("N", "D", "T_noisy"), integer=False)
-    check_loop(where, mode, "x_start", x_start.shape, model_kwargs)
+    model_kwargs = check_loop(where, mode, "x_start", x_start.shape, model_kwargs)
     if not is_trusted():
         check_finite(where, "x_start", x_start)
     if noise is not None:
         check_tensor(where, "noise", noise, tuple(x_start.shape), integer=False)
+    return model_kwargs
 
 
 def check_ref_frame(where: str, mode: str, x_ref: Tensor, shape: Sequence[int]) -> None:

@@ -154,12 +154,10 @@ class Graph:
         """
         with _lasting_tensors():
             tables, edge_index, slot = packed(sender, is_edge)
-            edge_attr = None
+            made = cls(edge_index, num_nodes, num_frames, tables=tables, capacity=capacity, needed=needed)
             if features is not None:
-                has_edge = num_nodes * num_frames > edge_index[:1].T
-                edge_attr = features(slot).where(has_edge, 0)  # zeros where there is no edge, whatever is at place 0
-        more = {"edge_attr": edge_attr, "capacity": capacity, "needed": needed}
-        return cls(edge_index, num_nodes, num_frames, tables=tables, **more)
+                made.edge_attr = made.of_edges(features(slot))
+        return made
 
     @property
     def num_rows(self) -> int:
@@ -210,11 +208,13 @@ class Graph:
         return self.needed is not None and bool(self.needed > self.capacity)
 
     def in_order(self, edge_attr: Tensor) -> Tensor:
-        """Edge features [E, A] in the order of the tables of `native` and `triton`; 0 where there is no edge."""
-        if self.has_room:
-            return edge_attr.where(self.num_rows > self.edge_index[:1].T, 0)
+        """Edge features [E, A] in the order of the tables of `native` and `triton`."""
         order, _ = self._order_and_tables()
         return edge_attr if order is None else edge_attr[order]
+
+    def of_edges(self, edge_attr: Tensor) -> Tensor:
+        """Edge features [E, A], 0 where there is room but no edge: what lies there may be NaN."""
+        return edge_attr.where(self.num_rows > self.edge_index[0, :, None], 0) if self.has_room else edge_attr
 
     def of_frames(self, num_frames: int) -> "Graph":
         """The same edges as a graph of every frame: edge e of frame t is e T + t."""

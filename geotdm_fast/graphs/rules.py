@@ -38,7 +38,7 @@ class GraphRule:
     An edge of the graph is a bond, or found by the search, not both: a receiver's bonds come first. Values of batch and
     bonds are looked at once, here; a call waits for nothing on the device, and a CUDA graph may capture it. `Captured`
     takes a rule among its inputs, as a tuple of its tensors. The graph brings no gradient to positions; egcl's own goes
-    through distances: where an edge comes or goes, the result jumps.
+    through distances. Where an edge comes or goes, the result jumps, but for a network whose `cutoff` is no larger.
     Raises ValueError/TypeError for wrong shapes, dtypes, devices and numbers.
     """
 

@@ -15,7 +15,7 @@ from geotdm_fast.reference.radius_graph import squared_cutoff, squared_distances
 from geotdm_fast.runtime.checks import check_tensor
 
 # Pairs whose distances are in memory at once, 4 or 8 bytes each.
-_PAIRS_AT_ONCE = 2**23
+_PAIRS_AT_ONCE = 2**21
 # Above, a k-d tree searches the radius on the CPU.
 MOST_FOR_PAIRS = 1024
 
@@ -58,7 +58,8 @@ def radius_senders(
     check_search(where, x, cutoff, batch, False)
     check_count(where, "capacity", capacity)
     if kernels.take_search(where, x, current_backend()):
-        found = radius_neighbours(x, cutoff, capacity, batch, max_num_nodes=groups and groups.most)
+        most = groups.most or None if groups is not None else None
+        found = radius_neighbours(x, cutoff, capacity, batch, max_num_nodes=most)
         return found.sender, found.needed
     groups = groups or Groups.of(batch, len(x), x.device)
     if groups.most > MOST_FOR_PAIRS and x.device.type == "cpu":

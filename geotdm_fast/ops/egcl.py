@@ -92,8 +92,7 @@ def prepare_egcl(
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
         tables, layout = graph.tables("reference"), graph.layout("reference")
-        if graph.has_room and edge_attr is not None:
-            edge_attr = graph.in_order(edge_attr)
+        edge_attr = None if edge_attr is None else graph.of_edges(edge_attr)
         return PreparedEGCL(None, tables, edge_attr, None, params, options, layout)
     if edge_attr is not None and edge_attr.dim() == 3:
         graph, edge_attr = graph.of_frames(x.shape[1]), edge_attr.flatten(0, 1)

@@ -105,9 +105,15 @@ def test_capacity_is_exact_and_overflow_is_told():
     check_tables(little)
 
 
+@pytest.mark.parametrize("implementation", ["reference", "triton"])
 @pytest.mark.parametrize("shape", [(0, 3, 3), (3, 0, 3), (1, 2, 3)])
-def test_no_nodes_no_frames_and_one_node(shape):
-    for made in (Graph.radius(torch.zeros(shape), 1.0, 2), Graph.nearest(torch.zeros(shape), 2)):
+def test_no_nodes_no_frames_and_one_node(shape, implementation):
+    if implementation == "triton" and kernels.missing():
+        pytest.skip(kernels.missing())
+    groups = Groups.of(None, shape[0], torch.device("cpu"))
+    with backend(implementation):
+        graphs = [Graph.radius(torch.zeros(shape), 1.0, 2, groups=groups), Graph.nearest(torch.zeros(shape), 2)]
+    for made in graphs:
         assert number_of(made) == 0 and made.num_edges == shape[0] * shape[1] * 2 and not made.overflowed()
         x, h, _, params = drawn(num_nodes=shape[0], num_frames=shape[1])
         for a, b in zip(ops.egcl(x, h, made, None, params), (x, h), strict=True):
