@@ -118,7 +118,7 @@ class Chain:
         if isinstance(model_kwargs.get("graph"), GraphRule):
             self._rule = model_kwargs["graph"]
             # What a CUDA graph holds cannot grow: its chain is repeated where it must.
-            grows = self._rule.grows and not self._captures(diffusion, x)
+            grows = self._rule.grows and self._captures(diffusion, x) is None
             model_kwargs = model_kwargs | {"graph": self._rule.growing(grows)}
         with torch.no_grad(), trusted():
             inputs = self._inputs(diffusion, x, x_ref, model_kwargs)

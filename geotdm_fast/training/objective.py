@@ -16,11 +16,11 @@ from geotdm_fast.training.batches import Noised
 class Objective:
     """The mean over graphs of the mean over a graph's scored nodes of the diffusion loss."""
 
-    def __init__(self, diffusion, task: Task, *, grows: bool = True):
-        """grows: whether graphs by distance take the room that they need, which waits for the device"""
+    def __init__(self, diffusion, task: Task):
         self.diffusion = diffusion
         self.task = task
-        self.grows = grows
+        # Whether graphs by distance take the room that they need, which waits for the device.
+        self.grows = True
         self._spec = bare(diffusion.denoise_network).graph_spec
         self._rules: WeakKeyDictionary[Graph, GraphRule] = WeakKeyDictionary()
 
@@ -35,14 +35,19 @@ class Objective:
         batch, spec = noised.batch, self._spec
         rule = self._rules.get(noised.graph)
         if rule is None:
-            rule = spec.rule(batch.edge_index, batch.edge_attr, batch.batch).growing(self.grows)
-            self._rules[noised.graph] = rule
+            rule = self._rules[noised.graph] = spec.rule(batch.edge_index, batch.edge_attr, batch.batch)
+        rule = rule.growing(self.grows)
         if spec.bonds:
             rule = rule.with_bond_attr(spec.bond_attr(batch.edge_attr, batch.edge_index))
         if spec.of == "current":
             return rule
         mask = model_kwargs.get("cond_mask")
         return rule.static(frame_of_graph(batch.x, None if mask is None else frames_of(mask)))
+
+    @property
+    def is_by_distance(self) -> bool:
+        """Whether the network has a graph by distance, whose edges may want more room."""
+        return self._spec is not None and self._spec.radius is not None
 
     def overflowed(self) -> bool:
         """Whether edges were missing since the last `enlarge`, for want of room. Waits for the device."""
