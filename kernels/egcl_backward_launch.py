@@ -36,7 +36,10 @@ CHUNK = 65536
 
 
 class Gradients(NamedTuple):
-    """x: [N, T, D]; h: [N, T, H]; edge_term: [E, H] or None; params: in the order of EGCLParams."""
+    """x: [N, T, D]; h: [N, T, H]; params: in the order of EGCLParams.
+
+    edge_term: [E, H] or None; anything at places that have no edge
+    """
 
     x: Tensor
     h: Tensor
@@ -75,7 +78,7 @@ def egcl_backward(
     chunks = range(0, num_edges, step) if num_chunks else ()
     with on_device(x):
         rows = rows_backward_configuration(size, precision, capability(x))
-        tiles = configuration or backward_configuration(size, precision, capability(x))
+        tiles = configuration or backward_configuration(size, precision, capability(x), has_cutoff)
         shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
         row_options = shared | {"BLOCK": rows.block, "SLICE": rows.slice}
         row_options |= {"num_warps": rows.num_warps, "num_stages": rows.num_stages}
@@ -124,7 +127,7 @@ def egcl_backward(
                 HAS_CUTOFF=has_cutoff, NORMALIZE=options.normalize, PRE_NORM=options.pre_norm, SUMS=programs > 0,
                 num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
             )  # fmt: skip
-            weights.add(grads, inputs, places, is_first)
+            weights.add(grads, inputs, graph.first, begin, places, num_frames)
             grad_z, grad_r = grad_z[:places], grad_r[:places]
             if grad_term is not None:
                 of_frames = grad_z.view(-1, num_frames, size)[..., :width]

@@ -6,7 +6,15 @@ Names as in egcl.py. A place is an edge-frame of a chunk: place p is frame p % T
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import load_vector, narrowed, product, rounded, silu_and_slope, weight_times
+from geotdm_fast.kernels.arithmetic import (
+    edge_frames,
+    load_vector,
+    narrowed,
+    product,
+    rounded,
+    silu_and_slope,
+    weight_times,
+)
 from geotdm_fast.kernels.envelope import envelope, envelope_slope
 
 
@@ -25,13 +33,12 @@ def egcl_edges_backward_kernel(
     SUMS: a program takes neighbouring tiles, and adds grad_v^T m of U1 and the sum of grad_v to its part of total
     [programs, PADDED PADDED + PADDED], and its vectors to sums [programs, 3, PADDED]; the first chunk writes both.
     Else a program takes one tile, writes its part of sums [tiles, 3, PADDED], and m and grad_v [places, PADDED].
-    Places from the edge first[num_nodes] on have none: they get zeros.
+    Places from the edge first[num_nodes] on have none: nothing is read or written there, and their tiles' sums are 0.
     sums: of u2, w_d, and e2 all over the last row. w_distance [PADDED]: w_d. grad_shift: gradient of x' over the
     receiver's degree. half_grad_m_sum: half of the gradient, as products with halved weights have it.
     """
     o_col = tl.arange(0, PADDED)
-    num_real = tl.maximum(tl.load(p_first + num_nodes) - first_edge, 0) * num_frames
-    num_real = tl.minimum(num_real, num_places).to(tl.int32)
+    num_real = edge_frames(p_first, num_nodes, first_edge, num_places, num_frames)
     num_tiles = tl.cdiv(num_real, BLOCK)
     o_weight = tl.arange(0, SLICE)[:, None] * PADDED + tl.arange(0, SLICE)[None, :]
     b_w2, b_u1 = tl.load(p_halved + o_weight), tl.load(p_halved + PADDED * PADDED + o_weight)
@@ -53,8 +60,6 @@ def egcl_edges_backward_kernel(
                 t_u1, t_e1, t_u2, t_w_d, t_e2, tile ^ nothing, first_edge, num_real, num_frames, inverse_cutoff,
                 DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, HAS_CUTOFF, NORMALIZE, PRE_NORM, SUMS, PRECISION,
             )  # fmt: skip
-        for tile in tl.range(num_tiles + tl.program_id(0), tl.cdiv(num_places, BLOCK), tl.num_programs(0)):
-            _clear_tile(p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, tile, DIM, PADDED, BLOCK, SUMS)
         m_adds = tl.full([PADDED], True, tl.int1) & (first_edge > 0)
         p_total += tl.program_id(0).to(tl.int64) * (PADDED * PADDED + PADDED)
         p_weight, p_bias = p_total + o_col[:, None] * PADDED + o_col[None, :], p_total + PADDED * PADDED + o_col
@@ -73,7 +78,6 @@ def egcl_edges_backward_kernel(
         b_w_d = tl.sum(t_w_d, axis=0)
         b_e2 = tl.sum(t_e2, axis=0) + tl.zeros([PADDED], tl.float32)
     else:
-        _clear_tile(p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, tl.program_id(0), DIM, PADDED, BLOCK, SUMS)
         t_u2, b_w_d, b_e2 = (
             tl.zeros([PADDED], tl.float32),
             tl.zeros([PADDED], tl.float32),
@@ -169,7 +173,7 @@ def _tile(
     b_raw = tl.sum(tl.reshape(b_gate * u2, [PADDED // 16, 2, 8, BLOCK]), axis=1)
     if SUMS:
         t_e1 += tl.sum(b_grad, axis=1)
-    b_half = tl.load(p_half_grad_m_sum + o_row[:, None] * PADDED + o_col[None, :], mask=m_place[:, None], other=0)
+    b_half = tl.load(p_half_grad_m_sum + o_row[:, None] * PADDED + o_col[None, :])
     b_half = tl.trans(b_half).to(tl.float32)
     if HAS_CUTOFF:
         grad_near = 2 * tl.sum(b_half * b_m.to(tl.float32), axis=0)
@@ -197,25 +201,6 @@ def _tile(
     p_grad_r += tile.to(tl.int64) * (BLOCK * DIM) + tl.arange(0, BLOCK)[:, None] * DIM + o_dim[None, :]
     tl.store(p_grad_r, b_grad_r, mask=m_dim)
     return t_u1, t_e1, t_u2, t_w_d, t_e2
-
-
-@triton.jit
-def _clear_tile(
-    p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, tile,
-    DIM: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SUMS: tl.constexpr,
-):  # fmt: skip
-    """Zeros in the rows of a tile that has no edge."""
-    o_row = tile.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    o_out = o_row[:, None] * PADDED + tl.arange(0, PADDED)[None, :]
-    b_zero = tl.zeros([BLOCK, PADDED], tl.float32)
-    tl.store(p_a + o_out, b_zero)
-    tl.store(p_grad_z + o_out, b_zero)
-    tl.store(p_grad_y + o_out, b_zero)
-    if not SUMS:
-        tl.store(p_m + o_out, b_zero)
-        tl.store(p_grad_v + o_out, b_zero)
-    o_dim = tl.arange(0, 4)[None, :]
-    tl.store(p_grad_r + o_row[:, None] * DIM + o_dim, tl.zeros([BLOCK, 4], tl.float32), mask=o_dim < DIM)
 
 
 @triton.jit

@@ -6,19 +6,22 @@ Every sum has an order, so every run gives the same bits.
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import product, rounded
+from geotdm_fast.kernels.arithmetic import edge_frames, product, rounded
 
 
-@triton.jit(do_not_specialize=["num_slots", "num_rows"])
+@triton.jit(do_not_specialize=["num_slots", "num_places", "first_edge", "num_frames", "num_nodes"])
 def egcl_weight_kernel(
-    p_grad, p_input, p_total, num_slots, num_rows, grad_width, input_width, grad_next, input_next,
+    p_grad, p_input, p_total, p_first, num_slots, num_places, first_edge, num_frames, num_nodes,
+    grad_width, input_width, grad_next, input_next,
     ADDS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """total [weights, slots, PADDED PADDED + PADDED] = or (ADDS) += grad^T input, and behind it the sum of grad.
 
     Those are the gradients of a weight, TILE x TILE in a program, and of its bias. Slot s adds up every slots-th block
-    of rows. grad and input of the next weight are grad_next and input_next numbers further on.
+    of rows. grad and input of the next weight are grad_next and input_next numbers further on. Rows are the places of
+    a chunk of edges from first_edge; those from the edge first[num_nodes] on have none, and are not read.
     """
+    num_rows = edge_frames(p_first, num_nodes, first_edge, num_places, num_frames)
     slot = tl.program_id(0) % num_slots
     weight = (tl.program_id(0) // num_slots).to(tl.int64)
     p_total += tl.program_id(0).to(tl.int64) * (PADDED * PADDED + PADDED)

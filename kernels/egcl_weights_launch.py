@@ -52,13 +52,16 @@ class EdgeWeights:
         if programs:
             self.u1 = x.new_empty(programs, size * size + size)
 
-    def add(self, grads: Tensor, inputs: Tensor, num_places: int, is_first: bool) -> None:
-        """Add grad^T input of a chunk, of W2 and, where rows give it, U1. [weights, places or more, padded H] both."""
+    def add(self, grads: Tensor, inputs: Tensor, first: Tensor, begin: int, num_places: int, num_frames: int) -> None:
+        """Add grad^T input of a chunk, of W2 and, where rows give it, U1. [weights, places or more, padded H] both.
+
+        first: of the graph; begin: the chunk's first edge, 0 of the first chunk
+        """
         tiles = self.size // self.tile
         egcl_weight_kernel[(len(grads) * self.slots, tiles, tiles)](
-            grads, inputs, self.of_rows, self.slots, num_places, self.size, self.size, grads[0].numel(),
-            inputs[0].numel(),
-            ADDS=not is_first, PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
+            grads, inputs, self.of_rows, first, self.slots, num_places, begin, num_frames, first.numel() - 1,
+            self.size, self.size, grads[0].numel(), inputs[0].numel(),
+            ADDS=begin > 0, PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
             PRECISION=self.precision,
         )  # fmt: skip
 

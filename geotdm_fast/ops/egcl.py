@@ -204,12 +204,13 @@ class _Gradients(NamedTuple):
         return (self.x, self.h, self.edge_attr, None, *self.params)
 
 
-def _of_edge_attr(grads: EGCLGradients, edge_w1: Tensor, wanted: _Gradients) -> _Gradients:
+def _of_edge_attr(grads: EGCLGradients, edge_w1: Tensor, first: Tensor, wanted: _Gradients) -> _Gradients:
     """The gradient of a [E, A] by that of W_a a, where anybody wants it, beside the others."""
     grad_edge_attr = None
     if wanted.edge_attr:
         with no_autocast(edge_w1.device.type):
-            grad_edge_attr = grads.edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
+            grad_edge_term = torch.where(_has_edge(first, grads.edge_term.shape[0]), grads.edge_term, 0)
+            grad_edge_attr = grad_edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
     return _Gradients(grads.x, grads.h, grad_edge_attr, grads.params)
 
 
@@ -292,7 +293,7 @@ class _NativeEGCL(torch.autograd.Function):
             edge_attr = torch.where(_has_edge(ctx.edges[0], edge_attr.shape[0]), edge_attr, 0)
             with no_autocast(x.device.type):
                 _edge_weight(grads.params[0], h.shape[-1])[:] = grads.edge_term.T @ edge_attr
-        return _of_edge_attr(grads, params[0], wanted).in_order()
+        return _of_edge_attr(grads, params[0], ctx.edges[0], wanted).in_order()
 
 
 def _native_flags(options: EGCLOptions) -> dict[str, bool | float | None]:
@@ -320,13 +321,13 @@ class _TritonEGCL(torch.autograd.Function):
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         wanted = _Gradients.wanted(ctx)
-        if graph_is_wanted():
-            from geotdm_fast.kernels.egcl_launch import Graph
+        from geotdm_fast.kernels.egcl_launch import Graph
 
-            graph = Graph(*ctx.graph)
+        graph = Graph(*ctx.graph)
+        if graph_is_wanted():
             cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr), (graph.first, graph.sender)
             return _twice_differentiable(wanted, cotangents, inputs, edge_term, params, edges, ctx.options).in_order()
         inputs = (grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_attr, edge_term)
         with no_autocast(x.device.type):
             grads = triton_egcl.backward(*inputs, params, kept, ctx.options)
-        return _of_edge_attr(grads, params[0], wanted).in_order()
+        return _of_edge_attr(grads, params[0], graph.first, wanted).in_order()

@@ -9,7 +9,10 @@ from geotdm_fast.reference import EGCLOptions, EGCLParams
 
 
 class EGCLGradients(NamedTuple):
-    """x: [N, T, D]; h: [N, T, H]; edge_term: [E, H], empty without one; params: in the order of EGCLParams."""
+    """x: [N, T, D]; h: [N, T, H]; params: in the order of EGCLParams.
+
+    edge_term: [E, H], empty without one; anything at places that have no edge
+    """
 
     x: Tensor
     h: Tensor

@@ -116,7 +116,6 @@ def test_chunks_of_edges_that_are_not_there(device, programs, chunk):
         *outputs, kept = launch.egcl_forward(x, h, made.tables, attr, None, params, options)
         inputs = (*grads_out, x, h, made.tables, attr, params, kept, options)
         grads = egcl_backward(*inputs, chunk=chunk, configuration=configuration)
-        assert not grads.edge_term[17:].any()
         found.append([*outputs, grads.x, grads.h, grads.edge_term[:17], *grads.params])
     for ours, expected in zip(*reversed(found), strict=True):
         assert_same(ours, expected, 1e-6)  # other chunks and programs, another order of sums
