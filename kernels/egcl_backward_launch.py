@@ -19,8 +19,8 @@ from geotdm_fast.kernels.egcl_backward import (
 )
 from geotdm_fast.kernels.egcl_edges_backward import egcl_edges_backward_kernel
 from geotdm_fast.kernels.egcl_launch import (
-    Graph,
     Kept,
+    TritonTables,
     capability,
     executed,
     inverse_cutoff,
@@ -52,7 +52,7 @@ def egcl_backward(
     grad_h_out: Tensor,
     x: Tensor,
     h: Tensor,
-    graph: Graph,
+    graph: TritonTables,
     edge_attr: Tensor | None,
     params: EGCLParams,
     kept: Kept,
@@ -151,7 +151,14 @@ def egcl_backward(
 
 
 def _add_edges(
-    values: Tensor, graph: Graph, base: Tensor, total: Tensor, begin: int, end: int, is_move: bool, is_first: bool
+    values: Tensor,
+    graph: TritonTables,
+    base: Tensor,
+    total: Tensor,
+    begin: int,
+    end: int,
+    is_move: bool,
+    is_first: bool,
 ) -> None:
     """What values [(end - begin) T, columns] of a chunk of edges give to total: `egcl_edge_sum_kernel`."""
     num_nodes, num_frames, columns = *total.shape[-3:-1], values.shape[-1]

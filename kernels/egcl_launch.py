@@ -13,7 +13,7 @@ from geotdm_fast.reference import EGCLOptions, EGCLParams
 from geotdm_fast.reference.row_sums import receivers
 
 
-class Graph(NamedTuple):
+class TritonTables(NamedTuple):
     """Edges sorted by receiver, in the tables that the kernels read.
 
     node, first_edge: [N] int32, degree: [N] float32 - receivers by falling degree, so that neighbouring rows of a tile
@@ -35,7 +35,7 @@ class Graph(NamedTuple):
     divisor: Tensor
 
 
-def graph_tables(first: Tensor, sender: Tensor, sender_first: Tensor, by_sender: Tensor) -> Graph:
+def graph_tables(first: Tensor, sender: Tensor, sender_first: Tensor, by_sender: Tensor) -> TritonTables:
     """Of edges sorted by receiver, first [N + 1], sender [E], and by sender, sender_first [N + 1], by_sender [E].
 
     Places from first[N] on, which have no edge, get the last node as receiver.
@@ -43,7 +43,7 @@ def graph_tables(first: Tensor, sender: Tensor, sender_first: Tensor, by_sender:
     degree = first.diff()
     node = torch.argsort(degree, descending=True, stable=True)
     receiver = receivers(first, sender.numel()).clamp(max=max(len(degree) - 1, 0))
-    return Graph(
+    return TritonTables(
         node.int(), first[node].int(), degree[node].float(), receiver.int(), sender.int(), first, sender_first,
         by_sender, degree.clamp(min=1).float(),
     )  # fmt: skip
@@ -67,7 +67,7 @@ class Kept(NamedTuple):
 def egcl_forward(
     x: Tensor,
     h: Tensor,
-    graph: Graph,
+    graph: TritonTables,
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
     params: EGCLParams,

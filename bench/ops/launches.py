@@ -186,7 +186,7 @@ def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> No
         empty(width, 2 * width), vector, matrix, vector,
     )  # fmt: skip
     index, long = torch.int32, torch.int64
-    graph = egcl_launch.Graph(
+    graph = egcl_launch.TritonTables(
         empty(num_nodes, dtype=index), empty(num_nodes, dtype=index), empty(num_nodes),
         empty(num_edges, dtype=index), empty(num_edges, dtype=index), empty(num_nodes + 1, dtype=long),
         empty(num_nodes + 1, dtype=long), empty(num_edges, dtype=long), empty(num_nodes),

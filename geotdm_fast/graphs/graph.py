@@ -16,7 +16,7 @@ from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.runtime.tensor_cache import normal_tensors
 
 if TYPE_CHECKING:
-    from geotdm_fast.kernels.egcl_launch import Graph as TritonTables
+    from geotdm_fast.kernels.egcl_launch import TritonTables
 
 # What reads tables: the C++ module, the Triton kernels, the readable operations.
 KINDS = ("native", "triton", "reference")
@@ -183,8 +183,8 @@ class Graph:
     def tables(self, kind: str) -> "tuple[Tensor, ...]":
         """What an implementation reads, of `num_rows` rows.
 
-        `native`: `geotdm_fast.graphs.edges.EdgeTables`; `triton`: `geotdm_fast.kernels.egcl_launch.Graph`, both of
-        edges sorted by receiver; `reference`: edge_index alone
+        `native`: `geotdm_fast.graphs.edges.EdgeTables`; `triton`: `geotdm_fast.kernels.egcl_launch.TritonTables`; both
+        of edges sorted by receiver. `reference`: edge_index alone
         Raises ValueError for another kind, and for an index out of range.
         """
         check_choice("Graph.tables: kind", kind, KINDS)

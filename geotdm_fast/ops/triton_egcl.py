@@ -62,17 +62,18 @@ def _values(options: EGCLOptions) -> tuple[bool, bool, str, float | None]:
 
 
 def _forward(x, h, graph, edge_attr, edge_term, params, options) -> list[Tensor]:
-    from geotdm_fast.kernels.egcl_launch import Graph, egcl_forward
+    from geotdm_fast.kernels.egcl_launch import TritonTables, egcl_forward
 
-    x_out, h_out, kept = egcl_forward(x, h, Graph(*graph), edge_attr, edge_term, EGCLParams(*params), options)
+    x_out, h_out, kept = egcl_forward(x, h, TritonTables(*graph), edge_attr, edge_term, EGCLParams(*params), options)
     return [x_out, h_out, *(kept[:4] if kept.edge_term is edge_term else kept)]
 
 
 def _backward(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, options) -> EGCLGradients:
     from geotdm_fast.kernels.egcl_backward_launch import egcl_backward
-    from geotdm_fast.kernels.egcl_launch import Graph, Kept
+    from geotdm_fast.kernels.egcl_launch import Kept, TritonTables
 
-    inputs = (grad_x_out, grad_h_out, x, h, Graph(*graph), edge_attr, EGCLParams(*params), Kept(*kept, edge_term))
+    tables, kept = TritonTables(*graph), Kept(*kept, edge_term)
+    inputs = (grad_x_out, grad_h_out, x, h, tables, edge_attr, EGCLParams(*params), kept)
     grads = egcl_backward(*inputs, options)
     return EGCLGradients(grads.x, grads.h, x.new_empty(0) if grads.edge_term is None else grads.edge_term, grads.params)
 
