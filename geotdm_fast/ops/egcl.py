@@ -321,10 +321,10 @@ class _TritonEGCL(torch.autograd.Function):
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         wanted = _Gradients.wanted(ctx)
-        if graph_is_wanted():
-            from geotdm_fast.kernels.egcl_launch import TritonTables
+        from geotdm_fast.kernels.egcl_launch import TritonTables
 
-            graph = TritonTables(*ctx.graph)
+        graph = TritonTables(*ctx.graph)
+        if graph_is_wanted():
             cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr), (graph.first, graph.sender)
             return _twice_differentiable(wanted, cotangents, inputs, edge_term, params, edges, ctx.options).in_order()
         inputs = (grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_attr, edge_term)
