@@ -6,7 +6,7 @@ from native_cases import assert_same_bits, cotangents_of, draw, egcl_inputs, gra
 from tolerances import assert_same
 
 from geotdm_fast import backend, ops
-from geotdm_fast.ops.edges import SortedEdges, sorted_edges
+from geotdm_fast.graphs.edges import EdgeTables, sorted_edges
 from geotdm_fast.reference import EGCLOptions, EGCLParams
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -16,19 +16,21 @@ DEGREES = [3, 0, 1, 7, 0, 4, 2]
 NODES, ROOM = len(DEGREES), 40  # more than twice as many places as edges
 
 
-def with_room(edges: SortedEdges, num_places: int = ROOM) -> SortedEdges:
+def with_room(edges: EdgeTables, num_places: int = ROOM) -> EdgeTables:
     """The same edges; in the other places senders that are any nodes, and edges that are none."""
     more = num_places - edges.sender.numel()
     behind = lambda value, other: torch.cat([value, other.to(value)])
     sender = behind(edges.sender, torch.randint(0, len(edges.first) - 1, (more,)))
     by_sender = behind(edges.by_sender, torch.arange(edges.sender.numel(), num_places))
-    return SortedEdges(edges.order, sender, edges.first, edges.sender_first, by_sender)
+    return EdgeTables(edges.first, sender, edges.sender_first, by_sender)
 
 
-def tables(edges: SortedEdges, implementation: str) -> tuple[torch.Tensor, ...]:
-    if implementation == "triton":
-        return tuple(edges.tables)
-    return edges.first, edges.sender, edges.sender_first, edges.by_sender
+def tables(edges: EdgeTables, implementation: str) -> tuple[torch.Tensor, ...]:
+    if implementation == "native":
+        return tuple(edges)
+    from geotdm_fast.kernels.egcl_launch import graph_tables
+
+    return tuple(graph_tables(*edges))
 
 
 def gradients(prepared: ops.PreparedEGCL, leaves, cotangents, **options):
@@ -43,7 +45,7 @@ def gradients(prepared: ops.PreparedEGCL, leaves, cotangents, **options):
 def case(implementation, width, edge_dim, device, cutoff, num_frames=3, precision="fp32"):
     """A call that is prepared, its tensors that want gradients, and the same with room for more edges."""
     edge_index = graph(NODES, DEGREES).to(device)
-    edges = sorted_edges(edge_index, NODES)
+    _, edges = sorted_edges(edge_index, NODES)
     drawn = egcl_inputs(NODES, num_frames, 3, width, edge_dim, edge_index)
     drawn = [None if v is None else v.to(device) for v in drawn]
     x, h, edge_attr, *params = drawn
@@ -53,7 +55,7 @@ def case(implementation, width, edge_dim, device, cutoff, num_frames=3, precisio
     assert prepared.implementation == implementation
     leaf = lambda v: None if v is None else v.detach().clone().requires_grad_()
     exact = [leaf(v) for v in (x, h, prepared.edge_attr, *params)]
-    roomy = prepared._replace(graph=tables(with_room(edges), implementation))
+    roomy = prepared._replace(tables=tables(with_room(edges), implementation))
     filled = lambda v: None if v is None else torch.cat([v, v.new_full((ROOM - len(v), v.shape[1]), torch.nan)])
     roomy = roomy._replace(edge_term=filled(prepared.edge_term))
     wide = [leaf(v) for v in (x, h, filled(prepared.edge_attr), *params)]
@@ -103,7 +105,7 @@ def test_chunks_of_edges_that_are_not_there(device, programs, chunk):
     from geotdm_fast.kernels.egcl_backward_launch import egcl_backward
 
     edge_index = graph(NODES, DEGREES).to(device)
-    edges = sorted_edges(edge_index, NODES)
+    _, edges = sorted_edges(edge_index, NODES)
     x, h, edge_attr, *params = (v.to(device) for v in egcl_inputs(NODES, 3, 3, 16, 2, edge_index))
     params, options = EGCLParams(*params), EGCLOptions(cutoff=2.0)
     grads_out = [draw(*x.shape).to(device), draw(*h.shape).to(device)]
@@ -113,8 +115,8 @@ def test_chunks_of_edges_that_are_not_there(device, programs, chunk):
         (edges, edge_attr),
         (with_room(edges), torch.cat([edge_attr, edge_attr.new_full((23, 2), torch.nan)])),
     ):
-        *outputs, kept = launch.egcl_forward(x, h, made.tables, attr, None, params, options)
-        inputs = (*grads_out, x, h, made.tables, attr, params, kept, options)
+        *outputs, kept = launch.egcl_forward(x, h, launch.graph_tables(*made), attr, None, params, options)
+        inputs = (*grads_out, x, h, launch.graph_tables(*made), attr, params, kept, options)
         grads = egcl_backward(*inputs, chunk=chunk, configuration=configuration)
         found.append([*outputs, grads.x, grads.h, grads.edge_term[:17], *grads.params])
     for ours, expected in zip(*reversed(found), strict=True):
