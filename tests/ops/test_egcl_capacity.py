@@ -144,8 +144,8 @@ def test_second_derivatives():
 @needs_native
 def test_a_table_that_promises_more_edges_than_it_has_is_refused():
     prepared, (x, h, *_), *_ = case("native", 16, 0, "cpu", None)
-    first, *others = prepared.graph
+    first, *others = prepared.tables
     first = first.clone()
     first[-1] += 1
     with pytest.raises(ValueError, match="first must ascend from 0 to 17"):
-        ops.run_egcl(x, h, prepared._replace(graph=(first, *others)))
+        ops.run_egcl(x, h, prepared._replace(tables=(first, *others)))
