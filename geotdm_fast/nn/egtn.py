@@ -21,7 +21,7 @@ from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise
 from geotdm_fast.nn.spatial import ESLayer
-from geotdm_fast.nn.temporal_layers import temporal_layer
+from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import check_cutoff
 from geotdm_fast.reference.node_embedding import part_of_layer
@@ -108,7 +108,8 @@ class EGTN(PrecisionMixin, nn.Module):
         # The layers see scaled positions.
         within = {"cutoff": None if cutoff is None else cutoff * abs(scale), "envelope": envelope}
         spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm, **within)
-        over_time = lambda: temporal_layer(temporal, hidden_dim, act, time_emb_dim, relative_time, window)
+        options = TemporalOptions(hidden_dim, act, time_emb_dim, relative_time, window)
+        over_time = lambda: temporal_layer(temporal, options)
         # Registered and drawn as the official code does: its seeds draw these weights, and its optimisers' states fit.
         self.s_modules, self.t_modules = nn.ModuleList(), nn.ModuleList()
         self.input_linear = nn.Linear(node_dim + time_emb_dim, hidden_dim)

@@ -5,32 +5,25 @@ that `denoise` reads is in its arguments, so a CUDA graph can hold it.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from geotdm_fast import ops, reference
+from geotdm_fast import ops
 from geotdm_fast.conditioning import Frames
 from geotdm_fast.graphs import Graph, GraphRule
 from geotdm_fast.reference import (
     EGCLOptions,
     EGCLParams,
-    LinearTemporalAttentionParams,
-    TemporalAttentionParams,
-    TemporalConvolutionParams,
 )
 
 
-class PreparedTemporal(NamedTuple):
-    """A temporal layer: its parameters, whose type says which, and what else it needs.
+class PreparedTemporal(Protocol):
+    """A temporal layer with its parameters, as a tuple of tensors, numbers and names, which a CUDA graph can hold."""
 
-    window: of attention; relative_time: of attention of linear cost
-    """
-
-    params: TemporalAttentionParams | TemporalConvolutionParams | LinearTemporalAttentionParams
-    precision: str
-    window: int | None = None
-    relative_time: bool = True
+    def run(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
+        ...
 
 
 class Layer(NamedTuple):
@@ -42,7 +35,7 @@ class Layer(NamedTuple):
     def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Positions y [N, T, D] and features z [N, T, H] to the same shapes."""
         y, z = ops.run_egcl(y, z, self.spatial)
-        return run_temporal(y, z, self.temporal)
+        return self.temporal.run(y, z)
 
 
 class UnpreparedLayer(NamedTuple):
@@ -118,18 +111,3 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         y = frames.noisy_of(y, 1)
     output = y - start
     return output if scale == 1 else output / scale, z
-
-
-def run_temporal(
-    x: Tensor, h: Tensor, layer: PreparedTemporal, frames: Sequence[int] | None = None
-) -> tuple[Tensor, Tensor]:
-    """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1.
-
-    The layers of the ablations run the reference.
-    """
-    params, about = layer.params, {"frames": frames, "precision": layer.precision}
-    if isinstance(params, TemporalConvolutionParams):
-        return reference.temporal_convolution(x, h, params, **about)
-    if isinstance(params, LinearTemporalAttentionParams):
-        return reference.linear_temporal_attention(x, h, params, relative_time=layer.relative_time, **about)
-    return ops.temporal_attention(x, h, params, window=layer.window, **about)

@@ -1,18 +1,31 @@
 """The temporal layer: attention over the frames of every node."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast import ops
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.plain import like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.prepared import PreparedTemporal, run_temporal
 from geotdm_fast.nn.spatial import check_silu
 from geotdm_fast.reference import TemporalAttentionParams
 from geotdm_fast.reference.temporal_attention import attend, embedded_lags
 from geotdm_fast.runtime.checks import check_same_device, check_same_dtype, check_tensor, check_window
+
+
+class PreparedAttention(NamedTuple):
+    """`ETLayer` for `nn.prepared`."""
+
+    params: TemporalAttentionParams
+    precision: str
+    window: int | None
+
+    def run(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
+        return ops.temporal_attention(x, h, self.params, window=self.window, frames=frames, precision=self.precision)
 
 
 class ETLayer(PrecisionMixin, nn.Module):
@@ -67,7 +80,7 @@ class ETLayer(PrecisionMixin, nn.Module):
 
     def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, H]; frames: numbers when not 0..T-1."""
-        return run_temporal(x, h, self.prepared, frames)
+        return self.prepared.run(x, h, frames)
 
     def _called_rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """`rows` by calls of the MLPs as they are: with hooks, or parts of somebody else."""
@@ -79,10 +92,10 @@ class ETLayer(PrecisionMixin, nn.Module):
         return attend(x, h, projections, psi, frames, self.window, self.precision)
 
     @property
-    def prepared(self) -> PreparedTemporal:
+    def prepared(self) -> PreparedAttention:
         """All that `rows` reads."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
-        return PreparedTemporal(TemporalAttentionParams(*mlps, *self._time()), self.precision, window=self.window)
+        return PreparedAttention(TemporalAttentionParams(*mlps, *self._time()), self.precision, self.window)
 
     def _time(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of psi, zero without relative time."""

@@ -4,19 +4,30 @@ The last two run the reference.
 """
 
 import math
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast import reference
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.plain import why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.prepared import PreparedTemporal, run_temporal
 from geotdm_fast.nn.temporal import ETLayer
 from geotdm_fast.reference import LinearTemporalAttentionParams, TemporalConvolutionParams
 from geotdm_fast.runtime.choices import check_choice
+
+
+class PreparedConvolution(NamedTuple):
+    """`ConvolutionLayer` for `nn.prepared`."""
+
+    params: TemporalConvolutionParams
+    precision: str
+
+    def run(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
+        return reference.temporal_convolution(x, h, self.params, frames=frames, precision=self.precision)
 
 
 class ConvolutionLayer(PrecisionMixin, nn.Module):
@@ -39,13 +50,26 @@ class ConvolutionLayer(PrecisionMixin, nn.Module):
 
     def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
-        return run_temporal(x, h, self.prepared, frames)
+        return self.prepared.run(x, h, frames)
 
     @property
-    def prepared(self) -> PreparedTemporal:
+    def prepared(self) -> PreparedConvolution:
         """All that `rows` reads."""
         params = TemporalConvolutionParams(*self.v_mlp.tensors, *self.x_mlp.tensors, self.kernel)
-        return PreparedTemporal(params, self.precision)
+        return PreparedConvolution(params, self.precision)
+
+
+class PreparedLinearAttention(NamedTuple):
+    """`LinearAttentionLayer` for `nn.prepared`."""
+
+    params: LinearTemporalAttentionParams
+    precision: str
+    relative_time: bool
+
+    def run(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
+        about = {"relative_time": self.relative_time, "frames": frames, "precision": self.precision}
+        return reference.linear_temporal_attention(x, h, self.params, **about)
 
 
 class LinearAttentionLayer(PrecisionMixin, nn.Module):
@@ -68,13 +92,13 @@ class LinearAttentionLayer(PrecisionMixin, nn.Module):
 
     def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
-        return run_temporal(x, h, self.prepared, frames)
+        return self.prepared.run(x, h, frames)
 
     @property
-    def prepared(self) -> PreparedTemporal:
+    def prepared(self) -> PreparedLinearAttention:
         """All that `rows` reads."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
-        return PreparedTemporal(LinearTemporalAttentionParams(*mlps), self.precision, relative_time=self.relative_time)
+        return PreparedLinearAttention(LinearTemporalAttentionParams(*mlps), self.precision, self.relative_time)
 
 
 def _plain_forward(
@@ -88,22 +112,46 @@ def _plain_forward(
 
 
 TemporalLayer: TypeAlias = ETLayer | ConvolutionLayer | LinearAttentionLayer
-TEMPORAL = ("attention", "convolution", "linear_attention")
 # Half the width of a convolution's kernel where none is given: five frames.
 CONVOLUTION_WINDOW = 2
 
 
-def temporal_layer(
-    temporal: str, hidden_dim: int, act_fn: nn.Module, time_emb_dim: int, relative_time: bool, window: int | None
-) -> TemporalLayer:
-    """The temporal layer called `temporal`; arguments as in `EGTN`. Raises ValueError where they do not go together."""
+class TemporalOptions(NamedTuple):
+    """What `EGTN` says of its temporal layers; the fields are its arguments."""
+
+    hidden_dim: int
+    act_fn: nn.Module
+    time_emb_dim: int
+    relative_time: bool
+    window: int | None
+
+
+def _attention(o: TemporalOptions) -> ETLayer:
+    width = o.hidden_dim
+    return ETLayer(width, width, o.act_fn, o.time_emb_dim, relative_time=o.relative_time, window=o.window)
+
+
+def _convolution(o: TemporalOptions) -> ConvolutionLayer:
+    if not o.relative_time:
+        raise ValueError("EGTN: relative_time=False does not go with temporal='convolution', whose taps are lags")
+    return ConvolutionLayer(o.hidden_dim, o.act_fn, CONVOLUTION_WINDOW if o.window is None else o.window)
+
+
+def _linear_attention(o: TemporalOptions) -> LinearAttentionLayer:
+    if o.window is not None:
+        raise ValueError(f"EGTN: window does not go with temporal='linear_attention', got {o.window}")
+    return LinearAttentionLayer(o.hidden_dim, o.act_fn, o.relative_time)
+
+
+# By name, as `EGTN(temporal=...)` and the key `temporal` of a configuration have it.
+TEMPORAL: dict[str, Callable[[TemporalOptions], TemporalLayer]] = {
+    "attention": _attention,
+    "convolution": _convolution,
+    "linear_attention": _linear_attention,
+}
+
+
+def temporal_layer(temporal: str, options: TemporalOptions) -> TemporalLayer:
+    """The temporal layer called `temporal`. Raises ValueError where name and options do not go together."""
     check_choice("EGTN: temporal", temporal, TEMPORAL)
-    if temporal == "attention":
-        return ETLayer(hidden_dim, hidden_dim, act_fn, time_emb_dim, relative_time=relative_time, window=window)
-    if temporal == "convolution":
-        if not relative_time:
-            raise ValueError("EGTN: relative_time=False does not go with temporal='convolution', whose taps are lags")
-        return ConvolutionLayer(hidden_dim, act_fn, CONVOLUTION_WINDOW if window is None else window)
-    if window is not None:
-        raise ValueError(f"EGTN: window does not go with temporal='linear_attention', got {window}")
-    return LinearAttentionLayer(hidden_dim, act_fn, relative_time)
+    return TEMPORAL[temporal](options)

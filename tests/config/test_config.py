@@ -5,6 +5,7 @@ import yaml
 from places import ROOT
 
 from geotdm_fast.config.files import load_config, load_sampling_config, normalise_config, override, write_yaml
+from geotdm_fast.config.settings import DENOISE_MODEL
 
 CONFIGS = ROOT / "configs"
 
@@ -314,3 +315,9 @@ def test_every_key_of_a_data_section_is_listed_with_its_meaning():
     text = data_manual()
     assert max(map(len, text.splitlines())) <= 130
     assert "  stride             frames between the starts of windows (default 1)" in text
+
+
+def test_temporal_layers_are_those_that_there_are():
+    from geotdm_fast.nn.temporal_layers import TEMPORAL
+
+    assert DENOISE_MODEL["temporal"].choices == tuple(TEMPORAL)
