@@ -1,9 +1,9 @@
 """`geotdm train`: train a model from a configuration file."""
 
-from typing import cast
 import argparse
 import os
 import warnings
+from typing import cast
 
 from geotdm_fast.cli.arguments import new_command, threads
 from geotdm_fast.cli.data_options import add_data_files, check_data_files, with_data

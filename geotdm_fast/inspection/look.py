@@ -1,8 +1,8 @@
 """Which kind of file this is, and who looks into it."""
 
-from typing import Any
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.inspection.archives import arrays_in, inspect_samples, positions_in

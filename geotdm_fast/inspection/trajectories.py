@@ -1,8 +1,8 @@
 """What a training would read of a file, and the configuration of that."""
 
-from typing import cast
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor

@@ -1,6 +1,5 @@
 """Files at the border: written aside and renamed, read without executing anything."""
 
-from typing import Any, cast
 import contextlib
 import json
 import os
@@ -9,6 +8,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any, cast
 
 import numpy as np
 
