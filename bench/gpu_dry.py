@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
+from bench.gpu_steps import files_of_tests
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = ("kernels_egcl", "kernels_radius_graph", "trajectory_noise", "diffusion_step")
 
@@ -41,12 +43,12 @@ def steps(folder: pathlib.Path, arguments: Sequence[str] = ()) -> list[Step]:
     python = [sys.executable, "-W", "ignore", "-m"]
     tests = [*python, "pytest", "-q", "-p", "no:cacheprovider", "-rs"]
     record = lambda name: ["--record-launches", str(folder / name)]
-    files = [f"tests/test_{name}.py" for name in KERNELS]
+    files = [file for name in KERNELS for file in files_of_tests(name)]
     variants = [*python, "bench.gpu_variants", "--launches", str(folder / "paths"), str(folder / "inexact"), *arguments]
     return [
-        Step("paths", [*tests, "-m", "dry or not gpu", *record("paths"), "tests/test_gpu_paths.py"]),
+        Step("paths", [*tests, "-m", "dry or not gpu", *record("paths"), "tests/bench/test_gpu_paths.py"]),
         Step("inexact", [*tests, "-m", "not gpu", "--inexact", *record("inexact"), *files]),
-        Step("fused", [*tests, "-m", "dry", "tests/test_cuda_contracted.py"]),
+        Step("fused", [*tests, "-m", "dry", "tests/csrc/test_cuda_contracted.py"]),
         Step("variants", variants),
     ]
 

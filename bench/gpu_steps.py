@@ -118,8 +118,15 @@ TESTED = (
 
 def gpu_tests() -> list[str]:
     """The files of tests that need a GPU."""
-    found = [*(ROOT / "tests").glob("test_kernels_*.py"), *(ROOT / "tests" / f"test_{name}.py" for name in TESTED)]
-    return sorted(str(path.relative_to(ROOT)) for path in found)
+    return sorted(path for name in ("kernels_*", *TESTED) for path in files_of_tests(name))
+
+
+def files_of_tests(name: str) -> list[str]:
+    """The files test_<name>.py, wherever they are."""
+    found = [str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob(f"test_{name}.py")]
+    if not found:
+        raise ValueError(f"tests must have a file test_{name}.py, got none")
+    return sorted(found)
 
 
 def in_workers(count: int) -> list[str]:
@@ -129,7 +136,7 @@ def in_workers(count: int) -> list[str]:
     return workers + timeout
 
 
-# Of tests/test_cuda_temporal.py: a tile that is not full, padded columns, more than one block of frames.
+# Of tests/csrc/test_cuda_temporal.py: a tile that is not full, padded columns, more than one block of frames.
 SANITIZED = "test_sizes and (3-5-2-64-32 or 2-17-3-100-13 or 1-33-3-48-13)"
 
 
@@ -142,7 +149,7 @@ def sanitizer_steps(run: Programs) -> list[Step]:
     # Without its cache torch gives every tensor memory of its own, whose ends memcheck knows.
     alone = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", program, "--error-exitcode", "9"]
     alone += ["--kernel-regex", "kns=kernel_entry"]
-    tests = [*run.pytest, "tests/test_cuda_temporal.py", "-m", "gpu", "-k", SANITIZED]
+    tests = [*run.pytest, "tests/csrc/test_cuda_temporal.py", "-m", "gpu", "-k", SANITIZED]
     return [
         Step(f"sanitizer {tool}", [*alone, "--tool", tool, *tests], 50, tier=2) for tool in ("memcheck", "racecheck")
     ]
@@ -159,7 +166,7 @@ def trial_steps(args: argparse.Namespace, run: Programs) -> list[Step]:
     small = ["--graphs", "1", "--frames", "3", "--layers", "1", "--hidden-dim", "16", "--threads", "1"]
     small += ["--workload", "nbody", "--no-compile", "--ours-first", "--repeats", "1"]
     edges = ["--sweep", "edges", "--cutoffs", "1", "2", "--large", str(gas), "--directions", "forward"]
-    kernels = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kernels_*.py"))
+    kernels = files_of_tests("kernels_*")
     return [
         Step("build", [*run.build, "--dry-run"], 60),
         Step("tests", [*run.pytest, *kernels, "-k", "test_another_stream"], 60, interpreted=True),

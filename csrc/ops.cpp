@@ -12,17 +12,22 @@
 TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
       "egcl_forward(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor? edge_term, Tensor[] params, "
-      "bool normalize, bool pre_norm, bool keep, bool low_precision) -> (Tensor x_out, Tensor h_out, Tensor[] kept)");
+      "bool normalize, bool pre_norm, float? cutoff, bool keep, bool low_precision) -> (Tensor x_out, Tensor h_out, "
+      "Tensor[] kept)");
   m.def(
       "egcl_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor first, Tensor sender, "
       "Tensor sender_first, Tensor by_sender, Tensor? edge_term, Tensor[] params, Tensor[] kept, "
-      "bool normalize, bool pre_norm, bool low_precision) -> (Tensor grad_x, Tensor grad_h, Tensor grad_edge_term, "
-      "Tensor[] grad_params)");
+      "bool normalize, bool pre_norm, float? cutoff, bool low_precision) -> (Tensor grad_x, Tensor grad_h, "
+      "Tensor grad_edge_term, Tensor[] grad_params)");
   m.def(GEOTDM_TEMPORAL_FORWARD_SCHEMA);
   m.def(GEOTDM_TEMPORAL_BACKWARD_SCHEMA);
   m.def(
       "diffusion_step(Tensor(a!) x, Tensor(b!) before, Tensor(c!)? positions, Tensor output, Tensor? noise, "
       "Tensor? x_ref, Tensor? first, Tensor coefficients, Tensor step) -> ()");
+  m.def("radius_graph(Tensor x, Tensor? batch, float cutoff, bool loop) -> (Tensor edge_index, Tensor degree)");
+  m.def(
+      "radius_neighbours(Tensor x, Tensor? batch, float cutoff, int capacity, bool loop) -> "
+      "(Tensor sender, Tensor degree)");
 }
 
 PYBIND11_MODULE(_C, m) {

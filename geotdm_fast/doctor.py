@@ -8,7 +8,6 @@ import platform
 # What needs each optional package: (import name, distribution, what it is for, extra).
 EXTRAS = (
     ("ase", "ase", "extended XYZ, molecule files", "molecules"),
-    ("scipy", "scipy", "radius graphs of many nodes", "radius"),
     ("mdtraj", "mdtraj", "molecular dynamics files", "md"),
     ("MDAnalysis", "MDAnalysis", "molecular dynamics files", "md"),
 )

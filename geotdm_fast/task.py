@@ -94,7 +94,9 @@ class Task:
             length = self.num_noisy(num_frames)
             if batch.h.dim() == 3:
                 model_kwargs["h"] = batch.h[..., :length]
-            return batch.x[..., :length], model_kwargs
+            # Nothing is given, but graphs of the data's first frame.
+            x = batch.x[..., :length]
+            return x, model_kwargs | {"x_given": x}
         mask, version = _mask_on(self.given, num_frames, batch.x.device)
         if mask._version != version:  # somebody changed the mask of an earlier call in place
             _mask_on.cache_clear()

@@ -138,6 +138,13 @@ def _tanh(x):
 
 
 @triton.jit
+def edge_frames(p_first, num_nodes, first_edge, num_places, num_frames):
+    """How many of the places of a chunk of edges from first_edge have an edge: those before edge first[num_nodes]."""
+    num_edges = tl.maximum(tl.load(p_first + num_nodes) - first_edge, 0)
+    return tl.minimum(num_edges * num_frames, num_places).to(tl.int32)
+
+
+@triton.jit
 def load_vector(p_vector, o_col, WIDTH: tl.constexpr, PADDED: tl.constexpr):
     """[PADDED] float32, zero from WIDTH on."""
     if WIDTH == PADDED:

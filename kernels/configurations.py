@@ -63,9 +63,10 @@ def edges_configuration(size: int, precision: str, capability: int) -> Configura
     return _of_size(EDGES[precision, family(capability)], size)
 
 
-def backward_configuration(size: int, precision: str, capability: int) -> Configuration:
-    """For egcl_edges_backward_kernel."""
-    return _of_size(BACKWARD[precision, family(capability)], size)
+def backward_configuration(size: int, precision: str, capability: int, has_cutoff: bool = False) -> Configuration:
+    """For egcl_edges_backward_kernel; with a cutoff and sums on chip half the rows: of 64 it spilled 44 registers."""
+    found = _of_size(BACKWARD[precision, family(capability)], size)
+    return found._replace(block=found.block // 2) if has_cutoff and found.programs else found
 
 
 def _of_size(by_size: tuple[tuple[int, ...], ...], size: int) -> Configuration:

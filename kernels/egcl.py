@@ -15,6 +15,7 @@ from geotdm_fast.kernels.arithmetic import (
     weight_times,
     weight_times_rows,
 )
+from geotdm_fast.kernels.envelope import envelope
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_edges", "w1_stride"])
@@ -74,12 +75,16 @@ def _project(
 @triton.jit(do_not_specialize=["num_rows", "num_frames", "w1_stride"])
 def egcl_edges_kernel(
     p_x, p_pq, p_node, p_first_edge, p_degree, p_sender, p_term, p_halved, p_w1, p_b2, p_e1, p_u2, p_e2,
-    p_x_out, p_m_sum,
-    num_rows, num_frames, w1_stride,
+    p_x_out, p_m_sum, p_moves,
+    num_rows, num_frames, w1_stride, inverse_cutoff,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
-    HAS_TERM: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """x' and the sum of m over the neighbours of every row.
+
+    HAS_CUTOFF: each neighbour counts by its distance, and moves [rows, 4] holds what x' is made of, the sum of moves
+    and behind it that of counts.
 
     A program takes every num_programs-th tile of BLOCK rows, in the order of `node` (receivers by falling degree), and
     walks over their neighbours side by side: so the rows of a tile end together, and the longest tiles start first.
@@ -126,7 +131,11 @@ def egcl_edges_kernel(
         else:
             b_m = weight_times(p_w2, PADDED, 1, b_a, 0, PADDED, PADDED, SLICE, PRECISION)
         b_m = silu_of_double(b_m + 0.5 * load_vector(p_b2, o_col, WIDTH, PADDED)[:, None], PRECISION)
-        b_sum += b_m * tl.clamp(left, 0.0, 1.0)[None, :]
+        if HAS_CUTOFF:
+            near = tl.where(m_edge, envelope(square, inverse_cutoff), 0)
+            b_sum += b_m * near[None, :]
+        else:
+            b_sum += b_m * tl.clamp(left, 0.0, 1.0)[None, :]
         if SLICE == PADDED:
             # [BLOCK, PADDED]: the sum over columns stays within four threads
             b_gate = product(tl.trans(b_m), tl.trans(b_u1), PRECISION)
@@ -137,13 +146,23 @@ def egcl_edges_kernel(
         gate = tl.sum(b_gate * load_vector(p_u2, o_col, WIDTH, PADDED)[None, :], axis=1) + tl.load(p_e2)
         if NORMALIZE and not PRE_NORM:
             b_r = b_r / (tl.sqrt(square + 1e-8) + 1)[:, None]
-        b_shift += tl.where(m_edge, gate, 0)[:, None] * b_r
-    mean = 1 / tl.maximum(degree, 1)
+        if HAS_CUTOFF:
+            b_r = tl.where((o_dim == 3)[None, :], near[:, None], tl.where(m_edge, gate * near, 0)[:, None] * b_r)
+            b_shift += b_r
+        else:
+            b_shift += tl.where(m_edge, gate, 0)[:, None] * b_r
+    if HAS_CUTOFF:
+        count = tl.sum(tl.where((o_dim == 3)[None, :], b_shift, 0), axis=1)
+        mean = 1 / tl.sqrt(1 + count * count)
+    else:
+        mean = 1 / tl.maximum(degree, 1)
     # Read anew (another `other` keeps the compiler from noticing): kept over the loop, the addresses would spill.
     o_node = tl.load(p_node + o_place // num_frames, mask=m_row, other=1)
     o_row = (o_node * num_frames + o_place % num_frames).to(tl.int64)
     o_x = o_row[:, None] * DIM + o_dim[None, :]
     tl.store(p_x_out + o_x, b_x + b_shift * mean[:, None], mask=m_row[:, None] & m_dim)
+    if HAS_CUTOFF:
+        tl.store(p_moves + o_row[:, None] * 4 + o_dim[None, :], b_shift, mask=m_row[:, None])
     tl.store(p_m_sum + o_row[None, :] * PADDED + o_col[:, None], b_sum, mask=m_row[None, :])
 
 

@@ -18,7 +18,15 @@ from geotdm_fast.kernels.egcl_backward import (
     egcl_update_backward_kernel,
 )
 from geotdm_fast.kernels.egcl_edges_backward import egcl_edges_backward_kernel
-from geotdm_fast.kernels.egcl_launch import Graph, Kept, capability, executed, multiprocessors, on_device
+from geotdm_fast.kernels.egcl_launch import (
+    Graph,
+    Kept,
+    capability,
+    executed,
+    inverse_cutoff,
+    multiprocessors,
+    on_device,
+)
 from geotdm_fast.kernels.egcl_weights_launch import EdgeWeights, RowSums, param_gradients
 from geotdm_fast.reference import EGCLOptions, EGCLParams
 
@@ -28,7 +36,10 @@ CHUNK = 65536
 
 
 class Gradients(NamedTuple):
-    """x: [N, T, D]; h: [N, T, H]; edge_term: [E, H] or None; params: in the order of EGCLParams."""
+    """x: [N, T, D]; h: [N, T, H]; params: in the order of EGCLParams.
+
+    edge_term: [E, H] or None; anything at places that have no edge
+    """
 
     x: Tensor
     h: Tensor
@@ -61,13 +72,13 @@ def egcl_backward(
     precision = options.precision
     num_nodes, num_frames, dim = x.shape
     width, num_rows, num_edges = h.shape[2], num_nodes * num_frames, graph.sender.numel()
-    size, edge_term = padded(width), kept.edge_term
+    size, edge_term, has_cutoff = padded(width), kept.edge_term, options.cutoff is not None
     num_chunks = triton.cdiv(num_edges * num_frames, chunk or CHUNK)
     step = triton.cdiv(num_edges, max(num_chunks, 1))
     chunks = range(0, num_edges, step) if num_chunks else ()
     with on_device(x):
         rows = rows_backward_configuration(size, precision, capability(x))
-        tiles = configuration or backward_configuration(size, precision, capability(x))
+        tiles = configuration or backward_configuration(size, precision, capability(x), has_cutoff)
         shared = {"WIDTH": width, "PADDED": size, "PRECISION": executed(precision, x)}
         row_options = shared | {"BLOCK": rows.block, "SLICE": rows.slice}
         row_options |= {"num_warps": rows.num_warps, "num_stages": rows.num_stages}
@@ -77,12 +88,14 @@ def egcl_backward(
 
         # The node MLP, and the gradient of the shift.
         hidden, grad_hidden, half_grad_m_sum = per_row(low), per_row(low), per_row(low)
-        grad_shift, w_distance = torch.empty_like(x), x.new_empty(size)
+        grad_shift = x.new_empty(num_nodes, num_frames, 4) if has_cutoff else torch.empty_like(x)
+        w_distance = x.new_empty(size)
         if num_rows:
             egcl_update_backward_kernel[row_grid](
                 grad_h_out, h, kept.m_sum, params.node_w1, params.node_b1, params.node_w2, grad_x_out, graph.divisor,
-                params.edge_w1, hidden, grad_hidden, half_grad_m_sum, grad_shift, w_distance, num_rows, num_frames,
-                params.edge_w1.stride(0), DIM=dim, **row_options,
+                params.edge_w1, hidden, grad_hidden, half_grad_m_sum, grad_shift, w_distance,
+                kept.moves if has_cutoff else x, num_rows, num_frames, params.edge_w1.stride(0), DIM=dim,
+                HAS_CUTOFF=has_cutoff, **row_options,
             )  # fmt: skip
 
         # The edges, chunk by chunk.
@@ -108,12 +121,13 @@ def egcl_backward(
                 x, kept.pq, graph.receiver, graph.sender, x if edge_term is None else edge_term, kept.halved,
                 w_distance, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2,
                 grad_shift, half_grad_m_sum, inputs[0], inputs[-1], grad_z, grads[0], grads[-1], grad_r, weights.u1,
-                tile_sums if programs else tile_sums[i_chunk * most_tiles :], begin, places, num_frames,
+                tile_sums if programs else tile_sums[i_chunk * most_tiles :], graph.first, begin, places, num_frames,
+                num_nodes, inverse_cutoff(options),
                 DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None,
-                NORMALIZE=options.normalize, PRE_NORM=options.pre_norm, SUMS=programs > 0, num_warps=tiles.num_warps,
-                num_stages=tiles.num_stages, **shared,
+                HAS_CUTOFF=has_cutoff, NORMALIZE=options.normalize, PRE_NORM=options.pre_norm, SUMS=programs > 0,
+                num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
             )  # fmt: skip
-            weights.add(grads, inputs, places, is_first)
+            weights.add(grads, inputs, graph.first, begin, places, num_frames)
             grad_z, grad_r = grad_z[:places], grad_r[:places]
             if grad_term is not None:
                 of_frames = grad_z.view(-1, num_frames, size)[..., :width]
@@ -132,7 +146,7 @@ def egcl_backward(
                 num_rows, params.edge_w1.stride(0), **row_options,
             )  # fmt: skip
         sums = RowSums(grad_pq, grad_hidden, grad_h_out, h, kept.m_sum, hidden, tile_sums, grad_term, edge_attr)
-        grad_params = param_gradients(sums, weights, params, precision)
+        grad_params = param_gradients(sums, weights, params, graph.first, precision)
     return Gradients(grad_x, grad_h, grad_term, grad_params)
 
 

@@ -6,17 +6,26 @@ Names as in egcl.py. A place is an edge-frame of a chunk: place p is frame p % T
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import load_vector, narrowed, product, rounded, silu_and_slope, weight_times
+from geotdm_fast.kernels.arithmetic import (
+    edge_frames,
+    load_vector,
+    narrowed,
+    product,
+    rounded,
+    silu_and_slope,
+    weight_times,
+)
+from geotdm_fast.kernels.envelope import envelope, envelope_slope
 
 
-@triton.jit(do_not_specialize=["first_edge", "num_places", "num_frames"])
+@triton.jit(do_not_specialize=["first_edge", "num_places", "num_frames", "num_nodes"])
 def egcl_edges_backward_kernel(
     p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_shift,
-    p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, p_total, p_sums,
-    first_edge, num_places, num_frames,
+    p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, p_total, p_sums, p_first,
+    first_edge, num_places, num_frames, num_nodes, inverse_cutoff,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
-    HAS_TERM: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr, SUMS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr,
+    SUMS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A chunk of edges from first_edge, where z, y, v are what the three activations get.
 
@@ -24,15 +33,18 @@ def egcl_edges_backward_kernel(
     SUMS: a program takes neighbouring tiles, and adds grad_v^T m of U1 and the sum of grad_v to its part of total
     [programs, PADDED PADDED + PADDED], and its vectors to sums [programs, 3, PADDED]; the first chunk writes both.
     Else a program takes one tile, writes its part of sums [tiles, 3, PADDED], and m and grad_v [places, PADDED].
+    Places from the edge first[num_nodes] on have none: nothing is read or written there, and their tiles' sums are 0.
     sums: of u2, w_d, and e2 all over the last row. w_distance [PADDED]: w_d. grad_shift: gradient of x' over the
     receiver's degree. half_grad_m_sum: half of the gradient, as products with halved weights have it.
     """
     o_col = tl.arange(0, PADDED)
+    num_real = edge_frames(p_first, num_nodes, first_edge, num_places, num_frames)
+    num_tiles = tl.cdiv(num_real, BLOCK)
     o_weight = tl.arange(0, SLICE)[:, None] * PADDED + tl.arange(0, SLICE)[None, :]
     b_w2, b_u1 = tl.load(p_halved + o_weight), tl.load(p_halved + PADDED * PADDED + o_weight)
     p_sums += tl.program_id(0).to(tl.int64) * 3 * PADDED + o_col
     if SUMS:
-        tiles = tl.cdiv(num_places, BLOCK).to(tl.int64)
+        tiles = num_tiles.to(tl.int64)
         first = (tl.program_id(0) * tiles // tl.num_programs(0)).to(tl.int32)
         last = ((tl.program_id(0) + 1) * tiles // tl.num_programs(0)).to(tl.int32)
         t_u1, t_e1 = tl.zeros([PADDED, PADDED], tl.float32), tl.zeros([PADDED], tl.float32)
@@ -40,13 +52,13 @@ def egcl_edges_backward_kernel(
         t_e2 = tl.zeros([BLOCK], tl.float32)
         # What does not change from tile to tile is cheap to compute and would be spilled; so would be addresses, did
         # the compiler know that this is 0.
-        nothing = num_places >> 31
+        nothing = num_real >> 31
         for tile in tl.range(first, last, disable_licm=True):
             t_u1, t_e1, t_u2, t_w_d, t_e2 = _tile(
                 p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_shift,
                 p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, b_w2, b_u1,
-                t_u1, t_e1, t_u2, t_w_d, t_e2, tile ^ nothing, first_edge, num_places, num_frames,
-                DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, NORMALIZE, PRE_NORM, SUMS, PRECISION,
+                t_u1, t_e1, t_u2, t_w_d, t_e2, tile ^ nothing, first_edge, num_real, num_frames, inverse_cutoff,
+                DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, HAS_CUTOFF, NORMALIZE, PRE_NORM, SUMS, PRECISION,
             )  # fmt: skip
         m_adds = tl.full([PADDED], True, tl.int1) & (first_edge > 0)
         p_total += tl.program_id(0).to(tl.int64) * (PADDED * PADDED + PADDED)
@@ -56,15 +68,21 @@ def egcl_edges_backward_kernel(
         t_u2 += tl.load(p_sums, mask=m_adds, other=0)
         b_w_d = tl.sum(t_w_d, axis=0) + tl.load(p_sums + PADDED, mask=m_adds, other=0)
         b_e2 = tl.sum(t_e2, axis=0) + tl.load(p_sums + 2 * PADDED, mask=m_adds, other=0)
-    else:
+    elif tl.program_id(0) < num_tiles:
         _, _, t_u2, t_w_d, t_e2 = _tile(
             p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_shift,
             p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, b_w2, b_u1,
-            0.0, 0.0, 0.0, 0.0, 0.0, tl.program_id(0), first_edge, num_places, num_frames,
-            DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, NORMALIZE, PRE_NORM, SUMS, PRECISION,
+            0.0, 0.0, 0.0, 0.0, 0.0, tl.program_id(0), first_edge, num_real, num_frames, inverse_cutoff,
+            DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, HAS_CUTOFF, NORMALIZE, PRE_NORM, SUMS, PRECISION,
         )  # fmt: skip
         b_w_d = tl.sum(t_w_d, axis=0)
         b_e2 = tl.sum(t_e2, axis=0) + tl.zeros([PADDED], tl.float32)
+    else:
+        t_u2, b_w_d, b_e2 = (
+            tl.zeros([PADDED], tl.float32),
+            tl.zeros([PADDED], tl.float32),
+            tl.zeros([PADDED], tl.float32),
+        )
     tl.store(p_sums, t_u2)
     tl.store(p_sums + PADDED, b_w_d)
     tl.store(p_sums + 2 * PADDED, b_e2)
@@ -74,10 +92,10 @@ def egcl_edges_backward_kernel(
 def _tile(
     p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_shift,
     p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, b_w2, b_u1,
-    t_u1, t_e1, t_u2, t_w_d, t_e2, tile, first_edge, num_places, num_frames,
+    t_u1, t_e1, t_u2, t_w_d, t_e2, tile, first_edge, num_places, num_frames, inverse_cutoff,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
-    HAS_TERM: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr, SUMS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr,
+    SUMS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Writes the rows of a tile and adds to the sums t_*: of U1 and e1 (SUMS), of u2, of w_d [16, PADDED], of e2
     [BLOCK]."""
@@ -95,7 +113,8 @@ def _tile(
     b_r = tl.load(p_x + o_row[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
     b_r -= tl.load(p_x + o_sender[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
     m_shift = m_place[:, None] & m_dim
-    along_raw = tl.load(p_grad_shift + o_row[:, None] * DIM + o_dim[None, :], mask=m_shift, other=0)
+    GRAD_SHIFT: tl.constexpr = 4 if HAS_CUTOFF else DIM
+    along_raw = tl.load(p_grad_shift + o_row[:, None] * GRAD_SHIFT + o_dim[None, :], mask=m_shift, other=0)
     # [BLOCK, PADDED], until the first product. After the positions, else Triton takes their layout for these rows.
     b_z = tl.load(p_pq + o_row[:, None] * (2 * PADDED) + o_col[None, :]).to(tl.float32)
     b_z += tl.load(p_pq + PADDED + o_sender[:, None] * (2 * PADDED) + o_col[None, :]).to(tl.float32)
@@ -113,6 +132,13 @@ def _tile(
         scale = 1 / (length + 1)
         grad_raw *= scale
         along_raw = scale[:, None] * (along_raw - (grad_raw / length)[:, None] * b_r)
+    if HAS_CUTOFF:
+        # grad_r is grad_near times along_near, too; grad_near is raw times near_raw, and what follows from sums.
+        near = envelope(square, inverse_cutoff)
+        along_near = envelope_slope(square, inverse_cutoff)[:, None] * b_r
+        near_raw = grad_raw
+        grad_raw *= near
+        along_raw *= near[:, None]
 
     b_z += 0.5 * distance[:, None] * tl.load(p_w_distance + o_col)[None, :]
     if HAS_TERM:
@@ -149,12 +175,18 @@ def _tile(
         t_e1 += tl.sum(b_grad, axis=1)
     b_half = tl.load(p_half_grad_m_sum + o_row[:, None] * PADDED + o_col[None, :])
     b_half = tl.trans(b_half).to(tl.float32)
+    if HAS_CUTOFF:
+        grad_near = 2 * tl.sum(b_half * b_m.to(tl.float32), axis=0)
+        grad_near += tl.load(p_grad_shift + o_row * 4 + 3, mask=m_place, other=0)
+        b_half *= near[None, :]
     b_grad_v = rounded(b_grad, PRECISION)
     b_grad = _edge_product(p_u1, b_u1, b_grad_v, True, PADDED, SLICE, PRECISION) + b_half
     if SUMS:
         t_u1 += product(b_grad_v, tl.trans(b_m), PRECISION)
     raw = tl.sum(tl.reshape(b_raw, [PADDED // 2, BLOCK]), axis=0) + tl.load(p_e2)
     b_grad_r = raw[:, None] * along_raw
+    if HAS_CUTOFF:
+        b_grad_r += (raw * near_raw + grad_near)[:, None] * along_near
     b_grad_y = rounded(b_grad * b_slope, PRECISION)
     b_grad_z = tl.trans(_edge_product(p_halved, b_w2, b_grad_y, True, PADDED, SLICE, PRECISION))
     b_grad_z *= tl.load(p_grad_z + o_out).to(tl.float32)

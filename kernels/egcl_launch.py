@@ -10,6 +10,7 @@ from torch import Tensor
 from geotdm_fast.kernels.configurations import Configuration, edges_configuration, padded, rows_configuration
 from geotdm_fast.kernels.egcl import egcl_edges_kernel, egcl_project_kernel, egcl_update_kernel
 from geotdm_fast.reference import EGCLOptions, EGCLParams
+from geotdm_fast.reference.row_sums import receivers
 
 
 class Graph(NamedTuple):
@@ -17,7 +18,8 @@ class Graph(NamedTuple):
 
     node, first_edge: [N] int32, degree: [N] float32 - receivers by falling degree, so that neighbouring rows of a tile
     end together and the longest tiles start first, and of each the first edge
-    receiver, sender: [E] int32 - of every edge; first: [N + 1] int64 - the edges of receiver i begin at first[i]
+    receiver, sender: [E] int32 - of every edge; first: [N + 1] int64 - the edges of receiver i begin at first[i]; there
+        are first[N] edges, and places behind hold any numbers in 0..N-1
     sender_first: [N + 1], by_sender: [E] int64 - the edges of sender j, ascending, begin at sender_first[j]
     divisor: [N] float32 - the degree of every node, at least 1
     """
@@ -34,10 +36,13 @@ class Graph(NamedTuple):
 
 
 def graph_tables(first: Tensor, sender: Tensor, sender_first: Tensor, by_sender: Tensor) -> Graph:
-    """Of edges sorted by receiver, first [N + 1], sender [E], and by sender, sender_first [N + 1], by_sender [E]."""
+    """Of edges sorted by receiver, first [N + 1], sender [E], and by sender, sender_first [N + 1], by_sender [E].
+
+    Places from first[N] on, which have no edge, get the last node as receiver.
+    """
     degree = first.diff()
     node = torch.argsort(degree, descending=True, stable=True)
-    receiver = torch.repeat_interleave(degree, output_size=sender.numel())
+    receiver = receivers(first, sender.numel()).clamp(max=max(len(degree) - 1, 0))
     return Graph(
         node.int(), first[node].int(), degree[node].float(), receiver.int(), sender.int(), first, sender_first,
         by_sender, degree.clamp(min=1).float(),
@@ -48,12 +53,14 @@ class Kept(NamedTuple):
     """What the forward keeps for the backward; zero beyond H, pq and halved in bfloat16 where the products are.
 
     pq: [N, T, 2, padded H] - P / 2 and Q / 2; m_sum: [N, T, padded H]
-    halved: [2, padded H, padded H] - W2 / 2 and U1 / 2; edge_term: [E, H] - W_a a, or None
+    halved: [2, padded H, padded H] - W2 / 2 and U1 / 2; moves: [N, T, 4], what x' is made of with a cutoff, or empty
+    edge_term: [E, H] - W_a a, or None
     """
 
     pq: Tensor
     m_sum: Tensor
     halved: Tensor
+    moves: Tensor
     edge_term: Tensor | None
 
 
@@ -92,7 +99,9 @@ def egcl_forward(
     num_edges = edge_attr.shape[0] if makes_term else 0
     if makes_term:
         edge_term = h.new_empty(num_edges, width)
-    kept = Kept(pq, m_sum, halved, edge_term)
+    has_cutoff = options.cutoff is not None
+    moves = x.new_empty(*x.shape[:2], 4) if has_cutoff else x.new_empty(0)
+    kept = Kept(pq, m_sum, halved, moves, edge_term)
     if num_rows == 0:
         return x_out, h_out, kept
     rows = rows_configuration(size, precision, capability(x))
@@ -109,9 +118,9 @@ def egcl_forward(
         egcl_edges_kernel[(triton.cdiv(num_rows, tiles.block),)](
             x, pq, graph.node, graph.first_edge, graph.degree, graph.sender, x if edge_term is None else edge_term,
             halved, params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2, x_out, m_sum,
-            num_rows, num_frames, params.edge_w1.stride(0),
+            moves if has_cutoff else x, num_rows, num_frames, params.edge_w1.stride(0), inverse_cutoff(options),
             DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None,
-            NORMALIZE=options.normalize, PRE_NORM=options.pre_norm, num_warps=tiles.num_warps,
+            HAS_CUTOFF=has_cutoff, NORMALIZE=options.normalize, PRE_NORM=options.pre_norm, num_warps=tiles.num_warps,
             num_stages=tiles.num_stages, **shared,
         )  # fmt: skip
         egcl_update_kernel[(triton.cdiv(num_rows, rows.block),)](
@@ -137,6 +146,11 @@ def capability(x: Tensor) -> int:
 def multiprocessors(x: Tensor) -> int:
     """Of the GPU that holds x; few in the interpreter, so that a program has several tiles there."""
     return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
+
+
+def inverse_cutoff(options: EGCLOptions) -> float:
+    """What the kernels multiply distances by; without a cutoff they read nothing."""
+    return 0.0 if options.cutoff is None else 1 / options.cutoff
 
 
 def executed(precision: str, x: Tensor) -> str:

@@ -6,19 +6,22 @@ Every sum has an order, so every run gives the same bits.
 import triton
 import triton.language as tl
 
-from geotdm_fast.kernels.arithmetic import product, rounded
+from geotdm_fast.kernels.arithmetic import edge_frames, product, rounded
 
 
-@triton.jit(do_not_specialize=["num_slots", "num_rows"])
+@triton.jit(do_not_specialize=["num_slots", "num_places", "first_edge", "num_frames", "num_nodes"])
 def egcl_weight_kernel(
-    p_grad, p_input, p_total, num_slots, num_rows, grad_width, input_width, grad_next, input_next,
+    p_grad, p_input, p_total, p_first, num_slots, num_places, first_edge, num_frames, num_nodes,
+    grad_width, input_width, grad_next, input_next,
     ADDS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """total [weights, slots, PADDED PADDED + PADDED] = or (ADDS) += grad^T input, and behind it the sum of grad.
 
     Those are the gradients of a weight, TILE x TILE in a program, and of its bias. Slot s adds up every slots-th block
-    of rows. grad and input of the next weight are grad_next and input_next numbers further on.
+    of rows. grad and input of the next weight are grad_next and input_next numbers further on. Rows are the places of
+    a chunk of edges from first_edge; those from the edge first[num_nodes] on have none, and are not read.
     """
+    num_rows = edge_frames(p_first, num_nodes, first_edge, num_places, num_frames)
     slot = tl.program_id(0) % num_slots
     weight = (tl.program_id(0) // num_slots).to(tl.int64)
     p_total += tl.program_id(0).to(tl.int64) * (PADDED * PADDED + PADDED)
@@ -55,17 +58,17 @@ def _weight_slot(
         tl.store(p_bias, tl.load(p_bias) + b_sum if ADDS else b_sum)
 
 
-@triton.jit(do_not_specialize=["num_slots", "num_rows", "num_tiles", "num_edges", "num_columns"])
+@triton.jit(do_not_specialize=["num_slots", "num_rows", "num_tiles", "num_edges", "num_columns", "num_nodes"])
 def egcl_row_weight_kernel(
     p_grad_pq, p_grad_hidden, p_grad_h_out, p_h, p_m_sum, p_hidden, p_tile_sums, p_grad_term, p_attr,
-    p_total, p_vectors, num_slots, num_rows, num_tiles, num_edges, num_columns,
+    p_total, p_vectors, p_first, num_slots, num_rows, num_tiles, num_edges, num_columns, num_nodes,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """total [5, slots, PADDED PADDED + PADDED], as above, of the weights that rows pass, all of them in one launch.
 
     By their numbers: of P, Q, V1 for h, V1 for m_sum, V2. Those of number 5 write vectors [slots, 3 + num_columns,
     PADDED]: the sums of tile_sums [num_tiles, 3, PADDED], and grad_term^T attr of W_a, in float32. num_edges: 0 where
-    nobody knows attr.
+    nobody knows attr; those from first[num_nodes] on are none.
     """
     slot = tl.program_id(0) % num_slots
     number = tl.program_id(0) // num_slots
@@ -98,6 +101,7 @@ def egcl_row_weight_kernel(
                 TILE, BLOCK,
             )  # fmt: skip
             tl.store(p_slot + i_sum * PADDED, b_sum)
+        num_edges = tl.minimum(tl.load(p_first + num_nodes), num_edges).to(tl.int32)
         for i_column in tl.range(num_columns):
             b_sum = _vector_slot(
                 p_grad_term, p_attr + i_column, num_columns, slot, num_slots, num_edges, WIDTH, WIDTH, True, TILE, BLOCK

@@ -52,19 +52,27 @@ class EdgeWeights:
         if programs:
             self.u1 = x.new_empty(programs, size * size + size)
 
-    def add(self, grads: Tensor, inputs: Tensor, num_places: int, is_first: bool) -> None:
-        """Add grad^T input of a chunk, of W2 and, where rows give it, U1. [weights, places or more, padded H] both."""
+    def add(self, grads: Tensor, inputs: Tensor, first: Tensor, begin: int, num_places: int, num_frames: int) -> None:
+        """Add grad^T input of a chunk, of W2 and, where rows give it, U1. [weights, places or more, padded H] both.
+
+        first: of the graph; begin: the chunk's first edge, 0 of the first chunk
+        """
         tiles = self.size // self.tile
         egcl_weight_kernel[(len(grads) * self.slots, tiles, tiles)](
-            grads, inputs, self.of_rows, self.slots, num_places, self.size, self.size, grads[0].numel(),
-            inputs[0].numel(),
-            ADDS=not is_first, PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
+            grads, inputs, self.of_rows, first, self.slots, num_places, begin, num_frames, first.numel() - 1,
+            self.size, self.size, grads[0].numel(), inputs[0].numel(),
+            ADDS=begin > 0, PADDED=self.size, TILE=self.tile, BLOCK=self.block, num_warps=self.num_warps,
             PRECISION=self.precision,
         )  # fmt: skip
 
 
-def param_gradients(rows: RowSums, weights: EdgeWeights, params: EGCLParams, precision: str) -> list[Tensor]:
-    """The gradients of `params`, by two kernels; no gradient of W_a, but zeros, where edge_attr is None."""
+def param_gradients(
+    rows: RowSums, weights: EdgeWeights, params: EGCLParams, first: Tensor, precision: str
+) -> list[Tensor]:
+    """The gradients of `params`, by two kernels; no gradient of W_a, but zeros, where edge_attr is None.
+
+    first: of the graph
+    """
     h, width = rows.h, rows.h.shape[2]
     size, num_rows, num_columns = padded(width), h.shape[0] * h.shape[1], params.edge_w1.shape[1] - 2 * width - 1
     tile, block, num_warps, slots = weight_configuration(size, precision, capability(h))
@@ -76,7 +84,8 @@ def param_gradients(rows: RowSums, weights: EdgeWeights, params: EGCLParams, pre
     egcl_row_weight_kernel[(6 * slots, tiles, tiles)](
         rows.grad_pq, rows.grad_hidden, rows.grad_h_out, h, rows.m_sum, rows.hidden, rows.tile_sums,
         rows.grad_term if is_known else h, rows.edge_attr if is_known else h, total, vectors,
-        slots, num_rows, rows.tile_sums.shape[0], rows.edge_attr.shape[0] if is_known else 0, num_columns,
+        first, slots, num_rows, rows.tile_sums.shape[0], rows.edge_attr.shape[0] if is_known else 0, num_columns,
+        h.shape[0],
         WIDTH=width, PADDED=size, TILE=tile, BLOCK=block, num_warps=num_warps, PRECISION=executed(precision, h),
     )  # fmt: skip
     grads = [torch.empty_like(param) for param in params]

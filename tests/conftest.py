@@ -3,13 +3,18 @@
 import os
 import pathlib
 import signal
+import sys
 
 import interpreter
 import pytest
 import torch
+from cpu_seconds import CPUSeconds
 from launch_recorder import LaunchRecorder
 from lost_device import stop_where_the_device_is_lost
+from places import ROOT
 
+# bench/ and tools/ are no part of the installed package, which comes first.
+sys.path.append(str(ROOT))
 # Before anything imports triton: where no GPU is in sight, its interpreter runs the kernels on CPU tensors.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -38,6 +43,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--record-launches", metavar="FILE", help="write every Triton launch there, for bench.gpu_variants"
     )
+    parser.addoption("--cpu-seconds", metavar="FILE", help="write what each test costs there, and show what costs most")
 
 
 def pytest_configure(config):
@@ -47,6 +53,7 @@ def pytest_configure(config):
     # Tiny tensors are fastest on one thread, and the tests share the machine; so do the programs that they start.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    interpreter.spare_work()
     why = interpreter.why_broken()
     if why:
         interpreter.skip_launches(why)
@@ -56,6 +63,11 @@ def pytest_configure(config):
         install()
     if config.option.record_launches:
         config.pluginmanager.register(LaunchRecorder(pathlib.Path(config.option.record_launches)))
+    if config.option.cpu_seconds:
+        path = pathlib.Path(config.option.cpu_seconds).absolute()
+        if not hasattr(config, "workerinput"):
+            path.write_text("")  # before the processes that share the tests add their lines
+        config.pluginmanager.register(CPUSeconds(path))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,18 +1,17 @@
 """Numbers that the official implementation computed, float32: layers, network, gradients, diffusion, samples, NLL."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
 import torch
+from places import GOLDEN as FOLDER
 from tolerances import GOLDEN, assert_same
 from torch import nn
 
 from geotdm_fast import EGTN, ESLayer, ETLayer, GeoTDM, LossType, ModelMeanType, ModelVarType
 from geotdm_fast.diffusion import get_named_beta_schedule
 
-FOLDER = pathlib.Path(__file__).parent / "golden"
 names = lambda prefix: sorted(path.stem for path in FOLDER.glob(f"{prefix}_*.npz"))
 
 

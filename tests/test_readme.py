@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 
 from geotdm_fast.cli import build_parser
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

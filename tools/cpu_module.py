@@ -16,15 +16,21 @@ FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno 
 # The loops over threads are in torch's headers. OpenMP itself is not linked: torch has loaded one, and a second would
 # have threads of its own.
 TORCH_SOURCES = dict.fromkeys(
-    ("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/diffusion_step", "cpu/kernels"), "-fopenmp"
+    ("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/diffusion_step", "cpu/radius_graph", "cpu/kernels"), "-fopenmp"
 )
 # Nothing in the kernels throws, and what cleans up after a throw would be shared by the files of all instruction sets.
 KERNEL_FLAGS = "-fno-exceptions"
+# Squares are rounded before they are added, as the reference has it.
+EXACT = "-ffp-contract=off"
 KERNELS = {"cpu/kernels_baseline": ""}
+SEARCHES = {"cpu/radius_search_baseline": EXACT}
 if platform.machine() in ("x86_64", "AMD64"):
-    KERNELS["cpu/kernels_avx2"] = "-mavx2 -mfma"
+    AVX2 = "-mavx2 -mfma"
+    KERNELS["cpu/kernels_avx2"] = AVX2
+    SEARCHES["cpu/radius_search_avx2"] = f"{AVX2} {EXACT}"
     AVX512 = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
     KERNELS["cpu/kernels_avx512"] = AVX512
+    SEARCHES["cpu/radius_search_avx512"] = f"{AVX512} {EXACT}"
     # every compiler that takes -std=c++20 takes this too (GCC 10, Clang 10)
     KERNELS["cpu/kernels_avx512bf16"] = f"{AVX512} -mavx512bf16"
     KERNELS["cpu/kernels_amx"] = f"{AVX512} -mavx512bf16"  # its tiles are inline assembly
@@ -32,7 +38,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 def sources() -> list[Path]:
     """The files to compile."""
-    return [ROOT / "csrc" / f"{name}.cpp" for name in (*TORCH_SOURCES, *KERNELS)]
+    return [ROOT / "csrc" / f"{name}.cpp" for name in (*TORCH_SOURCES, *KERNELS, *SEARCHES)]
 
 
 def what_is_missing() -> str | None:
@@ -49,7 +55,7 @@ def compile_module(folder: Path) -> Path:
     for part in ("", "torch/csrc/api/include"):  # pybind11 is among torch's headers
         include += ["-isystem", str(torch / "include" / part)]
     options = {name: shlex.join(include) + " " + flags for name, flags in TORCH_SOURCES.items()}
-    options |= {name: f"{KERNEL_FLAGS} {flags}" for name, flags in KERNELS.items()}
+    options |= {name: f"{KERNEL_FLAGS} {flags}" for name, flags in (KERNELS | SEARCHES).items()}
     libraries = shlex.join([f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"])
     cxx = shlex.join(ninja_build.compiler())
     flags, link = f"{FLAGS} {os.environ.get('CXXFLAGS', '')}", os.environ.get("LDFLAGS", "")

@@ -29,7 +29,7 @@ def main() -> int:
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": str(FOLDER / "lib"),
     }
-    tests = sorted(str(path) for pattern in TESTS for path in (ROOT / "tests").glob(pattern))
+    tests = sorted(str(path) for pattern in TESTS for path in (ROOT / "tests").rglob(pattern))
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *sys.argv[1:]]
     done = []
     for wanted in ("amx", "avx512bf16", "avx2", "baseline"):

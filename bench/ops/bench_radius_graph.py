@@ -1,13 +1,20 @@
 """Radius graphs: `auto`, and its table of fixed capacity, against all pairs, the reference and bare searches.
 
 python -m pytest bench/ops/bench_radius_graph.py --threads 1
+python -m bench.ops.bench_radius_graph --threads 1 --npz FILE    # in turns; median CPU seconds and wall seconds
 
-A library's bare search ends with its own pairs: not exact at the cutoff in the dtype of x, not sorted, some once.
+A library's bare search ends with its own pairs: not exact at the cutoff in the dtype of x, not sorted, some once. vesin
+and matscipy are timed where they are installed.
 """
 
+import argparse
 import importlib.util
-from collections.abc import Callable
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,15 +28,21 @@ from geotdm_fast.ops import kernels, neighbour_search
 
 
 class Case(NamedTuple):
-    """A gas of the density of a protein: systems x frames x nodes, and a cutoff in angstrom."""
+    """A gas of the density of a protein and of water: systems x frames x nodes, and a cutoff in angstrom.
+
+    positions: [N, T, 3] instead of the gas
+    """
 
     graphs: int
     frames: int
     nodes: int
     cutoff: float
+    positions: Tensor | None = None
 
     def make(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
         """x [N, T, 3] and batch [N]."""
+        if self.positions is not None:
+            return self.positions.to(device), None
         generator = torch.Generator().manual_seed(0)
         side = (self.nodes / LARGE_DENSITY) ** (1 / 3)
         x = side * torch.rand(self.graphs * self.nodes, self.frames, 3, generator=generator)
@@ -41,20 +54,32 @@ CASES = {
     "5 x 5000": Case(5000, 1, 5, 3.0),
     "22 x 5000": Case(5000, 1, 22, 3.0),
     "22 x 8, 500 frames": Case(8, 500, 22, 3.0),
+    "21, 3840 frames": Case(1, 3840, 21, 3.0),
     "protein, 3 A": Case(1, 1, LARGE_ATOMS, 3.0),
     "protein, 5 A": Case(1, 1, LARGE_ATOMS, 5.0),
     "protein, 8 A": Case(1, 1, LARGE_ATOMS, 8.0),
     "protein, 5 A, 10 frames": Case(1, 10, LARGE_ATOMS, 5.0),
     "50000, 5 A": Case(1, 1, 50_000, 5.0),
 }
-SEARCHES = ("auto", "table", "all pairs", "reference", "query_pairs", "sparse_distance_matrix", "vesin")
+SEARCHES = ("auto", "table", "all pairs", "reference", "query_pairs", "sparse_distance_matrix", "vesin", "matscipy")
 
 
 def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Callable[[], object]:
     """The search as a function of nothing."""
     x, batch = case.make(device)
-    if search in ("auto", "all pairs"):
+    if search == "auto":
         return lambda: radius_graph(x, case.cutoff, batch)
+    if search == "all pairs":
+
+        def all_pairs():
+            with (
+                mock.patch.object(kernels, "take_search", lambda *args: False),
+                mock.patch.object(neighbour_search, "is_compiled", lambda x: False),
+                mock.patch.object(neighbour_search, "_MANY", case.nodes + 1),
+            ):
+                return radius_graph(x, case.cutoff, batch)
+
+        return all_pairs
     if search == "table":  # its capacity is known
         capacity = int(radius_neighbours(x, case.cutoff, 0, batch).needed)
         return lambda: radius_neighbours(x, case.cutoff, capacity, batch, max_num_nodes=case.nodes)
@@ -73,6 +98,10 @@ def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Ca
         find = NeighborList(cutoff=case.cutoff, full_list=False, n_threads=torch.get_num_threads())
         box = np.zeros((3, 3))
         return lambda: [find.compute(points, box, False, "ij") for points in groups]
+    if search == "matscipy":
+        from matscipy.neighbours import neighbour_list
+
+        return lambda: [neighbour_list("ij", positions=points, cutoff=case.cutoff) for points in groups]
     from scipy.spatial import cKDTree
 
     if search == "query_pairs":
@@ -83,16 +112,10 @@ def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Ca
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("name", CASES)
-def test_radius_graph(benchmark, monkeypatch, name, search, device):
+def test_radius_graph(benchmark, name, search, device):
     case = CASES[name]
-    if search == "reference" and case.graphs * case.nodes > 30_000:
-        pytest.skip("looks at every pair of all graphs: a minute")
-    if search == "vesin" and importlib.util.find_spec("vesin") is None:
-        pytest.skip("vesin is not installed")
-    if search == "all pairs":
-        monkeypatch.setattr(kernels, "take_search", lambda *args: False)
-        monkeypatch.setattr(neighbour_search, "has_tree", lambda: False)
-        monkeypatch.setattr(neighbour_search, "_MANY", case.nodes + 1)
+    if why := why_not(search, case):
+        pytest.skip(why)
     benchmark.group = f"radius_graph, {name}"
     call = make_call(search, case, device)
     check(call, case, search, device)
@@ -103,6 +126,15 @@ def test_radius_graph(benchmark, monkeypatch, name, search, device):
 
     benchmark(run)
     benchmark.extra_info.update(edges=count(call(), search))
+
+
+def why_not(search: str, case: Case) -> str | None:
+    """Why the search is left out, or None."""
+    if search == "reference" and case.graphs * case.nodes > 30_000:
+        return "looks at every pair of all graphs: a minute"
+    if search in ("vesin", "matscipy") and importlib.util.find_spec(search) is None:
+        return f"{search} is not installed"
+    return None
 
 
 def check(call: Callable[[], object], case: Case, search: str, device: torch.device | str) -> None:
@@ -121,6 +153,56 @@ def count(found: object, search: str) -> int:
         return int(found.count.sum())
     if search == "vesin":
         return 2 * sum(len(i) for i, _ in found)
+    if search == "matscipy":
+        return sum(len(i) for i, _ in found)
     if search == "query_pairs":
         return 2 * sum(len(pairs) for pairs in found)
     return sum(int((entries["i"] != entries["j"]).sum()) for entries in found)
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
+    """Median CPU seconds, of all threads, and wall seconds of calls that take turns: A B C A B C ..."""
+    took = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            took[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return {name: tuple(map(median, zip(*pairs, strict=True))) for name, pairs in took.items()}
+
+
+def cases_of_file(path: pathlib.Path, num_frames: int, cutoff: float) -> dict[str, Case]:
+    """The first frames of R [frames, atoms, 3] in an .npz file."""
+    with np.load(path) as file:
+        x = torch.from_numpy(file["R"][:num_frames]).float().transpose(0, 1).contiguous()
+    return {f"{path.stem}, {x.shape[1]} frames, {cutoff:g} A": Case(1, x.shape[1], x.shape[0], cutoff, x)}
+
+
+def main() -> None:
+    """Print a table for each case."""
+    parser = argparse.ArgumentParser(prog="python -m bench.ops.bench_radius_graph", description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=7, help="turns (default: %(default)s)")
+    parser.add_argument("--cases", nargs="*", default=[*CASES], metavar="NAME", help="default: all of CASES")
+    parser.add_argument("--searches", nargs="+", default=["auto", "table", *SEARCHES[4:]], metavar="NAME")
+    parser.add_argument(
+        "--npz", type=pathlib.Path, metavar="FILE", help="its first frames instead: R [frames, atoms, 3]"
+    )
+    parser.add_argument("--frames", type=int, default=10, help="of the file (default: %(default)s)")
+    parser.add_argument("--cutoff", type=float, default=5.0, help="for the file, in angstrom (default: %(default)s)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cases = (
+        cases_of_file(args.npz, args.frames, args.cutoff) if args.npz else {name: CASES[name] for name in args.cases}
+    )
+    for name, case in cases.items():
+        calls = {search: make_call(search, case) for search in args.searches if not why_not(search, case)}
+        for search, call in calls.items():
+            check(call, case, search, "cpu")
+        print(f"{name}: {count(calls[args.searches[0]](), args.searches[0])} edges, {args.threads} threads")
+        for search, (cpu, wall) in interleaved(calls, args.repeats).items():
+            print(f"  {search:24} {1e3 * cpu:9.2f} ms of CPU {1e3 * wall:9.2f} ms of wall", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,10 +15,11 @@ class Case(NamedTuple):
     precision: str
     capability: int
     flags: tuple[int, bool, bool, bool] = (3, True, True, False)
+    has_cutoff: bool = False
 
     def __str__(self) -> str:
         flags = "" if self.flags == DEFAULT_FLAGS else " " + "".join(f"{int(flag)}" for flag in self.flags)
-        return f"H={self.width} {self.precision} sm_{self.capability}{flags}"
+        return f"H={self.width} {self.precision} sm_{self.capability}{flags}{' cutoff' if self.has_cutoff else ''}"
 
 
 DEFAULT_FLAGS = Case.__new__.__defaults__[0]
@@ -192,7 +193,7 @@ def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> No
     )  # fmt: skip
     x, h = empty(num_nodes, num_frames, dim), empty(num_nodes, num_frames, width)
     attr = empty(num_edges, 4) if has_term else None
-    options = EGCLOptions(normalize, pre_norm, case.precision)
+    options = EGCLOptions(normalize, pre_norm, case.precision, 2.0 if case.has_cutoff else None)
     with contextlib.ExitStack() as of_the_case:
         for module in (egcl_launch, egcl_backward_launch, egcl_weights_launch):
             of_the_case.enter_context(mock.patch.object(module, "capability", lambda x: case.capability))

@@ -1,9 +1,9 @@
 """How many kernels a step launches on a GPU, counted without one: `python -m bench.training.launch_count`.
 
-A step of training, and one of sampling. It runs on the CPU, its Triton kernels in Triton's interpreter; what its CUDA
-graph would hold is counted: one launch for every kernel and for every operation of torch that writes a tensor. It is a
-lower bound: some of torch's operations launch more. At W-nbody's size launches cost more than most kernels' work: a
-test holds their number down.
+A step of training, and one of sampling. It runs on the CPU but for its Triton kernels, which are counted and not run;
+what its CUDA graph would hold is counted: one launch for every kernel and for every operation of torch that writes a
+tensor. It is a lower bound: some of torch's operations launch more. At W-nbody's size launches cost more than most
+kernels' work: a test holds their number down.
 """
 
 import argparse
@@ -34,40 +34,30 @@ COMPILED = {
 
 
 class CountLaunches(TorchDispatchMode):
-    """Counts by name what would be launched on a GPU while it is entered; `paused` within an interpreted kernel."""
+    """Counts by name what would be launched on a GPU while it is entered."""
 
     def __init__(self):
         super().__init__()
         self.launches: Counter[str] = Counter()
-        self.paused = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if not self.paused:
-            self.launches[str(func)] += COMPILED.get(str(func), int(_writes(func)))
-        return out
+        self.launches[str(func)] += COMPILED.get(str(func), int(_writes(func)))
+        return func(*args, **(kwargs or {}))
 
     def record(self, call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         """In the place of a recorder of CUDA graphs (`Captured`): counts the call; a replay does nothing."""
         from triton.runtime.interpreter import GridExecutor
 
-        call()  # what is made once is made here
-        with mock.patch.object(GridExecutor, "__call__", self.kernel(GridExecutor.__call__)), self:
-            results = call()
-        return results, lambda: None
-
-    def kernel(self, call: Callable) -> Callable:
-        """`GridExecutor.__call__`, counted."""
-
-        def counted(executor, *args, **kwargs):
+        def launch(executor, *args, **kwargs) -> None:
             self.launches[executor.fn.__name__] += 1
-            self.paused = True
-            try:
-                return call(executor, *args, **kwargs)
-            finally:
-                self.paused = False
 
-        return counted
+        # No launch depends on what a kernel computes, so none is run.
+        with mock.patch.object(GridExecutor, "__call__", launch):
+            call()  # what is made once is made here
+            self.launches.clear()
+            with self:
+                results = call()
+        return results, lambda: None
 
 
 def _writes(func: torch._ops.OpOverload) -> bool:

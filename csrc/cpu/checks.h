@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace geotdm {
@@ -67,22 +68,25 @@ inline void check_offsets(const char* op, const char* name, const at::Tensor& of
   TORCH_CHECK_VALUE(ascends, op, ": ", name, " must ascend from 0 to ", end, ", got ", offsets);
 }
 
-// Edges sorted by receiver: first [N + 1], sender [E].
-inline void check_edges(const char* op, const at::Tensor& first, const at::Tensor& sender, int64_t num_nodes) {
+// Edges sorted by receiver: first [N + 1], sender [E]; returns how many there are, first[N]. Places behind may hold
+// anything.
+inline int64_t check_edges(const char* op, const at::Tensor& first, const at::Tensor& sender, int64_t num_nodes) {
   check_dense(op, "sender", sender, {sender.numel()}, at::kLong);
-  check_offsets(op, "first", first, num_nodes, sender.numel());
+  check_dense(op, "first", first, {num_nodes + 1}, at::kLong);
+  const int64_t last = first.const_data_ptr<int64_t>()[num_nodes];
+  check_offsets(op, "first", first, num_nodes, std::min(last, sender.numel()));
   const int64_t* s = sender.const_data_ptr<int64_t>();
-  for (int64_t e = 0; e < sender.numel(); ++e)
+  for (int64_t e = 0; e < last; ++e)
     TORCH_CHECK_VALUE(s[e] >= 0 && s[e] < num_nodes, op, ": sender must be in 0..", num_nodes - 1, ", got ", s[e],
                       " at index ", e);
+  return last;
 }
 
 // The edges that leave each sender, ascending: by_sender [E] from sender_first [N + 1].
 inline void check_senders(const char* op, const at::Tensor& sender, const at::Tensor& sender_first,
-                          const at::Tensor& by_sender, int64_t num_nodes) {
-  const int64_t num_edges = sender.numel();
+                          const at::Tensor& by_sender, int64_t num_nodes, int64_t num_edges) {
   check_offsets(op, "sender_first", sender_first, num_nodes, num_edges);
-  check_dense(op, "by_sender", by_sender, {num_edges}, at::kLong);
+  check_dense(op, "by_sender", by_sender, {sender.numel()}, at::kLong);
   const int64_t* s = sender.const_data_ptr<int64_t>();
   const int64_t* begin = sender_first.const_data_ptr<int64_t>();
   const int64_t* edge = by_sender.const_data_ptr<int64_t>();

@@ -2,6 +2,8 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/library.h>
 
+#include <cmath>
+
 #include "checks.h"
 #include "tensors.h"
 
@@ -14,14 +16,21 @@ using Tensors = std::vector<at::Tensor>;
 // The order of EGCLParams in geotdm_fast/reference/egcl.py.
 enum { kEdgeW1, kEdgeB1, kEdgeW2, kEdgeB2, kCoordW1, kCoordB1, kCoordW2, kCoordB2, kNodeW1, kNodeB1, kNodeW2, kNodeB2 };
 
-EGCLSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h, bool normalize, bool pre_norm) {
-  return {x.size(0), x.size(1), x.size(2), h.size(2), round_up(h.size(2), k.panel), normalize, pre_norm};
+EGCLSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h, bool normalize, bool pre_norm,
+                std::optional<double> cutoff) {
+  const float inverse_cutoff = cutoff ? float(1 / *cutoff) : 0.0f;
+  return {x.size(0), x.size(1), x.size(2),     h.size(2), round_up(h.size(2), k.panel),
+          normalize, pre_norm,  inverse_cutoff};
 }
 
-void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, const at::Tensor& first,
-                  const at::Tensor& sender, const std::optional<at::Tensor>& edge_term, at::TensorList params) {
+// Returns the number of edges.
+int64_t check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, const at::Tensor& first,
+                     const at::Tensor& sender, const std::optional<at::Tensor>& edge_term, at::TensorList params,
+                     std::optional<double> cutoff) {
   check_rows(op, x, h);
-  check_edges(op, first, sender, x.size(0));
+  const int64_t num_edges = check_edges(op, first, sender, x.size(0));
+  TORCH_CHECK_VALUE(!cutoff || (*cutoff > 0 && std::isfinite(*cutoff)), op, ": cutoff must be finite and over 0, got ",
+                    *cutoff);
   const int64_t width = h.size(2);
   if (edge_term) check(op, "edge_term", *edge_term, {sender.numel(), width});
   // The last columns of edge_w1 belong to edge_term, which comes ready.
@@ -39,6 +48,7 @@ void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, cons
                                {"node_w2", width, width},
                                {"node_b2", width, 0}};
   check_params(op, params, shapes);
+  return num_edges;
 }
 
 struct FirstLayer {  // slices of the first edge layer, and of the node layer, by what they multiply
@@ -71,28 +81,31 @@ auto by_tile(int64_t rows, const Task& task) {
   };
 }
 
-// kept: p, q, m_sum and the node MLP's hidden layer, for the way back; empty without `keep`.
+// kept: p, q, m_sum and the node MLP's hidden layer, and with a cutoff the moves, for the way back; empty without
+// `keep`.
 std::tuple<at::Tensor, at::Tensor, Tensors> egcl_forward(const at::Tensor& x, const at::Tensor& h,
                                                          const at::Tensor& first, const at::Tensor& sender,
                                                          const std::optional<at::Tensor>& edge_term,
                                                          at::TensorList params, bool normalize, bool pre_norm,
-                                                         bool keep, bool low_precision) {
+                                                         std::optional<double> cutoff, bool keep, bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
-  check_inputs("egcl_forward", x, h, first, sender, edge_term, params);
+  check_inputs("egcl_forward", x, h, first, sender, edge_term, params, cutoff);
   const Kernels& k = kernels(low_precision);
-  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm);
+  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm, cutoff);
   const auto options = h.options();
   Weights packed(k);
   const FirstLayer slices(params, size.width);
   const auto term = edge_term ? padded_rows(*edge_term, size.stride) : at::Tensor();
   auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, size.stride}, options); };
   auto x_out = at::empty_like(x), h_out = at::empty_like(h), p = rows(), q = rows();
-  const Tensors kept = keep ? Tensors{p, q, rows(), rows()} : Tensors{};
+  Tensors kept = keep ? Tensors{p, q, rows(), rows()} : Tensors{};
+  if (keep && cutoff) kept.push_back(at::empty({size.num_nodes, size.num_frames, kMoves}, options));
 
   EGCLForward a{size, {index_data(first), index_data(sender)}, forward_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = edge_term ? data(term) : nullptr;
   a.p = mutable_data(p), a.q = mutable_data(q), a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
   if (keep) a.m_sum = mutable_data(kept[2]), a.hidden = mutable_data(kept[3]);
+  if (keep && cutoff) a.moves = mutable_data(kept[4]);
 
   const int64_t num_rows = size.num_nodes * size.num_frames;
   parallel(tiles(num_rows), 0, options,
@@ -114,18 +127,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
     const at::Tensor& first, const at::Tensor& sender, const at::Tensor& sender_first, const at::Tensor& by_sender,
     const std::optional<at::Tensor>& edge_term, at::TensorList params, at::TensorList kept, bool normalize,
-    bool pre_norm, bool low_precision) {
+    bool pre_norm, std::optional<double> cutoff, bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const char* op = "egcl_backward";
-  check_inputs(op, x, h, first, sender, edge_term, params);
-  check_senders(op, sender, sender_first, by_sender, x.size(0));
+  const int64_t num_edges = check_inputs(op, x, h, first, sender, edge_term, params, cutoff);
+  check_senders(op, sender, sender_first, by_sender, x.size(0), num_edges);
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels(low_precision);
-  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm);
+  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm, cutoff);
   const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
-  check_kept(op, kept, {{"p", kept_rows}, {"q", kept_rows}, {"m_sum", kept_rows}, {"hidden", kept_rows}});
-  const int64_t width = size.width, stride = size.stride, num_edges = sender.size(0);
+  std::vector<KeptShape> shapes{{"p", kept_rows}, {"q", kept_rows}, {"m_sum", kept_rows}, {"hidden", kept_rows}};
+  if (cutoff) shapes.push_back({"moves", {size.num_nodes, size.num_frames, kMoves}});
+  check_kept(op, kept, shapes);
+  const int64_t width = size.width, stride = size.stride;
   const auto options = h.options();
   Weights packed(k);
   const FirstLayer slices(params, width);
@@ -133,7 +148,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
   auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, stride}, options); };
   auto grad_x = at::zeros_like(x), grad_h = at::empty_like(h);
   auto grad_m_sum = rows(), grad_p = rows(), grad_q = at::zeros_like(kept[0]);
-  auto grad_term = edge_term ? at::empty({num_edges, stride}, options) : at::empty({0, stride}, options);
+  auto grad_term = at::empty({edge_term ? sender.size(0) : 0, stride}, options);
+  if (edge_term) grad_term.narrow(0, num_edges, sender.size(0) - num_edges).zero_();
 
   EGCLBackward a{size,
                  {index_data(first), index_data(sender)},
@@ -141,6 +157,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
                  transposed_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = edge_term ? data(term) : nullptr;
   a.p = data(kept[0]), a.q = data(kept[1]), a.m_sum = data(kept[2]), a.hidden = data(kept[3]);
+  a.moves = cutoff ? data(kept[4]) : nullptr;
   a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);
   a.grad_m_sum = mutable_data(grad_m_sum), a.grad_p = mutable_data(grad_p), a.grad_q = mutable_data(grad_q);
   a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);

@@ -12,11 +12,12 @@ struct EGCLSizes {
   int64_t num_nodes, num_frames, dim;
   int64_t width, stride;  // H, and H padded to whole panels
   bool normalize, pre_norm;
+  float inverse_cutoff;  // 1 / cutoff: 0 without one
 };
 
 struct EGCLGraph {
   const int64_t* first;   // [N + 1]: edges first[i] .. first[i + 1] - 1 end at node i
-  const int64_t* sender;  // [E]
+  const int64_t* sender;  // [E], of which those from first[N] on are not read
 };
 
 // Weights as the kernels read them: matrices packed for x W^T, vectors padded with zeros to `stride`.
@@ -31,6 +32,9 @@ struct EGCLTransposed {
   const float *receiver, *sender, *edge2, *coord1, *node1_h, *node1_m, *node2;
 };
 
+// With a cutoff, what x' of a row is made of: sum_j u_ij g_ij r_ij [3], and sum_j u_ij behind it.
+constexpr int64_t kMoves = 4;
+
 struct EGCLForward {
   EGCLSizes size;
   EGCLGraph graph;
@@ -40,6 +44,7 @@ struct EGCLForward {
   float *x_out{}, *h_out{};              // [N, T, D], [N, T, H]
   // Kept for the way back, both or none: [N, T, stride]; hidden: the node MLP's before its bias.
   float *m_sum{}, *hidden{};
+  float* moves{};  // kept with a cutoff: [N, T, kMoves]
 };
 
 struct EGCLBackward {
@@ -48,6 +53,7 @@ struct EGCLBackward {
   EGCLWeights weight;
   EGCLTransposed transposed;
   const float *x{}, *h{}, *edge_term{}, *p{}, *q{}, *m_sum{}, *hidden{};
+  const float* moves{};
   const float *grad_x_out{}, *grad_h_out{};       // [N, T, D], [N, T, H]
   float *grad_m_sum{}, *grad_p{}, *grad_q{};      // [N, T, stride]
   float *grad_x{}, *grad_h{}, *grad_edge_term{};  // [N, T, D], [N, T, H], [E, stride] or null

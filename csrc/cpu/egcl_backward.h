@@ -39,9 +39,9 @@ inline int64_t egcl_edges_backward_scratch(const EGCLSizes& size) {
   return (6 * kTileRows + 3) * size.stride + kTileRows * (int64_t(sizeof(EdgeRow)) / 4) + 128;
 }
 
-// Adds to grad_r what distance and scale say: d = |r|^2 or |r|, scale = 1 / (|r| + 1).
+// Adds to grad_r what distance, scale and envelope say: d = |r|^2 or |r|, scale = 1 / (|r| + 1).
 GEOTDM_INLINE void distance_backward(const EGCLSizes& size, const EdgeRow& row, float grad_distance, float grad_scale,
-                                     float* grad_r) {
+                                     float grad_near, float* grad_r) {
   float along = 0;  // times r
   if (size.pre_norm) {
     along = row.distance > 0 ? grad_distance / row.distance : 0.0f;
@@ -49,6 +49,7 @@ GEOTDM_INLINE void distance_backward(const EGCLSizes& size, const EdgeRow& row, 
     along = 2 * grad_distance;
     if (size.normalize) along -= grad_scale * row.scale * row.scale / __builtin_sqrtf(row.square + 1e-8f);
   }
+  if (size.inverse_cutoff > 0) along += grad_near * row.near.slope;
   for (int64_t d = 0; d < size.dim; ++d) grad_r[d] += along * row.r[d];
 }
 
@@ -69,17 +70,26 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
   float *sum_coord2 = tile_sums, *sum_coord_b1 = sum_coord2 + stride, *sum_distance = sum_coord_b1 + stride;
   auto* edge_rows = reinterpret_cast<EdgeRow*>(scratch.take(kTileRows * (sizeof(EdgeRow) / 4)));
   const int64_t tile_frames = frames_per_tile(size), tile_edges = edges_per_tile(size);
+  const bool has_cutoff = size.inverse_cutoff > 0;
 
   for (int64_t i = first; i < last; ++i) {
     const int64_t begin = a.graph.first[i], end = a.graph.first[i + 1];
-    const float mean = 1.0f / float(larger(end - begin, 1));
     fill_zero(a.grad_p + i * num_frames * stride, num_frames * stride);
     if (a.grad_edge_term) fill_zero(a.grad_edge_term + begin * stride, (end - begin) * stride);
     for (int64_t frame = 0; frame < num_frames; frame += tile_frames) {
       const int64_t frames = smaller(tile_frames, num_frames - frame);
       const int64_t node_row = i * num_frames + frame;
-      float grad_x[kTileRows * 3];
+      float grad_x[kTileRows * 3], mean[kTileRows], grad_total[kTileRows] = {};
       for (int64_t c = 0; c < frames * dim; ++c) grad_x[c] = a.grad_x_out[node_row * dim + c];
+      for (int64_t t = 0; t < frames; ++t) {
+        const float* moves = has_cutoff ? a.moves + (node_row + t) * kMoves : nullptr;
+        const float total = has_cutoff ? moves[kMoves - 1] : 0.0f;
+        mean[t] = inverse_count(size, end - begin, total);
+        if (!has_cutoff) continue;
+        // By the divisor sqrt(1 + total^2) of the moves.
+        for (int64_t d = 0; d < dim; ++d) grad_total[t] -= a.grad_x_out[(node_row + t) * dim + d] * moves[d];
+        grad_total[t] *= mean[t] * mean[t] * mean[t] * total;
+      }
       for (int64_t e = begin; e < end; e += tile_edges) {
         const EdgeTile tile{i, e, smaller(tile_edges, end - e), frame, frames};
         const int64_t rows = tile.rows();
@@ -93,13 +103,14 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
         gemm(rows, width, width, m, stride, a.weight.coord1, gate, stride);
 
         // The gate: `gate` becomes the gradient before its activation.
-        float grad_r[kTileRows * 3], grad_scale[kTileRows], sum_coord_b2 = 0;
+        float grad_r[kTileRows * 3], grad_scale[kTileRows], grad_near[kTileRows], sum_coord_b2 = 0;
         fill_zero(tile_sums, 3 * stride);
         for (int64_t r = 0; r < rows; ++r) {
           const int64_t t = r % frames;
           float grad_g = 0;
-          for (int64_t d = 0; d < dim; ++d) grad_g += mean * a.grad_x_out[(node_row + t) * dim + d] * edge_rows[r].r[d];
-          const float grad_raw = grad_g * edge_rows[r].scale;
+          for (int64_t d = 0; d < dim; ++d)
+            grad_g += mean[t] * a.grad_x_out[(node_row + t) * dim + d] * edge_rows[r].r[d];
+          const float near = edge_rows[r].near.value, grad_raw = grad_g * edge_rows[r].scale * near;
           Vec total{};
           float* row = gate + r * stride;
           for_columns(stride, [&]<int N>(int64_t c, std::integral_constant<int, N>) GEOTDM_INLINE_LAMBDA {
@@ -114,14 +125,22 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
           });
           sum_coord_b2 += grad_raw;
           const float raw = sum(total) + a.weight.coord_b2;
-          const float g = raw * edge_rows[r].scale;
-          grad_scale[r] = grad_g * raw;
-          for (int64_t d = 0; d < dim; ++d) grad_r[r * dim + d] = g * mean * a.grad_x_out[(node_row + t) * dim + d];
+          const float g = raw * edge_rows[r].scale * near;
+          grad_scale[r] = grad_g * raw * near;
+          grad_near[r] = grad_g * raw * edge_rows[r].scale + grad_total[t];
+          for (int64_t d = 0; d < dim; ++d) grad_r[r * dim + d] = g * mean[t] * a.grad_x_out[(node_row + t) * dim + d];
         }
         gemm_at(width, width, rows, gate, stride, m, stride, slot + at.coord1, stride);
         gemm(rows, width, width, gate, stride, a.transposed.coord1, grad, stride);
-        for (int64_t r = 0; r < rows; ++r)
-          add_row(grad + r * stride, a.grad_m_sum + (node_row + r % frames) * stride, stride);
+        for (int64_t r = 0; r < rows; ++r) {
+          const float* grad_m_sum = a.grad_m_sum + (node_row + r % frames) * stride;
+          if (has_cutoff) {
+            grad_near[r] += dot_row(m + r * stride, grad_m_sum, stride);
+            add_row(grad + r * stride, grad_m_sum, edge_rows[r].near.value, stride);
+          } else {
+            add_row(grad + r * stride, grad_m_sum, stride);
+          }
+        }
         scale_and_total(grad, m_slope, slot + at.edge_b2, rows, stride);
         gemm_at(width, width, rows, grad, stride, z, stride, slot + at.edge2, stride);
         gemm(rows, width, width, grad, stride, a.transposed.edge2, gate, stride);
@@ -141,7 +160,7 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
             total += v * load(a.weight.distance + c);
             store(sum_distance + c, load(sum_distance + c) + v * edge_rows[r].distance);
           }
-          distance_backward(size, edge_rows[r], sum(total), grad_scale[r], grad_r + r * dim);
+          distance_backward(size, edge_rows[r], sum(total), grad_scale[r], grad_near[r], grad_r + r * dim);
           float* sender_x = a.edge_grad_x + ((edge - a.chunk_first) * num_frames + frame + t) * dim;
           for (int64_t d = 0; d < dim; ++d) {
             grad_x[t * dim + d] += grad_r[r * dim + d];

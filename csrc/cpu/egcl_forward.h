@@ -25,9 +25,24 @@ struct EdgeTile {
   GEOTDM_INLINE int64_t rows() const { return edges * frames; }
 };
 
-// What of an edge-frame does not pass the MLPs: r = x_i - x_j, the distance that they see, and the gate's divisor.
+// u(t) of t = distance / cutoff, as in geotdm_fast/reference/envelope.py, and its slope: du / dr = slope r.
+struct Envelope {
+  float value = 1, slope = 0;
+};
+
+GEOTDM_INLINE Envelope envelope(float square, float inverse_cutoff) {
+  const float t = __builtin_sqrtf(square) * inverse_cutoff, rest = 1 - t;
+  if (t >= 1) return {0, 0};
+  const float t4 = t * t * t * t;
+  return {rest * rest * rest * (((((21 * t + 15) * t + 10) * t + 6) * t + 3) * t + 1),
+          -168 * inverse_cutoff * inverse_cutoff * t4 * rest * rest};
+}
+
+// What of an edge-frame does not pass the MLPs: r = x_i - x_j, the distance that they see, the gate's divisor, and how
+// much the edge counts.
 struct EdgeRow {
   float r[3], distance, square, scale;
+  Envelope near;
 };
 
 GEOTDM_INLINE EdgeRow edge_row(const EGCLSizes& size, const float* x_receiver, const float* x_sender) {
@@ -38,7 +53,14 @@ GEOTDM_INLINE EdgeRow edge_row(const EGCLSizes& size, const float* x_receiver, c
   }
   row.distance = size.pre_norm ? __builtin_sqrtf(row.square) : row.square;
   row.scale = size.normalize && !size.pre_norm ? 1.0f / (__builtin_sqrtf(row.square + 1e-8f) + 1.0f) : 1.0f;
+  if (size.inverse_cutoff > 0) row.near = envelope(row.square, size.inverse_cutoff);
   return row;
+}
+
+// What the sum over a row's edges is divided by, inverted: their number, or with a cutoff a smooth stand-in for
+// `total`, the sum of what they count; at least 1.
+GEOTDM_INLINE float inverse_count(const EGCLSizes& size, int64_t edges, float total) {
+  return 1.0f / (size.inverse_cutoff > 0 ? __builtin_sqrtf(1.0f + total * total) : float(larger(edges, 1)));
 }
 
 // First layer of the edge MLP for a tile: keep(c, z) for the vectors z = P_i + Q_j + w_d d + A_e that start at float c
@@ -85,11 +107,11 @@ inline void egcl_messages(const EGCLForward& a, int64_t i, float* m_sum, const M
   const int64_t width = size.width, stride = size.stride, dim = size.dim;
   const int64_t tile_frames = frames_per_tile(size), tile_edges = edges_per_tile(size);
   const int64_t begin = a.graph.first[i], end = a.graph.first[i + 1];
-  const float mean = 1.0f / float(larger(end - begin, 1));
+  const bool has_cutoff = size.inverse_cutoff > 0;
   fill_zero(m_sum, size.num_frames * stride);
   for (int64_t frame = 0; frame < size.num_frames; frame += tile_frames, m_sum += tile_frames * stride) {
     const int64_t frames = smaller(tile_frames, size.num_frames - frame);
-    float shift[kTileRows * 3] = {};
+    float shift[kTileRows * 3] = {}, total[kTileRows] = {};
     for (int64_t e = begin; e < end; e += tile_edges) {
       const EdgeTile tile{i, e, smaller(tile_edges, end - e), frame, frames};
       gather_edges(a, tile, s.edge_rows,
@@ -99,14 +121,27 @@ inline void egcl_messages(const EGCLForward& a, int64_t i, float* m_sum, const M
       gemm(tile.rows(), width, width, s.m, stride, a.weight.coord1, s.gate, stride);
       for (int64_t r = 0; r < tile.rows(); ++r) {
         const int64_t t = r % frames;
-        add_row(m_sum + t * stride, s.m + r * stride, stride);
+        const float near = s.edge_rows[r].near.value;
+        if (has_cutoff)
+          add_row(m_sum + t * stride, s.m + r * stride, near, stride);
+        else
+          add_row(m_sum + t * stride, s.m + r * stride, stride);
         const float raw = silu_dot(s.gate + r * stride, a.weight.coord_b1, a.weight.coord2, stride);
-        const float g = (raw + a.weight.coord_b2) * s.edge_rows[r].scale;
+        const float g = (raw + a.weight.coord_b2) * s.edge_rows[r].scale * near;
+        total[t] += near;
         for (int64_t d = 0; d < dim; ++d) shift[t * dim + d] += g * s.edge_rows[r].r[d];
       }
     }
-    const int64_t at = (i * size.num_frames + frame) * dim;
-    for (int64_t c = 0; c < frames * dim; ++c) a.x_out[at + c] = a.x[at + c] + shift[c] * mean;
+    const int64_t row = i * size.num_frames + frame;
+    for (int64_t t = 0; t < frames; ++t) {
+      const float mean = inverse_count(size, end - begin, total[t]);
+      const int64_t at = (row + t) * dim;
+      for (int64_t d = 0; d < dim; ++d) a.x_out[at + d] = a.x[at + d] + shift[t * dim + d] * mean;
+      if (!a.moves) continue;
+      float* moves = a.moves + (row + t) * kMoves;
+      for (int64_t d = 0; d < kMoves - 1; ++d) moves[d] = d < dim ? shift[t * dim + d] : 0.0f;
+      moves[kMoves - 1] = total[t];
+    }
   }
 }
 

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "radius_search.h"
+
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -69,10 +71,15 @@ Isa choose() {
   throw std::invalid_argument("GEOTDM_CPU_ISA must be baseline, avx2, avx512, avx512bf16 or amx, got " + wanted);
 }
 
+Isa chosen() {
+  static const Isa isa = choose();
+  return isa;
+}
+
 }  // namespace
 
 const Kernels& kernels(bool low_precision) {
-  static const Isa isa = choose();
+  const Isa isa = chosen();
 #if defined(__x86_64__)
   if (isa == kAMX && low_precision) return kernels_amx;
   if (isa == kAVX512BF16 && low_precision) return kernels_avx512bf16;
@@ -81,6 +88,14 @@ const Kernels& kernels(bool low_precision) {
 #endif
   static_cast<void>(low_precision);
   return kernels_baseline;
+}
+
+const RadiusSearch& radius_search() {
+#if defined(__x86_64__)
+  if (chosen() >= kAVX512) return radius_search_avx512;
+  if (chosen() == kAVX2) return radius_search_avx2;
+#endif
+  return radius_search_baseline;
 }
 
 }  // namespace geotdm

@@ -97,6 +97,10 @@ GEOTDM_INLINE void add_row(float* to, const float* from, int64_t stride) {
   for (int64_t c = 0; c < stride; c += kWidth) store(to + c, load(to + c) + load(from + c));
 }
 
+GEOTDM_INLINE void add_row(float* to, const float* from, float factor, int64_t stride) {
+  for (int64_t c = 0; c < stride; c += kWidth) store(to + c, load(to + c) + load(from + c) * factor);
+}
+
 // weight . silu(z + bias) for one row: a last layer of one output.
 GEOTDM_INLINE float silu_dot(const float* z, const float* bias, const float* weight, int64_t stride) {
   Vec total{};

@@ -15,6 +15,7 @@ class DataKey(NamedTuple):
 
 _PROJECT = DataKey("subtract the mean of each window, as unconditional models want it", "false")
 _FRAMES = {
+    "graph": DataKey("bonds, complete, {radius: R} or {knn: K}, with bonds: HOPS and of: current", "bonds"),
     "frames": DataKey("[start, stop] or [start, stop, step] of the frames to read, before splits and windows"),
     "every": DataKey("N: every N-th frame of those"),
 }

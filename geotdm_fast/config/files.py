@@ -15,7 +15,7 @@ from typing import Any
 from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, EVAL, TRAIN, as_section, describe, fill
 from geotdm_fast.runtime.choices import check_keys
 from geotdm_fast.runtime.parsing import parse_yaml
-from geotdm_fast.runtime.shown import listed, plain
+from geotdm_fast.runtime.shown import listed, plain, shown
 
 SPLITS = ("train", "val", "test")
 IGNORED = "wandb"
@@ -143,11 +143,30 @@ def _data_section(section: Any, where: str) -> dict:
     return normalise_section(as_section(section, where), where)
 
 
+def _graph(config: dict, where: str) -> dict | None:
+    """The graph that the network is made for: its own key, or that of the data, which must agree in all sections."""
+    found = {f"data.{split}.graph": section["graph"] for split, section in config["data"].items() if "graph" in section}
+    found |= {"denoise_model.graph": config["denoise_model"]["graph"]} if config["denoise_model"]["graph"] else {}
+    if not found:
+        return None
+    from geotdm_fast.graphs import GraphSpec
+
+    specs = {key: GraphSpec.parse(value, f"{where}: {key}") for key, value in found.items()}
+    (first, spec), *others = specs.items()
+    for key, other in others:
+        if other != spec:
+            raise ValueError(f"{where}: {key} must be what {first} is, {shown(found[first])}, got {shown(found[key])}")
+    return None if spec is None else spec.as_config()
+
+
 def _derive(config: dict, where: str) -> None:
     """Settings that follow from others, and those that must agree."""
     from geotdm_fast.diffusion.schedules import get_named_beta_schedule
+    from geotdm_fast.reference import check_cutoff
 
     diffusion, train, network = config["diffusion"], config["train"], config["denoise_model"]
+    check_cutoff(f"{where}: denoise_model", network["cutoff"], network["envelope"])
+    network["graph"] = _graph(config, where)
     if diffusion["rescale_timesteps"] is None:
         diffusion["rescale_timesteps"] = config["data"]["train"]["kind"] == "pedestrian"
     if train["schedule"] is None:

@@ -20,7 +20,8 @@ _MOST_LAYERS, _MOST_WIDTH = 1000, 1_000_000
 class Setting:
     """One setting of a section: its kind, what it is when left out, and what it means.
 
-    kind: `int`, `float`, `bool`, `str`, `ranges` (list of [first, last + 1] frame pairs) or `name` (string or integer)
+    kind: `int`, `float`, `bool`, `str`, `ranges` (list of [first, last + 1] frame pairs), `name` (string or integer) or
+        `graph` (what `graphs.GraphSpec.parse` takes)
     default: the value when the key is left out, or REQUIRED
     nullable: whether null is allowed; it always is where it is the default
     least, most: the smallest and the largest value allowed, for numbers
@@ -54,6 +55,9 @@ DENOISE_MODEL = {
     ),
     "relative_time": Setting("bool", True, "attention knows how far frames are apart"),
     "window": Setting("int", None, "layers over time reach so many frames (null: all; convolution: 2)", least=0),
+    "cutoff": Setting("float", None, "edges count less the longer they are, and nothing from this length on", least=0),
+    "envelope": Setting("str", "polynomial", "how edges count within the cutoff", choices=("polynomial",)),
+    "graph": Setting("graph", None, "edges by distance (null: as data.train.graph says)"),
 }
 
 DIFFUSION = {
@@ -199,6 +203,8 @@ def _converted(value: Any, setting: Setting, where: str) -> Any:
         return value
     if kind == "name" and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if kind == "graph" and isinstance(value, (str, Mapping)):
+        return value if isinstance(value, str) else dict(value)
     if kind == "ranges" and _are_ranges(value):
         return [list(pair) for pair in value]
     raise ValueError(f"{where} must be {_expected(setting)}, got {describe(value)}")
@@ -228,6 +234,7 @@ def _expected(setting: Setting) -> str:
         "bool": "true or false",
         "str": "a text",
         "name": "a name or a number",
+        "graph": "bonds, complete, {radius: ...} or {knn: ...}",
         "ranges": "a list of frame ranges [[first, last + 1], ...]",
     }
     return f"one of {', '.join(setting.choices)}" if setting.choices else words[setting.kind]

@@ -13,6 +13,8 @@ from geotdm_fast.runtime.choices import check_choice, check_keys
 from geotdm_fast.runtime.shown import plain, shown
 
 _FRAME_KEYS = ("frames", "every")
+# Which edges there are, for every kind: `geotdm_fast.graphs.GraphSpec`.
+_GRAPH = "graph"
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
 _OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", "with_h", *_FRAME_KEYS, *_MOLECULE_KEYS)
 _FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types", "unwrap")
@@ -41,6 +43,7 @@ _OFFICIAL_KEYS = {
 _LISTS = {"md17": ("path", "molecule_name"), "npz": ("path", "name"), "file": ("path", "topology", "name")}
 # Characters of an error: libraries put whole lines of a file into theirs.
 _LONGEST = 1500
+_OF_MOLECULES = ("md17", "npz", "file")
 _WITHOUT_MEANING = ("return_index", "force_reprocess")
 _SYSTEM_WORDS = {"charged": "charged", "spring": "springs", "gravity": "gravity"}
 _SPLIT_WORDS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
@@ -59,11 +62,14 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
         raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
     check_choice(f"{where}: kind", kind, _KEYS)
     _hint_at_frames(where, kind, section)
-    check_keys(where, section, ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING))
+    check_keys(where, section, kind_keys(kind))
     given = {key: value for key, value in section.items() if key not in ("kind", *_WITHOUT_MEANING)}
     if "mode" in given:
         _rename(where, given, "mode", "split")
+    graph = given.pop(_GRAPH, None)
     normalised = {"kind": kind, **_NORMALISERS[kind](given, where)}
+    if graph is not None:
+        normalised |= _with_graph(where, kind, normalised, graph)
     _entries(where, kind, normalised)
     return normalised
 
@@ -94,6 +100,7 @@ def open_datasets(
     for where, section in sections.items():
         section = normalise_section(section, where)
         kind = section.pop("kind")
+        section.pop(_GRAPH, None)  # the network's, which makes it of the positions
         for entry in _entries(where, kind, section):
             first.setdefault(_file_of(kind, entry), len(entries))
             entries.append((where, kind, entry))
@@ -163,6 +170,25 @@ def infer_kind(section: Mapping) -> str | None:
         if key in section:
             return kind
     return None
+
+
+def _with_graph(where: str, kind: str, section: Mapping, graph: object) -> dict:
+    """The key `graph`, and what it says of the data's own edges."""
+    from geotdm_fast.graphs import GraphSpec
+
+    GraphSpec.parse(graph, f"{where}: {_GRAPH}")
+    hops = graph.get("bonds") if isinstance(graph, Mapping) else None
+    own = {"fully_connected": True} if graph == "complete" else {}
+    if hops is not None and not isinstance(hops, bool):
+        own = {"max_hops": hops}
+    if kind not in _OF_MOLECULES:
+        if own.get("max_hops"):
+            raise ValueError(f"{where}: {_GRAPH}: bonds must be true or false for data of kind {kind}, got {hops}")
+        return {_GRAPH: graph}
+    for key, value in own.items():
+        if section.get(key, value) != value:
+            raise ValueError(f"{where}: {key} must be {value} as {_GRAPH} says, got {shown(section[key])}")
+    return {_GRAPH: graph} | own
 
 
 def _rename(where: str, given: dict, old: str, new: str) -> None:
@@ -305,4 +331,4 @@ _OPENERS: dict[str, Callable[..., TrajectoryDataset]] = {
 
 def kind_keys(kind: str) -> tuple[str, ...]:
     """The keys that a section of this kind may have, the official ones among them."""
-    return ("kind", *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)
+    return ("kind", _GRAPH, *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)

@@ -14,6 +14,7 @@ from geotdm_fast import ops
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress, falling_steps
+from geotdm_fast.graphs import GraphRule
 from geotdm_fast.nn.egtn import EGTN
 from geotdm_fast.nn.plain import bare, is_plain, why_not_plain
 from geotdm_fast.nn.prepared import Prepared, denoise
@@ -112,6 +113,13 @@ class Chain:
     ):
         self.plan, self.noise, self.cond_fn = plan, noise if plan.is_random else None, cond_fn
         self._captured: Captured | None = None
+        self._rule: GraphRule | None = None
+        self._again = lambda: Chain(diffusion, plan, x, x_ref, model_kwargs, noise, cond_fn)
+        if isinstance(model_kwargs.get("graph"), GraphRule):
+            self._rule = model_kwargs["graph"]
+            # What a CUDA graph holds cannot grow: its chain is repeated where it must.
+            grows = self._rule.grows and self._captures(diffusion, x) is None
+            model_kwargs = model_kwargs | {"graph": self._rule.growing(grows)}
         with torch.no_grad(), trusted():
             inputs = self._inputs(diffusion, x, x_ref, model_kwargs)
             if inputs.network is None:
@@ -142,10 +150,13 @@ class Chain:
             self._give_back()
 
     def finish(self, progress: Progress = False) -> Tensor:
-        """Do all steps: x."""
+        """Do all steps: x. Where a rule that grows had no room for all edges, it gets it, and the chain is repeated."""
         for _ in self.steps(progress):
             pass
-        return self.x
+        if self._rule is None or not self._rule.grows or not self._rule.overflowed():
+            return self.x
+        self._rule.enlarge()
+        return self._again().finish(progress)
 
     def _steps(self, progress: Progress) -> Iterator[None]:
         z, draw = self.inputs.noise, self.noise
@@ -164,6 +175,8 @@ class Chain:
     def _give_back(self) -> None:
         """Keep x and x_0 apart from the graph, whose memory is the next chain's."""
         if self._captured is not None:
+            if self._rule is not None:  # the graph counted in a copy
+                self._rule.needed.copy_(self.inputs.network.rule.needed)
             self.inputs = self.inputs._replace(x=self.x.clone(), before=self.x_0.clone())
             self._cache.give_back(self._captured)
             self._captured = None

@@ -46,7 +46,8 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
     (`p_sample`, `p_mean_variance`, `_predict_xstart_from_eps`, ...) is sampled by calls of its `p_sample`.
 
     In all methods x is [N, D, T_noisy], t is [N] int64, and model_kwargs holds `h`, `edge_index`, `edge_attr`, `batch`
-    (see `EGTN.forward`) and in mode `cond` also `cond_mask` and `x_given`. Noise comes from torch's global generator.
+    (see `EGTN.forward`; it may hold `graph` in place of both of the edges) and in mode `cond` also `cond_mask` and
+    `x_given`. Noise comes from torch's global generator.
     """
 
     def __init__(
@@ -131,12 +132,16 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         return x + cast(Tensor, x_ref) if self.mode == "cond" else x
 
     def with_graph(self, model_kwargs: dict) -> dict:
-        """`model_kwargs`, with `graph` where the network reads one: its edges are then sorted once for all calls.
+        """`model_kwargs`, with `graph` where the network reads one: made and sorted once for all calls.
 
-        Not where somebody else's code is between: a subclass may call its network with other edges.
+        Not where somebody else's code is between, which may call the network with other edges.
         """
-        if model_kwargs.get("graph") is not None or type(self) is not GeoTDM or not takes_graph(self.denoise_network):
+        is_ours = type(self) is GeoTDM and not replaced_parts(self, GeoTDM) and takes_graph(self.denoise_network)
+        if model_kwargs.get("graph") is not None or not is_ours:
             return model_kwargs
+        network = bare(self.denoise_network)
+        if network.graph_spec is not None:
+            return model_kwargs | {"graph": network.graph_of(model_kwargs)}
         return model_kwargs | {"graph": Graph.static(model_kwargs["edge_index"], len(model_kwargs["batch"]))}
 
     # --- one step -------------------------------------------------------------------------------------------------
@@ -172,8 +177,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         if reads_values(t):
             check_index("p_mean_variance", "t", t, self.num_timesteps)
         model_kwargs = check_model_kwargs("p_mean_variance", self.mode, model_kwargs)
-        if self._held_ref_frame is None:
-            model_kwargs = self.with_graph(model_kwargs)
+        model_kwargs = self.with_graph(model_kwargs)
         x_ref = self.get_ref_frame(model_kwargs)
         if self.mode == "uncond":
             x = self.project_to_subspace(x, model_kwargs["batch"])

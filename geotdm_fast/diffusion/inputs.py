@@ -20,9 +20,14 @@ CONDITION_KEYS = ("cond_mask", "x_given")
 
 
 def check_model_kwargs(where: str, mode: str, model_kwargs: dict | None) -> dict:
-    """`model_kwargs`, or ValueError unless it holds what the network needs in `mode`; only edge_attr may be None."""
-    needed = GRAPH_KEYS + (CONDITION_KEYS if mode == "cond" else ())
+    """`model_kwargs`, or ValueError unless it holds what the network needs in `mode`.
+
+    edge_attr may be None, and edge_index be missing where there is `graph`.
+    """
     given = model_kwargs or {}
+    needed = GRAPH_KEYS + (CONDITION_KEYS if mode == "cond" else ())
+    if given.get("graph") is not None:
+        needed = tuple(name for name in needed if name not in ("edge_index", "edge_attr"))
     missing = [name for name in needed if name not in given or (given[name] is None and name != "edge_attr")]
     if missing:
         expected = f"{', '.join(needed)} in mode '{mode}'"
@@ -37,9 +42,10 @@ def check_loop(where: str, mode: str, name: str, shape: Sequence[int], model_kwa
     shape: of the positions called `name`, which must be [N, D, T_noisy]
     """
     model_kwargs = check_model_kwargs(where, mode, model_kwargs)
-    batch, edge_index = model_kwargs["batch"], model_kwargs["edge_index"]
+    batch, edge_index = model_kwargs["batch"], model_kwargs.get("edge_index")
     check_tensor(where, "batch", batch, ("N",), integer=True)
-    check_tensor(where, "edge_index", edge_index, (2, "E"), integer=True)
+    if model_kwargs.get("graph") is None or edge_index is not None:
+        check_tensor(where, "edge_index", edge_index, (2, "E"), integer=True)
     num_nodes = batch.shape[0]
     expected: tuple[int | str, ...] = (num_nodes, "D", "T")
     if mode == "cond":

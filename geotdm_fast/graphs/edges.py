@@ -29,7 +29,7 @@ def sorted_edges(edge_index: Tensor, num_rows: int) -> tuple[Tensor | None, Edge
     if torch.compiler.is_compiling():
         order, *tables = _sorted_edges_op(edge_index, num_rows)
         return order, EdgeTables(*tables)
-    row, col = edge_index.long()
+    row, col = edge_index.long().contiguous()
     order = None
     if row.numel():
         low, high, falls = torch.stack([*torch.aminmax(edge_index), (row[1:] < row[:-1]).any()]).tolist()

@@ -1,13 +1,15 @@
 """One prepared graph of a batch: the edges in the tables that kernels read, each made once and held here."""
 
 import contextlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from geotdm_fast.graphs.edges import EdgeTables, sorted_edges
+from geotdm_fast.graphs.packed import packed
+from geotdm_fast.graphs.search import Groups, nearest_senders, radius_senders
 from geotdm_fast.runtime.checks import check_tensor
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.copies import to_device
@@ -20,23 +22,63 @@ if TYPE_CHECKING:
 KINDS = ("native", "triton", "reference")
 
 
+class RowLayout(NamedTuple):
+    """How tensors [N, T, ...] of nodes and frames become the rows of tables.
+
+    by_row: every frame of a node is a row, [N T, 1, ...]; spare: one row more, of zeros, for places without an edge
+    """
+
+    by_row: bool
+    spare: bool
+
+    def rows(self, value: Tensor) -> Tensor:
+        if self.by_row:
+            value = value.reshape(-1, 1, *value.shape[2:])
+        return torch.cat([value, value.new_zeros(1, *value.shape[1:])]) if self.spare else value
+
+    def back(self, rows: Tensor, num_nodes: int, num_frames: int) -> Tensor:
+        """The inverse of `rows`."""
+        rows = rows[:-1] if self.spare else rows
+        return rows.reshape(num_nodes, num_frames, *rows.shape[2:])
+
+
 class Graph:
-    """The edges of a batch, made by `static` or `per_frame`, and given wherever an op or a network takes `edge_index`.
+    """The edges of a batch, given wherever an op or a network takes `edge_index`.
+
+    Made by `static`, the same edges in every frame; `per_frame`, edges of every frame; `radius` and `nearest`, edges of
+    every frame by its positions, with room for a number of edges that does not depend on them.
 
     num_nodes: N; num_frames: T where every frame has its own edges, between rows i T + t; None where they are the same
         in all frames, between nodes
-    num_edges: E
-    edge_index: [2, E] int64 - receivers and senders, in the order of edge features
+    edge_index: [2, E] int64 - receivers and senders, in the order of edge features; where there is room for more edges
+        than there are, places without an edge hold the number of rows twice
+    num_edges: E, that room included
+    edge_attr: [E, A] - features that the edges came with, or None
+    capacity: the most edges of a receiver that a search had room for; needed: [] int - the most that there were, on the
+        device; both None where there was room for all
 
     What is made of the edges is made when it is first asked for, and held. Whoever owns the batch makes the graph and
     passes it down, so that layers, steps of a chain and steps of training share one. Not for changes: neither the graph
     nor the edges that it was made from.
     """
 
-    def __init__(self, edge_index: Tensor, num_nodes: int, num_frames: int | None = None):
+    def __init__(
+        self,
+        edge_index: Tensor,
+        num_nodes: int,
+        num_frames: int | None = None,
+        *,
+        tables: EdgeTables | None = None,
+        edge_attr: Tensor | None = None,
+        capacity: int | None = None,
+        needed: Tensor | None = None,
+    ):
+        """tables: of edges that are in their order, with room for more; None: they are sorted when they are wanted"""
         self.num_nodes, self.num_frames = num_nodes, num_frames
-        self.edge_index = edge_index
-        self._sorted: tuple[Tensor | None, EdgeTables] | None = None
+        self.edge_index, self.edge_attr = edge_index, edge_attr
+        self.capacity, self.needed = capacity, needed
+        self.has_room = tables is not None
+        self._sorted: tuple[Tensor | None, EdgeTables] | None = None if tables is None else (None, tables)
         self._triton: TritonTables | None = None
         self._of_frames: dict[int, Graph] = {}
         self._at_frames: dict[tuple[int, ...], tuple[Graph, Tensor]] = {}
@@ -62,6 +104,60 @@ class Graph:
         """
         edge_index = _checked("Graph.per_frame", "edge_index_of_rows", edge_index_of_rows)
         return cls(_lasting(edge_index), num_nodes, num_frames)
+
+    @classmethod
+    def radius(
+        cls, x: Tensor, cutoff: float, capacity: int, batch: Tensor | None = None, *, groups: Groups | None = None
+    ) -> "Graph":
+        """The edges of `geotdm_fast.radius_graph(x, cutoff, batch)`, in room for `capacity` of each receiver.
+
+            (i, j) is an edge of frame t when |x_it - x_jt| <= cutoff, i != j, and both are of one graph
+
+        x: [N, T, D] float - positions, in D = 2 or 3 dimensions (any D >= 1)
+        batch: [N] int64 - the graph of each node, in any order; None: all are one graph
+        groups: `Groups.of(batch, N, device)`, where they are known: then nothing waits for the device
+        Where a receiver has more edges, some are missing: `overflowed()` tells, and `needed` on the device. No gradient
+        passes from edges to x; egcl's own goes through distances. Deterministic. With `groups` a CUDA graph may capture
+        it; on the CPU graphs of more than 1024 nodes are searched by a k-d tree, which a tape cannot follow.
+        Raises ValueError/TypeError for wrong shapes, dtypes, devices, cutoff and capacity.
+        """
+        sender, needed = radius_senders(x, cutoff, capacity, batch, groups)
+        return cls.of_table(sender, sender >= 0, *x.shape[:2], capacity=capacity, needed=needed)
+
+    @classmethod
+    def nearest(cls, x: Tensor, k: int, batch: Tensor | None = None, *, groups: Groups | None = None) -> "Graph":
+        """The k nearest other nodes of the own graph send to a node, in every frame; all others where they are fewer.
+
+        Arguments as for `radius`. Of two that are as near the lower number is taken, so the edges are those of a stable
+        sort by distance; which need not be symmetric, as those of a radius are. There is always room. All pairs of a
+        graph are looked at.
+        """
+        sender = nearest_senders(x, k, batch, groups)
+        return cls.of_table(sender, sender >= 0, *x.shape[:2])
+
+    @classmethod
+    def of_table(
+        cls,
+        sender: Tensor,
+        is_edge: Tensor,
+        num_nodes: int,
+        num_frames: int,
+        *,
+        features: Callable[[Tensor], Tensor] | None = None,
+        capacity: int | None = None,
+        needed: Tensor | None = None,
+    ) -> "Graph":
+        """Edges of every frame, of a table with one row for each i T + t.
+
+        sender: [N T, K] int - rows j T + t; is_edge: [N T, K] bool - where the table has an edge
+        features: places of the table [N T K], row K + column, to features [N T K, A] of the edges there
+        """
+        with _lasting_tensors():
+            tables, edge_index, slot = packed(sender, is_edge)
+            made = cls(edge_index, num_nodes, num_frames, tables=tables, capacity=capacity, needed=needed)
+            if features is not None:
+                made.edge_attr = made.of_edges(features(slot))
+        return made
 
     @property
     def num_rows(self) -> int:
@@ -103,18 +199,22 @@ class Graph:
                 self._triton = graph_tables(*self._order_and_tables()[1])
         return self._triton
 
-    def rows(self, value: Tensor) -> Tensor:
-        """[N, T, ...] in the rows of the tables: as it is, or [N T, 1, ...] where every frame has its own edges."""
-        return value if self.num_frames is None else value.reshape(-1, 1, *value.shape[2:])
+    def layout(self, kind: str) -> RowLayout:
+        """How tensors [N, T, ...] become the rows of `tables(kind)`."""
+        return RowLayout(self.num_frames is not None, self.has_room and kind == "reference")
 
-    def of_rows(self, value: Tensor, num_frames: int) -> Tensor:
-        """The inverse of `rows`."""
-        return value if self.num_frames is None else value.reshape(-1, num_frames, *value.shape[2:])
+    def overflowed(self) -> bool:
+        """Whether edges are missing for want of room. Waits for the device."""
+        return self.needed is not None and bool(self.needed > self.capacity)
 
     def in_order(self, edge_attr: Tensor) -> Tensor:
         """Edge features [E, A] in the order of the tables of `native` and `triton`."""
         order, _ = self._order_and_tables()
         return edge_attr if order is None else edge_attr[order]
+
+    def of_edges(self, edge_attr: Tensor) -> Tensor:
+        """Edge features [E, A], 0 where there is room but no edge: what lies there may be NaN."""
+        return edge_attr.where(self.num_rows > self.edge_index[0, :, None], 0) if self.has_room else edge_attr
 
     def of_frames(self, num_frames: int) -> "Graph":
         """The same edges as a graph of every frame: edge e of frame t is e T + t."""
@@ -131,6 +231,8 @@ class Graph:
         """The graph of some frames alone, in that order, and which edges these are: [E'], None for all of them."""
         if self.num_frames is None:
             return self, None
+        if self.has_room:
+            raise ValueError("Graph.at_frames: the edges of a search belong to its frames; search those frames alone")
         frames = tuple(frames)
         if frames not in self._at_frames:
             with _lasting_tensors():
@@ -149,10 +251,11 @@ class Graph:
         order, tables = self._order_and_tables()
         if device.type == self.device.type:
             return self
+        there = lambda tensor: None if tensor is None else to_device(tensor, device)
         with _lasting_tensors():
-            there = lambda tensor: to_device(tensor, device)
-            moved = Graph(there(self.edge_index), self.num_nodes, self.num_frames)
-            moved._sorted = None if order is None else there(order), EdgeTables(*map(there, tables))
+            more = {"edge_attr": there(self.edge_attr), "capacity": self.capacity, "needed": there(self.needed)}
+            moved = Graph(there(self.edge_index), self.num_nodes, self.num_frames, **more)
+            moved._sorted, moved.has_room = (there(order), EdgeTables(*map(there, tables))), self.has_room
         return moved
 
     def _order_and_tables(self) -> tuple[Tensor | None, EdgeTables]:

@@ -1,25 +1,34 @@
 """The denoising network of GeoTDM."""
 
-from typing import Any, cast
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
 from geotdm_fast.conditioning import Frames, frames_of
-from geotdm_fast.graphs import Graph
+from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.graphs.graph import as_graph
-from geotdm_fast.nn.graph_checks import check_graph_given, check_values_given
+from geotdm_fast.nn.given_graph import (
+    GivenGraph,
+    as_called,
+    check_graph_given,
+    check_values_given,
+    given_graph,
+    own_graph,
+)
 from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, denoise
-from geotdm_fast.nn.spatial import ESLayer, check_edge_dim
-from geotdm_fast.nn.temporal_layers import TemporalLayer, temporal_layer
+from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise
+from geotdm_fast.nn.spatial import ESLayer
+from geotdm_fast.nn.temporal_layers import temporal_layer
 from geotdm_fast.ops.backend import current_backend
+from geotdm_fast.reference import check_cutoff
 from geotdm_fast.reference.node_embedding import part_of_layer
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import (
     check_finite,
+    check_graph,
     check_not_traced,
     check_same_device,
     check_same_dtype,
@@ -45,8 +54,14 @@ class EGTN(PrecisionMixin, nn.Module):
         numbers: time grows with T, not T^2; None, as in the paper: all
     temporal: `attention`, as in the paper, or for its ablations `convolution` (over 2 window + 1 frames, by default 5)
         or `linear_attention`; relative_time: whether attention knows how far frames are apart
+    cutoff: in every spatial layer, of both networks, an edge counts less the longer it is and nothing from this length
+        on, in the unit of x; then results do not jump where a graph of all edges within the cutoff gains or loses one.
+        None, as in the paper: all edges count the same; envelope: how they count, by name: `polynomial`
+        (formula in `geotdm_fast.reference.egcl`)
+    graph: which edges there are, see `geotdm_fast.graphs.GraphSpec.parse`: {"radius": 5.0, "of": "current"}, say; None:
+        those that a call is given. Where a call is given a `Graph` or a rule, that is taken as it is
 
-    But for `temporal`, `relative_time` and `window`, constructor, arguments and state-dict keys are the official ones.
+    But for these keywords, constructor, arguments and state-dict keys are the official ones.
     """
 
     def __init__(
@@ -66,9 +81,13 @@ class EGTN(PrecisionMixin, nn.Module):
         temporal: str = "attention",
         relative_time: bool = True,
         window: int | None = None,
+        cutoff: float | None = None,
+        envelope: str = "polynomial",
+        graph: Mapping | str | None = None,
     ):
         super().__init__()
         check_window("EGTN", window)
+        check_cutoff("EGTN", cutoff, envelope)
         if act_fn != "silu":
             raise ValueError(f"EGTN: act_fn must be 'silu', got {act_fn!r}")
         sizes = {"n_layers": n_layers, "node_dim": node_dim, "hidden_dim": hidden_dim, "time_emb_dim": time_emb_dim}
@@ -83,9 +102,12 @@ class EGTN(PrecisionMixin, nn.Module):
         self.n_layers_ref = n_layers_ref
         self.num_w = num_w
         self.scale = scale
+        self.graph_spec = GraphSpec.parse(graph, "EGTN: graph")
 
         act = nn.SiLU()
-        spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm)
+        # The layers see scaled positions.
+        within = {"cutoff": None if cutoff is None else cutoff * abs(scale), "envelope": envelope}
+        spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm, **within)
         over_time = lambda: temporal_layer(temporal, hidden_dim, act, time_emb_dim, relative_time, window)
         # Registered and drawn as the official code does: its seeds draw these weights, and its optimisers' states fit.
         self.s_modules, self.t_modules = nn.ModuleList(), nn.ModuleList()
@@ -106,21 +128,23 @@ class EGTN(PrecisionMixin, nn.Module):
         diffusion_t: Tensor | None,
         x: Tensor | None,
         h: Tensor,
-        edge_index: Tensor | Graph,
-        edge_attr: Tensor | None,
-        batch: Tensor | None,
-        **model_kwargs: Any,
+        edge_index: GivenGraph = None,
+        edge_attr: Tensor | None = None,
+        batch: Tensor | None = None,
+        **model_kwargs,
     ) -> tuple[Tensor, Tensor] | Tensor:
         """The network's output for noisy frames, or with `compute_ref=True` the mean of the learned prior.
 
         diffusion_t: [N] - diffusion step of each node's graph
         x: [N, D, T_noisy] - noisy positions, in the order of their frames
         h: [N, F] or [N, F, T] - features, for all T frames (given and noisy) in their places
-        edge_index: [2, E] int64 (receivers, senders), or a `geotdm_fast.graphs.Graph`; batch: [N] int64 or None
+        edge_index: [2, E] int64 (receivers, senders), or what `graph` may be; batch: [N] int64 or None
         edge_attr: [E, A], or [E, A, T] when it changes from frame to frame and the edges do not, or None
         cond_mask: [1, 1, T], non-zero on the given frames of x_given [N, D, T]; absent: nothing is given
-        graph: a `Graph` of edge_index, which then is not read; sorted once for all calls that get it, where edge_index
-            is sorted in every call
+        graph: what stands in the place of edge_index, which then is not read and may be None: a `Graph`, sorted once
+            for all calls that get it, where edge_index is sorted in every call; or a `geotdm_fast.graphs.GraphRule`,
+            which makes the graph of every call from its positions, those of all T frames (with `compute_ref` those of
+            the given ones), and brings the features of its edges. edge_attr None means the features of the graph.
         compute_ref: return x_ref [N, D, num_w] instead, from the given frames alone; x and diffusion_t are unused
 
         Returns x_out [N, D, T_noisy] = (positions after the last layer - x) / scale, h_out [N, H, T_noisy].
@@ -130,11 +154,10 @@ class EGTN(PrecisionMixin, nn.Module):
         """
         check_not_traced("EGTN", current_backend() == "reference")
         _check_keywords(model_kwargs)
-        given: dict[str, Any] = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph")}
+        given = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph")}
         if model_kwargs.get("compute_ref", False):
             return self._reference_frame(h, edge_index, edge_attr, batch, **given)
         prepared = self.prepare(x, h, edge_index, edge_attr, batch, **given)
-        x = cast(Tensor, x)  # checked
         check_tensor("EGTN", "diffusion_t", diffusion_t, (x.shape[0],))
         check_same_device("EGTN", **{"the network": like(self)}, diffusion_t=diffusion_t)
         if reads_values(x):
@@ -148,45 +171,79 @@ class EGTN(PrecisionMixin, nn.Module):
 
     def prepare(
         self,
-        x: Tensor | None,
+        x: Tensor,
         h: Tensor,
-        edge_index: Tensor | Graph,
+        edge_index: GivenGraph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None = None,
         x_given: Tensor | None = None,
-        graph: Graph | None = None,
+        graph: Graph | GraphRule | None = None,
     ) -> Prepared:
         """All that calls with other positions of the shape, dtype and device of x, or other steps, have in common.
 
         Arguments and errors as for `forward`; without cond_mask, x_given is unused. The result holds the parameters as
         they are now, and is differentiable.
         """
+        check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
+        graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x if x_given is None else x_given, graph)
         x_given = None if cond_mask is None else x_given
-        edge_index = edge_index if graph is None else graph
+        edge_index, edge_attr = given_graph(edge_index, self._data_attr(edge_attr), graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
-        x = check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
         num_frames, given, frames = x.shape[-1], None, None
         if cond_mask is not None:
             frames = frames_of(cond_mask)
             num_frames = len(frames.given) + len(frames.noisy)
-            x_given = check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
+            check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
             check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
             _check_given(frames, x_given)
             given = self._scaled(x_given.transpose(1, 2).to(x.dtype))
         check_same_dtype("EGTN", "x", x, like(self))
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
         y = x.transpose(1, 2) if given is None else given
-        graph = as_graph(edge_index, x.shape[0])  # one sort serves all layers
-        pairs = _layers(self.s_modules, self.t_modules)
-        layers: list[Layer | CalledLayer]
-        if self._is_fused():
+        pairs = list(zip(self.s_modules, self.t_modules, strict=True))
+        rule = edge_index if isinstance(edge_index, GraphRule) else None
+        graph = as_graph(edge_index, x.shape[0]) if rule is None else None  # one sort serves all layers
+        if not self._is_fused():
+            layers = [CalledLayer(*pair, as_called(graph), edge_attr, batch) for pair in pairs]
+        elif graph is None:
+            layers = [UnpreparedLayer(*spatial.weights, temporal.prepared) for spatial, temporal in pairs]
+        else:
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
             layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-        else:
-            layers = [CalledLayer(*pair, _as_called(graph), edge_attr, batch) for pair in pairs]
-        return Prepared(given, frames, num_frames, tuple(layers), self.scale)
+        return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule)
+
+    def _graph_of(
+        self,
+        edge_index: GivenGraph,
+        edge_attr: Tensor | None,
+        batch: Tensor | None,
+        cond_mask: Tensor | None,
+        x: Tensor | None,
+        graph: Graph | GraphRule | None,
+    ) -> Graph | GraphRule | None:
+        """`graph`; without it the graph that the network was made for, if it was made for one."""
+        if graph is not None or self.graph_spec is None or not isinstance(edge_index, Tensor):
+            return graph
+        frames = None if cond_mask is None else frames_of(cond_mask)
+        check_tensor("EGTN", "x" if frames is None else "x_given", x, ("N", "D", "T"), integer=False)
+        check_graph("EGTN", x.shape[0], edge_index, edge_attr, batch, x.shape[-1])
+        return own_graph(self.graph_spec, edge_index, edge_attr, batch, x, frames)
+
+    def graph_of(self, model_kwargs: Mapping) -> Graph | GraphRule | None:
+        """The graph that the network was made for, of a batch; None where it needs the positions of a call."""
+        graph, x = model_kwargs.get("graph"), model_kwargs.get("x_given")
+        if x is None:
+            if graph is None and self.graph_spec is not None and self.graph_spec.of == "given":
+                return None
+            x = model_kwargs["h"].new_zeros(len(model_kwargs["h"]), 1, 1)  # a rule looks at none
+        names = ("edge_index", "edge_attr", "batch", "cond_mask")
+        return self._graph_of(*(model_kwargs.get(name) for name in names), x, graph)
+
+    def _data_attr(self, edge_attr: Tensor | None) -> Tensor | None:
+        """The features of edges that a call is given; those of a graph of one's own come with it."""
+        return edge_attr if self.graph_spec is None else None
 
     def _is_fused(self) -> bool:
         """Whether the ops may take the weights; else every module is called, and a warning says so, once."""
@@ -212,18 +269,19 @@ class EGTN(PrecisionMixin, nn.Module):
     def _reference_frame(
         self,
         h: Tensor,
-        edge_index: Tensor | Graph,
+        edge_index: GivenGraph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None,
         x_given: Tensor | None,
-        graph: Graph | None,
+        graph: Graph | GraphRule | None,
     ) -> Tensor:
         """x_ref_s = sum_t w_ts x_t over the given frames t; the last one's weight makes the sum over t equal 1."""
-        edge_index = edge_index if graph is None else graph
+        graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x_given, graph)
+        edge_index, edge_attr = given_graph(edge_index, self._data_attr(edge_attr), graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given)
         frames = None if cond_mask is None else frames_of(cond_mask)
-        frames, x_given = self._check_reference(frames, x_given)
+        self._check_reference(frames, x_given)
         self._check_graph(x_given, h, edge_index, edge_attr, batch, x_given.shape[-1])
         y = self._scaled(frames.given_of(x_given.transpose(1, 2), 1))  # [N, T_given, D]
         if h.dim() == 3:
@@ -231,17 +289,21 @@ class EGTN(PrecisionMixin, nn.Module):
         if edge_attr is not None and edge_attr.dim() == 3:
             edge_attr = frames.given_of(edge_attr, 2)
         z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
-        graph, kept = as_graph(edge_index, len(y)).at_frames(frames.given)
-        if kept is not None and edge_attr is not None:
-            edge_attr = edge_attr[kept]
+        if isinstance(edge_index, GraphRule):
+            graph = edge_index(y if self.scale == 1 else y / self.scale)
+            edge_attr = graph.edge_attr
+        else:
+            graph, kept = as_graph(edge_index, len(y)).at_frames(frames.given)
+            if kept is not None and edge_attr is not None:
+                edge_attr = edge_attr[kept]
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         numbers = None if contiguous else frames.given
         is_fused, rows = self._is_fused(), _edge_rows(edge_attr, y)
-        for spatial, temporal in _layers(self.s_modules_ref, self.t_modules_ref):
+        for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):
             if is_fused:
                 y, z = temporal.rows(*spatial.rows(y, z, graph, rows), numbers)
             else:
-                y, z = CalledLayer(spatial, temporal, _as_called(graph), edge_attr, batch, numbers).run(y, z)
+                y, z = CalledLayer(spatial, temporal, as_called(graph), edge_attr, batch, numbers).run(y, z)
         x_ref = ops.reference_frame(y, z, self.ws)  # [N, D, num_w]
         return x_ref if self.scale == 1 else x_ref / self.scale
 
@@ -264,7 +326,7 @@ class EGTN(PrecisionMixin, nn.Module):
     def _check_devices(
         self,
         h: Tensor,
-        edge_index: Tensor | Graph,
+        edge_index: GivenGraph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         cond_mask: Tensor | None,
@@ -283,25 +345,23 @@ class EGTN(PrecisionMixin, nn.Module):
             batch=batch,
         )
 
-    def _check_reference(self, frames: Frames | None, x_given: Tensor | None) -> tuple[Frames, Tensor]:
-        """What the reference frame is computed from."""
+    def _check_reference(self, frames: Frames | None, x_given: Tensor | None) -> None:
         if not self.learn_ref_frame:
             raise ValueError("EGTN: compute_ref=True needs a network built with learn_ref_frame=True")
         if frames is None:
             raise ValueError("EGTN: compute_ref=True needs cond_mask and x_given, got no cond_mask")
         num_frames = len(frames.given) + len(frames.noisy)
-        x_given = check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
+        check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
         if self.num_w not in (1, len(frames.noisy)):
             raise ValueError(f"EGTN: num_w must be 1 or the {len(frames.noisy)} noisy frames, got {self.num_w}")
         check_same_dtype("EGTN", "x_given", x_given, like(self))
         _check_given(frames, x_given)
-        return frames, x_given
 
     def _check_graph(
         self,
         x: Tensor,
         h: Tensor,
-        edge_index: Tensor | Graph,
+        edge_index: GivenGraph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
         num_frames: int,
@@ -309,13 +369,8 @@ class EGTN(PrecisionMixin, nn.Module):
         num_nodes = x.shape[0]
         time_axis = (num_frames,) if isinstance(h, Tensor) and h.dim() == 3 else ()
         check_tensor("EGTN", "h", h, (num_nodes, self.node_dim, *time_axis))
-        check_graph_given("EGTN", edge_index, edge_attr, batch, num_nodes, num_frames)
-        check_edge_dim("EGTN", edge_attr, self.edge_dim)
+        check_graph_given("EGTN", edge_index, edge_attr, batch, num_nodes, num_frames, self.edge_dim)
         check_values_given("EGTN", edge_index, batch, num_nodes)
-
-
-def _layers(spatial: nn.ModuleList, temporal: nn.ModuleList) -> list[tuple[ESLayer, TemporalLayer]]:
-    return cast("list[tuple[ESLayer, TemporalLayer]]", list(zip(spatial, temporal, strict=True)))
 
 
 def takes_graph(network: nn.Module) -> bool:
@@ -323,14 +378,9 @@ def takes_graph(network: nn.Module) -> bool:
 
     Not where `torch.compile` is between, which would look into the graph for each batch anew.
     """
-    inner = cast(nn.Module, network._modules.get("module", network))
+    inner = network._modules.get("module", network)
     is_ours = type(inner).forward is EGTN.forward and "forward" not in vars(inner)
     return is_ours and inner._compiled_call_impl is None
-
-
-def _as_called(graph: Graph) -> Tensor | Graph:
-    """What a spatial layer is called with: edge_index, as officially, where the edges are the same in all frames."""
-    return graph.edge_index if graph.num_frames is None else graph
 
 
 def _check_keywords(model_kwargs: dict) -> None:

@@ -5,14 +5,16 @@ that `denoise` reads is in its arguments, so a CUDA graph can hold it.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from geotdm_fast import ops, reference
 from geotdm_fast.conditioning import Frames
-from geotdm_fast.graphs import Graph
+from geotdm_fast.graphs import Graph, GraphRule
 from geotdm_fast.reference import (
+    EGCLOptions,
+    EGCLParams,
     LinearTemporalAttentionParams,
     TemporalAttentionParams,
     TemporalConvolutionParams,
@@ -43,6 +45,19 @@ class Layer(NamedTuple):
         return run_temporal(y, z, self.temporal)
 
 
+class UnpreparedLayer(NamedTuple):
+    """The same where the graph changes with the positions: parameters, for `Layer` once it is there."""
+
+    params: EGCLParams
+    options: EGCLOptions
+    temporal: PreparedTemporal
+
+    def on(self, graph: Graph, y: Tensor, z: Tensor) -> Layer:
+        """The layer on `graph`, for positions y [N, T, D] and features z [N, T, H]."""
+        edge_attr = None if graph.edge_attr is None else graph.edge_attr.to(y.dtype)
+        return Layer(ops.prepare_egcl(y, z, graph, edge_attr, self.params, self.options), self.temporal)
+
+
 class CalledLayer(NamedTuple):
     """The same as modules, called as torch calls them: for layers that have hooks or parts of somebody else.
 
@@ -56,6 +71,10 @@ class CalledLayer(NamedTuple):
     batch: Tensor | None
     frames: tuple[int, ...] | None = None
 
+    def on(self, graph: Graph, y: Tensor, z: Tensor) -> "CalledLayer":
+        """The layer on `graph`."""
+        return self._replace(edge_index=graph, edge_attr=graph.edge_attr)
+
     def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Positions y [N, T, D] and features z [N, T, H] to the same shapes."""
         x, h = self.spatial(y.transpose(1, 2), z.transpose(1, 2), self.edge_index, self.edge_attr, self.batch)
@@ -68,13 +87,15 @@ class Prepared(NamedTuple):
 
     given: [N, T, D] - scaled given frames in their places, anything elsewhere; None: all frames are noisy
     frames: which are noisy, None with `given`; num_frames: T
+    rule: makes the graph of every call from its positions; None: the layers have theirs
     """
 
     given: Tensor | None
     frames: Frames | None
     num_frames: int
-    layers: tuple[Layer | CalledLayer, ...]
+    layers: tuple[Layer | UnpreparedLayer | CalledLayer, ...]
     scale: float
+    rule: GraphRule | None = None
 
 
 def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,12 +103,15 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns (positions after the last layer - x) / scale, [N, T_noisy, D], and the features of all frames, [N, T, H].
     """
-    given, frames, _, layers, scale = prepared
+    given, frames, _, layers, scale, rule = prepared
     start = y = x.transpose(1, 2)  # [N, T_noisy, D]
     if scale != 1:
         y = y * scale
     if frames is not None:
-        y = frames.with_noisy(cast(Tensor, given), y, 1)  # [N, T, D]
+        y = frames.with_noisy(given, y, 1)  # [N, T, D]
+    if rule is not None:
+        graph = rule(y if scale == 1 else y / scale)
+        layers = [layer.on(graph, y, z) for layer in layers]
     for layer in layers:
         y, z = layer.run(y, z)
     if frames is not None:
@@ -103,11 +127,9 @@ def run_temporal(
 
     The layers of the ablations run the reference.
     """
-    params, precision = layer.params, layer.precision
+    params, about = layer.params, {"frames": frames, "precision": layer.precision}
     if isinstance(params, TemporalConvolutionParams):
-        return reference.temporal_convolution(x, h, params, frames=frames, precision=precision)
+        return reference.temporal_convolution(x, h, params, **about)
     if isinstance(params, LinearTemporalAttentionParams):
-        return reference.linear_temporal_attention(
-            x, h, params, relative_time=layer.relative_time, frames=frames, precision=precision
-        )
-    return ops.temporal_attention(x, h, params, window=layer.window, frames=frames, precision=precision)
+        return reference.linear_temporal_attention(x, h, params, relative_time=layer.relative_time, **about)
+    return ops.temporal_attention(x, h, params, window=layer.window, **about)

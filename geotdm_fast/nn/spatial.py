@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from geotdm_fast import ops
 from geotdm_fast.graphs import Graph
 from geotdm_fast.graphs.graph import as_graph
-from geotdm_fast.nn.graph_checks import check_graph_given, check_values_given
+from geotdm_fast.nn.given_graph import check_graph_given, check_values_given
 from geotdm_fast.nn.mlp import MLP
 from geotdm_fast.nn.plain import like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.reference import EGCLOptions, EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams, check_cutoff, polynomial_envelope
 from geotdm_fast.reference.egcl import moved, relative_positions
 from geotdm_fast.reference.row_sums import sum_rows, take_rows
 from geotdm_fast.runtime.checks import (
@@ -28,6 +28,8 @@ class ESLayer(PrecisionMixin, nn.Module):
     node_dim: F, width of the node features; edge_dim: A, width of the edge features, 0 for none
     hidden_dim: H, width of the messages; act_fn: nn.SiLU()
     normalize: divide the coordinate gate by |r| + 1; pre_norm: feed |r| instead of |r|^2 to the edge MLP
+    cutoff: an edge counts less the longer it is, and nothing from this length on, in the unit of x; None: all the same
+    envelope: by its name, how much an edge counts within the cutoff; `polynomial`
     """
 
     def __init__(
@@ -38,9 +40,13 @@ class ESLayer(PrecisionMixin, nn.Module):
         act_fn: nn.Module,
         normalize: bool = True,
         pre_norm: bool = False,
+        *,
+        cutoff: float | None = None,
+        envelope: str = "polynomial",
     ):
         super().__init__()
         check_silu("ESLayer", act_fn)
+        check_cutoff("ESLayer", cutoff, envelope)
         self.edge_mlp = MLP(2 * node_dim + 1 + edge_dim, hidden_dim, hidden_dim, act_fn, last_act=True)
         self.coord_mlp = MLP(hidden_dim, hidden_dim, 1, act_fn)
         self.node_mlp = MLP(node_dim + hidden_dim, hidden_dim, node_dim, act_fn)
@@ -48,6 +54,8 @@ class ESLayer(PrecisionMixin, nn.Module):
         self.edge_dim = edge_dim
         self.normalize = normalize
         self.pre_norm = pre_norm
+        self.cutoff = cutoff
+        self.envelope = envelope
 
     def forward(
         self,
@@ -66,8 +74,7 @@ class ESLayer(PrecisionMixin, nn.Module):
         """
         check_tensor("ESLayer", "x", x, ("N", "D", "T"), integer=False)
         check_tensor("ESLayer", "h", h, (x.shape[0], self.node_dim, x.shape[2]))
-        check_graph_given("ESLayer", edge_index, edge_attr, batch, x.shape[0], x.shape[2])
-        check_edge_dim("ESLayer", edge_attr, self.edge_dim)
+        check_graph_given("ESLayer", edge_index, edge_attr, batch, x.shape[0], x.shape[2], self.edge_dim)
         weight = like(self)
         tensors = {"the layer": weight, "x": x, "h": h, "edge_index": edge_index, "edge_attr": edge_attr}
         check_same_device("ESLayer", **tensors)
@@ -88,35 +95,32 @@ class ESLayer(PrecisionMixin, nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`rows` by calls of the MLPs as they are: with hooks, or parts of somebody else."""
         graph = as_graph(edge_index, x.shape[0])
-        x_rows, h_rows = graph.rows(x), graph.rows(h)  # [M, T, ...]
-        (edge_index,) = graph.tables("reference")
+        (edge_index,), layout = graph.tables("reference"), graph.layout("reference")
+        x_rows, h_rows = layout.rows(x), layout.rows(h)  # [M, T, ...]
         row, col = edge_index
         edges = relative_positions(x_rows, edge_index, self.pre_norm)
         inputs = [take_rows(h_rows, row), take_rows(h_rows, col), edges.distance]  # [E, T, ...]
         if edge_attr is not None:
             inputs.append(edge_attr if edge_attr.dim() == 3 else edge_attr[:, None].expand(-1, x_rows.shape[1], -1))
         m = self.edge_mlp(torch.cat(inputs, dim=-1))
-        x_out = moved(x_rows, edges, self.coord_mlp(m), row, self.normalize and not self.pre_norm)
-        m_sum = sum_rows(m, row, len(x_rows)).to(m.dtype)
+        near = None if self.cutoff is None else polynomial_envelope(edges.square, self.cutoff)
+        x_out = moved(x_rows, edges, self.coord_mlp(m), row, self.normalize and not self.pre_norm, near)
+        m_sum = sum_rows(m if near is None else near * m, row, len(x_rows)).to(m.dtype)
         h_out = self.node_mlp(torch.cat([h_rows, m_sum], dim=-1))
-        return graph.of_rows(x_out, x.shape[1]), graph.of_rows(h_out, x.shape[1])
+        return layout.back(x_out, *x.shape[:2]), layout.back(h_out, *x.shape[:2])
 
     def prepare(self, x: Tensor, h: Tensor, edge_index: Tensor | Graph, edge_attr: Tensor | None) -> ops.PreparedEGCL:
         """What the layer computes once for all x and h of these shapes and dtypes; arguments as for `rows`."""
+        return ops.prepare_egcl(x, h, edge_index, edge_attr, *self.weights)
+
+    @property
+    def weights(self) -> tuple[EGCLParams, EGCLOptions]:
+        """The parameters as they are now, and what is computed with them."""
         params = EGCLParams(*self.edge_mlp.tensors, *self.coord_mlp.tensors, *self.node_mlp.tensors)
-        options = EGCLOptions(self.normalize, self.pre_norm, self.precision)
-        return ops.prepare_egcl(x, h, edge_index, edge_attr, params, options)
+        return params, EGCLOptions(self.normalize, self.pre_norm, self.precision, self.cutoff, self.envelope)
 
 
 def check_silu(where: str, act_fn: object) -> None:
     """Raise ValueError unless `act_fn` is SiLU, the only activation that the ops compute."""
     if not isinstance(act_fn, nn.SiLU):
         raise ValueError(f"{where}: act_fn must be nn.SiLU(), got {act_fn!r}")
-
-
-def check_edge_dim(where: str, edge_attr: Tensor | None, edge_dim: int) -> None:
-    """Raise ValueError unless `edge_attr` has `edge_dim` columns; None goes with 0."""
-    came = 0 if edge_attr is None else edge_attr.shape[1]
-    if came != edge_dim:
-        expected = f"[E, {edge_dim}]" if edge_dim else "None"
-        raise ValueError(f"{where}: edge_attr must be {expected}, got {f'[E, {came}]' if came else 'None'}")

@@ -2,19 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from geotdm_fast import reference
-from geotdm_fast.graphs.graph import Graph, as_graph
+from geotdm_fast.graphs.graph import Graph, RowLayout, as_graph
 from geotdm_fast.ops import kernels, native, triton_egcl
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
 from geotdm_fast.ops.triton_egcl import EGCLGradients
-from geotdm_fast.reference import EGCLOptions, EGCLParams
+from geotdm_fast.reference import EGCLOptions, EGCLParams, check_cutoff
+from geotdm_fast.reference.row_sums import receivers
 from geotdm_fast.runtime.checks import is_transformed
 
 
@@ -28,6 +29,8 @@ def egcl(
     normalize: bool = True,
     pre_norm: bool = False,
     precision: str = "fp32",
+    cutoff: float | None = None,
+    envelope: str = "polynomial",
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
 
@@ -44,7 +47,8 @@ def egcl(
     differentiation, run the reference. `torch.compile(fullgraph=True)` takes all of it, but for second derivatives.
     Raises ValueError where `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
-    options = EGCLOptions(normalize, pre_norm, precision)
+    check_cutoff("egcl", cutoff, envelope)
+    options = EGCLOptions(normalize, pre_norm, precision, cutoff, envelope)
     return run_egcl(x, h, prepare_egcl(x, h, edge_index, edge_attr, params, options))
 
 
@@ -59,7 +63,7 @@ class PreparedEGCL(NamedTuple):
         where the op makes it: triton's with gradients, whose weights change from call to call
     params: float32 and contiguous, but for the reference as they came
     options: with the precision in which the implementation multiplies
-    by_row: the tables are of N T rows, every frame of a node is a node
+    layout: how x and h become the rows of the tables
     """
 
     implementation: str | None
@@ -68,7 +72,7 @@ class PreparedEGCL(NamedTuple):
     edge_term: Tensor | None
     params: tuple[Tensor, ...]
     options: EGCLOptions
-    by_row: bool
+    layout: RowLayout
 
 
 def prepare_egcl(
@@ -87,8 +91,9 @@ def prepare_egcl(
     graph = _graph_of(edge_index, x, edge_attr)
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
-        by_row = graph.num_frames is not None
-        return PreparedEGCL(None, graph.tables("reference"), edge_attr, None, params, options, by_row)
+        tables, layout = graph.tables("reference"), graph.layout("reference")
+        edge_attr = None if edge_attr is None else graph.of_edges(edge_attr)
+        return PreparedEGCL(None, tables, edge_attr, None, params, options, layout)
     if edge_attr is not None and edge_attr.dim() == 3:
         graph, edge_attr = graph.of_frames(x.shape[1]), edge_attr.flatten(0, 1)
     weights = tuple(param.float().contiguous() for param in params)
@@ -102,17 +107,17 @@ def prepare_egcl(
         edge_attr = edge_attr if torch.is_grad_enabled() else None
     if native.low_precision(options.precision, h, *params):
         options = dataclasses.replace(options, precision="bf16")
-    tables, by_row = tuple(graph.tables(implementation)), graph.num_frames is not None
-    return PreparedEGCL(implementation, tables, edge_attr, edge_term, weights, options, by_row)
+    tables, layout = tuple(graph.tables(implementation)), graph.layout(implementation)
+    return PreparedEGCL(implementation, tables, edge_attr, edge_term, weights, options, layout)
 
 
 def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tensor]:
     """x' and h' of `egcl`."""
-    implementation, tables, edge_attr, edge_term, params, options, by_row = prepared
-    rows = [v.reshape(-1, 1, v.shape[-1]) if by_row else v for v in (x, h)]  # [N T, 1, ...]
+    implementation, tables, edge_attr, edge_term, params, options, layout = prepared
+    rows = [layout.rows(v) for v in (x, h)]
     if implementation is None:
-        x_out, h_out = reference.egcl_with(rows[0], rows[1], tables[0], edge_attr, EGCLParams(*params), options)
-        return x_out.reshape(x.shape), h_out.reshape(*h.shape[:2], h_out.shape[-1])
+        x_out, h_out = reference.egcl_with(*rows, *tables, edge_attr, EGCLParams(*params), options)
+        return layout.back(x_out, *x.shape[:2]), layout.back(h_out, *x.shape[:2])
     keep = native.needs_grad(x, h, edge_attr, *params)
     op = _TritonEGCL if implementation == "triton" else _NativeEGCL
     rows = [v.float().contiguous() for v in rows]
@@ -190,7 +195,7 @@ class _Gradients(NamedTuple):
     params: Sequence[Tensor | None]
 
     @classmethod
-    def wanted(cls, ctx: Any) -> "_Gradients":
+    def wanted(cls, ctx) -> "_Gradients":
         x, h, edge_attr, _, *params = ctx.needs_input_grad
         return cls(x, h, edge_attr, params)
 
@@ -199,13 +204,19 @@ class _Gradients(NamedTuple):
         return (self.x, self.h, self.edge_attr, None, *self.params)
 
 
-def _of_edge_attr(grads: EGCLGradients, edge_w1: Tensor, wanted: _Gradients) -> _Gradients:
+def _of_edge_attr(grads: EGCLGradients, edge_w1: Tensor, first: Tensor, wanted: _Gradients) -> _Gradients:
     """The gradient of a [E, A] by that of W_a a, where anybody wants it, beside the others."""
     grad_edge_attr = None
     if wanted.edge_attr:
         with no_autocast(edge_w1.device.type):
-            grad_edge_attr = grads.edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
+            grad_edge_term = torch.where(_has_edge(first, grads.edge_term.shape[0]), grads.edge_term, 0)
+            grad_edge_attr = grad_edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
     return _Gradients(grads.x, grads.h, grad_edge_attr, grads.params)
+
+
+def _has_edge(first: Tensor, num_places: int) -> Tensor:
+    """[E, 1]: which places of the sorted edges have one: those before first[N]. The others may hold any features."""
+    return (torch.arange(num_places, device=first.device) < first[-1])[:, None]
 
 
 def _twice_differentiable(
@@ -222,8 +233,10 @@ def _twice_differentiable(
     inputs: x, h, edge_attr; edges: first, sender
     """
     first, sender = edges
-    row = torch.repeat_interleave(first.diff(), output_size=sender.numel())
-    edge_index = torch.stack([row, sender.to(row.dtype)])
+    edge_index = torch.stack([receivers(first, sender.numel()), sender.to(first.dtype)])
+    has_edge = _has_edge(first, sender.numel())
+    # Places that have no edge give what they have to one more node, of which nobody asks.
+    one_more = lambda v: torch.nn.functional.pad(v, (0, 0, 0, 0, 0, 1))
 
     def op(x: Tensor, h: Tensor, edge_attr: Tensor | None, *params: Tensor) -> tuple[Tensor, Tensor]:
         params = EGCLParams(*params)
@@ -232,22 +245,21 @@ def _twice_differentiable(
             node_weight = params.edge_w1[:, : 2 * h.shape[-1] + 1]
             identity = torch.eye(edge_term.shape[-1], dtype=h.dtype, device=h.device)
             edge_attr, params = edge_term, params._replace(edge_w1=torch.cat([node_weight, identity], dim=1))
-        return reference.egcl_with(x, h, edge_index, edge_attr, params, options)
+        edge_attr = None if edge_attr is None else torch.where(has_edge, edge_attr, 0)
+        x_out, h_out = reference.egcl_with(one_more(x), one_more(h), edge_index, edge_attr, params, options)
+        return x_out[:-1], h_out[:-1]
 
-    with no_autocast(row.device.type):
-        grad_x, grad_h, grad_edge_attr, *grad_params = reference_gradients(
-            op,
-            (*inputs, *params),
-            cotangents,
-            cast("Sequence[bool]", (wanted.x, wanted.h, wanted.edge_attr, *wanted.params)),
+    with no_autocast(first.device.type):
+        x, h, edge_attr, *params = reference_gradients(
+            op, (*inputs, *params), cotangents, (wanted.x, wanted.h, wanted.edge_attr, *wanted.params)
         )
-    return _Gradients(grad_x, grad_h, grad_edge_attr, grad_params)
+    return _Gradients(x, h, edge_attr, params)
 
 
 class _NativeEGCL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
+        ctx, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
         x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
             x, h, *call.graph[:2], call.edge_term, params, keep=call.keep, **_native_flags(call.options)
@@ -257,7 +269,7 @@ class _NativeEGCL(torch.autograd.Function):
         return x_out, h_out
 
     @staticmethod
-    def backward(ctx: Any, grad_x_out: Tensor, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         wanted = _Gradients.wanted(ctx)
@@ -278,20 +290,22 @@ class _NativeEGCL(torch.autograd.Function):
             )
         )
         if edge_attr is not None:
+            edge_attr = torch.where(_has_edge(ctx.edges[0], edge_attr.shape[0]), edge_attr, 0)
             with no_autocast(x.device.type):
                 _edge_weight(grads.params[0], h.shape[-1])[:] = grads.edge_term.T @ edge_attr
-        return _of_edge_attr(grads, params[0], wanted).in_order()
+        return _of_edge_attr(grads, params[0], ctx.edges[0], wanted).in_order()
 
 
-def _native_flags(options: EGCLOptions) -> dict[str, bool]:
+def _native_flags(options: EGCLOptions) -> dict[str, bool | float | None]:
     low_precision = options.precision == "bf16"
-    return {"normalize": options.normalize, "pre_norm": options.pre_norm, "low_precision": low_precision}
+    flags = {"normalize": options.normalize, "pre_norm": options.pre_norm, "cutoff": options.cutoff}
+    return flags | {"low_precision": low_precision}
 
 
 class _TritonEGCL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
+        ctx, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
         graph, edge_term, options = call.graph, call.edge_term, call.options
         x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_attr, edge_term, params, options)
@@ -303,17 +317,17 @@ class _TritonEGCL(torch.autograd.Function):
         return x_out, h_out
 
     @staticmethod
-    def backward(ctx: Any, grad_x_out: Tensor, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         wanted = _Gradients.wanted(ctx)
-        if graph_is_wanted():
-            from geotdm_fast.kernels.egcl_launch import Graph
+        from geotdm_fast.kernels.egcl_launch import Graph
 
-            graph = Graph(*ctx.graph)
+        graph = Graph(*ctx.graph)
+        if graph_is_wanted():
             cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr), (graph.first, graph.sender)
             return _twice_differentiable(wanted, cotangents, inputs, edge_term, params, edges, ctx.options).in_order()
         inputs = (grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_attr, edge_term)
         with no_autocast(x.device.type):
             grads = triton_egcl.backward(*inputs, params, kept, ctx.options)
-        return _of_edge_attr(grads, params[0], wanted).in_order()
+        return _of_edge_attr(grads, params[0], graph.first, wanted).in_order()

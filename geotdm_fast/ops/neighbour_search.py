@@ -1,6 +1,5 @@
-"""The pairs of a radius graph in separate groups of points: blocks of all pairs, and a k-d tree for large groups."""
+"""The neighbours of a radius graph without Triton: by the compiled module on the CPU, or by blocks of all pairs."""
 
-import importlib.util
 import math
 import warnings
 from collections.abc import Iterator
@@ -9,57 +8,65 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geotdm_fast.reference.radius_graph import squared_cutoff, squared_distances
+from geotdm_fast.ops import native
+from geotdm_fast.reference.radius_graph import computed_in, squared_cutoff, squared_distances
 
 # A block's distances stay in cache.
 _PAIRS_AT_ONCE = 2**18
-# The tree wins above this many points (bench/NOTES.md).
-TREE_FROM = 500
 # From here on all pairs take seconds.
 _MANY = 10_000
 
 
+def is_compiled(x: Tensor) -> bool:
+    """Whether the compiled module searches the neighbours of x."""
+    return x.device.type == "cpu" and native.missing is None
+
+
+def compiled_graph(x: Tensor, cutoff: float, batch: Tensor | None, loop: bool) -> tuple[Tensor, Tensor]:
+    """edge_index [2, E] int64 as `geotdm_fast.reference.radius_graph` has it, and the degree [M] int32 of each row."""
+    return torch.ops.geotdm_fast.radius_graph(*_taken(x, cutoff, batch), loop)
+
+
+def compiled_table(x: Tensor, cutoff: float, capacity: int, batch: Tensor | None, loop: bool) -> tuple[Tensor, Tensor]:
+    """The first `capacity` senders of every row, [M, capacity] int32 with -1 behind the last, and how many there are,
+    [M] int32. Nothing depends on the values: a coordinate that is not finite is near to nothing."""
+    x, batch, cutoff = _taken(x, cutoff, batch)
+    return torch.ops.geotdm_fast.radius_neighbours(x, batch, cutoff, capacity, loop)
+
+
+def _taken(x: Tensor, cutoff: float, batch: Tensor | None) -> tuple[Tensor, Tensor | None, float]:
+    """What the module takes: [N, T, D] in the dtype of the distances, the cutoff as the dtype of x has it."""
+    cutoff = float(cutoff)
+    if computed_in(x.dtype) != x.dtype:
+        cutoff = torch.full((), cutoff, dtype=x.dtype).item()
+    frames = x.detach() if x.dim() == 3 else x.detach()[:, None]
+    return frames.to(computed_in(x.dtype)), None if batch is None else batch.long().contiguous(), cutoff
+
+
 def search(points: Tensor, sizes: Tensor, cutoff: float, loop: bool) -> tuple[Tensor, Tensor]:
-    """The pairs at most `cutoff` apart, exactly as `geotdm_fast.reference.radius_graph` decides them.
+    """The pairs at most `cutoff` apart, as `geotdm_fast.reference.radius_graph` decides; all are looked at.
 
     points: [M, D] - group after group; sizes: [G] - how many points each group has, ascending
     Returns receivers and senders [E] int64, by their places in `points`, sorted by receiver, then by sender.
     """
-    limit = squared_cutoff(cutoff, points)
     sizes = sizes.tolist()
-    on_cpu = points.device.type == "cpu"
-    use_tree = on_cpu and bool(sizes) and sizes[-1] >= TREE_FROM and has_tree() and _squares_fit(points)
-    if on_cpu and sizes and sizes[-1] >= _MANY and not has_tree():
+    if points.device.type == "cpu" and sizes and sizes[-1] >= _MANY:
         warnings.warn(
-            f"radius_graph: without scipy every pair of {sizes[-1]} nodes is looked at, which takes seconds: "
-            "pip install 'geotdm-fast[radius]'",
+            f"radius_graph: geotdm_fast._C is {native.missing}. Every pair of {sizes[-1]} nodes is looked at, which "
+            "takes seconds.",
+            RuntimeWarning,
             stacklevel=3,
         )
-    blocks = [size for size in sizes if not (use_tree and size >= TREE_FROM)]
-    found = [_empty(points), *_by_blocks(points, blocks, limit, loop)]
-    start = sum(blocks)
-    for size in sizes[len(blocks) :]:
-        row, col = _by_tree(points[start : start + size], cutoff, limit, loop)
-        found.append((row + start, col + start))
-        start += size
+    found = [_empty(points), *_by_blocks(points, sizes, squared_cutoff(cutoff, points), loop)]
     return torch.cat([row for row, _ in found]), torch.cat([col for _, col in found])
-
-
-def has_tree() -> bool:
-    """Whether scipy, whose k-d tree large groups are searched with, is installed."""
-    return importlib.util.find_spec("scipy") is not None
 
 
 def status() -> tuple[str, str]:
     """What searches on the CPU, and why: for `geotdm doctor`."""
-    if has_tree():
-        return "scipy", f"a k-d tree for graphs from {TREE_FROM} nodes on the CPU; smaller ones look at all pairs"
-    return "all pairs", "scipy is not installed, so large graphs are slow: pip install 'geotdm-fast[radius]'"
-
-
-def _squares_fit(points: Tensor) -> bool:
-    """Whether squared distances fit into the float64 of the tree, which raises an error otherwise."""
-    return math.isfinite(4.0 * points.shape[1] * float(points.abs().max()) * float(points.abs().max()))
+    info = native.build_info()
+    if info is None:
+        return "all pairs", f"geotdm_fast._C is {native.missing}, so large graphs are slow"
+    return f"cpu ({info['isa']})", "cells a cutoff wide, on the CPU"
 
 
 def _empty(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,24 +109,3 @@ def _nonzero(mask: Tensor) -> Tensor:
     if mask.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     return mask.flatten().nonzero().flatten()
-
-
-def _by_tree(points: Tensor, cutoff: float, limit: Tensor, loop: bool) -> tuple[Tensor, Tensor]:
-    """The pairs of one group: a search in float64 a little too far, then the exact decision."""
-    from scipy.spatial import cKDTree
-
-    size = len(points)
-    # Rounding of coordinates' differences, squares, sums and of the cutoff: less than 4 + D roundoffs together.
-    slack = 4 * (4 + points.shape[1]) * torch.finfo(points.dtype).eps
-    tree = cKDTree(points.double().numpy(), balanced_tree=False)
-    pairs = torch.from_numpy(tree.query_pairs(cutoff * (1 + slack), output_type="ndarray"))
-    i, j = pairs.T.contiguous()
-    exact = squared_distances(points.index_select(0, i), points.index_select(0, j)) <= limit
-    if not bool(exact.all()):
-        i, j = i[exact], j[exact]
-    own = torch.arange(size if loop else 0, device="cpu")
-    keys = torch.cat([i * size + j, j * size + i, own * (size + 1)]).numpy()
-    keys.sort()
-    keys = torch.from_numpy(keys)
-    row = torch.arange(size, device="cpu").repeat_interleave(torch.bincount(torch.cat([i, j, own]), minlength=size))
-    return row, keys - row * size

@@ -16,12 +16,17 @@ def check_search(where: str, x: Tensor, cutoff: float, batch: Tensor | None, loo
     check_tensor(where, "x", x, ("N", "T", "D") if three else ("N", "D"), integer=False)
     if x.shape[-1] == 0:
         raise ValueError(f"{where}: x must have at least one coordinate, got {list(x.shape)}")
-    if batch is not None:
-        check_tensor(where, "batch", batch, (x.shape[0],), integer=True)
-        check_same_device(where, x=x, batch=batch)
+    check_batch(where, x, batch)
     _check_cutoff(where, cutoff, x.dtype)
     if not isinstance(loop, bool):
         raise TypeError(f"{where}: loop must be True or False, got {loop!r}")
+
+
+def check_batch(where: str, x: Tensor, batch: Tensor | None) -> None:
+    """Raise ValueError / TypeError unless `batch` is None, or [N] on the device of x [N, ...]."""
+    if batch is not None:
+        check_tensor(where, "batch", batch, (x.shape[0],), integer=True)
+        check_same_device(where, x=x, batch=batch)
 
 
 def _check_cutoff(where: str, cutoff: float, dtype: torch.dtype) -> None:

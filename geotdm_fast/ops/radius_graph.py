@@ -45,6 +45,10 @@ def radius_graph(
         return reference.radius_graph(x, cutoff, batch, max_num_neighbors, loop)
     if kernels.take_search(_WHERE, x, current_backend()):
         return _by_kernels(x, cutoff, batch, max_num_neighbors, loop)
+    if neighbour_search.is_compiled(x):
+        edge_index, degree = neighbour_search.compiled_graph(x, cutoff, batch, loop)
+        check_capacity(degree, len(degree), max_num_neighbors)
+        return edge_index
     points, order, sizes = _grouped(x.detach(), batch)
     row, col = neighbour_search.search(points, sizes, cutoff, loop)
     degree = torch.bincount(row, minlength=len(points))

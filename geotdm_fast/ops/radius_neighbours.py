@@ -5,7 +5,7 @@ import numbers
 from torch import Tensor
 
 from geotdm_fast import reference
-from geotdm_fast.ops import kernels
+from geotdm_fast.ops import kernels, neighbour_search
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.radius_checks import check_search
 from geotdm_fast.ops.radius_graph import radius_graph
@@ -34,8 +34,9 @@ def radius_neighbours(
     one that would do, `.edge_index()` gives what `radius_graph` does.
 
     On CUDA, by Triton kernels, nothing waits for the device, so a CUDA graph may capture it and `.check()` is called
-    once after all replays; a coordinate that is not finite is told there too. Elsewhere such a coordinate raises at
-    once. Deterministic, also in which senders are there when some are missing. No gradient, the result being indices.
+    once after all replays; a coordinate that is not finite is told there too. The compiled module on the CPU does the
+    same. Without both such a coordinate raises at once. Deterministic, also in which senders are there when some are
+    missing. No gradient, the result being indices.
     Raises ValueError/TypeError for wrong shapes, dtypes, devices, cutoff and numbers.
     """
     check_search(_WHERE, x, cutoff, batch, loop)
@@ -44,13 +45,14 @@ def radius_neighbours(
         _check_number("max_num_nodes", max_num_nodes, 1)
     if current_backend() == "reference":
         return reference.radius_neighbours(x, cutoff, capacity, batch, loop)
-    if not kernels.take_search(_WHERE, x, current_backend()):
-        return listed(radius_graph(x, cutoff, batch, loop=loop), x, capacity)
-    from geotdm_fast.kernels.radius_graph_launch import radius_table
+    if kernels.take_search(_WHERE, x, current_backend()):
+        from geotdm_fast.kernels.radius_graph_launch import radius_table
 
-    frames = x if x.dim() == 3 else x[:, None]
-    sender, degree = radius_table(frames, cutoff, capacity, batch, loop, max_num_nodes)
-    return counted(sender, degree, x)
+        frames = x if x.dim() == 3 else x[:, None]
+        return counted(*radius_table(frames, cutoff, capacity, batch, loop, max_num_nodes), x)
+    if neighbour_search.is_compiled(x):
+        return counted(*neighbour_search.compiled_table(x, cutoff, capacity, batch, loop), x)
+    return listed(radius_graph(x, cutoff, batch, loop=loop), x, capacity)
 
 
 def _check_number(name: str, value: int, least: int) -> None:

@@ -1,6 +1,5 @@
 """The Triton EGCL as ops that `torch.compile` knows: it traces those, but not the launches."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,10 @@ from geotdm_fast.reference import EGCLOptions, EGCLParams
 
 
 class EGCLGradients(NamedTuple):
-    """x: [N, T, D]; h: [N, T, H]; edge_term: [E, H], empty without one; params: in the order of EGCLParams."""
+    """x: [N, T, D]; h: [N, T, H]; params: in the order of EGCLParams.
+
+    edge_term: [E, H], empty without one; anything at places that have no edge
+    """
 
     x: Tensor
     h: Tensor
@@ -54,43 +56,24 @@ def backward(
     return _backward(*inputs, graph, edge_attr, edge_term, params, kept, options)
 
 
-def _values(options: EGCLOptions) -> tuple[bool, bool, str]:
-    """The options as the ops have them, one by one."""
-    return options.normalize, options.pre_norm, options.precision
+def _values(options: EGCLOptions) -> tuple[bool, bool, str, float | None]:
+    """The options as the ops have them, one by one; there is one envelope."""
+    return options.normalize, options.pre_norm, options.precision, options.cutoff
 
 
-def _forward(
-    x: Tensor,
-    h: Tensor,
-    graph: Sequence[Tensor],
-    edge_attr: Tensor | None,
-    edge_term: Tensor | None,
-    params: Sequence[Tensor],
-    options: EGCLOptions,
-) -> list[Tensor]:
+def _forward(x, h, graph, edge_attr, edge_term, params, options) -> list[Tensor]:
     from geotdm_fast.kernels.egcl_launch import Graph, egcl_forward
 
     x_out, h_out, kept = egcl_forward(x, h, Graph(*graph), edge_attr, edge_term, EGCLParams(*params), options)
-    return [x_out, h_out, *(kept[:3] if kept.edge_term is edge_term else kept)]
+    return [x_out, h_out, *(kept[:4] if kept.edge_term is edge_term else kept)]
 
 
-def _backward(
-    grad_x_out: Tensor,
-    grad_h_out: Tensor,
-    x: Tensor,
-    h: Tensor,
-    graph: Sequence[Tensor],
-    edge_attr: Tensor | None,
-    edge_term: Tensor | None,
-    params: Sequence[Tensor],
-    kept: Sequence[Tensor],
-    options: EGCLOptions,
-) -> EGCLGradients:
+def _backward(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, options) -> EGCLGradients:
     from geotdm_fast.kernels.egcl_backward_launch import egcl_backward
     from geotdm_fast.kernels.egcl_launch import Graph, Kept
 
-    inputs = (grad_x_out, grad_h_out, x, h, Graph(*graph), edge_attr, EGCLParams(*params))
-    grads = egcl_backward(*inputs, Kept(kept[0], kept[1], kept[2], edge_term), options)
+    inputs = (grad_x_out, grad_h_out, x, h, Graph(*graph), edge_attr, EGCLParams(*params), Kept(*kept, edge_term))
+    grads = egcl_backward(*inputs, options)
     return EGCLGradients(grads.x, grads.h, x.new_empty(0) if grads.edge_term is None else grads.edge_term, grads.params)
 
 
@@ -105,30 +88,24 @@ def _forward_op(
     normalize: bool,
     pre_norm: bool,
     precision: str,
+    cutoff: float | None,
 ) -> list[Tensor]:
-    return _forward(x, h, graph, edge_attr, edge_term, params, EGCLOptions(normalize, pre_norm, precision))
+    return _forward(x, h, graph, edge_attr, edge_term, params, EGCLOptions(normalize, pre_norm, precision, cutoff))
 
 
 @_forward_op.register_fake
-def _(
-    x: Tensor,
-    h: Tensor,
-    graph: list[Tensor],
-    edge_attr: Tensor | None,
-    edge_term: Tensor | None,
-    params: list[Tensor],
-    normalize: bool,
-    pre_norm: bool,
-    precision: str,
-) -> list[Tensor]:
+def _(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision, cutoff):
     from geotdm_fast.kernels.configurations import padded
 
     num_nodes, num_frames, width = h.shape
     size = padded(width)
     low = torch.bfloat16 if precision == "bf16" else torch.float32
     pq, halved = h.new_empty(num_nodes, num_frames, 2, size, dtype=low), h.new_empty(2, size, size, dtype=low)
-    term = [h.new_empty(edge_attr.shape[0], width)] if edge_term is None and edge_attr is not None else []
-    return [torch.empty_like(x), torch.empty_like(h), pq, h.new_empty(num_nodes, num_frames, size), halved, *term]
+    makes_term = edge_term is None and edge_attr is not None
+    term = [h.new_empty(edge_attr.shape[0], width)] if makes_term else []
+    moves = x.new_empty(0) if cutoff is None else x.new_empty(num_nodes, num_frames, 4)
+    m_sum = h.new_empty(num_nodes, num_frames, size)
+    return [torch.empty_like(x), torch.empty_like(h), pq, m_sum, halved, moves, *term]
 
 
 @torch.library.custom_op("geotdm_fast::triton_egcl_backward", mutates_args=())
@@ -145,26 +122,14 @@ def _backward_op(
     normalize: bool,
     pre_norm: bool,
     precision: str,
+    cutoff: float | None,
 ) -> list[Tensor]:
     inputs = (grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept)
-    grads = _backward(*inputs, EGCLOptions(normalize, pre_norm, precision))
+    grads = _backward(*inputs, EGCLOptions(normalize, pre_norm, precision, cutoff))
     return [grads.x, grads.h, grads.edge_term, *grads.params]
 
 
 @_backward_op.register_fake
-def _(
-    grad_x_out: Tensor,
-    grad_h_out: Tensor,
-    x: Tensor,
-    h: Tensor,
-    graph: list[Tensor],
-    edge_attr: Tensor | None,
-    edge_term: Tensor | None,
-    params: list[Tensor],
-    kept: list[Tensor],
-    normalize: bool,
-    pre_norm: bool,
-    precision: str,
-) -> list[Tensor]:
+def _(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision, cutoff):
     grad_term = x.new_empty(0) if edge_term is None else torch.empty_like(edge_term)
     return [torch.empty_like(x), torch.empty_like(h), grad_term, *(p.new_empty(p.shape) for p in params)]

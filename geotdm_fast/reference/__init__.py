@@ -4,6 +4,7 @@ from geotdm_fast.reference.adam_step import AdamSettings, AdamState, adam_step
 from geotdm_fast.reference.cut_windows import BatchLayout, CutBatch, WindowTables, cut_windows
 from geotdm_fast.reference.diffusion_step import diffusion_step
 from geotdm_fast.reference.egcl import EGCLOptions, EGCLParams, egcl, egcl_with
+from geotdm_fast.reference.envelope import ENVELOPES, check_cutoff, polynomial_envelope
 from geotdm_fast.reference.linear import PRECISIONS, linear
 from geotdm_fast.reference.linear_temporal_attention import LinearTemporalAttentionParams, linear_temporal_attention
 from geotdm_fast.reference.node_embedding import node_embedding
@@ -17,6 +18,7 @@ from geotdm_fast.reference.temporal_convolution import TemporalConvolutionParams
 from geotdm_fast.reference.trajectory_noise import Counters, philox, trajectory_noise
 
 __all__ = [
+    "ENVELOPES",
     "PRECISIONS",
     "AdamSettings",
     "AdamState",
@@ -31,6 +33,7 @@ __all__ = [
     "TemporalConvolutionParams",
     "WindowTables",
     "adam_step",
+    "check_cutoff",
     "cut_windows",
     "diffusion_step",
     "egcl",
@@ -40,6 +43,7 @@ __all__ = [
     "node_embedding",
     "noised_positions",
     "philox",
+    "polynomial_envelope",
     "radius_graph",
     "radius_neighbours",
     "reference_frame",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from geotdm_fast.reference.envelope import check_cutoff, polynomial_envelope, smooth_count
 from geotdm_fast.reference.linear import linear
 from geotdm_fast.reference.row_sums import count_rows, sum_rows, take_rows
 
@@ -35,6 +36,8 @@ class EGCLOptions:
     normalize: bool = True
     pre_norm: bool = False
     precision: str = "fp32"
+    cutoff: float | None = None
+    envelope: str = "polynomial"
 
 
 def egcl(
@@ -47,6 +50,8 @@ def egcl(
     normalize: bool = True,
     pre_norm: bool = False,
     precision: str = "fp32",
+    cutoff: float | None = None,
+    envelope: str = "polynomial",
 ) -> tuple[Tensor, Tensor]:
     """One EGCL layer (Satorras et al. 2021), run on every frame alone.
 
@@ -56,14 +61,28 @@ def egcl(
         x_i' = x_i + (1 / max(deg_i, 1)) sum_j g_ij r_ij
         h_i' = V2 silu(V1 [h_i, sum_j m_ij] + c1) + c2
 
+    With `cutoff` an edge counts by its length, u_ij = u(|r_ij| / cutoff), 1 at 0 and 0 from the cutoff on:
+
+        x_i' = x_i + sum_j u_ij g_ij r_ij / sqrt(1 + (sum_j u_ij)^2)
+        h_i' = V2 silu(V1 [h_i, sum_j u_ij m_ij] + c1) + c2
+
+    An edge that is left out where |r_ij| >= cutoff changes nothing then, and results have two continuous derivatives
+    by the positions. max(deg_i, 1) would jump by a whole edge where one appears, and max(sum_j u_ij, 1) has a kink;
+    sqrt(1 + s^2) is smooth, is 1 for a node alone and s of many neighbours, so that positions move by a mean as without
+    cutoff, whatever the density.
+
     x: [N, T, D] - positions; h: [N, T, F] - features
     edge_index: [2, E] int64 - receivers and senders in any order; self-loops, repeats and isolated nodes are allowed
     edge_attr: [E, A], or [E, T, A] when it changes from frame to frame, or None
     precision: rounding of the inputs of matrix products; distances and sums are not rounded
+    cutoff: in the unit of x, or None; envelope: u by its name, `polynomial` (`polynomial_envelope`)
     Sums over neighbours are float32 at least, also for narrower dtypes.
     Returns x' [N, T, D] and h' [N, T, F]. On CUDA the sums over neighbours are not deterministic (atomics).
+    Raises TypeError/ValueError for another cutoff than a finite one over 0, and for an unknown envelope.
     """
-    return egcl_with(x, h, edge_index, edge_attr, params, EGCLOptions(normalize, pre_norm, precision))
+    check_cutoff("egcl", cutoff, envelope)
+    options = EGCLOptions(normalize, pre_norm, precision, cutoff, envelope)
+    return egcl_with(x, h, edge_index, edge_attr, params, options)
 
 
 def egcl_with(
@@ -89,9 +108,10 @@ def egcl_with(
 
     gate = silu(linear(m, params.coord_w1, params.coord_b1, precision))
     g = linear(gate, params.coord_w2, params.coord_b2, precision)  # [E, T, 1]
-    x_out = moved(x, edges, g, row, options.normalize and not options.pre_norm)
+    near = None if options.cutoff is None else polynomial_envelope(edges.square, options.cutoff)  # u, [E, T, 1]
+    x_out = moved(x, edges, g, row, options.normalize and not options.pre_norm, near)
 
-    m_sum = sum_rows(m, row, num_nodes).to(m.dtype)  # [N, T, H]
+    m_sum = sum_rows(m if near is None else near * m, row, num_nodes).to(m.dtype)  # [N, T, H]
     hidden = silu(linear(torch.cat([h, m_sum], dim=-1), params.node_w1, params.node_b1, precision))
     return x_out, linear(hidden, params.node_w2, params.node_b2, precision)
 
@@ -112,10 +132,15 @@ def relative_positions(x: Tensor, edge_index: Tensor, pre_norm: bool) -> Relativ
     return RelativePositions(r, square, torch.linalg.vector_norm(r, dim=-1, keepdim=True) if pre_norm else square)
 
 
-def moved(x: Tensor, edges: RelativePositions, g: Tensor, row: Tensor, normalize: bool) -> Tensor:
-    """x' of x [N, T, D] by the gates g [E, T, 1]; normalize: divide them by |r_ij| + 1."""
+def moved(
+    x: Tensor, edges: RelativePositions, g: Tensor, row: Tensor, normalize: bool, near: Tensor | None = None
+) -> Tensor:
+    """x' of x [N, T, D] by the gates g [E, T, 1]; normalize: divide them by |r_ij| + 1; near: u_ij [E, T, 1]."""
     if normalize:
         g = g / ((edges.square + 1e-8).sqrt() + 1)
     num_nodes = x.shape[0]
-    shift = sum_rows(g * edges.r, row, num_nodes) / count_rows(row, num_nodes).clamp(min=1)[:, None, None]
-    return x + shift.to(x.dtype)
+    if near is None:
+        divisor = count_rows(row, num_nodes).clamp(min=1)[:, None, None]
+    else:
+        g, divisor = near * g, smooth_count(sum_rows(near, row, num_nodes))
+    return x + (sum_rows(g * edges.r, row, num_nodes) / divisor).to(x.dtype)

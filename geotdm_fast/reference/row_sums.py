@@ -23,6 +23,14 @@ def count_rows(index: Tensor, size: int) -> Tensor:
     return index.new_zeros(size, dtype=torch.int64).index_add(0, index, torch.ones_like(index, dtype=torch.int64))
 
 
+def receivers(first: Tensor, num_places: int) -> Tensor:
+    """[num_places] int64: whose edge is at every place, where those of node i begin at first[i]; N from first[N] on.
+
+    first: [N + 1] int64, ascending from 0
+    """
+    return torch.searchsorted(first[1:], torch.arange(num_places, device=first.device), right=True)
+
+
 def take_rows(value: Tensor, index: Tensor) -> Tensor:
     """value[index], whose gradient, a sum over the places that took a row, adds up in float32 for a narrower dtype."""
     if value.dtype in _NARROW and torch.is_grad_enabled() and value.requires_grad:

@@ -25,6 +25,7 @@ from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output, held
+from geotdm_fast.training.rewind import Rewind
 from geotdm_fast.training.schedule import learning_rate, total_steps
 from geotdm_fast.training.state import Progress, fingerprint, load_state, save_state
 from geotdm_fast.training.step import TrainingStep
@@ -170,12 +171,15 @@ class _Run:
         bar = progress_bar(
             total=self.total, initial=self.progress.step, desc="train", unit="step", disable=not self.show
         )
+        self.rewind = Rewind(self.step, self.ours, self.progress)
         with bar, self.stop.listening():
             while True:
                 self._validate_and_keep()
                 step = self.progress.step
                 reason, due = self.ours.agree(self.stop.reason(), int(self.output.checkpoint_due(step)))
                 finished = self.total is not None and step >= self.total and self.dropped is None
+                if (reason or due or finished) and not self.rewind.settle(self.progress):
+                    continue
                 if reason or due or finished:
                     self._checkpoint()
                 if reason or finished:
@@ -186,9 +190,11 @@ class _Run:
                     self.output.draw_if_old()
                 self._one_step()
                 self.progress.seconds = seconds_before + time.monotonic() - began
-                bar.update()
-                if self.progress.step % self.train_config["log_every_step"] == 0:
+                is_line = self.progress.step % self.train_config["log_every_step"] == 0
+                if is_line and self.rewind.settle(self.progress):
                     bar.set_postfix(loss=f"{self._log_line():.4g}", refresh=False)
+                    self.rewind.keep(self.progress)
+                bar.update(self.progress.step - bar.n)
         if finished:
             self.output.finish()
             return self.output.last_path
@@ -251,9 +257,11 @@ class _Run:
             by_steps = every_step is not None and progress.step % every_step == 0
             by_epochs = every_epoch is not None and ends_epoch and epoch % every_epoch == 0
             if (by_steps or by_epochs or at_end) and progress.step > done and self.dropped is None:
+                if not self.rewind.settle(progress):
+                    return
                 self._validate(kind)
         keep_every = train["save_every_epoch"] if train["save_model"] else None
-        if ends_epoch and keep_every is not None and epoch % keep_every == 0:
+        if ends_epoch and keep_every is not None and epoch % keep_every == 0 and self.rewind.settle(progress):
             self.output.save_weights(f"epoch_{epoch}", self.for_use)
 
     def _epoch(self) -> int:

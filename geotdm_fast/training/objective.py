@@ -1,9 +1,14 @@
 """The training objective."""
 
 from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from geotdm_fast.conditioning import frames_of
+from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
+from geotdm_fast.nn.given_graph import frame_of_graph
+from geotdm_fast.nn.plain import bare
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import Noised
 
@@ -14,11 +19,45 @@ class Objective:
     def __init__(self, diffusion, task: Task):
         self.diffusion = diffusion
         self.task = task
+        # Whether graphs by distance take the room that they need, which waits for the device.
+        self.grows = True
+        self._spec = bare(diffusion.denoise_network).graph_spec
+        self._rules: WeakKeyDictionary[Graph, GraphRule] = WeakKeyDictionary()
 
     def split(self, noised: Noised) -> tuple[Tensor, dict]:
-        """x_start [N, D, T_noisy] and model_kwargs, as `Task.split`, with the graph as it is."""
+        """x_start [N, D, T_noisy] and model_kwargs, as `Task.split`, with the graph as it is, or its rule."""
         x_start, model_kwargs = self.task.split(noised.batch)
-        return x_start, model_kwargs | {"graph": noised.graph}
+        if self._spec is None:
+            return x_start, model_kwargs | {"graph": noised.graph}
+        return x_start, model_kwargs | {"graph": self._graph_by_distance(noised, model_kwargs)}
+
+    def _graph_by_distance(self, noised: Noised, model_kwargs: dict) -> Graph | GraphRule:
+        batch, spec = noised.batch, self._spec
+        rule = self._rules.get(noised.graph)
+        if rule is None:
+            rule = self._rules[noised.graph] = spec.rule(batch.edge_index, batch.edge_attr, batch.batch)
+        rule = rule.growing(self.grows)
+        if spec.bonds:
+            rule = rule.with_bond_attr(spec.bond_attr(batch.edge_attr, batch.edge_index))
+        if spec.of == "current":
+            return rule
+        mask = model_kwargs.get("cond_mask")
+        return rule.static(frame_of_graph(batch.x, None if mask is None else frames_of(mask)))
+
+    @property
+    def is_by_distance(self) -> bool:
+        """Whether the network has a graph by distance, whose edges may want more room."""
+        return self._spec is not None and self._spec.radius is not None
+
+    def overflowed(self) -> bool:
+        """Whether edges were missing since the last `enlarge`, for want of room. Waits for the device."""
+        return any(rule.overflowed() for rule in self._rules.values())
+
+    def enlarge(self) -> None:
+        """Make the room that was wanting."""
+        for rule in self._rules.values():
+            if rule.overflowed():
+                rule.enlarge()
 
     def loss(self, noised: Noised) -> Tensor:
         """[] float - these graphs' part of the global batch's mean loss: all parts add up to it.
@@ -40,6 +79,8 @@ def check_fits(config: Mapping, dataset, where: str) -> int:
     task = Task.of_config(config)
     noisy = task.num_noisy(item.num_frames)
     edge_dim = 0 if item.edge_attr is None else item.edge_attr.shape[1]
+    spec = GraphSpec.parse(network.get("graph"))
+    edge_dim = edge_dim if spec is None else spec.edge_dim(edge_dim)
     for key, came in (("node_dim", item.h.shape[1]), ("edge_dim", edge_dim)):
         if network[key] != came:
             raise ValueError(

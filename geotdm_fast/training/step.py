@@ -55,8 +55,20 @@ class TrainingStep:
         self._record, self._say = record, say
         self._captures: dict[Structure | None, Captured] = {}
         self.captures = (device.type == "cuda" or record is not None) and train["cuda_graph"]
+        objective.grows = not self.captures
         if self.captures and not source.data.same_graph:
             self._give_up("the graphs of data.train differ in nodes or edges")
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether edges of a graph by distance may be missing for want of room, see `Rewind`."""
+        return self.captures and self.objective.is_by_distance
+
+    def enlarge(self) -> None:
+        """Make room for edges that were missing; what was captured is of another size."""
+        self.objective.enlarge()
+        self._captures.clear()
+        self.mark_changed()
 
     @property
     def state(self) -> list[Tensor]:
@@ -123,6 +135,7 @@ class TrainingStep:
 
     def _give_up(self, why: str) -> None:
         self.captures = False
+        self.objective.grows = True
         self._captures.clear()
         self._say(f"train: the step runs without a CUDA graph: {why}")
 

@@ -46,7 +46,6 @@ class LammpsDump:
     def __init__(self, path: pathlib.Path, unwrap: bool = True):
         self.path, self._unwrap = path, unwrap
         self._cursor = Cursor(lambda: open_text(path))
-        self.close = self._cursor.close
         steps, times = [], []
         self.num_frames, self.num_atoms, first = 0, 0, None
         with open_text(path) as file:
@@ -149,6 +148,10 @@ class LammpsDump:
             names, called = texts["element"], "element"
         atoms = Atoms(names, numbers, self.path, called=called)
         return None if by_id is None else [by_id[i] for i in order], atoms
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._cursor.close()
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
         """See `Source`."""

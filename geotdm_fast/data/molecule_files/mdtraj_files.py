@@ -71,7 +71,6 @@ class MdtrajFile:
     def __init__(self, path: pathlib.Path, file_format: str, num_atoms: int):
         self.path, self._format, self.num_atoms = path, file_format, num_atoms
         self._cursor = Cursor(self._open)
-        self.close = self._cursor.close
         self.pbc = np.array([True] * 3)
         self.times = self.has_positions = None
         if file_format in ("xtc", "trr"):
@@ -125,6 +124,10 @@ class MdtrajFile:
             raise ValueError(f"{self.path} must have a frame, got none")
         self.times = np.concatenate(times) if self._format in _WITH_TIMES else None
         self.num_frames = sum(map(len, times))
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._cursor.close()
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
         """See `Source`."""

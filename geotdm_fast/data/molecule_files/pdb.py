@@ -29,7 +29,6 @@ class PdbFile:
     def __init__(self, path: pathlib.Path):
         self.path = path
         self._cursor = Cursor(self._models)
-        self.close = self._cursor.close
         self.pbc = np.array([True] * 3)
         self.num_frames, times, lines = 0, [], None
         for model, _, time in self._models():
@@ -123,6 +122,10 @@ class PdbFile:
                     ends = [place[serial] for serial in serials if serial in place]
                     bonds += [(ends[0], other) for other in ends[1:]]
         return np.array(bonds, np.int64) if bonds else None
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._cursor.close()
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
         """See `Source`."""

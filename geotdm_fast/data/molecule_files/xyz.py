@@ -46,7 +46,6 @@ class XyzFile:
     def __init__(self, path: pathlib.Path):
         self.path = path
         self._cursor = Cursor(lambda: open_text(path))
-        self.close = self._cursor.close
         self._last_cell: tuple[bytes, np.ndarray] | None = None
         self._first(*self._scan())
 
@@ -148,6 +147,10 @@ class XyzFile:
     def _place(self, frame: int, atom: int) -> str:
         line = frame * (self.num_atoms + 2) + 3 + atom
         return f"{self.path}: line {line}, atom {atom} of frame {frame},"
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._cursor.close()
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
         """See `Source`."""

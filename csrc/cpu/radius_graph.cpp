@@ -1,0 +1,318 @@
+// The neighbour search on the CPU: every graph in every frame is a group of points, searched cell by cell.
+#include <ATen/Functions.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <torch/library.h>
+
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <vector>
+
+#include "cells.h"
+#include "checks.h"
+#include "radius_search.h"
+#include "tensors.h"
+
+namespace geotdm {
+
+namespace {
+
+// The nodes of each graph, ascending.
+struct Graphs {
+  std::vector<int64_t> node, first;
+
+  Graphs(const std::optional<at::Tensor>& batch, int64_t num_nodes) : node(num_nodes), first{0} {
+    std::iota(node.begin(), node.end(), 0);
+    if (!batch) {
+      first.push_back(num_nodes);
+      return;
+    }
+    const int64_t* graph = index_data(*batch);
+    if (!std::is_sorted(graph, graph + num_nodes))
+      std::stable_sort(node.begin(), node.end(), [&](int64_t i, int64_t j) { return graph[i] < graph[j]; });
+    for (int64_t place = 1; place <= num_nodes; ++place)
+      if (place == num_nodes || graph[node[place]] != graph[node[place - 1]]) first.push_back(place);
+  }
+  int64_t count() const { return static_cast<int64_t>(first.size()) - 1; }
+  int64_t size(int64_t graph) const { return first[graph + 1] - first[graph]; }
+};
+
+template <typename S>
+struct Search {
+  const S* x;
+  int64_t num_frames, dim, node_stride, frame_stride, axis_stride;
+  S limit, reach;
+  bool loop;
+  FindNear<S> find_near;
+
+  Search(const at::Tensor& positions, double cutoff, bool with_loops)
+      : x(positions.const_data_ptr<S>()),
+        num_frames(positions.size(1)),
+        dim(positions.size(2)),
+        node_stride(positions.stride(0)),
+        frame_stride(positions.stride(1)),
+        axis_stride(positions.stride(2)),
+        limit(static_cast<S>(cutoff) * static_cast<S>(cutoff)),
+        // its square is above the limit, however it is rounded
+        reach(static_cast<S>(cutoff) * (1 + 8 * std::numeric_limits<S>::epsilon())),
+        loop(with_loops),
+        find_near(radius_search().find(S{})) {}
+};
+
+// One graph in one frame.
+template <typename S>
+class Group {
+ public:
+  void load(const Search<S>& search, const Graphs& graphs, int64_t graph, int64_t frame) {
+    size_ = graphs.size(graph);
+    points_.resize(search.dim * size_);
+    row_.resize(size_);
+    const int64_t* node = graphs.node.data() + graphs.first[graph];
+    for (int64_t i = 0; i < size_; ++i) {
+      const S* from = search.x + node[i] * search.node_stride + frame * search.frame_stride;
+      for (int64_t d = 0; d < search.dim; ++d) points_[d * size_ + i] = from[d * search.axis_stride];
+      row_[i] = static_cast<int32_t>(node[i] * search.num_frames + frame);
+    }
+    cells_.build(points_.data(), search.dim, size_, search.reach);
+  }
+
+  int64_t size() const { return size_; }
+  int64_t num_cells() const { return cells_.count(); }
+
+ private:
+  template <typename>
+  friend class Searcher;
+
+  int64_t size_ = 0;
+  std::vector<S> points_;  // [dim] rows of size_
+  std::vector<int32_t> row_;
+  Cells<S> cells_;
+};
+
+// What one thread needs to search.
+template <typename S>
+class Searcher {
+ public:
+  explicit Searcher(const Search<S>& search) : search_(search), at_(search.dim) {}
+
+  // Finds the senders of every receiver in cells first .. last - 1. They are written where found.room(most) points to,
+  // room for `most` of them; found.keep(row, degree) ends each receiver.
+  template <typename Found>
+  void run(const Group<S>& group, int64_t first, int64_t last, Found& found) {
+    const int64_t dim = search_.dim, stride = round_up(group.size_, kMostLanes);
+    around_.resize(group.size_);
+    row_.resize(stride);
+    candidates_.resize(dim * stride);
+    if (group.num_cells() > 1) set_.reset(group.size_);
+    for (int64_t cell = first; cell < last; ++cell) {
+      const int32_t *begin = group.cells_.begin(cell), *end = group.cells_.end(cell);
+      if (begin == end) continue;
+      const int64_t count = group.cells_.around(cell, set_, around_.data()), padded = round_up(count, kMostLanes);
+      gather(group, count, padded, stride);
+      int64_t place = 0;
+      for (const int32_t* member = begin; member < end; ++member) {
+        while (around_[place] != *member) ++place;
+        for (int64_t d = 0; d < dim; ++d) at_[d] = candidates_[d * stride + place];
+        if (!search_.loop) candidates_[place] = std::numeric_limits<S>::quiet_NaN();
+        const int64_t degree = search_.find_near(dim, at_.data(), candidates_.data(), stride, padded, search_.limit,
+                                                 row_.data(), found.room(padded));
+        candidates_[place] = at_[0];
+        found.keep(row_[place], degree);
+      }
+    }
+  }
+
+ private:
+  void gather(const Group<S>& group, int64_t count, int64_t padded, int64_t stride) {
+    for (int64_t d = 0; d < search_.dim; ++d) {
+      const S* from = group.points_.data() + d * group.size_;
+      S* to = candidates_.data() + d * stride;
+      for (int64_t c = 0; c < count; ++c) to[c] = from[around_[c]];
+      std::fill(to + count, to + padded, std::numeric_limits<S>::quiet_NaN());
+    }
+    for (int64_t c = 0; c < count; ++c) row_[c] = group.row_[around_[c]];
+  }
+
+  const Search<S>& search_;
+  AscendingSet set_;
+  std::vector<S> at_, candidates_;
+  std::vector<int32_t> around_, row_;
+};
+
+// Searches every group. make_found(): what takes the senders in one thread; is asked for often.
+template <typename S, typename MakeFound>
+void search_groups(const Search<S>& search, const Graphs& graphs, const at::TensorOptions& options,
+                   const MakeFound& make_found) {
+  constexpr int64_t kLarge = 2048;  // nodes of a graph that all threads search together
+  std::vector<int64_t> small;
+  for (int64_t graph = 0; graph < graphs.count(); ++graph) {
+    if (graphs.size(graph) < kLarge) {
+      small.push_back(graph);
+      continue;
+    }
+    Group<S> group;
+    for (int64_t frame = 0; frame < search.num_frames; ++frame) {
+      group.load(search, graphs, graph, frame);
+      parallel(group.num_cells(), 0, options, [&](int64_t first, int64_t last, float*) {
+        Searcher<S> searcher(search);
+        auto found = make_found();
+        searcher.run(group, first, last, found);
+      });
+    }
+  }
+  parallel(static_cast<int64_t>(small.size()) * search.num_frames, 0, options,
+           [&](int64_t first, int64_t last, float*) {
+             Group<S> group;
+             Searcher<S> searcher(search);
+             auto found = make_found();
+             for (int64_t g = first; g < last; ++g) {
+               group.load(search, graphs, small[g / search.num_frames], g % search.num_frames);
+               searcher.run(group, 0, group.num_cells(), found);
+             }
+           });
+}
+
+// Senders as they are found; where a receiver's edges belong is known only when all are.
+class Edges {
+ public:
+  explicit Edges(int32_t* degree) : degree_(degree) {}
+
+  // [2, E]: receivers and senders.
+  at::Tensor edge_index(int64_t num_rows, const at::TensorOptions& options) const {
+    std::vector<int64_t> first(num_rows + 1, 0);
+    std::partial_sum(degree_, degree_ + num_rows, first.begin() + 1, std::plus<int64_t>());
+    const int64_t num_edges = first.back();
+    auto edges = at::empty({2, num_edges}, options.dtype(at::kLong));
+    int64_t *receiver = edges.mutable_data_ptr<int64_t>(), *sender = receiver + num_edges;
+    parallel(static_cast<int64_t>(blocks_.size()), 0, options, [&](int64_t begin, int64_t end, float*) {
+      for (int64_t b = begin; b < end; ++b) {
+        const int32_t* from = blocks_[b]->sender.get();
+        for (const int32_t row : blocks_[b]->row) {
+          const int64_t to = first[row], degree = degree_[row];
+          std::fill_n(receiver + to, degree, row);
+          std::copy_n(from, degree, sender + to);
+          from += degree;
+        }
+      }
+    });
+    return edges;
+  }
+
+  class Found;
+
+ private:
+  struct Block {
+    explicit Block(int64_t room) : size(room), sender(new int32_t[room]) {}
+
+    int64_t size, used = 0;
+    std::unique_ptr<int32_t[]> sender;
+    std::vector<int32_t> row;
+  };
+
+  Block* add_block(int64_t least) {
+    constexpr int64_t kUsual = 1 << 17;
+    auto block = std::make_unique<Block>(std::max(least, kUsual));
+    const std::lock_guard<std::mutex> guard(mutex_);
+    return blocks_.emplace_back(std::move(block)).get();
+  }
+
+  int32_t* degree_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+};
+
+class Edges::Found {
+ public:
+  explicit Found(Edges& all) : all_(all) {}
+  int32_t* room(int64_t most) {
+    if (!block_ || block_->used + most > block_->size) block_ = all_.add_block(most);
+    return block_->sender.get() + block_->used;
+  }
+  void keep(int32_t row, int64_t degree) {
+    all_.degree_[row] = static_cast<int32_t>(degree);
+    block_->row.push_back(row);
+    block_->used += degree;
+  }
+
+ private:
+  Edges& all_;
+  Block* block_ = nullptr;
+};
+
+// Senders at a fixed capacity, -1 behind the last.
+class Table {
+ public:
+  Table(int32_t* sender, int32_t* degree, int64_t capacity) : sender_(sender), degree_(degree), capacity_(capacity) {}
+  int32_t* room(int64_t most) {
+    const int64_t size = std::max(most, capacity_);
+    if (static_cast<int64_t>(found_.size()) < size) found_.resize(size);
+    return found_.data();
+  }
+  void keep(int32_t row, int64_t degree) {
+    int32_t* to = sender_ + row * capacity_;
+    const int32_t* from = found_.data();
+    // a choice, not two loops, which cost more than so few numbers
+    for (int64_t k = 0; k < capacity_; ++k) to[k] = k < degree ? from[k] : -1;
+    degree_[row] = static_cast<int32_t>(degree);
+  }
+
+ private:
+  int32_t *sender_, *degree_;
+  int64_t capacity_;
+  std::vector<int32_t> found_;
+};
+
+void check_inputs(const char* op, const at::Tensor& x, const std::optional<at::Tensor>& batch) {
+  TORCH_CHECK_VALUE(x.dim() == 3 && x.size(2) > 0, op, ": x must be [N, T, D], got ", x.sizes());
+  check(op, "x", x, x.sizes(), x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  if (batch) check_dense(op, "batch", *batch, {x.size(0)}, at::kLong);
+  TORCH_CHECK_VALUE(x.size(0) * x.size(1) <= std::numeric_limits<int32_t>::max(), op,
+                    ": nodes times frames must be under 2^31, got ", x.size(0) * x.size(1));
+}
+
+template <typename MakeFound>
+void search_all(const at::Tensor& x, const std::optional<at::Tensor>& batch, double cutoff, bool loop,
+                const MakeFound& make_found) {
+  const Graphs graphs(batch, x.size(0));
+  const auto options = x.options().dtype(at::kFloat);
+  if (x.scalar_type() == at::kDouble)
+    search_groups(Search<double>(x, cutoff, loop), graphs, options, make_found);
+  else
+    search_groups(Search<float>(x, cutoff, loop), graphs, options, make_found);
+}
+
+// edge_index [2, E], and the degree of each receiver.
+std::tuple<at::Tensor, at::Tensor> radius_graph(const at::Tensor& x, const std::optional<at::Tensor>& batch,
+                                                double cutoff, bool loop) {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  check_inputs("radius_graph", x, batch);
+  const int64_t num_rows = x.size(0) * x.size(1);
+  auto degree = at::empty({num_rows}, x.options().dtype(at::kInt));
+  Edges edges(degree.mutable_data_ptr<int32_t>());
+  search_all(x, batch, cutoff, loop, [&] { return Edges::Found(edges); });
+  return {edges.edge_index(num_rows, x.options().dtype(at::kFloat)), degree};
+}
+
+// sender [N T, capacity], and how many there are of each receiver, more than that or not.
+std::tuple<at::Tensor, at::Tensor> radius_neighbours(const at::Tensor& x, const std::optional<at::Tensor>& batch,
+                                                     double cutoff, int64_t capacity, bool loop) {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  check_inputs("radius_neighbours", x, batch);
+  TORCH_CHECK_VALUE(capacity >= 0, "radius_neighbours: capacity must not be negative, got ", capacity);
+  const int64_t num_rows = x.size(0) * x.size(1);
+  const auto options = x.options().dtype(at::kInt);
+  auto sender = at::empty({num_rows, capacity}, options), degree = at::empty({num_rows}, options);
+  int32_t *to = sender.mutable_data_ptr<int32_t>(), *number = degree.mutable_data_ptr<int32_t>();
+  search_all(x, batch, cutoff, loop, [&] { return Table(to, number, capacity); });
+  return {sender, degree};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(geotdm_fast, CPU, m) {
+  m.impl("radius_graph", radius_graph);
+  m.impl("radius_neighbours", radius_neighbours);
+}
+
+}  // namespace geotdm

@@ -1,0 +1,32 @@
+// The distance test of the neighbour search: one receiver and many candidates. radius_search.inc is compiled once for
+// each instruction set, without fused multiply-adds, which would round once where the reference rounds twice.
+#pragma once
+
+#include <cstdint>
+
+namespace geotdm {
+
+// Candidates come in whole vectors of any instruction set.
+constexpr int64_t kMostLanes = 16;
+
+// Writes the names of the candidates with |c - at|^2 <= limit to `found`, in their order; returns how many there are.
+// at: [dim]; candidates: [dim] rows, `stride` apart, of `count` numbers, a multiple of kMostLanes, NaN where there is
+// none; name: [count]; found: room for `count`.
+template <typename S>
+using FindNear = int64_t (*)(int64_t dim, const S* at, const S* candidates, int64_t stride, int64_t count, S limit,
+                             const int32_t* name, int32_t* found);
+
+struct RadiusSearch {
+  FindNear<float> find_float;
+  FindNear<double> find_double;
+
+  FindNear<float> find(float) const { return find_float; }
+  FindNear<double> find(double) const { return find_double; }
+};
+
+extern const RadiusSearch radius_search_baseline, radius_search_avx2, radius_search_avx512;
+
+// That of the instruction set that `kernels` chooses.
+const RadiusSearch& radius_search();
+
+}  // namespace geotdm

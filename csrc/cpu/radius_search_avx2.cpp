@@ -1,0 +1,4 @@
+// AVX2.
+#define GEOTDM_ISA avx2
+#define GEOTDM_BYTES 32
+#include "radius_search.inc"

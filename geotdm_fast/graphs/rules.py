@@ -1,0 +1,250 @@
+"""Graphs that change with the positions: rules that a network asks in every call.
+
+rule = RadiusRule(5.0, capacity=32, batch=batch, bonds=bonds)
+while True:
+    output, _ = network(step, x, h, None, None, batch, graph=rule)
+    if not rule.overflowed():
+        break
+    rule = rule.enlarged()
+"""
+
+import copy
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import register_pytree_node
+
+from geotdm_fast.graphs.edges import sorted_edges
+from geotdm_fast.graphs.graph import Graph
+from geotdm_fast.graphs.search import Groups, check_count, nearest_senders, radius_senders
+from geotdm_fast.runtime.checks import check_index, check_same_device, check_tensor
+
+
+class GraphRule:
+    """Makes a `Graph` of positions; `RadiusRule` and `NearestRule` say which edges it has.
+
+    batch: [N] int64 - the graph of each node; edges stay within graphs
+    bonds: [2, B] int64 - receivers and senders: edges in every frame, whatever their length, which a search does not
+        find a second time; None: none
+    bond_attr: [B, A] - their features; default: a 1, which tells them from the edges of the search
+    found_attr: [A] - the features of an edge that only the search found; default: 0
+
+    edge_dim: A; 0 without bonds
+    capacity: the most edges of a receiver that the search has room for; needed: [] int32 - the most that there were in
+        all calls so far, on the device
+    grows: whether a call that finds no room makes it and searches again, which waits for the device; else edges are
+        missing, and `overflowed` tells: so a CUDA graph can hold a call
+
+    An edge of the graph is a bond, or found by the search, not both: a receiver's bonds come first. Values of batch and
+    bonds are looked at once, here; a call waits for nothing on the device, and a CUDA graph may capture it. `Captured`
+    takes a rule among its inputs, as a tuple of its tensors. The graph brings no gradient to positions; egcl's own goes
+    through distances. Where an edge comes or goes, the result jumps, but for a network whose `cutoff` is no larger.
+    Raises ValueError/TypeError for wrong shapes, dtypes, devices and numbers.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        batch: Tensor,
+        bonds: Tensor | None = None,
+        bond_attr: Tensor | None = None,
+        found_attr: Tensor | None = None,
+    ):
+        where = type(self).__name__
+        check_tensor(where, "batch", batch, ("N",), integer=True)
+        self._room = [capacity]  # of all copies
+        self.batch, self.grows = batch, False
+        self.groups = Groups.of(batch, len(batch), batch.device)
+        self.needed = torch.zeros((), dtype=torch.int32, device=batch.device)
+        self.bond_sender = self.bond_number = self.features = None
+        if bonds is None:
+            if bond_attr is not None or found_attr is not None:
+                raise ValueError(f"{where}: bond_attr and found_attr must come with bonds, got no bonds")
+            return
+        check_tensor(where, "bonds", bonds, (2, "B"), integer=True)
+        check_same_device(where, batch=batch, bonds=bonds, bond_attr=bond_attr, found_attr=found_attr)
+        check_index(where, "bonds", bonds, len(batch))
+        num_bonds = bonds.shape[1]
+        if bond_attr is None:
+            bond_attr = torch.ones(num_bonds, 1, device=batch.device)
+        check_tensor(where, "bond_attr", bond_attr, (num_bonds, "A"))
+        bond_attr = bond_attr if bond_attr.is_floating_point() else bond_attr.float()  # one-hot, as data have it
+        if found_attr is None:
+            found_attr = bond_attr.new_zeros(bond_attr.shape[1])
+        check_tensor(where, "found_attr", found_attr, (bond_attr.shape[1],))
+        self.bond_sender, self.bond_number = _by_receiver(bonds, len(batch))
+        # [B + 1, A]: those of an edge that only the search found are the last.
+        self.features = torch.cat([bond_attr, found_attr.to(bond_attr.dtype)[None]])
+
+    def __init_subclass__(cls):
+        register_pytree_node(
+            cls,
+            lambda rule: (list(vars(rule).values()), tuple(vars(rule))),
+            lambda values, names: cls._of(dict(zip(names, values, strict=True))),
+        )
+
+    @classmethod
+    def _of(cls, fields: dict) -> "GraphRule":
+        rule = object.__new__(cls)
+        vars(rule).update(fields)
+        return rule
+
+    @property
+    def capacity(self) -> int:
+        return self._room[0]
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.batch)
+
+    @property
+    def device(self) -> torch.device:
+        return self.batch.device
+
+    @property
+    def edge_dim(self) -> int:
+        return 0 if self.features is None else self.features.shape[1]
+
+    def check_fits(self, where: str, num_nodes: int) -> None:
+        """Raise ValueError unless this is a rule for so many nodes."""
+        if self.num_nodes != num_nodes:
+            raise ValueError(f"{where}: the graph rule must be of {num_nodes} nodes, got one of {self.num_nodes}")
+
+    def __call__(self, x: Tensor) -> Graph:
+        """The graph of positions x [N, T, D], with its `edge_attr` where there are features."""
+        num_nodes, num_frames = x.shape[:2]
+        sender, needed = self._search(x)
+        while self.grows and needed is not None and int(needed) > self.capacity:
+            self._room[0] = max(2 * self.capacity, int(needed))
+            sender, needed = self._search(x)
+        is_edge, features = sender >= 0, None
+        if needed is not None:
+            self.needed.copy_(torch.maximum(self.needed, needed))
+        if self.bond_sender is not None:
+            frame = torch.arange(num_frames, device=x.device)[:, None]
+            bonded = self.bond_sender[:, None]  # [N, 1, K_b]
+            bonded = torch.where(bonded >= 0, bonded * num_frames + frame, -1).flatten(0, 1)  # [N T, K_b]
+            is_edge &= (sender[:, :, None] != bonded[:, None]).all(-1)
+            sender, is_edge = torch.cat([bonded, sender], dim=1), torch.cat([bonded >= 0, is_edge], dim=1)
+            features = (lambda slot: self._features_of(slot, sender.shape[1], num_frames)) if self.edge_dim else None
+        about = {"features": features, "capacity": self.capacity, "needed": needed}
+        return Graph.of_table(sender, is_edge, num_nodes, num_frames, **about)
+
+    def static(self, x: Tensor) -> Graph:
+        """The graph of positions x [N, D], for all frames of a batch; without room for more where it `grows`."""
+        graph = self(x[:, None])
+        if not self.grows:
+            graph.num_frames = None
+            return graph
+        number = int(graph.tables("native").first[-1])
+        edge_attr = None if graph.edge_attr is None else graph.edge_attr[:number]
+        return Graph(graph.edge_index[:, :number], len(x), edge_attr=edge_attr)
+
+    def growing(self, grows: bool) -> "GraphRule":
+        """The same rule, counting with this one, that grows or not."""
+        other = copy.copy(self)
+        other.grows = grows
+        return other
+
+    def with_bond_attr(self, bond_attr: Tensor) -> "GraphRule":
+        """The same rule, counting with this one, for bonds of other features [B, A]. Waits for nothing."""
+        other = copy.copy(self)
+        other.features = torch.cat([bond_attr, self.features[-1:].to(bond_attr.dtype)])
+        return other
+
+    def enlarge(self) -> None:
+        """Make room for twice as many edges of a receiver, or as many as were needed if that is more."""
+        self._room[0] = max(2 * self.capacity, int(self.needed))
+        self.needed.zero_()
+
+    def _features_of(self, slot: Tensor, width: int, num_frames: int) -> Tensor:
+        """[E, A]: of the edges at these places of the table, whose first columns are bonds."""
+        num_columns = self.bond_number.shape[1]
+        column, node = slot % width, slot // (width * num_frames)
+        found = len(self.features) - 1
+        if num_columns == 0:
+            return self.features[torch.full_like(slot, found)]
+        number = self.bond_number[node, column.clamp(max=num_columns - 1)]
+        return self.features[torch.where(column < num_columns, number, found)]
+
+    def _search(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """sender [N T, capacity], -1 where there is none, and the capacity that would do, None where any does."""
+        raise NotImplementedError
+
+    def overflowed(self) -> bool:
+        """Whether in a call so far edges were missing for want of room. Waits for the device."""
+        return bool(self.needed > self.capacity)
+
+    def enlarged(self) -> "GraphRule":
+        """The same rule, counting anew, with room as `enlarge` makes it."""
+        other = copy.copy(self)
+        other.needed, other._room = self.needed.clone(), [self.capacity]
+        other.enlarge()
+        return other
+
+    def to(self, device: torch.device | str) -> "GraphRule":
+        """The rule on `device`."""
+        there = lambda value: value.to(device) if isinstance(value, Tensor) else value
+        fields = {name: there(value) for name, value in vars(self).items()}
+        return self._of(fields | {"groups": Groups(*map(there, self.groups))})
+
+
+class RadiusRule(GraphRule):
+    """Two nodes of a graph at most `cutoff` apart have an edge in both directions: `Graph.radius`, and bonds.
+
+    cutoff: in the unit of the positions that the network gets; capacity: the most neighbours of a node within it
+    Further arguments, attributes and errors: `GraphRule`.
+    """
+
+    def __init__(
+        self,
+        cutoff: float,
+        capacity: int,
+        batch: Tensor,
+        *,
+        bonds: Tensor | None = None,
+        bond_attr: Tensor | None = None,
+        found_attr: Tensor | None = None,
+    ):
+        check_count("RadiusRule", "capacity", capacity)
+        super().__init__(capacity, batch, bonds, bond_attr, found_attr)
+        self.cutoff = cutoff
+
+    def _search(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return radius_senders(x, self.cutoff, self.capacity, self.batch, self.groups)
+
+
+class NearestRule(GraphRule):
+    """The `k` nearest other nodes of the own graph send to a node: `Graph.nearest`, and bonds. There is always room.
+
+    Further arguments, attributes and errors: `GraphRule`.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        batch: Tensor,
+        *,
+        bonds: Tensor | None = None,
+        bond_attr: Tensor | None = None,
+        found_attr: Tensor | None = None,
+    ):
+        check_count("NearestRule", "k", k)
+        super().__init__(k, batch, bonds, bond_attr, found_attr)
+
+    def _search(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return nearest_senders(x, self.capacity, self.batch, self.groups), None
+
+
+def _by_receiver(bonds: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Of the bonds of every receiver, in a row: senders [N, K_b], and numbers in `bonds` [N, K_b], -1 behind the last.
+
+    Waits for the device.
+    """
+    order, tables = sorted_edges(bonds, num_nodes)
+    order = torch.arange(bonds.shape[1], device=bonds.device) if order is None else order
+    degree = tables.first.diff()
+    column = torch.arange(int(degree.max()) if num_nodes else 0, device=bonds.device)
+    is_bond = column < degree[:, None]
+    place = (tables.first[:-1, None] + column).where(is_bond, 0)
+    return tables.sender[place].where(is_bond, -1), order[place].where(is_bond, -1)

@@ -1,0 +1,99 @@
+"""A graph as the layers are given it: edge_index, a `Graph`, or a rule that makes one."""
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.conditioning import Frames
+from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
+from geotdm_fast.runtime.checks import check_graph, check_graph_values, check_tensor, reads_values
+
+GivenGraph = Tensor | Graph | GraphRule | None
+
+
+def given_graph(
+    edge_index: GivenGraph, edge_attr: Tensor | None, graph: Graph | GraphRule | None
+) -> tuple[GivenGraph, Tensor | None]:
+    """The graph, whichever argument brings it, and the features of its edges."""
+    graph = edge_index if graph is None else graph
+    if isinstance(graph, Graph) and edge_attr is None:
+        edge_attr = graph.edge_attr
+    return graph, edge_attr
+
+
+def own_graph(
+    spec: GraphSpec,
+    edge_index: Tensor,
+    edge_attr: Tensor | None,
+    batch: Tensor | None,
+    x: Tensor,
+    frames: Frames | None,
+) -> Graph | GraphRule:
+    """The graph that a network was made for, of its data's edges and positions.
+
+    x: [N, D, T] - where frames are given all of them, else those that are noisy
+    A rule grows as it must. Waits for the device.
+    """
+    batch = torch.zeros(len(x), dtype=torch.int64, device=x.device) if batch is None else batch
+    rule = spec.rule(edge_index, edge_attr, batch).growing(True)
+    return rule if spec.of == "current" else rule.static(frame_of_graph(x, frames))
+
+
+def frame_of_graph(x: Tensor, frames: Frames | None) -> Tensor:
+    """[N, D]: the last given frame of x [N, D, T], the first where none is given."""
+    return x[..., 0 if frames is None else frames.given[-1]].detach()
+
+
+def as_called(graph: Graph | None) -> Tensor | Graph | None:
+    """What a spatial layer is called with: edge_index, as officially, where the edges are the same in all frames."""
+    is_plain = graph is not None and graph.num_frames is None and not graph.has_room
+    return graph.edge_index if is_plain else graph
+
+
+def check_graph_given(
+    where: str,
+    graph: GivenGraph,
+    edge_attr: Tensor | None,
+    batch: Tensor | None,
+    num_nodes: int,
+    num_frames: int,
+    edge_dim: int,
+) -> None:
+    """Raise TypeError / ValueError unless the graph is one of these nodes and frames, with `edge_dim` features.
+
+    edge_attr: [E, edge_dim], or [E, edge_dim, num_frames] where the edges are the same in all frames; None with a rule
+    """
+    if isinstance(graph, GraphRule):
+        graph.check_fits(where, num_nodes)
+        if edge_attr is not None:
+            raise ValueError(f"{where}: edge_attr must be None with a graph rule, whose edges bring their own, got one")
+        if graph.edge_dim != edge_dim:
+            raise ValueError(f"{where}: the graph rule must bring {edge_dim} features of an edge, got {graph.edge_dim}")
+    elif isinstance(graph, Graph):
+        graph.check_fits(where, num_nodes, num_frames)
+        if edge_attr is not None:
+            changes = graph.num_frames is None and getattr(edge_attr, "ndim", 2) == 3
+            check_tensor(where, "edge_attr", edge_attr, (graph.num_edges, "A", *((num_frames,) if changes else ())))
+    else:
+        check_graph(where, num_nodes, graph, edge_attr, batch, num_frames)
+    if batch is not None:
+        check_tensor(where, "batch", batch, (num_nodes,), integer=True)
+    if not isinstance(graph, GraphRule):
+        _check_edge_dim(where, edge_attr, edge_dim)
+
+
+def check_values_given(where: str, graph: GivenGraph, batch: Tensor | None, num_nodes: int) -> None:
+    """`check_graph_values`, on the CPU alone. Edges of every frame, which a search found, are not looked at."""
+    if not isinstance(graph, Tensor):
+        is_static = isinstance(graph, Graph) and graph.num_frames is None and not graph.has_room
+        graph = graph.edge_index if is_static else None
+    given = batch if graph is None else graph
+    if given is not None and reads_values(given):
+        check_graph_values(where, num_nodes, graph, batch)
+
+
+def _check_edge_dim(where: str, edge_attr: Tensor | None, edge_dim: int) -> None:
+    """None goes with 0."""
+    came = 0 if edge_attr is None else edge_attr.shape[1]
+    if came != edge_dim:
+        expected = f"[E, {edge_dim}]" if edge_dim else "None"
+        raise ValueError(f"{where}: edge_attr must be {expected}, got {f'[E, {came}]' if came else 'None'}")

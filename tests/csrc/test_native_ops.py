@@ -1,0 +1,183 @@
+"""What the compiled ops take and refuse, and what torch knows of them."""
+
+import math
+
+import pytest
+import torch
+from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, needs_native, temporal_params
+
+from geotdm_fast.graphs import Graph
+from geotdm_fast.ops.time_phases import time_phases
+
+pytestmark = needs_native
+
+
+def egcl_forward_arguments() -> dict:
+    edges = Graph.static(EDGES, NODES).tables("native")
+    return {
+        "x": draw(NODES, FRAMES, 3),
+        "h": draw(NODES, FRAMES, WIDTH),
+        "first": edges.first,
+        "sender": edges.sender,
+        "edge_term": draw(7, WIDTH),
+        "params": list(egcl_params(WIDTH, 2)),
+        "normalize": True,
+        "pre_norm": False,
+        "cutoff": 2.0,
+        "keep": True,
+        "low_precision": False,
+    }
+
+
+def egcl_backward_arguments() -> dict:
+    forward = egcl_forward_arguments()
+    edges = Graph.static(EDGES, NODES).tables("native")
+    kept = torch.ops.geotdm_fast.egcl_forward(*forward.values())[2]
+    gradients = {"grad_x_out": draw(NODES, FRAMES, 3), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
+    senders = {"sender_first": edges.sender_first, "by_sender": edges.by_sender}
+    last = ("edge_term", "params", "kept", "normalize", "pre_norm", "cutoff", "low_precision")
+    order = ("x", "h", "first", "sender", "sender_first", "by_sender", *last)
+    arguments = forward | senders | {"kept": kept}
+    return gradients | {name: arguments[name] for name in order}
+
+
+def temporal_attention_forward_arguments() -> dict:
+    x, h, params = draw(NODES, FRAMES, 2), draw(NODES, FRAMES, WIDTH), list(temporal_params(WIDTH))
+    turned = time_phases(h, params[-2].shape[1]).clone()
+    return {"x": x, "h": h, "turns": turned, "params": params, "window": 1, "keep": True, "precision": 0}
+
+
+def temporal_attention_backward_arguments() -> dict:
+    forward = temporal_attention_forward_arguments()
+    kept = torch.ops.geotdm_fast.temporal_attention_forward(*forward.values())[2]
+    gradients = {"grad_x_out": draw(NODES, FRAMES, 2), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
+    order = ("x", "h", "turns", "params", "kept", "window", "precision")
+    arguments = forward | {"kept": kept}
+    return gradients | {name: arguments[name] for name in order}
+
+
+ARGUMENTS = {
+    "egcl_forward": egcl_forward_arguments,
+    "egcl_backward": egcl_backward_arguments,
+    "temporal_attention_forward": temporal_attention_forward_arguments,
+    "temporal_attention_backward": temporal_attention_backward_arguments,
+}
+
+
+# --- what torch knows of the ops --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "without_term"), [*((name, False) for name in ARGUMENTS), ("egcl_forward", True), ("egcl_backward", True)]
+)
+def test_opcheck(name, without_term):
+    """Schema, fake tensors (shapes, strides, dtypes), and tracing with symbolic sizes."""
+    arguments = ARGUMENTS[name]()
+    arguments |= {"edge_term": None} if without_term else {}
+    torch.library.opcheck(getattr(torch.ops.geotdm_fast, name).default, tuple(arguments.values()))
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("num_frames", [1, 61])
+@pytest.mark.parametrize("width", [16, 48, 112])
+def test_fake_results_have_the_shapes_and_strides_of_real_ones(name, num_frames, width, monkeypatch):
+    monkeypatch.setitem(globals(), "FRAMES", num_frames)
+    monkeypatch.setitem(globals(), "WIDTH", width)
+    arguments, op = ARGUMENTS[name](), getattr(torch.ops.geotdm_fast, name)
+    real = op(*arguments.values())
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+        fake = op(*arguments.values())
+    flat = lambda values: torch.utils._pytree.tree_leaves(list(values))
+    for a, b in zip(flat(fake), flat(real), strict=True):
+        assert (a.shape, a.stride(), a.dtype) == (b.shape, b.stride(), b.dtype)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_ops_return_new_tensors_and_write_to_none(name):
+    arguments = ARGUMENTS[name]()
+    flat = lambda values: [v for v in torch.utils._pytree.tree_leaves(list(values)) if torch.is_tensor(v)]
+    before = [v.clone() for v in flat(arguments.values())]
+    results = flat(getattr(torch.ops.geotdm_fast, name)(*arguments.values()))
+    assert all(torch.equal(a, b) for a, b in zip(flat(arguments.values()), before, strict=True))
+    places = [v.untyped_storage().data_ptr() for v in (*flat(arguments.values()), *results)]
+    assert len({*places}) == len(places)
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+wide = lambda v: torch.cat([v, v], dim=-1)
+double = lambda v: v.double()
+apart = lambda v: torch.stack([v, v], dim=-1)[..., 0]
+flat = lambda v: v.flatten()
+first_of = lambda change: lambda params: [change(params[0]), *params[1:]]
+at = lambda index, value: lambda v: v.clone().index_fill_(0, torch.tensor([index]), value)
+
+# op, argument, what is done to it, the error, what it says
+ERRORS = [
+    ("egcl_forward", "x", wide, ValueError, r"x must be \[N, T, 2\] or \[N, T, 3\], got \[4, 3, 6\]"),
+    ("egcl_forward", "x", flat, ValueError, r"x must be \[N, T, 2\] or \[N, T, 3\], got \[36\]"),
+    ("egcl_forward", "x", double, TypeError, "x must be Float, got Double"),
+    ("egcl_forward", "x", apart, ValueError, r"x must be contiguous, got strides \[18, 6, 2\]"),
+    ("egcl_forward", "h", lambda h: h[..., :8], ValueError, r"H a multiple of 16 up to 256, got \[4, 3, 8\]"),
+    ("egcl_forward", "h", lambda h: h.repeat(1, 1, 17), ValueError, r"up to 256, got \[4, 3, 272\]"),
+    ("egcl_forward", "h", lambda h: h[:3].clone(), ValueError, r"h must be \[4, 3, 16\], got \[3, 3, 16\]"),
+    ("egcl_forward", "h", torch.Tensor.bfloat16, TypeError, "h must be Float, got BFloat16"),
+    ("egcl_forward", "first", torch.Tensor.int, TypeError, "first must be Long, got Int"),
+    ("egcl_forward", "first", lambda v: v[1:], ValueError, r"first must be \[5\], got \[4\]"),
+    ("egcl_forward", "first", at(1, 9), ValueError, "first must ascend from 0 to 7"),
+    ("egcl_forward", "first", at(0, -1), ValueError, "first must ascend from 0 to 7"),
+    ("egcl_forward", "first", at(4, 8), ValueError, "first must ascend from 0 to 7"),
+    ("egcl_forward", "sender", at(2, 4), ValueError, "sender must be in 0..3, got 4 at index 2"),
+    ("egcl_forward", "sender", at(0, -1), ValueError, "sender must be in 0..3, got -1 at index 0"),
+    ("egcl_forward", "sender", torch.Tensor.float, TypeError, "sender must be Long, got Float"),
+    ("egcl_forward", "edge_term", wide, ValueError, r"edge_term must be \[7, 16\], got \[7, 32\]"),
+    ("egcl_forward", "edge_term", double, TypeError, "edge_term must be Float, got Double"),
+    ("egcl_forward", "params", lambda p: p[1:], ValueError, "params must be 12 tensors, got 11"),
+    ("egcl_forward", "params", lambda p: [], ValueError, "params must be 12 tensors, got 0"),
+    ("egcl_forward", "params", first_of(flat), ValueError, r"edge_w1 must be \[16, 33\], got \[560\]"),
+    ("egcl_forward", "params", first_of(lambda w: w[:, :32]), ValueError, r"edge_w1 must be \[16, 33\]"),
+    ("egcl_forward", "params", lambda p: [*p[:-1], p[-1][:3]], ValueError, r"node_b2 must be \[16\], got \[3\]"),
+    ("egcl_forward", "cutoff", lambda _: 0.0, ValueError, "cutoff must be finite and over 0, got 0"),
+    ("egcl_backward", "cutoff", lambda _: math.nan, ValueError, "cutoff must be finite and over 0, got nan"),
+    ("egcl_backward", "grad_x_out", wide, ValueError, r"grad_x_out must be \[4, 3, 3\], got \[4, 3, 6\]"),
+    ("egcl_backward", "grad_h_out", apart, ValueError, "grad_h_out must be contiguous"),
+    ("egcl_backward", "sender_first", at(1, 9), ValueError, "sender_first must ascend from 0 to 7"),
+    ("egcl_backward", "by_sender", lambda v: v.flip(0), ValueError, "by_sender must hold the edges of each sender"),
+    ("egcl_backward", "by_sender", at(0, 7), ValueError, "by_sender must hold the edges of each sender"),
+    ("egcl_backward", "by_sender", at(0, -1), ValueError, "by_sender must hold the edges of each sender"),
+    ("egcl_backward", "kept", lambda kept: kept[1:], ValueError, "kept must be 5 tensors, got 4"),
+    ("egcl_backward", "kept", lambda kept: [*kept[:2], kept[2][1:], *kept[3:]], ValueError, "m_sum must be"),
+    ("egcl_backward", "params", lambda p: p[1:], ValueError, "params must be 12 tensors, got 11"),
+    ("temporal_attention_forward", "x", lambda x: x[:, :0], ValueError, "x must be|h must be"),
+    ("temporal_attention_forward", "turns", lambda v: v[1:], ValueError, r"turns must be \[3, 12\], got \[2, 12\]"),
+    ("temporal_attention_forward", "turns", double, TypeError, "turns must be Float, got Double"),
+    ("temporal_attention_forward", "window", lambda _: -1, ValueError, "window must not be negative, got -1"),
+    ("temporal_attention_forward", "precision", lambda _: 3, ValueError, "precision must be 0, 1 or 2, got 3"),
+    ("temporal_attention_forward", "params", lambda p: p[:-2], ValueError, "params must be 18 tensors, got 16"),
+    ("temporal_attention_forward", "params", lambda p: [*p[:16], flat(p[16]), p[17]], ValueError, "time_w must be"),
+    ("temporal_attention_forward", "params", lambda p: [*p[:17], p[17][1:]], ValueError, r"time_b must be \[16\]"),
+    ("temporal_attention_forward", "params", first_of(wide), ValueError, r"q_w1 must be \[16, 16\], got \[16, 32\]"),
+    ("temporal_attention_forward", "params", first_of(double), TypeError, "q_w1 must be Float, got Double"),
+    ("temporal_attention_backward", "window", lambda _: -2, ValueError, "window must not be negative, got -2"),
+    ("temporal_attention_backward", "grad_h_out", double, TypeError, "grad_h_out must be Float, got Double"),
+    ("temporal_attention_backward", "kept", first_of(wide), ValueError, "q must be"),
+    ("temporal_attention_backward", "kept", lambda kept: [*kept[:4], wide(kept[4])], ValueError, "gate must be"),
+    ("temporal_attention_backward", "kept", lambda kept: [], ValueError, "kept must be 5 tensors, got 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "argument", "change", "error", "message"), ERRORS)
+def test_errors_name_op_argument_expected_and_got(op, argument, change, error, message):
+    arguments = ARGUMENTS[op]()
+    arguments[argument] = change(arguments[argument])
+    with pytest.raises(error, match=rf"{op}: .*({message})"):
+        getattr(torch.ops.geotdm_fast, op)(*arguments.values())
+
+
+def test_no_frame_is_refused_by_the_temporal_op():
+    arguments = temporal_attention_forward_arguments()
+    arguments |= {"x": arguments["x"][:, :0].clone(), "h": arguments["h"][:, :0].clone()}
+    with pytest.raises(
+        ValueError, match=r"temporal_attention_forward: x must have at least one frame, got \[4, 0, 2\]"
+    ):
+        torch.ops.geotdm_fast.temporal_attention_forward(*arguments.values())

@@ -1,0 +1,44 @@
+"""`pytest --cpu-seconds`: the costs of tests and of the programs that they start, added up by file."""
+
+import pathlib
+import subprocess
+import sys
+
+import cpu_seconds
+
+TESTS = """
+import subprocess, sys, time
+WORK = "import time; start = time.process_time()\\nwhile time.process_time() < start + 0.3: pass"
+def test_itself(): exec(WORK)
+def test_a_program_that_it_starts(): subprocess.run([sys.executable, "-c", WORK], check=True)
+def test_that_waits(): time.sleep(0.5)
+"""
+PLUGIN = """
+import pathlib, sys, pytest, cpu_seconds
+sys.exit(pytest.main(sys.argv[2:], plugins=[cpu_seconds.CPUSeconds(pathlib.Path(sys.argv[1]))]))
+"""
+
+
+def test_work_counts_wherever_it_is_done_and_waiting_does_not(tmp_path):
+    (tmp_path / "test_costs.py").write_text(TESTS)
+    words = [sys.executable, "-c", PLUGIN, tmp_path / "costs", "-q", "-p", "no:cacheprovider", tmp_path]
+    folder = pathlib.Path(__file__).resolve().parent
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split("\t") for line in (tmp_path / "costs").read_text().splitlines()]
+    costs = {test.partition("::")[2]: float(cost) for cost, test in lines}
+    assert costs["test_itself"] >= 0.3 and costs["test_a_program_that_it_starts"] >= 0.3
+    assert costs["test_that_waits"] < 0.3
+    assert "= CPU seconds =" in done.stdout and " 3 tests" in done.stdout
+
+
+def test_the_table_adds_up_files():
+    shown = cpu_seconds.table("1.50\ta.py::one\n2.00\tb.py::two\n0.75\ta.py::three[x::y]\n")
+    assert [line.split() for line in shown] == [
+        ["4.25", "3", "tests"],
+        ["2.25", "a.py"],
+        ["2.00", "b.py"],
+        ["2.00", "b.py::two"],
+        ["1.50", "a.py::one"],
+        ["0.75", "a.py::three[x::y]"],
+    ]

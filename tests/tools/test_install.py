@@ -1,0 +1,130 @@
+"""What an installation rests on: complete pins, package data that is named, a Makefile that explains itself."""
+
+import importlib.metadata
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from places import ROOT
+
+import geotdm_fast
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+PINS = [Requirement(line) for line in CONSTRAINTS if line and not line.startswith("#")]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def spelled(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(python: str) -> dict[str, Requirement]:
+    """The pins that hold on Linux for a version of Python."""
+    place = {"python_version": python, "python_full_version": f"{python}.5", "sys_platform": "linux"}
+    held = [pin for pin in PINS if pin.marker is None or pin.marker.evaluate({**default_environment(), **place})]
+    names = [spelled(pin.name) for pin in held]
+    assert len(names) == len(set(names)), f"two pins of one package for Python {python}"
+    return dict(zip(names, held, strict=True))
+
+
+def make_venv():
+    spec = importlib.util.spec_from_file_location("make_venv", ROOT / "tools" / "make_venv.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_requirement_is_pinned_within_its_bounds(python):
+    held = pins(python)
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = PROJECT["project"]["dependencies"] + extras["dev"] + extras["molecules"]
+    for requirement in map(Requirement, wanted):
+        if spelled(requirement.name) in ("torch", "triton", "geotdm-fast"):
+            continue
+        pin = held[spelled(requirement.name)]
+        (exact,) = pin.specifier
+        assert exact.operator == "==" and requirement.specifier.contains(exact.version), f"{requirement} and {pin}"
+
+
+def test_pins_are_closed_under_dependencies():
+    """`make` installs them without looking for more, so no pinned package may need one that is not pinned."""
+    held = pins("{}.{}".format(*sys.version_info))
+    for name in held:
+        try:
+            needed = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, needed):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                assert spelled(requirement.name) in held, f"{name} needs {requirement}"
+
+
+def test_torch_is_not_pinned_and_setuptools_suits_every_torch():
+    for python in PYTHONS:
+        assert not [name for name in pins(python) if re.match("torch|triton|nvidia|cuda", name)]
+        assert pins(python)["setuptools"].specifier.contains("81.0.0")
+
+
+def test_version_is_said_once():
+    assert importlib.metadata.version("geotdm-fast") == geotdm_fast.__version__
+    assert f"## {geotdm_fast.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_command_is_installed():
+    (command,) = importlib.metadata.entry_points(group="console_scripts", name="geotdm")
+    assert callable(command.load())
+
+
+def test_every_data_file_of_the_package_is_installed():
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["geotdm_fast"]
+    package = ROOT / "geotdm_fast"
+    named = {path for pattern in patterns for path in package.glob(pattern)}
+    passed_over = {".py", ".pyc", ".so"}
+    present = {path for path in package.rglob("*") if path.is_file() and path.suffix not in passed_over}
+    assert present <= named
+    assert all((folder / "__init__.py").is_file() for folder in {path.parent for path in package.rglob("*.py")})
+
+
+def test_make_alone_lists_every_target():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split()
+    shown = subprocess.run(["make", "-s"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for target in targets:
+        assert target == "help" or f"make {target} " in shown
+    for variable in re.findall(r"^([A-Z_]+) \?=", text, re.MULTILINE):
+        assert re.search(rf"^  {variable} ", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("version, expected", [("2.10.0", (2, 10)), ("2.13.0+cu130", (2, 13)), ("nightly", (0, 0))])
+def test_release_of_a_version(version, expected):
+    assert make_venv().release(version) == expected
+
+
+def test_an_old_torch_is_not_used(tmp_path):
+    """The interpreter's own torch is found; one below the bound, or broken, is as if there were none."""
+    tool = make_venv()
+    version, file = tool.find_torch(sys.executable)
+    assert version.startswith("2.") and file.name == "__init__.py"
+
+    def python_with(torch_source: str) -> pathlib.Path:
+        (tmp_path / "torch.py").write_text(torch_source)
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        return python
+
+    assert tool.find_torch(python_with("__version__ = '2.12.1'")) == ("2.12.1", tmp_path / "torch.py")
+    assert tool.find_torch(python_with("__version__ = '2.9.1'")) == (None, None)
+    assert tool.find_torch(python_with("raise ImportError('libcudart.so')")) == (None, None)
