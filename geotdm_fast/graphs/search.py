@@ -5,7 +5,7 @@ waits, and positions that are not finite are near to nothing, so that a chain th
 """
 
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -100,7 +100,8 @@ def within_radius(x: Tensor, cutoff: float, capacity: int, groups: Groups) -> tu
         place = torch.where(near & (rank <= capacity), rank - 1, capacity)
         table = sender.new_full((*near.shape[:2], capacity + 1), -1).scatter_(-1, place, sender)[..., :capacity]
         found.append((table, near.sum(-1)))
-    return _joined(found, x, capacity)
+    table, degree = _joined(found, x, capacity)
+    return table, degree
 
 
 def nearest(x: Tensor, k: int, groups: Groups) -> Tensor:
@@ -138,7 +139,7 @@ def _pairs(x: Tensor, groups: Groups) -> Iterator[tuple[Tensor, Tensor, Tensor]]
         yield square, sender, (node != receiver[:, None])[:, None]
 
 
-def _joined(found: list[tuple[Tensor, ...]], x: Tensor, width: int) -> tuple[Tensor, ...]:
+def _joined(found: Sequence[tuple[Tensor, ...]], x: Tensor, width: int) -> tuple[Tensor, ...]:
     """Tables [N T, width], and what else is known of each row [N T]."""
     if not found:  # no nodes
         return x.new_zeros((0, width), dtype=torch.int64), x.new_zeros(0, dtype=torch.int64)

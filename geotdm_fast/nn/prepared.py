@@ -5,7 +5,7 @@ that `denoise` reads is in its arguments, so a CUDA graph can hold it.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -66,7 +66,7 @@ class CalledLayer(NamedTuple):
 
     spatial: nn.Module
     temporal: nn.Module
-    edge_index: Tensor | Graph
+    edge_index: Tensor | Graph | None
     edge_attr: Tensor | None
     batch: Tensor | None
     frames: tuple[int, ...] | None = None
@@ -108,12 +108,12 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     if scale != 1:
         y = y * scale
     if frames is not None:
-        y = frames.with_noisy(given, y, 1)  # [N, T, D]
+        y = frames.with_noisy(cast(Tensor, given), y, 1)  # [N, T, D]
     if rule is not None:
         graph = rule(y if scale == 1 else y / scale)
-        layers = [layer.on(graph, y, z) for layer in layers]
+        layers = tuple(cast(UnpreparedLayer, layer).on(graph, y, z) for layer in layers)
     for layer in layers:
-        y, z = layer.run(y, z)
+        y, z = cast("Layer | CalledLayer", layer).run(y, z)
     if frames is not None:
         y = frames.noisy_of(y, 1)
     output = y - start
@@ -127,9 +127,11 @@ def run_temporal(
 
     The layers of the ablations run the reference.
     """
-    params, about = layer.params, {"frames": frames, "precision": layer.precision}
+    params, precision = layer.params, layer.precision
     if isinstance(params, TemporalConvolutionParams):
-        return reference.temporal_convolution(x, h, params, **about)
+        return reference.temporal_convolution(x, h, params, frames=frames, precision=precision)
     if isinstance(params, LinearTemporalAttentionParams):
-        return reference.linear_temporal_attention(x, h, params, relative_time=layer.relative_time, **about)
-    return ops.temporal_attention(x, h, params, window=layer.window, **about)
+        return reference.linear_temporal_attention(
+            x, h, params, relative_time=layer.relative_time, frames=frames, precision=precision
+        )
+    return ops.temporal_attention(x, h, params, window=layer.window, frames=frames, precision=precision)
