@@ -39,7 +39,9 @@ def versions() -> list[tuple[str, str]]:
 
     info = native.build_info()
     built = cuda_native.found()
-    module = native.missing if info is None else f"compiled with torch {info['torch']}, compiler {info['compiler']}"
+    module = (
+        str(native.missing) if info is None else f"compiled with torch {info['torch']}, compiler {info['compiler']}"
+    )
     return [
         ("geotdm_fast", f"{geotdm_fast.__version__}  ({os.path.dirname(geotdm_fast.__file__)})"),
         ("geotdm_fast._C", module),

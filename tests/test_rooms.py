@@ -56,6 +56,9 @@ ROOMS = {
 EXCEPTIONS = {
     ("config/files.py", "data"),  # every kind of data knows the keys of its section
     ("config/files.py", "diffusion"),  # whether a schedule exists is asked of the schedules
+    ("config/files.py", "graphs"),  # what the key `graph` may say
+    ("config/files.py", "reference"),  # what the key `cutoff` may say
+    ("graphs/search.py", "ops"),  # a search is an op, and egcl, which takes a graph, is another
     ("task.py", "data"),  # the type of a batch
 }
 

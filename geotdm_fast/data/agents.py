@@ -38,13 +38,13 @@ def graph_ends(
     if name == "ptr":
         if value[0] != 0 or value[-1] != num_nodes or (np.diff(value) <= 0).any():
             raise ValueError(
-                f"{where}: ptr must ascend from 0 to {num_nodes}, the nodes of x, got {value.tolist()[:8]}"
+                f"{where}: ptr must ascend from 0 to {num_nodes}, the nodes of x, got {value[:8].tolist()}"
             )
         return value[1:]
     if len(value) != num_nodes:
         raise ValueError(f"{where}: batch must be [{num_nodes}], the graph of each node of x, got [{len(value)}]")
     if value[0] != 0 or not np.isin(np.diff(value), (0, 1)).all():
-        raise ValueError(f"{where}: batch must ascend from 0 without a gap, got {value.tolist()[:8]}")
+        raise ValueError(f"{where}: batch must ascend from 0 without a gap, got {value[:8].tolist()}")
     return np.append(np.flatnonzero(np.diff(value)) + 1, num_nodes)
 
 

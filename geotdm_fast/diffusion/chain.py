@@ -176,7 +176,8 @@ class Chain:
         """Keep x and x_0 apart from the graph, whose memory is the next chain's."""
         if self._captured is not None:
             if self._rule is not None:  # the graph counted in a copy
-                self._rule.needed.copy_(self.inputs.network.rule.needed)
+                counted = cast(GraphRule, cast(Prepared, self.inputs.network).rule)
+                self._rule.needed.copy_(counted.needed)
             self.inputs = self.inputs._replace(x=self.x.clone(), before=self.x_0.clone())
             self._cache.give_back(self._captured)
             self._captured = None

@@ -20,7 +20,7 @@ from geotdm_fast.diffusion.plan import ancestral_plan
 from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graphs import Graph
-from geotdm_fast.nn.egtn import takes_graph
+from geotdm_fast.nn.egtn import EGTN, takes_graph
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.reference.row_sums import mean_by_graph, num_graphs, take_rows
 from geotdm_fast.runtime.checks import check_index, check_tensor, is_trusted, reads_values
@@ -139,7 +139,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         is_ours = type(self) is GeoTDM and not replaced_parts(self, GeoTDM) and takes_graph(self.denoise_network)
         if model_kwargs.get("graph") is not None or not is_ours:
             return model_kwargs
-        network = bare(self.denoise_network)
+        network = cast(EGTN, bare(self.denoise_network))
         if network.graph_spec is not None:
             return model_kwargs | {"graph": network.graph_of(model_kwargs)}
         return model_kwargs | {"graph": Graph.static(model_kwargs["edge_index"], len(model_kwargs["batch"]))}

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -117,8 +117,8 @@ class Graph:
         batch: [N] int64 - the graph of each node, in any order; None: all are one graph
         groups: `Groups.of(batch, N, device)`, where they are known: then nothing waits for the device
         Where a receiver has more edges, some are missing: `overflowed()` tells, and `needed` on the device. No gradient
-        passes from edges to x; egcl's own goes through distances. Deterministic. With `groups` a CUDA graph may capture
-        it; on the CPU graphs of more than 1024 nodes are searched by a k-d tree, which a tape cannot follow.
+        passes from edges to x; egcl's own goes through distances. Deterministic. With `groups` a CUDA graph may
+        capture it.
         Raises ValueError/TypeError for wrong shapes, dtypes, devices, cutoff and capacity.
         """
         sender, needed = radius_senders(x, cutoff, capacity, batch, groups)
@@ -205,7 +205,7 @@ class Graph:
 
     def overflowed(self) -> bool:
         """Whether edges are missing for want of room. Waits for the device."""
-        return self.needed is not None and bool(self.needed > self.capacity)
+        return self.needed is not None and bool(self.needed > cast(int, self.capacity))
 
     def in_order(self, edge_attr: Tensor) -> Tensor:
         """Edge features [E, A] in the order of the tables of `native` and `triton`."""
@@ -251,11 +251,18 @@ class Graph:
         order, tables = self._order_and_tables()
         if device.type == self.device.type:
             return self
-        there = lambda tensor: None if tensor is None else to_device(tensor, device)
+        there = lambda tensor: to_device(tensor, device)
+        moved_or_none = lambda tensor: None if tensor is None else there(tensor)
         with _lasting_tensors():
-            more = {"edge_attr": there(self.edge_attr), "capacity": self.capacity, "needed": there(self.needed)}
-            moved = Graph(there(self.edge_index), self.num_nodes, self.num_frames, **more)
-            moved._sorted, moved.has_room = (there(order), EdgeTables(*map(there, tables))), self.has_room
+            moved = Graph(
+                there(self.edge_index),
+                self.num_nodes,
+                self.num_frames,
+                edge_attr=moved_or_none(self.edge_attr),
+                capacity=self.capacity,
+                needed=moved_or_none(self.needed),
+            )
+            moved._sorted, moved.has_room = (moved_or_none(order), EdgeTables(*map(there, tables))), self.has_room
         return moved
 
     def _order_and_tables(self) -> tuple[Tensor | None, EdgeTables]:

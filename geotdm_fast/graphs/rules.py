@@ -9,12 +9,13 @@ while True:
 """
 
 import copy
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import register_pytree_node
 
-from geotdm_fast.graphs.edges import sorted_edges
+from geotdm_fast.graphs.edges import EdgeTables, sorted_edges
 from geotdm_fast.graphs.graph import Graph
 from geotdm_fast.graphs.search import Groups, check_count, nearest_senders, radius_senders
 from geotdm_fast.runtime.checks import check_index, check_same_device, check_tensor
@@ -76,7 +77,7 @@ class GraphRule:
         # [B + 1, A]: those of an edge that only the search found are the last.
         self.features = torch.cat([bond_attr, found_attr.to(bond_attr.dtype)[None]])
 
-    def __init_subclass__(cls):
+    def __init_subclass__(cls) -> None:
         register_pytree_node(
             cls,
             lambda rule: (list(vars(rule).values()), tuple(vars(rule))),
@@ -127,8 +128,9 @@ class GraphRule:
             is_edge &= (sender[:, :, None] != bonded[:, None]).all(-1)
             sender, is_edge = torch.cat([bonded, sender], dim=1), torch.cat([bonded >= 0, is_edge], dim=1)
             features = (lambda slot: self._features_of(slot, sender.shape[1], num_frames)) if self.edge_dim else None
-        about = {"features": features, "capacity": self.capacity, "needed": needed}
-        return Graph.of_table(sender, is_edge, num_nodes, num_frames, **about)
+        return Graph.of_table(
+            sender, is_edge, num_nodes, num_frames, features=features, capacity=self.capacity, needed=needed
+        )
 
     def static(self, x: Tensor) -> Graph:
         """The graph of positions x [N, D], for all frames of a batch; without room for more where it `grows`."""
@@ -136,7 +138,7 @@ class GraphRule:
         if not self.grows:
             graph.num_frames = None
             return graph
-        number = int(graph.tables("native").first[-1])
+        number = int(cast(EdgeTables, graph.tables("native")).first[-1])
         edge_attr = None if graph.edge_attr is None else graph.edge_attr[:number]
         return Graph(graph.edge_index[:, :number], len(x), edge_attr=edge_attr)
 
@@ -149,7 +151,7 @@ class GraphRule:
     def with_bond_attr(self, bond_attr: Tensor) -> "GraphRule":
         """The same rule, counting with this one, for bonds of other features [B, A]. Waits for nothing."""
         other = copy.copy(self)
-        other.features = torch.cat([bond_attr, self.features[-1:].to(bond_attr.dtype)])
+        other.features = torch.cat([bond_attr, cast(Tensor, self.features)[-1:].to(bond_attr.dtype)])
         return other
 
     def enlarge(self) -> None:
@@ -159,13 +161,14 @@ class GraphRule:
 
     def _features_of(self, slot: Tensor, width: int, num_frames: int) -> Tensor:
         """[E, A]: of the edges at these places of the table, whose first columns are bonds."""
-        num_columns = self.bond_number.shape[1]
+        bond_number, features = cast(Tensor, self.bond_number), cast(Tensor, self.features)
+        num_columns = bond_number.shape[1]
         column, node = slot % width, slot // (width * num_frames)
-        found = len(self.features) - 1
+        found = len(features) - 1
         if num_columns == 0:
-            return self.features[torch.full_like(slot, found)]
-        number = self.bond_number[node, column.clamp(max=num_columns - 1)]
-        return self.features[torch.where(column < num_columns, number, found)]
+            return features[torch.full_like(slot, found)]
+        number = bond_number[node, column.clamp(max=num_columns - 1)]
+        return features[torch.where(column < num_columns, number, found)]
 
     def _search(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """sender [N T, capacity], -1 where there is none, and the capacity that would do, None where any does."""
@@ -184,7 +187,10 @@ class GraphRule:
 
     def to(self, device: torch.device | str) -> "GraphRule":
         """The rule on `device`."""
-        there = lambda value: value.to(device) if isinstance(value, Tensor) else value
+
+        def there(value: Any) -> Any:
+            return value.to(device) if isinstance(value, Tensor) else value
+
         fields = {name: there(value) for name, value in vars(self).items()}
         return self._of(fields | {"groups": Groups(*map(there, self.groups))})
 

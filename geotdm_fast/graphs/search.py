@@ -1,11 +1,11 @@
 """Neighbours within a radius, and the nearest ones, in tables of fixed width.
 
-On CUDA the Triton kernels search a radius. Here are all pairs of a graph in plain PyTorch, on any device: nothing
-waits, and positions that are not finite are near to nothing, so that a chain that diverges comes to its end.
+Triton kernels search a radius on CUDA, and C++ on the CPU. Here are all pairs of a graph in plain PyTorch, everywhere.
+Nothing waits, and positions that are not finite are near to nothing, so that a chain that diverges comes to its end.
 """
 
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,6 @@ from geotdm_fast.runtime.checks import check_tensor
 
 # Pairs whose distances are in memory at once, 4 or 8 bytes each.
 _PAIRS_AT_ONCE = 2**21
-# Above, a k-d tree searches the radius on the CPU.
-MOST_FOR_PAIRS = 1024
 
 
 class Groups(NamedTuple):
@@ -48,7 +46,7 @@ def radius_senders(
 ) -> tuple[Tensor, Tensor]:
     """sender [N T, capacity] int, -1 where there is none, and the capacity that would do [] int, for `Graph.radius`."""
     # The ops look for graphs themselves.
-    from geotdm_fast.ops import kernels
+    from geotdm_fast.ops import kernels, neighbour_search
     from geotdm_fast.ops.backend import current_backend
     from geotdm_fast.ops.radius_checks import check_search
     from geotdm_fast.ops.radius_neighbours import radius_neighbours
@@ -61,10 +59,10 @@ def radius_senders(
         most = groups.most or None if groups is not None else None
         found = radius_neighbours(x, cutoff, capacity, batch, max_num_nodes=most)
         return found.sender, found.needed
-    groups = groups or Groups.of(batch, len(x), x.device)
-    if groups.most > MOST_FOR_PAIRS and x.device.type == "cpu":
+    if current_backend() != "reference" and neighbour_search.is_compiled(x):
         found = radius_neighbours(x, cutoff, capacity, batch)
         return found.sender, found.needed
+    groups = groups or Groups.of(batch, len(x), x.device)
     sender, degree = within_radius(x, cutoff, capacity, groups)
     return sender, degree.amax() if len(degree) else degree.sum()
 
@@ -100,7 +98,8 @@ def within_radius(x: Tensor, cutoff: float, capacity: int, groups: Groups) -> tu
         place = torch.where(near & (rank <= capacity), rank - 1, capacity)
         table = sender.new_full((*near.shape[:2], capacity + 1), -1).scatter_(-1, place, sender)[..., :capacity]
         found.append((table, near.sum(-1)))
-    return _joined(found, x, capacity)
+    table, degree = _joined(found, x, capacity)
+    return table, degree
 
 
 def nearest(x: Tensor, k: int, groups: Groups) -> Tensor:
@@ -138,7 +137,7 @@ def _pairs(x: Tensor, groups: Groups) -> Iterator[tuple[Tensor, Tensor, Tensor]]
         yield square, sender, (node != receiver[:, None])[:, None]
 
 
-def _joined(found: list[tuple[Tensor, ...]], x: Tensor, width: int) -> tuple[Tensor, ...]:
+def _joined(found: Sequence[tuple[Tensor, ...]], x: Tensor, width: int) -> tuple[Tensor, ...]:
     """Tables [N T, width], and what else is known of each row [N T]."""
     if not found:  # no nodes
         return x.new_zeros((0, width), dtype=torch.int64), x.new_zeros(0, dtype=torch.int64)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -83,7 +83,7 @@ class GraphSpec:
         if self.bonds:
             bonds = {"bonds": edge_index, "bond_attr": self.bond_attr(edge_attr, edge_index)}
         if self.radius is None:
-            return NearestRule(self.knn, batch, **bonds)
+            return NearestRule(cast(int, self.knn), batch, **bonds)
         return RadiusRule(self.radius, FIRST_CAPACITY, batch, **bonds)
 
     def bond_attr(self, edge_attr: Tensor | None, edge_index: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The denoising network of GeoTDM."""
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise
 from geotdm_fast.nn.spatial import ESLayer
-from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
+from geotdm_fast.nn.temporal_layers import TemporalLayer, TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import check_cutoff
 from geotdm_fast.reference.node_embedding import part_of_layer
@@ -106,7 +107,7 @@ class EGTN(PrecisionMixin, nn.Module):
 
         act = nn.SiLU()
         # The layers see scaled positions.
-        within = {"cutoff": None if cutoff is None else cutoff * abs(scale), "envelope": envelope}
+        within: dict[str, Any] = {"cutoff": None if cutoff is None else cutoff * abs(scale), "envelope": envelope}
         spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm, **within)
         options = TemporalOptions(hidden_dim, act, time_emb_dim, relative_time, window)
         over_time = lambda: temporal_layer(temporal, options)
@@ -132,7 +133,7 @@ class EGTN(PrecisionMixin, nn.Module):
         edge_index: GivenGraph = None,
         edge_attr: Tensor | None = None,
         batch: Tensor | None = None,
-        **model_kwargs,
+        **model_kwargs: Any,
     ) -> tuple[Tensor, Tensor] | Tensor:
         """The network's output for noisy frames, or with `compute_ref=True` the mean of the learned prior.
 
@@ -155,10 +156,11 @@ class EGTN(PrecisionMixin, nn.Module):
         """
         check_not_traced("EGTN", current_backend() == "reference")
         _check_keywords(model_kwargs)
-        given = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph")}
+        given: dict[str, Any] = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph")}
         if model_kwargs.get("compute_ref", False):
             return self._reference_frame(h, edge_index, edge_attr, batch, **given)
         prepared = self.prepare(x, h, edge_index, edge_attr, batch, **given)
+        x = cast(Tensor, x)  # checked
         check_tensor("EGTN", "diffusion_t", diffusion_t, (x.shape[0],))
         check_same_device("EGTN", **{"the network": like(self)}, diffusion_t=diffusion_t)
         if reads_values(x):
@@ -172,7 +174,7 @@ class EGTN(PrecisionMixin, nn.Module):
 
     def prepare(
         self,
-        x: Tensor,
+        x: Tensor | None,
         h: Tensor,
         edge_index: GivenGraph,
         edge_attr: Tensor | None,
@@ -186,7 +188,7 @@ class EGTN(PrecisionMixin, nn.Module):
         Arguments and errors as for `forward`; without cond_mask, x_given is unused. The result holds the parameters as
         they are now, and is differentiable.
         """
-        check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
+        x = check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
         graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x if x_given is None else x_given, graph)
         x_given = None if cond_mask is None else x_given
         edge_index, edge_attr = given_graph(edge_index, self._data_attr(edge_attr), graph)
@@ -195,18 +197,21 @@ class EGTN(PrecisionMixin, nn.Module):
         if cond_mask is not None:
             frames = frames_of(cond_mask)
             num_frames = len(frames.given) + len(frames.noisy)
-            check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
+            x_given = check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
             check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
             _check_given(frames, x_given)
             given = self._scaled(x_given.transpose(1, 2).to(x.dtype))
         check_same_dtype("EGTN", "x", x, like(self))
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
         y = x.transpose(1, 2) if given is None else given
-        pairs = list(zip(self.s_modules, self.t_modules, strict=True))
+        pairs = _layers(self.s_modules, self.t_modules)
         rule = edge_index if isinstance(edge_index, GraphRule) else None
-        graph = as_graph(edge_index, x.shape[0]) if rule is None else None  # one sort serves all layers
+        edges = None if rule is not None else cast("Tensor | Graph", edge_index)
+        graph = None if edges is None else as_graph(edges, x.shape[0])  # one sort serves all layers
+        layers: list[Layer | UnpreparedLayer | CalledLayer]
         if not self._is_fused():
-            layers = [CalledLayer(*pair, as_called(graph), edge_attr, batch) for pair in pairs]
+            called = None if graph is None else as_called(graph)
+            layers = [CalledLayer(*pair, called, edge_attr, batch) for pair in pairs]
         elif graph is None:
             layers = [UnpreparedLayer(*spatial.weights, temporal.prepared) for spatial, temporal in pairs]
         else:
@@ -228,7 +233,7 @@ class EGTN(PrecisionMixin, nn.Module):
         if graph is not None or self.graph_spec is None or not isinstance(edge_index, Tensor):
             return graph
         frames = None if cond_mask is None else frames_of(cond_mask)
-        check_tensor("EGTN", "x" if frames is None else "x_given", x, ("N", "D", "T"), integer=False)
+        x = check_tensor("EGTN", "x" if frames is None else "x_given", x, ("N", "D", "T"), integer=False)
         check_graph("EGTN", x.shape[0], edge_index, edge_attr, batch, x.shape[-1])
         return own_graph(self.graph_spec, edge_index, edge_attr, batch, x, frames)
 
@@ -240,7 +245,8 @@ class EGTN(PrecisionMixin, nn.Module):
                 return None
             x = model_kwargs["h"].new_zeros(len(model_kwargs["h"]), 1, 1)  # a rule looks at none
         names = ("edge_index", "edge_attr", "batch", "cond_mask")
-        return self._graph_of(*(model_kwargs.get(name) for name in names), x, graph)
+        about: dict[str, Any] = {name: model_kwargs.get(name) for name in names}
+        return self._graph_of(**about, x=x, graph=graph)
 
     def _data_attr(self, edge_attr: Tensor | None) -> Tensor | None:
         """The features of edges that a call is given; those of a graph of one's own come with it."""
@@ -282,7 +288,7 @@ class EGTN(PrecisionMixin, nn.Module):
         edge_index, edge_attr = given_graph(edge_index, self._data_attr(edge_attr), graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given)
         frames = None if cond_mask is None else frames_of(cond_mask)
-        self._check_reference(frames, x_given)
+        frames, x_given = self._check_reference(frames, x_given)
         self._check_graph(x_given, h, edge_index, edge_attr, batch, x_given.shape[-1])
         y = self._scaled(frames.given_of(x_given.transpose(1, 2), 1))  # [N, T_given, D]
         if h.dim() == 3:
@@ -294,13 +300,13 @@ class EGTN(PrecisionMixin, nn.Module):
             graph = edge_index(y if self.scale == 1 else y / self.scale)
             edge_attr = graph.edge_attr
         else:
-            graph, kept = as_graph(edge_index, len(y)).at_frames(frames.given)
+            graph, kept = as_graph(cast("Tensor | Graph", edge_index), len(y)).at_frames(frames.given)
             if kept is not None and edge_attr is not None:
                 edge_attr = edge_attr[kept]
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         numbers = None if contiguous else frames.given
         is_fused, rows = self._is_fused(), _edge_rows(edge_attr, y)
-        for spatial, temporal in zip(self.s_modules_ref, self.t_modules_ref, strict=True):
+        for spatial, temporal in _layers(self.s_modules_ref, self.t_modules_ref):
             if is_fused:
                 y, z = temporal.rows(*spatial.rows(y, z, graph, rows), numbers)
             else:
@@ -346,17 +352,19 @@ class EGTN(PrecisionMixin, nn.Module):
             batch=batch,
         )
 
-    def _check_reference(self, frames: Frames | None, x_given: Tensor | None) -> None:
+    def _check_reference(self, frames: Frames | None, x_given: Tensor | None) -> tuple[Frames, Tensor]:
+        """What the reference frame is computed from."""
         if not self.learn_ref_frame:
             raise ValueError("EGTN: compute_ref=True needs a network built with learn_ref_frame=True")
         if frames is None:
             raise ValueError("EGTN: compute_ref=True needs cond_mask and x_given, got no cond_mask")
         num_frames = len(frames.given) + len(frames.noisy)
-        check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
+        x_given = check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
         if self.num_w not in (1, len(frames.noisy)):
             raise ValueError(f"EGTN: num_w must be 1 or the {len(frames.noisy)} noisy frames, got {self.num_w}")
         check_same_dtype("EGTN", "x_given", x_given, like(self))
         _check_given(frames, x_given)
+        return frames, x_given
 
     def _check_graph(
         self,
@@ -374,12 +382,16 @@ class EGTN(PrecisionMixin, nn.Module):
         check_values_given("EGTN", edge_index, batch, num_nodes)
 
 
+def _layers(spatial: nn.ModuleList, temporal: nn.ModuleList) -> list[tuple[ESLayer, TemporalLayer]]:
+    return cast("list[tuple[ESLayer, TemporalLayer]]", list(zip(spatial, temporal, strict=True)))
+
+
 def takes_graph(network: nn.Module) -> bool:
     """Whether a call of `network`, bare or in DistributedDataParallel, is `EGTN.forward`, which reads `graph`.
 
     Not where `torch.compile` is between, which would look into the graph for each batch anew.
     """
-    inner = network._modules.get("module", network)
+    inner = cast(nn.Module, network._modules.get("module", network))
     is_ours = type(inner).forward is EGTN.forward and "forward" not in vars(inner)
     return is_ours and inner._compiled_call_impl is None
 

@@ -1,5 +1,7 @@
 """A graph as the layers are given it: edge_index, a `Graph`, or a rule that makes one."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -43,9 +45,9 @@ def frame_of_graph(x: Tensor, frames: Frames | None) -> Tensor:
     return x[..., 0 if frames is None else frames.given[-1]].detach()
 
 
-def as_called(graph: Graph | None) -> Tensor | Graph | None:
+def as_called(graph: Graph) -> Tensor | Graph:
     """What a spatial layer is called with: edge_index, as officially, where the edges are the same in all frames."""
-    is_plain = graph is not None and graph.num_frames is None and not graph.has_room
+    is_plain = graph.num_frames is None and not graph.has_room
     return graph.edge_index if is_plain else graph
 
 
@@ -74,7 +76,7 @@ def check_graph_given(
             changes = graph.num_frames is None and getattr(edge_attr, "ndim", 2) == 3
             check_tensor(where, "edge_attr", edge_attr, (graph.num_edges, "A", *((num_frames,) if changes else ())))
     else:
-        check_graph(where, num_nodes, graph, edge_attr, batch, num_frames)
+        check_graph(where, num_nodes, cast(Tensor, graph), edge_attr, batch, num_frames)
     if batch is not None:
         check_tensor(where, "batch", batch, (num_nodes,), integer=True)
     if not isinstance(graph, GraphRule):
@@ -83,9 +85,10 @@ def check_graph_given(
 
 def check_values_given(where: str, graph: GivenGraph, batch: Tensor | None, num_nodes: int) -> None:
     """`check_graph_values`, on the CPU alone. Edges of every frame, which a search found, are not looked at."""
-    if not isinstance(graph, Tensor):
-        is_static = isinstance(graph, Graph) and graph.num_frames is None and not graph.has_room
-        graph = graph.edge_index if is_static else None
+    if isinstance(graph, Graph):
+        graph = graph.edge_index if graph.num_frames is None and not graph.has_room else None
+    elif isinstance(graph, GraphRule):
+        graph = None
     given = batch if graph is None else graph
     if given is not None and reads_values(given):
         check_graph_values(where, num_nodes, graph, batch)

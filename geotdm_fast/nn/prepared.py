@@ -5,7 +5,7 @@ that `denoise` reads is in its arguments, so a CUDA graph can hold it.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -59,7 +59,7 @@ class CalledLayer(NamedTuple):
 
     spatial: nn.Module
     temporal: nn.Module
-    edge_index: Tensor | Graph
+    edge_index: Tensor | Graph | None
     edge_attr: Tensor | None
     batch: Tensor | None
     frames: tuple[int, ...] | None = None
@@ -101,12 +101,12 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     if scale != 1:
         y = y * scale
     if frames is not None:
-        y = frames.with_noisy(given, y, 1)  # [N, T, D]
+        y = frames.with_noisy(cast(Tensor, given), y, 1)  # [N, T, D]
     if rule is not None:
         graph = rule(y if scale == 1 else y / scale)
-        layers = [layer.on(graph, y, z) for layer in layers]
+        layers = tuple(cast(UnpreparedLayer, layer).on(graph, y, z) for layer in layers)
     for layer in layers:
-        y, z = layer.run(y, z)
+        y, z = cast("Layer | CalledLayer", layer).run(y, z)
     if frames is not None:
         y = frames.noisy_of(y, 1)
     output = y - start

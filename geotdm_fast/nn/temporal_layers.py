@@ -68,8 +68,9 @@ class PreparedLinearAttention(NamedTuple):
 
     def run(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
-        about = {"relative_time": self.relative_time, "frames": frames, "precision": self.precision}
-        return reference.linear_temporal_attention(x, h, self.params, **about)
+        return reference.linear_temporal_attention(
+            x, h, self.params, relative_time=self.relative_time, frames=frames, precision=self.precision
+        )
 
 
 class LinearAttentionLayer(PrecisionMixin, nn.Module):

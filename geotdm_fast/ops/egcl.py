@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -116,7 +116,7 @@ def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tens
     implementation, tables, edge_attr, edge_term, params, options, layout = prepared
     rows = [layout.rows(v) for v in (x, h)]
     if implementation is None:
-        x_out, h_out = reference.egcl_with(*rows, *tables, edge_attr, EGCLParams(*params), options)
+        x_out, h_out = reference.egcl_with(rows[0], rows[1], tables[0], edge_attr, EGCLParams(*params), options)
         return layout.back(x_out, *x.shape[:2]), layout.back(h_out, *x.shape[:2])
     keep = native.needs_grad(x, h, edge_attr, *params)
     op = _TritonEGCL if implementation == "triton" else _NativeEGCL
@@ -195,7 +195,7 @@ class _Gradients(NamedTuple):
     params: Sequence[Tensor | None]
 
     @classmethod
-    def wanted(cls, ctx) -> "_Gradients":
+    def wanted(cls, ctx: Any) -> "_Gradients":
         x, h, edge_attr, _, *params = ctx.needs_input_grad
         return cls(x, h, edge_attr, params)
 
@@ -250,16 +250,19 @@ def _twice_differentiable(
         return x_out[:-1], h_out[:-1]
 
     with no_autocast(first.device.type):
-        x, h, edge_attr, *params = reference_gradients(
-            op, (*inputs, *params), cotangents, (wanted.x, wanted.h, wanted.edge_attr, *wanted.params)
+        grad_x, grad_h, grad_edge_attr, *grad_params = reference_gradients(
+            op,
+            (*inputs, *params),
+            cotangents,
+            cast("Sequence[bool]", (wanted.x, wanted.h, wanted.edge_attr, *wanted.params)),
         )
-    return _Gradients(x, h, edge_attr, params)
+    return _Gradients(grad_x, grad_h, grad_edge_attr, grad_params)
 
 
 class _NativeEGCL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
+        ctx: Any, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
         x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
             x, h, *call.graph[:2], call.edge_term, params, keep=call.keep, **_native_flags(call.options)
@@ -269,7 +272,7 @@ class _NativeEGCL(torch.autograd.Function):
         return x_out, h_out
 
     @staticmethod
-    def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
+    def backward(ctx: Any, grad_x_out: Tensor, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         wanted = _Gradients.wanted(ctx)
@@ -305,7 +308,7 @@ def _native_flags(options: EGCLOptions) -> dict[str, bool | float | None]:
 class _TritonEGCL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
+        ctx: Any, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
         graph, edge_term, options = call.graph, call.edge_term, call.options
         x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_attr, edge_term, params, options)
@@ -317,7 +320,7 @@ class _TritonEGCL(torch.autograd.Function):
         return x_out, h_out
 
     @staticmethod
-    def backward(ctx, grad_x_out: Tensor, grad_h_out: Tensor):
+    def backward(ctx: Any, grad_x_out: Tensor, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
         x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         wanted = _Gradients.wanted(ctx)

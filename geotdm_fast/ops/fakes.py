@@ -1,9 +1,11 @@
 """Shapes and dtypes of what the compiled ops return, for tracing without data; importing it registers them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from geotdm_fast import _C
+from geotdm_fast import _C  # type: ignore[attr-defined]  # compiled, without hints
 
 _PANEL = _C.build_info()["panel"]
 
@@ -14,22 +16,49 @@ def _rows(h: Tensor) -> Tensor:
 
 
 @torch.library.register_fake("geotdm_fast::egcl_forward")
-def _egcl_forward(x, h, first, sender, edge_term, params, normalize, pre_norm, cutoff, keep, low_precision):
+def _egcl_forward(
+    x: Tensor,
+    h: Tensor,
+    first: Tensor,
+    sender: Tensor,
+    edge_term: Tensor | None,
+    params: Sequence[Tensor],
+    normalize: bool,
+    pre_norm: bool,
+    cutoff: float | None,
+    keep: bool,
+    low_precision: bool,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     moves = [] if cutoff is None else [h.new_empty(*h.shape[:2], 4)]
     return torch.empty_like(x), torch.empty_like(h), [*(_rows(h) for _ in range(4)), *moves] if keep else []
 
 
 @torch.library.register_fake("geotdm_fast::egcl_backward")
 def _egcl_backward(
-    grad_x_out, grad_h_out, x, h, first, sender, sender_first, by_sender, edge_term, params, kept, normalize, pre_norm,
-    cutoff, low_precision,
-):  # fmt: skip
+    grad_x_out: Tensor,
+    grad_h_out: Tensor,
+    x: Tensor,
+    h: Tensor,
+    first: Tensor,
+    sender: Tensor,
+    sender_first: Tensor,
+    by_sender: Tensor,
+    edge_term: Tensor | None,
+    params: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    normalize: bool,
+    pre_norm: bool,
+    cutoff: float | None,
+    low_precision: bool,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     grad_edge_term = h.new_empty(0 if edge_term is None else sender.shape[0], h.shape[2])
     return torch.empty_like(x), torch.empty_like(h), grad_edge_term, [p.new_empty(p.shape) for p in params]
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_forward")
-def _temporal_attention_forward(x, h, turns, params, window, keep, precision):
+def _temporal_attention_forward(
+    x: Tensor, h: Tensor, turns: Tensor, params: Sequence[Tensor], window: int, keep: bool, precision: int
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     kept = []
     if keep and h.device.type == "cpu":  # CUDA's backward computes anew
         rows = _rows(h)
@@ -38,23 +67,45 @@ def _temporal_attention_forward(x, h, turns, params, window, keep, precision):
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_backward")
-def _temporal_attention_backward(grad_x_out, grad_h_out, x, h, turns, params, kept, window, precision):
+def _temporal_attention_backward(
+    grad_x_out: Tensor,
+    grad_h_out: Tensor,
+    x: Tensor,
+    h: Tensor,
+    turns: Tensor,
+    params: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    window: int,
+    precision: int,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     return torch.empty_like(x), torch.empty_like(h), [p.new_empty(p.shape) for p in params]
 
 
 @torch.library.register_fake("geotdm_fast::diffusion_step")
-def _diffusion_step(x, before, positions, output, noise, x_ref, first, coefficients, step):
+def _diffusion_step(
+    x: Tensor,
+    before: Tensor,
+    positions: Tensor | None,
+    output: Tensor,
+    noise: Tensor | None,
+    x_ref: Tensor | None,
+    first: Tensor | None,
+    coefficients: Tensor,
+    step: Tensor,
+) -> None:
     return None
 
 
 @torch.library.register_fake("geotdm_fast::radius_graph")
-def _radius_graph(x, batch, cutoff, loop):
+def _radius_graph(x: Tensor, batch: Tensor | None, cutoff: float, loop: bool) -> tuple[Tensor, Tensor]:
     num_edges = torch.library.get_ctx().new_dynamic_size()
     num_rows = x.shape[0] * x.shape[1]
     return x.new_empty(2, num_edges, dtype=torch.int64), x.new_empty(num_rows, dtype=torch.int32)
 
 
 @torch.library.register_fake("geotdm_fast::radius_neighbours")
-def _radius_neighbours(x, batch, cutoff, capacity, loop):
+def _radius_neighbours(
+    x: Tensor, batch: Tensor | None, cutoff: float, capacity: int, loop: bool
+) -> tuple[Tensor, Tensor]:
     num_rows = x.shape[0] * x.shape[1]
     return x.new_empty(num_rows, capacity, dtype=torch.int32), x.new_empty(num_rows, dtype=torch.int32)

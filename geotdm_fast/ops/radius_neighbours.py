@@ -49,7 +49,8 @@ def radius_neighbours(
         from geotdm_fast.kernels.radius_graph_launch import radius_table
 
         frames = x if x.dim() == 3 else x[:, None]
-        return counted(*radius_table(frames, cutoff, capacity, batch, loop, max_num_nodes), x)
+        sender, degree = radius_table(frames, cutoff, capacity, batch, loop, max_num_nodes)
+        return counted(sender, degree, x)
     if neighbour_search.is_compiled(x):
         return counted(*neighbour_search.compiled_table(x, cutoff, capacity, batch, loop), x)
     return listed(radius_graph(x, cutoff, batch, loop=loop), x, capacity)

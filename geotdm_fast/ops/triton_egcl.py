@@ -1,5 +1,6 @@
 """The Triton EGCL as ops that `torch.compile` knows: it traces those, but not the launches."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -61,20 +62,38 @@ def _values(options: EGCLOptions) -> tuple[bool, bool, str, float | None]:
     return options.normalize, options.pre_norm, options.precision, options.cutoff
 
 
-def _forward(x, h, graph, edge_attr, edge_term, params, options) -> list[Tensor]:
+def _forward(
+    x: Tensor,
+    h: Tensor,
+    graph: Sequence[Tensor],
+    edge_attr: Tensor | None,
+    edge_term: Tensor | None,
+    params: Sequence[Tensor],
+    options: EGCLOptions,
+) -> list[Tensor]:
     from geotdm_fast.kernels.egcl_launch import TritonTables, egcl_forward
 
     x_out, h_out, kept = egcl_forward(x, h, TritonTables(*graph), edge_attr, edge_term, EGCLParams(*params), options)
     return [x_out, h_out, *(kept[:4] if kept.edge_term is edge_term else kept)]
 
 
-def _backward(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, options) -> EGCLGradients:
+def _backward(
+    grad_x_out: Tensor,
+    grad_h_out: Tensor,
+    x: Tensor,
+    h: Tensor,
+    graph: Sequence[Tensor],
+    edge_attr: Tensor | None,
+    edge_term: Tensor | None,
+    params: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    options: EGCLOptions,
+) -> EGCLGradients:
     from geotdm_fast.kernels.egcl_backward_launch import egcl_backward
     from geotdm_fast.kernels.egcl_launch import Kept, TritonTables
 
-    tables, kept = TritonTables(*graph), Kept(*kept, edge_term)
-    inputs = (grad_x_out, grad_h_out, x, h, tables, edge_attr, EGCLParams(*params), kept)
-    grads = egcl_backward(*inputs, options)
+    inputs = (grad_x_out, grad_h_out, x, h, TritonTables(*graph), edge_attr, EGCLParams(*params))
+    grads = egcl_backward(*inputs, Kept(kept[0], kept[1], kept[2], kept[3], edge_term), options)
     return EGCLGradients(grads.x, grads.h, x.new_empty(0) if grads.edge_term is None else grads.edge_term, grads.params)
 
 
@@ -95,15 +114,25 @@ def _forward_op(
 
 
 @_forward_op.register_fake
-def _(x, h, graph, edge_attr, edge_term, params, normalize, pre_norm, precision, cutoff):
+def _(
+    x: Tensor,
+    h: Tensor,
+    graph: list[Tensor],
+    edge_attr: Tensor | None,
+    edge_term: Tensor | None,
+    params: list[Tensor],
+    normalize: bool,
+    pre_norm: bool,
+    precision: str,
+    cutoff: float | None,
+) -> list[Tensor]:
     from geotdm_fast.kernels.configurations import padded
 
     num_nodes, num_frames, width = h.shape
     size = padded(width)
     low = torch.bfloat16 if precision == "bf16" else torch.float32
     pq, halved = h.new_empty(num_nodes, num_frames, 2, size, dtype=low), h.new_empty(2, size, size, dtype=low)
-    makes_term = edge_term is None and edge_attr is not None
-    term = [h.new_empty(edge_attr.shape[0], width)] if makes_term else []
+    term = [h.new_empty(edge_attr.shape[0], width)] if edge_term is None and edge_attr is not None else []
     moves = x.new_empty(0) if cutoff is None else x.new_empty(num_nodes, num_frames, 4)
     m_sum = h.new_empty(num_nodes, num_frames, size)
     return [torch.empty_like(x), torch.empty_like(h), pq, m_sum, halved, moves, *term]
@@ -131,6 +160,20 @@ def _backward_op(
 
 
 @_backward_op.register_fake
-def _(grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept, normalize, pre_norm, precision, cutoff):
+def _(
+    grad_x_out: Tensor,
+    grad_h_out: Tensor,
+    x: Tensor,
+    h: Tensor,
+    graph: list[Tensor],
+    edge_attr: Tensor | None,
+    edge_term: Tensor | None,
+    params: list[Tensor],
+    kept: list[Tensor],
+    normalize: bool,
+    pre_norm: bool,
+    precision: str,
+    cutoff: float | None,
+) -> list[Tensor]:
     grad_term = x.new_empty(0) if edge_term is None else torch.empty_like(edge_term)
     return [torch.empty_like(x), torch.empty_like(h), grad_term, *(p.new_empty(p.shape) for p in params)]

@@ -48,7 +48,7 @@ def _system(samples: Samples, graph: int, truth: np.ndarray, forecasts: np.ndarr
     if numbers is None:
         pairs = np.zeros((0, 2), int)
         colours = [style.PALETTE[i % len(style.PALETTE)] if counted[i] else style.GIVEN for i in range(count)]
-        sizes = [5.0 if present else 0.0 for present in x.any((1, 2))]
+        sizes = [5.0 if present else 0.0 for present in np.asarray(x.any((1, 2)))]
     else:
         pairs = molecule.bonds(x[..., 0], numbers)
         colours = [molecule.COLOURS.get(int(z), molecule.OTHER) for z in numbers]

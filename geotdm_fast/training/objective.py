@@ -1,12 +1,14 @@
 """The training objective."""
 
 from collections.abc import Mapping
+from typing import cast
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
+from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import frame_of_graph
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.task import Task
@@ -21,7 +23,7 @@ class Objective:
         self.task = task
         # Whether graphs by distance take the room that they need, which waits for the device.
         self.grows = True
-        self._spec = bare(diffusion.denoise_network).graph_spec
+        self._spec = cast(EGTN, bare(diffusion.denoise_network)).graph_spec
         self._rules: WeakKeyDictionary[Graph, GraphRule] = WeakKeyDictionary()
 
     def split(self, noised: Noised) -> tuple[Tensor, dict]:
@@ -32,7 +34,7 @@ class Objective:
         return x_start, model_kwargs | {"graph": self._graph_by_distance(noised, model_kwargs)}
 
     def _graph_by_distance(self, noised: Noised, model_kwargs: dict) -> Graph | GraphRule:
-        batch, spec = noised.batch, self._spec
+        batch, spec = noised.batch, cast(GraphSpec, self._spec)
         rule = self._rules.get(noised.graph)
         if rule is None:
             rule = self._rules[noised.graph] = spec.rule(batch.edge_index, batch.edge_attr, batch.batch)

@@ -144,6 +144,7 @@ def test_a_captured_chain_without_room_is_repeated(monkeypatch):
     monkeypatch.setattr(spec, "FIRST_CAPACITY", 1)
     config = charged_config()
     config["denoise_model"] |= {"graph": {"radius": 1e4, "of": "current"}, "edge_dim": 0}
+    config["diffusion"]["prior"] = "last_frame"  # a learned one would make room
     batch = collate(open_dataset(config["data"]["test"], progress=False)[0:2])
     diffusion, task = tiny_diffusion(config), Task.of_config(config)
     draw = lambda made: Sampler(made, "ddim", 4).draw(

@@ -129,11 +129,11 @@ def test_positions_that_are_not_finite_are_near_to_nothing():
     assert not any(lost & set(pair) for pair in pairs_of(Graph.nearest(x, 3)))
 
 
-def test_large_graphs_are_searched_by_a_tree(monkeypatch):
-    expected = Graph.radius(positions(), CUTOFF, 8, BATCH)
-    monkeypatch.setattr(searches, "MOST_FOR_PAIRS", 4)
-    monkeypatch.setattr(searches, "within_radius", None)
-    assert Graph.radius(positions(), CUTOFF, 8, BATCH).edge_index.equal(expected.edge_index)
+def test_the_compiled_search_and_all_pairs_find_the_same():
+    found = Graph.radius(positions(), CUTOFF, 8, BATCH)
+    with backend("reference"):
+        expected = Graph.radius(positions(), CUTOFF, 8, BATCH)
+    assert found.edge_index.equal(expected.edge_index) and int(found.needed) == int(expected.needed)
 
 
 @pytest.mark.parametrize(
