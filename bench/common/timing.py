@@ -58,7 +58,7 @@ def interleaved(
     with progress_bar(total=(warm_up + repeats) * len(calls), desc="calls", unit="call", disable=not progress) as bar:
         for i in range(warm_up + repeats):
             for name, call in calls.items():
-                bar.set_postfix_str(" ".join(name) if isinstance(name, tuple) else str(name), refresh=False)
+                bar.set_postfix_str(" ".join(map(str, name)) if isinstance(name, tuple) else str(name), refresh=False)
                 took = timed(call, device)
                 if i >= warm_up:
                     seconds[name].append(took)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast import EGTN, radius_graph
-from geotdm_fast.conditioning import cond_mask, frames_of
+from geotdm_fast.conditioning import cond_mask
 from geotdm_fast.data.molecule import molecule_graph
 from geotdm_fast.data.trajectory import Batch, Trajectory, collate
 from geotdm_fast.runtime.choices import check_choice
@@ -31,7 +31,7 @@ ALANINE_DIPEPTIDE_BONDS = (
 # Adenylate kinase, hydrogens included: atoms, and within 5 angstrom of an atom about as many others (the file: 43.5).
 LARGE_ATOMS = 3341
 LARGE_CUTOFF = 5.0
-LARGE_DENSITY = 0.1  # atoms per cubic angstrom
+LARGE_DENSITY = 0.1  # atoms per cubic angstrom, as in water
 
 # name: (graphs, frames, given frames, layers, hidden width)
 SIZES = {
@@ -52,12 +52,17 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Workload:
-    """A batch, the network for it (arguments of `EGTN`), and which frames are given."""
+    """A batch, the network for it (arguments of `EGTN`), and which frames are given.
+
+    num_given: the first so many; 0: all are noisy, and the model is not conditional
+    cutoff: of the radius graph of the first frame, which the batch has (angstrom); None: the edges are others
+    """
 
     name: str
     batch: Batch
     arguments: dict
     num_given: int
+    cutoff: float | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -85,27 +90,35 @@ class Workload:
             "hidden": self.arguments["hidden_dim"],
         }
 
-    def network(self, seed: int = 0) -> EGTN:
-        """Our network with random float32 weights; the random stream goes on as if nothing had been drawn."""
+    def network(self, seed: int = 0, graph: dict | None = None) -> EGTN:
+        """Our network with random float32 weights; the random stream goes on as if nothing had been drawn.
+
+        graph: of `EGTN`; None: the edges of the batch
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return EGTN(**self.arguments)
+            return EGTN(**self.arguments, graph=graph)
 
     def inputs(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> dict:
         """The keyword arguments of one denoiser call; the same numbers for every dtype."""
-        mask = cond_mask([[0, self.num_given]], self.num_frames)
-        noisy = self.batch.x[..., frames_of(mask).noisy_index]
+        noisy = self.batch.x[..., self.num_given :]
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(noisy.shape, generator=generator)
         step = torch.randint(0, 1000, (self.batch.num_graphs,), generator=generator)
         batch = self.batch.to(device, dtype)
-        return {
-            **batch.model_kwargs(),
+        inputs = batch.model_kwargs() | {
             "diffusion_t": step[self.batch.batch].to(device),
             "x": (noisy + 0.5 * noise).to(device, dtype),
-            "cond_mask": mask.to(device),
-            "x_given": batch.x,
         }
+        if self.num_given:
+            mask = cond_mask([[0, self.num_given]], self.num_frames)
+            inputs |= {"cond_mask": mask.to(device), "x_given": batch.x}
+        return inputs
+
+    def edges_of_frames(self, device: torch.device | str = "cpu") -> Tensor:
+        """[2, E]: the radius graph of every frame of `inputs`, between rows i T + t, by the positions in float32."""
+        y = torch.cat([self.batch.x[..., : self.num_given].to(device), self.inputs(device)["x"]], dim=2)
+        return radius_graph(y.transpose(1, 2).contiguous(), self.cutoff, self.batch.batch.to(device))
 
     def cotangents(self, device: torch.device | str = "cpu", seed: int = 1) -> tuple[Tensor, Tensor]:
         """Gradients of x_out and h_out that backward starts from, float32."""
@@ -141,30 +154,34 @@ def make_workload(
     n_layers: int | None = None,
     hidden_dim: int | None = None,
     large_file: PathLike | None = None,
+    num_atoms: int | None = None,
     cutoff: float = LARGE_CUTOFF,
     seed: int = 0,
 ) -> Workload:
     """The workload `name` of `SIZES`, at other sizes where they are given.
 
     large_file: an .npz with R [frames, atoms, 3] (angstrom) and z [atoms] for `large`; None: a gas of the same density
+    num_atoms: of that gas; None: as many as the protein has
     cutoff: of the radius graph of `large` (angstrom)
     Raises ValueError for an unknown name, sizes below 1 and a file that does not fit.
     """
     check_choice("make_workload: name", name, SIZES)
     given = {"num_graphs": num_graphs, "num_frames": num_frames, "n_layers": n_layers, "hidden_dim": hidden_dim}
-    for key, value in given.items():
-        least = 2 if key == "num_frames" else 1
+    for key, value in (given | {"num_atoms": num_atoms}).items():
+        least = 2 if key == "num_frames" and name != "large" else 1
         if value is not None and value < least:
             raise ValueError(f"make_workload: {key} must be at least {least}, got {value}")
     graphs, frames, given_frames, layers, width = SIZES[name]
     frames_wanted = num_frames or frames
     if name == "large":
         generator = torch.Generator().manual_seed(seed)
-        items = [_large(generator, frames_wanted, large_file, cutoff)] * (num_graphs or graphs)
+        items = [_large(generator, frames_wanted, large_file, num_atoms or LARGE_ATOMS, cutoff)] * (
+            num_graphs or graphs
+        )
     else:
         items = make_trajectories(name, num_graphs or graphs, frames_wanted, seed)
     batch = collate(items)
-    num_given = max(1, given_frames * frames_wanted // frames)
+    num_given = min(max(1, given_frames * frames_wanted // frames), frames_wanted - 1)
     arguments = {
         "n_layers": n_layers or layers,
         "node_dim": batch.h.shape[1],
@@ -172,12 +189,12 @@ def make_workload(
         "hidden_dim": hidden_dim or width,
         "time_emb_dim": 32,
         "act_fn": "silu",
-        "learn_ref_frame": True,
+        "learn_ref_frame": num_given > 0,
         "n_layers_ref": 2,
         "num_w": frames_wanted - num_given,
         "pre_norm": name == "ped",
     }
-    return Workload(name, batch, arguments, num_given)
+    return Workload(name, batch, arguments, num_given, cutoff if name == "large" else None)
 
 
 def make_trajectories(name: str, count: int, num_frames: int, seed: int = 0) -> list[Trajectory]:
@@ -222,11 +239,13 @@ def _molecule(atoms: tuple, bonds: tuple, generator: torch.Generator, num_frames
     return Trajectory(_walk(start, num_frames, generator), h, edge_index, edge_attr, torch.arange(len(atoms)))
 
 
-def _large(generator: torch.Generator, num_frames: int, file: PathLike | None, cutoff: float) -> Trajectory:
+def _large(
+    generator: torch.Generator, num_frames: int, file: PathLike | None, num_atoms: int, cutoff: float
+) -> Trajectory:
     if file is None:
-        side = (LARGE_ATOMS / LARGE_DENSITY) ** (1 / 3)
-        start = side * torch.rand(LARGE_ATOMS, 3, generator=generator)
-        x, z = _walk(start, num_frames, generator), torch.randint(0, 5, (LARGE_ATOMS,), generator=generator)
+        side = (num_atoms / LARGE_DENSITY) ** (1 / 3)
+        start = side * torch.rand(num_atoms, 3, generator=generator)
+        x, z = _walk(start, num_frames, generator), torch.randint(0, 5, (num_atoms,), generator=generator)
     else:
         arrays = read_npz(file, required=("R", "z"))
         if arrays["R"].ndim != 3 or len(arrays["R"]) < num_frames:

@@ -1,4 +1,4 @@
-"""Who runs: our network and the four peers, with the same weights and inputs, in one dtype."""
+"""Who runs: our network and the peers, with the same weights and inputs, in one dtype."""
 
 import contextlib
 import os
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.common.workloads import Workload
-from bench.peers.baselines import EfficientEGTN, OfficialEGTN
+from bench.peers.baselines import EfficientEGTN, OfficialEGTN, PlainEGTN
+from bench.peers.framewise import FramewiseEGTN
 from geotdm_fast.graphs import Graph
 
 PEERS = ("official", "official_compiled", "efficient", "efficient_compiled")
@@ -71,29 +72,50 @@ class Contender:
 
 
 def make_contender(workload: Workload, name: str, dtype: str = "float32", device: str = "cpu") -> Contender:
-    """The implementation `name` of `workload`; every one has the weights of `workload.network()`."""
+    """The implementation `name` of `workload`; every one has the weights of `workload.network()`.
+
+    name: one of `IMPLEMENTATIONS`; `pyg`, a structure as the others; a structure with `_recompute`, which computes
+        every layer again in backward; `ours_current`, for the radius graph of every frame's own positions
+    """
     torch_dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-    network = workload.network()
-    if name == "ours":
-        network = network.set_precision("bf16" if dtype == "mixed" else "fp32")
+    whose, _, variant = name.partition("_")
+    if whose == "ours":
+        rule = {"radius": workload.cutoff, "of": "current"} if variant == "current" else None
+        network = workload.network(graph=rule).set_precision("bf16" if dtype == "mixed" else "fp32")
     else:
-        structure, _, compiled = name.partition("_")
-        plain = STRUCTURES[structure](**workload.arguments)
-        plain.load_state_dict(network.state_dict())
-        network = plain.compiled() if compiled else plain
+        network = structure_of(whose)(**workload.arguments, recompute=variant == "recompute")
+        network.load_state_dict(workload.network().state_dict())
+        network = network.compiled() if variant == "compiled" else network
     network, inputs = network.to(device, torch_dtype), workload.inputs(device, torch_dtype)
     if name == "ours":  # sorted once, as by whoever owns a batch
         inputs["graph"] = Graph.static(inputs["edge_index"], workload.num_nodes)
+    elif name == "ours_current":  # one rule for all calls, which remembers the room that the first one made
+        inputs["graph"] = network.graph_of(inputs)
     return Contender(name, dtype, network, inputs, workload.cotangents(device))
 
 
-def make_truth(workload: Workload, device: str = "cpu") -> Contender:
-    """Float64, or float32 where that does not fit, in the memory-efficient structure, every layer recomputed."""
-    one_layer = bytes_needed(workload, "efficient", "float32", "training") / workload.arguments["n_layers"]
+def structure_of(name: str) -> type[PlainEGTN]:
+    """One of `STRUCTURES`, or `pyg`, for which torch_geometric must be installed."""
+    if name == "pyg":
+        from bench.peers.message_passing import MessagePassingEGTN
+
+        return MessagePassingEGTN
+    return STRUCTURES[name]
+
+
+def make_truth(workload: Workload, device: str = "cpu", edges_of_frames: Tensor | None = None) -> Contender:
+    """Float64, or float32 where that does not fit, in the memory-efficient structure, every layer recomputed.
+
+    edges_of_frames: [2, E] - edges of every frame instead of those of the batch, as `FramewiseEGTN` takes them
+    """
+    one_layer = bytes_needed(workload, "efficient_recompute", "float32", "training")
     dtype = torch.float64 if 2 * one_layer < 0.8 * free_memory(device) else torch.float32
-    network = EfficientEGTN(**workload.arguments, recompute=True)
+    structure = EfficientEGTN if edges_of_frames is None else FramewiseEGTN
+    network = structure(**workload.arguments, recompute=True)
     network.load_state_dict(workload.network().state_dict())
     inputs = workload.inputs(device, dtype)
+    if edges_of_frames is not None:
+        inputs["edge_index"] = edges_of_frames
     return Contender("truth", str(dtype), network.to(device, dtype), inputs, workload.cotangents(device))
 
 
@@ -102,7 +124,7 @@ def bytes_needed(workload: Workload, name: str, dtype: str, mode: str) -> float:
 
     Counted: tensors [E, T, H], twice as wide ones [E, 2 H + 1 + A, T], and [N, H, T, T] (efficient: [N, D + 4, T, T]).
     """
-    if name == "ours":
+    if name.startswith("ours"):
         return 0
     width, layers, frames = workload.arguments["hidden_dim"], workload.arguments["n_layers"], workload.num_frames
     size = 2 if dtype == "bfloat16" else 4
@@ -114,7 +136,8 @@ def bytes_needed(workload: Workload, name: str, dtype: str, mode: str) -> float:
         pairs *= workload.batch.x.shape[1] + 4
     if mode == "inference":
         return max(6 * edges, 4 * pairs)
-    return layers * (9 * edges + 2 * pairs) + 4 * pairs
+    held = 1 if name.endswith("_recompute") else layers
+    return held * (9 * edges + 2 * pairs) + 4 * pairs
 
 
 def free_memory(device: str = "cpu") -> float:

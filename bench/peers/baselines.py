@@ -146,11 +146,12 @@ class Placement(NamedTuple):
 
 
 class PlainEGTN(nn.Module):
-    """The network of `geotdm_fast.EGTN` around one of the temporal layers; constructor and arguments are its own.
+    """The network of `geotdm_fast.EGTN` around a spatial and a temporal layer; constructor and arguments are its own.
 
     recompute: keep nothing of a layer but its inputs and compute it again in backward, for gradients in little memory
     """
 
+    spatial: type[nn.Module] = PlainSpatial
     temporal: type[PlainTemporal]
 
     def __init__(
@@ -171,7 +172,7 @@ class PlainEGTN(nn.Module):
         super().__init__()
         if act_fn != "silu":
             raise ValueError(f"{type(self).__name__}: act_fn must be 'silu', got {act_fn!r}")
-        spatial = lambda count: nn.ModuleList(PlainSpatial(hidden_dim, edge_dim, pre_norm) for _ in range(count))
+        spatial = lambda count: nn.ModuleList(self.spatial(hidden_dim, edge_dim, pre_norm) for _ in range(count))
         temporal = lambda count: nn.ModuleList(self.temporal(hidden_dim, time_emb_dim) for _ in range(count))
         self.time_emb_dim = time_emb_dim
         self.learn_ref_frame = learn_ref_frame
