@@ -156,6 +156,14 @@ def test_the_exponent_is_that_of_a_power():
     assert radius_report.exponent([*rows, rows[0] | {"seconds": 0}], "seconds") is None
 
 
+def test_peers_that_compute_layers_again_are_no_measure_of_memory():
+    about = {"part": "memory", "mode": "training"}
+    rows = [about | {"implementation": name, "peak_bytes": peak} for name, peak in (("ours", 1), ("pyg_recompute", 5))]
+    assert radius_report.verdicts(rows)[2][2:] == ["not measured", ""]
+    rows.append(about | {"implementation": "efficient", "peak_bytes": 20})
+    assert radius_report.verdicts(rows)[2][2:] == ["0.050", "yes"]
+
+
 def test_a_target_without_a_figure_is_not_met():
     rows = [{"part": "speed", "mode": "inference", "implementation": "official", "left_out": "needs about 40 GiB"}]
     verdicts = radius_report.verdicts(rows)
