@@ -40,6 +40,7 @@ def verdicts(rows: Sequence[dict]) -> list[list[str]]:
         what = f"{MODES[mode]}: times as fast as the best peer"
         lines.append(_against_best(what, found, lambda ours, best: best / ours, least, at_least=True))
     found = _by_name(rows, "memory", "training", "peak_bytes")
+    found = {name: peak for name, peak in found.items() if not name.endswith("_recompute")}  # not plain peers
     what = "peak memory: share of the least peer's"
     lines.append(_against_best(what, found, lambda ours, best: ours / best, SHARE_OF_MEMORY, at_least=False))
     for mode in TIMES_PEER:

@@ -156,6 +156,24 @@ def test_the_exponent_is_that_of_a_power():
     assert radius_report.exponent([*rows, rows[0] | {"seconds": 0}], "seconds") is None
 
 
+def test_peers_that_compute_layers_again_are_no_measure_of_memory():
+    about = {"part": "memory", "mode": "training"}
+    rows = [about | {"implementation": name, "peak_bytes": peak} for name, peak in (("ours", 1), ("pyg_recompute", 5))]
+    assert radius_report.verdicts(rows)[2][2:] == ["not measured", ""]
+    rows.append(about | {"implementation": "efficient", "peak_bytes": 20})
+    assert radius_report.verdicts(rows)[2][2:] == ["0.050", "yes"]
+
+
+def test_the_rounding_of_large_positions_is_no_error():
+    workload = gas(num_atoms=800, num_frames=1, n_layers=1, hidden_dim=128)  # moved by a four-thousandth of their norm
+    ours, truth = make_contender(workload, "ours"), make_truth(workload)
+    assert correctness.check([ours], truth, "inference")["ours", "float32"] < 1e-4
+    with torch.no_grad():
+        ours.network.s_modules[0].coord_mlp.actions[0].weight *= 1.01
+    with pytest.raises(ValueError, match="ours in float32 is wrong"):
+        correctness.check([ours], truth, "inference")
+
+
 def test_a_target_without_a_figure_is_not_met():
     rows = [{"part": "speed", "mode": "inference", "implementation": "official", "left_out": "needs about 40 GiB"}]
     verdicts = radius_report.verdicts(rows)
