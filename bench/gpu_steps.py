@@ -105,6 +105,8 @@ TESTED = (
     "cuda_native",
     "cuda_temporal",
     "diffusion_step",
+    "egcl_capacity",
+    "egcl_cutoff",
     "node_embedding",
     "noised_positions",
     "optimizer",

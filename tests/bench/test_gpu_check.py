@@ -121,7 +121,7 @@ def test_every_command_parses(gpu, tmp_path):
     for words in (["--device", "cuda"], ["--device", "cpu", "--trial"]):
         for made in gpu_steps.steps(parsed(tmp_path, *words)):
             module, options = made.words[2], made.words[3:]
-            parsers = {f"bench.{program}": module._parser() for program, module in PROGRAMS.items()}
+            parsers = {program.__name__: program._parser() for program in PROGRAMS.values()}
             if made.name.startswith("sanitizer"):
                 assert made.words[0] == "env" and "tests/csrc/test_cuda_temporal.py" in made.words
             elif module in parsers:
@@ -129,7 +129,7 @@ def test_every_command_parses(gpu, tmp_path):
             else:
                 assert module in ("pytest", "bench.common.build_in_place")
             if made.name == "tests":
-                assert {"tests/kernels/test_kernels_egcl.py", "tests/csrc/test_cuda_temporal.py"} <= {*options}
+                assert {f"tests/kernels/test_kernels_{name}.py" for name in ("egcl", "radius_graph")} <= {*options}
 
 
 def test_the_sanitizer_runs_where_it_is_found(gpu, tmp_path, monkeypatch):
