@@ -1,5 +1,5 @@
 // Kernels for test_cuda_emulation.py: a matrix product as it should be, and one mistake each.
-#include "../csrc/cuda/block.cuh"
+#include "../../csrc/cuda/block.cuh"
 
 using namespace geotdm::cuda;
 
