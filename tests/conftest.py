@@ -9,7 +9,6 @@ import interpreter
 import pytest
 import torch
 from cpu_seconds import CPUSeconds
-from launch_recorder import LaunchRecorder
 from lost_device import stop_where_the_device_is_lost
 from places import ROOT
 
@@ -62,6 +61,8 @@ def pytest_configure(config):
 
         install()
     if config.option.record_launches:
+        from launch_recorder import LaunchRecorder
+
         config.pluginmanager.register(LaunchRecorder(pathlib.Path(config.option.record_launches)))
     if config.option.cpu_seconds:
         path = pathlib.Path(config.option.cpu_seconds).absolute()

@@ -116,9 +116,9 @@ def test_data_sections(said, tmp_path, checkpoint):
 def test_data_that_do_not_fit_the_model(said, tmp_path, checkpoint):
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(2, 12, 5, 3)), h=np.zeros((5, 4)))
     own = ("--set", "data.kind=npz", "--set", f"data.path={tmp_path / 'x.npz'}", "--out", tmp_path / "s.npz", "--quiet")
-    assert "h must be [10, 1], got [10, 4]" in said("sample", checkpoint, *own)
+    assert "features h [N, F]: F must be 1 for charged.safetensors, got 4" in said("sample", checkpoint, *own)
     frames = ("--set", "data.num_frames=3", "--out", tmp_path / "s.npz", "--quiet")
-    assert "ranges must lie in 0..3" in said("sample", checkpoint, *frames)
+    assert "must have all 12 frames, or the 4 given ones alone, got 3" in said("sample", checkpoint, *frames)
 
 
 def test_scores(said, checkpoint):

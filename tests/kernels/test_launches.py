@@ -20,7 +20,8 @@ def test_a_training_step_launches_few_kernels():
     assert launches["egcl_edge_sum_kernel"] == 2 * layers
     assert launches["aten._foreach_add_.List"] == 1, "gradients are added together"
     assert launches["cut_windows_kernel"] == launches["adam_step_kernel"] == 1
-    assert launches.total() <= 215  # 1000 before gradients and sums were taken together
+    on_cpu_alone = launches["aten.ones_like.default"]  # the gradient of the loss, which is at hand on a GPU
+    assert launches.total() - on_cpu_alone <= 215  # 1000 before gradients and sums were taken together
 
 
 def test_a_sampling_step_launches_few_kernels():

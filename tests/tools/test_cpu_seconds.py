@@ -1,12 +1,13 @@
 """`pytest --cpu-seconds`: the costs of tests and of the programs that they start, added up by file."""
 
-import pathlib
+import os
 import subprocess
 import sys
 
 import cpu_seconds
+from places import TESTS
 
-TESTS = """
+COSTS = """
 import subprocess, sys, time
 WORK = "import time; start = time.process_time()\\nwhile time.process_time() < start + 0.3: pass"
 def test_itself(): exec(WORK)
@@ -20,10 +21,10 @@ sys.exit(pytest.main(sys.argv[2:], plugins=[cpu_seconds.CPUSeconds(pathlib.Path(
 
 
 def test_work_counts_wherever_it_is_done_and_waiting_does_not(tmp_path):
-    (tmp_path / "test_costs.py").write_text(TESTS)
+    (tmp_path / "test_costs.py").write_text(COSTS)
     words = [sys.executable, "-c", PLUGIN, tmp_path / "costs", "-q", "-p", "no:cacheprovider", tmp_path]
-    folder = pathlib.Path(__file__).resolve().parent
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(TESTS / "support")}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split("\t") for line in (tmp_path / "costs").read_text().splitlines()]
     costs = {test.partition("::")[2]: float(cost) for cost, test in lines}
