@@ -114,7 +114,9 @@ class Chain:
         self.plan, self.noise, self.cond_fn = plan, noise if plan.is_random else None, cond_fn
         self._captured: Captured | None = None
         self._rule: GraphRule | None = None
-        self._again = lambda: Chain(diffusion, plan, x, x_ref, model_kwargs, noise, cond_fn)
+        # As they came: the rule below is a copy that does not grow.
+        arguments = (diffusion, plan, x, x_ref, model_kwargs, noise, cond_fn)
+        self._again = lambda: Chain(*arguments)
         if isinstance(model_kwargs.get("graph"), GraphRule):
             self._rule = model_kwargs["graph"]
             # What a CUDA graph holds cannot grow: its chain is repeated where it must.

@@ -267,6 +267,8 @@ def random_batch(kind: str, network: EGTN, num_frames: int, num_graphs: int, see
     """
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+    # The last feature of a graph of bonds and distances is its own.
+    edge_dim = network.edge_dim - (network.graph_spec is not None and network.graph_spec.bonds)
     graphs = []
     for graph in range(num_graphs):
         size = (3, 1, 2)[graph % 3] if kind == "pedestrian" else 5 - graph % 2
@@ -276,7 +278,7 @@ def random_batch(kind: str, network: EGTN, num_frames: int, num_graphs: int, see
         ).cumsum(-1)
         # As large as walkers' speeds are, metres in 0.4 s: larger ones can send a model made for them to infinity.
         h = 0.3 * draw(size, network.node_dim, *((num_frames,) if kind == "pedestrian" else ()))
-        edge_attr = draw(edge_index.shape[1], network.edge_dim) if network.edge_dim else None
+        edge_attr = draw(edge_index.shape[1], edge_dim) if edge_dim else None
         graphs.append(Trajectory(x, h, edge_index, edge_attr, torch.arange(size)))
     return collate(graphs)
 

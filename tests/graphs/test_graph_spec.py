@@ -14,7 +14,7 @@ from geotdm_fast import EGTN, Sampler, backend, radius_graph
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import array_dataset, collate, open_dataset
 from geotdm_fast.data.sections import normalise_section
-from geotdm_fast.graphs import Graph, GraphSpec, spec
+from geotdm_fast.graphs import Graph, GraphSpec, RadiusRule, spec
 from geotdm_fast.model import Model
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.task import Task
@@ -155,6 +155,24 @@ def test_a_captured_chain_without_room_is_repeated(monkeypatch):
     diffusion.captures = CaptureCache(record=record)
     assert_same(draw(diffusion), expected, 1e-4)
     assert len(record.tapes) == 2  # without room, and with it
+
+
+def test_a_captured_chain_is_repeated_until_there_is_room(monkeypatch):
+    def by_one(rule: RadiusRule) -> None:
+        rule._room[0] += 1
+        rule.needed.zero_()
+
+    monkeypatch.setattr(RadiusRule, "enlarge", by_one)
+    monkeypatch.setattr(spec, "FIRST_CAPACITY", 1)
+    config = charged_config()
+    config["denoise_model"] |= {"graph": {"radius": 1e4, "of": "current"}, "edge_dim": 0}
+    config["diffusion"]["prior"] = "last_frame"
+    batch = collate(open_dataset(config["data"]["test"], progress=False)[0:2])
+    diffusion, record = tiny_diffusion(config), TapeRecorder()
+    x_start, model_kwargs = Task.of_config(config).split(batch)
+    diffusion.captures = CaptureCache(record=record)
+    Sampler(diffusion, "ddim", 2).draw(tuple(x_start.shape), model_kwargs)
+    assert len(record.tapes) == 4  # five particles: of 1, 2, 3 and 4 neighbours
 
 
 @pytest.mark.parametrize("graph", [{"radius": 2.0, "of": "current"}, {"radius": 2.0}, {"radius": 2.0, "bonds": True}])

@@ -228,3 +228,11 @@ def test_the_help_states_the_bound():
     from geotdm_fast.cli.check_equivariance import DESCRIPTION
 
     assert f"{ROUNDOFFS} roundoffs" in DESCRIPTION
+
+
+@pytest.mark.parametrize("graph", [{"radius": 2.0, "of": "current"}, {"radius": 2.0, "of": "current", "bonds": True}])
+def test_a_graph_by_distance(graph):
+    config = tiny()
+    config["denoise_model"] |= {"graph": graph, "cutoff": 2.0, "edge_dim": 2 if graph.get("bonds") else 0}
+    deviations = found(config, precisions=("float64",), kinds=("nbody", "molecule"), num_graphs=2)
+    assert deviations and all(deviation.holds for deviation in deviations)
