@@ -28,8 +28,9 @@ def test_work_counts_wherever_it_is_done_and_waiting_does_not(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split("\t") for line in (tmp_path / "costs").read_text().splitlines()]
     costs = {test.partition("::")[2]: float(cost) for cost, test in lines}
-    assert costs["test_itself"] >= 0.3 and costs["test_a_program_that_it_starts"] >= 0.3
-    assert costs["test_that_waits"] < 0.3
+    # A system that counts in ticks misses a few of them.
+    assert costs["test_itself"] > 0.25 and costs["test_a_program_that_it_starts"] > 0.25
+    assert costs["test_that_waits"] < 0.15
     assert "= CPU seconds =" in done.stdout and " 3 tests" in done.stdout
 
 
