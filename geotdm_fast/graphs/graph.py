@@ -1,6 +1,7 @@
 """One prepared graph of a batch: the edges in the tables that kernels read, each made once and held here."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from geotdm_fast.graphs.edges import EdgeTables, sorted_edges
 from geotdm_fast.graphs.packed import packed
 from geotdm_fast.graphs.search import Groups, nearest_senders, radius_senders
+from geotdm_fast.reference import Cell
 from geotdm_fast.runtime.checks import check_tensor
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.copies import to_device
@@ -42,6 +44,23 @@ class RowLayout(NamedTuple):
         return rows.reshape(num_nodes, num_frames, *rows.shape[2:])
 
 
+class EdgeImages(NamedTuple):
+    """Which image of its sender each edge is from, where a batch has periodic boxes: see `geotdm_fast.reference.Cell`.
+
+    number: [E, 3] int8 - n, in the order of edge_index; 0 at places without an edge
+    cell: the boxes; batch: [N] int64 - the graph of each node, which need not be there where they share one box
+    """
+
+    number: Tensor
+    cell: Cell
+    batch: Tensor | None
+
+    def to(self, device: torch.device) -> "EdgeImages":
+        batch = None if self.batch is None else to_device(self.batch, device)
+        cell = Cell(to_device(self.cell.vectors, device), to_device(self.cell.pbc, device))
+        return EdgeImages(to_device(self.number, device), cell, batch)
+
+
 class Graph:
     """The edges of a batch, given wherever an op or a network takes `edge_index`.
 
@@ -54,6 +73,7 @@ class Graph:
         than there are, places without an edge hold the number of rows twice
     num_edges: E, that room included
     edge_attr: [E, A] - features that the edges came with, or None
+    images: `EdgeImages` where nodes are in periodic boxes, or None
     capacity: the most edges of a receiver that a search had room for; needed: [] int - the most that there were, on the
         device; both None where there was room for all
 
@@ -70,12 +90,13 @@ class Graph:
         *,
         tables: EdgeTables | None = None,
         edge_attr: Tensor | None = None,
+        images: EdgeImages | None = None,
         capacity: int | None = None,
         needed: Tensor | None = None,
     ):
         """tables: of edges that are in their order, with room for more; None: they are sorted when they are wanted"""
         self.num_nodes, self.num_frames = num_nodes, num_frames
-        self.edge_index, self.edge_attr = edge_index, edge_attr
+        self.edge_index, self.edge_attr, self.images = edge_index, edge_attr, images
         self.capacity, self.needed = capacity, needed
         self.has_room = tables is not None
         self._sorted: tuple[Tensor | None, EdgeTables] | None = None if tables is None else (None, tables)
@@ -84,7 +105,7 @@ class Graph:
         self._at_frames: dict[tuple[int, ...], tuple[Graph, Tensor]] = {}
 
     @classmethod
-    def static(cls, edge_index: Tensor, num_nodes: int) -> "Graph":
+    def static(cls, edge_index: Tensor, num_nodes: int, *, images: EdgeImages | None = None) -> "Graph":
         """The same edges in every frame.
 
         edge_index: [2, E] int64 or int32 - receivers, senders, in any order; self-loops, repeated edges and nodes
@@ -92,18 +113,22 @@ class Graph:
         Raises TypeError/ValueError for another dtype or shape here, and for an index outside 0..num_nodes-1 when the
         tables of kernels are made: that reads the edges, once.
         """
-        return cls(_lasting(_checked("Graph.static", "edge_index", edge_index)), num_nodes)
+        edge_index = _lasting(_checked("Graph.static", "edge_index", edge_index))
+        return cls(edge_index, num_nodes, images=_checked_images("Graph.static", images, edge_index, num_nodes))
 
     @classmethod
-    def per_frame(cls, edge_index_of_rows: Tensor, num_nodes: int, num_frames: int) -> "Graph":
+    def per_frame(
+        cls, edge_index_of_rows: Tensor, num_nodes: int, num_frames: int, *, images: EdgeImages | None = None
+    ) -> "Graph":
         """Edges of every frame alone.
 
         edge_index_of_rows: [2, E] int64 or int32 - between rows i T + t, as `geotdm_fast.radius_graph` returns them for
             x [N, T, D]; both ends of an edge are of one frame
         Raises as `static` does, for rows outside 0..num_nodes num_frames-1.
         """
-        edge_index = _checked("Graph.per_frame", "edge_index_of_rows", edge_index_of_rows)
-        return cls(_lasting(edge_index), num_nodes, num_frames)
+        edge_index = _lasting(_checked("Graph.per_frame", "edge_index_of_rows", edge_index_of_rows))
+        images = _checked_images("Graph.per_frame", images, edge_index, num_nodes, num_frames)
+        return cls(edge_index, num_nodes, num_frames, images=images)
 
     @classmethod
     def radius(
@@ -207,6 +232,32 @@ class Graph:
         """Whether edges are missing for want of room. Waits for the device."""
         return self.needed is not None and bool(self.needed > cast(int, self.capacity))
 
+    def shift(self, num_frames: int) -> Tensor | None:
+        """n C of every edge, in the order of edge_index: [E, 3], [E, T, 3] where the same edges are in boxes that
+        change from frame to frame, or None without boxes. Differentiable in their vectors."""
+        if self.images is None:
+            return None
+        number, cell, batch = self.images
+        receiver = self.edge_index[0].long().clamp(max=max(self.num_rows - 1, 0))
+        box = cell.of_nodes(batch, self.num_nodes)
+        if self.num_frames is not None:
+            return cell.shift(number, box[receiver // self.num_frames], receiver % self.num_frames)
+        if cell.vectors.shape[1] == 1:
+            return cell.shift(number, box[receiver])
+        every = torch.arange(num_frames, device=number.device).expand(self.num_edges, num_frames)
+        of_each = lambda value: value[:, None].expand(-1, num_frames, *value.shape[1:]).flatten(0, 1)
+        shift = cell.shift(of_each(number), of_each(box[receiver]), every.flatten())
+        return shift.unflatten(0, (self.num_edges, num_frames))
+
+    def scaled(self, factor: float) -> "Graph":
+        """The graph of positions that are multiplied by `factor`: its tables, and the boxes in the other unit."""
+        if factor == 1 or self.images is None:
+            return self
+        other = copy.copy(self)
+        other.images = self.images._replace(cell=self.images.cell.scaled(factor))
+        other._of_frames, other._at_frames = {}, {}
+        return other
+
     def in_order(self, edge_attr: Tensor) -> Tensor:
         """Edge features [E, A] in the order of the tables of `native` and `triton`."""
         order, _ = self._order_and_tables()
@@ -224,13 +275,14 @@ class Graph:
             with _lasting_tensors():
                 frame = torch.arange(num_frames, device=self.device)
                 rows = (self.edge_index.long()[:, :, None] * num_frames + frame).flatten(1)
-            self._of_frames[num_frames] = Graph(rows, self.num_nodes, num_frames)
+                images = self._images_of(lambda n: n[:, None].expand(-1, num_frames, -1).flatten(0, 1))
+            self._of_frames[num_frames] = Graph(rows, self.num_nodes, num_frames, images=images)
         return self._of_frames[num_frames]
 
     def at_frames(self, frames: Sequence[int]) -> "tuple[Graph, Tensor | None]":
         """The graph of some frames alone, in that order, and which edges these are: [E'], None for all of them."""
         if self.num_frames is None:
-            return self, None
+            return self._with_boxes_of(frames), None
         if self.has_room:
             raise ValueError("Graph.at_frames: the edges of a search belong to its frames; search those frames alone")
         frames = tuple(frames)
@@ -242,7 +294,10 @@ class Graph:
                 node, frame = self.edge_index // self.num_frames, place[self.edge_index % self.num_frames]
                 (kept,) = (frame[0] >= 0).nonzero(as_tuple=True)
                 rows = (node * len(frames) + frame)[:, kept]
-            self._at_frames[frames] = Graph(rows, self.num_nodes, len(frames)), kept
+                images = self._images_of(lambda n: n[kept])
+                if images is not None:
+                    images = images._replace(cell=images.cell.at_frames(list(frames)))
+            self._at_frames[frames] = Graph(rows, self.num_nodes, len(frames), images=images), kept
         return self._at_frames[frames]
 
     def to(self, device: torch.device | str) -> "Graph":
@@ -259,11 +314,24 @@ class Graph:
                 self.num_nodes,
                 self.num_frames,
                 edge_attr=moved_or_none(self.edge_attr),
+                images=None if self.images is None else self.images.to(device),
                 capacity=self.capacity,
                 needed=moved_or_none(self.needed),
             )
             moved._sorted, moved.has_room = (moved_or_none(order), EdgeTables(*map(there, tables))), self.has_room
         return moved
+
+    def _images_of(self, choose: Callable[[Tensor], Tensor]) -> EdgeImages | None:
+        return None if self.images is None else self.images._replace(number=choose(self.images.number))
+
+    def _with_boxes_of(self, frames: Sequence[int]) -> "Graph":
+        """The graph with the boxes of these frames alone, where they change."""
+        if self.images is None or self.images.cell.vectors.shape[1] == 1:
+            return self
+        other = copy.copy(self)
+        other.images = self.images._replace(cell=self.images.cell.at_frames(list(frames)))
+        other._of_frames, other._at_frames = {}, {}
+        return other
 
     def _order_and_tables(self) -> tuple[Tensor | None, EdgeTables]:
         if self._sorted is None:
@@ -280,6 +348,24 @@ def as_graph(edges: "Tensor | Graph", num_nodes: int) -> Graph:
 def _checked(where: str, name: str, edge_index: Tensor) -> Tensor:
     check_tensor(where, name, edge_index, (2, "E"), integer=True)
     return edge_index
+
+
+def _checked_images(
+    where: str, images: EdgeImages | None, edge_index: Tensor, num_nodes: int, num_frames: int | None = None
+) -> EdgeImages | None:
+    if images is None:
+        return None
+    number, cell, batch = images
+    check_tensor(where, "images.number", number, (edge_index.shape[1], 3))
+    if number.dtype != torch.int8:
+        raise TypeError(f"{where}: images.number must be int8, got {number.dtype}")
+    num_graphs = None
+    if batch is None:
+        num_graphs = 1
+    else:
+        check_tensor(where, "images.batch", batch, (num_nodes,), integer=True)
+    cell = Cell.of(where, cell, num_graphs=num_graphs, num_frames=num_frames)
+    return EdgeImages(_lasting(number), cell, batch)
 
 
 def _lasting_tensors() -> contextlib.AbstractContextManager:

@@ -1,6 +1,7 @@
 """Every op in plain PyTorch: the meaning of what the kernels compute, in any dtype, on CPU and CUDA."""
 
 from geotdm_fast.reference.adam_step import AdamSettings, AdamState, adam_step
+from geotdm_fast.reference.cell import MOST_IMAGES, Cell
 from geotdm_fast.reference.cut_windows import BatchLayout, CutBatch, WindowTables, cut_windows
 from geotdm_fast.reference.diffusion_step import diffusion_step
 from geotdm_fast.reference.egcl import EGCLOptions, EGCLParams, egcl, egcl_with
@@ -19,10 +20,12 @@ from geotdm_fast.reference.trajectory_noise import Counters, philox, trajectory_
 
 __all__ = [
     "ENVELOPES",
+    "MOST_IMAGES",
     "PRECISIONS",
     "AdamSettings",
     "AdamState",
     "BatchLayout",
+    "Cell",
     "Counters",
     "CutBatch",
     "EGCLOptions",
