@@ -9,6 +9,8 @@ from geotdm_fast import EGTN, radius_graph
 from geotdm_fast.conditioning import cond_mask
 from geotdm_fast.data.molecule import molecule_graph
 from geotdm_fast.data.trajectory import Batch, Trajectory, collate
+from geotdm_fast.graphs import EdgeImages, Graph
+from geotdm_fast.reference import Cell
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike, read_npz
 
@@ -56,6 +58,7 @@ class Workload:
 
     num_given: the first so many; 0: all are noisy, and the model is not conditional
     cutoff: of the radius graph of the first frame, which the batch has (angstrom); None: the edges are others
+    images: of its edges, where the atoms are in a periodic box
     """
 
     name: str
@@ -63,6 +66,7 @@ class Workload:
     arguments: dict
     num_given: int
     cutoff: float | None = None
+    images: EdgeImages | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -115,10 +119,21 @@ class Workload:
             inputs |= {"cond_mask": mask.to(device), "x_given": batch.x}
         return inputs
 
-    def edges_of_frames(self, device: torch.device | str = "cpu") -> Tensor:
-        """[2, E]: the radius graph of every frame of `inputs`, between rows i T + t, by the positions in float32."""
+    def graph(self, device: torch.device | str = "cpu") -> Graph:
+        """The edges of the batch."""
+        edge_index = self.batch.edge_index.to(device)
+        images = None if self.images is None else self.images.to(torch.device(device))
+        return Graph.static(edge_index, self.num_nodes, images=images)
+
+    def graph_of_frames(self, device: torch.device | str = "cpu") -> Graph:
+        """The radius graph of every frame of `inputs`, by the positions in float32."""
         y = torch.cat([self.batch.x[..., : self.num_given].to(device), self.inputs(device)["x"]], dim=2)
-        return radius_graph(y.transpose(1, 2).contiguous(), self.cutoff, self.batch.batch.to(device))
+        y, batch = y.transpose(1, 2).contiguous(), self.batch.batch.to(device)
+        if self.images is None:
+            return Graph.per_frame(radius_graph(y, self.cutoff, batch), *y.shape[:2])
+        cell = self.images.to(torch.device(device)).cell
+        edge_index, number = radius_graph(y, self.cutoff, batch, cell=cell)
+        return Graph.per_frame(edge_index, *y.shape[:2], images=EdgeImages(number, cell, batch))
 
     def cotangents(self, device: torch.device | str = "cpu", seed: int = 1) -> tuple[Tensor, Tensor]:
         """Gradients of x_out and h_out that backward starts from, float32."""
@@ -156,13 +171,14 @@ def make_workload(
     large_file: PathLike | None = None,
     num_atoms: int | None = None,
     cutoff: float = LARGE_CUTOFF,
+    periodic: bool = False,
     seed: int = 0,
 ) -> Workload:
     """The workload `name` of `SIZES`, at other sizes where they are given.
 
     large_file: an .npz with R [frames, atoms, 3] (angstrom) and z [atoms] for `large`; None: a gas of the same density
     num_atoms: of that gas; None: as many as the protein has
-    cutoff: of the radius graph of `large` (angstrom)
+    cutoff: of the radius graph of `large` (angstrom); periodic: whether its gas is in a periodic box
     Raises ValueError for an unknown name, sizes below 1 and a file that does not fit.
     """
     check_choice("make_workload: name", name, SIZES)
@@ -172,12 +188,14 @@ def make_workload(
         if value is not None and value < least:
             raise ValueError(f"make_workload: {key} must be at least {least}, got {value}")
     graphs, frames, given_frames, layers, width = SIZES[name]
-    frames_wanted = num_frames or frames
+    frames_wanted, images = num_frames or frames, None
+    if periodic and (name != "large" or large_file is not None or (num_graphs or graphs) != 1):
+        raise ValueError("make_workload: periodic must be of one gas, the workload large without a file")
     if name == "large":
         generator = torch.Generator().manual_seed(seed)
-        items = [_large(generator, frames_wanted, large_file, num_atoms or LARGE_ATOMS, cutoff)] * (
-            num_graphs or graphs
-        )
+        num_atoms = num_atoms or LARGE_ATOMS
+        item, images = _large(generator, frames_wanted, large_file, num_atoms, cutoff, periodic)
+        items = [item] * (num_graphs or graphs)
     else:
         items = make_trajectories(name, num_graphs or graphs, frames_wanted, seed)
     batch = collate(items)
@@ -194,7 +212,7 @@ def make_workload(
         "num_w": frames_wanted - num_given,
         "pre_norm": name == "ped",
     }
-    return Workload(name, batch, arguments, num_given, cutoff if name == "large" else None)
+    return Workload(name, batch, arguments, num_given, cutoff if name == "large" else None, images)
 
 
 def make_trajectories(name: str, count: int, num_frames: int, seed: int = 0) -> list[Trajectory]:
@@ -240,10 +258,10 @@ def _molecule(atoms: tuple, bonds: tuple, generator: torch.Generator, num_frames
 
 
 def _large(
-    generator: torch.Generator, num_frames: int, file: PathLike | None, num_atoms: int, cutoff: float
-) -> Trajectory:
+    generator: torch.Generator, num_frames: int, file: PathLike | None, num_atoms: int, cutoff: float, periodic: bool
+) -> tuple[Trajectory, EdgeImages | None]:
+    side = (num_atoms / LARGE_DENSITY) ** (1 / 3)
     if file is None:
-        side = (num_atoms / LARGE_DENSITY) ** (1 / 3)
         start = side * torch.rand(num_atoms, 3, generator=generator)
         x, z = _walk(start, num_frames, generator), torch.randint(0, 5, (num_atoms,), generator=generator)
     else:
@@ -253,7 +271,12 @@ def _large(
         x = torch.from_numpy(arrays["R"][:num_frames]).float().permute(1, 2, 0).contiguous()
         z = torch.from_numpy(arrays["z"]).long().unique(return_inverse=True)[1]
     h = torch.nn.functional.one_hot(z).float()
-    return Trajectory(x, h, radius_graph(x[..., 0], cutoff), None, torch.arange(len(x)))
+    if not periodic:
+        return Trajectory(x, h, radius_graph(x[..., 0], cutoff), None, torch.arange(len(x))), None
+    cell = Cell.of("make_workload", side * torch.eye(3))
+    edge_index, number = radius_graph(x[..., 0].contiguous(), cutoff, cell=cell)
+    item = Trajectory(x, h, edge_index, None, torch.arange(len(x)), cell=cell.vectors[0, 0], pbc=cell.pbc[0])
+    return item, EdgeImages(number, cell, None)
 
 
 def _walk(start: Tensor, num_frames: int, generator: torch.Generator) -> Tensor:

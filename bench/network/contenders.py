@@ -85,10 +85,12 @@ def make_contender(workload: Workload, name: str, dtype: str = "float32", device
     else:
         network = structure_of(whose)(**workload.arguments, recompute=variant == "recompute")
         network.load_state_dict(workload.network().state_dict())
+        if workload.images is not None:
+            network.in_boxes(workload.graph(device).shift(workload.num_frames).to(torch_dtype))
         network = network.compiled() if variant == "compiled" else network
     network, inputs = network.to(device, torch_dtype), workload.inputs(device, torch_dtype)
     if name == "ours":  # sorted once, as by whoever owns a batch
-        inputs["graph"] = Graph.static(inputs["edge_index"], workload.num_nodes)
+        inputs["graph"] = workload.graph(device)
     elif name == "ours_current":  # one rule for all calls, which remembers the room that the first one made
         inputs["graph"] = network.graph_of(inputs)
     return Contender(name, dtype, network, inputs, workload.cotangents(device))
@@ -103,19 +105,20 @@ def structure_of(name: str) -> type[PlainEGTN]:
     return STRUCTURES[name]
 
 
-def make_truth(workload: Workload, device: str = "cpu", edges_of_frames: Tensor | None = None) -> Contender:
+def make_truth(workload: Workload, device: str = "cpu", graph_of_frames: Graph | None = None) -> Contender:
     """Float64, or float32 where that does not fit, in the memory-efficient structure, every layer recomputed.
 
-    edges_of_frames: [2, E] - edges of every frame instead of those of the batch, as `FramewiseEGTN` takes them
+    graph_of_frames: edges of every frame instead of those of the batch
     """
     one_layer = bytes_needed(workload, "efficient_recompute", "float32", "training")
     dtype = torch.float64 if 2 * one_layer < 0.8 * free_memory(device) else torch.float32
-    structure = EfficientEGTN if edges_of_frames is None else FramewiseEGTN
+    structure = EfficientEGTN if graph_of_frames is None else FramewiseEGTN
     network = structure(**workload.arguments, recompute=True)
     network.load_state_dict(workload.network().state_dict())
-    inputs = workload.inputs(device, dtype)
-    if edges_of_frames is not None:
-        inputs["edge_index"] = edges_of_frames
+    inputs, graph = workload.inputs(device, dtype), graph_of_frames or workload.graph(device)
+    inputs["edge_index"] = graph.edge_index
+    if graph.images is not None:
+        network.in_boxes(graph.shift(workload.num_frames).to(dtype))
     return Contender("truth", str(dtype), network.to(device, dtype), inputs, workload.cotangents(device))
 
 

@@ -17,6 +17,7 @@ from bench.network.contenders import Contender, make_contender, make_truth, spli
 from bench.network.memory import measure
 from bench.network.radius_report import report
 from geotdm_fast import radius_graph
+from geotdm_fast.graphs import Graph
 
 PARTS = ("speed", "memory", "rule", "sizes")
 MODES = ("inference", "training")
@@ -86,8 +87,8 @@ def measure_memory(args: argparse.Namespace) -> Iterator[dict]:
 def measure_rule(args: argparse.Namespace) -> Iterator[dict]:
     """Rows for edges of every frame, and for as many that are the same in all frames."""
     moving = make_workload(**protein(args))
-    edges = moving.edges_of_frames(args.device)
-    fixed = with_closest_pairs(moving, edges.shape[1] // (2 * moving.num_frames))
+    edges = moving.graph_of_frames(args.device)
+    fixed = with_closest_pairs(moving, edges.num_edges // (2 * moving.num_frames))
     for mode in MODES:
         contenders = {
             "ours": make_contender(fixed, "ours", DTYPE, args.device),
@@ -96,7 +97,7 @@ def measure_rule(args: argparse.Namespace) -> Iterator[dict]:
         errors = correctness.check([contenders["ours"]], make_truth(fixed, args.device), mode)
         errors |= correctness.check([contenders["ours_current"]], make_truth(moving, args.device, edges), mode)
         times = timed(contenders, mode, args)
-        count = {"ours": fixed.num_edges * fixed.num_frames, "ours_current": edges.shape[1]}
+        count = {"ours": fixed.num_edges * fixed.num_frames, "ours_current": edges.num_edges}
         for name, found in times.items():
             row = about("rule", moving, mode, name) | seconds(found) | {"error": errors[name, DTYPE]}
             yield row | {"edge_frames": count[name]}
@@ -106,16 +107,16 @@ def measure_sizes(args: argparse.Namespace) -> Iterator[dict]:
     """Rows of every size for both kinds of graph: time in both modes, then memory."""
     specs = [spec_of(args, num_frames=1, num_atoms=args.atoms // share) for share in SHARES]
     workloads = [make_workload(**spec) for spec in specs]
-    edges = [workload.edges_of_frames(args.device) for workload in workloads]
+    edges = [workload.graph_of_frames(args.device) for workload in workloads]
     for mode in MODES:
         contenders, errors = {}, {}
         for i, (workload, found) in enumerate(zip(workloads, edges, strict=True)):
             fits = split_by_memory(workload, ["efficient_recompute"], [DTYPE], "training", args.device)[0]
-            for name, edges_of_frames in (("ours", None), ("ours_current", found)):
+            for name, graph_of_frames in (("ours", None), ("ours_current", found)):
                 contenders[i, name] = contender = make_contender(workload, name, DTYPE, args.device)
                 errors[i, name] = None
                 if fits:
-                    truth = make_truth(workload, args.device, edges_of_frames)
+                    truth = make_truth(workload, args.device, graph_of_frames)
                     errors[i, name] = correctness.check([contender], truth, mode)[contender.key]
         for (i, name), found in timed(contenders, mode, args).items():
             row = about("sizes", workloads[i], mode, name) | seconds(found) | {"error": errors[i, name]}
@@ -177,10 +178,10 @@ def seconds(times: Times) -> dict[str, object]:
     }
 
 
-def counted(name: str, workload: Workload, edges_of_frames: torch.Tensor) -> dict[str, int]:
+def counted(name: str, workload: Workload, graph_of_frames: Graph) -> dict[str, int]:
     """How many edges all frames together have."""
     fixed = workload.num_edges * workload.num_frames
-    return {"edge_frames": edges_of_frames.shape[1] if name == "ours_current" else fixed}
+    return {"edge_frames": graph_of_frames.num_edges if name == "ours_current" else fixed}
 
 
 def about(part: str, workload: Workload, mode: str, name: str) -> dict[str, object]:

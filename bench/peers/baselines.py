@@ -40,7 +40,12 @@ class PlainMLP(nn.Module):
 
 
 class PlainSpatial(nn.Module):
-    """The EGCL of `geotdm_fast.reference.egcl` with [h_i, h_j, d_ij, a_ij] written out for every edge and frame."""
+    """The EGCL of `geotdm_fast.reference.egcl` with [h_i, h_j, d_ij, a_ij] written out for every edge and frame.
+
+    shift: [E, D] - what the images of senders are away from them, in periodic boxes; or None
+    """
+
+    shift: Tensor | None = None
 
     def __init__(self, hidden_dim: int, edge_dim: int, pre_norm: bool):
         super().__init__()
@@ -54,6 +59,7 @@ class PlainSpatial(nn.Module):
         row, col = edge_index
         num_nodes, _, num_frames = x.shape
         r = x[row] - x[col]  # [E, D, T]
+        r = r if self.shift is None else r - self.shift[..., None]
         square = (r * r).sum(1, keepdim=True)  # [E, 1, T]
         distance = torch.linalg.vector_norm(r, dim=1, keepdim=True) if self.pre_norm else square
         inputs = [h[row], h[col], distance] + ([] if edge_attr is None else [edge_attr])
@@ -186,6 +192,13 @@ class PlainEGTN(nn.Module):
             self.ws = nn.Parameter(torch.ones(num_w))
         self._denoise = self.denoise
         self._prior_mean = self.prior_mean
+
+    def in_boxes(self, shift: Tensor) -> "PlainEGTN":
+        """The same module for edges whose senders are images, away from them by shift [E, D]; for a scale of 1."""
+        for module in self.modules():
+            if isinstance(module, PlainSpatial):
+                module.shift = shift
+        return self
 
     def compiled(self, backend: str = "inductor") -> "PlainEGTN":
         """The same module with all but the reading of the mask under `torch.compile`, one graph for each network."""

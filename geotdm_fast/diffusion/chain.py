@@ -220,7 +220,7 @@ class Chain:
         inner = bare(diffusion.denoise_network)
         is_hooked = diffusion.denoise_network._forward_hooks or diffusion.denoise_network._forward_pre_hooks
         if _is_plain(inner) and not is_hooked:
-            names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given", "graph")
+            names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given", "graph", "cell")
             about: dict[str, Any] = {name: model_kwargs.get(name) for name in names}
             network = inner.prepare(x, **about)
             if network.frames is not None:

@@ -24,7 +24,7 @@ from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLaye
 from geotdm_fast.nn.spatial import ESLayer
 from geotdm_fast.nn.temporal_layers import TemporalLayer, TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
-from geotdm_fast.reference import check_cutoff
+from geotdm_fast.reference import Cell, check_cutoff
 from geotdm_fast.reference.node_embedding import part_of_layer
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import (
@@ -39,7 +39,7 @@ from geotdm_fast.runtime.checks import (
 )
 from geotdm_fast.runtime.choices import nearest
 
-KEYWORDS = ("cond_mask", "x_given", "compute_ref", "graph")
+KEYWORDS = ("cond_mask", "x_given", "compute_ref", "graph", "cell")
 UNUSED_KEYWORDS = ("num", "v", "num_nodes", "system_id", "select_index", "ptr", "scored", "num_graphs")
 
 
@@ -147,6 +147,9 @@ class EGTN(PrecisionMixin, nn.Module):
             for all calls that get it, where edge_index is sorted in every call; or a `geotdm_fast.graphs.GraphRule`,
             which makes the graph of every call from its positions, those of all T frames (with `compute_ref` those of
             the given ones), and brings the features of its edges. edge_attr None means the features of the graph.
+        cell: `geotdm_fast.reference.Cell` - the periodic boxes of the graphs, in the unit of x: of all frames, or of
+            every one. Read where the network was made for a graph by distance; a `graph` has its own, and the data's
+            edges are between the positions as they are
         compute_ref: return x_ref [N, D, num_w] instead, from the given frames alone; x and diffusion_t are unused
 
         Returns x_out [N, D, T_noisy] = (positions after the last layer - x) / scale, h_out [N, H, T_noisy].
@@ -156,7 +159,7 @@ class EGTN(PrecisionMixin, nn.Module):
         """
         check_not_traced("EGTN", current_backend() == "reference")
         _check_keywords(model_kwargs)
-        given: dict[str, Any] = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph")}
+        given: dict[str, Any] = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph", "cell")}
         if model_kwargs.get("compute_ref", False):
             return self._reference_frame(h, edge_index, edge_attr, batch, **given)
         prepared = self.prepare(x, h, edge_index, edge_attr, batch, **given)
@@ -182,6 +185,7 @@ class EGTN(PrecisionMixin, nn.Module):
         cond_mask: Tensor | None = None,
         x_given: Tensor | None = None,
         graph: Graph | GraphRule | None = None,
+        cell: Cell | None = None,
     ) -> Prepared:
         """All that calls with other positions of the shape, dtype and device of x, or other steps, have in common.
 
@@ -189,7 +193,7 @@ class EGTN(PrecisionMixin, nn.Module):
         they are now, and is differentiable.
         """
         x = check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
-        graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x if x_given is None else x_given, graph)
+        graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x if x_given is None else x_given, graph, cell)
         x_given = None if cond_mask is None else x_given
         edge_index, edge_attr = given_graph(edge_index, self._data_attr(edge_attr), graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given, x)
@@ -228,6 +232,7 @@ class EGTN(PrecisionMixin, nn.Module):
         cond_mask: Tensor | None,
         x: Tensor | None,
         graph: Graph | GraphRule | None,
+        cell: Cell | None,
     ) -> Graph | GraphRule | None:
         """`graph`; without it the graph that the network was made for, if it was made for one."""
         if graph is not None or self.graph_spec is None or not isinstance(edge_index, Tensor):
@@ -235,7 +240,7 @@ class EGTN(PrecisionMixin, nn.Module):
         frames = None if cond_mask is None else frames_of(cond_mask)
         x = check_tensor("EGTN", "x" if frames is None else "x_given", x, ("N", "D", "T"), integer=False)
         check_graph("EGTN", x.shape[0], edge_index, edge_attr, batch, x.shape[-1])
-        return own_graph(self.graph_spec, edge_index, edge_attr, batch, x, frames)
+        return own_graph(self.graph_spec, edge_index, edge_attr, batch, x, frames, cell)
 
     def graph_of(self, model_kwargs: Mapping) -> Graph | GraphRule | None:
         """The graph that the network was made for, of a batch; None where it needs the positions of a call."""
@@ -244,7 +249,7 @@ class EGTN(PrecisionMixin, nn.Module):
             if graph is None and self.graph_spec is not None and self.graph_spec.of == "given":
                 return None
             x = model_kwargs["h"].new_zeros(len(model_kwargs["h"]), 1, 1)  # a rule looks at none
-        names = ("edge_index", "edge_attr", "batch", "cond_mask")
+        names = ("edge_index", "edge_attr", "batch", "cond_mask", "cell")
         about: dict[str, Any] = {name: model_kwargs.get(name) for name in names}
         return self._graph_of(**about, x=x, graph=graph)
 
@@ -282,9 +287,10 @@ class EGTN(PrecisionMixin, nn.Module):
         cond_mask: Tensor | None,
         x_given: Tensor | None,
         graph: Graph | GraphRule | None,
+        cell: Cell | None,
     ) -> Tensor:
         """x_ref_s = sum_t w_ts x_t over the given frames t; the last one's weight makes the sum over t equal 1."""
-        graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x_given, graph)
+        graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x_given, graph, cell)
         edge_index, edge_attr = given_graph(edge_index, self._data_attr(edge_attr), graph)
         self._check_devices(h, edge_index, edge_attr, batch, cond_mask, x_given)
         frames = None if cond_mask is None else frames_of(cond_mask)
@@ -297,7 +303,7 @@ class EGTN(PrecisionMixin, nn.Module):
             edge_attr = frames.given_of(edge_attr, 2)
         z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
         if isinstance(edge_index, GraphRule):
-            graph = edge_index(y if self.scale == 1 else y / self.scale)
+            graph = edge_index.at_frames(frames.given)(y if self.scale == 1 else y / self.scale)
             edge_attr = graph.edge_attr
         else:
             graph, kept = as_graph(cast("Tensor | Graph", edge_index), len(y)).at_frames(frames.given)

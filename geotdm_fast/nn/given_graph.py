@@ -7,6 +7,7 @@ from torch import Tensor
 
 from geotdm_fast.conditioning import Frames
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
+from geotdm_fast.reference import Cell
 from geotdm_fast.runtime.checks import check_graph, check_graph_values, check_tensor, reads_values
 
 GivenGraph = Tensor | Graph | GraphRule | None
@@ -29,20 +30,25 @@ def own_graph(
     batch: Tensor | None,
     x: Tensor,
     frames: Frames | None,
+    cell: Cell | None = None,
 ) -> Graph | GraphRule:
     """The graph that a network was made for, of its data's edges and positions.
 
-    x: [N, D, T] - where frames are given all of them, else those that are noisy
+    x: [N, D, T] - where frames are given all of them, else those that are noisy; cell: the boxes of all frames
     A rule grows as it must. Waits for the device.
     """
     batch = torch.zeros(len(x), dtype=torch.int64, device=x.device) if batch is None else batch
-    rule = spec.rule(edge_index, edge_attr, batch).growing(True)
-    return rule if spec.of == "current" else rule.static(frame_of_graph(x, frames))
+    if cell is not None:
+        num_frames = x.shape[-1] if frames is None else len(frames.given) + len(frames.noisy)
+        cell = Cell.of("EGTN", cell, num_frames=num_frames, dim=x.shape[1])
+    rule = spec.rule(edge_index, edge_attr, batch, cell).growing(True)
+    return rule if spec.of == "current" else graph_of_frame(rule, x, frames)
 
 
-def frame_of_graph(x: Tensor, frames: Frames | None) -> Tensor:
-    """[N, D]: the last given frame of x [N, D, T], the first where none is given."""
-    return x[..., 0 if frames is None else frames.given[-1]].detach()
+def graph_of_frame(rule: GraphRule, x: Tensor, frames: Frames | None) -> Graph:
+    """The graph by x [N, D, T] of the last given frame, of the first where none is given, for all frames."""
+    frame = 0 if frames is None else frames.given[-1]
+    return rule.static(x[..., frame].detach(), frame)
 
 
 def as_called(graph: Graph) -> Tensor | Graph:

@@ -9,7 +9,7 @@ from torch import Tensor
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.nn import EGTN
-from geotdm_fast.nn.given_graph import frame_of_graph
+from geotdm_fast.nn.given_graph import graph_of_frame
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import Noised
@@ -34,17 +34,17 @@ class Objective:
         return x_start, model_kwargs | {"graph": self._graph_by_distance(noised, model_kwargs)}
 
     def _graph_by_distance(self, noised: Noised, model_kwargs: dict) -> Graph | GraphRule:
-        batch, spec = noised.batch, cast(GraphSpec, self._spec)
+        batch, spec, cell = noised.batch, cast(GraphSpec, self._spec), model_kwargs.get("cell")
         rule = self._rules.get(noised.graph)
         if rule is None:
-            rule = self._rules[noised.graph] = spec.rule(batch.edge_index, batch.edge_attr, batch.batch)
-        rule = rule.growing(self.grows)
+            rule = self._rules[noised.graph] = spec.rule(batch.edge_index, batch.edge_attr, batch.batch, cell)
+        rule = rule.growing(self.grows).with_cell(cell)
         if spec.bonds:
             rule = rule.with_bond_attr(spec.bond_attr(batch.edge_attr, batch.edge_index))
         if spec.of == "current":
             return rule
         mask = model_kwargs.get("cond_mask")
-        return rule.static(frame_of_graph(batch.x, None if mask is None else frames_of(mask)))
+        return graph_of_frame(rule, batch.x, None if mask is None else frames_of(mask))
 
     @property
     def is_by_distance(self) -> bool:

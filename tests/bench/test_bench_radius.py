@@ -114,7 +114,7 @@ def test_framewise_edges_that_are_the_same_in_all_frames_are_those_of_the_batch(
 
 def test_edges_of_frames_are_those_of_the_positions_that_the_network_sees():
     workload = gas()
-    inputs, edges = workload.inputs(), workload.edges_of_frames()
+    inputs, edges = workload.inputs(), workload.graph_of_frames().edge_index
     for t in range(workload.num_frames):
         x = inputs["x_given"][..., t] if t < workload.num_given else inputs["x"][..., t - workload.num_given]
         own = edges[:, edges[0] % workload.num_frames == t] // workload.num_frames
