@@ -111,6 +111,24 @@ def _checked(
     return made.vectors.numpy(), pbc
 
 
+def check_cells(where: str, cell: np.ndarray, pbc: np.ndarray, dim: int) -> None:
+    """Raise ValueError / TypeError unless cell [G, 1 or T, 3, 3] and pbc [G, 3] are boxes, see `Cell.of`."""
+    for name, value, kinds in (("cell", cell, "f"), ("pbc", pbc, "b")):
+        if value.dtype.kind not in kinds:
+            raise ValueError(
+                f"{where}: {name} must be {'bool' if kinds == 'b' else 'floating point'}, got {value.dtype}"
+            )
+    Cell.of(where, torch.from_numpy(cell), torch.from_numpy(pbc), dim=dim)
+
+
+def boxes_of(item: "Trajectory") -> Boxes | None:
+    """The box of one trajectory, unchecked; None where it has none."""
+    if item.cell is None:
+        return None
+    pbc = torch.ones(3, dtype=torch.bool, device=item.cell.device) if item.pbc is None else item.pbc
+    return Boxes(item.cell.reshape(1, -1, 3, 3), pbc)
+
+
 def join_boxes(items: Sequence["Trajectory"]) -> tuple[Tensor | None, Tensor | None]:
     """The boxes of a batch, [G, 1 or T, 3, 3] in the dtype of the positions, and [G, 3] bool; None without any.
 
