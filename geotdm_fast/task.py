@@ -87,8 +87,8 @@ class Task:
         """The frames to draw, x_start [N, D, T_noisy], and the keyword arguments of the network for `GeoTDM`.
 
         An unconditional task takes the first num_frames frames. Where boxes change from frame to frame, those of frames
-        that are drawn are what the given frames tell, see `known_cell`. The mask is made once for a device and T, and nothing
-        is read back from the device. Raises ValueError for a batch that has too few frames.
+        that are drawn are what the given frames tell, see `known_cell`. The mask is made once for a device and T, and
+        nothing is read back from the device. Raises ValueError for a batch that has too few frames.
         """
         model_kwargs, num_frames = batch.model_kwargs(), batch.x.shape[-1]
         if not self.is_conditional:

@@ -113,11 +113,9 @@ def _checked(
 
 def check_cells(where: str, cell: np.ndarray, pbc: np.ndarray, dim: int) -> None:
     """Raise ValueError / TypeError unless cell [G, 1 or T, 3, 3] and pbc [G, 3] are boxes, see `Cell.of`."""
-    for name, value, kinds in (("cell", cell, "f"), ("pbc", pbc, "b")):
-        if value.dtype.kind not in kinds:
-            raise ValueError(
-                f"{where}: {name} must be {'bool' if kinds == 'b' else 'floating point'}, got {value.dtype}"
-            )
+    for name, value, kind, words in (("cell", cell, "f", "floating point"), ("pbc", pbc, "b", "bool")):
+        if value.dtype.kind != kind:
+            raise ValueError(f"{where}: {name} must be {words}, got {value.dtype}")
     Cell.of(where, torch.from_numpy(cell), torch.from_numpy(pbc), dim=dim)
 
 

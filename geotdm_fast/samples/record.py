@@ -28,8 +28,8 @@ class Samples:
     origin: [num_graphs, D] float64 or None - what is missing from all positions of a graph, which are far from 0; in a
         file only where there is one
     experiment: which of the paper's experiments these data are the test data of, '' if none is known
-    cell: [num_graphs, 1 or T, 3, 3] float32 or None - the vectors of the periodic boxes of the data, as rows, in the unit
-        of the stored positions; T where a box changes from frame to frame. In a file only where there is one
+    cell: [num_graphs, 1 or T, 3, 3] float32 or None - the vectors of the periodic boxes of the data, as rows, in the
+        unit of the stored positions; T where a box changes from frame to frame. In a file only where there is one
     pbc: [num_graphs, 3] bool, with cell - the directions that are periodic
     """
 
