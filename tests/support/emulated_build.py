@@ -1,4 +1,4 @@
-"""Compiles the CUDA sources for the host, against the emulation of a block; only what is called and changed is compiled.
+"""Compiles the CUDA sources for the host, against the emulation of a block: what is called, where it has changed.
 
 One library for each padded width: the tests of one width need not wait for the others. The instances of a direction
 and width are compiled as one file: alone each would read the same headers and compile the same functions again.
@@ -40,7 +40,7 @@ def why_not_contracted() -> str | None:
 
 @functools.cache
 def kernels(width: int) -> ctypes.CDLL:
-    """The four functions of csrc/cuda/temporal_attention.h on the host, for the widths that are padded as `width` is."""
+    """The four functions of csrc/cuda/temporal_attention.h on the host, for widths padded as `width` is."""
     padded = _padded(width)
     _build(FOLDER, FLAGS, _library(FOLDER, padded))
     return ctypes.CDLL(str(FOLDER / _name(padded)))
@@ -56,7 +56,10 @@ def contracted_kernels(width: int) -> ctypes.CDLL:
 
 @functools.cache
 def load_binding() -> None:
-    """Register the ops of csrc/cuda/ops.cpp for the dispatch key PrivateUse1; there they take CPU tensors up to 32 wide."""
+    """Register the ops of csrc/cuda/ops.cpp for the dispatch key PrivateUse1, where they take CPU tensors.
+
+    H may be up to BINDING_WIDTH.
+    """
     include = ninja_build.torch_folder() / "include"
     more = f"-DTORCH_TARGET_VERSION=0x020a000000000000 -isystem {shlex.quote(str(include))}"
     libraries = f"-L{shlex.quote(str(include.parent / 'lib'))} -ltorch -ltorch_cpu"
@@ -78,7 +81,9 @@ def _name(padded: int) -> str:
 def _library(folder: pathlib.Path, padded: int) -> list[str]:
     """The edges for the library of one width; its sources are written."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {folder / f"{direction}_{padded}.cu": _instances(direction, padded) for direction in ("forward", "backward")}
+    texts = {
+        folder / f"{direction}_{padded}.cu": _instances(direction, padded) for direction in ("forward", "backward")
+    }
     texts[folder / f"choice_{padded}.cu"] = _choice(padded)
     with FileLock(folder / "lock"):
         for path, text in texts.items():
@@ -99,7 +104,9 @@ def _choice(padded: int) -> str:
         for precision in ("kFp32", "kTf32", "kBf16") if other != padded else ():
             for direction in ("Forward", "Backward"):
                 kernels_of = f"{direction}<{precision}, {other}>"
-                absent.append(f"template <> size_t {kernels_of}::workspace(const TemporalAttention&) {{ std::abort(); }}")
+                absent.append(
+                    f"template <> size_t {kernels_of}::workspace(const TemporalAttention&) {{ std::abort(); }}"
+                )
                 call = f"const Temporal{direction}&, StreamHandle"
                 absent.append(f"template <> int {kernels_of}::run({call}) {{ std::abort(); }}")
     return "\n".join([*absent, "}", '#include "temporal_attention.cu"', ""])
