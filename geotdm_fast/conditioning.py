@@ -1,5 +1,6 @@
 """Which frames are given and which are to be drawn."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -81,6 +82,32 @@ def _frames(flags: Sequence[bool], device: torch.device) -> Frames:
 
 
 _frames_of_mask = TensorCache(_split_mask)
+
+
+def frames_known(given: Sequence[int], num_frames: int) -> list[int]:
+    """For each of `num_frames` frames the one that it has its box from, which nobody has to know the future for.
+
+    A given frame has its own; a frame that is to be drawn that of the last given frame before it, of the first given
+    one where none is before it; without given frames all have that of frame 0.
+    given: their numbers, ascending
+    """
+    before = [[g for g in given if g <= t] for t in range(num_frames)]
+    return [own[-1] if own else given[0] if given else 0 for own in before]
+
+
+def known_cell(cell: Tensor, given: Sequence[int]) -> Tensor:
+    """The boxes that a network may see of boxes that change: of frames that it draws, what the given ones tell.
+
+    The box of frame t is that of frame `frames_known(given, T)[t]`: all frames that a forecast draws have the box of
+    the last given frame. Views and one copy, no wait.
+    cell: [G, 1 or T, 3, 3]; given: the numbers of the given frames, ascending; none: all are drawn. Comes back as it is
+    where it does not change with the frames.
+    """
+    num_frames = cell.shape[1]
+    if num_frames == 1:
+        return cell
+    runs = [(t, len(list(run))) for t, run in itertools.groupby(frames_known(given, num_frames))]
+    return torch.cat([cell[:, t : t + 1].expand(-1, length, -1, -1) for t, length in runs], dim=1)
 
 
 def cond_mask(ranges: Iterable[Sequence[int]], num_frames: int) -> Tensor:

@@ -15,6 +15,7 @@ from geotdm_fast.data.given_frames import as_given_frames
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset, collate
 from geotdm_fast.diffusion import GeoTDM, Sampler
 from geotdm_fast.nn import EGTN
+from geotdm_fast.nn.given_graph import num_edge_features
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.shown import listed
@@ -185,8 +186,7 @@ class Model:
         """
         dataset = to_dataset(data, self.data, where, **arrays)
         item, network = dataset[0], self._bare
-        edge_dim = 0 if item.edge_attr is None else item.edge_attr.shape[1]
-        edge_dim = edge_dim if network.graph_spec is None else network.graph_spec.edge_dim(edge_dim)
+        edge_dim = num_edge_features(item.edge_attr, network.graph_spec)
         for name, came, expected in (
             ("features h [N, F]: F", item.h.shape[1], network.node_dim),
             ("edge features edge_attr [E, A]: A", edge_dim, network.edge_dim),

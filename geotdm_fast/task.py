@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from geotdm_fast.conditioning import cond_mask, frames_of, remember_frames
+from geotdm_fast.conditioning import cond_mask, frames_of, known_cell, remember_frames
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.runtime.tensor_cache import normal_tensors
 
@@ -86,8 +86,9 @@ class Task:
     def split(self, batch: "Batch") -> tuple[Tensor, dict]:
         """The frames to draw, x_start [N, D, T_noisy], and the keyword arguments of the network for `GeoTDM`.
 
-        An unconditional task takes the first num_frames frames. The mask is made once for a device and T, and nothing
-        is read back from the device. Raises ValueError for a batch that has too few frames.
+        An unconditional task takes the first num_frames frames. Where boxes change from frame to frame, those of frames
+        that are drawn are what the given frames tell, see `known_cell`. The mask is made once for a device and T, and
+        nothing is read back from the device. Raises ValueError for a batch that has too few frames.
         """
         model_kwargs, num_frames = batch.model_kwargs(), batch.x.shape[-1]
         if not self.is_conditional:
@@ -96,12 +97,18 @@ class Task:
                 model_kwargs["h"] = batch.h[..., :length]
             # Nothing is given, but graphs of the data's first frame.
             x = batch.x[..., :length]
+            if "cell" in model_kwargs:
+                vectors = known_cell(model_kwargs["cell"].vectors[:, :length], ())
+                model_kwargs["cell"] = model_kwargs["cell"]._replace(vectors=vectors)
             return x, model_kwargs | {"x_given": x}
         mask, version = _mask_on(self.given, num_frames, batch.x.device)
         if mask._version != version:  # somebody changed the mask of an earlier call in place
             _mask_on.cache_clear()
             mask, _ = _mask_on(self.given, num_frames, batch.x.device)
         model_kwargs.update(cond_mask=mask, x_given=batch.x)
+        if "cell" in model_kwargs:
+            vectors = known_cell(model_kwargs["cell"].vectors, self.given_frames)
+            model_kwargs["cell"] = model_kwargs["cell"]._replace(vectors=vectors)
         return frames_of(mask).noisy_of(batch.x, 2), model_kwargs
 
 

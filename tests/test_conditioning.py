@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from geotdm_fast.conditioning import cond_mask, frames_of
+from geotdm_fast.conditioning import cond_mask, frames_known, frames_of, known_cell
 
 
 @pytest.mark.parametrize("flags", [[1, 1, 0, 0, 0], [0, 0, 1], [1, 0, 0, 1], [1, 0, 1, 0, 1], [0, 1, 0]])
@@ -67,3 +67,27 @@ def test_a_mask_that_is_gone_is_forgotten():
     held = len(_frames_of_mask._known)
     del mask
     assert len(_frames_of_mask._known) < held
+
+
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        ((0, 1, 2), [0, 1, 2, 2, 2, 2]),
+        ((0,), [0, 0, 0, 0, 0, 0]),
+        ((1, 4), [1, 1, 1, 1, 4, 4]),
+        ((5,), [5, 5, 5, 5, 5, 5]),
+        ((), [0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_boxes_of_frames_that_are_drawn_are_told_by_the_given_ones(given, known):
+    cell = torch.randn(2, 6, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert frames_known(given, 6) == known
+    assert torch.equal(known_cell(cell, given), cell[:, known])
+    future = cell.clone()
+    future[:, [t for t in range(6) if t not in known]] = torch.nan
+    assert torch.equal(known_cell(future, given), known_cell(cell, given)), "no other frame is looked at"
+
+
+def test_a_box_that_does_not_change_stays():
+    cell = torch.randn(2, 1, 3, 3)
+    assert known_cell(cell, (0, 1)) is cell

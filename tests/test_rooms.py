@@ -36,7 +36,7 @@ ROOMS = {
     "nn": _MODELS,
     "diffusion": {*_MODELS, "nn"},
     "data": _MODELS,
-    "samples": {"data", "runtime", "task"},
+    "samples": {"conditioning", "data", "runtime", "task"},
     "metrics": {"reference", "runtime"},
     "state_dicts": {"nn", "runtime"},
     "checkpoint_paths": set(),

@@ -28,6 +28,19 @@ def test_split_unconditional():
         Task(num_frames=8).split(batch)
 
 
+def test_boxes_that_change_are_known_as_far_as_the_given_frames():
+    batch = case("molecule").batch
+    batch.cell = torch.randn(batch.num_graphs, NUM_FRAMES, 3, 3, generator=torch.Generator().manual_seed(0))
+    batch.pbc = torch.ones(batch.num_graphs, 3, dtype=torch.bool)
+    _, model_kwargs = Task(given=[[0, 2]]).split(batch)
+    assert torch.equal(model_kwargs["cell"].vectors, batch.cell[:, [0, 1, 1, 1, 1, 1, 1]])
+    assert model_kwargs["cell"].pbc is batch.pbc
+    _, model_kwargs = Task(num_frames=4).split(batch)
+    assert torch.equal(model_kwargs["cell"].vectors, batch.cell[:, [0, 0, 0, 0]])
+    batch.cell = batch.cell[:, :1]
+    assert torch.equal(Task(num_frames=4).split(batch)[1]["cell"].vectors, batch.cell)
+
+
 def test_a_mask_that_somebody_changed_is_made_anew():
     batch, task = case("molecule").batch, Task(given=[[0, 2]])
     task.split(batch)[1]["cond_mask"].zero_()

@@ -38,6 +38,13 @@ _OWN = {
     "unit": DataKey("unit of the positions", "as the file says; of molecules angstrom"),
     "name": DataKey("what the data are called in tables and pictures", "the file's name"),
     "with_h": DataKey("keep hydrogen atoms", "true"),
+    "unwrap": DataKey("auto follows atoms through a periodic box; no takes positions as stored", "auto"),
+    "box": DataKey(
+        "auto: a periodic box of the file goes with the data, into graphs by distance; no leaves it out", "auto"
+    ),
+    "remove_drift": DataKey(
+        "for liquids: subtract how far the centre of mass has moved since the first frame", "false"
+    ),
     **_MOLECULES,
 }
 DATA = {
@@ -50,7 +57,6 @@ DATA = {
         "selection": DataKey("atoms to keep, in the selection language of MDTraj or MDAnalysis"),
         "elements": DataKey("symbols or atomic numbers where the file names none: of each atom, or {name: symbol}"),
         "types": DataKey("element; or name, for coarse-grained beads", "element"),
-        "unwrap": DataKey("auto follows atoms through a periodic box; no takes positions as stored", "auto"),
     },
     "md17": {
         "path": DataKey("the .npz of a molecule; or root and molecule_name"),
@@ -91,7 +97,7 @@ DATA = {
     },
 }
 _ABOUT = {
-    "npz": "arrays of your own: x or R, and if there are any z, h, edge_index, edge_attr, bonds",
+    "npz": "arrays of your own: x or R, and if there are any z, h, edge_index, edge_attr, bonds, cell, pbc",
     "file": "molecules in a format of ASE, MDTraj or MDAnalysis",
     "md17": "the .npz files of MD17",
     "nbody": "simulated particles",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from geotdm_fast.data.checks import check_array
 from geotdm_fast.data.given_graph import CheckedGraph
+from geotdm_fast.data.periodic import Boxes
 from geotdm_fast.data.positions import Kept
 from geotdm_fast.data.windows import Joined, Windows, places_of
 
@@ -57,12 +58,14 @@ def ragged_windows(
     starts: np.ndarray,
     span: int,
     project: bool,
+    boxes: Boxes | None = None,
 ) -> tuple[Joined, list[Tensor] | None]:
     """Windows of graphs side by side, and for molecules the atomic numbers of each window.
 
     kept: x [1, N', D, T] - of the nodes of these graphs alone
     nodes: those of each graph, as numbered in `graph` and in `graph_frame` [N, D]
     starts: where windows begin, of every graph
+    boxes: of the frames of `kept`, the same for all graphs; None: they have none
     """
     parts: list[Windows] = []
     numbers: list[Tensor] = []
@@ -74,7 +77,7 @@ def ragged_windows(
         first += len(own)
         places = places_of(1, starts)
         edge_attr = None if edge_attr is None else edge_attr[None]
-        parts.append(Windows(x, places, span, h[None], edge_index, edge_attr, project, kept.origin))
+        parts.append(Windows(x, places, span, h[None], edge_index, edge_attr, project, kept.origin, boxes=boxes))
         if graph.z is not None:
             numbers += [torch.from_numpy(cast(np.ndarray, own_graph.z).astype(np.int64))] * len(places)
     return Joined(parts), numbers if graph.z is not None else None
@@ -150,4 +153,5 @@ def _without(windows: Windows, places: list[tuple[int, int]], there: np.ndarray,
         edge_attr,
         windows.project,
         None if windows.origin is None else windows.origin[own],
+        boxes=None if windows.boxes is None else windows.boxes.cut(own, begin, end),
     )

@@ -11,11 +11,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from geotdm_fast.data.agents import graph_ends
-from geotdm_fast.data.checks import check_array, check_flag
+from geotdm_fast.data.boxed_arrays import in_boxes
+from geotdm_fast.data.checks import check_array, check_auto, check_flag
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.molecule import heavy_atoms
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.own_windows import OwnSource, Wanted, own_windows
+from geotdm_fast.data.periodic import check_boxes
 from geotdm_fast.data.splits import SPLIT_RATIO
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.files import UNREADABLE, PathLike, read_npz
@@ -26,6 +28,8 @@ RAGGED = (
 )
 _TIMES = ("time", "times", "step", "steps")
 _ARRAYS = ("z", "h", "edge_index", "edge_attr", "bonds", "batch", "ptr")
+_BOX = ("cell", "pbc")
+_WITHOUT_BOX = "; unwrap: no and box: no pass over it"
 
 
 def npz_dataset(
@@ -47,29 +51,34 @@ def npz_dataset(
     atom_types: Sequence[int] | None = None,
     name: str | None = None,
     unit: str = "",
+    unwrap: str | bool = "auto",
+    box: str | bool = "auto",
+    remove_drift: bool = False,
 ) -> TrajectoryDataset:
     """Windows of the trajectories in an `.npz`; see `array_dataset` for what each array means.
 
     Of the positions only the frames of the split are kept; arrays of other names are not touched.
-    path: `.npz` with x (or R), and if wanted z, h, edge_index, edge_attr, bonds, batch or ptr, and time, times, step or
-        steps
+    path: `.npz` with x (or R), and if wanted z, h, edge_index, edge_attr, bonds, batch or ptr, cell and pbc, and time,
+        times, step or steps
     bonds: instead of the file's; the other arguments as in `array_dataset`
     with_h: keep hydrogen atoms; False needs z, and h, edges and bonds of all atoms lose those of hydrogen
     Raises FileNotFoundError, ValueError/TypeError naming the file and the array.
     """
     where = f"npz_dataset: {path}"
     names, x_name = read_names(path), position_name(path)
-    arrays: dict[str, Any] = read_npz(path, only=_ARRAYS)
+    follow, carry = check_auto(where, "unwrap", unwrap), check_auto(where, "box", box)
+    arrays: dict[str, Any] = read_npz(path, only=(*_ARRAYS, *(_BOX if follow or carry else ())))
     x = StoredArray(path, x_name).plain(RAGGED)
     if bonds is not None:
         arrays["bonds"] = bonds
     if not check_flag(where, "with_h", with_h):
-        x, arrays = _without_hydrogen(where, x_name, x, arrays)
+        x, part = _without_hydrogen(where, x_name, x, arrays)
+        arrays = part | {key: arrays[key] for key in _BOX if key in arrays}
     times_name, times = _times(where, path, names, x.shape)
     return array_dataset(
         x,
         split,
-        **{key: arrays.get(key) for key in _ARRAYS},
+        **{key: arrays.get(key) for key in (*_ARRAYS, *_BOX)},
         times=times,
         times_name=times_name,
         span=span,
@@ -85,6 +94,9 @@ def npz_dataset(
         atom_types=atom_types,
         name=pathlib.Path(path).stem if name is None else name,
         unit=unit,
+        unwrap=follow,
+        box=carry,
+        remove_drift=remove_drift,
         where=where,
         x_name=x_name,
     )
@@ -153,6 +165,8 @@ def array_dataset(
     bonds: ArrayLike | Tensor | None = None,
     batch: ArrayLike | Tensor | None = None,
     ptr: ArrayLike | Tensor | None = None,
+    cell: ArrayLike | Tensor | None = None,
+    pbc: ArrayLike | Tensor | None = None,
     times: ArrayLike | Tensor | None = None,
     times_name: str = "times",
     graph_frame: ArrayLike | Tensor | None = None,
@@ -169,6 +183,9 @@ def array_dataset(
     atom_types: Sequence[int] | None = None,
     name: str = "trajectories",
     unit: str = "",
+    unwrap: str | bool = "auto",
+    box: str | bool = "auto",
+    remove_drift: bool = False,
     where: str = "array_dataset",
     x_name: str = "x",
 ) -> TrajectoryDataset:
@@ -189,6 +206,9 @@ def array_dataset(
     batch, ptr: many trajectories of graphs of different size side by side in x [frames, N, D]: the graph of each node
         [N], ascending from 0, or the first node of each graph and N at the end [G + 1]; z, h, edge_index, edge_attr and
         bonds are of all nodes then
+    cell: [3, 3], or [frames, 3, 3] where it changes, or [B, 1 or frames, 3, 3] for many - the vectors of the periodic
+        box, as rows, in the unit of x; a vector of zeros stands for a direction that is not periodic
+    pbc: [3] bool - the directions that are periodic; None: all that have a vector
     times: [frames], or [B, frames] for many - the frames' times or steps; what comes again after a restart is left out,
         and no window crosses a gap, see `even_stretches`; of many they must be even. times_name: for messages
     graph_frame: [N, D] - the frame by which bonds are found, instead of the first of x
@@ -198,16 +218,28 @@ def array_dataset(
     project: subtract the mean over nodes and frames of each window
     cutoff, max_hops, fully_connected, num_types, atom_types: as in `molecule_graph`
     unit: of positions. Molecules in nm, bohr or pm become angstrom, which is what is meant where nothing is said
+    unwrap: auto, where there is a periodic box: atoms are followed from frame to frame by their nearest image, and with
+        z molecules are made whole in the first frame; no: positions as they are
+    box: auto, where there is a periodic box: the windows have it as `cell` and `pbc`; no: they have none
+    remove_drift: subtract the drift of the centre of mass, x_t - (c_t - c_0), where c_t is that of all nodes of a graph
+        in frame t, by the masses of atoms where z is given, and frame 0 is the first that is kept
     where, x_name: the caller's name and that of x, for messages
 
     Positions far from 0 are kept relative to an origin, see `Trajectory.origin`. Warns of steps out of all proportion,
     of frames that equal an earlier one (left out of a molecule without times), of distances that are no angstrom.
-    Raises ValueError/TypeError for wrong shapes, NaN or Inf, indices out of range, nothing left in a split.
+    Raises ValueError/TypeError for wrong shapes, NaN or Inf, indices out of range, nothing left in a split, and a box
+    that is none.
     """
     shapes = "frames, N, 2 or frames, N, 3 or B, frames, N, 2 or B, frames, N, 3"
     x = check_array(where, x_name, x, shapes, hint=RAGGED)
-    wanted = Wanted(split, span, stride, split_ratio, frames, every, project).checked(where)
+    wanted = Wanted(split, span, stride, split_ratio, frames, every, project, remove_drift).checked(where)
     graph = GivenGraph(z, h, edge_index, edge_attr, bonds, cutoff, max_hops, fully_connected, num_types, atom_types)
+    checked = graph.checked(where, x.shape[-2])
     source = OwnSource(where, x_name, x, times, times_name, graph_frame, graph_ends(where, batch, ptr, x.shape), unit)
-    items, numbers = own_windows(source, graph.checked(where, x.shape[-2]), wanted)
+    follow, carry = check_auto(where, "unwrap", unwrap), check_auto(where, "box", box)
+    if follow or carry:
+        boxes = check_boxes(where, cell, pbc, x.shape, hint=_WITHOUT_BOX)
+        if boxes is not None:
+            source, wanted = in_boxes(source, wanted, checked, boxes, follow, carry)
+    items, numbers = own_windows(source, checked, wanted)
     return TrajectoryDataset(items, name=name, unit=unit if z is None else "angstrom", atomic_numbers=numbers)

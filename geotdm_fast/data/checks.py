@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from geotdm_fast.data.npy import StoredArray
+from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.shown import shown
 
 SPLITS = ("train", "val", "test")
@@ -36,6 +37,14 @@ def check_flag(where: str, name: str, value: bool) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{where}: {name} must be true or false, got {shown(value)}")
     return bool(value)
+
+
+def check_auto(where: str, name: str, value: str | bool) -> bool:
+    """Whether `value` is auto, not no; YAML reads a bare `no` as false."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    check_choice(f"{where}: {name}", value, ("auto", "no"))
+    return value == "auto"
 
 
 @overload

@@ -46,7 +46,9 @@ class Fields:
     __iter__ = None
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in field_names(self))
+        # Most data have no box, and are not asked about it.
+        names = [name for name in field_names(self) if name not in ("cell", "pbc") or getattr(self, name) is not None]
+        shown = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in names)
         return f"{type(self).__name__}({shown})"
 
     def keys(self) -> list[str]:

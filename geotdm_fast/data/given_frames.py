@@ -138,5 +138,7 @@ class _Given(Sequence[Trajectory]):
 
     def __getitem__(self, index: int) -> Trajectory:  # type: ignore[override]  # no slices
         item = self.items[index]
-        x = item.x if item.num_frames == self.num_frames else item.x[..., self.frames]
-        return replace(item, x=x, has_target=False)
+        if item.num_frames == self.num_frames:
+            return replace(item, has_target=False)
+        cell = item.cell if item.cell is None or item.cell.dim() == 2 else item.cell[self.frames]
+        return replace(item, x=item.x[..., self.frames], cell=cell, has_target=False)

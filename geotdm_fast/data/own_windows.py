@@ -1,7 +1,7 @@
 """From a user's positions to windows: which frames, which trajectories, which graph."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -17,13 +17,18 @@ from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.given_graph import CheckedGraph
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import StoredArray
+from geotdm_fast.data.periodic import Boxes
 from geotdm_fast.data.positions import Kept, check_size, kept_positions, warn_of_repeats
 from geotdm_fast.data.splits import check_ratio, split_range
 from geotdm_fast.data.stretches import Stretches, written_twice
 from geotdm_fast.data.times import even_stretches
 from geotdm_fast.data.windows import Joined, Windows, places_of
 
-_SPAN = 30
+SPAN = 30  # frames in a window of one long trajectory, where nothing is said
+
+
+def _no_boxes() -> None:
+    """What positions without boxes have."""
 
 
 class OwnSource(NamedTuple):
@@ -31,6 +36,7 @@ class OwnSource(NamedTuple):
 
     ends: [G] - where each graph's nodes end, of graphs side by side, else None
     stretches: of a reader that has looked at the times itself, instead of times
+    boxes: called when the positions are read - the boxes of x, by its trajectories and frames, or None
     """
 
     where: str
@@ -42,6 +48,7 @@ class OwnSource(NamedTuple):
     ends: np.ndarray | None
     unit: str
     stretches: Stretches | None = None
+    boxes: Callable[[], Boxes | None] = _no_boxes
 
     @property
     def many(self) -> bool:
@@ -69,6 +76,7 @@ class Wanted:
     frames: Sequence[int | None] | str | None
     every: int | None
     project: bool
+    remove_drift: bool = False
 
     def checked(self, where: str) -> "Wanted":
         """The same; ValueError/TypeError for what cannot be."""
@@ -78,6 +86,7 @@ class Wanted:
             stride=check_count(where, "stride", self.stride),
             split_ratio=check_ratio(where, self.split_ratio),
             project=check_flag(where, "project", self.project),
+            remove_drift=check_flag(where, "remove_drift", self.remove_drift),
         )
 
 
@@ -94,7 +103,7 @@ def own_windows(
     graphs, stretches = _choose(source, wanted)
     span = wanted.span
     if span is None:
-        span = _SPAN if source.num_graphs is None else len(stretches.frames)
+        span = SPAN if source.num_graphs is None else len(stretches.frames)
     _check_span(source, wanted, stretches, span)
 
     nodes = [] if ends is None else source.nodes(graphs)
@@ -114,6 +123,9 @@ def own_windows(
         if source.times is None and source.stretches is None:
             kept, stretches = _without_repeats(where, kept, stretches)
             _check_span(source, wanted, stretches, span)
+    boxes = source.boxes()
+    if boxes is not None:
+        boxes = boxes.scaled(factor).chosen(graphs if source.many else [0], stretches.frames)
     check_motion(
         where,
         kept.x,
@@ -126,12 +138,12 @@ def own_windows(
 
     starts = stretches.starts(span, wanted.stride)
     if ends is not None:
-        return ragged_windows(where, kept, nodes, graph, first_frame, starts, span, wanted.project)
+        return ragged_windows(where, kept, nodes, graph, first_frame, starts, span, wanted.project, boxes)
     h, edge_index, edge_attr = graph.tensors(where, first_frame)
     h = _for_each(where, "h", h, source)[_part(graphs)]
     edge_attr = None if edge_attr is None else _for_each(where, "edge_attr", edge_attr, source)[_part(graphs)]
     places = places_of(len(graphs), starts)
-    windows = Windows(kept.x, places, span, h, edge_index, edge_attr, wanted.project, kept.origin)
+    windows = Windows(kept.x, places, span, h, edge_index, edge_attr, wanted.project, kept.origin, boxes=boxes)
     if graph.z is None:
         part = replace(
             graph,

@@ -55,14 +55,14 @@ def kept_positions(
     sums = np.zeros(len(frames), dtype=np.uint64) if source.ndim == 3 else None  # of one trajectory
     frames = np.arange(frames.start, frames.stop, frames.step) if isinstance(frames, range) else np.asarray(frames)
     rows = frames if source.ndim == 3 else np.asarray(trajectories)
-    for first, block in _blocks(source):
+    for first, block in blocks_of(source):
         begin, end = np.searchsorted(rows, [first, first + len(block)])
         if begin == end:
             continue
         block = block[_slice_of(rows[begin:end] - first)]
         block = block[:, chosen] if source.ndim == 3 else block[:, _slice_of(frames)][:, :, chosen]
         if block.dtype.kind == "f":
-            _check_finite(where, name, block, rows[begin:end], frames if source.ndim == 4 else None, absent)
+            check_finite(where, name, block, rows[begin:end], frames if source.ndim == 4 else None, absent)
         if factor != 1.0:
             block = block * np.float64(factor)
         if sums is not None:
@@ -87,7 +87,8 @@ def moved(before: Kept, after: Kept) -> Tensor:
     return (after.x - before.x + (shift[1] - shift[0])).float()
 
 
-def _blocks(source: np.ndarray | StoredArray) -> Iterator[tuple[int, np.ndarray]]:
+def blocks_of(source: np.ndarray | StoredArray) -> Iterator[tuple[int, np.ndarray]]:
+    """The number of its first row, and some rows of an array in memory or in a file: one block after the other."""
     if isinstance(source, StoredArray):
         yield from source.blocks()
         return
@@ -104,9 +105,13 @@ def _slice_of(indices: np.ndarray) -> slice | np.ndarray:
     return indices
 
 
-def _check_finite(
+def check_finite(
     where: str, name: str, block: np.ndarray, rows: np.ndarray, frames: np.ndarray | None, absent: bool
 ) -> None:
+    """ValueError naming the first number of a block that is not finite, by its place in the array `name`.
+
+    rows: [b] - the numbers of the block's rows; frames: of the numbers in a row, else None; absent: NaN is let through
+    """
     # A sum is finite where its numbers are, and needs no memory; an overflow is looked into.
     if np.isfinite(block.sum(dtype=np.float64)):
         return

@@ -16,8 +16,12 @@ _FRAME_KEYS = ("frames", "every")
 # Which edges there are, for every kind: `geotdm_fast.graphs.GraphSpec`.
 _GRAPH = "graph"
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
-_OWN_KEYS = ("path", "split", "stride", "split_ratio", "unit", "name", "with_h", *_FRAME_KEYS, *_MOLECULE_KEYS)
-_FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types", "unwrap")
+_BOX_KEYS = ("unwrap", "box", "remove_drift")
+_OWN_KEYS = (
+    *("path", "split", "stride", "split_ratio", "unit", "name", "with_h"),
+    *(*_BOX_KEYS, *_FRAME_KEYS, *_MOLECULE_KEYS),
+)
+_FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types")
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
 _KEYS = {
     "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix", *_FRAME_KEYS),

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import cast, overload
 
 import torch
 from torch import Tensor
 
 from geotdm_fast.data.fields import Fields, further_names, join_field
+from geotdm_fast.data.periodic import join_boxes
+from geotdm_fast.reference import Cell
 
 
 @dataclass(repr=False, eq=False)
@@ -22,6 +24,9 @@ class Trajectory(Fields):
     origin: [D] float64 or None - what was subtracted from the stored positions, which are x + origin: far from 0
         float32 cannot tell neighbouring places apart
     has_target: whether the frames that are to be drawn are known; where not, they hold nothing that means anything
+    cell: [3, 3] or [T, 3, 3] float - the vectors of the periodic box, as rows, in the unit of x; [T, 3, 3] where it
+        changes from frame to frame; None: no box
+    pbc: [3] bool - the directions that are periodic; None: all, where there is a cell
     """
 
     x: Tensor
@@ -31,6 +36,8 @@ class Trajectory(Fields):
     scored: Tensor
     origin: Tensor | None = None
     has_target: bool = True
+    cell: Tensor | None = None
+    pbc: Tensor | None = None
 
     @property
     def num_frames(self) -> int:
@@ -45,6 +52,8 @@ class Batch(Fields):
     num_graphs: how many graphs there are
     origin: [num_graphs, D] float64 or None - 0 for graphs that have none; no dtype is put upon it
     has_target: the same for all graphs
+    cell: [num_graphs, 1 or T, 3, 3] float - the boxes, T where that of a graph changes; None: no graph has one
+    pbc: [num_graphs, 3] bool, with cell
     """
 
     x: Tensor
@@ -56,6 +65,8 @@ class Batch(Fields):
     num_graphs: int
     origin: Tensor | None = None
     has_target: bool = True
+    cell: Tensor | None = None
+    pbc: Tensor | None = None
 
     @property
     def ptr(self) -> Tensor:
@@ -80,8 +91,12 @@ class Batch(Fields):
         return separate(self)
 
     def model_kwargs(self) -> dict:
-        """The keyword arguments that `GeoTDM` hands to the network, without the conditioning."""
-        return {"h": self.h, "edge_index": self.edge_index, "edge_attr": self.edge_attr, "batch": self.batch}
+        """The keyword arguments that `GeoTDM` hands to the network, without the conditioning.
+
+        `cell`, a `geotdm_fast.reference.Cell`, is among them where there are boxes.
+        """
+        own = {"h": self.h, "edge_index": self.edge_index, "edge_attr": self.edge_attr, "batch": self.batch}
+        return own if self.cell is None else own | {"cell": Cell(self.cell, cast(Tensor, self.pbc))}
 
 
 class TrajectoryDataset(torch.utils.data.Dataset):
@@ -162,8 +177,9 @@ def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:
     """Lay graphs side by side: node indices of graph g are shifted by the nodes before it.
 
     Further fields, which all graphs must have then, are joined as `Fields` says.
+    Boxes are checked, which waits for the device of the graphs; those of all are expanded to T where one has T.
     Raises ValueError for an empty list and for graphs that differ in D, T, F, A or their fields, or of which some have
-    a target.
+    a target or a box; ValueError / TypeError for boxes that are none, see `Cell.of`.
     """
     trajectories = list(trajectories)
     if len(trajectories) == 0:
@@ -176,6 +192,7 @@ def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:
     offsets = (sizes.cumsum(0) - sizes).tolist()
     shifted = lambda name: torch.cat([getattr(t, name) + o for t, o in zip(trajectories, offsets, strict=True)], dim=-1)
     joined = lambda name: torch.cat([getattr(t, name) for t in trajectories])
+    cell, pbc = join_boxes(trajectories)
     batch = Batch(
         x=joined("x"),
         h=joined("h"),
@@ -186,6 +203,8 @@ def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:
         num_graphs=len(trajectories),
         origin=_origins(trajectories),
         has_target=first.has_target,
+        cell=cell,
+        pbc=pbc,
     )
     for name in further_names(first):
         batch[name], rows = join_field(name, [item[name] for item in trajectories], offsets)
@@ -209,6 +228,7 @@ def description(item: Trajectory) -> dict[str, object]:
         "the shape of a node's h": list(item.h.shape[1:]),
         "the shape of an edge's edge_attr": None if item.edge_attr is None else list(item.edge_attr.shape[1:]),
         "has_target": item.has_target,
+        "whether there is a box": item.cell is not None,
     }
 
 

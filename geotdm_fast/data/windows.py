@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geotdm_fast.data.periodic import Boxes
 from geotdm_fast.data.trajectory import Trajectory
 
 
@@ -45,6 +46,7 @@ class Windows(Sequence[Trajectory]):
     project: subtract the mean over nodes and frames of each window, which leaves no origin
     origin: [B, D] float64 or None - what was subtracted from the positions of every trajectory
     v: [B, N, D, T] - velocities, which become the windows' field `v`; None: they have none
+    boxes: of the trajectories and frames of x; None: they have none
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Windows(Sequence[Trajectory]):
         project: bool = False,
         origin: Tensor | None = None,
         v: Tensor | None = None,
+        boxes: Boxes | None = None,
     ):
         self.x = x
         self.v = v
@@ -68,6 +71,7 @@ class Windows(Sequence[Trajectory]):
         self.edge_attr = edge_attr
         self.project = project
         self.origin = None if project else origin
+        self.boxes = boxes
         self.scored = torch.arange(x.shape[1], device=x.device)
 
     def __len__(self) -> int:
@@ -80,6 +84,9 @@ class Windows(Sequence[Trajectory]):
         edge_attr = None if self.edge_attr is None else self.edge_attr[trajectory]
         origin = None if self.origin is None else self.origin[trajectory]
         window = Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored, origin)
+        if self.boxes is not None:
+            window.cell = self.boxes.window(trajectory, start, self.span)
+            window.pbc = self.boxes.pbc
         if self.v is not None:
             window.v = self.v[trajectory, :, :, start : start + self.span]
         return window

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from geotdm_fast.data.molecule_files.dataset import check_unwrap
+from geotdm_fast.data.checks import check_auto
 from geotdm_fast.data.molecule_files.reading import OpenFile, Reading
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.times import times_in_words
@@ -21,7 +21,7 @@ def box_and_times(section: Mapping, found: Findings, file: OpenFile) -> None:
         None if topology is None else pathlib.Path(topology),
         section.get("reader", "auto"),
         section.get("format"),
-        check_unwrap(where, section.get("unwrap", "auto")),
+        check_auto(where, "unwrap", section.get("unwrap", "auto")),
     )
     atoms, source = reading.atoms, reading.source
     stated = int((atoms.numbers > 0).sum())

@@ -39,8 +39,7 @@ def own_graph(
     """
     batch = torch.zeros(len(x), dtype=torch.int64, device=x.device) if batch is None else batch
     if cell is not None:
-        num_frames = x.shape[-1] if frames is None else len(frames.given) + len(frames.noisy)
-        cell = Cell.of("EGTN", cell, num_frames=num_frames, dim=x.shape[1])
+        cell = Cell.of("EGTN", cell, dim=x.shape[1])
     rule = spec.rule(edge_index, edge_attr, batch, cell).growing(True)
     return rule if spec.of == "current" else graph_of_frame(rule, x, frames)
 
@@ -55,6 +54,12 @@ def as_called(graph: Graph) -> Tensor | Graph:
     """What a spatial layer is called with: edge_index, as officially, where the edges are the same in all frames."""
     is_plain = graph.num_frames is None and not graph.has_room
     return graph.edge_index if is_plain else graph
+
+
+def num_edge_features(edge_attr: Tensor | None, spec: GraphSpec | None = None) -> int:
+    """A that a network made for `spec` has of data with edge_attr [E, A] or None; None: of the data's own edges."""
+    of_data = 0 if edge_attr is None else edge_attr.shape[1]
+    return of_data if spec is None else spec.edge_dim(of_data)
 
 
 def check_graph_given(
@@ -102,7 +107,7 @@ def check_values_given(where: str, graph: GivenGraph, batch: Tensor | None, num_
 
 def _check_edge_dim(where: str, edge_attr: Tensor | None, edge_dim: int) -> None:
     """None goes with 0."""
-    came = 0 if edge_attr is None else edge_attr.shape[1]
+    came = num_edge_features(edge_attr)
     if came != edge_dim:
         expected = f"[E, {edge_dim}]" if edge_dim else "None"
         raise ValueError(f"{where}: edge_attr must be {expected}, got {f'[E, {came}]' if came else 'None'}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geotdm_fast.data.periodic import check_cells
 from geotdm_fast.runtime.shown import shown
 
 if TYPE_CHECKING:
@@ -59,5 +60,7 @@ def check_values(path: str | os.PathLike, s: "Samples") -> None:
             raise fail(name, "whole numbers", values.dtype)
         if values.size and not 0 <= int(values.min()) <= int(values.max()) <= most:
             raise fail(name, f"in 0..{most}", f"{int(values.min())}..{int(values.max())}")
+    if s.cell is not None and s.pbc is not None:
+        check_cells(str(path), s.cell, s.pbc, dims)
     if not (np.isfinite(s.scale) and s.scale > 0):
         raise fail("scale", "a positive, finite number", shown(s.scale))

@@ -72,6 +72,11 @@ def check_samples(path: PathLike, s: Samples) -> None:
     }
     if s.origin is not None:
         expected["origin"] = (s.num_graphs, dims)
+    if (s.cell is None) != (s.pbc is None):
+        raise ValueError(f"{path}: cell and pbc must come together, got {'pbc' if s.cell is None else 'cell'} alone")
+    if s.cell is not None:
+        frames = 1 if s.cell.shape[1:2] == (1,) else num_given + num_noisy
+        expected |= {"cell": (s.num_graphs, frames, 3, 3), "pbc": (s.num_graphs, 3)}
     if s.is_molecule:
         expected["atomic_numbers"] = (num_nodes,)
     for name, shape in expected.items():

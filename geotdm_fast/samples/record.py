@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from geotdm_fast.conditioning import frames_known
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.task import Task
 
@@ -27,6 +28,9 @@ class Samples:
     origin: [num_graphs, D] float64 or None - what is missing from all positions of a graph, which are far from 0; in a
         file only where there is one
     experiment: which of the paper's experiments these data are the test data of, '' if none is known
+    cell: [num_graphs, 1 or T, 3, 3] float32 or None - the vectors of the periodic boxes of the data, as rows, in the
+        unit of the stored positions; T where a box changes from frame to frame. In a file only where there is one
+    pbc: [num_graphs, 3] bool, with cell - the directions that are periodic
     """
 
     samples: np.ndarray
@@ -46,6 +50,8 @@ class Samples:
     checkpoint: str
     origin: np.ndarray | None = None
     experiment: str = ""
+    cell: np.ndarray | None = None
+    pbc: np.ndarray | None = None
 
     @property
     def num_graphs(self) -> int:
@@ -84,6 +90,21 @@ class Samples:
     def forecasts(self, absolute: bool = True) -> np.ndarray:
         """[K, N, D, T] float32 (unit) - given and sampled frames, each in its place; absolute: as of `truth`."""
         return self._merge(self.samples, absolute)
+
+    def forecast_cell(self) -> np.ndarray | None:
+        """[num_graphs, 1 or T, 3, 3] float32 (unit) - the boxes of `forecasts`: of a frame that was drawn the box that
+        the network was told, see `known_cell`, since that of the data is not known then; None without boxes."""
+        if self.cell is None or self.cell.shape[1] == 1:
+            return self._in_unit(self.cell)
+        given = np.flatnonzero(self.cond_mask).tolist()
+        return self._in_unit(self.cell[:, frames_known(given, len(self.cond_mask))])
+
+    def truth_cell(self) -> np.ndarray | None:
+        """[num_graphs, 1 or T, 3, 3] float32 (unit) - the boxes of `truth`, those of the data; None without boxes."""
+        return self._in_unit(self.cell)
+
+    def _in_unit(self, cell: np.ndarray | None) -> np.ndarray | None:
+        return None if cell is None else cell * np.float32(self.scale)
 
     def _merge(self, noisy: np.ndarray, absolute: bool) -> np.ndarray:
         whole = np.empty((*noisy.shape[:-1], len(self.cond_mask)), noisy.dtype)
@@ -128,4 +149,6 @@ def make_samples(
         checkpoint=checkpoint,
         origin=None if batch.origin is None else batch.origin.cpu().numpy(),
         experiment=dataset.experiment or "",
+        cell=None if batch.cell is None else batch.cell[:, : len(given)].cpu().numpy().astype(np.float32),
+        pbc=None if batch.pbc is None else batch.pbc.cpu().numpy(),
     )

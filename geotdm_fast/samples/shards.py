@@ -124,4 +124,6 @@ def read_shards(folder: PathLike) -> Samples:
         scored=shifted("scored", nodes),
         edge_index=shifted("edge_index", nodes),
         origin=None if firsts[0].origin is None else joined("origin"),
+        cell=None if firsts[0].cell is None else joined("cell"),
+        pbc=None if firsts[0].pbc is None else joined("pbc"),
     )

@@ -49,6 +49,8 @@ class GraphPicker:
             batch=torch.arange(len(graphs)).repeat_interleave(count),
             num_graphs=len(graphs),
             origin=None if batch.origin is None else batch.origin[graphs],
+            cell=None if batch.cell is None else batch.cell[graphs],
+            pbc=None if batch.pbc is None else batch.pbc[graphs],
         )
         for name in further_names(batch):
             self._pick_further(picked, name, graphs, offset)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geotdm_fast import ops
 from geotdm_fast.data import Batch, Trajectory, TrajectoryDataset
+from geotdm_fast.data.periodic import boxes_of
 from geotdm_fast.data.trajectory import description
 from geotdm_fast.data.windows import Joined, Windows
 from geotdm_fast.graphs import Graph
@@ -17,6 +18,7 @@ from geotdm_fast.reference import BatchLayout, CutBatch, WindowTables
 from geotdm_fast.reference.row_sums import mean_by_graph, remember_num_graphs
 from geotdm_fast.runtime.checks import check_finite, check_index
 from geotdm_fast.runtime.copies import to_device
+from geotdm_fast.training.device_boxes import DeviceBoxes
 
 # Columns of the table of windows.
 _X, _FRAMES, _H, _EDGE_ATTR = range(4)
@@ -97,6 +99,7 @@ class DeviceData:
         if blocks[0].edge_attr is not None:
             edge_attr = rows_of([block.edge_attr for block in blocks])
         self._tables = WindowTables(first, x.to(self.device), h, edge_attr, self.dim, self.num_frames)
+        self._boxes = DeviceBoxes.of(self.name, blocks, self.device)
         self._structures: dict[int, Structure] = {}
 
     def __len__(self) -> int:
@@ -119,24 +122,25 @@ class DeviceData:
     def batch(self, items: Tensor, structure: Structure, turn: Tensor | None = None) -> Batch:
         """The trajectories `items` [B] int64, on the device, as `collate` would lay them side by side.
 
-        turn: [B, D, D] float32 - x <- turn x of every graph
+        turn: [B, D, D] float32 - x <- turn x of every graph, and its box with it
         Launches alone, no wait: a CUDA graph may capture it.
         """
-        return self._batch(ops.cut_windows(self._tables, structure.layout, items), structure, turn)
+        return self._batch(ops.cut_windows(self._tables, structure.layout, items), items, structure, turn)
 
     def drawn(
         self, items: Tensor, steps: Tensor, weight: Tensor, structure: Structure, turn: Tensor | None = None
     ) -> tuple[Batch, Tensor, Tensor]:
         """The same batch, with steps [B] given to its nodes [N] and weight [B], shared out, to its scored nodes [M]."""
         cut = ops.cut_windows(self._tables, structure.layout, items, steps, weight)
-        return self._batch(cut, structure, turn), cast(Tensor, cut.steps), cast(Tensor, cut.weight)
+        return self._batch(cut, items, structure, turn), cast(Tensor, cut.steps), cast(Tensor, cut.weight)
 
-    def _batch(self, cut: CutBatch, structure: Structure, turn: Tensor | None) -> Batch:
+    def _batch(self, cut: CutBatch, items: Tensor, structure: Structure, turn: Tensor | None) -> Batch:
         x = cut.x
         if self.project:
             x = x - mean_by_graph(x.mean(dim=-1), structure.batch)[structure.batch].unsqueeze(-1)
         if turn is not None:
             x = turn[structure.batch] @ x
+        cell, pbc = (None, None) if self._boxes is None else self._boxes.batch(items, turn)
         return Batch(
             x=x,
             h=cut.h,
@@ -145,6 +149,8 @@ class DeviceData:
             scored=structure.scored,
             batch=structure.batch,
             num_graphs=structure.num_graphs,
+            cell=cell,
+            pbc=pbc,
         )
 
     def _check_alike(self, blocks: Sequence[Windows]) -> None:
@@ -237,7 +243,15 @@ def _blocks(items: Sequence[Trajectory]) -> list[Windows]:
     blocks = []
     for item in items:
         edge_attr = None if item.edge_attr is None else item.edge_attr[None]
-        block = Windows(item.x[None], [(0, 0)], item.num_frames, item.h[None], item.edge_index, edge_attr)
+        block = Windows(
+            item.x[None],
+            [(0, 0)],
+            item.num_frames,
+            item.h[None],
+            item.edge_index,
+            edge_attr,
+            boxes=boxes_of(item),
+        )
         block.scored = item.scored
         blocks.append(block)
     return blocks

@@ -36,7 +36,18 @@ def people() -> TrajectoryDataset:
     return TrajectoryDataset(items, name="people")
 
 
+def boxed(changes: bool, **more) -> TrajectoryDataset:
+    """Two atoms in a triclinic box, one of whose directions is open."""
+    cell = np.array([[5.0, 0, 0], [1, 6, 0], [0.5, -1, 7]])
+    if changes:
+        cell = cell * np.linspace(1, 1.2, 12)[:, None, None]
+    return molecule([6, 8], cell=cell, pbc=[1, 1, 0], **more)
+
+
 DATASETS = {
+    "boxed": lambda: boxed(False),
+    "boxes that change": lambda: joined(boxed(True), boxed(True, every=2)),
+    "one by one, in boxes": lambda: boxed(True).subset([5, 1, 3]),
     "nbody": lambda: nbody_dataset("charged", "train", num_systems=4, num_frames=5, progress=False),
     "springs": lambda: nbody_dataset("springs", "train", num_systems=4, num_frames=5, progress=False),
     "one molecule": lambda: molecule([6, 6, 8]),
@@ -80,6 +91,28 @@ def test_a_batch_is_what_collate_makes(name, kernels, device):
         expected_weight = weight[expected.batch[expected.scored]] * share.cpu()
         torch.testing.assert_close(weight_of_scored.cpu(), expected_weight, rtol=1e-6, atol=0)
         assert torch.equal(structure.graph_of_scored.cpu(), expected.batch[expected.scored])
+
+
+def test_boxes_that_change_beside_one_that_does_not():
+    dataset = joined(boxed(False), boxed(True))
+    data, items = DeviceData(dataset), torch.tensor([1, 9])
+    turn = torch.linalg.qr(torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0)))[0]
+    found = data.batch(items, data.structure(items), turn)
+    expected = collate([dataset[1], dataset[9]])
+    assert found.cell.shape == (2, 5, 3, 3)
+    torch.testing.assert_close(found.cell, expected.cell @ turn[:, None].mT)
+    # The place of an atom in its box is the same as before it was turned.
+    fractional = lambda batch: torch.einsum("ndt,ntdk->nkt", batch.x, torch.linalg.inv(batch.cell)[batch.batch])
+    torch.testing.assert_close(fractional(found), fractional(expected), atol=1e-5, rtol=0)
+
+
+def test_a_box_that_is_none_is_told_by_the_name_of_the_data():
+    item = boxed(False)[0]
+    item.cell = torch.ones(3, 3)
+    with pytest.raises(ValueError, match="DeviceData: own: cell must span a volume"):
+        DeviceData(TrajectoryDataset([item], name="own"))
+    with pytest.raises(ValueError, match="whether there is a box of joined must be True in all trajectories"):
+        DeviceData(joined(boxed(False), molecule([6, 8])))
 
 
 def test_structures_are_kept_where_graphs_are_alike():

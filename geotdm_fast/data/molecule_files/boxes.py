@@ -11,6 +11,9 @@ import torch
 
 from geotdm_fast.ops import radius_graph
 
+# Atoms no further apart than the sum of these are of one molecule, where a box cuts it (angstrom). Hydrogen bonds are
+# longer than 0.4 + 1.2.
+_HYDROGEN, _OTHER = 0.4, 1.2
 _NEIGHBOURS = np.array(list(itertools.product((0, -1, 1), repeat=3)))
 
 
@@ -101,6 +104,11 @@ def whole(
         for node in joined:
             place[node] = place[i]
     return image, broken
+
+
+def touching_radii(numbers: np.ndarray) -> np.ndarray:
+    """The radii (angstrom) of atoms with these atomic numbers, for `whole`."""
+    return np.where(numbers == 1, _HYDROGEN, _OTHER)
 
 
 def _near_pairs(x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,26 +9,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from geotdm_fast.data.bonds import complete_bonds
-from geotdm_fast.data.checks import check_flag, check_indices
+from geotdm_fast.data.checks import check_auto, check_flag, check_indices
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.molecule import renumbered_bonds, warn_if_apart
 from geotdm_fast.data.molecule_files.beads import bead_graph
+from geotdm_fast.data.molecule_files.boxes import touching_radii
 from geotdm_fast.data.molecule_files.elements import elements_of
 from geotdm_fast.data.molecule_files.formats import READERS
 from geotdm_fast.data.molecule_files.motion import Motion
 from geotdm_fast.data.molecule_files.opening import select
 from geotdm_fast.data.molecule_files.plan import plan_frames
 from geotdm_fast.data.molecule_files.reading import OpenFile
-from geotdm_fast.data.own_windows import OwnSource, Wanted, own_windows
+from geotdm_fast.data.own_windows import SPAN, OwnSource, Wanted, own_windows
 from geotdm_fast.data.splits import SPLIT_RATIO
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
 
-_SPAN = 30
-# Atoms no further apart than the sum of these are of one molecule, where a box cuts it (angstrom). Hydrogen bonds are
-# longer than 0.4 + 1.2.
-_HYDROGEN, _OTHER, _BEAD = 0.4, 1.2, 2.75
+_BEAD = 2.75  # the radius by which beads are of one molecule, where a box cuts it (angstrom)
 
 
 def file_dataset(
@@ -43,6 +41,8 @@ def file_dataset(
     elements: Sequence | Mapping | None = None,
     types: str | Sequence[str] = "element",
     unwrap: str | bool = "auto",
+    box: str | bool = "auto",
+    remove_drift: bool = False,
     frames: Sequence[int | None] | str | None = None,
     every: int | None = None,
     span: int | None = None,
@@ -79,6 +79,8 @@ def file_dataset(
         themselves in the order of their features, for several files. Edges are then by bonds, within `cutoff`, or all
     unwrap: auto, where the file has a periodic box: atoms are followed from frame to frame by their nearest image, and
         molecules are made whole in the first frame; no: positions as they are stored
+    box: auto, where the file has a periodic box: the windows have it as `cell` and `pbc`; no: they have none
+    remove_drift: as in `array_dataset`, of the atoms that are kept
     frames: [start, stop] or [start, stop, step] of the frames to read, as a slice of Python; every: every n-th of them
     cutoff: as in `array_dataset`
     bonds: [M, 2] - pairs of atoms as numbered in the file, instead of the topology's or those by distance
@@ -95,9 +97,10 @@ def file_dataset(
     where = f"file_dataset: {path}"
     check_choice(f"{where}: reader", reader, READERS)
     with_h = check_flag(where, "with_h", with_h)
-    follow = check_unwrap(where, unwrap)
+    follow, carry = check_auto(where, "unwrap", unwrap), check_auto(where, "box", box)
     _check_types(where, types)
-    wanted = Wanted(None, _SPAN if span is None else span, stride, split_ratio, None, None, project).checked(where)
+    span = SPAN if span is None else span
+    wanted = Wanted(None, span, stride, split_ratio, None, None, project, remove_drift).checked(where)
     for name_of_file in (path, topology):
         if name_of_file is not None and not pathlib.Path(name_of_file).exists():
             raise FileNotFoundError(f"file_dataset: {name_of_file}: no such file")
@@ -118,7 +121,7 @@ def file_dataset(
         if len(chosen) == 0:
             raise ValueError(f"{where} must have atoms left after {selection=} and {with_h=}, got none")
         plan = plan_frames(where, source, frames, every, split, wanted.split_ratio, cast(int, wanted.span))
-        motion = Motion(where, reading, chosen, plan, follow, progress)
+        motion = Motion(where, reading, chosen, plan, follow, carry, progress)
         pairs = None
         if bonds is not None or atoms.bonds is not None:
             given = atoms.bonds if bonds is None else np.asarray(bonds)
@@ -126,7 +129,7 @@ def file_dataset(
         everywhere = atoms.bonds if bonds is None else check_indices(where, "bonds", bonds, "M, 2", len(atoms.names))
         z = h = edge_index = edge_attr = None
         if numbers is not None:  # of elements
-            motion.make_whole(everywhere, np.where(numbers == 1, _HYDROGEN, _OTHER))
+            motion.make_whole(everywhere, touching_radii(numbers))
             if bonds is None and pairs is not None:
                 pairs = complete_bonds(where, motion.first, numbers[chosen], pairs, cutoff)
                 warn_if_apart(where, len(chosen), pairs, "of the topology", "a topology may leave bonds out")
@@ -141,18 +144,10 @@ def file_dataset(
         graph = GivenGraph(z, h, edge_index, edge_attr, pairs, cutoff, max_hops, fully_connected, num_types, atom_types)
         # Frames that are equally far apart in time: what stands still is no frame that was written twice.
         even = plan.stretches if plan.timed else None
-        own = OwnSource(where, "x", motion, None, "times", motion.first, None, unit, even)
+        own = OwnSource(where, "x", motion, None, "times", motion.first, None, unit, even, lambda: motion.boxes)
         items, z = own_windows(own, graph.checked(where, len(chosen)), wanted)
     name = path.stem if name is None else name
     return TrajectoryDataset(items, name=name, unit=unit if z is None else "angstrom", atomic_numbers=z)
-
-
-def check_unwrap(where: str, unwrap: str | bool) -> bool:
-    """Whether to unwrap; YAML reads a bare `no` as false."""
-    if isinstance(unwrap, (bool, np.bool_)):
-        return bool(unwrap)
-    check_choice(f"{where}: unwrap", unwrap, ("auto", "no"))
-    return unwrap == "auto"
 
 
 def _check_types(where: str, types: str | Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from geotdm_fast.data.molecule_files.plan import Part
 
 # A step by more than this part of half of the box may belong to another image.
 _DOUBTFUL = 0.8
+WITHOUT_BOX = "unwrap: no takes positions as they are, and box: no leaves the box out"
 
 
 class Follower:
@@ -28,9 +29,8 @@ class Follower:
         self._fractional = first @ np.linalg.inv(cell)  # of the last frame, as followed
         self._images, self._last = None, first
 
-    def follow(self, frames: Frames) -> np.ndarray:
-        """The positions of a chunk, [T, N, 3] float64, followed. ValueError where a frame has no box."""
-        cell = box_of(frames, self._pbc)
+    def follow(self, frames: Frames, cell: np.ndarray) -> np.ndarray:
+        """The positions of a chunk, [T, N, 3] float64, followed; cell: [T, 3, 3], see `box_of`."""
         x = frames.x.astype(np.float64)
         images = follow(x, cell, self._pbc, self._fractional)
         self._count(frames.numbers, images)
@@ -88,6 +88,22 @@ def box_of(frames: Frames, pbc: np.ndarray) -> np.ndarray:
     if box is None or not np.array_equal(box[1], pbc):
         raise ValueError(
             f"every frame must have a box, as the first has; got none in frames {frames.numbers[0]} to "
-            f"{frames.numbers[-1]}; unwrap: no takes positions as they are"
+            f"{frames.numbers[-1]}; {WITHOUT_BOX}"
         )
     return box[0]
+
+
+def first_box(frames: Frames, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The cell [1, 3, 3] of the first frame and its periodic directions; None where it has no box.
+
+    Raises ValueError for vectors that are not finite, and for ones of periodic directions that span no volume.
+    """
+    if frames.cells is None or not pbc.any():
+        return None
+    cell = frames.cells[0]
+    box = periodic_cell(frames.cells, pbc)
+    is_box = bool(cell.any(axis=1)[pbc].all())  # NaN is not 0
+    if box is None and is_box:
+        what = "span a volume" if np.isfinite(cell).all() else "be finite"
+        raise ValueError(f"the cell must {what}, got {cell.tolist()} in frame {frames.numbers[0]}; {WITHOUT_BOX}")
+    return box

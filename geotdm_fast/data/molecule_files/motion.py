@@ -1,32 +1,43 @@
 """The motion of chosen atoms out of a file: checked, followed across its box, a block at a time."""
 
 import warnings
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import TypeVar, cast
 
 import numpy as np
 
-from geotdm_fast.data.molecule_files.boxes import follow, periodic_cell, whole
+from geotdm_fast.data.molecule_files.boxes import follow, whole
 from geotdm_fast.data.molecule_files.contents import Frames
-from geotdm_fast.data.molecule_files.following import Followed, Follower, box_of
+from geotdm_fast.data.molecule_files.following import Followed, Follower, box_of, first_box
 from geotdm_fast.data.molecule_files.plan import Part, Plan
 from geotdm_fast.data.molecule_files.reading import Reading
 from geotdm_fast.data.npy import StoredArray
+from geotdm_fast.data.periodic import Boxes
 
 # XTC holds no more than 2147483.75 nm and writes that for what is more.
 _TOO_FAR = 2.1e7
 # Frames of a restarted run agree with those that they replace to so many angstrom.
 _SAME = 0.1
 
+Result = TypeVar("Result")
+
 
 class Motion(StoredArray):
     """The motion of the chosen `atoms` in the frames of a plan, [T, N, 3], read when asked for its blocks.
 
-    first: [N, 3] - their positions in the first frame; unwrap: whether to follow them where the file has a box
+    first: [N, 3] - their positions in the first frame; unwrap: whether to follow them where the file has a box; carry:
+        whether the box goes with them
     """
 
     def __init__(
-        self, where: str, reading: Reading, atoms: np.ndarray, plan: Plan, unwrap: bool, progress: bool = False
+        self,
+        where: str,
+        reading: Reading,
+        atoms: np.ndarray,
+        plan: Plan,
+        unwrap: bool,
+        carry: bool = False,
+        progress: bool = False,
     ):
         self._progress = progress
         self._where, self._reading, self._atoms, self._plan = where, reading, atoms, plan
@@ -36,8 +47,10 @@ class Motion(StoredArray):
         self._cut = 0  # stretches after the first in whose first frame a molecule was cut
         frames = self._first_of(plan.first)
         self.first = frames.x[0].astype(np.float64)
-        has_box = unwrap and frames.cells is not None
-        self._box = periodic_cell(cast(np.ndarray, frames.cells), reading.source.pbc) if has_box else None
+        found = self._named(lambda: first_box(frames, reading.source.pbc)) if unwrap or carry else None
+        self._box = found if unwrap else None  # to follow atoms through
+        self._pbc = found[1] if found is not None and carry else None
+        self._cells: list[np.ndarray] = []
         self.shape, self.dtype = (len(plan.stretches.frames), len(atoms), 3), frames.x.dtype
 
     def make_whole(self, bonds: np.ndarray | None, radii: np.ndarray | None) -> None:
@@ -61,6 +74,11 @@ class Motion(StoredArray):
                 "these bonds stay long"
             )
 
+    @property
+    def boxes(self) -> Boxes | None:
+        """The boxes of the wanted frames, when all blocks are read; None where there are none to go with them."""
+        return None if self._pbc is None else Boxes.of(np.concatenate(self._cells)[None], self._pbc)
+
     def first_row(self) -> np.ndarray:
         return self.first
 
@@ -69,12 +87,15 @@ class Motion(StoredArray):
         from geotdm_fast.runtime.bars import progress_bar
 
         self._check_again()
+        self._cells = []
         begin, about = 0, f"reading {self._where.split()[-1]}"
         with progress_bar(total=self.shape[0], desc=about, unit=" frames", disable=not self._progress) as bar:
             for part in self._plan.parts:
-                for numbers, x in self._as_stored(part) if self._box is None else self._followed(part):
+                for numbers, x, cells in self._as_stored(part) if self._box is None else self._followed(part):
                     here = np.isin(numbers, part.wanted, assume_unique=True)
                     if here.any():
+                        if cells is not None:
+                            self._cells.append(cells[here])
                         yield begin, x[here]
                     begin += int(here.sum())
                     bar.update(int(here.sum()))
@@ -83,11 +104,21 @@ class Motion(StoredArray):
         if self._cut:
             self._warn(f"molecules cut by the box are made whole after {self._cut} gaps in time too")
 
-    def _as_stored(self, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _as_stored(self, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         for frames in self._chunks(part.wanted):
-            yield frames.numbers, frames.x
+            yield frames.numbers, frames.x, None if self._pbc is None else self._box_of(frames, self._pbc)
 
-    def _followed(self, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _box_of(self, frames: Frames, pbc: np.ndarray) -> np.ndarray:
+        return self._named(lambda: box_of(frames, pbc))
+
+    def _named(self, function: Callable[[], Result]) -> Result:
+        """What `function` returns; its ValueErrors name the file."""
+        try:
+            return function()
+        except ValueError as error:
+            raise ValueError(f"{self._where}: {error}") from None
+
+    def _followed(self, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """All frames of a stretch up to the last wanted one: they tell where the atoms went.
 
         What an earlier data set has followed of the same stretch is not read again.
@@ -99,13 +130,10 @@ class Motion(StoredArray):
         else:
             self._begin_to_follow(part.in_order[0])
             ahead = part.in_order
-        follower = cast(Follower, self._follower)
+        follower, (_, pbc) = cast(Follower, self._follower), cast("tuple[np.ndarray, np.ndarray]", self._box)
         for frames in self._chunks(ahead):
-            try:
-                x = follower.follow(frames)
-            except ValueError as error:
-                raise ValueError(f"{self._where}: {error}") from None
-            yield frames.numbers, x
+            cells = self._box_of(frames, pbc)
+            yield frames.numbers, follower.follow(frames, cells), cells
         self._reading.followed = Followed(key, follower, part.in_order)
 
     def _begin_to_follow(self, number: int) -> None:
@@ -114,10 +142,7 @@ class Motion(StoredArray):
         first = self.first
         if number != self._plan.first:
             frames = self._first_of(number)
-            try:
-                cells = box_of(frames, pbc)
-            except ValueError as error:
-                raise ValueError(f"{self._where}: {error}") from None
+            cells = self._box_of(frames, pbc)
             images, _ = self._images(number, (cells, pbc))
             self._cut += bool((images != 0).any())
             first = frames.x[0].astype(np.float64) + images @ cells[0]
