@@ -37,12 +37,16 @@ def own_graph(
     """
     batch = torch.zeros(len(x), dtype=torch.int64, device=x.device) if batch is None else batch
     rule = spec.rule(edge_index, edge_attr, batch).growing(True)
-    return rule if spec.of == "current" else rule.static(frame_of_graph(x, frames))
+    return rule if spec.of == "current" else rule.static(frame_of_graph(x, frames), number_of_graph_frame(frames))
 
 
 def frame_of_graph(x: Tensor, frames: Frames | None) -> Tensor:
     """[N, D]: the last given frame of x [N, D, T], the first where none is given."""
-    return x[..., 0 if frames is None else frames.given[-1]].detach()
+    return x[..., number_of_graph_frame(frames)].detach()
+
+
+def number_of_graph_frame(frames: Frames | None) -> int:
+    return 0 if frames is None else frames.given[-1]
 
 
 def as_called(graph: Graph) -> Tensor | Graph:

@@ -9,7 +9,7 @@ from torch import Tensor
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.nn import EGTN
-from geotdm_fast.nn.given_graph import frame_of_graph
+from geotdm_fast.nn.given_graph import frame_of_graph, number_of_graph_frame
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import Noised
@@ -44,7 +44,8 @@ class Objective:
         if spec.of == "current":
             return rule
         mask = model_kwargs.get("cond_mask")
-        return rule.static(frame_of_graph(batch.x, None if mask is None else frames_of(mask)))
+        frames = None if mask is None else frames_of(mask)
+        return rule.static(frame_of_graph(batch.x, frames), number_of_graph_frame(frames))
 
     @property
     def is_by_distance(self) -> bool:
