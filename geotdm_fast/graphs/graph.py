@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.graphs.edges import EdgeTables, sorted_edges
+from geotdm_fast.graphs.groups import Groups
 from geotdm_fast.graphs.packed import packed
-from geotdm_fast.graphs.search import Groups, nearest_senders, radius_senders
-from geotdm_fast.reference import Cell
+from geotdm_fast.graphs.search import nearest_senders, radius_senders
+from geotdm_fast.reference import Cell, CellSearch
 from geotdm_fast.runtime.checks import check_tensor
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.copies import to_device
@@ -132,33 +133,53 @@ class Graph:
 
     @classmethod
     def radius(
-        cls, x: Tensor, cutoff: float, capacity: int, batch: Tensor | None = None, *, groups: Groups | None = None
+        cls,
+        x: Tensor,
+        cutoff: float,
+        capacity: int,
+        batch: Tensor | None = None,
+        *,
+        groups: Groups | None = None,
+        cell: Tensor | Cell | CellSearch | None = None,
     ) -> "Graph":
-        """The edges of `geotdm_fast.radius_graph(x, cutoff, batch)`, in room for `capacity` of each receiver.
+        """The edges of `geotdm_fast.radius_graph(x, cutoff, batch, cell=cell)`, in room for `capacity` a receiver.
 
             (i, j) is an edge of frame t when |x_it - x_jt| <= cutoff, i != j, and both are of one graph
 
         x: [N, T, D] float - positions, in D = 2 or 3 dimensions (any D >= 1)
         batch: [N] int64 - the graph of each node, in any order; None: all are one graph
         groups: `Groups.of(batch, N, device)`, where they are known: then nothing waits for the device
+        cell: periodic boxes, as for `radius_graph`; a `CellSearch`, made once, lets nothing wait for the device. Then
+            the graph has `images`
         Where a receiver has more edges, some are missing: `overflowed()` tells, and `needed` on the device. No gradient
         passes from edges to x; egcl's own goes through distances. Deterministic. With `groups` a CUDA graph may
         capture it.
-        Raises ValueError/TypeError for wrong shapes, dtypes, devices, cutoff and capacity.
+        Raises ValueError/TypeError for wrong shapes, dtypes, devices, cutoff, cell and capacity.
         """
-        sender, needed = radius_senders(x, cutoff, capacity, batch, groups)
-        return cls.of_table(sender, sender >= 0, *x.shape[:2], capacity=capacity, needed=needed)
+        sender, needed, image, cell = radius_senders(x, cutoff, capacity, batch, groups, cell)
+        return cls.of_table(
+            sender, sender >= 0, *x.shape[:2], capacity=capacity, needed=needed, image=image, cell=cell, batch=batch
+        )
 
     @classmethod
-    def nearest(cls, x: Tensor, k: int, batch: Tensor | None = None, *, groups: Groups | None = None) -> "Graph":
+    def nearest(
+        cls,
+        x: Tensor,
+        k: int,
+        batch: Tensor | None = None,
+        *,
+        groups: Groups | None = None,
+        cell: Tensor | Cell | CellSearch | None = None,
+    ) -> "Graph":
         """The k nearest other nodes of the own graph send to a node, in every frame; all others where they are fewer.
 
         Arguments as for `radius`. Of two that are as near the lower number is taken, so the edges are those of a stable
         sort by distance; which need not be symmetric, as those of a radius are. There is always room. All pairs of a
-        graph are looked at.
+        graph are looked at. With a cell the k nearest images are taken: one sender may come several times, and a node's
+        own images come too.
         """
-        sender = nearest_senders(x, k, batch, groups)
-        return cls.of_table(sender, sender >= 0, *x.shape[:2])
+        sender, _, image, cell = nearest_senders(x, k, batch, groups, cell)
+        return cls.of_table(sender, sender >= 0, *x.shape[:2], image=image, cell=cell, batch=batch)
 
     @classmethod
     def of_table(
@@ -171,15 +192,25 @@ class Graph:
         features: Callable[[Tensor], Tensor] | None = None,
         capacity: int | None = None,
         needed: Tensor | None = None,
+        image: Tensor | None = None,
+        cell: Cell | None = None,
+        batch: Tensor | None = None,
     ) -> "Graph":
         """Edges of every frame, of a table with one row for each i T + t.
 
         sender: [N T, K] int - rows j T + t; is_edge: [N T, K] bool - where the table has an edge
         features: places of the table [N T K], row K + column, to features [N T K, A] of the edges there
+        image, cell, batch: [N T, K, 3] int8, the boxes, and [N] the graph of each node - in periodic boxes
         """
         with _lasting_tensors():
             tables, edge_index, slot = packed(sender, is_edge)
-            made = cls(edge_index, num_nodes, num_frames, tables=tables, capacity=capacity, needed=needed)
+            images = None
+            if image is not None:
+                number = image.reshape(-1, 3)[slot].where(edge_index[0, :, None] < num_nodes * num_frames, 0)
+                images = EdgeImages(number, cast(Cell, cell), batch)
+            made = cls(
+                edge_index, num_nodes, num_frames, tables=tables, images=images, capacity=capacity, needed=needed
+            )
             if features is not None:
                 made.edge_attr = made.of_edges(features(slot))
         return made

@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.utils._pytree import register_pytree_node
 
 from geotdm_fast.graphs.edges import EdgeTables, sorted_edges
-from geotdm_fast.graphs.graph import Graph
-from geotdm_fast.graphs.search import Groups, check_count, nearest_senders, radius_senders
+from geotdm_fast.graphs.graph import EdgeImages, Graph
+from geotdm_fast.graphs.groups import Groups
+from geotdm_fast.graphs.search import Found, check_count, nearest_senders, radius_senders
+from geotdm_fast.reference import Cell, CellSearch
 from geotdm_fast.runtime.checks import check_index, check_same_device, check_tensor
 
 
@@ -29,6 +31,9 @@ class GraphRule:
         find a second time; None: none
     bond_attr: [B, A] - their features; default: a 1, which tells them from the edges of the search
     found_attr: [A] - the features of an edge that only the search found; default: 0
+    cell: the periodic boxes of the graphs, as `geotdm_fast.radius_graph` takes them, in the unit of the positions; then
+        the graphs have `images`. A bond is of image 0, so positions come with whole molecules; other images of the same
+        two nodes are found beside it
 
     edge_dim: A; 0 without bonds
     capacity: the most edges of a receiver that the search has room for; needed: [] int32 - the most that there were in
@@ -50,11 +55,12 @@ class GraphRule:
         bonds: Tensor | None = None,
         bond_attr: Tensor | None = None,
         found_attr: Tensor | None = None,
+        boxes: CellSearch | None = None,
     ):
         where = type(self).__name__
         check_tensor(where, "batch", batch, ("N",), integer=True)
         self._room = [capacity]  # of all copies
-        self.batch, self.grows = batch, False
+        self.batch, self.grows, self.boxes = batch, False, boxes
         self.groups = Groups.of(batch, len(batch), batch.device)
         self.needed = torch.zeros((), dtype=torch.int32, device=batch.device)
         self.bond_sender = self.bond_number = self.features = None
@@ -103,6 +109,10 @@ class GraphRule:
         return self.batch.device
 
     @property
+    def cell(self) -> Cell | None:
+        return None if self.boxes is None else self.boxes.cell
+
+    @property
     def edge_dim(self) -> int:
         return 0 if self.features is None else self.features.shape[1]
 
@@ -114,10 +124,10 @@ class GraphRule:
     def __call__(self, x: Tensor) -> Graph:
         """The graph of positions x [N, T, D], with its `edge_attr` where there are features."""
         num_nodes, num_frames = x.shape[:2]
-        sender, needed = self._search(x)
+        sender, needed, image, cell = self._search(x)
         while self.grows and needed is not None and int(needed) > self.capacity:
             self._room[0] = max(2 * self.capacity, int(needed))
-            sender, needed = self._search(x)
+            sender, needed, image, cell = self._search(x)
         is_edge, features = sender >= 0, None
         if needed is not None:
             self.needed.copy_(torch.maximum(self.needed, needed))
@@ -125,22 +135,67 @@ class GraphRule:
             frame = torch.arange(num_frames, device=x.device)[:, None]
             bonded = self.bond_sender[:, None]  # [N, 1, K_b]
             bonded = torch.where(bonded >= 0, bonded * num_frames + frame, -1).flatten(0, 1)  # [N T, K_b]
-            is_edge &= (sender[:, :, None] != bonded[:, None]).all(-1)
+            is_bond = (sender[:, :, None] == bonded[:, None]).any(-1)
+            if image is not None:
+                is_bond &= (image == 0).all(-1)
+                image = torch.cat([image.new_zeros(*bonded.shape, 3), image], dim=1)
+            is_edge &= ~is_bond
             sender, is_edge = torch.cat([bonded, sender], dim=1), torch.cat([bonded >= 0, is_edge], dim=1)
             features = (lambda slot: self._features_of(slot, sender.shape[1], num_frames)) if self.edge_dim else None
         return Graph.of_table(
-            sender, is_edge, num_nodes, num_frames, features=features, capacity=self.capacity, needed=needed
+            sender,
+            is_edge,
+            num_nodes,
+            num_frames,
+            features=features,
+            capacity=self.capacity,
+            needed=needed,
+            image=image,
+            cell=cell,
+            batch=self.batch,
         )
 
-    def static(self, x: Tensor) -> Graph:
-        """The graph of positions x [N, D], for all frames of a batch; without room for more where it `grows`."""
-        graph = self(x[:, None])
+    def static(self, x: Tensor, frame: int = 0) -> Graph:
+        """The graph of positions x [N, D], for all frames of a batch; without room for more where it `grows`.
+
+        frame: that of x, whose boxes are searched where they change
+        """
+        graph = self.at_frames([frame])(x[:, None])
+        images = None if graph.images is None else graph.images._replace(cell=cast(Cell, self.cell))
         if not self.grows:
-            graph.num_frames = None
+            graph.num_frames, graph.images = None, images
             return graph
         number = int(cast(EdgeTables, graph.tables("native")).first[-1])
         edge_attr = None if graph.edge_attr is None else graph.edge_attr[:number]
-        return Graph(graph.edge_index[:, :number], len(x), edge_attr=edge_attr)
+        images = None if images is None else EdgeImages(images.number[:number], images.cell, images.batch)
+        return Graph(graph.edge_index[:, :number], len(x), edge_attr=edge_attr, images=images)
+
+    def at_frames(self, frames: list[int]) -> "GraphRule":
+        """The same rule, counting with this one, for positions of these frames alone. Waits for nothing."""
+        if self.boxes is None or self.boxes.vectors.shape[1] == 1:
+            return self
+        other = copy.copy(self)
+        other.boxes = self.boxes.at_frames(frames)
+        return other
+
+    def for_boxes(self, boxes: Cell) -> "GraphRule":
+        """The same rule, counting with this one, good for any of `boxes` by `with_cell`. Waits for the device."""
+        if self.boxes is None:
+            return self
+        other = copy.copy(self)
+        fewest = int(self.batch.unique(return_counts=True)[1].min()) if self.num_nodes else 0
+        other.boxes = self.boxes.looking_into(type(self).__name__, boxes, fewest)
+        return other
+
+    def with_cell(self, cell: Cell | None) -> "GraphRule":
+        """The same rule, counting with this one, for a batch in other boxes; of the kind that `for_boxes` was told.
+
+        None where the rule has none. Waits for nothing."""
+        if self.boxes is None or cell is None:
+            return self
+        other = copy.copy(self)
+        other.boxes = self.boxes.with_cell(cell)
+        return other
 
     def growing(self, grows: bool) -> "GraphRule":
         """The same rule, counting with this one, that grows or not."""
@@ -170,8 +225,7 @@ class GraphRule:
         number = bond_number[node, column.clamp(max=num_columns - 1)]
         return features[torch.where(column < num_columns, number, found)]
 
-    def _search(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """sender [N T, capacity], -1 where there is none, and the capacity that would do, None where any does."""
+    def _search(self, x: Tensor) -> Found:
         raise NotImplementedError
 
     def overflowed(self) -> bool:
@@ -189,7 +243,7 @@ class GraphRule:
         """The rule on `device`."""
 
         def there(value: Any) -> Any:
-            return value.to(device) if isinstance(value, Tensor) else value
+            return value.to(device) if isinstance(value, Tensor | CellSearch) else value
 
         fields = {name: there(value) for name, value in vars(self).items()}
         return self._of(fields | {"groups": Groups(*map(there, self.groups))})
@@ -211,13 +265,15 @@ class RadiusRule(GraphRule):
         bonds: Tensor | None = None,
         bond_attr: Tensor | None = None,
         found_attr: Tensor | None = None,
+        cell: Tensor | Cell | None = None,
     ):
         check_count("RadiusRule", "capacity", capacity)
-        super().__init__(capacity, batch, bonds, bond_attr, found_attr)
+        boxes = None if cell is None else CellSearch.within("RadiusRule", cell, cutoff, batch=batch)
+        super().__init__(capacity, batch, bonds, bond_attr, found_attr, boxes)
         self.cutoff = cutoff
 
-    def _search(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return radius_senders(x, self.cutoff, self.capacity, self.batch, self.groups)
+    def _search(self, x: Tensor) -> Found:
+        return radius_senders(x, self.cutoff, self.capacity, self.batch, self.groups, self.boxes)
 
 
 class NearestRule(GraphRule):
@@ -234,12 +290,14 @@ class NearestRule(GraphRule):
         bonds: Tensor | None = None,
         bond_attr: Tensor | None = None,
         found_attr: Tensor | None = None,
+        cell: Tensor | Cell | None = None,
     ):
         check_count("NearestRule", "k", k)
-        super().__init__(k, batch, bonds, bond_attr, found_attr)
+        boxes = None if cell is None else CellSearch.nearest("NearestRule", cell, k, len(batch), batch=batch)
+        super().__init__(k, batch, bonds, bond_attr, found_attr, boxes)
 
-    def _search(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return nearest_senders(x, self.capacity, self.batch, self.groups), None
+    def _search(self, x: Tensor) -> Found:
+        return nearest_senders(x, self.capacity, self.batch, self.groups, self.boxes)
 
 
 def _by_receiver(bonds: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:

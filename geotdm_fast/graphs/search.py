@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from geotdm_fast.graphs.groups import Groups
+from geotdm_fast.graphs.periodic_search import periodic_nearest, periodic_radius
+from geotdm_fast.reference import Cell, CellSearch
 from geotdm_fast.reference.radius_graph import squared_cutoff, squared_distances
 from geotdm_fast.runtime.checks import check_tensor
 
@@ -18,33 +21,28 @@ from geotdm_fast.runtime.checks import check_tensor
 _PAIRS_AT_ONCE = 2**21
 
 
-class Groups(NamedTuple):
-    """Which nodes are of one graph.
+class Found(NamedTuple):
+    """What a search found.
 
-    node: [N] int64 - graph by graph, ascending in each; begin, end: [N] int64 - where in it the graph of each node is
-    most: how many nodes the largest graph has
+    sender: [N T, width] int - -1 where there is none; needed: [] int - the width that would do, None where any does
+    image: [N T, width, 3] int8 - of every sender, and cell: the boxes; None without
     """
 
-    node: Tensor
-    begin: Tensor
-    end: Tensor
-    most: int
-
-    @classmethod
-    def of(cls, batch: Tensor | None, num_nodes: int, device: torch.device) -> "Groups":
-        """Of batch [N], in any order, or of one graph. Waits for the device where there is a batch."""
-        node = torch.arange(num_nodes, device=device)
-        if batch is None:
-            return cls(node, torch.zeros_like(node), torch.full_like(node, num_nodes), num_nodes)
-        graph, node = batch.sort(stable=True)
-        begin, end = torch.searchsorted(graph, batch), torch.searchsorted(graph, batch, right=True)
-        return cls(node, begin, end, int((end - begin).max()) if num_nodes else 0)
+    sender: Tensor
+    needed: Tensor | None = None
+    image: Tensor | None = None
+    cell: Cell | None = None
 
 
 def radius_senders(
-    x: Tensor, cutoff: float, capacity: int, batch: Tensor | None, groups: Groups | None
-) -> tuple[Tensor, Tensor]:
-    """sender [N T, capacity] int, -1 where there is none, and the capacity that would do [] int, for `Graph.radius`."""
+    x: Tensor,
+    cutoff: float,
+    capacity: int,
+    batch: Tensor | None,
+    groups: Groups | None,
+    cell: Tensor | Cell | CellSearch | None = None,
+) -> Found:
+    """The senders of `Graph.radius`."""
     # The ops look for graphs themselves.
     from geotdm_fast.ops import kernels, neighbour_search
     from geotdm_fast.ops.backend import current_backend
@@ -55,27 +53,48 @@ def radius_senders(
     check_tensor(where, "x", x, ("N", "T", "D"), integer=False)
     check_search(where, x, cutoff, batch, False)
     check_count(where, "capacity", capacity)
-    if kernels.take_search(where, x, current_backend()):
+    boxes = known = None
+    if cell is not None:
+        boxes = CellSearch.within(where, cell, cutoff, batch=batch)
+        boxes.check_fits(where, x)
+        known = boxes.cell
+    if boxes is None and kernels.take_search(where, x, current_backend()):
         most = groups.most or None if groups is not None else None
-        found = radius_neighbours(x, cutoff, capacity, batch, max_num_nodes=most)
-        return found.sender, found.needed
-    if current_backend() != "reference" and neighbour_search.is_compiled(x):
-        found = radius_neighbours(x, cutoff, capacity, batch)
-        return found.sender, found.needed
-    groups = groups or Groups.of(batch, len(x), x.device)
-    sender, degree = within_radius(x, cutoff, capacity, groups)
-    return sender, degree.amax() if len(degree) else degree.sum()
+        found = radius_neighbours(x, cutoff, capacity, batch, max_num_nodes=most, cell=boxes)
+        return Found(found.sender, found.needed, found.image, known)
+    if boxes is None and current_backend() != "reference" and neighbour_search.is_compiled(x):
+        found = radius_neighbours(x, cutoff, capacity, batch, cell=boxes)
+        return Found(found.sender, found.needed, found.image, known)
+    groups, image = groups or Groups.of(batch, len(x), x.device), None
+    if boxes is None:
+        sender, degree = within_radius(x, cutoff, capacity, groups)
+    else:
+        box = boxes.cell.of_nodes(batch, len(x))
+        sender, image, degree = periodic_radius(x, cutoff, capacity, groups, box, boxes)
+    return Found(sender, degree.amax().clamp(min=0) if len(degree) else degree.sum(), image, known)
 
 
-def nearest_senders(x: Tensor, k: int, batch: Tensor | None, groups: Groups | None) -> Tensor:
-    """sender [N T, k] int64, -1 where there is none, for `Graph.nearest`."""
+def nearest_senders(
+    x: Tensor,
+    k: int,
+    batch: Tensor | None,
+    groups: Groups | None,
+    cell: Tensor | Cell | CellSearch | None = None,
+) -> Found:
+    """The senders of `Graph.nearest`."""
     from geotdm_fast.ops.radius_checks import check_batch
 
     where = "Graph.nearest"
     check_tensor(where, "x", x, ("N", "T", "D"), integer=False)
     check_batch(where, x, batch)
     check_count(where, "k", k)
-    return nearest(x, k, groups or Groups.of(batch, len(x), x.device))
+    if cell is None:
+        return Found(nearest(x, k, groups or Groups.of(batch, len(x), x.device)))
+    boxes = CellSearch.nearest(where, cell, k, len(x), batch=batch)
+    boxes.check_fits(where, x)
+    groups = groups or Groups.of(batch, len(x), x.device)
+    sender, image, _ = periodic_nearest(x, k, groups, boxes.cell.of_nodes(batch, len(x)), boxes)
+    return Found(sender, None, image, boxes.cell)
 
 
 def check_count(where: str, name: str, value: int) -> None:

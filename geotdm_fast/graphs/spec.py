@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.graphs.rules import GraphRule, NearestRule, RadiusRule
+from geotdm_fast.reference import Cell
 from geotdm_fast.runtime.choices import check_choice, check_keys
 from geotdm_fast.runtime.shown import shown
 
@@ -74,17 +75,17 @@ class GraphSpec:
         """A of the network for data whose edges have `of_data` features."""
         return of_data + 1 if self.bonds else 0
 
-    def rule(self, edge_index: Tensor, edge_attr: Tensor | None, batch: Tensor) -> GraphRule:
-        """The rule of a batch; edge_index [2, E], edge_attr [E, A] or None: the data's.
+    def rule(self, edge_index: Tensor, edge_attr: Tensor | None, batch: Tensor, cell: Cell | None = None) -> GraphRule:
+        """The rule of a batch; edge_index [2, E], edge_attr [E, A] or None: the data's; cell: its periodic boxes.
 
         Waits for the device. Raises ValueError for features that change from frame to frame.
         """
-        bonds = {}
+        bonds: dict[str, Tensor] = {}
         if self.bonds:
             bonds = {"bonds": edge_index, "bond_attr": self.bond_attr(edge_attr, edge_index)}
         if self.radius is None:
-            return NearestRule(cast(int, self.knn), batch, **bonds)
-        return RadiusRule(self.radius, FIRST_CAPACITY, batch, **bonds)
+            return NearestRule(cast(int, self.knn), batch, cell=cell, **bonds)
+        return RadiusRule(self.radius, FIRST_CAPACITY, batch, cell=cell, **bonds)
 
     def bond_attr(self, edge_attr: Tensor | None, edge_index: Tensor) -> Tensor:
         """[E, A + 1]: the features of the data's edges, and a 1."""

@@ -304,7 +304,7 @@ class EGTN(PrecisionMixin, nn.Module):
             edge_attr = frames.given_of(edge_attr, 2)
         z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
         if isinstance(edge_index, GraphRule):
-            graph = edge_index.at_frames(frames.given)(y if self.scale == 1 else y / self.scale)
+            graph = edge_index.at_frames(list(frames.given))(y if self.scale == 1 else y / self.scale)
             edge_attr = graph.edge_attr
         else:
             graph, kept = as_graph(cast("Tensor | Graph", edge_index), len(y)).at_frames(frames.given)

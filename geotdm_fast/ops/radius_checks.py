@@ -29,6 +29,12 @@ def check_batch(where: str, x: Tensor, batch: Tensor | None) -> None:
         check_same_device(where, x=x, batch=batch)
 
 
+def check_no_pbc(where: str, pbc: Tensor | None) -> None:
+    """Raise ValueError for directions that are periodic, without a cell."""
+    if pbc is not None:
+        raise ValueError(f"{where}: pbc must come with a cell, got no cell")
+
+
 def _check_cutoff(where: str, cutoff: float, dtype: torch.dtype) -> None:
     if isinstance(cutoff, bool) or not isinstance(cutoff, numbers.Real):
         raise TypeError(f"{where}: cutoff must be a number, got {cutoff!r}")

@@ -1,23 +1,57 @@
 """The radius graph: `geotdm_fast.reference.radius_graph` by the fastest implementation that takes the input."""
 
 import numbers
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from geotdm_fast import reference
+from geotdm_fast.graphs.groups import Groups
+from geotdm_fast.graphs.periodic_search import periodic_edges
 from geotdm_fast.ops import kernels, neighbour_search
 from geotdm_fast.ops.backend import current_backend
-from geotdm_fast.ops.radius_checks import check_search
+from geotdm_fast.ops.radius_checks import check_no_pbc, check_search
+from geotdm_fast.reference import Cell, CellSearch
+from geotdm_fast.reference.cell_search import check_near_enough
 from geotdm_fast.reference.radius_graph import check_capacity
 from geotdm_fast.reference.radius_neighbours import counted
 
 _WHERE = "radius_graph"
 
 
+@overload
 def radius_graph(
-    x: Tensor, cutoff: float, batch: Tensor | None = None, max_num_neighbors: int | None = None, loop: bool = False
-) -> Tensor:
+    x: Tensor,
+    cutoff: float,
+    batch: Tensor | None = None,
+    max_num_neighbors: int | None = None,
+    loop: bool = False,
+    *,
+    cell: None = None,
+    pbc: None = None,
+) -> Tensor: ...
+@overload
+def radius_graph(
+    x: Tensor,
+    cutoff: float,
+    batch: Tensor | None = None,
+    max_num_neighbors: int | None = None,
+    loop: bool = False,
+    *,
+    cell: Tensor | Cell | CellSearch,
+    pbc: Tensor | None = None,
+) -> tuple[Tensor, Tensor]: ...
+def radius_graph(
+    x: Tensor,
+    cutoff: float,
+    batch: Tensor | None = None,
+    max_num_neighbors: int | None = None,
+    loop: bool = False,
+    *,
+    cell: Tensor | Cell | CellSearch | None = None,
+    pbc: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
     """The edges between nodes of one graph that are at most `cutoff` apart, for one frame or for each of many.
 
         (i, j) is an edge when |x_i - x_j| <= cutoff and (i != j or loop)
@@ -31,16 +65,31 @@ def radius_graph(
     of a pair are in it. For [N, T, D] the nodes are (node, frame), numbered i T + t as the rows of `x.flatten(0, 1)`,
     so the edges are those of a graph of N T nodes with one frame.
 
+    cell: [3, 3], [G, 3, 3] or [G, T, 3, 3] float - the vectors of a periodic box, in rows: of all graphs and frames, of
+        each graph, of each frame too; or a `Cell`; or a `CellSearch`, which was made once. Any vectors that span a
+        volume, and any cutoff that needs at most 64 images along each. D must be 3
+    pbc: [3] or [G, 3] bool - the directions that are periodic; None: all
+    With a cell it returns (edge_index [2, E], image [E, 3] int8), with every image of every node, its own too:
+
+        (i, j, n) is an edge when |x_i - x_j - n C| <= cutoff, and (i, n) != (j, 0) or loop
+
+    sorted by receiver, sender, and n, first vector first. Positions need not lie in the box; n belongs to them as they
+    came. Which pairs are near is decided in float64, as `geotdm_fast.reference.CellSearch` says.
+
     Exact: coordinates and cutoff in the dtype of x (16-bit ones computed in float32), squares added in the order of the
     coordinates, each operation rounded, compared with the square of the cutoff; equal to the reference in every edge.
     Deterministic. No gradient, the result being indices; reads values, so a CUDA graph cannot capture it.
     Raises ValueError for coordinates that are not finite, for a cutoff whose square the dtype cannot hold, and when a
     receiver has more than `max_num_neighbors` edges (nothing is ever left out); ValueError/TypeError for wrong shapes
-    and dtypes.
+    and dtypes, for a cell that is none (`Cell.of`), and for a position more than 60 boxes away from the one at the
+    origin (fewer where the cutoff spans more than seven).
     Source: as in PyG, but for a pair at the cutoff (<= as in the official molecule graphs; torch_cluster takes <), for
     the order, and for what happens above `max_num_neighbors` (torch_cluster drops edges).
     """
     _check(x, cutoff, batch, max_num_neighbors, loop)
+    if cell is not None:
+        return _in_boxes(x, cutoff, batch, max_num_neighbors, loop, CellSearch.within(_WHERE, cell, cutoff, pbc, batch))
+    check_no_pbc(_WHERE, pbc)
     if current_backend() == "reference":
         return reference.radius_graph(x, cutoff, batch, max_num_neighbors, loop)
     if kernels.take_search(_WHERE, x, current_backend()):
@@ -55,6 +104,22 @@ def radius_graph(
     edge_index = _numbered(row, col, degree, order)
     check_capacity(degree, len(points), max_num_neighbors)
     return edge_index
+
+
+def _in_boxes(
+    x: Tensor, cutoff: float, batch: Tensor | None, max_num_neighbors: int | None, loop: bool, boxes: CellSearch
+) -> tuple[Tensor, Tensor]:
+    """edge_index [2, E] and image [E, 3] int8."""
+    frames = x.detach() if x.dim() == 3 else x.detach()[:, None]
+    boxes.check_fits(_WHERE, frames)
+    check_near_enough(_WHERE, frames, boxes, batch)
+    if current_backend() == "reference":
+        return reference.radius_graph(frames, cutoff, batch, max_num_neighbors, loop, cell=boxes)
+    groups = Groups.of(batch, len(frames), x.device)
+    edge_index, image = periodic_edges(frames, cutoff, groups, boxes.cell.of_nodes(batch, len(x)), boxes, loop)
+    num_rows = frames.shape[:2].numel()
+    check_capacity(torch.bincount(edge_index[0], minlength=num_rows), num_rows, max_num_neighbors)
+    return edge_index, image
 
 
 def _by_kernels(x: Tensor, cutoff: float, batch: Tensor | None, max_num_neighbors: int | None, loop: bool) -> Tensor:

@@ -5,12 +5,14 @@ import numbers
 from torch import Tensor
 
 from geotdm_fast import reference
+from geotdm_fast.graphs.groups import Groups
+from geotdm_fast.graphs.periodic_search import periodic_radius
 from geotdm_fast.ops import kernels, neighbour_search
 from geotdm_fast.ops.backend import current_backend
-from geotdm_fast.ops.radius_checks import check_search
+from geotdm_fast.ops.radius_checks import check_no_pbc, check_search
 from geotdm_fast.ops.radius_graph import radius_graph
-from geotdm_fast.reference import Neighbours
-from geotdm_fast.reference.radius_neighbours import counted, listed
+from geotdm_fast.reference import Cell, CellSearch, Neighbours
+from geotdm_fast.reference.radius_neighbours import counted, counted_images, listed
 
 _WHERE = "radius_neighbours"
 
@@ -22,6 +24,9 @@ def radius_neighbours(
     batch: Tensor | None = None,
     loop: bool = False,
     max_num_nodes: int | None = None,
+    *,
+    cell: Tensor | Cell | CellSearch | None = None,
+    pbc: Tensor | None = None,
 ) -> Neighbours:
     """The radius graph as a table [M, capacity], whose shape does not depend on the positions.
 
@@ -30,19 +35,26 @@ def radius_neighbours(
     x, cutoff, batch, loop: as for `geotdm_fast.radius_graph`; every edge is the same
     capacity: the most senders of a receiver, its loop included
     max_num_nodes: the most nodes of a graph, if known: graphs of a thousand and more are searched by cells on CUDA
-    Returns `Neighbours(sender, count, needed, finite)`: `.check()` raises where the capacity was too small, naming the
-    one that would do, `.edge_index()` gives what `radius_graph` does.
+    cell, pbc: periodic boxes, as for `radius_graph`; then senders come with their `image` [M, capacity, 3] int8
+    Returns `Neighbours(sender, count, needed, finite, image)`: `.check()` raises where the capacity was too small,
+    naming the one that would do, `.edge_index()` and `.edge_image()` give what `radius_graph` does.
 
     On CUDA, by Triton kernels, nothing waits for the device, so a CUDA graph may capture it and `.check()` is called
     once after all replays; a coordinate that is not finite is told there too. The compiled module on the CPU does the
     same. Without both such a coordinate raises at once. Deterministic, also in which senders are there when some are
     missing. No gradient, the result being indices.
-    Raises ValueError/TypeError for wrong shapes, dtypes, devices, cutoff and numbers.
+    With a cell nothing waits where it is a `geotdm_fast.reference.CellSearch`, which `CellSearch.within` makes once, in
+    plain PyTorch neither. A position that is not finite, or more than 60 boxes away from the one at the origin, is
+    told by `.check()`.
+    Raises ValueError/TypeError for wrong shapes, dtypes, devices, cutoff, cell and numbers.
     """
     check_search(_WHERE, x, cutoff, batch, loop)
     _check_number("capacity", capacity, 0)
     if max_num_nodes is not None:
         _check_number("max_num_nodes", max_num_nodes, 1)
+    if cell is not None:
+        return _in_boxes(x, cutoff, capacity, batch, loop, CellSearch.within(_WHERE, cell, cutoff, pbc, batch))
+    check_no_pbc(_WHERE, pbc)
     if current_backend() == "reference":
         return reference.radius_neighbours(x, cutoff, capacity, batch, loop)
     if kernels.take_search(_WHERE, x, current_backend()):
@@ -54,6 +66,19 @@ def radius_neighbours(
     if neighbour_search.is_compiled(x):
         return counted(*neighbour_search.compiled_table(x, cutoff, capacity, batch, loop), x)
     return listed(radius_graph(x, cutoff, batch, loop=loop), x, capacity)
+
+
+def _in_boxes(
+    x: Tensor, cutoff: float, capacity: int, batch: Tensor | None, loop: bool, boxes: CellSearch
+) -> Neighbours:
+    frames = x.detach() if x.dim() == 3 else x.detach()[:, None]
+    boxes.check_fits(_WHERE, frames)
+    if current_backend() == "reference":
+        return reference.radius_neighbours(frames, cutoff, capacity, batch, loop, cell=boxes)
+    groups = Groups.of(batch, len(frames), x.device)
+    box = boxes.cell.of_nodes(batch, len(frames))
+    sender, image, degree = periodic_radius(frames, cutoff, capacity, groups, box, boxes, loop)
+    return counted_images(sender.int(), image, degree.int())
 
 
 def _check_number(name: str, value: int, least: int) -> None:

@@ -2,6 +2,7 @@
 
 from geotdm_fast.reference.adam_step import AdamSettings, AdamState, adam_step
 from geotdm_fast.reference.cell import MOST_IMAGES, Cell
+from geotdm_fast.reference.cell_search import CellSearch
 from geotdm_fast.reference.cut_windows import BatchLayout, CutBatch, WindowTables, cut_windows
 from geotdm_fast.reference.diffusion_step import diffusion_step
 from geotdm_fast.reference.egcl import EGCLOptions, EGCLParams, egcl, egcl_with
@@ -26,6 +27,7 @@ __all__ = [
     "AdamState",
     "BatchLayout",
     "Cell",
+    "CellSearch",
     "Counters",
     "CutBatch",
     "EGCLOptions",

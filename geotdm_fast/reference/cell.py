@@ -105,26 +105,31 @@ class Cell(NamedTuple):
         return batch.long()
 
     def inverse(self) -> Tensor:
-        """[G, 1 or T, 3, 3] float64: x times it are fractional coordinates. No gradient."""
-        return torch.linalg.inv(self.vectors.detach().double())
+        """[G, 1 or T, 3, 3] float64: x times it are fractional coordinates. No gradient, and no wait."""
+        a, b, c = self.vectors.detach().double().unbind(-2)
+        faces = [torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)]
+        return torch.stack(faces, dim=-1) / (a * faces[0]).sum(-1)[..., None, None]
 
     def heights(self) -> Tensor:
         """[G, 1 or T, 3] float64: the distances between opposite faces."""
         return 1 / torch.linalg.vector_norm(self.inverse(), dim=-2)
 
-    def images_within(self, where: str, cutoff: float) -> tuple[int, int, int]:
+    def images_within(self, where: str, cutoff: float | Tensor, name: str = "cutoff") -> tuple[int, int, int]:
         """How many boxes on each side a search has to look at along each vector, from positions within the box.
 
+        cutoff: the same for all, or [G, 1 or T, 1] float64, of each box; name: what the message calls it
         Waits for the device. Raises ValueError where they are more than 64.
         """
         if self.vectors.numel() == 0:
             return (0, 0, 0)
-        needed = (cutoff / self.heights()).floor() + 1
+        # A little more, so that rounding loses no pair of positions at opposite faces.
+        needed = ((1 + 1e-9) * cutoff / self.heights() + 1e-9).floor() + 1
         needed = torch.where(self.pbc[:, None], needed, 0).flatten(0, 1).amax(0).tolist()
         if max(needed) > MOST_IMAGES:
+            came = cutoff if isinstance(cutoff, float) else float(torch.as_tensor(cutoff).max())
             raise ValueError(
-                f"{where}: cutoff must need at most {MOST_IMAGES} images of the cell along each of its vectors, "
-                f"got {cutoff}, which needs {[int(n) for n in needed]}"
+                f"{where}: {name} must need at most {MOST_IMAGES} images of the cell along each of its vectors, "
+                f"got {came}, which needs {[int(n) for n in needed]}"
             )
         return (int(needed[0]), int(needed[1]), int(needed[2]))
 

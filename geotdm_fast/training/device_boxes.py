@@ -50,6 +50,11 @@ class DeviceBoxes(NamedTuple):
         there = lambda parts: torch.cat(parts).to(device)
         return cls(there(vectors), there(firsts), step.to(device), there(flags), torch.arange(span, device=device))
 
+    @property
+    def every(self) -> Cell:
+        """All of them, each periodic in the directions in which any trajectory is."""
+        return Cell(self.vectors[:, None], self.pbc.any(0).expand(len(self.vectors), 3))
+
     def batch(self, items: Tensor, turn: Tensor | None) -> tuple[Tensor, Tensor]:
         """cell [B, 1 or T, 3, 3] and pbc [B, 3] of the trajectories `items` [B] int64, as `collate` would have them.
 

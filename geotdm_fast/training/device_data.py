@@ -14,7 +14,7 @@ from geotdm_fast.data.periodic import boxes_of
 from geotdm_fast.data.trajectory import description
 from geotdm_fast.data.windows import Joined, Windows
 from geotdm_fast.graphs import Graph
-from geotdm_fast.reference import BatchLayout, CutBatch, WindowTables
+from geotdm_fast.reference import BatchLayout, Cell, CutBatch, WindowTables
 from geotdm_fast.reference.row_sums import mean_by_graph, remember_num_graphs
 from geotdm_fast.runtime.checks import check_finite, check_index
 from geotdm_fast.runtime.copies import to_device
@@ -109,6 +109,11 @@ class DeviceData:
     def same_graph(self) -> bool:
         """Whether all trajectories have the same nodes and edges: then batches of one size have one `Structure`."""
         return len(self._graphs) == 1
+
+    @property
+    def boxes(self) -> Cell | None:
+        """All periodic boxes, [M, 1, 3, 3]; None where the data have none."""
+        return None if self._boxes is None else self._boxes.every
 
     def structure(self, items: Tensor) -> Structure:
         """The structure of the batch of the trajectories `items` [B] int64, on the host; the same object where it is

@@ -116,7 +116,7 @@ class _Run:
         self.average = None if average is None else WeightAverage(average, weights, train["ema_decay"])
         self.for_use = self.network if average is None else average
         self.diffusion_for_use = build_diffusion(self.for_use, config, ours.device)
-        objective = Objective(build_diffusion(self.network, config, ours.device), Task.of_config(config))
+        objective = Objective(build_diffusion(self.network, config, ours.device), Task.of_config(config), data.boxes)
         # The sums of the step are read when the log is written: reading them makes the host wait.
         self.step = TrainingStep(train, objective, weights, self.average, self.source, ours, say=self._say)
 

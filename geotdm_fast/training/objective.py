@@ -11,16 +11,21 @@ from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import graph_of_frame, num_edge_features
 from geotdm_fast.nn.plain import bare
+from geotdm_fast.reference import Cell
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import Noised
 
 
 class Objective:
-    """The mean over graphs of the mean over a graph's scored nodes of the diffusion loss."""
+    """The mean over graphs of the mean over a graph's scored nodes of the diffusion loss.
 
-    def __init__(self, diffusion, task: Task):
+    boxes: all periodic boxes that batches may have, or None: read once, so that later nothing waits for the device
+    """
+
+    def __init__(self, diffusion, task: Task, boxes: Cell | None = None):
         self.diffusion = diffusion
         self.task = task
+        self._boxes = boxes
         # Whether graphs by distance take the room that they need, which waits for the device.
         self.grows = True
         self._spec = cast(EGTN, bare(diffusion.denoise_network)).graph_spec
@@ -37,7 +42,8 @@ class Objective:
         batch, spec, cell = noised.batch, cast(GraphSpec, self._spec), model_kwargs.get("cell")
         rule = self._rules.get(noised.graph)
         if rule is None:
-            rule = self._rules[noised.graph] = spec.rule(batch.edge_index, batch.edge_attr, batch.batch, cell)
+            rule = spec.rule(batch.edge_index, batch.edge_attr, batch.batch, cell)
+            rule = self._rules[noised.graph] = rule if self._boxes is None else rule.for_boxes(self._boxes)
         rule = rule.growing(self.grows).with_cell(cell)
         if spec.bonds:
             rule = rule.with_bond_attr(spec.bond_attr(batch.edge_attr, batch.edge_index))

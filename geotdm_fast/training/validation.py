@@ -61,7 +61,7 @@ class Validation:
         stopped: asked before or after every call of the network; what is not 0 on any process stops all
         show: show a progress bar, of this process's batches
         """
-        objective = Objective(diffusion, self.task)
+        objective = Objective(diffusion, self.task, self.source.data.boxes)
         total = torch.zeros((), dtype=torch.float64, device=self.processes.device)
         calls = 1 if kind == "loss" else self.num_timesteps
         rounds = -(-self.source.validation_batches(self.max_graphs) // self.processes.world_size)

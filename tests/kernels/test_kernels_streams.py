@@ -154,13 +154,13 @@ def test_a_captured_neighbour_search_takes_the_positions_of_each_replay(device, 
     x = torch.randn(num_nodes, 2, 3, device=device)
     with pytest.MonkeyPatch.context() as patch, backend("triton"):
         patch.setattr(launch, "CELLS_FROM", 50)
-        graph_of_call = captured(lambda: list(radius_neighbours(x, 0.4, 64, batch)), device)
+        graph_of_call = captured(lambda: list(radius_neighbours(x, 0.4, 64, batch)[:4]), device)
         assert device == "cpu" or graph_of_call.why_not is None
         for _ in range(2):
             x.copy_(torch.randn_like(x))
             graph_of_call.replay()
             wait(device)
-            for a, b in zip(graph_of_call.results, reference.radius_neighbours(x, 0.4, 64, batch), strict=True):
+            for a, b in zip(graph_of_call.results, reference.radius_neighbours(x, 0.4, 64, batch)[:4], strict=True):
                 assert torch.equal(a, b)
 
 
