@@ -88,7 +88,8 @@ class CellSearch(NamedTuple):
             nodes = torch.full((boxes.num_graphs,), num_nodes, device=boxes.device)
             value = _reach_of_nearest(boxes, int(value), nodes)
         needed = boxes.images_within(where, value, about)
-        return self._replace(images=(*map(max, self.images, needed),))
+        (a, b, c), (p, q, r) = self.images, needed
+        return self._replace(images=(max(a, p), max(b, q), max(c, r)))
 
     def with_cell(self, cell: Cell) -> "CellSearch":
         """The same search in other boxes, which must need no more images. Waits for nothing."""
