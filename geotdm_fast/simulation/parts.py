@@ -41,9 +41,8 @@ class Parts:
         try:
             known = parse_json(path.read_bytes())
         except ValueError as error:
-            raise ValueError(
-                f"{path} must be JSON, got something else ({plain(error)}); --restart starts anew"
-            ) from error
+            came = f"got something else ({plain(error)})"
+            raise ValueError(f"{path} must be JSON, {came}; start anew (--restart)") from error
         check_same_run(str(self.folder), known, request)
 
     def read(self, number: int, block: Block, num_atoms: int) -> tuple[State, Frames] | None:
