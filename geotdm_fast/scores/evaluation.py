@@ -19,13 +19,19 @@ from geotdm_fast.task import Task
 
 if TYPE_CHECKING:
     from geotdm_fast.diffusion import GeoTDM
+    from geotdm_fast.scores.md import MoleculeScores
 
 SCORES = {"cond": ("ade", "nll"), "uncond": ("marginal", "classification", "prediction", "nll")}
+# Fits every model in three dimensions; `all` does not mean it.
+MOLECULES = "md"
 _EXTRAPOLATIONS = ("standing_still", "constant_velocity")
 
 
 def parse_scores(text: str, mode: str) -> tuple[str, ...]:
-    """The scores named in `text` (`ade,nll`, or `all`) for a model of `mode`; ValueError for one that does not fit."""
+    """The scores named in `text` (`ade,nll`, or `all`) for a model of `mode`; ValueError for one that does not fit.
+
+    `all` is all but `md`, the scores of molecules, which fit both modes and are named beside it: `all,md`.
+    """
     check_choice("mode", mode, SCORES)
     if text == "all":
         return SCORES[mode]
@@ -33,14 +39,14 @@ def parse_scores(text: str, mode: str) -> tuple[str, ...]:
     if not names:
         raise ValueError(f"scores must name at least one of all, {', '.join(SCORES[mode])}; got '{text}'")
     every = dict.fromkeys((*SCORES["cond"], *SCORES["uncond"]))
+    found: list[str] = []
     for name in names:
-        check_choice("scores", name, ("all", *every))
-        if name == "all":
-            return SCORES[mode]
-        if name not in SCORES[mode]:
+        check_choice("scores", name, ("all", *every, MOLECULES))
+        if name not in ("all", MOLECULES, *SCORES[mode]):
             kind = "a conditional" if mode == "cond" else "an unconditional"
             raise ValueError(f"scores: '{name}' does not fit {kind} model, whose scores are {', '.join(SCORES[mode])}")
-    return tuple(dict.fromkeys(names))
+        found += SCORES[mode] if name == "all" else (name,)
+    return tuple(dict.fromkeys(found))
 
 
 def evaluate(
@@ -48,6 +54,7 @@ def evaluate(
     scores: Iterable[str],
     *,
     nll: Tensor | None = None,
+    md: "list[MoleculeScores] | None" = None,
     kmeans: int | None = None,
     experiment: str | None = None,
     seed: int = 0,
@@ -58,6 +65,7 @@ def evaluate(
 
     scores: of `SCORES[samples.mode]`
     nll: [B] (nats) - from `likelihoods`; needed for the score `nll`
+    md: from `scores.md.score_molecules`, for the score `md`; None: computed by its default settings
     kmeans: also the best over so many k-means representatives of the samples (ADE and FDE)
     experiment: whose published figures stand beside the scores (charged, md:ethanol, zara1, ...); None: those of the
         data, where the data are known to be the paper's (`Samples.experiment`)
@@ -99,6 +107,10 @@ def evaluate(
                 raise ValueError("evaluate: the score 'nll' needs a model: evaluate a checkpoint, not its samples")
             error = float(nll.double().std() / math.sqrt(len(nll))) if len(nll) > 1 else None
             result["nll"] = {"mean": float(nll.double().mean()), "standard_error": error}
+        elif score == MOLECULES:
+            from geotdm_fast.scores.md import score_molecules
+
+            result[MOLECULES] = [molecule.as_json() for molecule in (score_molecules(samples) if md is None else md)]
         elif score == "marginal":
             result["marginal"] = marginal(samples)
         else:
@@ -207,7 +219,7 @@ def report(result: dict) -> str:
     if result["mode"] == "uncond":
         task = f"{result['num_drawn']} frames, generated"
     scored = f"{result['num_graphs']} graphs"
-    if set(result) & {"forecast", "marginal", "classification", "prediction"}:
+    if set(result) & {"forecast", "marginal", "classification", "prediction", MOLECULES}:
         scored += f" x {result['num_samples']} samples"
     lines = [f"{result['data']}: {task}; {scored}", ""]
     if "forecast" in result:
@@ -228,6 +240,10 @@ def report(result: dict) -> str:
         nll = result["nll"]
         error = "" if nll["standard_error"] is None else f" +- {cell_text(nll['standard_error'])} (standard error)"
         lines += [f"NLL at most {cell_text(nll['mean'])}{error} nats per graph", ""]
+    if MOLECULES in result:
+        from geotdm_fast.scores.md.report import md_report
+
+        lines += [md_report(result[MOLECULES]), ""]
     return "\n".join(lines).rstrip()
 
 
