@@ -33,6 +33,8 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
     dataset = _open_sampled_data(model, args, progress)
     if molecules and dataset.atomic_numbers is None:
         raise ValueError(f"{molecules}: the data must be molecules, got '{dataset.name}'")
+    if getattr(args, "wrap", "no") != "no" and dataset[0].cell is None:
+        raise ValueError(f"--wrap {args.wrap}: the data must have a periodic box, got '{dataset.name}' without one")
     return Request(model, dataset)
 
 

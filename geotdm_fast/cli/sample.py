@@ -40,7 +40,10 @@ CPU exactly, for the same batch size and threads (torchrun gives each process on
 
 --xyz, --dcd and --xtc also write molecules, given and drawn frames, graph by graph and sample by sample, for VMD,
 OVITO, ASE, MDTraj or MDAnalysis. Extended XYZ needs the extra `molecules`, the others the extra `md`; they put the
-atoms in a .pdb beside them."""
+atoms in a .pdb beside them. Periodic boxes and the times of the data go along; frames that were drawn have the box of
+the last given frame. DCD and XTC have boxes whose first vector is along x and whose second is in the xy plane: others
+are turned so with their positions, and a box that is not periodic in all directions is left out, each with a warning.
+--wrap puts what is written there into its box; FILE.npz keeps atoms where they went."""
 
 EXAMPLES = """\
   geotdm sample outputs/nbody_charged_small --num-samples 5 --out samples.npz
@@ -73,6 +76,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--xyz", metavar="FILE.xyz", help="also write molecules as extended XYZ")
     parser.add_argument("--dcd", metavar="FILE.dcd", help="also write molecules as DCD, with FILE.pdb")
     parser.add_argument("--xtc", metavar="FILE.xtc", help="also write molecules as XTC, with FILE.pdb")
+    parser.add_argument(
+        "--wrap",
+        choices=["atoms", "molecules", "no"],
+        default="no",
+        help="in --xyz, --dcd and --xtc: put every atom, or every whole molecule by its centre, into the periodic box",
+    )
     folder = parser.add_argument_group("a folder of shards")
     folder.add_argument(
         "--shard-size",
@@ -145,6 +154,8 @@ def _exports(args: argparse.Namespace) -> dict[str, str]:
     exports = {option: path for option, path in exports.items() if path is not None}
     for option, path in exports.items():
         check_suffix(option, path, suffixes[option])
+    if args.wrap != "no" and not exports:
+        raise ValueError(f"--wrap {args.wrap} is for --xyz, --dcd or --xtc, got none of them")
     if exports:
         from geotdm_fast.samples.molecule_exports import check_export
 
@@ -202,4 +213,5 @@ def _export(exports: dict[str, str], source, args: argparse.Namespace) -> None:
     for path in exports.values():
         from geotdm_fast.samples.molecule_exports import export_molecules
 
-        print(f"{path}: {export_molecules(path, source, progress=not args.quiet)} structures")
+        frames = export_molecules(path, source, progress=not args.quiet, wrap=args.wrap)
+        print(f"{path}: {frames} structures")

@@ -31,6 +31,8 @@ class Samples:
     cell: [num_graphs, 1 or T, 3, 3] float32 or None - the vectors of the periodic boxes of the data, as rows, in the
         unit of the stored positions; T where a box changes from frame to frame. In a file only where there is one
     pbc: [num_graphs, 3] bool, with cell - the directions that are periodic
+    frame_time: the time between two frames, in the unit of the data's times (ps in formats of simulation packages); in
+        a file only where it is known
     """
 
     samples: np.ndarray
@@ -52,6 +54,7 @@ class Samples:
     experiment: str = ""
     cell: np.ndarray | None = None
     pbc: np.ndarray | None = None
+    frame_time: float | None = None
 
     @property
     def num_graphs(self) -> int:
@@ -151,4 +154,5 @@ def make_samples(
         experiment=dataset.experiment or "",
         cell=None if batch.cell is None else batch.cell[:, : len(given)].cpu().numpy().astype(np.float32),
         pbc=None if batch.pbc is None else batch.pbc.cpu().numpy(),
+        frame_time=dataset.frame_time,
     )
