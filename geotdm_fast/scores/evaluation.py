@@ -72,6 +72,7 @@ def evaluate(
     seed, device: of the scores that train a network (classification, prediction)
 
     `ade`: ADE and FDE (unit of the data) as mean and best over the K samples, those of baselines, the paper's.
+    Of a rollout that goes on where the data end the frames before that count; `num_without_truth` says how many follow.
     `marginal` takes all samples; `classification` and `prediction` the first of each graph.
     Raises ValueError for a score that does not fit the samples, for samples that are not finite, and for those of a
     future that is unknown.
@@ -80,9 +81,10 @@ def evaluate(
     scores = parse_scores(",".join(scores), samples.mode)
     if experiment is not None:
         check_choice("evaluate: experiment", experiment, EXPERIMENTS)
+    samples.check_target("evaluate")
+    num_rolled_out, samples = samples.samples.shape[-1], samples.until_known()
     if not np.isfinite(samples.samples).all():
         raise ValueError("evaluate: samples must be finite, got NaN or Inf; the model has diverged")
-    samples.check_target("evaluate")
     num_given = int(samples.cond_mask.sum())
     prefix = bool(samples.cond_mask[:num_given].all())
     result = {
@@ -99,6 +101,8 @@ def evaluate(
             experiment or samples.experiment, samples.mode, num_given, samples.samples.shape[-1], prefix
         ),
     }
+    if num_rolled_out > samples.samples.shape[-1]:
+        result["num_without_truth"] = num_rolled_out - samples.samples.shape[-1]
     for score in scores:
         if score == "ade":
             result |= {"forecast": _forecast(samples, kmeans, progress), "baselines": _baselines(samples)}
@@ -218,6 +222,8 @@ def report(result: dict) -> str:
     task = f"{result['num_drawn']} frames from {result['num_given']} given"
     if result["mode"] == "uncond":
         task = f"{result['num_drawn']} frames, generated"
+    if "num_without_truth" in result:
+        task += f" ({result['num_without_truth']} frames behind them, where the data end, are not scored)"
     scored = f"{result['num_graphs']} graphs"
     if set(result) & {"forecast", "marginal", "classification", "prediction", MOLECULES}:
         scored += f" x {result['num_samples']} samples"
