@@ -13,12 +13,14 @@ from torch import Tensor
 from geotdm_fast.data.agents import graph_ends
 from geotdm_fast.data.boxed_arrays import in_boxes
 from geotdm_fast.data.checks import check_array, check_auto, check_flag
+from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.molecule import heavy_atoms
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.own_windows import OwnSource, Wanted, own_windows
 from geotdm_fast.data.periodic import check_boxes
 from geotdm_fast.data.splits import SPLIT_RATIO
+from geotdm_fast.data.times import frame_time
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.files import UNREADABLE, PathLike, read_npz
 
@@ -242,4 +244,11 @@ def array_dataset(
         if boxes is not None:
             source, wanted = in_boxes(source, wanted, checked, boxes, follow, carry)
     items, numbers = own_windows(source, checked, wanted)
-    return TrajectoryDataset(items, name=name, unit=unit if z is None else "angstrom", atomic_numbers=numbers)
+    step = frame_slice(where, frames, every, x.shape[-3]).step
+    return TrajectoryDataset(
+        items,
+        name=name,
+        unit=unit if z is None else "angstrom",
+        atomic_numbers=numbers,
+        frame_time=None if times is None else frame_time(check_array(where, times_name, times, "T or B, T"), step),
+    )

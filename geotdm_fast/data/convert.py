@@ -17,8 +17,11 @@ from geotdm_fast.data.trajectory import Batch, Trajectory, TrajectoryDataset
 from geotdm_fast.runtime.shown import listed, shown
 
 # The keys of a data section that say how the graph and the features of a molecule are made.
-_MOLECULE_KEYS = ("cutoff", "max_hops", "fully_connected", "num_types", "atom_types", "project")
-_ARRAYS = ("z", "h", "edge_index", "edge_attr", "bonds", "charges", "springs")
+_MOLECULE_KEYS = (
+    *("cutoff", "max_hops", "fully_connected", "num_types", "atom_types", "project"),
+    *("unwrap", "box", "remove_drift"),
+)
+_ARRAYS = ("z", "h", "edge_index", "edge_attr", "bonds", "cell", "pbc", "charges", "springs")
 EXPECTED = (
     "a data set, a Trajectory or a Batch, positions [frames, N, D], a list of ase.Atoms, or Data or Batch of PyTorch "
     "Geometric"
@@ -35,8 +38,9 @@ def to_dataset(
         a list of them, or `Batch` of PyTorch Geometric, see `from_pyg`
     section: a data section of a configuration, normalised; of kind nbody it says the system, of other kinds how bonds
         and features of a molecule are made (cutoff, max_hops, ...)
-    arrays: of positions alone - z, h, edge_index, edge_attr and bonds as for `array_dataset`; charges [N] or springs
-        [N, N] (or [B, N], [B, N, N]) of a section of kind nbody
+    arrays: of positions alone - z, h, edge_index, edge_attr, bonds, cell and pbc as for `array_dataset`; charges [N] or
+        springs [N, N] (or [B, N], [B, N, N]) of a section of kind nbody
+    The boxes of `ase.Atoms` are theirs; atoms are followed through boxes as `array_dataset` says.
     Raises TypeError for anything else, and for arrays beside data that have theirs; ValueError as `array_dataset` does.
     """
     section = dict(section or {})
@@ -120,12 +124,13 @@ def _of_system(x: np.ndarray | Tensor, section: dict, where: str, arrays: dict) 
     """Particles of a kind that is known: features and edges as `nbody_dataset` makes them."""
     kind = section["system"]
     needed = {"charged": "charges", "springs": "springs"}.get(kind)
+    box = {name: arrays.pop(name) for name in ("cell", "pbc") if name in arrays}
     wrong = [name for name in arrays if name not in (needed, "h", "edge_index", "edge_attr")]
     if wrong:
         raise TypeError(f"{where}: {wrong[0]} must not be given for a model of {kind} particles")
     x = check_positions(where, "x", x, "frames, N, 3 or B, frames, N, 3")
     x = x[None] if x.ndim == 3 else x
-    options = {"project": section.get("project", False), "span": x.shape[1], "where": where}
+    options = {"project": section.get("project", False), "span": x.shape[1], "where": where, **box}
     if "h" in arrays:
         return array_dataset(x, **arrays, **options)
     if needed is not None and needed not in arrays:
@@ -155,7 +160,27 @@ def _of_atoms(trajectories: Sequence[Sequence], section: dict, where: str) -> Tr
                 raise ValueError(f"{where}: frame {j} of trajectory {i} must have the atoms of the first, got {atoms}")
     x = np.stack([[atoms.positions for atoms in frames] for frames in trajectories])
     name = trajectories[0][0].get_chemical_formula()
-    return array_dataset(x, z=numbers, **_molecule(section), span=length, name=name, where=where)
+    cell, pbc = _boxes_of(trajectories, where)
+    return array_dataset(x, z=numbers, cell=cell, pbc=pbc, **_molecule(section), span=length, name=name, where=where)
+
+
+def _boxes_of(trajectories: Sequence[Sequence], where: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The boxes [B, frames, 3, 3] of `ase.Atoms` and their periodic directions [3]; None where there are none.
+
+    A direction without a vector is open, whatever its flag says.
+    """
+    cell = np.stack([[np.asarray(atoms.cell) for atoms in frames] for frames in trajectories])
+    flags = np.stack([[np.asarray(atoms.pbc, bool) for atoms in frames] for frames in trajectories])
+    flags &= (cell != 0).any(axis=-1)
+    pbc = flags[0, 0]
+    other = np.argwhere((flags != pbc).any(axis=-1))
+    if len(other):
+        i, j = other[0]
+        raise ValueError(
+            f"{where}: frame {j} of trajectory {i} must have the periodic directions of the first, {pbc.tolist()}, got "
+            f"{flags[i, j].tolist()}"
+        )
+    return (cell, pbc) if pbc.any() else (None, None)
 
 
 def _molecule(section: Mapping) -> dict:

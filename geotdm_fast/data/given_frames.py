@@ -62,6 +62,7 @@ def as_given_frames(dataset: TrajectoryDataset, mask: np.ndarray) -> TrajectoryD
         unit=dataset.unit,
         scale=dataset.scale,
         atomic_numbers=dataset.atomic_numbers,
+        frame_time=dataset.frame_time,
     )
 
 

@@ -33,6 +33,7 @@ def join_datasets(datasets: Sequence[TrajectoryDataset], name: str | None = None
         name=" + ".join(dataset.name for dataset in datasets) if name is None else name,
         unit=next((dataset.unit for dataset in datasets if dataset.unit), ""),
         scale=first.scale,
+        frame_time=first.frame_time if len({dataset.frame_time for dataset in datasets}) == 1 else None,
         atomic_numbers=cast(Sequence[Tensor], [d.numbers_of(i) for d in datasets for i in range(len(d))])
         if molecules
         else None,

@@ -31,6 +31,17 @@ def unusual_steps(times: np.ndarray, usual: float | None = None) -> tuple[float,
     return usual, np.flatnonzero(np.abs(steps - usual) > tolerance)
 
 
+def frame_time(times: np.ndarray | None, step: int = 1) -> float | None:
+    """The usual time between two frames of which every `step`-th is taken; None without times that tell frames apart.
+
+    times: [..., T] - of the file's frames; rounded to the 6 digits that float32 has
+    """
+    if times is None or not all(tell_apart(own) for own in np.atleast_2d(times)):
+        return None
+    usual = float(np.median(np.diff(times, axis=-1))) * step
+    return float(f"{usual:.6g}") if usual > 0 else None
+
+
 def even_stretches(
     where: str, name: str, times: np.ndarray, frames: Sequence[int] | np.ndarray | None = None, every: int = 1
 ) -> list[np.ndarray]:

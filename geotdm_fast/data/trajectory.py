@@ -109,6 +109,8 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         of several, else None
     experiment: which of the paper's experiments (charged, md:ethanol, zara1, ...) these are the test data of, known by
         how they were made or by their digest; None where that is not known
+    frame_time: the time between two frames, in the unit of the file's times (ps in formats of simulation packages, or
+        steps); None where the file has no times
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         scale: float = 1.0,
         atomic_numbers: Tensor | Sequence[Tensor] | None = None,
         experiment: str | None = None,
+        frame_time: float | None = None,
     ):
         if len(items) == 0:
             raise ValueError(f"dataset '{name}' must hold at least one trajectory, got none")
@@ -129,6 +132,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         self.scale = scale
         self.atomic_numbers = atomic_numbers
         self.experiment = experiment
+        self.frame_time = frame_time
 
     def __len__(self) -> int:
         return len(self.items)
@@ -164,6 +168,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
             scale=self.scale,
             atomic_numbers=numbers if numbers is None or isinstance(numbers, Tensor) else [numbers[i] for i in indices],
             experiment=self.experiment,
+            frame_time=self.frame_time,
         )
 
     def spread(self, count: int | None) -> "TrajectoryDataset":

@@ -58,6 +58,7 @@ class _OfficialDataset(TrajectoryDataset):
             scale=opened.scale,
             atomic_numbers=opened.atomic_numbers,
             experiment=opened.experiment,
+            frame_time=opened.frame_time,
         )
         self.return_index = return_index
 

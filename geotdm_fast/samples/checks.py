@@ -12,7 +12,7 @@ from geotdm_fast.runtime.shown import shown
 if TYPE_CHECKING:
     from geotdm_fast.samples.record import Samples
 
-_NUMBERS = {"scale": "iuf", "seed": "iu"}
+_NUMBERS = {"scale": "iuf", "seed": "iu", "frame_time": "iuf"}
 _DIMENSIONS = {
     "target": ("N, D, T",), "x_given": ("N, D, T",), "cond_mask": ("T",), "batch": ("N",), "scored": ("M",),
     "h": ("N, F", "N, F, T"), "edge_index": ("2, E",), "atomic_numbers": ("N",),
@@ -20,7 +20,7 @@ _DIMENSIONS = {
 
 
 def check_scalar(path: str | os.PathLike, name: str, value: np.ndarray) -> None:
-    """ValueError unless the array `name`, of one value, is a number (scale, seed) or a text (the others)."""
+    """ValueError unless the array `name`, of one value, is a number (of `_NUMBERS`) or a text (the others)."""
     kinds = _NUMBERS.get(name, "U")
     if np.size(value) != 1 or np.asarray(value).dtype.kind not in kinds:
         expected = "one text" if kinds == "U" else "one number"
@@ -62,5 +62,7 @@ def check_values(path: str | os.PathLike, s: "Samples") -> None:
             raise fail(name, f"in 0..{most}", f"{int(values.min())}..{int(values.max())}")
     if s.cell is not None and s.pbc is not None:
         check_cells(str(path), s.cell, s.pbc, dims)
-    if not (np.isfinite(s.scale) and s.scale > 0):
-        raise fail("scale", "a positive, finite number", shown(s.scale))
+    for name in ("scale", "frame_time"):
+        number = getattr(s, name)
+        if number is not None and not (np.isfinite(number) and number > 0):
+            raise fail(name, "a positive, finite number", shown(number))

@@ -1,6 +1,6 @@
 """The samples of a set of graphs, with the truth beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ class Samples:
     """Samples of a set of graphs, with the truth beside them. Graphs lie side by side as in `Batch`.
 
     samples: [K, N, D, T_noisy] float32 - what the model drew
-    target: [N, D, T_noisy] float32 - the same frames of the data; [N, D, 0] where they are unknown
+    target: [N, D, T_noisy] float32 - the same frames of the data; [N, D, 0] where they are unknown; NaN in the last
+        frames of a rollout that goes on where the data end
     x_given: [N, D, T_given] float32 - the frames that were given (T_given = 0: an unconditional model)
     cond_mask: [T] bool - True where a frame was given
     batch: [N] int64 - the graph of every node, ascending
@@ -31,6 +32,8 @@ class Samples:
     cell: [num_graphs, 1 or T, 3, 3] float32 or None - the vectors of the periodic boxes of the data, as rows, in the
         unit of the stored positions; T where a box changes from frame to frame. In a file only where there is one
     pbc: [num_graphs, 3] bool, with cell - the directions that are periodic
+    frame_time: the time between two frames, in the unit of the data's times (ps in formats of simulation packages); in
+        a file only where it is known
     """
 
     samples: np.ndarray
@@ -52,6 +55,7 @@ class Samples:
     experiment: str = ""
     cell: np.ndarray | None = None
     pbc: np.ndarray | None = None
+    frame_time: float | None = None
 
     @property
     def num_graphs(self) -> int:
@@ -69,6 +73,29 @@ class Samples:
     def has_target(self) -> bool:
         """Whether the frames that were drawn are known."""
         return self.target.shape[-1] == self.samples.shape[-1]
+
+    @property
+    def num_known(self) -> int:
+        """How many of the drawn frames, from the first on, are known in the data."""
+        if not self.has_target:
+            return 0
+        unknown = np.flatnonzero(np.isnan(self.target).any(axis=(0, 1)))
+        return int(unknown[0]) if len(unknown) else self.target.shape[-1]
+
+    def until_known(self) -> "Samples":
+        """The same up to the last frame that is known in the data."""
+        if self.num_known in (0, self.samples.shape[-1]):
+            return self
+        drawn = np.flatnonzero(~self.cond_mask)
+        last = int(drawn[self.num_known - 1]) + 1
+        return replace(
+            self,
+            samples=self.samples[..., : self.num_known],
+            target=self.target[..., : self.num_known],
+            x_given=self.x_given[..., : int(self.cond_mask[:last].sum())],
+            cond_mask=self.cond_mask[:last],
+            h=self.h[..., :last] if self.h.ndim == 3 else self.h,
+        )
 
     def check_target(self, where: str) -> None:
         """Raise ValueError where the frames that were drawn are unknown: what `where` does needs them."""
@@ -151,4 +178,5 @@ def make_samples(
         experiment=dataset.experiment or "",
         cell=None if batch.cell is None else batch.cell[:, : len(given)].cpu().numpy().astype(np.float32),
         pbc=None if batch.pbc is None else batch.pbc.cpu().numpy(),
+        frame_time=dataset.frame_time,
     )

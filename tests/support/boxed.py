@@ -40,17 +40,27 @@ def waters(frames: int = 40, molecules: int = 5, changes: bool = True, seed: int
     return Walk(x, wrapped, cells, np.tile([8, 1, 1], molecules), bonds, molecule)
 
 
-def lattice_shifts(x: np.ndarray, walk: Walk, cells: np.ndarray | None = None) -> np.ndarray:
-    """[T, N, 3]: by how many lattice vectors x [T, N, 3] differs from the truth, which must be whole numbers."""
-    cells = walk.cells if cells is None else cells
-    shift = (x - walk.x) @ np.linalg.inv(cells)
-    np.testing.assert_allclose(shift, np.rint(shift), atol=1e-4)
-    return np.rint(shift)
+def lattice_shifts(x: np.ndarray, walk: Walk, within: float = 1e-3) -> np.ndarray:
+    """[T, N, 3]: by how many lattice vectors x [T, N, 3] differs from the truth: whole numbers, but for `within`
+    (angstrom)."""
+    shift = np.rint((x - walk.x) @ np.linalg.inv(walk.cells))
+    np.testing.assert_allclose(x - shift @ walk.cells, walk.x, atol=within)
+    return shift
 
 
-def assert_followed(x: np.ndarray, walk: Walk) -> None:
+def assert_followed(x: np.ndarray, walk: Walk, within: float = 1e-3) -> None:
     """That x is the truth up to one lattice vector for each molecule, the same in all frames."""
-    shifts = lattice_shifts(x, walk)
+    shifts = lattice_shifts(x, walk, within)
     np.testing.assert_array_equal(shifts, np.broadcast_to(shifts[:1], shifts.shape))
-    first = np.searchsorted(walk.molecule, walk.molecule)  # the first atom of each atom's molecule
+    first = np.searchsorted(walk.molecule, walk.molecule)
     np.testing.assert_array_equal(shifts[0], shifts[0][first])
+
+
+def lower_triangular(walk: Walk) -> Walk:
+    """The same motion in boxes whose vectors are lower triangular, as most packages have them."""
+    first = np.searchsorted(walk.molecule, walk.molecule)  # the first atom of each atom's molecule
+    cells = np.tril(walk.cells)
+    centre = walk.x[:, first] @ np.linalg.inv(walk.cells) @ cells
+    images = np.rint((walk.wrapped - walk.x) @ np.linalg.inv(walk.cells))
+    x = centre + walk.x - walk.x[:, first]
+    return walk._replace(x=x, wrapped=x + images @ cells, cells=cells)

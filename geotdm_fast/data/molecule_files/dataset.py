@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from geotdm_fast.data.bonds import complete_bonds
 from geotdm_fast.data.checks import check_auto, check_flag, check_indices
+from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.molecule import renumbered_bonds, warn_if_apart
 from geotdm_fast.data.molecule_files.beads import bead_graph
@@ -22,6 +23,7 @@ from geotdm_fast.data.molecule_files.plan import plan_frames
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.own_windows import SPAN, OwnSource, Wanted, own_windows
 from geotdm_fast.data.splits import SPLIT_RATIO
+from geotdm_fast.data.times import frame_time
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
@@ -147,7 +149,14 @@ def file_dataset(
         own = OwnSource(where, "x", motion, None, "times", motion.first, None, unit, even, lambda: motion.boxes)
         items, z = own_windows(own, graph.checked(where, len(chosen)), wanted)
     name = path.stem if name is None else name
-    return TrajectoryDataset(items, name=name, unit=unit if z is None else "angstrom", atomic_numbers=z)
+    step = frame_slice(where, frames, every, source.num_frames).step
+    return TrajectoryDataset(
+        items,
+        name=name,
+        unit=unit if z is None else "angstrom",
+        atomic_numbers=z,
+        frame_time=frame_time(source.times, step),
+    )
 
 
 def _check_types(where: str, types: str | Sequence[str]) -> None:

@@ -1,0 +1,82 @@
+"""Samples of molecules one by one, in the boxes that they are written with."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.samples.blocks import Block
+from geotdm_fast.samples.record import Samples
+from geotdm_fast.samples.shards import Shard, iterate_shards
+from geotdm_fast.samples.wrapping import molecules_of, wrapped
+
+# XTC holds no more than 2147483.75 nm, and MDTraj writes that for NaN and for what is more without a word.
+_TOO_FAR = 2.1e7
+
+
+class Molecule(NamedTuple):
+    """One trajectory of one molecule.
+
+    graph, sample: which; atomic_numbers: [N]; given: [T] bool - the frames from the data
+    positions: [T, N, 3] float32, far from 0 float64 (angstrom)
+    frame_time: the time between frames, or None
+    cell: [T, 3, 3] float32 (angstrom) - the boxes, or None; pbc: [3] bool, with cell
+    """
+
+    graph: int
+    sample: int
+    atomic_numbers: np.ndarray
+    given: np.ndarray
+    positions: np.ndarray
+    frame_time: float | None = None
+    cell: np.ndarray | None = None
+    pbc: np.ndarray | None = None
+
+
+def molecules(path: PathLike, source: Samples | PathLike, wrap: str) -> Iterator[Molecule]:
+    """Graph by graph, sample by sample; see `export_molecules`. path: the file to write, for messages."""
+    shards: Iterable[Shard]
+    if isinstance(source, Samples):
+        shards = [Shard(Block(range(source.num_graphs), range(source.num_samples)), source)]
+    else:
+        shards = iterate_shards(source)
+    for block, samples in shards:
+        if not samples.is_molecule or samples.samples.shape[2] != 3:
+            raise ValueError(f"{path}: samples must be molecules in three dimensions, got '{samples.name}' (use .npz)")
+        if samples.cell is None and wrap != "no":
+            raise ValueError(f"{path}: wrap must be no for samples without a periodic box, got {wrap}")
+        forecasts = samples.forecasts()  # [K, N, 3, T]
+        cells = samples.forecast_cell()
+        for g, graph in enumerate(block.graphs):
+            nodes = samples.nodes(g)
+            for k, sample in enumerate(block.samples):
+                positions = np.ascontiguousarray(forecasts[k, nodes].transpose(2, 0, 1))
+                _check_positions(path, positions, graph, sample)
+                one = Molecule(
+                    graph, sample, samples.atomic_numbers[nodes], samples.cond_mask, positions, samples.frame_time
+                )
+                yield one if cells is None else _in_box(one, samples, g, cells[g], wrap)
+
+
+def _in_box(one: Molecule, samples: Samples, g: int, cell: np.ndarray, wrap: str) -> Molecule:
+    """A molecule of graph `g` in its boxes [1 or T, 3, 3], wrapped into them."""
+    pbc, positions = cast(np.ndarray, samples.pbc)[g], one.positions
+    if wrap != "no":
+        molecule = None
+        if wrap == "molecules":
+            nodes = samples.nodes(g)
+            edges = samples.edge_index[:, samples.batch[samples.edge_index[0]] == g] - nodes.start
+            molecule = molecules_of(edges, one.atomic_numbers, positions[0])
+        positions = wrapped(positions, cell, pbc, molecule)
+    return one._replace(positions=positions, cell=np.broadcast_to(cell, (len(positions), 3, 3)), pbc=pbc)
+
+
+def _check_positions(path: PathLike, positions: np.ndarray, graph: int, sample: int) -> None:
+    held = np.abs(positions) < _TOO_FAR  # NaN is not
+    if not held.all():
+        frame, atom, axis = np.argwhere(~held)[0]
+        raise ValueError(
+            f"{path}: positions must be finite and below {_TOO_FAR:g} angstrom, got {positions[frame, atom, axis]:g} "
+            f"for atom {atom} in frame {frame} of sample {sample} of graph {graph}"
+        )
