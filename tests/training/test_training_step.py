@@ -51,7 +51,7 @@ def make_step(dataset, device="cpu", record=None, config=None, **train) -> Train
         accumulate=train["accumulate"],
         rotate=train["rotate"],
     )
-    objective = Objective(build_diffusion(network, config, device), Task.of_config(config))
+    objective = Objective(build_diffusion(network, config, device), Task.of_config(config), source.data.boxes)
     average = WeightAverage(copied, weights, 0.9)
     lines = []
     made = TrainingStep(train, objective, weights, average, source, ours, say=lines.append, record=record)
