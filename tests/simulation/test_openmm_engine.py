@@ -108,6 +108,16 @@ def test_npt_moves_the_box_and_keeps_molecules(tmp_path):
     np.testing.assert_allclose(lengths, 0.9572, atol=1e-4)
 
 
+def test_a_barostat_leaves_positions_unwrapped():
+    """Earlier releases of OpenMM moved every molecule into the first box as they scaled it."""
+    made = engine("argon", ensemble="npt")
+    start = made.start(1)
+    far = start._replace(x=start.x + 5 * np.diag(start.cell))
+    state, _ = made.run(far, Block("", 0, 200, 94.4, 1.0, True, 1), quiet)
+    assert state.cell[0, 0] != start.cell[0, 0]
+    np.testing.assert_allclose((state.x / np.diag(state.cell)).mean(axis=0), 5.5, atol=0.2)
+
+
 @pytest.mark.parametrize("system", ["argon", "water"])
 def test_stopped_between_blocks_it_ends_with_the_same_file(tmp_path, monkeypatch, system):
     """With a barostat too, whose own random numbers and state no file could keep."""
