@@ -47,7 +47,7 @@ def test_a_block_is_the_same_in_another_process_of_its_own(system):
 
 
 def test_water_is_rigid_whole_and_of_its_temperature():
-    made, (state, frames) = liquid("water", 25)
+    made, (state, frames) = liquid("water", 15)
     assert made.z.tolist() == [8, 1, 1] * 64
     assert made.bonds[:3].tolist() == [[0, 1], [0, 2], [3, 4]] and made.bonds.shape == (128, 2)
     lengths = np.linalg.norm(frames.x[:, made.bonds[:, 0]] - frames.x[:, made.bonds[:, 1]], axis=-1)
@@ -97,7 +97,7 @@ def test_alanine_has_its_atoms_and_bonds():
 
 def test_npt_moves_the_box_and_keeps_molecules(tmp_path):
     settings = MDSettings(
-        "water", engine="openmm", ensemble="npt", num_frames=8, every=0.2, equilibrate=1.0, num_particles=64
+        "water", engine="openmm", ensemble="npt", num_frames=8, every=0.1, equilibrate=0.4, num_particles=64
     )
     simulate_md(tmp_path / "water.npz", settings, progress=False)
     found = read_npz(tmp_path / "water.npz")
