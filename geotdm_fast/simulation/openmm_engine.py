@@ -9,7 +9,7 @@ from geotdm_fast.simulation.openmm_systems import NM, build_system
 from geotdm_fast.simulation.settings import WHERE, MDRun
 from geotdm_fast.simulation.state import BOLTZMANN, Block, Frames, State, Told
 
-_PRESSURE = 1.01325  # bar
+_PRESSURE = 1.0  # bar
 _BAROSTAT_EVERY = 25
 _MOST_ITERATIONS = 100
 # A signal is obeyed between two calls.
@@ -37,7 +37,7 @@ class OpenMMEngine:
         self.barostat = openmm.MonteCarloBarostat(_PRESSURE, run.temperature, 0) if run.ensemble == "npt" else None
         if self.barostat is not None:
             self.built.system.addForce(self.barostat)
-        self.integrators: dict[bool, Any] = {}
+        self.contexts: dict[bool, Any] = {}  # by whether they follow Newton's equations
         moving = sum(self.built.system.getParticleMass(i)._value > 0 for i in range(len(self.z)))
         self.degrees_of_freedom = 3 * moving - self.built.system.getNumConstraints() - 3
 
@@ -70,24 +70,23 @@ class OpenMMEngine:
                     context.getIntegrator().step(steps)
                     told(steps)
                 kept.append(self._frame(context))
+            after = self._state(context)
         except openmm.OpenMMException as error:
             raise ValueError(f"{WHERE}: {self._advice(str(error))}") from error
-        if not block.num_frames:
-            kept = []
-        return self._state(context), self._frames(kept)
+        return after, self._frames(kept if block.num_frames else [])
 
     def _context(self, block: Block) -> Any:
         """A context as new, with the block's integrator, temperature and seeds."""
         import openmm
 
         newton = block.friction == 0
-        if newton not in self.integrators:
+        if newton not in self.contexts:
             dt = self.settings.timestep
             made = openmm.VerletIntegrator(dt) if newton else openmm.LangevinMiddleIntegrator(0.0, 0.0, dt)
             platform = openmm.Platform.getPlatformByName("CPU")
             properties = {"Threads": str(self.settings.threads), "DeterministicForces": "true"}
-            self.integrators[newton] = openmm.Context(self.built.system, made, platform, properties)
-        context = self.integrators[newton]
+            self.contexts[newton] = openmm.Context(self.built.system, made, platform, properties)
+        context = self.contexts[newton]
         if not newton:
             context.getIntegrator().setTemperature(block.temperature)
             context.getIntegrator().setFriction(block.friction)
