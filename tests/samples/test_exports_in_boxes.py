@@ -158,9 +158,9 @@ def test_a_box_that_is_open_is_left_out_with_a_warning(tmp_path, suffix):
         export_molecules(path, samples, progress=False)
     assert mdtraj.load(str(path), top=str(tmp_path / "s.pdb")).unitcell_lengths is None
     samples.pbc[1] = True
-    with pytest.raises(ValueError, match="periodic in all directions or none of them, graph 1 is so in"):
-        with pytest.warns(UserWarning, match="without a box"):
-            export_molecules(path, samples, progress=False)
+    message = "periodic in all directions or none of them, graph 1 is so in"
+    with pytest.raises(ValueError, match=message), pytest.warns(UserWarning, match="without a box"):
+        export_molecules(path, samples, progress=False)
 
 
 def test_an_open_box_in_xyz(tmp_path):
