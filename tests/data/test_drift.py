@@ -92,8 +92,9 @@ def test_what_cannot_be():
     x[:5, 2] = np.nan
     with pytest.raises(ValueError, match="array_dataset: remove_drift must be false where x is nan"):
         array_dataset(x, span=24, remove_drift=True)
-    with pytest.raises(ValueError, match="array_dataset: z must be atomic numbers from 0 to 118 .*, got 119"):
-        array_dataset(STILL.x, z=STILL.z + 111, h=np.ones((15, 1)), edge_index=STILL.bonds.T, remove_drift=True)
+    with pytest.raises(ValueError, match=r"array_dataset: z must be atomic numbers from 0 to 118 .*, got 119"):
+        more = {"h": np.ones((15, 1)), "edge_index": STILL.bonds.T, "span": 24}
+        array_dataset(STILL.x, z=STILL.z + 111, **more, remove_drift=True)
     with pytest.raises(TypeError, match="array_dataset: remove_drift must be true or false, got 1"):
         array_dataset(STILL.x, span=24, remove_drift=1)
 
