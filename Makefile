@@ -28,7 +28,7 @@ endif
 CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix) csrc/*/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench cubins gpu-check gpu-pack gpu-dry reproduce test sanitize lint format venv clean distclean
+.PHONY: help demo bench cubins record gpu-check gpu-pack gpu-dry reproduce test sanitize lint format venv clean distclean
 
 help:
 	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
@@ -38,6 +38,7 @@ help:
 	@echo 'make gpu-pack   build here what gpu-check would build on an H100, into .gpu/ (PY=...: its Python, torch, triton)'
 	@echo 'make gpu-dry    what of the GPU can be tried without one: its paths, and every launch compiled (6 minutes)'
 	@echo 'make cubins     compile every CUDA kernel without a GPU, hold it to its limits and record it (8 minutes, nvcc)'
+	@echo 'make record     run the tests whose verdict files and versions decide alone, and record it (10 minutes)'
 	@echo 'make reproduce  the experiments of the paper that need no data, one after the other (a GPU for its settings)'
 	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
 	@echo 'make lint       ruff, clang-format and mypy, changing nothing'
@@ -94,6 +95,9 @@ demo: $(READY)
 
 test: lint
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal --durations=15 $(TEST_ARGS)
+
+record: $(READY)
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal --recorded=write $(TEST_ARGS)
 
 sanitize: $(READY)
 	@$(PY) tools/sanitize.py $(SANITIZE_ARGS)

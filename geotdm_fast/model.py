@@ -1,7 +1,8 @@
 """A trained model in one object: network, diffusion, task, and what is known of its data."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -15,11 +16,16 @@ from geotdm_fast.data.given_frames import as_given_frames
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset, collate
 from geotdm_fast.diffusion import GeoTDM, Sampler
 from geotdm_fast.nn import EGTN
+from geotdm_fast.nn.given_graph import num_edge_features
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.shown import listed
 from geotdm_fast.samples.record import Samples, make_samples
+from geotdm_fast.sampling.rollout_blocks import BOUND, FeatureFunction
 from geotdm_fast.task import Task
+
+if TYPE_CHECKING:
+    from geotdm_fast.sampling import Rollout
 
 
 class Model:
@@ -32,10 +38,11 @@ class Model:
     network: `EGTN`; diffusion: `GeoTDM` of that network; task: which frames are given; config: sections denoise_model,
         diffusion, train and data as a checkpoint holds them; name: of the checkpoint's file, which samples carry
 
-    `forecast`, `interpolate` and `generate` take what `geotdm_fast.data.convert.to_dataset` takes: a data set, a
-    `Trajectory` or `Batch`, positions [frames, N, D], a list of `ase.Atoms`, `Data` or `Batch` of PyTorch Geometric. A
-    trajectory has either all T = `num_frames` frames, those to be drawn being the truth of the scores, or the given
-    ones alone. Noise depends on seed, graph, sample and step alone, not on batch_size.
+    `forecast`, `rollout`, `interpolate` and `generate` take what `geotdm_fast.data.convert.to_dataset` takes: a data
+    set, a `Trajectory` or `Batch`, positions [frames, N, D], a list of `ase.Atoms`, `Data` or `Batch` of PyTorch
+    Geometric. A trajectory has either all T = `num_frames` frames, those to be drawn being the truth of the scores, or
+    the given ones alone; for `rollout` any number of frames from these on. Noise depends on seed, graph, sample and
+    step alone, not on batch_size.
     """
 
     def __init__(self, network: EGTN, diffusion: GeoTDM, task: Task, config: Mapping, name: str = "model"):
@@ -172,6 +179,100 @@ class Model:
         )
         return make_samples(drawn, batch, dataset, self.task, seed=seed, checkpoint=self.name)
 
+    def rollout(
+        self,
+        data: Any,
+        num_frames: int,
+        num_samples: int = 1,
+        *,
+        overlap: int | None = None,
+        bound: float = BOUND,
+        features: FeatureFunction | None = None,
+        method: str = "ddpm",
+        steps: int | None = None,
+        spacing: str = "uniform",
+        eta: float = 0.0,
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: bool = False,
+        **arrays: Any,
+    ) -> Samples:
+        """Draw `num_frames` frames behind the given ones, block by block, however long the model's window is.
+
+            samples = model.rollout(data, 500, num_samples=5, method="dpmpp_2m", steps=10)
+
+        Block b is given the last frames of block b - 1; its noise depends on seed, graph, sample, b and step alone.
+        With num_frames = T - G this is `forecast`.
+
+        data: as for `sample`, of any number of frames from the model's G given ones on; those behind are the truth of
+            the scores as far as they reach (`Samples.num_known`)
+        overlap: frames that a block shares with the next one, by default G, see `sampling.Rollout`
+        bound: how far a node may move within a block, in the largest displacement of the given frames, see
+            `sampling.Rollout`; a trajectory that goes farther is NaN from that block on, and a warning names the block
+        features: makes h [N, F, T] of the given frames [N, D, G] of a block and T; by default that of people
+            (`data.pedestrian.people_features`) for a model of pedestrians, and else h of the data, whose axis of
+            frames, if it has one, must reach the end of the last block
+        Other options as for `sample`. Raises what `sample` raises; ValueError for a model that is not given frames at
+        the beginning of its window, and where every trajectory explodes in the first block.
+        """
+        from geotdm_fast.sampling import roll_out
+
+        plan = self.rollout_plan(num_frames, overlap, bound, features)
+        sampler = self.sampler(method, steps, spacing, eta)
+        dataset = self.rollout_dataset(data, **arrays)
+        batch = collate(dataset)
+        drawn = roll_out(
+            sampler,
+            batch,
+            self.task,
+            plan,
+            num_samples=num_samples,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        return make_samples(drawn, plan.record(batch), dataset, self.task, seed=seed, checkpoint=self.name)
+
+    def rollout_plan(
+        self,
+        num_frames: int,
+        overlap: int | None = None,
+        bound: float = BOUND,
+        features: FeatureFunction | None = None,
+    ) -> "Rollout":
+        """The blocks of `rollout`. Raises ValueError as it does."""
+        from geotdm_fast.sampling import Rollout
+
+        if not self.task.is_conditional or self._fills_gaps:
+            raise ValueError(
+                f"rollout: {self.name} is a model that would {self._does}; a rollout needs one that is given frames at "
+                f"the beginning of its window; see {self._method}"
+            )
+        if features is None and self.data.get("kind") == "pedestrian":
+            features = self._people_features
+        is_bound_to_a_place = self.diffusion.prior == "none" and not self.data.get("project", False)
+        plan = Rollout.of(self.task, self.num_frames, num_frames, overlap, bound)
+        return replace(plan, recentres=not is_bound_to_a_place, features=features)
+
+    def rollout_dataset(self, data: Any, **arrays: Any) -> TrajectoryDataset:
+        """`data` as a data set for `rollout`, of any number of frames. Raises as `dataset` does."""
+        dataset = self._dataset(data, "rollout", **arrays)
+        given, came = len(self.task.given_frames), dataset[0].num_frames
+        if came < given:
+            raise ValueError(f"rollout: a trajectory must have the {given} given frames, got {came} ({dataset.name})")
+        return dataset
+
+    def _people_features(self, given: Tensor, num_frames: int) -> Tensor:
+        from geotdm_fast.data.pedestrian import people_features
+
+        past = self.data.get("past_frames", 8)
+        if past > given.shape[2]:
+            raise ValueError(
+                f"rollout: the features of people are made of data.past_frames = {past} frames, but {self.name} is "
+                f"given {given.shape[2]}; give features, which makes h of the given frames of a block"
+            )
+        return people_features(given[..., :past], num_frames)
+
     def sampler(
         self, method: str = "ddpm", steps: int | None = None, spacing: str = "uniform", eta: float = 0.0
     ) -> Sampler:
@@ -183,16 +284,8 @@ class Model:
 
         Raises TypeError for what is none, ValueError for data of other sizes than the model's.
         """
-        dataset = to_dataset(data, self.data, where, **arrays)
+        dataset = self._dataset(data, where, **arrays)
         item, network = dataset[0], self._bare
-        edge_dim = 0 if item.edge_attr is None else item.edge_attr.shape[1]
-        edge_dim = edge_dim if network.graph_spec is None else network.graph_spec.edge_dim(edge_dim)
-        for name, came, expected in (
-            ("features h [N, F]: F", item.h.shape[1], network.node_dim),
-            ("edge features edge_attr [E, A]: A", edge_dim, network.edge_dim),
-        ):
-            if came != expected:
-                raise ValueError(f"{where}: {name} must be {expected} for {self.name}, got {came} ({dataset.name})")
         given, came = len(self.task.given_frames), item.num_frames
         if self.task.is_conditional and came == given:
             return as_given_frames(dataset, np.isin(np.arange(self.num_frames), self.task.given_frames))
@@ -203,6 +296,19 @@ class Model:
                 f"span={self.num_frames})"
             )
         self.task.num_noisy(came)
+        return dataset
+
+    def _dataset(self, data: Any, where: str, **arrays: Any) -> TrajectoryDataset:
+        """The same for any number of frames."""
+        dataset = to_dataset(data, self.data, where, **arrays)
+        item, network = dataset[0], self._bare
+        edge_dim = num_edge_features(item.edge_attr, network.graph_spec)
+        for name, came, expected in (
+            ("features h [N, F]: F", item.h.shape[1], network.node_dim),
+            ("edge features edge_attr [E, A]: A", edge_dim, network.edge_dim),
+        ):
+            if came != expected:
+                raise ValueError(f"{where}: {name} must be {expected} for {self.name}, got {came} ({dataset.name})")
         return dataset
 
     def evaluate(self, samples: Samples, scores: str | Sequence[str] = "all", **options: Any) -> dict:

@@ -14,6 +14,8 @@ from places import ROOT
 
 # bench/ and tools/ are no part of the installed package, which comes first.
 sys.path.append(str(ROOT))
+from recorded import Recorded
+
 # Before anything imports triton: where no GPU is in sight, its interpreter runs the kernels on CPU tensors.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -42,6 +44,12 @@ def pytest_addoption(parser):
     parser.addoption(
         "--record-launches", metavar="FILE", help="write every Triton launch there, for bench.gpu_variants"
     )
+    parser.addoption(
+        "--recorded",
+        choices=["skip", "run", "write"],
+        default="skip",
+        help="tests that passed with the same files and versions: skip, run, or run them alone and record what passes",
+    )
     parser.addoption("--cpu-seconds", metavar="FILE", help="write what each test costs there, and show what costs most")
 
 
@@ -64,6 +72,8 @@ def pytest_configure(config):
         from launch_recorder import LaunchRecorder
 
         config.pluginmanager.register(LaunchRecorder(pathlib.Path(config.option.record_launches)))
+    as_asked = not config.option.inexact and not config.option.record_launches
+    config.pluginmanager.register(Recorded(config.option.recorded if as_asked else "run"))
     if config.option.cpu_seconds:
         path = pathlib.Path(config.option.cpu_seconds).absolute()
         if not hasattr(config, "workerinput"):

@@ -26,6 +26,7 @@ _WORK = {
 # What each folder, and each module beside the folders, may import of ours.
 ROOMS = {
     "runtime": set(),
+    "simulation": {"runtime"},
     "config": {"runtime"},
     "reference": {"runtime"},
     "kernels": {"reference", "runtime"},

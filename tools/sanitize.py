@@ -11,7 +11,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "sanitize"
-TESTS = ("test_egcl.py", "test_temporal_attention.py", "test_native_*.py")
+TESTS = (
+    "test_egcl.py",
+    "test_temporal_attention.py",
+    "test_radius_graph.py",
+    "test_graphs_search.py",
+    "test_native_*.py",
+)
 FLAGS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 COMPILER = os.environ.get("CXX", "g++")
 

@@ -20,7 +20,7 @@ LONGEST_LINE = 2000
 _LESS_MEMORY = {
     "train": "a larger train.accumulate, a smaller train.batch_size or a smaller network needs less",
     "plot": "fewer --num-systems need less",
-    "simulate": "fewer --num-systems need less",
+    "simulate": "fewer --num-systems or --num-frames need less",
 }
 
 DESCRIPTION = """\

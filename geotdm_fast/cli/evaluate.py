@@ -11,6 +11,7 @@ from geotdm_fast.cli.arguments import (
     count,
     new_command,
 )
+from geotdm_fast.cli.md_options import add_md_options, check_md_options
 
 DESCRIPTION = """\
 Score a model: a checkpoint (samples are drawn first, as `geotdm sample` does), the folder of a training (its
@@ -25,6 +26,9 @@ unconditional models:
   classification  cross-entropy of a classifier that tells samples from data; higher is better
   prediction      squared error on data of a forecaster trained on samples; lower is better
   nll             as above
+molecules, and all else in three dimensions (--scores md, or all,md):
+  md              bond lengths, angles, torsions, radial distribution functions, mobility, validity, ... beside the
+                  same of true trajectories against true ones; docs/scores.md explains each
 
 The paper averages over 5 samples (--num-samples 5); pedestrians take the best of 20. Without --num-samples and
 --kmeans the training's keys K and cluster say how many: `cluster: true` is --kmeans 20.
@@ -39,6 +43,9 @@ EXAMPLES = """\
   geotdm evaluate samples.npz --paper md:ethanol                   the published figures of MD17's ethanol beside them
   geotdm evaluate outputs/nbody_charged                            the weights that train.final_test_ckpt names
   geotdm evaluate samples/                                         all shards of the folder together
+  geotdm evaluate samples.npz --scores md --json scores.json --pictures pictures/
+  geotdm evaluate samples.npz --scores md --md bonds,torsions,validity --lag 2
+  geotdm evaluate samples.npz --scores md --md energy --calculator tblite
   geotdm evaluate pedestrians.safetensors --num-samples 60 --kmeans 20 --scores ade"""
 
 # The official protocols: forecasts are averages over 5 samples; pedestrians keep 20 representatives.
@@ -66,6 +73,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--paper", metavar="EXPERIMENT", help="show the paper's figures of charged, md:ethanol, zara1, ... beside ours"
     )
+    add_md_options(parser)
     add_sampling_options(parser, num_samples=5)
     add_quiet(parser)
     parser.set_defaults(run=run, num_samples=None)  # the training's K where it says one
@@ -83,16 +91,20 @@ def run(args: argparse.Namespace) -> int:
     if is_training(Path(args.checkpoint)):
         args.checkpoint = str(final_test_weights(Path(args.checkpoint)))
     from_file = _is_samples(Path(args.checkpoint))
+    check_md_options(args)
     if not from_file:
         check_sampling_paths(args)
 
-    from geotdm_fast.scores.evaluation import evaluate, report
+    from geotdm_fast.cli.md_options import draw_pictures, score_by_options
+    from geotdm_fast.scores.evaluation import MOLECULES, evaluate, report
 
     samples, scores, nll = _from_file(args) if from_file else _from_checkpoint(args)
+    molecules = score_by_options(samples, args) if MOLECULES in scores else None
     result = evaluate(
         samples,
         scores,
         nll=nll,
+        md=molecules,
         kmeans=args.kmeans,
         experiment=args.paper,
         seed=args.seed,
@@ -103,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(args.json, result)
         print(f"\n{args.json}: the same as JSON")
+    if molecules is not None and args.pictures is not None:
+        draw_pictures(molecules, args.pictures)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from geotdm_fast.cli.checkpoints import checkpoint_file
 from geotdm_fast.cli.data_options import sampled_section
@@ -30,6 +30,8 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
 
         model.task = agreed(args.eval, model.diffusion, model.task, args.steps)
     model.sampler(**method_options(args))  # a wrong option is told before data are read
+    if getattr(args, "rollout", None) is not None:
+        rollout_plan(args, model)
     dataset = _open_sampled_data(model, args, progress)
     if molecules and dataset.atomic_numbers is None:
         raise ValueError(f"{molecules}: the data must be molecules, got '{dataset.name}'")
@@ -47,6 +49,22 @@ def draw(args: argparse.Namespace, request: Request):
     """The `Samples` that are asked for, in memory."""
     options = {"seed": args.seed, "batch_size": args.batch_size, "progress": not args.quiet}
     return request.model.sample(request.dataset, args.num_samples, **method_options(args), **options)
+
+
+def draw_rollout(args: argparse.Namespace, request: Request):
+    """The `Samples` of `--rollout`, in memory."""
+    about: dict[str, Any] = {"seed": args.seed, "batch_size": args.batch_size, "progress": not args.quiet}
+    about |= {"overlap": args.overlap, **_bound(args), **method_options(args)}
+    return request.model.rollout(request.dataset, args.rollout, args.num_samples, **about)
+
+
+def rollout_plan(args: argparse.Namespace, model: "Model"):
+    """The blocks of `--rollout`. ValueError for a model that cannot go on, and for numbers out of range."""
+    return model.rollout_plan(args.rollout, args.overlap, **_bound(args))
+
+
+def _bound(args: argparse.Namespace) -> dict[str, Any]:
+    return {} if args.bound is None else {"bound": args.bound}
 
 
 def open_model(checkpoint: str, config_file: str | None, device, precision: str = "fp32"):

@@ -29,6 +29,12 @@ evaluate` and `geotdm plot` need. Positions are in the unit of the data divided 
 --given FILE is for forecasts whose future nobody knows yet: the last frames of each trajectory in FILE, as many as the
 model is given, are taken; target is empty then, and `geotdm evaluate` has nothing to compare with.
 
+--rollout FRAMES goes on beyond the frames that the model was trained to draw, block by block: the last frames of a
+block are the given ones of the next. The model must be given frames at the beginning of its window. target reaches as
+far as the data do and is NaN behind: longer data make a longer truth, such as --set data.num_frames=410 (simulated
+systems) or --set data.span=410 (files). A trajectory that explodes is NaN from that block on, and a warning names the
+block.
+
 --out FOLDER (a name without a suffix) is for requests of any size: shard-000000.npz, ... are written while the next
 ones are drawn, each like FILE.npz for some of the graphs and samples, and manifest.json says what was asked for.
 Stopped or killed at any moment, the same command goes on with the shards that are missing; another request for the
@@ -55,6 +61,8 @@ EXAMPLES = """\
   geotdm sample ethanol.safetensors --data my_ethanol.npz --out samples.npz --xyz samples.xyz
   geotdm sample protein.safetensors --data run.xtc --topology run.pdb --set data.stride=10 --out samples.npz
   geotdm sample ethanol.safetensors --num-samples 1000 --out samples/ --dcd samples.dcd
+  geotdm sample nbody_charged_small --rollout 400 --set data.num_frames=410 --num-graphs 20 --out long.npz
+  geotdm sample outputs/my_molecule --rollout 5000 --given last_frames.npz --out long/ --xtc long.xtc
   geotdm sample outputs/my_molecule --given last_frames.npz --num-samples 20 --out future.npz
   geotdm sample ckpt_best.pt --config nbody_train_cond.yaml --out samples.npz
   geotdm sample md17_sampling.yaml                                            into <output_base_path>/<...>_eval/
@@ -72,6 +80,24 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--given",
         metavar="FILE",
         help="forecast where the future is unknown: the last frames of each trajectory in FILE are the given ones",
+    )
+    rollout = parser.add_argument_group("a rollout")
+    rollout.add_argument(
+        "--rollout", type=count, metavar="FRAMES", help="draw so many frames behind the given ones, block by block"
+    )
+    rollout.add_argument(
+        "--overlap",
+        type=count,
+        metavar="N",
+        help="frames that a block shares with the next one; those behind the given ones are drawn anew (default: as "
+        "many as the model is given)",
+    )
+    rollout.add_argument(
+        "--bound",
+        type=float,
+        metavar="FACTOR",
+        help="a trajectory has exploded where a node moves farther within a block than FACTOR times the largest "
+        "displacement of the given frames (default: 1000; inf: where positions are not finite)",
     )
     parser.add_argument("--xyz", metavar="FILE.xyz", help="also write molecules as extended XYZ")
     parser.add_argument("--dcd", metavar="FILE.dcd", help="also write molecules as DCD, with FILE.pdb")
@@ -108,6 +134,9 @@ def run(args: argparse.Namespace) -> int:
     into_folder = is_folder(args.out)
     exports = _exports(args)
     _take_given(args)
+    for option, value in (("--overlap", args.overlap), ("--bound", args.bound)):
+        if value is not None and args.rollout is None:
+            raise ValueError(f"{option} is of a rollout: give --rollout FRAMES with it")
     check_sampling_paths(args)
     if not into_folder and (args.shard_size or args.restart):
         option = "--shard-size" if args.shard_size else "--restart"
@@ -165,11 +194,11 @@ def _exports(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _run_file(args: argparse.Namespace, exports: dict[str, str]) -> int:
-    from geotdm_fast.cli.requests import draw, open_request
+    from geotdm_fast.cli.requests import draw, draw_rollout, open_request
     from geotdm_fast.samples.npz import write_samples
 
     request = open_request(args, choose_device(args.device), next(iter(exports), None), progress=not args.quiet)
-    samples = draw(args, request)
+    samples = (draw if args.rollout is None else draw_rollout)(args, request)
     write_samples(args.out, samples)
     num_drawn = samples.samples.shape[-1]
     print(f"{args.out}: {samples.num_samples} samples of {samples.num_graphs} graphs, {num_drawn} frames each")
@@ -178,13 +207,14 @@ def _run_file(args: argparse.Namespace, exports: dict[str, str]) -> int:
 
 
 def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
-    from geotdm_fast.cli.requests import method_options, open_request
+    from geotdm_fast.cli.requests import method_options, open_request, rollout_plan
     from geotdm_fast.data import collate
     from geotdm_fast.sampling import sample_to_folder
 
     show = not args.quiet and ours.writes
     model, dataset = open_request(args, ours.device, next(iter(exports), None), progress=show)
-    dataset = model.dataset(dataset, "sample")
+    plan = None if args.rollout is None else rollout_plan(args, model)
+    dataset = model.dataset(dataset, "sample") if plan is None else model.rollout_dataset(dataset)
     outcome = sample_to_folder(
         args.out,
         model.sampler(**method_options(args)),
@@ -194,6 +224,7 @@ def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
         num_samples=args.num_samples,
         seed=args.seed,
         checkpoint=model.name,
+        rollout=plan,
         batch_size=args.batch_size,
         shard_size=args.shard_size,
         restart=args.restart,

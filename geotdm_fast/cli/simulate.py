@@ -1,10 +1,13 @@
-"""`geotdm simulate`: N-body trajectories into an `.npz`."""
+"""`geotdm simulate`: N-body systems, or molecular dynamics, into an `.npz`."""
 
 import argparse
 
+from geotdm_fast.cli import simulate_md
 from geotdm_fast.cli.arguments import add_quiet, count, new_command, seed
 
-DESCRIPTION = """\
+NBODY = ("charged", "springs", "gravity")
+
+DESCRIPTION = f"""\
 Simulate one of the three N-body systems of the paper and write the trajectories to an .npz.
 
   charged   5 particles, charges +1 or -1, Coulomb forces        frames at t = 0.1, 0.2, ...
@@ -17,53 +20,65 @@ with `kind: nbody` and that seed trains or tests on.
 
 The file holds x, v [B, T, N, 3] (positions, velocities), t [T], h [B, N, 1], edge_index [2, E], edge_attr [B, E, 1]
 (what the model reads: charges and their products, springs, masses), and charges [B, N] or springs [B, N, N]. Read it
-again in a configuration with {kind: npz, path: FILE.npz}."""
+again in a configuration with {{kind: npz, path: FILE.npz}}.
 
-EXAMPLES = """\
+{simulate_md.DESCRIPTION}"""
+
+EXAMPLES = f"""\
   geotdm simulate charged --num-systems 100 --out charged.npz
   geotdm simulate gravity --split train --num-systems 3000 --seed 1 --out gravity_train.npz
-  geotdm simulate springs --num-systems 10 --num-frames 49 --out springs.npz"""
+  geotdm simulate springs --num-systems 10 --num-frames 49 --out springs.npz
+{simulate_md.EXAMPLES}"""
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
-    parser = new_command(subparsers, "simulate", "simulate N-body systems into an .npz", DESCRIPTION, EXAMPLES)
-    parser.add_argument("kind", metavar="KIND", help="charged, springs or gravity")
+    about = "simulate N-body systems or molecular dynamics into an .npz"
+    parser = new_command(subparsers, "simulate", about, DESCRIPTION, EXAMPLES)
+    parser.add_argument("kind", metavar="KIND", help=f"charged, springs, gravity, {', '.join(simulate_md.KINDS)}")
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
-    parser.add_argument("--num-systems", type=count, default=100, metavar="B", help="how many (default: 100)")
     parser.add_argument(
-        "--num-frames", type=count, default=30, metavar="T", help="frames, 0.1 time units apart (default: 30)"
-    )
-    parser.add_argument(
-        "--split", choices=("train", "val", "test"), default="test", help="the random stream (default: test)"
+        "--num-frames", "--frames", type=count, metavar="T", help="frames of each (default: 30; md:... 1000)"
     )
     parser.add_argument("--seed", type=seed, default=0, help="seed of the random streams (default: 0)")
     add_quiet(parser)
+    group = parser.add_argument_group("N-body systems (KIND charged, springs, gravity)")
+    group.add_argument("--num-systems", type=count, metavar="B", help="how many (default: 100)")
+    group.add_argument("--split", choices=("train", "val", "test"), help="the random stream (default: test)")
+    simulate_md.add_options(parser)
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Simulate and write the file."""
-    import numpy as np
-
     from geotdm_fast.cli.requests import check_suffix
+    from geotdm_fast.runtime.choices import check_choice
 
     check_suffix("--out", args.out, (".npz",))
+    if args.kind in simulate_md.KINDS:
+        return simulate_md.run(args)
+    check_choice("KIND", args.kind, (*NBODY, *simulate_md.KINDS))
+    simulate_md.check_not_given(args)
+    return _run_nbody(args)
+
+
+def _run_nbody(args: argparse.Namespace) -> int:
+    import numpy as np
 
     from geotdm_fast.data.nbody import draw_systems, system_features
-    from geotdm_fast.data.simulate import SYSTEMS, simulate, step_count
-    from geotdm_fast.runtime.choices import check_choice
+    from geotdm_fast.data.simulate import simulate, step_count
     from geotdm_fast.runtime.files import write_npz
 
-    check_choice("KIND", args.kind, SYSTEMS)
-    state = draw_systems(args.kind, args.split, args.num_systems, args.seed)
+    num_systems = 100 if args.num_systems is None else args.num_systems
+    num_frames = 30 if args.num_frames is None else args.num_frames
+    state = draw_systems(args.kind, args.split or "test", num_systems, args.seed)
     x, v = simulate(
         args.kind,
         state.x0,
         state.v0,
         charges=state.charges,
         springs=state.springs,
-        num_steps=step_count(args.kind, args.num_frames, 100),
+        num_steps=step_count(args.kind, num_frames, 100),
         save_every=100,
         progress=not args.quiet,
     )

@@ -50,6 +50,7 @@ DENOISE_MODEL = {
     ),
     "scale": Setting("float", 1.0, "positions are multiplied by this inside the network"),
     "pre_norm": Setting("bool", False, "distances instead of squared distances, coordinates not normalised"),
+    "spatial": Setting("str", "egcl", "layer over the graph of a frame", choices=("egcl",)),
     "temporal": Setting(
         "str", "attention", "layer over time", choices=("attention", "convolution", "linear_attention")
     ),

@@ -174,7 +174,9 @@ def as_people(
         origin = torch.from_numpy(origin / traj_scale)
     x = torch.from_numpy(data.astype(np.float32) / np.float32(traj_scale)).transpose(2, 3)  # [B, N, 2, T]
     check_motion(where, x[:, :1].contiguous(), origin=origin, repeats=False)
-    people = _People(x.contiguous(), _features(x, past_frames), torch.from_numpy(num), origin, project)
+    people = _People(
+        x.contiguous(), people_features(x[..., :past_frames], x.shape[-1]), torch.from_numpy(num), origin, project
+    )
     return TrajectoryDataset(people, name=name, unit="m", scale=traj_scale, experiment=experiment)
 
 
@@ -235,13 +237,15 @@ class _People(Sequence[Trajectory]):
         return Trajectory(x, self.h[index, :n], self.edges[n], None, self.scored, origin)
 
 
-def _features(x: Tensor, past_frames: int) -> Tensor:
-    h = torch.zeros_like(x)
-    h[:, :, 0, :past_frames] = 1.0
-    speed = (x[..., 1:past_frames] - x[..., : past_frames - 1]).norm(dim=2)  # [B, N, past - 1]
-    h[:, :, 1, 1:past_frames] = speed
-    h[:, :, 1, 0] = speed[..., 0]
-    h[:, :, 1, past_frames:] = speed[..., -1:]
+def people_features(given: Tensor, num_frames: int) -> Tensor:
+    """h [..., 2, num_frames], as `pedestrian_dataset` says, of given frames [..., 2, G], G >= 2."""
+    past = given.shape[-1]
+    h = given.new_zeros(*given.shape[:-1], num_frames)
+    h[..., 0, :past] = 1.0
+    speed = (given[..., 1:] - given[..., :-1]).norm(dim=-2)  # [..., G - 1]
+    h[..., 1, 1:past] = speed
+    h[..., 1, 0] = speed[..., 0]
+    h[..., 1, past:] = speed[..., -1:]
     return h
 
 

@@ -18,11 +18,12 @@ from geotdm_fast.nn.given_graph import (
     given_graph,
     own_graph,
 )
+from geotdm_fast.nn.layers import SpatialLayer, TemporalLayer
 from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise
-from geotdm_fast.nn.spatial import ESLayer
-from geotdm_fast.nn.temporal_layers import TemporalLayer, TemporalOptions, temporal_layer
+from geotdm_fast.nn.spatial_layers import SpatialOptions, spatial_layer
+from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import check_cutoff
 from geotdm_fast.reference.node_embedding import part_of_layer
@@ -53,6 +54,7 @@ class EGTN(PrecisionMixin, nn.Module):
     scale: positions are multiplied by it on entry; pre_norm: feed |r| instead of |r|^2 to the edge MLPs
     window: in every temporal layer, of both networks, a frame sees only those at most so many frames away, by their
         numbers: time grows with T, not T^2; None, as in the paper: all
+    spatial: the spatial layer by name (`geotdm_fast.nn.spatial_layers.SPATIAL`): `egcl`, as in the paper
     temporal: `attention`, as in the paper, or for its ablations `convolution` (over 2 window + 1 frames, by default 5)
         or `linear_attention`; relative_time: whether attention knows how far frames are apart
     cutoff: in every spatial layer, of both networks, an edge counts less the longer it is and nothing from this length
@@ -79,6 +81,7 @@ class EGTN(PrecisionMixin, nn.Module):
         scale: float = 1,
         pre_norm: bool = False,
         *,
+        spatial: str = "egcl",
         temporal: str = "attention",
         relative_time: bool = True,
         window: int | None = None,
@@ -106,23 +109,21 @@ class EGTN(PrecisionMixin, nn.Module):
         self.graph_spec = GraphSpec.parse(graph, "EGTN: graph")
 
         act = nn.SiLU()
-        # The layers see scaled positions.
-        within: dict[str, Any] = {"cutoff": None if cutoff is None else cutoff * abs(scale), "envelope": envelope}
-        spatial = lambda: ESLayer(hidden_dim, edge_dim, hidden_dim, act, normalize=True, pre_norm=pre_norm, **within)
-        options = TemporalOptions(hidden_dim, act, time_emb_dim, relative_time, window)
-        over_time = lambda: temporal_layer(temporal, options)
+        cutoff = None if cutoff is None else cutoff * abs(scale)  # the layers see scaled positions
+        in_space = SpatialOptions(hidden_dim, edge_dim, act, pre_norm, cutoff, envelope)
+        over_time = TemporalOptions(hidden_dim, act, time_emb_dim, relative_time, window)
         # Registered and drawn as the official code does: its seeds draw these weights, and its optimisers' states fit.
         self.s_modules, self.t_modules = nn.ModuleList(), nn.ModuleList()
         self.input_linear = nn.Linear(node_dim + time_emb_dim, hidden_dim)
         for _ in range(n_layers):
-            self.s_modules.append(spatial())
-            self.t_modules.append(over_time())
+            self.s_modules.append(spatial_layer(spatial, in_space))
+            self.t_modules.append(temporal_layer(temporal, over_time))
         if learn_ref_frame:
             self.input_linear_ref = nn.Linear(node_dim, hidden_dim)
             self.s_modules_ref, self.t_modules_ref = nn.ModuleList(), nn.ModuleList()
             for _ in range(n_layers_ref):
-                self.s_modules_ref.append(spatial())
-                self.t_modules_ref.append(over_time())
+                self.s_modules_ref.append(spatial_layer(spatial, in_space))
+                self.t_modules_ref.append(temporal_layer(temporal, over_time))
             self.ws = nn.Parameter(torch.ones(num_w))
 
     def forward(
@@ -213,7 +214,7 @@ class EGTN(PrecisionMixin, nn.Module):
             called = None if graph is None else as_called(graph)
             layers = [CalledLayer(*pair, called, edge_attr, batch) for pair in pairs]
         elif graph is None:
-            layers = [UnpreparedLayer(*spatial.weights, temporal.prepared) for spatial, temporal in pairs]
+            layers = [UnpreparedLayer(spatial.weights, temporal.prepared) for spatial, temporal in pairs]
         else:
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
@@ -382,8 +383,8 @@ class EGTN(PrecisionMixin, nn.Module):
         check_values_given("EGTN", edge_index, batch, num_nodes)
 
 
-def _layers(spatial: nn.ModuleList, temporal: nn.ModuleList) -> list[tuple[ESLayer, TemporalLayer]]:
-    return cast("list[tuple[ESLayer, TemporalLayer]]", list(zip(spatial, temporal, strict=True)))
+def _layers(spatial: nn.ModuleList, temporal: nn.ModuleList) -> list[tuple[SpatialLayer, TemporalLayer]]:
+    return cast("list[tuple[SpatialLayer, TemporalLayer]]", list(zip(spatial, temporal, strict=True)))
 
 
 def takes_graph(network: nn.Module) -> bool:

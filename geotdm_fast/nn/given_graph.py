@@ -51,6 +51,12 @@ def as_called(graph: Graph) -> Tensor | Graph:
     return graph.edge_index if is_plain else graph
 
 
+def num_edge_features(edge_attr: Tensor | None, spec: GraphSpec | None = None) -> int:
+    """A that a network made for `spec` has of data with edge_attr [E, A] or None; None: of the data's own edges."""
+    of_data = 0 if edge_attr is None else edge_attr.shape[1]
+    return of_data if spec is None else spec.edge_dim(of_data)
+
+
 def check_graph_given(
     where: str,
     graph: GivenGraph,
@@ -96,7 +102,7 @@ def check_values_given(where: str, graph: GivenGraph, batch: Tensor | None, num_
 
 def _check_edge_dim(where: str, edge_attr: Tensor | None, edge_dim: int) -> None:
     """None goes with 0."""
-    came = 0 if edge_attr is None else edge_attr.shape[1]
+    came = num_edge_features(edge_attr)
     if came != edge_dim:
         expected = f"[E, {edge_dim}]" if edge_dim else "None"
         raise ValueError(f"{where}: edge_attr must be {expected}, got {f'[E, {came}]' if came else 'None'}")

@@ -20,24 +20,33 @@ def is_plain(module: nn.Module) -> bool:
 
     A Linear whose weight is parametrised is plain; one with hooks, or wrapped by an adapter, is not.
     """
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     forward = type(module).forward
     is_known = forward in _PLAIN or str(getattr(forward, "__module__", "")).startswith("geotdm_fast.nn.")
-    return is_known and not hooks and "forward" not in vars(module)
+    return is_known and not _is_hooked(module)
 
 
 def why_not_plain(module: nn.Module) -> str | None:
     """The first part of `module`, itself left out, whose call would do more than its weights tell; or None."""
-    parts = list(module._modules.items())
+    parts = [(name, part, _read_by(module)) for name, part in module._modules.items()]
     while parts:
-        name, part = parts.pop()
-        if part is None:
+        name, part, read = parts.pop()
+        if part is None or (type(part) in read and not _is_hooked(part)):
             continue
         if not is_plain(part):
             return f"{name} is {type(part).__name__}, with hooks or a forward of its own"
         if not isinstance(part, nn.Linear):  # below that are parametrisations, which the weight shows
-            parts += [(f"{name}.{child}", below) for child, below in part._modules.items()]
+            parts += [(f"{name}.{child}", below, _read_by(part)) for child, below in part._modules.items()]
     return None
+
+
+def _read_by(module: nn.Module) -> tuple[type[nn.Module], ...]:
+    """Types of parts whose weights `module`, a layer, reads (`geotdm_fast.nn.layers.SpatialLayer.reads`)."""
+    return getattr(type(module), "reads", ())
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(hooks) or "forward" in vars(module)
 
 
 def bare(network: nn.Module) -> nn.Module:

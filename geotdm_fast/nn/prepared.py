@@ -4,51 +4,37 @@
 that `denoise` reads is in its arguments, so a CUDA graph can hold it.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
-from geotdm_fast import ops
 from geotdm_fast.conditioning import Frames
 from geotdm_fast.graphs import Graph, GraphRule
-from geotdm_fast.reference import (
-    EGCLOptions,
-    EGCLParams,
-)
-
-
-class PreparedTemporal(Protocol):
-    """A temporal layer with its parameters, as a tuple of tensors, numbers and names, which a CUDA graph can hold."""
-
-    def run(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
-        ...
+from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal, SpatialWeights
 
 
 class Layer(NamedTuple):
-    """A spatial layer, and the temporal one behind it, as the ops take them."""
+    """A spatial layer, and the temporal one behind it, as tuples that a CUDA graph can hold."""
 
-    spatial: ops.PreparedEGCL
+    spatial: PreparedSpatial
     temporal: PreparedTemporal
 
     def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Positions y [N, T, D] and features z [N, T, H] to the same shapes."""
-        y, z = ops.run_egcl(y, z, self.spatial)
+        y, z = self.spatial.run(y, z)
         return self.temporal.run(y, z)
 
 
 class UnpreparedLayer(NamedTuple):
     """The same where the graph changes with the positions: parameters, for `Layer` once it is there."""
 
-    params: EGCLParams
-    options: EGCLOptions
+    spatial: SpatialWeights
     temporal: PreparedTemporal
 
     def on(self, graph: Graph, y: Tensor, z: Tensor) -> Layer:
         """The layer on `graph`, for positions y [N, T, D] and features z [N, T, H]."""
         edge_attr = None if graph.edge_attr is None else graph.edge_attr.to(y.dtype)
-        return Layer(ops.prepare_egcl(y, z, graph, edge_attr, self.params, self.options), self.temporal)
+        return Layer(self.spatial.on(y, z, graph, edge_attr), self.temporal)
 
 
 class CalledLayer(NamedTuple):

@@ -1,4 +1,4 @@
-"""The temporal layer: attention over the frames of every node."""
+"""The temporal layer of the paper: attention over the frames of every node."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,17 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
+from geotdm_fast.nn.layers import TemporalLayer, check_silu
 from geotdm_fast.nn.mlp import MLP
-from geotdm_fast.nn.plain import like, why_not_plain
-from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.spatial import check_silu
 from geotdm_fast.reference import TemporalAttentionParams
 from geotdm_fast.reference.temporal_attention import attend, embedded_lags
-from geotdm_fast.runtime.checks import check_same_device, check_same_dtype, check_tensor, check_window
+from geotdm_fast.runtime.checks import check_window
 
 
 class PreparedAttention(NamedTuple):
-    """`ETLayer` for `nn.prepared`."""
+    """`ETLayer` as a call reads it."""
 
     params: TemporalAttentionParams
     precision: str
@@ -28,7 +26,7 @@ class PreparedAttention(NamedTuple):
         return ops.temporal_attention(x, h, self.params, window=self.window, frames=frames, precision=self.precision)
 
 
-class ETLayer(PrecisionMixin, nn.Module):
+class ETLayer(TemporalLayer):
     """Equivariant temporal attention; formula in `geotdm_fast.reference.temporal_attention`.
 
     node_dim and hidden_dim must be equal; act_fn: nn.SiLU(); time_emb_dim: width of the sinusoid of t - s
@@ -49,7 +47,7 @@ class ETLayer(PrecisionMixin, nn.Module):
         relative_time: bool = True,
         window: int | None = None,
     ):
-        super().__init__()
+        super().__init__(hidden_dim)
         check_window("ETLayer", window)
         check_silu("ETLayer", act_fn)
         if node_dim != hidden_dim:
@@ -63,26 +61,10 @@ class ETLayer(PrecisionMixin, nn.Module):
         else:
             self.register_buffer("no_time_weight", torch.zeros(hidden_dim, time_emb_dim), persistent=False)
             self.register_buffer("no_time_bias", torch.zeros(hidden_dim), persistent=False)
-        self.hidden_dim = hidden_dim
         self.time_emb_dim = time_emb_dim
         self.window = window
 
-    def forward(self, x: Tensor, h: Tensor, *, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """x [N, D, T] and h [N, H, T] to the same shapes; frames: ascending numbers when not 0..T-1."""
-        check_tensor("ETLayer", "x", x, ("N", "D", "T"), integer=False)
-        check_tensor("ETLayer", "h", h, (x.shape[0], self.hidden_dim, x.shape[2]))
-        weight = like(self)
-        check_same_device("ETLayer", **{"the layer": weight}, x=x, h=h)
-        check_same_dtype("ETLayer", "x", x, weight)
-        run = self.rows if why_not_plain(self) is None else self._called_rows
-        x, h = run(x.transpose(1, 2), h.to(x.dtype).transpose(1, 2), frames)
-        return x.transpose(1, 2), h.transpose(1, 2)
-
-    def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """The layer in the engine's layout, unchecked: x [N, T, D], h [N, T, H]; frames: numbers when not 0..T-1."""
-        return self.prepared.run(x, h, frames)
-
-    def _called_rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    def called_rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """`rows` by calls of the MLPs as they are: with hooks, or parts of somebody else."""
         frames = list(range(x.shape[1])) if frames is None else list(frames)
         v = self.v_mlp(h)
@@ -93,7 +75,7 @@ class ETLayer(PrecisionMixin, nn.Module):
 
     @property
     def prepared(self) -> PreparedAttention:
-        """All that `rows` reads."""
+        """The parameters as they are now, and what is computed with them."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
         return PreparedAttention(TemporalAttentionParams(*mlps, *self._time()), self.precision, self.window)
 

@@ -5,22 +5,21 @@ The last two run the reference.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from geotdm_fast import reference
+from geotdm_fast.nn.layers import TemporalLayer
 from geotdm_fast.nn.mlp import MLP
-from geotdm_fast.nn.plain import why_not_plain
-from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.temporal import ETLayer
 from geotdm_fast.reference import LinearTemporalAttentionParams, TemporalConvolutionParams
 from geotdm_fast.runtime.choices import check_choice
 
 
 class PreparedConvolution(NamedTuple):
-    """`ConvolutionLayer` for `nn.prepared`."""
+    """`ConvolutionLayer` as a call reads it."""
 
     params: TemporalConvolutionParams
     precision: str
@@ -30,37 +29,29 @@ class PreparedConvolution(NamedTuple):
         return reference.temporal_convolution(x, h, self.params, frames=frames, precision=self.precision)
 
 
-class ConvolutionLayer(PrecisionMixin, nn.Module):
+class ConvolutionLayer(TemporalLayer):
     """Equivariant temporal convolution; formula in `geotdm_fast.reference.temporal_convolution`.
 
     hidden_dim: H; act_fn: nn.SiLU(); window: w, the kernel has 2 w + 1 taps
     """
 
     def __init__(self, hidden_dim: int, act_fn: nn.Module, window: int):
-        super().__init__()
+        super().__init__(hidden_dim)
         num_taps = 2 * window + 1
         self.v_mlp = MLP(hidden_dim, hidden_dim, hidden_dim, act_fn)
         self.x_mlp = MLP(hidden_dim, hidden_dim, num_taps, act_fn)
         bound = 1 / math.sqrt(hidden_dim * num_taps)  # as nn.Conv1d
         self.kernel = nn.Parameter(torch.empty(num_taps, hidden_dim, hidden_dim).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor, h: Tensor, *, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """x [N, D, T] and h [N, H, T] to the same shapes; frames: ascending numbers when not 0..T-1."""
-        return _plain_forward(self, x, h, frames)
-
-    def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
-        return self.prepared.run(x, h, frames)
-
     @property
     def prepared(self) -> PreparedConvolution:
-        """All that `rows` reads."""
+        """The parameters as they are now, and what is computed with them."""
         params = TemporalConvolutionParams(*self.v_mlp.tensors, *self.x_mlp.tensors, self.kernel)
         return PreparedConvolution(params, self.precision)
 
 
 class PreparedLinearAttention(NamedTuple):
-    """`LinearAttentionLayer` for `nn.prepared`."""
+    """`LinearAttentionLayer` as a call reads it."""
 
     params: LinearTemporalAttentionParams
     precision: str
@@ -73,46 +64,27 @@ class PreparedLinearAttention(NamedTuple):
         )
 
 
-class LinearAttentionLayer(PrecisionMixin, nn.Module):
+class LinearAttentionLayer(TemporalLayer):
     """Temporal attention of linear cost; formula in `geotdm_fast.reference.linear_temporal_attention`.
 
     hidden_dim: H; act_fn: nn.SiLU(); relative_time: whether near frames weigh more
     """
 
     def __init__(self, hidden_dim: int, act_fn: nn.Module, relative_time: bool):
-        super().__init__()
+        super().__init__(hidden_dim)
         self.q_mlp = MLP(hidden_dim, hidden_dim, hidden_dim, act_fn)
         self.k_mlp = MLP(hidden_dim, hidden_dim, hidden_dim, act_fn)
         self.v_mlp = MLP(hidden_dim, hidden_dim, hidden_dim, act_fn)
         self.x_mlp = MLP(hidden_dim, hidden_dim, 1, act_fn)
         self.relative_time = relative_time
 
-    def forward(self, x: Tensor, h: Tensor, *, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """x [N, D, T] and h [N, H, T] to the same shapes; frames: ascending numbers when not 0..T-1."""
-        return _plain_forward(self, x, h, frames)
-
-    def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """x [N, T, D], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
-        return self.prepared.run(x, h, frames)
-
     @property
     def prepared(self) -> PreparedLinearAttention:
-        """All that `rows` reads."""
+        """The parameters as they are now, and what is computed with them."""
         mlps = (*self.q_mlp.tensors, *self.k_mlp.tensors, *self.v_mlp.tensors, *self.x_mlp.tensors)
         return PreparedLinearAttention(LinearTemporalAttentionParams(*mlps), self.precision, self.relative_time)
 
 
-def _plain_forward(
-    layer: ConvolutionLayer | LinearAttentionLayer, x: Tensor, h: Tensor, frames: Sequence[int] | None
-) -> tuple[Tensor, Tensor]:
-    why_not = why_not_plain(layer)
-    if why_not is not None:
-        raise TypeError(f"{type(layer).__name__}: {why_not}, which only temporal='attention' calls")
-    x, h = layer.rows(x.transpose(1, 2), h.transpose(1, 2), frames)
-    return x.transpose(1, 2), h.transpose(1, 2)
-
-
-TemporalLayer: TypeAlias = ETLayer | ConvolutionLayer | LinearAttentionLayer
 # Half the width of a convolution's kernel where none is given: five frames.
 CONVOLUTION_WINDOW = 2
 

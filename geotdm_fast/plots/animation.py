@@ -4,6 +4,7 @@ import numpy as np
 
 from geotdm_fast.plots import molecule, style
 from geotdm_fast.plots.forecast import MAX_SAMPLES, spread
+from geotdm_fast.plots.known import known_part
 from geotdm_fast.plots.projection import principal_plane, project
 from geotdm_fast.runtime.files import PathLike, atomic_path
 from geotdm_fast.samples.record import Samples
@@ -23,7 +24,7 @@ def animate(
     """
     if num_systems < 1:
         raise ValueError(f"plot: num_systems must be at least 1, got {num_systems}")
-    samples.check_target("plot")
+    samples = known_part(samples)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 

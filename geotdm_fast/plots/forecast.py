@@ -17,7 +17,7 @@ def plot_forecast(samples: Samples, path: PathLike, *, num_systems: int = 6, tit
 
     Conditional samples of particles and people: given frames grey, truth a full line, samples thin lines in the colour
     of their particle. Molecules: the last frame, a broad skeleton for the truth and thin ones for the samples. Where
-    nobody knows the truth it is left out, and the broad skeleton is the last given frame.
+    nobody knows the truth (of the last frame) it is left out, and the broad skeleton is the last given frame.
     Unconditional samples: the data in the upper row, generated trajectories below. Positions in three dimensions are
     drawn in the plane in which the system's true trajectory varies most. Raises ValueError for num_systems < 1.
     """
@@ -49,14 +49,14 @@ def _conditional(samples: Samples, graphs: list[int], title: str | None):
     about = _about(samples, graphs)
     if samples.is_molecule:
         handles = [
-            style.line(style.BROAD, 5.0, "truth, last frame" if samples.has_target else "given, last frame"),
+            style.line(style.BROAD, 5.0, "truth, last frame" if _ends_known(samples) else "given, last frame"),
             style.line(style.PALETTE[0], 1.1, f"{len(forecasts)} samples, last frame", alpha=0.7),
         ]
         handles += _element_handles(samples.atomic_numbers)
     else:
         handles = [
             style.line(style.GIVEN, 2.2, f"given ({int(samples.cond_mask.sum())} frames)", marker="."),
-            style.line(style.PALETTE[0], 2.2, f"truth ({int((~samples.cond_mask).sum())} frames)", marker="o"),
+            style.line(style.PALETTE[0], 2.2, f"truth ({samples.num_known} frames)", marker="o"),
             style.line(style.PALETTE[0], 0.9, f"{len(forecasts)} samples", alpha=0.6),
         ]
         if not samples.has_target:
@@ -65,6 +65,11 @@ def _conditional(samples: Samples, graphs: list[int], title: str | None):
             handles.append(style.line(style.FAINT, 2.0, "neighbours"))
     style.head(figure, title or f"Forecasts: {style.literal(samples.name)}", about, handles)
     return figure
+
+
+def _ends_known(samples: Samples) -> bool:
+    """Whether the last frame is known in the data."""
+    return samples.num_known == samples.samples.shape[-1]
 
 
 def _about(samples: Samples, graphs: list[int]) -> str:
@@ -112,7 +117,7 @@ def _with_neighbours(run: np.ndarray, num_frames: int) -> np.ndarray:
 def _molecule_panel(ax, samples: Samples, nodes: slice, x: np.ndarray, drawn: np.ndarray) -> None:
     """The last frame's skeletons: samples behind, truth before them, or the last given frame where nobody knows it."""
     numbers = samples.atomic_numbers[nodes]
-    if not samples.has_target:
+    if not _ends_known(samples):
         x = x[..., samples.cond_mask]
     pairs = molecule.bonds(x[..., 0], numbers)
     plane = principal_plane(x[..., -1])

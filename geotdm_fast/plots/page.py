@@ -6,6 +6,7 @@ import numpy as np
 
 from geotdm_fast.plots import molecule, style
 from geotdm_fast.plots.forecast import spread
+from geotdm_fast.plots.known import known_part
 from geotdm_fast.plots.page_template import PAGE
 from geotdm_fast.runtime.files import PathLike, atomic_path
 from geotdm_fast.runtime.shown import plain
@@ -22,7 +23,7 @@ def write_page(samples: Samples, path: PathLike, *, num_systems: int = 12, title
     """
     if num_systems < 1:
         raise ValueError(f"plot: num_systems must be at least 1, got {num_systems}")
-    samples.check_target("plot")
+    samples = known_part(samples)
     truth, forecasts = samples.truth(), samples.forecasts()[:MAX_SAMPLES]
     generated = samples.mode == "uncond"
     what = "Generated trajectories" if generated else "Forecasts"

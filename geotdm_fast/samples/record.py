@@ -1,6 +1,6 @@
 """The samples of a set of graphs, with the truth beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ class Samples:
     """Samples of a set of graphs, with the truth beside them. Graphs lie side by side as in `Batch`.
 
     samples: [K, N, D, T_noisy] float32 - what the model drew
-    target: [N, D, T_noisy] float32 - the same frames of the data; [N, D, 0] where they are unknown
+    target: [N, D, T_noisy] float32 - the same frames of the data; [N, D, 0] where they are unknown; NaN in the last
+        frames of a rollout that goes on where the data end
     x_given: [N, D, T_given] float32 - the frames that were given (T_given = 0: an unconditional model)
     cond_mask: [T] bool - True where a frame was given
     batch: [N] int64 - the graph of every node, ascending
@@ -72,6 +73,29 @@ class Samples:
     def has_target(self) -> bool:
         """Whether the frames that were drawn are known."""
         return self.target.shape[-1] == self.samples.shape[-1]
+
+    @property
+    def num_known(self) -> int:
+        """How many of the drawn frames, from the first on, are known in the data."""
+        if not self.has_target:
+            return 0
+        unknown = np.flatnonzero(np.isnan(self.target).any(axis=(0, 1)))
+        return int(unknown[0]) if len(unknown) else self.target.shape[-1]
+
+    def until_known(self) -> "Samples":
+        """The same up to the last frame that is known in the data."""
+        if self.num_known in (0, self.samples.shape[-1]):
+            return self
+        drawn = np.flatnonzero(~self.cond_mask)
+        last = int(drawn[self.num_known - 1]) + 1
+        return replace(
+            self,
+            samples=self.samples[..., : self.num_known],
+            target=self.target[..., : self.num_known],
+            x_given=self.x_given[..., : int(self.cond_mask[:last].sum())],
+            cond_mask=self.cond_mask[:last],
+            h=self.h[..., :last] if self.h.ndim == 3 else self.h,
+        )
 
     def check_target(self, where: str) -> None:
         """Raise ValueError where the frames that were drawn are unknown: what `where` does needs them."""

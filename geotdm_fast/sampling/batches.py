@@ -14,7 +14,7 @@ from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.runtime.memory import is_out_of_memory
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.blocks import Block
-from geotdm_fast.sampling.batch_size import default_batch_size, measured_batch_size, release_memory
+from geotdm_fast.sampling.batch_size import default_batch_size, default_shard_size, measured_batch_size, release_memory
 from geotdm_fast.sampling.graphs import GraphPicker
 from geotdm_fast.sampling.progress import TrajectoryBar
 from geotdm_fast.task import Task
@@ -49,15 +49,19 @@ def sample(
     a sample is not finite.
     """
     check_counts("sample", num_samples=num_samples, batch_size=batch_size, seed=seed)
-    whole = Block(range(batch.num_graphs), range(num_samples))
-    drawer = Drawer(sampler, batch, task, seed)
-    drawer.batch_size = batch_size or drawer.fitting_batch_size(whole)
-    with TrajectoryBar(whole.size, show=progress) as bar:
-        samples = drawer.draw(whole, bar)
+    samples = draw_whole(Drawer(sampler, batch, task, seed), batch.num_graphs, num_samples, batch_size, progress)
     broken = int((~torch.isfinite(samples)).flatten(1).any(1).sum())
     if broken:
         warnings.warn(f"sample: {broken} of {num_samples} samples hold values that are not finite", stacklevel=2)
     return samples
+
+
+def draw_whole(drawer: "Drawer", num_graphs: int, num_samples: int, batch_size: int | None, progress: bool) -> Tensor:
+    """All samples of all graphs, [K, N, D, frames], in batches of the size given or one that fits, with a bar."""
+    whole = Block(range(num_graphs), range(num_samples))
+    drawer.batch_size = batch_size or drawer.fitting_batch_size(whole)
+    with TrajectoryBar(whole.size, show=progress) as bar:
+        return drawer.draw(whole, bar)
 
 
 def check_counts(where: str, *, seed: int, **counts: int | None) -> None:
@@ -81,8 +85,22 @@ class Drawer:
         task.check_mode("sample", sampler.diffusion.mode)
         self.device = torch.device(sampler.diffusion.device)
         self.pick = GraphPicker(batch)
-        self._sampler, self._batch, self._task, self._seed = sampler, batch, task, seed
-        self._prepared: _Inputs | None = None
+        self._sampler, self._whole, self._batch, self._task, self._seed = sampler, batch, batch, task, seed
+        self._prepared: Inputs | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """Calls of the network for a batch."""
+        return self._sampler.num_steps
+
+    def record(self, graphs: range) -> Batch:
+        """The data of these graphs, with all the frames that a trajectory has."""
+        return self.pick(graphs)
+
+    def tell(self, where: str, drawn: Tensor) -> None:
+        """Warn where what was drawn is not finite."""
+        if not bool(drawn.isfinite().all()):
+            warnings.warn(f"{where} holds values that are not finite", stacklevel=4)
 
     def fitting_batch_size(self, block: Block) -> int:
         """A batch size for `block`: on CUDA measured, with steps of the largest graph; on the CPU by the graphs' size.
@@ -93,12 +111,22 @@ class Drawer:
             return min(block.size, default_batch_size(self._batch, self.device))
         largest = int(torch.bincount(self._batch.batch, minlength=self._batch.num_graphs).argmax())
 
+        trial = self._trial()
+
         def draw(size: int) -> None:
             sampler = _anew(self._sampler, min(2, self._sampler.num_steps))
-            self._draw_batch(sampler, Block(range(largest, largest + 1), range(size)), lambda: None)
-            self._prepared = None
+            trial._draw_batch(sampler, Block(range(largest, largest + 1), range(size)), lambda: None)
+            trial._prepared = None
 
         return measured_batch_size(draw, block.size, self.device)
+
+    def default_shard_size(self) -> int:
+        """Trajectories of a shard, by the graphs' size: a kill costs a minute or so."""
+        return default_shard_size(self._batch, self.device)
+
+    def _trial(self) -> "Drawer":
+        """What draws a batch whose memory is measured."""
+        return self
 
     def draw(self, block: Block, bar: TrajectoryBar) -> Tensor:
         """[K, N, D, T_noisy] on the CPU, of the block's samples and of its graphs' nodes."""
@@ -123,7 +151,7 @@ class Drawer:
                 continue
             full = None
             try:
-                with bar.batch(part.size, self._sampler.num_steps) as step:
+                with bar.batch(part.size, self.num_steps) as step:
                     drawn = self._draw_batch(self._sampler, part, step)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -152,8 +180,7 @@ class Drawer:
         )
 
     def _draw_batch(self, sampler: Sampler, block: Block, step: Callable[[], None]) -> Tensor:
-        graph = torch.arange(block.graphs.start, block.graphs.stop).repeat(len(block.samples))
-        sample = torch.arange(block.samples.start, block.samples.stop).repeat_interleave(len(block.graphs))
+        graph, sample = self._numbers(block)
         with evaluating(sampler.diffusion.denoise_network):
             inputs = self._inputs(block)
             _, dim, num_frames = inputs.shape
@@ -162,7 +189,13 @@ class Drawer:
             drawn = sampler.draw(inputs.shape, inputs.model_kwargs, noise, progress=step, x_ref=inputs.x_ref)
         return drawn.cpu().unflatten(0, (len(block.samples), -1))
 
-    def _inputs(self, block: Block) -> "_Inputs":
+    @staticmethod
+    def _numbers(block: Block) -> tuple[Tensor, Tensor]:
+        """graph, sample [n] int64 of the trajectories of a batch, in their order."""
+        graph = torch.arange(block.graphs.start, block.graphs.stop).repeat(len(block.samples))
+        return graph, torch.arange(block.samples.start, block.samples.stop).repeat_interleave(len(block.graphs))
+
+    def _inputs(self, block: Block) -> "Inputs":
         """The block's graphs once for every sample, sample by sample, on the device; their prior is computed once.
 
         Kept for the next batch, which shares them and their sorted edges if it draws as many samples of the same
@@ -178,7 +211,7 @@ class Drawer:
             if self._sampler.diffusion.mode == "cond":
                 alone = model_kwargs if len(block.samples) == 1 else self._split(graphs)[1]
                 x_ref = cast(Tensor, self._sampler.diffusion.get_ref_frame(alone)).repeat(len(block.samples), 1, 1)
-            self._prepared = _Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs, x_ref)
+            self._prepared = Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs, x_ref)
         return self._prepared
 
     def _split(self, graphs: Tensor) -> tuple[Tensor, dict]:
@@ -187,8 +220,10 @@ class Drawer:
         return self._task.split(self.pick(graphs).to(self.device, diffusion.dtype))
 
 
-class _Inputs(NamedTuple):
-    """shape: of the positions to draw, [N, D, T_noisy]; x_ref: [N, D, 1 or T_noisy], None in mode `uncond`."""
+class Inputs(NamedTuple):
+    """What the batches of the same graphs, and of as many samples, have in common.
+
+    shape: of the positions to draw, [N, D, T_noisy]; x_ref: [N, D, 1 or T_noisy], None in mode `uncond`."""
 
     key: tuple[range, int]
     shape: tuple[int, ...]

@@ -9,6 +9,7 @@ from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.diffusion.sampler import Sampler
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.digest import tensors_sha256
+from geotdm_fast.sampling.rollout_blocks import Rollout
 from geotdm_fast.task import Task
 
 
@@ -21,6 +22,7 @@ def describe(
     num_samples: int,
     seed: int,
     checkpoint: str,
+    rollout: Rollout | None = None,
 ) -> dict:
     """Everything that samples depend on, but for the machine's rounding, as plain values; tensors by their SHA-256."""
     diffusion = sampler.diffusion
@@ -29,7 +31,7 @@ def describe(
     tables = {"alphas_cumprod": torch.from_numpy(diffusion.alphas_cumprod)}
     fields = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
     conditioning = task.given if task.is_conditional else task.num_frames
-    request = {
+    request: dict[str, object] = {
         "checkpoint": checkpoint,
         "weights_sha256": tensors_sha256(weights),
         "diffusion_sha256": tensors_sha256(tables),
@@ -52,4 +54,12 @@ def describe(
         "spacing": sampler.spacing,
         "eta": float(sampler.eta),
     }
+    if rollout is not None:
+        request["rollout"] = {
+            "num_frames": rollout.num_frames,
+            "window": rollout.window,
+            "overlap": rollout.overlap,
+            "bound": str(rollout.bound),  # JSON has no inf
+            "recentres": rollout.recentres,
+        }
     return json.loads(json.dumps(request))  # as it will be read back: a tuple becomes a list

@@ -3,10 +3,7 @@
 import contextlib
 import functools
 import pathlib
-import warnings
 from typing import NamedTuple
-
-import numpy as np
 
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.diffusion.sampler import Sampler
@@ -22,10 +19,11 @@ from geotdm_fast.samples.manifest import (
 )
 from geotdm_fast.samples.record import make_samples
 from geotdm_fast.samples.shards import belongs, present_shards, shard_path, write_shard
-from geotdm_fast.sampling.batch_size import default_shard_size
 from geotdm_fast.sampling.batches import Drawer, check_counts
 from geotdm_fast.sampling.description import describe
 from geotdm_fast.sampling.progress import TrajectoryBar
+from geotdm_fast.sampling.rollout import RolloutDrawer
+from geotdm_fast.sampling.rollout_blocks import Rollout
 from geotdm_fast.sampling.writer import BackgroundWriter
 from geotdm_fast.task import Task
 
@@ -47,6 +45,7 @@ def sample_to_folder(
     num_samples: int,
     seed: int,
     checkpoint: str,
+    rollout: Rollout | None = None,
     batch_size: int | None = None,
     shard_size: int | None = None,
     restart: bool = False,
@@ -55,6 +54,7 @@ def sample_to_folder(
 ) -> Outcome:
     """Draw what `sample` draws, shard by shard, into `folder`; goes on where an earlier call was stopped or killed.
 
+    rollout: draw what `roll_out` draws
     dataset: where `batch` is from, for name, unit and scale; checkpoint: the name of the model's file
     batch_size: as of `sample`; None: that of the folder, or a fitting one
     shard_size: most trajectories of a shard; None: that of the folder, or by the graphs' size
@@ -71,12 +71,16 @@ def sample_to_folder(
     check_counts("sample_to_folder", num_samples=num_samples, batch_size=batch_size, shard_size=shard_size, seed=seed)
     folder = pathlib.Path(folder)
     drawer = Drawer(sampler, batch, task, seed)
+    if rollout is not None:
+        drawer = RolloutDrawer(sampler, batch, task, seed, rollout)
     ours = ours or Processes(0, 1, drawer.device)
 
     def begin() -> tuple[dict, int]:
-        request = describe(sampler, batch, dataset, task, num_samples=num_samples, seed=seed, checkpoint=checkpoint)
+        request = describe(
+            sampler, batch, dataset, task, num_samples=num_samples, seed=seed, checkpoint=checkpoint, rollout=rollout
+        )
         stack.enter_context(locked(folder, "drawing samples into"))
-        default = default_shard_size(batch, drawer.device)
+        default = drawer.default_shard_size()
         return _open(folder, request, shard_size, default, restart)
 
     with contextlib.ExitStack() as stack:
@@ -119,14 +123,13 @@ def _draw(
             drawn = drawer.draw(block, bar)
             samples = make_samples(
                 drawn,
-                drawer.pick(block.graphs),
+                drawer.record(block.graphs),
                 dataset,
                 task,
                 seed=request["seed"],
                 checkpoint=request["checkpoint"],
             )
-            if not np.isfinite(samples.samples).all():
-                warnings.warn(f"sample: {shard_path(folder, number)} holds values that are not finite", stacklevel=3)
+            drawer.tell(f"sample: {shard_path(folder, number)}", drawn)
             writer.put(functools.partial(write_shard, folder, manifest, number, samples))
         writer.finish()
         ours.wait_for_all(meanwhile=bar.show)

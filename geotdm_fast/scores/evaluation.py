@@ -19,13 +19,19 @@ from geotdm_fast.task import Task
 
 if TYPE_CHECKING:
     from geotdm_fast.diffusion import GeoTDM
+    from geotdm_fast.scores.md import MoleculeScores
 
 SCORES = {"cond": ("ade", "nll"), "uncond": ("marginal", "classification", "prediction", "nll")}
+# Fits every model in three dimensions; `all` does not mean it.
+MOLECULES = "md"
 _EXTRAPOLATIONS = ("standing_still", "constant_velocity")
 
 
 def parse_scores(text: str, mode: str) -> tuple[str, ...]:
-    """The scores named in `text` (`ade,nll`, or `all`) for a model of `mode`; ValueError for one that does not fit."""
+    """The scores named in `text` (`ade,nll`, or `all`) for a model of `mode`; ValueError for one that does not fit.
+
+    `all` is all but `md`, the scores of molecules, which fit both modes and are named beside it: `all,md`.
+    """
     check_choice("mode", mode, SCORES)
     if text == "all":
         return SCORES[mode]
@@ -33,14 +39,14 @@ def parse_scores(text: str, mode: str) -> tuple[str, ...]:
     if not names:
         raise ValueError(f"scores must name at least one of all, {', '.join(SCORES[mode])}; got '{text}'")
     every = dict.fromkeys((*SCORES["cond"], *SCORES["uncond"]))
+    found: list[str] = []
     for name in names:
-        check_choice("scores", name, ("all", *every))
-        if name == "all":
-            return SCORES[mode]
-        if name not in SCORES[mode]:
+        check_choice("scores", name, ("all", *every, MOLECULES))
+        if name not in ("all", MOLECULES, *SCORES[mode]):
             kind = "a conditional" if mode == "cond" else "an unconditional"
             raise ValueError(f"scores: '{name}' does not fit {kind} model, whose scores are {', '.join(SCORES[mode])}")
-    return tuple(dict.fromkeys(names))
+        found += SCORES[mode] if name == "all" else (name,)
+    return tuple(dict.fromkeys(found))
 
 
 def evaluate(
@@ -48,6 +54,7 @@ def evaluate(
     scores: Iterable[str],
     *,
     nll: Tensor | None = None,
+    md: "list[MoleculeScores] | None" = None,
     kmeans: int | None = None,
     experiment: str | None = None,
     seed: int = 0,
@@ -58,12 +65,14 @@ def evaluate(
 
     scores: of `SCORES[samples.mode]`
     nll: [B] (nats) - from `likelihoods`; needed for the score `nll`
+    md: from `scores.md.score_molecules`, for the score `md`; None: computed by its default settings
     kmeans: also the best over so many k-means representatives of the samples (ADE and FDE)
     experiment: whose published figures stand beside the scores (charged, md:ethanol, zara1, ...); None: those of the
         data, where the data are known to be the paper's (`Samples.experiment`)
     seed, device: of the scores that train a network (classification, prediction)
 
     `ade`: ADE and FDE (unit of the data) as mean and best over the K samples, those of baselines, the paper's.
+    Of a rollout that goes on where the data end the frames before that count; `num_without_truth` says how many follow.
     `marginal` takes all samples; `classification` and `prediction` the first of each graph.
     Raises ValueError for a score that does not fit the samples, for samples that are not finite, and for those of a
     future that is unknown.
@@ -72,9 +81,10 @@ def evaluate(
     scores = parse_scores(",".join(scores), samples.mode)
     if experiment is not None:
         check_choice("evaluate: experiment", experiment, EXPERIMENTS)
+    samples.check_target("evaluate")
+    num_rolled_out, samples = samples.samples.shape[-1], samples.until_known()
     if not np.isfinite(samples.samples).all():
         raise ValueError("evaluate: samples must be finite, got NaN or Inf; the model has diverged")
-    samples.check_target("evaluate")
     num_given = int(samples.cond_mask.sum())
     prefix = bool(samples.cond_mask[:num_given].all())
     result = {
@@ -91,6 +101,8 @@ def evaluate(
             experiment or samples.experiment, samples.mode, num_given, samples.samples.shape[-1], prefix
         ),
     }
+    if num_rolled_out > samples.samples.shape[-1]:
+        result["num_without_truth"] = num_rolled_out - samples.samples.shape[-1]
     for score in scores:
         if score == "ade":
             result |= {"forecast": _forecast(samples, kmeans, progress), "baselines": _baselines(samples)}
@@ -99,6 +111,10 @@ def evaluate(
                 raise ValueError("evaluate: the score 'nll' needs a model: evaluate a checkpoint, not its samples")
             error = float(nll.double().std() / math.sqrt(len(nll))) if len(nll) > 1 else None
             result["nll"] = {"mean": float(nll.double().mean()), "standard_error": error}
+        elif score == MOLECULES:
+            from geotdm_fast.scores.md import score_molecules
+
+            result[MOLECULES] = [molecule.as_json() for molecule in (score_molecules(samples) if md is None else md)]
         elif score == "marginal":
             result["marginal"] = marginal(samples)
         else:
@@ -206,8 +222,10 @@ def report(result: dict) -> str:
     task = f"{result['num_drawn']} frames from {result['num_given']} given"
     if result["mode"] == "uncond":
         task = f"{result['num_drawn']} frames, generated"
+    if "num_without_truth" in result:
+        task += f" ({result['num_without_truth']} frames behind them, where the data end, are not scored)"
     scored = f"{result['num_graphs']} graphs"
-    if set(result) & {"forecast", "marginal", "classification", "prediction"}:
+    if set(result) & {"forecast", "marginal", "classification", "prediction", MOLECULES}:
         scored += f" x {result['num_samples']} samples"
     lines = [f"{result['data']}: {task}; {scored}", ""]
     if "forecast" in result:
@@ -228,6 +246,10 @@ def report(result: dict) -> str:
         nll = result["nll"]
         error = "" if nll["standard_error"] is None else f" +- {cell_text(nll['standard_error'])} (standard error)"
         lines += [f"NLL at most {cell_text(nll['mean'])}{error} nats per graph", ""]
+    if MOLECULES in result:
+        from geotdm_fast.scores.md.report import md_report
+
+        lines += [md_report(result[MOLECULES]), ""]
     return "\n".join(lines).rstrip()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.nn import EGTN
-from geotdm_fast.nn.given_graph import frame_of_graph
+from geotdm_fast.nn.given_graph import frame_of_graph, num_edge_features
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import Noised
@@ -80,9 +80,7 @@ def check_fits(config: Mapping, dataset, where: str) -> int:
     item, network = dataset[0], config["denoise_model"]
     task = Task.of_config(config)
     noisy = task.num_noisy(item.num_frames)
-    edge_dim = 0 if item.edge_attr is None else item.edge_attr.shape[1]
-    spec = GraphSpec.parse(network.get("graph"))
-    edge_dim = edge_dim if spec is None else spec.edge_dim(edge_dim)
+    edge_dim = num_edge_features(item.edge_attr, GraphSpec.parse(network.get("graph")))
     for key, came in (("node_dim", item.h.shape[1]), ("edge_dim", edge_dim)):
         if network[key] != came:
             raise ValueError(

@@ -29,6 +29,7 @@ def run(*arguments: str, interpreted: bool = False) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.recorded("codegen", always=r"90")
 @needs_triton
 @pytest.mark.parametrize("capability", codegen.CAPABILITIES)
 def test_kernels_over_edges_in_bf16_stay_within_the_limits(capability):
@@ -46,6 +47,7 @@ def test_kernels_over_edges_in_bf16_stay_within_the_limits(capability):
             assert number(line, "floor_us") < number(line, "predicted_us") < 8 * number(line, "floor_us")
 
 
+@pytest.mark.recorded("codegen")
 @needs_triton
 def test_kernels_with_a_cutoff_stay_within_the_limits():
     kernels = ["egcl_edges", "egcl_update_backward", "egcl_edges_backward"]
@@ -54,6 +56,7 @@ def test_kernels_with_a_cutoff_stay_within_the_limits():
     assert "3 kernels compiled, 0 over a limit" in done.stdout and "sm_90 cutoff" in done.stdout
 
 
+@pytest.mark.recorded("codegen")
 @needs_triton
 def test_the_neighbour_search_stays_within_the_limits():
     kernels = ["radius_pairs", "radius_cells", "radius_search"]
@@ -62,6 +65,7 @@ def test_the_neighbour_search_stays_within_the_limits():
     assert "9 kernels compiled, 0 over a limit" in done.stdout
 
 
+@pytest.mark.recorded("codegen")
 @needs_triton
 def test_what_sampling_launches_beside_the_network_stays_within_the_limits():
     kernels = ["diffusion_step", "trajectory_noise"]
@@ -70,6 +74,7 @@ def test_what_sampling_launches_beside_the_network_stays_within_the_limits():
     assert "12 kernels compiled, 0 over a limit" in done.stdout
 
 
+@pytest.mark.recorded("codegen")
 @needs_triton
 def test_what_training_launches_beside_the_layers_stays_within_the_limits():
     kernels = ["node_embedding", "node_embedding_backward", "node_embedding_sum", "reference_frame", "cut_windows"]
@@ -85,6 +90,7 @@ def test_interpreted_kernels_are_not_compiled():
     assert done.returncode == 1 and "codegen: TRITON_INTERPRET must not be set" in done.stderr
 
 
+@pytest.mark.recorded("codegen")
 @needs_triton
 def test_operands_of_every_product_are_fenced_before_the_barrier():
     """As CUDA asks for."""

@@ -32,6 +32,7 @@ def run(tmp_path, launches: list[str], *arguments: str) -> subprocess.CompletedP
     return subprocess.run([*words, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.recorded("codegen")
 def test_the_benchmarks_need_one_machine_code_for_each_constants_types_and_options(tmp_path):
     done = run(tmp_path, [], "--no-compile")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,6 +43,7 @@ def test_the_benchmarks_need_one_machine_code_for_each_constants_types_and_optio
     assert count["all"] == sum(number for name, number in count.items() if name != "all") <= 62
 
 
+@pytest.mark.recorded("codegen")
 def test_numbers_make_no_second_machine_code_and_addresses_are_told(tmp_path):
     others = [launch(numbers=[["number", like]] * 3) for like in (1, 3)]
     done = run(tmp_path, [launch(), *others], "--no-compile", "--recorded-alone")

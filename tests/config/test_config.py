@@ -317,7 +317,9 @@ def test_every_key_of_a_data_section_is_listed_with_its_meaning():
     assert "  stride             frames between the starts of windows (default 1)" in text
 
 
-def test_temporal_layers_are_those_that_there_are():
+def test_layers_are_those_that_there_are():
+    from geotdm_fast.nn.spatial_layers import SPATIAL
     from geotdm_fast.nn.temporal_layers import TEMPORAL
 
+    assert DENOISE_MODEL["spatial"].choices == tuple(SPATIAL)
     assert DENOISE_MODEL["temporal"].choices == tuple(TEMPORAL)

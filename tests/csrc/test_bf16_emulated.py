@@ -44,6 +44,7 @@ def emulated(tmp_path_factory):
     return folder
 
 
+@pytest.mark.recorded("emulated cpu")
 @pytest.mark.parametrize("isa", ["avx512bf16", "amx"])
 def test_products_of_bfloat16(emulated, isa):
     tests = [pathlib.Path(__file__).with_name(f"test_native_{name}.py") for name in ("low_precision", "dispatch")]

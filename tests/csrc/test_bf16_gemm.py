@@ -23,9 +23,10 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these kernels are for x86-64"),
 ]
 
+# The products alone, by the definitions of kernels_<isa>.cpp: all kernels would compile ten times as long.
 LIBRARY = """
-#include "kernels_ISA.cpp"
-using namespace geotdm;
+#include "gemm.h"
+using namespace geotdm::GEOTDM_ISA;
 extern "C" {
 void packed(float* to, const float* b, long k, long n, long k_stride, long n_stride) {
   pack(to, b, k, n, k_stride, n_stride);
@@ -57,7 +58,9 @@ if (RUNS := (native.build_info() or {}).get("low_precision_isa")) in ("avx512bf1
 def library(request, tmp_path_factory):
     isa, how = request.param
     folder = tmp_path_factory.mktemp("gemm")
-    (folder / "gemm.cpp").write_text(LIBRARY.replace("ISA", isa))
+    source = (ROOT / f"csrc/cpu/kernels_{isa}.cpp").read_text()
+    definitions = [line for line in source.splitlines() if line.startswith("#define GEOTDM_")]
+    (folder / "gemm.cpp").write_text("\n".join([*definitions, LIBRARY]))
     flags = [*recipe().FLAGS.split(), *FLAGS[request.param].split(), "-fvisibility=default"]
     command = [*ninja_build.compiler(), *flags, "-I", ROOT / "csrc/cpu", "-shared"]
     subprocess.run([*command, folder / "gemm.cpp", "-o", folder / "gemm.so"], check=True)

@@ -14,7 +14,7 @@ pytestmark = [
     ),
 ]
 PLAIN = emulated_build.kernels
-PRECISIONS = ("fp32", "bf16")  # those of emulated_build.CONTRACTED, for widths up to 32 and from 65 to 128
+PRECISIONS = ("fp32", "bf16")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ class Library:
 
 
 def call(monkeypatch, forward, report=None):
-    monkeypatch.setattr(emulated_build, "kernels", lambda: Library(lambda made, _: forward(made._obj), report))
+    monkeypatch.setattr(emulated_build, "kernels", lambda width: Library(lambda made, _: forward(made._obj), report))
     x, h, *params = temporal_inputs(2, 3, 2, 5)
     return Call(x, h, params).forward()
 

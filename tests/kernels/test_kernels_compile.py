@@ -41,6 +41,7 @@ def network_and_inputs(num_nodes, num_frames, device):
     return network, (step, x, h, edge_index, edge_attr, None)
 
 
+@pytest.mark.recorded("interpreted", always=r"0-None-bf16")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("edge_dim", "cutoff"), [(0, None), (2, None), (2, 2.0)])
 def test_opcheck(precision, edge_dim, cutoff, device):
@@ -59,6 +60,7 @@ def test_opcheck(precision, edge_dim, cutoff, device):
     torch.library.opcheck(torch.ops.geotdm_fast.sorted_edges.default, (EDGES.to(device), 4))
 
 
+@pytest.mark.recorded("interpreted", always=r"False-2.0")
 @pytest.mark.parametrize(("per_frame", "cutoff"), [(False, None), (True, None), (False, 2.0)])
 def test_gradients_under_compile_are_the_eager_ones(per_frame, cutoff, device):
     inputs = [v.to(device) for v in egcl_inputs(4, 3, 3, 16, 2, EDGES)]
@@ -72,6 +74,7 @@ def test_gradients_under_compile_are_the_eager_ones(per_frame, cutoff, device):
         assert_same(a, b, 1e-6)
 
 
+@pytest.mark.recorded("interpreted")
 def test_a_compiled_network_runs_the_kernels(device):
     network, inputs = network_and_inputs(5, 4, device)
     traced = []
@@ -91,6 +94,7 @@ def test_a_compiled_network_runs_the_kernels(device):
         assert sum(f"geotdm_fast.{op}." in target for target in traced) == 1, (op, traced)
 
 
+@pytest.mark.recorded("interpreted")
 def test_other_sizes_do_not_compile_again(device):
     """Nodes, edges and frames change from batch to batch; one graph serves them all."""
     network, _ = network_and_inputs(5, 4, device)

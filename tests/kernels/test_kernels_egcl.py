@@ -74,6 +74,7 @@ def check(
         assert_native_as_accurate(bind(op, precision=precision), inputs, EGCL_NAMES, precision, op, "triton", draws)
 
 
+@pytest.mark.recorded("interpreted", always=r"48-bf16|17-tf32|64-tf32|16-fp32")
 @pytest.mark.parametrize(
     ("width", "precision", "num_frames", "dim", "edge_dim", "flags"),
     [
@@ -91,6 +92,7 @@ def test_widths_precisions_dimensions_and_flags(width, precision, num_frames, di
     check(device, num_frames, dim, width, edge_dim, precision, flags, draws=3 if precision == "fp32" else 1)
 
 
+@pytest.mark.recorded("interpreted")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_degrees_from_none_to_hundreds_in_one_batch(precision, device):
     degrees = [2, 300, 0, 1, 45, 3]
@@ -128,6 +130,7 @@ def test_bfloat16_inputs_return_bfloat16(device):
         assert_same(a, b, 2.0**-8)
 
 
+@pytest.mark.recorded("interpreted")
 def test_every_run_gives_the_same_bits_and_views_too(device):
     edge_index = graph(7, DEGREES).to(device)
     inputs = on_device(egcl_inputs(7, 5, 3, 16, 2, edge_index), device)
@@ -151,6 +154,7 @@ def test_every_run_gives_the_same_bits_and_views_too(device):
         assert_same(a, b, 1e-6 if name in ("edge_attr", "edge_w1") else 0.0, what=name)
 
 
+@pytest.mark.recorded("interpreted")
 def test_backward_in_chunks(monkeypatch, device):
     """Chunks of two edges cut receivers and senders apart."""
     launch = pytest.importorskip("geotdm_fast.kernels.egcl_backward_launch")
@@ -165,6 +169,7 @@ def test_backward_in_chunks(monkeypatch, device):
         assert_same(a, b, 1e-6, what=name)
 
 
+@pytest.mark.recorded("interpreted")
 @pytest.mark.parametrize("flags", FLAGS)
 def test_programs_with_many_tiles_and_sums_of_their_own(flags, monkeypatch, device):
     """As one tile a program with its rows; the last tile of a chunk is not full, and one program has no tile there."""
@@ -267,6 +272,7 @@ def test_a_graph_for_each_frame_is_a_graph_over_nodes_times_frames(device):
             assert_same(a.reshape(num_nodes, num_frames, -1)[:, t], b[:, 0], 1e-6)
 
 
+@pytest.mark.recorded("interpreted")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_edge_attributes_that_change_from_frame_to_frame(precision, device):
     edge_index = graph(7, DEGREES).to(device)

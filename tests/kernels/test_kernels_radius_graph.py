@@ -44,6 +44,7 @@ def assert_as_defined(x, cutoff, batch=None, loop=False, capacity=64):
     return found
 
 
+@pytest.mark.recorded("interpreted", always=r"all pairs|-(1|5|31|33)-")
 @pytest.mark.parametrize(
     ("num_nodes", "num_frames", "dim", "num_graphs", "loop", "dtype"),
     [
@@ -64,6 +65,7 @@ def test_every_edge(num_nodes, num_frames, dim, num_graphs, loop, dtype, search,
 
 
 # `device` is a word, the same in every example.
+@pytest.mark.recorded("interpreted")
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     num_nodes=st.integers(0, 40),
@@ -106,6 +108,7 @@ def test_one_coordinate_and_five_look_at_all_pairs(search, device):
         assert_as_defined(torch.randn(20, dim, device=device), 1.1)
 
 
+@pytest.mark.recorded("interpreted")
 def test_keys_shared_by_cells_find_nothing_twice(search, monkeypatch, device):
     """Four keys for all cells, graphs and frames."""
     monkeypatch.setattr(search, "MOST_KEYS", 4)
@@ -113,6 +116,7 @@ def test_keys_shared_by_cells_find_nothing_twice(search, monkeypatch, device):
     assert_as_defined(x, 0.7, batch)
 
 
+@pytest.mark.recorded("interpreted", always=r"all pairs|1e.30")
 @pytest.mark.parametrize("span", [1e3, 1e6, 1e30])
 def test_points_far_apart(span, search, device):
     """A grid of 4096 cells along its longest side does not lose a pair at the cutoff on the way."""
@@ -122,6 +126,7 @@ def test_points_far_apart(span, search, device):
     assert_as_defined(x, 0.8)
 
 
+@pytest.mark.recorded("interpreted", always=r"all pairs")
 def test_a_capacity_too_small_is_told_once(search, device):
     x = torch.randn(30, 2, 3, device=device)
     needed = reference.radius_neighbours(x, 1.5, 64).needed
@@ -150,6 +155,7 @@ def test_what_is_not_finite_is_near_to_nothing_and_told(value, search, device):
         found.check()
 
 
+@pytest.mark.recorded("interpreted", always=r"all pairs")
 def test_every_run_gives_the_same_bits(search, device):
     x = torch.randn(50, 2, 3, device=device)
     with backend("triton"):
@@ -230,6 +236,7 @@ def test_too_many_rows_are_refused():
         launch.radius_table(torch.empty(2**31, 1, 3, device="meta"), 1.0, 4, None, False)
 
 
+@pytest.mark.recorded("interpreted", always=r"all pairs")
 def test_addresses_beyond_2_to_the_31(search, monkeypatch, device):
     """A table of 2^31 numbers and more: 70 rows of 2^25 places; memory is reserved, a page of each row touched."""
     x = torch.randn(70, 3, device=device)

@@ -82,6 +82,7 @@ def test_another_stream_gives_the_same_bits(name, device):
     assert_same_bits(found, expected, NAMES[name])
 
 
+@pytest.mark.recorded("interpreted", always=r"temporal")
 def test_two_streams_at_once_do_not_disturb_one_another(name, device):
     calls = [small_call(name, device) for _ in range(2)]
     with backend("triton"):
@@ -117,6 +118,7 @@ def test_work_of_the_current_stream_is_waited_for(name, device):
         assert torch.equal(a, b)
 
 
+@pytest.mark.recorded("interpreted", always=r"temporal")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_captured_graph_takes_the_inputs_of_each_replay(name, device, precision):
     op, inputs, cotangents = small_call(name, device)
@@ -141,6 +143,7 @@ def test_a_captured_graph_takes_the_inputs_of_each_replay(name, device, precisio
             assert_same_bits(found, results(op, [*other, *inputs[2:]], cotangents), NAMES[name])
 
 
+@pytest.mark.recorded("interpreted", always=r"40")
 @pytest.mark.parametrize("num_nodes", [40, 2000])
 def test_a_captured_neighbour_search_takes_the_positions_of_each_replay(device, num_nodes):
     """40 nodes by all pairs, 2000 by cells (fewer in the interpreter)."""

@@ -87,6 +87,7 @@ def test_the_cpu_kernels(edge_dim, cutoff):
     assert_room_changes_nothing(*case("native", 32, edge_dim, "cpu", cutoff))
 
 
+@pytest.mark.recorded("interpreted", always=r"cpu-16-")
 @pytest.mark.parametrize(
     ("width", "edge_dim", "cutoff", "precision"),
     [(16, 2, None, "fp32"), (32, 0, None, "bf16"), (48, 2, 2.0, "bf16"), (64, 1, 2.0, "fp32")],
@@ -96,6 +97,7 @@ def test_the_triton_kernels(device, width, edge_dim, cutoff, precision):
     assert_room_changes_nothing(*case("triton", width, edge_dim, device, cutoff, precision=precision))
 
 
+@pytest.mark.recorded("interpreted", always=r"15-1")
 @pytest.mark.parametrize("programs", [0, 1, 2])
 @pytest.mark.parametrize("chunk", [None, 15])
 def test_chunks_of_edges_that_are_not_there(device, programs, chunk):

@@ -185,6 +185,7 @@ def test_the_cpu_kernels(width, num_frames, dim, edge_dim, flags, precision):
     check(width, num_frames, dim, edge_dim, flags, precision, "auto", draws=3)
 
 
+@pytest.mark.recorded("interpreted", always=r"cpu-(16|32)-")
 @pytest.mark.parametrize(
     ("width", "precision", "num_frames", "dim", "edge_dim", "flags"),
     [

@@ -1,8 +1,11 @@
-"""Compiles the CUDA sources for the host, against the emulation of a block; only what changed is compiled."""
+"""Compiles the CUDA sources for the host, against the emulation of a block: what is called, where it has changed.
+
+One library for each padded width: the tests of one width need not wait for the others. The instances of a direction
+and width are compiled as one file: alone each would read the same headers and compile the same functions again.
+"""
 
 import ctypes
 import functools
-import os
 import pathlib
 import platform
 import shlex
@@ -16,68 +19,17 @@ from tools import ninja_build
 
 CUDA = ROOT / "csrc" / "cuda"
 FOLDER = ROOT / "build" / f"emulation-{platform.machine()}"
-KERNELS, BINDING = "temporal_attention.so", "ops.so"
-FLAGS = "-x c++ -std=c++20 -O2 -fPIC -Wall -Wextra -Werror -DGEOTDM_EMULATE"
-
-# Instances that are also compiled as nvcc compiles: a b + c is rounded once. The sums of all others are rounded twice.
+WIDTHS = (32, 64, 128, 256)  # padded, as in csrc/cuda/pipeline.cuh
+PRECISIONS = ("fp32", "tf32", "bf16")
+# -O1 takes two thirds of the time of -O2 to compile, and runs as fast: most of what runs is the emulation's checks.
+FLAGS = f"-x c++ -std=c++20 -O1 -fPIC -Wall -Wextra -Werror -DGEOTDM_EMULATE -I{shlex.quote(str(CUDA))}"
+# As nvcc compiles: a b + c is rounded once. The sums of the kernels above are rounded twice.
+CONTRACTED_FLAGS = f"{FLAGS} -O2 -mfma -ffp-contract=fast"  # -O1 fuses nothing
 CONTRACTED_FOLDER = FOLDER.with_name(f"{FOLDER.name}-contracted")
-CONTRACTED = [
-    CUDA / "instances" / f"{direction}_{precision}_{width}.cu"
-    for direction in ("forward", "backward")
-    for precision in ("fp32", "bf16")
-    for width in (32, 128)
-]
+BINDING_WIDTH = 32
 
 missing = ninja_build.what_is_missing()
 needs_emulation = pytest.mark.skipif(missing is not None, reason=f"the emulation cannot be compiled here: {missing}")
-
-
-def sources() -> list[pathlib.Path]:
-    """What the kernels are compiled from."""
-    return sorted(CUDA.rglob("*.cu"))
-
-
-@functools.cache
-def built(name: str) -> pathlib.Path:
-    """The library `KERNELS`, four functions of pointers, or `BINDING`: those as ops of torch, for CPU tensors."""
-    include = ninja_build.torch_folder() / "include"
-    binding = f"-DTORCH_TARGET_VERSION=0x020a000000000000 -isystem {shlex.quote(str(include))}"
-    files = dict.fromkeys(sources(), "") | {CUDA / "ops.cpp": binding}
-    edges, objects = ninja_build.objects(FOLDER, files)
-    torch_libraries = f"-L{shlex.quote(str(include.parent / 'lib'))} -ltorch -ltorch_cpu"
-    lines = [
-        *_rules(),
-        *edges,
-        *ninja_build.edge(KERNELS, "link", objects[:-1]),
-        *ninja_build.edge(BINDING, "link", [*objects[-1:], KERNELS], more=f"'-Wl,-rpath,$$ORIGIN' {torch_libraries}"),
-    ]
-    _build(FOLDER, lines)
-    return FOLDER / name
-
-
-def _build(folder: pathlib.Path, lines: list[str]) -> None:
-    """Of the processes that share the tests one compiles, the others wait for it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
-        ninja_build.build(folder, lines, quiet=True)
-
-
-def _rules() -> list[str]:
-    cxx = shlex.join(ninja_build.compiler())
-    compile_rule = ninja_build.rule("compile", f"{cxx} {FLAGS} $more -MD -MF $out.d -c $in -o $out")
-    return [*compile_rule, *ninja_build.rule("link", f"{cxx} -shared $in -o $out $more")]
-
-
-@functools.cache
-def contracted_kernels() -> ctypes.CDLL:
-    """As `kernels`, with the instances of CONTRACTED, which are linked first: inline functions are theirs."""
-    built(KERNELS)
-    folder = CONTRACTED_FOLDER
-    edges, objects = ninja_build.objects(folder, dict.fromkeys(CONTRACTED, "-mfma -ffp-contract=fast"))
-    others = [FOLDER / path.with_suffix(".o").name for path in sources() if path not in CONTRACTED]
-    objects += [os.path.relpath(path, folder) for path in others]
-    _build(folder, [*_rules(), *edges, *ninja_build.edge(KERNELS, "link", objects)])
-    return ctypes.CDLL(str(folder / KERNELS))
 
 
 def why_not_contracted() -> str | None:
@@ -87,12 +39,83 @@ def why_not_contracted() -> str | None:
 
 
 @functools.cache
-def kernels() -> ctypes.CDLL:
-    """The four functions of csrc/cuda/temporal_attention.h, on the host."""
-    return ctypes.CDLL(str(built(KERNELS)))
+def kernels(width: int) -> ctypes.CDLL:
+    """The four functions of csrc/cuda/temporal_attention.h on the host, for widths padded as `width` is."""
+    padded = _padded(width)
+    _build(FOLDER, FLAGS, _library(FOLDER, padded))
+    return ctypes.CDLL(str(FOLDER / _name(padded)))
+
+
+@functools.cache
+def contracted_kernels(width: int) -> ctypes.CDLL:
+    """As `kernels`, where a b + c is rounded once."""
+    padded = _padded(width)
+    _build(CONTRACTED_FOLDER, CONTRACTED_FLAGS, _library(CONTRACTED_FOLDER, padded))
+    return ctypes.CDLL(str(CONTRACTED_FOLDER / _name(padded)))
 
 
 @functools.cache
 def load_binding() -> None:
-    """Register the ops of csrc/cuda/ops.cpp for the dispatch key PrivateUse1; there they take CPU tensors."""
-    torch.ops.load_library(str(built(BINDING)))
+    """Register the ops of csrc/cuda/ops.cpp for the dispatch key PrivateUse1, where they take CPU tensors.
+
+    H may be up to BINDING_WIDTH.
+    """
+    include = ninja_build.torch_folder() / "include"
+    more = f"-DTORCH_TARGET_VERSION=0x020a000000000000 -isystem {shlex.quote(str(include))}"
+    libraries = f"-L{shlex.quote(str(include.parent / 'lib'))} -ltorch -ltorch_cpu"
+    edges, objects = ninja_build.objects(FOLDER, {CUDA / "ops.cpp": more})
+    linked = [*objects, _name(BINDING_WIDTH)]
+    edges += ninja_build.edge("ops.so", "link", linked, more=f"'-Wl,-rpath,$$ORIGIN' {libraries}")
+    _build(FOLDER, FLAGS, [*_library(FOLDER, BINDING_WIDTH), *edges])
+    torch.ops.load_library(str(FOLDER / "ops.so"))
+
+
+def _padded(width: int) -> int:
+    return min((padded for padded in WIDTHS if padded >= width), default=WIDTHS[-1])
+
+
+def _name(padded: int) -> str:
+    return f"temporal_attention_{padded}.so"
+
+
+def _library(folder: pathlib.Path, padded: int) -> list[str]:
+    """The edges for the library of one width; its sources are written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        folder / f"{direction}_{padded}.cu": _instances(direction, padded) for direction in ("forward", "backward")
+    }
+    texts[folder / f"choice_{padded}.cu"] = _choice(padded)
+    with FileLock(folder / "lock"):
+        for path, text in texts.items():
+            if not path.exists() or path.read_text() != text:
+                path.write_text(text)
+    edges, objects = ninja_build.objects(folder, dict.fromkeys(texts, ""))
+    return [*edges, *ninja_build.edge(_name(padded), "link", objects)]
+
+
+def _instances(direction: str, padded: int) -> str:
+    return "".join(f'#include "instances/{direction}_{precision}_{padded}.cu"\n' for precision in PRECISIONS)
+
+
+def _choice(padded: int) -> str:
+    """The functions of the header; called for another width, they end the process."""
+    absent = ["#include <cstdlib>", '#include "pipelines.h"', "namespace geotdm::cuda {"]
+    for other in WIDTHS:
+        for precision in ("kFp32", "kTf32", "kBf16") if other != padded else ():
+            for direction in ("Forward", "Backward"):
+                kernels_of = f"{direction}<{precision}, {other}>"
+                absent.append(
+                    f"template <> size_t {kernels_of}::workspace(const TemporalAttention&) {{ std::abort(); }}"
+                )
+                call = f"const Temporal{direction}&, StreamHandle"
+                absent.append(f"template <> int {kernels_of}::run({call}) {{ std::abort(); }}")
+    return "\n".join([*absent, "}", '#include "temporal_attention.cu"', ""])
+
+
+def _build(folder: pathlib.Path, flags: str, lines: list[str]) -> None:
+    """Of the processes that share the tests one compiles, the others wait for it."""
+    cxx = shlex.join(ninja_build.compiler())
+    rules = ninja_build.rule("compile", f"{cxx} {flags} $more -MD -MF $out.d -c $in -o $out")
+    rules += ninja_build.rule("link", f"{cxx} -shared $in -o $out $more")
+    with FileLock(folder / "lock"):
+        ninja_build.build(folder, [*rules, *lines], quiet=True)

@@ -149,7 +149,9 @@ class Call:
 
     def run(self, direction: str, structure: type[ctypes.Structure], *members) -> None:
         """Call the function of a direction; raises RuntimeError with what it returns or the emulation reports."""
-        library = emulated_build.kernels()
+        library = emulated_build.kernels(self.inputs.width)
+        library["geotdm_emulation_order"](*_settings.order)
+        library["geotdm_emulation_has_warpgroups"](_settings.has_warpgroups)
         size = _function(library, f"geotdm_temporal_{direction}_workspace", ctypes.c_size_t)(ctypes.byref(self.inputs))
         call = structure(self.inputs, *members, self.buffers.workspace(size))
         wrong = _function(library, f"geotdm_temporal_{direction}", ctypes.c_char_p)(ctypes.byref(call), None)
@@ -159,26 +161,34 @@ class Call:
         self.buffers.check()
 
 
+class _Settings:
+    """What every call tells the emulation first: ORDERS' number and a seed, and whether warpgroups multiply."""
+
+    order = 0, 1
+    has_warpgroups = True
+
+
+_settings = _Settings()
+
+
 @contextlib.contextmanager
 def order(name: str, seed: int = 1) -> Iterator[None]:
     """Threads and blocks run in one of ORDERS within the block; forward outside."""
-    change = emulated_build.kernels()["geotdm_emulation_order"]
-    change(ORDERS.index(name), seed)
+    _settings.order = ORDERS.index(name), seed
     try:
         yield
     finally:
-        change(0, 1)
+        del _settings.order
 
 
 @contextlib.contextmanager
 def without_warpgroups() -> Iterator[None]:
     """The GPU is one that has no products of warpgroups within the block."""
-    change = emulated_build.kernels()["geotdm_emulation_has_warpgroups"]
-    change(False)
+    _settings.has_warpgroups = False
     try:
         yield
     finally:
-        change(True)
+        del _settings.has_warpgroups
 
 
 def _function(library: ctypes.CDLL, name: str, result: type):

@@ -242,7 +242,7 @@ def test_a_device_that_is_not_there():
 def test_a_run_from_before_a_setting_existed_goes_on():
     config = tiny_config()
     earlier = copy.deepcopy(config)
-    for name in ("temporal", "relative_time", "window", "cutoff", "envelope"):
+    for name in ("spatial", "temporal", "relative_time", "window", "cutoff", "envelope"):
         del earlier["denoise_model"][name]
     check_same_training(earlier, config, where="resume", hint="anew")
     config["denoise_model"]["temporal"] = "convolution"

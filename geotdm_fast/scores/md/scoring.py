@@ -1,0 +1,119 @@
+"""All scores of molecules of a file of samples."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from geotdm_fast.data.molecule_files.elements import SYMBOLS
+from geotdm_fast.samples.record import Samples
+from geotdm_fast.scores.md.distributions import Internals, gyration_row, internal_row
+from geotdm_fast.scores.md.ensemble import Ensemble, Unfit, ensembles
+from geotdm_fast.scores.md.fluctuations import Superposed, msd_row, rmsd_rows, rmsf_rows
+from geotdm_fast.scores.md.rdf import rdf_row
+from geotdm_fast.scores.md.resampling import Resampling
+from geotdm_fast.scores.md.rows import Row
+from geotdm_fast.scores.md.settings import MDSettings
+from geotdm_fast.scores.md.validity import validity_rows
+
+
+@dataclass(frozen=True)
+class MoleculeScores:
+    """The scores of one molecule.
+
+    formula: its elements; graphs: how many there are of it in the samples
+    rows: one for each number; left_out: scores that these samples do not allow, and why
+    pictures: what `plots.molecule_scores` draws, by the name of the score
+    notes: what was chosen for the user
+    """
+
+    formula: str
+    graphs: int
+    rows: list[Row]
+    left_out: dict[str, str]
+    notes: tuple[str, ...] = ()
+    pictures: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: `rows` has a line for each score."""
+        about = {"formula": self.formula, "graphs": self.graphs, "notes": list(self.notes)}
+        return {**about, "rows": [row.as_json() for row in self.rows], "left_out": self.left_out}
+
+
+def score_molecules(
+    samples: Samples,
+    settings: MDSettings | None = None,
+    *,
+    cell: np.ndarray | None = None,
+    bonds: np.ndarray | None = None,
+) -> list[MoleculeScores]:
+    """The scores of every molecule in `samples`: graphs of the same atomic numbers are of one.
+
+    cell: the periodic box, see `ensembles`; None: that of the samples where they have one
+    bonds: [P, 2] - instead of those that `settings.bonds` finds, for samples of one molecule
+    Deterministic for `settings.seed`. Raises ValueError for samples without truth, not in three dimensions or not
+    finite, and for a score that `settings.scores` names and the samples do not allow.
+    """
+    settings = settings or MDSettings()
+    found = ensembles(
+        samples, bonds=settings.bonds if bonds is None else np.asarray(bonds), cell=cell, longest_lag=settings.lag
+    )
+    return [_Scorer(ensemble, settings).result() for ensemble in found]
+
+
+class _Scorer:
+    """Computes the scores of one ensemble; what several of them need is computed once."""
+
+    def __init__(self, ensemble: Ensemble, settings: MDSettings):
+        if ensemble.num_truth < 2:
+            raise ValueError(
+                f"evaluate: md: the floor needs two true trajectories, or one of {2 * 4} consecutive frames to cut in "
+                f"two; got one of {ensemble.num_frames} frames"
+            )
+        self.ensemble, self.settings = ensemble, settings
+        self.resampling = Resampling(ensemble.num_truth, ensemble.num_draws, settings.resamples, settings.seed)
+        self.internals = Internals(ensemble)
+        self.superposed = Superposed(ensemble)
+        self.pictures: dict[str, Any] = {}
+
+    def result(self) -> MoleculeScores:
+        rows: list[Row] = []
+        left_out = {}
+        for name in self.settings.wanted:
+            try:
+                rows += self._rows(name)
+            except Unfit as reason:
+                if self.settings.scores is not None:
+                    raise ValueError(f"evaluate: md: no score '{name}': {reason}") from reason
+                left_out[name] = str(reason)
+        z = self.ensemble.topology.atomic_numbers
+        return MoleculeScores(formula(z), self.ensemble.graphs, rows, left_out, self.ensemble.notes, self.pictures)
+
+    def _rows(self, name: str) -> Iterable[Row]:
+        ensemble, resampling, settings = self.ensemble, self.resampling, self.settings
+        scores: dict[str, Callable[[], Iterable[Row]]] = {
+            "bonds": lambda: [internal_row("bonds", self.internals, resampling, settings.bins)],
+            "angles": lambda: [internal_row("angles", self.internals, resampling, settings.bins)],
+            "torsions": lambda: [internal_row("torsions", self.internals, resampling, settings.bins)],
+            "rdf": self._rdf,
+            "rg": lambda: [gyration_row(ensemble, resampling)],
+            "rmsd": lambda: rmsd_rows(ensemble, self.superposed, resampling),
+            "rmsf": lambda: rmsf_rows(ensemble, self.superposed, resampling),
+            "msd": lambda: [msd_row(ensemble, resampling)],
+            "validity": lambda: validity_rows(ensemble, self.internals, resampling),
+        }
+        return scores[name]() if name in scores else []
+
+    def _rdf(self) -> list[Row]:
+        row, self.pictures["rdf"] = rdf_row(self.ensemble, self.resampling, self.settings.r_max)
+        return [row]
+
+
+def formula(numbers: np.ndarray) -> str:
+    """`C2 H6 O`: carbon, hydrogen, then by the alphabet; `5 nodes` without elements."""
+    if not numbers.any():
+        return f"{len(numbers)} nodes"
+    symbols = [SYMBOLS[z] for z in numbers.tolist()]
+    order = sorted(set(symbols), key=lambda s: ({"C": 0, "H": 1}.get(s, 2), s))
+    return " ".join(f"{s}{symbols.count(s) if symbols.count(s) > 1 else ''}" for s in order)

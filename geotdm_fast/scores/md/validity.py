@@ -1,0 +1,95 @@
+"""Shares of frames that no molecule has: wrong bonds, clashes, broken rings, flipped centres."""
+
+import numpy as np
+
+from geotdm_fast.data.bonds import STRETCH
+from geotdm_fast.data.covalent_radii import COVALENT_RADII, bonding_radii
+from geotdm_fast.scores.md.distributions import Internals
+from geotdm_fast.scores.md.ensemble import Ensemble
+from geotdm_fast.scores.md.geometry import frame_chunks, squared_distances
+from geotdm_fast.scores.md.resampling import Both, Resampling, each, frame_sums, mean_over_frames
+from geotdm_fast.scores.md.rows import Row
+
+# How far a bond may be from its reference, as a share of it.
+TOLERANCE = 0.25
+_NOBLE_GASES = (2, 10, 18, 36, 54, 86)
+_PAIRS = 4096
+
+
+def validity_rows(ensemble: Ensemble, internals: Internals, resampling: Resampling) -> list[Row]:
+    """Shares of frames with
+    - a bond more than 25 % from its reference, the median of the true frames;
+    - a clash: atoms more than two bonds apart as near as bonded ones may be, 1.3 (r_i + r_j) with covalent radii r;
+      ions of alkali and alkaline earth metals and atoms without an element are passed over;
+    - a broken ring: one with such a bond;
+    - a flipped stereocentre: the sign of (x_a - x_0) . ((x_b - x_0) x (x_c - x_0)) is not that of the true frames of
+      its own trajectory, of samples without given frames of all true frames;
+    - and of frames with none of these. The floor is the share in the truth.
+    """
+    ensemble.need_bonds()
+    lengths = internals.pair("bonds")
+    reference = np.median(lengths[0], axis=1)[:, None]
+    stretched = each(lambda one: np.greater(np.abs(one / reference - 1), TOLERANCE), lengths)
+    faults = {"a bond 25 % off": each(lambda one: one.any(axis=0), stretched)}
+    pairs, limits = clash_limits(ensemble)
+    if len(pairs):
+        flat = lambda x: x.reshape(3, ensemble.num_atoms, -1)
+        faults["a clash"] = each(lambda x: clashes(flat(x), pairs, limits), ensemble.both)
+    rings = ensemble.topology.ring_bonds
+    if rings:
+        members = np.unique(np.concatenate(rings))
+        faults["a broken ring"] = each(lambda one: one[members].any(axis=0), stretched)
+    if ensemble.topology.centres:
+        faults["a flipped centre"] = flipped(ensemble)
+    truth, drawn = zip(*faults.values(), strict=True)
+    right = each(lambda found: ~np.any(found, axis=0), (np.array(truth), np.array(drawn)))
+    rows = [_share("frames without any fault", right, ensemble, resampling, "higher")]
+    rows += [_share(f"frames with {name}", both, ensemble, resampling, "lower") for name, both in faults.items()]
+    return rows
+
+
+def clash_limits(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs [M, 2] that may clash, and how near that is [M]."""
+    z = ensemble.topology.atomic_numbers
+    radii = bonding_radii(z)
+    noble = np.isin(z, _NOBLE_GASES)
+    radii[noble] = COVALENT_RADII[z[noble]]
+    pairs = ensemble.topology.pairs_beyond(2, np.flatnonzero(np.isfinite(radii)))
+    return pairs, STRETCH * (radii[pairs[:, 0]] + radii[pairs[:, 1]])
+
+
+def clashes(x: np.ndarray, pairs: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """[S] bool - whether two atoms of a pair are nearer than its limit, in x [3, N, S]."""
+    found = np.zeros(x.shape[2], bool)
+    squared_limits = (limits * limits).astype(x.dtype)[:, None]
+    for start in range(0, len(pairs), _PAIRS):
+        rows = slice(start, start + _PAIRS)
+        for frames in frame_chunks(len(pairs[rows]), x.shape[2]):
+            found[frames] |= (squared_distances(x[:, :, frames], pairs[rows]) < squared_limits[rows]).any(axis=0)
+    return found
+
+
+def handedness(ensemble: Ensemble, x: np.ndarray) -> np.ndarray:
+    """[C, ...] - the signs of the volumes that three neighbours of each stereocentre span, in x [3, N, ...]."""
+    found = []
+    for atom, (a, b, c) in ensemble.topology.centres:
+        u, v, w = (x[:, near].astype(np.float64) - x[:, atom] for near in (a, b, c))
+        found.append(np.sign(np.einsum("d...,d...->...", u, np.cross(v, w, axis=0))))
+    return np.array(found)
+
+
+def flipped(ensemble: Ensemble) -> Both:
+    """[B T] and [B K T] bool - whether a centre is the mirror image of what it should be."""
+    truth, drawn = each(lambda x: handedness(ensemble, x), ensemble.both)  # [C, M, T]
+    right = np.sign(truth.sum(-1, keepdims=True))  # [C, B, 1]
+    if not ensemble.conditional:
+        right = np.broadcast_to(np.sign(truth.sum((1, 2), keepdims=True)), right.shape)
+    right_of_drawn = np.repeat(right, ensemble.num_draws, axis=1)
+    return (truth != right).any(axis=0).ravel(), (drawn != right_of_drawn).any(axis=0).ravel()
+
+
+def _share(quantity: str, both: Both, ensemble: Ensemble, resampling: Resampling, better: str) -> Row:
+    by_trajectory = each(lambda one: one.reshape(-1, ensemble.num_frames), both)
+    estimate = resampling.estimate(each(frame_sums, by_trajectory), mean_over_frames)
+    detail = {"truth": float(by_trajectory[0].mean()), "drawn": float(by_trajectory[1].mean())}
+    return Row("validity", quantity, estimate, better=better, detail=detail)
