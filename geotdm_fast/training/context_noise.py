@@ -26,7 +26,7 @@ class ContextNoise:
         self.index = to_device(torch.tensor(given, dtype=torch.int64), device)
 
     def drawn(self, seed: int, step: int, sizes: Tensor, dim: int) -> Tensor:
-        """[N, D, G] float32 on the host - what is added in training step `step`; sizes: [B] int64 - the graphs' nodes."""
+        """[N, D, G] float32 on the host - what training step `step` adds; sizes: [B] int64 - the graphs' nodes."""
         rng = random_streams.generator(seed, random_streams.CONTEXT, step)
         level = self.level * torch.rand(len(sizes), generator=rng)
         z = torch.randn(int(sizes.sum()), dim, len(self.index), generator=rng)
