@@ -1,6 +1,7 @@
 """A whole file of every kind that the package reads, how it is damaged, and the command that reads it."""
 
 import contextlib
+import dataclasses
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import yaml
 from numpy.random import Generator
 
 from tools import fuzz_damage as damage
+
+_BOX = np.array([[15.0, 0, 0], [3, 16, 0], [-2, 4, 17]])
 
 
 class Case(NamedTuple):
@@ -38,6 +41,7 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
     sample = ("--num-graphs", "2", "--method", "ddim", "--steps", "2", "--quiet", "--device", "cpu")
     _command("sample", weights, "--out", folder / "samples.npz", "--num-samples", 2, *sample)
     _command("sample", weights, "--out", folder / "shards", "--num-samples", 4, "--shard-size", 2, *sample)
+    _in_boxes(folder / "samples.npz", folder / "boxed_samples.npz")
     for name, zipped in (("zip.pt", True), ("pickle.pt", False)):
         from geotdm_fast.checkpoint import load_tensors
 
@@ -65,12 +69,14 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
         "configuration .yaml": Case(folder / "config.yaml", damage.damaged_text, _read_config),
         "data .npz": Case(data / "x.npz", damage.damaged_npz, opens(**own)),
         "molecule .npz": Case(data / "molecule.npz", damage.damaged_npz, opens(**own, span=6)),
+        "molecule in a box .npz": Case(data / "boxed.npz", damage.damaged_npz, opens(**own, span=6)),
         "N-body .npy": Case(data / "nbody" / "loc_x.npy", damage.damaged_npy, opens(**npy), data / "nbody"),
         "N-body edges .npy": Case(data / "nbody" / "edges_x.npy", damage.damaged_npy, opens(**springs), data / "nbody"),
         "pedestrians .txt": Case(
             data / "all_data" / "crowds_zara01.txt", damage.damaged_text, opens(**walks), data / "all_data"
         ),
         "molecule .xyz": Case(data / "m.xyz", damage.damaged_text, opens(**molecule)),
+        "molecule in a box .xyz": Case(data / "boxed.xyz", damage.damaged_text, opens(**molecule)),
         "molecule .pdb": Case(data / "m.pdb", damage.damaged_text, opens(**molecule, reader="mdtraj")),
         "molecule .xtc": Case(data / "m.xtc", damage.damaged, opens(**molecule, topology=str(data / "m.pdb"))),
         "molecule .trr": Case(data / "m.trr", damage.damaged, opens(**molecule, topology=str(data / "m.pdb"))),
@@ -87,6 +93,7 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
         "log.jsonl at a resume": Case(run / "log.jsonl", damage.damaged_text, resume, run),
         "samples .npz": Case(folder / "samples.npz", damage.damaged_npz, evaluate),
         "samples .npz in a picture": Case(folder / "samples.npz", damage.damaged_npz, plot),
+        "samples in a box .npz": Case(folder / "boxed_samples.npz", damage.damaged_npz, evaluate),
         "manifest.json": Case(folder / "shards" / "manifest.json", damage.damaged_text, in_folder, folder / "shards"),
         "shard .npz": Case(
             folder / "shards" / "shard-000001.npz", damage.damaged_npz, in_folder, folder / "shards"
@@ -105,6 +112,17 @@ def _command(*words: object) -> None:
         status = main([str(word) for word in words])
     if status:
         raise ValueError(said.getvalue().rstrip("\n").split(": error: ")[-1])
+
+
+def _in_boxes(path: pathlib.Path, boxed: pathlib.Path) -> None:
+    """The samples of a file in a periodic box, as another file."""
+    from geotdm_fast.samples.npz import read_samples, write_samples
+
+    samples = read_samples(path)
+    shape = (samples.num_graphs, len(samples.cond_mask), 3, 3)
+    cell = np.broadcast_to(_BOX.astype(np.float32), shape)
+    pbc = np.ones((samples.num_graphs, 3), bool)
+    write_samples(boxed, dataclasses.replace(samples, cell=cell, pbc=pbc, frame_time=0.5))
 
 
 def _read_config(path: pathlib.Path) -> None:
@@ -163,11 +181,15 @@ def _write_molecules(data: pathlib.Path, rng: Generator) -> None:
     start = rng.normal(scale=2.0, size=(len(z), 3))
     x = (start + np.cumsum(rng.normal(scale=0.02, size=(30, len(z), 3)), 0)).astype(np.float32)
     np.savez(data / "molecule.npz", R=x, z=z)
-    text = ""
+    np.savez(data / "boxed.npz", R=x, z=z, cell=_BOX * np.linspace(1, 1.1, 30)[:, None, None], pbc=np.ones(3, bool))
+    text, boxed = "", ""
+    box = 'Lattice="' + " ".join(map(str, _BOX.ravel())) + '" Properties=species:S:1:pos:R:3 pbc="T T F"'
     for number, frame in enumerate(x[:10]):
-        rows = (f"{s} {a:.4f} {b:.4f} {c:.4f}\n" for s, (a, b, c) in zip(symbols, frame, strict=True))
-        text += f"{len(z)}\nframe {number}\n" + "".join(rows)
+        rows = "".join(f"{s} {a:.4f} {b:.4f} {c:.4f}\n" for s, (a, b, c) in zip(symbols, frame, strict=True))
+        text += f"{len(z)}\nframe {number}\n" + rows
+        boxed += f"{len(z)}\n{box}\n" + rows
     (data / "m.xyz").write_text(text)
+    (data / "boxed.xyz").write_text(boxed)
     topology = mdtraj.Topology()
     residue = topology.add_residue("LIG", topology.add_chain())
     for number, symbol in enumerate(symbols):

@@ -105,13 +105,20 @@ def structure_of(name: str) -> type[PlainEGTN]:
     return STRUCTURES[name]
 
 
-def make_truth(workload: Workload, device: str = "cpu", graph_of_frames: Graph | None = None) -> Contender:
-    """Float64, or float32 where that does not fit, in the memory-efficient structure, every layer recomputed.
+def make_truth(
+    workload: Workload,
+    device: str = "cpu",
+    graph_of_frames: Graph | None = None,
+    dtype: torch.dtype | None = None,
+) -> Contender:
+    """The memory-efficient structure, every layer recomputed.
 
-    graph_of_frames: edges of every frame instead of those of the batch
+    graph_of_frames: edges of every frame instead of those of the batch; dtype: None for float64, or float32 where that
+    does not fit
     """
     one_layer = bytes_needed(workload, "efficient_recompute", "float32", "training")
-    dtype = torch.float64 if 2 * one_layer < 0.8 * free_memory(device) else torch.float32
+    if dtype is None:
+        dtype = torch.float64 if 2 * one_layer < 0.8 * free_memory(device) else torch.float32
     structure = EfficientEGTN if graph_of_frames is None else FramewiseEGTN
     network = structure(**workload.arguments, recompute=True)
     network.load_state_dict(workload.network().state_dict())

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
-from bench.common import arguments, correctness, record
+from bench.common import arguments, record
 from bench.common.timing import interleaved
 from bench.common.workloads import Workload, make_workload
-from bench.network.contenders import Contender, bytes_needed, make_contender, make_truth
+from bench.network.agreement import errors_on_few_atoms
+from bench.network.contenders import Contender, bytes_needed, make_contender
 from bench.network.memory import measure
 from geotdm_fast.scores.tables import text_table
 
@@ -26,7 +27,7 @@ memory, in float32, for gases of {", ".join(map(str, SIZES))} atoms at water's d
 cost at most {MOST_TIMES} times. ours: the first frame's neighbours in all frames; ours_current: every frame's own,
 searched in every call. The peers {", ".join(PEERS)} (eager; edges as ours, their images' shifts subtracted) run where
 they are estimated to fit into 20 GiB; the size where they no longer do is told. All must give the results of the
-equations first: 1e-4."""
+equations first, on at most 400 atoms: 1e-4."""
 EPILOG = """\
   python -m bench.network.periodic --threads 2                                        what the project asks for
   python -m bench.network.periodic --atoms 100 300 --layers 1 --hidden-dim 16         a trial in seconds"""
@@ -55,9 +56,10 @@ def measure_size(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
     for mode in MODES:
         contenders = list(contenders_of(workloads, mode, args.device))
         errors = {}
-        for periodic, workload in workloads.items():
-            own = [c for box, c in contenders if box == periodic]
-            errors |= {(periodic, key[0]): error for key, error in checked(workload, own, mode, args.device).items()}
+        for periodic, spec in specs.items():
+            names = [c.name for box, c in contenders if box == periodic]
+            found = errors_on_few_atoms(spec, names, DTYPE, mode, args.device)
+            errors |= {(periodic, name): error for name, error in found.items()}
         calls = {(periodic, c.name): partial(c.call, mode) for periodic, c in contenders}
         times = interleaved(calls, args.repeats, args.device, progress=not args.quiet)
         for (periodic, name), found in times.items():
@@ -85,19 +87,6 @@ def contenders_of(workloads: dict[bool, Workload], mode: str, device: str) -> It
     for name in PEERS:
         if bytes_needed(workloads[True], name, DTYPE, mode) <= MEMORY:
             yield True, make_contender(workloads[True], name, DTYPE, device)
-
-
-def checked(workload: Workload, contenders: list[Contender], mode: str, device: str) -> dict[tuple[str, str], float]:
-    """The errors of those with the first frame's edges, where the truth fits into memory; of the others by frame."""
-    if bytes_needed(workload, "efficient_recompute", "float32", mode) > MEMORY / 2:
-        return {}
-    fixed = [c for c in contenders if c.name != "ours_current"]
-    moving = [c for c in contenders if c.name == "ours_current"]
-    errors = correctness.check(fixed, make_truth(workload, device), mode)
-    if moving:
-        truth = make_truth(workload, device, workload.graph_of_frames(device))
-        errors |= correctness.check(moving, truth, mode)
-    return errors
 
 
 def spec_of(atoms: int, periodic: bool, args: argparse.Namespace) -> dict:

@@ -13,6 +13,7 @@ from torch import Tensor
 from geotdm_fast.data.agents import graph_ends
 from geotdm_fast.data.boxed_arrays import in_boxes
 from geotdm_fast.data.checks import check_array, check_auto, check_flag
+from geotdm_fast.data.drift import check_drift
 from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.molecule import heavy_atoms
@@ -239,6 +240,7 @@ def array_dataset(
     checked = graph.checked(where, x.shape[-2])
     source = OwnSource(where, x_name, x, times, times_name, graph_frame, graph_ends(where, batch, ptr, x.shape), unit)
     follow, carry = check_auto(where, "unwrap", unwrap), check_auto(where, "box", box)
+    check_drift(where, wanted.remove_drift, follow)
     if follow or carry:
         boxes = check_boxes(where, cell, pbc, x.shape, hint=_WITHOUT_BOX)
         if boxes is not None:

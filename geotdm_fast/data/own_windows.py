@@ -1,5 +1,6 @@
 """From a user's positions to windows: which frames, which trajectories, which graph."""
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from torch import Tensor
 from geotdm_fast.data.agents import absent_windows, ragged_windows
 from geotdm_fast.data.checks import check_array, check_count, check_flag, check_positions, check_shape
 from geotdm_fast.data.distances import check_distances, unit_factor
+from geotdm_fast.data.drift import without_drift
 from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.given_graph import CheckedGraph
 from geotdm_fast.data.motion import check_motion
@@ -123,6 +125,11 @@ def own_windows(
         if source.times is None and source.stretches is None:
             kept, stretches = _without_repeats(where, kept, stretches)
             _check_span(source, wanted, stretches, span)
+    if wanted.remove_drift:
+        ends_kept = np.cumsum([len(own) for own in nodes]) if ends is not None else [kept.x.shape[1]]
+        graphs_kept = [slice(begin, end) for begin, end in itertools.pairwise([0, *map(int, ends_kept)])]
+        z = graph.z if graph.z is None or atoms is None else graph.z[atoms]
+        kept = without_drift(where, source.name, kept, graphs_kept, z)
     boxes = source.boxes()
     if boxes is not None:
         boxes = boxes.scaled(factor).chosen(graphs if source.many else [0], stretches.frames)

@@ -47,8 +47,20 @@ def positions_in(arrays: Headers, path: PathLike, found: Findings) -> int | None
             found.add("times", times_in_words(archive[name], name))
     else:
         found.add("times", f"{name} {list(arrays[name][0])}")
-    found.add("box", "none: an .npz has no box")
+    found.add("box", _box_in(arrays, path))
     return None if any(len(arrays[name][0]) == 4 for name in ("x", "R") if name in arrays) else 1
+
+
+def _box_in(arrays: Headers, path: PathLike) -> str:
+    """The lengths of the first frame's box, in the unit of the positions; its shape where it is none."""
+    if "cell" not in arrays:
+        return "none: there is no array cell"
+    shape, dtype = arrays["cell"]
+    if dtype.kind not in "fiu" or shape[-2:] != (3, 3) or 0 in shape:
+        return f"cell {list(shape)}"
+    first = read_npz(path, only=("cell",))["cell"].reshape(-1, 3, 3)[0]
+    lengths = " x ".join(f"{length:.4g}" for length in np.linalg.norm(first, axis=1))
+    return f"{lengths} in the unit of the positions" + (f", of {shape[-3]} frames" if len(shape) > 2 else "")
 
 
 def inspect_samples(path: PathLike) -> Findings:
@@ -66,6 +78,10 @@ def inspect_samples(path: PathLike) -> Findings:
     if samples.is_molecule:
         found.add("elements", formula(samples.atomic_numbers[samples.nodes(0)].tolist()) + " (the first graph)")
     found.add("unit", samples.unit or "not said")
+    cell = samples.truth_cell()
+    if cell is not None:
+        lengths = " x ".join(f"{length:.4g}" for length in np.linalg.norm(cell[0, 0], axis=1))
+        found.add("box", f"{lengths} (the first graph)" + (", changes with the frames" if cell.shape[1] > 1 else ""))
     broken = int((~np.isfinite(samples.samples)).any(axis=(1, 2, 3)).sum())
     found.add(
         "finite", "all of them" if not broken else f"no: {broken} of {samples.num_samples} samples hold NaN or Inf"

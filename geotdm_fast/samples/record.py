@@ -95,6 +95,7 @@ class Samples:
             x_given=self.x_given[..., : int(self.cond_mask[:last].sum())],
             cond_mask=self.cond_mask[:last],
             h=self.h[..., :last] if self.h.ndim == 3 else self.h,
+            cell=None if self.cell is None else self.cell[:, :last],
         )
 
     def check_target(self, where: str) -> None:

@@ -114,17 +114,22 @@ class Rollout:
         return torch.cat([given, given[..., -1:].expand(-1, -1, self.num_drawn)], dim=-1)
 
     def fields_of(self, batch: Batch, block: int) -> Batch:
-        """`batch`, of which all that changes with the frames is cut to those of a block; not x, nor h that is made."""
+        """`batch`, of which all that changes with the frames is cut to those of a block; not x, nor h that is made.
+
+        Boxes that change are known of the given frames of block 0; all later frames have that of the last of these.
+        """
         frames = slice(block * self.step, block * self.step + self.window)
         changes: dict[str, Any] = {}
         for name, axis in self._over_time(batch).items():
             if block == 0 or not self._is_made(name):
                 changes[name] = batch[name][(slice(None),) * axis + (frames,)]
+        if _has_boxes_that_change(batch):
+            changes["cell"] = batch["cell"][:, _up_to(self.num_given, range(frames.start, frames.stop))]
         return replace(batch, **changes)
 
     def changes_over_time(self, batch: Batch) -> bool:
         """Whether the data say something else of every frame, beside x."""
-        return bool(self._over_time(batch))
+        return bool(self._over_time(batch)) or _has_boxes_that_change(batch)
 
     def record(self, batch: Batch) -> Batch:
         """`batch` with the frames that the rollout has: NaN for x where the data end before it, features cut to it.
@@ -136,6 +141,9 @@ class Rollout:
         unknown = known.new_full((*known.shape[:-1], missing), float("nan"))
         frames = lambda name: self.window if self._is_made(name) else self.length
         about = {name: batch[name].narrow(axis, 0, frames(name)) for name, axis in self._over_time(batch).items()}
+        if _has_boxes_that_change(batch):
+            cell = batch["cell"]
+            about["cell"] = cell[:, _up_to(cell.shape[1], range(self.length))]
         has_target = batch.has_target and known.shape[-1] > self.num_given
         return replace(batch, x=torch.cat([known, unknown], dim=-1), has_target=has_target, **about)
 
@@ -150,8 +158,6 @@ class Rollout:
             found["h"] = 2
         if batch.edge_attr is not None and batch.edge_attr.dim() == 3:
             found["edge_attr"] = 2
-        if "cell" in batch and batch["cell"] is not None and batch["cell"].shape[1] > 1:
-            found["cell"] = 1
         return found
 
     def _check_reach(self, batch: Batch) -> None:
@@ -165,3 +171,12 @@ class Rollout:
                     f"{self.num_blocks} blocks, got {batch[name].shape[axis]}; give longer data, fewer num_frames"
                     + (", or features, which makes h of the given frames of a block" if name == "h" else "")
                 )
+
+
+def _has_boxes_that_change(batch: Batch) -> bool:
+    return batch.cell is not None and batch.cell.shape[1] > 1
+
+
+def _up_to(num_frames: int, frames: range) -> list[int]:
+    """The numbers of frames, of those from `num_frames` on that of the last before."""
+    return [min(t, num_frames - 1) for t in frames]

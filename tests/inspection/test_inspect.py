@@ -102,6 +102,20 @@ def test_times():
     assert times_in_words(np.zeros(1)) == "times 0"
 
 
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (None, "none: there is no array cell"),
+        (np.diag([20.0, 21, 22]), "20 x 21 x 22 in the unit of the positions"),
+        (np.diag([20.0, 21, 22])[None].repeat(60, 0), "20 x 21 x 22 in the unit of the positions, of 60 frames"),
+    ],
+)
+def test_the_box_of_an_npz(tmp_path, cell, words):
+    x = ETHANOL_POSITIONS + 0.03 * np.random.default_rng(0).normal(size=(60, 9, 3))
+    np.savez(tmp_path / "e.npz", R=x, z=ETHANOL, **({} if cell is None else {"cell": cell}))
+    assert facts(tmp_path / "e.npz")["box"] == words
+
+
 def test_a_file_of_molecules(tmp_path):
     ase_io = pytest.importorskip("ase.io")
     from ase import Atoms

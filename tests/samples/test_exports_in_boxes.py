@@ -6,8 +6,9 @@ import struct
 import numpy as np
 import pytest
 from boxed import TRICLINIC, lattice_shifts, lower_triangular, waters
-from tiny_models import made_samples
+from tiny_models import ethanol_config, made_samples, write_checkpoint, write_ethanol
 
+from geotdm_fast.cli import main
 from geotdm_fast.data import array_dataset, collate, file_dataset
 from geotdm_fast.data.molecule_files.boxes import heights
 from geotdm_fast.samples.molecule_exports import export_molecules
@@ -158,8 +159,8 @@ def test_a_box_that_is_open_is_left_out_with_a_warning(tmp_path, suffix):
         export_molecules(path, samples, progress=False)
     assert mdtraj.load(str(path), top=str(tmp_path / "s.pdb")).unitcell_lengths is None
     samples.pbc[1] = True
-    raises = pytest.raises(ValueError, match="periodic in all directions or none of them, graph 1 is so in")
-    with raises, pytest.warns(UserWarning, match="without a box"):
+    message = "periodic in all directions or none of them, graph 1 is so in"
+    with pytest.raises(ValueError, match=message), pytest.warns(UserWarning, match="without a box"):
         export_molecules(path, samples, progress=False)
 
 
@@ -221,3 +222,15 @@ def test_lengths_and_angles():
     lengths, angles = lengths_and_angles(TRICLINIC[None])
     ase_geometry = pytest.importorskip("ase.geometry")
     np.testing.assert_allclose([*lengths[0], *angles[0]], ase_geometry.cell_to_cellpar(TRICLINIC), rtol=1e-12)
+
+
+def test_wrap_of_the_command_is_for_what_has_a_box(tmp_path, capsys):
+    pytest.importorskip("ase")
+    write_ethanol(tmp_path / "ethanol.npz")
+    checkpoint = write_checkpoint(tmp_path / "e.safetensors", ethanol_config(tmp_path / "ethanol.npz"))
+    command = ["sample", checkpoint, "--out", str(tmp_path / "s.npz"), "--quiet", "--wrap", "atoms"]
+    assert main(command) == 2
+    assert "--wrap atoms is for --xyz, --dcd or --xtc, got none of them" in capsys.readouterr().err
+    assert main([*command, "--xyz", str(tmp_path / "s.xyz")]) == 2
+    assert "--wrap atoms: the data must have a periodic box, got 'ethanol' without one" in capsys.readouterr().err
+    assert not (tmp_path / "s.npz").exists()

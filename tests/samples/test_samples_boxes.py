@@ -94,3 +94,11 @@ def test_bad_boxes_are_errors_of_the_file(tmp_path, changes, message):
     write_samples(tmp_path / "s.npz", dataclasses.replace(drawn(), **changes))
     with pytest.raises(ValueError, match=rf"s\.npz: {message}"):
         read_samples(tmp_path / "s.npz")
+
+
+def test_samples_up_to_where_the_data_end_have_boxes_up_to_there():
+    samples = drawn()
+    samples.target[..., 3:] = np.nan
+    known = samples.until_known()
+    assert known.cell.shape == (3, 6, 3, 3)
+    np.testing.assert_array_equal(known.forecast_cell(), samples.forecast_cell()[:, :6])

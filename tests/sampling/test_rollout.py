@@ -438,3 +438,22 @@ def test_sample_and_roll_out_share_the_noise_of_block_0(model, dataset):
     options = {"num_samples": 2, "seed": 9, "progress": False}
     rolled = roll_out(Sampler(model.diffusion, num_steps=3), collate(dataset), TASK, plan, **options)
     assert torch.equal(rolled[..., :8], sample(Sampler(model.diffusion, num_steps=3), batch, TASK, **options))
+
+
+def test_boxes_of_later_blocks_are_that_of_the_last_given_frame(dataset):
+    """What the data say of the boxes of frames that are drawn is not known then."""
+    batch = collate([*dataset])
+    batch.cell = torch.eye(3) * torch.arange(1.0, 33)[:, None, None] * torch.ones(3, 1, 1, 1)  # [3, 32, 3, 3]
+    batch.pbc = torch.ones(3, 3, dtype=torch.bool)
+    rollout = Rollout.of(TASK, WINDOW, 30)
+    assert rollout.changes_over_time(batch) and rollout.num_blocks == 4
+    length = lambda one: one.cell[0, :, 0, 0].tolist()
+    first = rollout.first_batch(batch)
+    assert length(first) == [1, 2, 3, 4] + [4] * 8 and first.cell.shape == (3, WINDOW, 3, 3)
+    assert length(rollout.fields_of(batch, 2)) == [4] * WINDOW
+    told = TASK.split(first)[1]["cell"]
+    assert torch.equal(told.vectors, first.cell)
+    assert length(rollout.record(batch)) == [*range(1, 33), 32, 32]
+    batch.cell = batch.cell[:, :1]
+    assert not rollout.changes_over_time(batch) and length(rollout.fields_of(batch, 2)) == [1]
+    assert length(rollout.record(batch)) == [1]

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from geotdm_fast.data.bonds import complete_bonds
 from geotdm_fast.data.checks import check_auto, check_flag, check_indices
+from geotdm_fast.data.drift import check_drift
 from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.molecule import renumbered_bonds, warn_if_apart
@@ -103,6 +104,7 @@ def file_dataset(
     _check_types(where, types)
     span = SPAN if span is None else span
     wanted = Wanted(None, span, stride, split_ratio, None, None, project, remove_drift).checked(where)
+    check_drift(where, wanted.remove_drift, follow)
     for name_of_file in (path, topology):
         if name_of_file is not None and not pathlib.Path(name_of_file).exists():
             raise FileNotFoundError(f"file_dataset: {name_of_file}: no such file")
