@@ -37,8 +37,9 @@ radius graphs of 5 angstrom. Parts:
   sizes   ours on gases of water's density, 1 frame: time and memory against edges
 The peers are the structures {", ".join(STRUCTURES)} (torch_geometric's MessagePassing, where it is installed). One that
 does not fit into memory is left out by name; in training it then runs with every layer computed again in backward
-(NAME_recompute). Before any clock starts all must give the results of the equations: 1e-4, in float64 on a gas of at most
-400 atoms and 4 frames, with as many layers of the same width; in the part speed also those of a peer, on the protein."""
+(NAME_recompute). Before any clock starts ours must give the results of the equations: 1e-4, in float64 on a gas of at
+most 400 atoms and 4 frames, with as many layers of the same width; in the part speed all must agree with a peer that
+does, on the protein."""
 EPILOG = """\
   python -m bench.network.radius --threads 2 --npz FILE                            what the project asks for
   python -m bench.network.radius --threads 2 --npz FILE --layers 2 --parts speed memory    peers as they are fit

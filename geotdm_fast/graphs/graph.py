@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from geotdm_fast.graphs.edges import EdgeTables, sorted_edges
+from geotdm_fast.graphs.edges import EdgeTables, by_sender, sorted_edges
 from geotdm_fast.graphs.groups import Groups
 from geotdm_fast.graphs.packed import packed
 from geotdm_fast.graphs.search import nearest_senders, radius_senders
@@ -315,7 +315,10 @@ class Graph:
                 frame = torch.arange(num_frames, device=self.device)
                 rows = (self.edge_index.long()[:, :, None] * num_frames + frame).flatten(1)
                 images = self._images_of(lambda n: n[:, None].expand(-1, num_frames, -1).flatten(0, 1))
-            self._of_frames[num_frames] = Graph(rows, self.num_nodes, num_frames, images=images)
+                self._of_frames[num_frames] = made = Graph(rows, self.num_nodes, num_frames, images=images)
+                if self.has_room:
+                    made.edge_index, made._sorted = self._with_room(num_frames)
+                    made.has_room = True
         return self._of_frames[num_frames]
 
     def at_frames(self, frames: Sequence[int]) -> "tuple[Graph, Tensor | None]":
@@ -359,6 +362,30 @@ class Graph:
             )
             moved._sorted, moved.has_room = (moved_or_none(order), EdgeTables(*map(there, tables))), self.has_room
         return moved
+
+    def _with_room(self, num_frames: int) -> tuple[Tensor, tuple[Tensor, EdgeTables]]:
+        """edge_index, and order and tables, of `of_frames` where there are places without an edge. Nothing waits."""
+        first, frame = self._order_and_tables()[1].first, torch.arange(num_frames, device=self.device)
+        receiver, sender = self.edge_index
+        behind = torch.cat([first[1:], first.new_full((1,), self.num_edges)])  # of the row that has no node
+        num_rows, is_edge = self.num_nodes * num_frames, (receiver < self.num_nodes)[:, None]
+        # The k-th edge of node i is the k-th one of every row i T + t.
+        within = torch.arange(self.num_edges, device=self.device) - first[receiver]
+        place = (first[receiver] * num_frames + within)[:, None] + frame * (behind - first)[receiver][:, None]
+        order = torch.empty_like(place.flatten()).scatter_(
+            0, place.flatten(), torch.arange(place.numel(), device=self.device)
+        )
+        rows = torch.stack(
+            [torch.where(is_edge, end[:, None] * num_frames + frame, num_rows).flatten() for end in (receiver, sender)]
+        )
+        degree = first.diff().repeat_interleave(num_frames, output_size=num_rows)
+        senders = rows[1][order]
+        tables = EdgeTables(
+            torch.cat([degree.new_zeros(1), degree.cumsum(0)]),
+            torch.where(senders < num_rows, senders, 0),
+            *by_sender(senders.int(), num_rows),
+        )
+        return rows, (order, tables)
 
     def _images_of(self, choose: Callable[[Tensor], Tensor]) -> EdgeImages | None:
         return None if self.images is None else self.images._replace(number=choose(self.images.number))

@@ -9,7 +9,7 @@ from tolerances import assert_same
 
 from bench.common import correctness
 from bench.common.workloads import make_workload
-from bench.network import contenders, memory, radius, radius_report
+from bench.network import agreement, contenders, memory, radius, radius_report
 from bench.network.contenders import make_contender, make_truth
 from bench.peers.baselines import EfficientEGTN
 from bench.peers.framewise import FramewiseEGTN
@@ -74,7 +74,8 @@ def test_a_wrong_contender_is_not_timed(part, tmp_path, capsys, monkeypatch):
                 contender.network.s_modules[0].coord_mlp.actions[0].weight[0, 0] += 0.5
         return contender
 
-    monkeypatch.setattr(radius, "make_contender", spoiled)
+    for module in (radius, agreement):
+        monkeypatch.setattr(module, "make_contender", spoiled)
     monkeypatch.setattr(radius, "interleaved", lambda *args, **about: pytest.fail("timed"))
     assert radius.main([*TRIAL, "--parts", part, "--out", str(tmp_path / "x.jsonl")]) == 2
     assert f"{wrong} in float32 is wrong, so nothing is timed: inference" in capsys.readouterr().err

@@ -285,3 +285,21 @@ def test_a_search_made_once_waits_for_nothing(implementation):
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_edges_with_room_become_those_of_every_frame():
+    """As without room, for kernels and the reference: the same edges of each row, in their order."""
+    x = positions()[:, 0]
+    roomy = RadiusRule(CUTOFF, 20, BATCH, cell=CELL).static(x)
+    exact = RadiusRule(CUTOFF, 20, BATCH, cell=CELL).growing(True).static(x)
+    count = exact.num_edges
+    one, other = roomy.of_frames(T), exact.of_frames(T)
+    assert (
+        torch.equal(one.edge_index[:, : count * T], other.edge_index)
+        and (one.edge_index[:, count * T :] == N * T).all()
+    )
+    (first, sender, sender_first, by_sender), expected = one.tables("native"), other.tables("native")
+    assert torch.equal(first, expected.first) and torch.equal(sender[: count * T], expected.sender)
+    assert torch.equal(sender_first, expected.sender_first) and torch.equal(by_sender[: count * T], expected.by_sender)
+    torch.testing.assert_close(one.in_order(one.shift(T))[: count * T], other.in_order(other.shift(T)))
+    assert (one.in_order(one.shift(T))[count * T :] == 0).all()
