@@ -28,20 +28,21 @@ endif
 CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix) csrc/*/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench cubins record gpu-check gpu-pack gpu-dry reproduce test sanitize lint format venv clean distclean
+.PHONY: help demo bench cubins record gpu-check gpu-pack gpu-dry reproduce test sanitize lint style format venv clean distclean
 
 help:
 	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
-	@echo 'make test       lint, then the whole test suite'
+	@echo 'make test       lint and the whole test suite (10 minutes on two cores; make record says what it spares)'
 	@echo 'make bench      time and memory against the peers, for the record on an idle machine (a quarter of an hour)'
 	@echo 'make gpu-check  build, test and measure on a GPU, a table last (13 minutes at most; PY=python3 installs nothing)'
 	@echo 'make gpu-pack   build here what gpu-check would build on an H100, into .gpu/ (PY=...: its Python, torch, triton)'
 	@echo 'make gpu-dry    what of the GPU can be tried without one: its paths, and every launch compiled (6 minutes)'
 	@echo 'make cubins     compile every CUDA kernel without a GPU, hold it to its limits and record it (8 minutes, nvcc)'
-	@echo 'make record     run the tests whose verdict files and versions decide alone, and record it (10 minutes)'
+	@echo 'make record     run the tests whose verdict files and versions decide alone, and record it (6 minutes)'
 	@echo 'make reproduce  the experiments of the paper that need no data, one after the other (a GPU for its settings)'
 	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
 	@echo 'make lint       ruff, clang-format and mypy, changing nothing'
+	@echo 'make style      the first two alone'
 	@echo 'make format     ruff and clang-format, changing files'
 	@echo 'make venv       set up $(VENV) and stop (every target above does it by itself)'
 	@echo 'make clean      remove what was built and drawn; $(VENV) stays'
@@ -93,8 +94,11 @@ reproduce: $(READY)
 demo: $(READY)
 	@$(PY) -m geotdm_fast.cli.demo $(DEMO_ARGS)
 
-test: lint
-	@$(PY) -m pytest -n $(JOBS) --dist worksteal --durations=15 $(TEST_ARGS)
+# mypy runs beside the tests: it needs one core for half a minute.
+test: style
+	@$(PY) -m mypy & types=$$!; \
+	$(PY) -m pytest -n $(JOBS) --dist worksteal --durations=15 $(TEST_ARGS); tests=$$?; \
+	wait $$types && exit $$tests
 
 record: $(READY)
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal --recorded=write $(TEST_ARGS)
@@ -102,13 +106,15 @@ record: $(READY)
 sanitize: $(READY)
 	@$(PY) tools/sanitize.py $(SANITIZE_ARGS)
 
-lint: $(READY)
+lint: style
+	@$(PY) -m mypy
+
+style: $(READY)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 ifneq ($(CXX_FILES),)
 	@$(TOOL)clang-format --dry-run -Werror $(CXX_FILES)
 endif
-	@$(PY) -m mypy
 
 format: $(READY)
 	@$(PY) -m ruff check --fix .
