@@ -23,8 +23,8 @@ MODES = ("inference", "training")
 STRUCTURES = ("official", "efficient", "pyg")
 LARGEST = 50_000
 SHARES = (8, 4, 2, 1)  # the sizes are the largest one over these
-# Of the gas on which both kinds of graph are compared with the equations: in float64, as plain PyTorch, those of a whole
-# protein take longer than all that is timed.
+# Of the gas on which both kinds of graph are compared with the equations: those of a protein, in float64 and as plain
+# PyTorch, take longer than all that is timed.
 CHECKED_ATOMS, CHECKED_FRAMES = 400, 4
 DTYPE = "float32"
 DESCRIPTION = f"""\
@@ -141,7 +141,10 @@ def errors_of_both(args: argparse.Namespace, part: str, num_frames: int, mode: s
     """
     sizes = {"num_frames": min(num_frames, CHECKED_FRAMES), "num_atoms": min(args.atoms, CHECKED_ATOMS)}
     workload, found = make_workload(**spec_of(args, **sizes)), {}
-    tell(args, f"{part}: comparing {mode} with the equations, on {' and '.join(f'{k} {v}' for k, v in sizes.items())}")
+    tell(
+        args,
+        f"{part}: comparing {mode} of {sizes['num_atoms']} atoms and {sizes['num_frames']} frames with the equations",
+    )
     for name, edges in (("ours", None), ("ours_current", workload.edges_of_frames(args.device))):
         contender = make_contender(workload, name, DTYPE, args.device)
         errors = correctness.check([contender], make_truth(workload, args.device, edges), mode)

@@ -12,10 +12,10 @@ from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.reference import Neighbours
 from geotdm_fast.reference.radius_neighbours import counted, listed
 
-_WHERE = "radius_neighbours"
+_WHERE = "radius_neighbors"
 
 
-def radius_neighbours(
+def radius_neighbors(
     x: Tensor,
     cutoff: float,
     capacity: int,
@@ -54,6 +54,10 @@ def radius_neighbours(
     if neighbour_search.is_compiled(x):
         return counted(*neighbour_search.compiled_table(x, cutoff, capacity, batch, loop), x)
     return listed(radius_graph(x, cutoff, batch, loop=loop), x, capacity)
+
+
+# The name of before, kept.
+radius_neighbours = radius_neighbors
 
 
 def _check_number(name: str, value: int, least: int) -> None:

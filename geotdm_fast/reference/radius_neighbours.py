@@ -27,9 +27,9 @@ class Neighbours(NamedTuple):
         if bool(self.finite & (self.needed <= capacity)):
             return
         if not bool(self.finite):
-            raise ValueError("radius_neighbours: x must be finite")
+            raise ValueError("radius_neighbors: x must be finite")
         raise ValueError(
-            f"radius_neighbours: capacity={capacity} is too small for a receiver; {int(self.needed)} would do"
+            f"radius_neighbors: capacity={capacity} is too small for a receiver; {int(self.needed)} would do"
         )
 
     def edge_index(self) -> Tensor:
@@ -42,7 +42,7 @@ class Neighbours(NamedTuple):
 def radius_neighbours(
     x: Tensor, cutoff: float, capacity: int, batch: Tensor | None = None, loop: bool = False
 ) -> Neighbours:
-    """The edges of `radius_graph`, up to `capacity` of each receiver; told at `geotdm_fast.radius_neighbours`."""
+    """The edges of `radius_graph`, up to `capacity` of each receiver; told at `geotdm_fast.radius_neighbors`."""
     return listed(radius_graph(x, cutoff, batch, loop=loop), x, capacity)
 
 
