@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.common.device_timing import captured
-from geotdm_fast import backend, radius_neighbors, reference
+from geotdm_fast import backend, radius_neighbours, reference
 
 DEGREES = [3, 0, 1, 2]
 SIZES = (5, 2, 3, 16, 2)  # nodes, frames, D, H, A
@@ -151,7 +151,7 @@ def test_a_captured_neighbour_search_takes_the_positions_of_each_replay(device, 
     x = torch.randn(num_nodes, 2, 3, device=device)
     with pytest.MonkeyPatch.context() as patch, backend("triton"):
         patch.setattr(launch, "CELLS_FROM", 50)
-        graph_of_call = captured(lambda: list(radius_neighbors(x, 0.4, 64, batch)), device)
+        graph_of_call = captured(lambda: list(radius_neighbours(x, 0.4, 64, batch)), device)
         assert device == "cpu" or graph_of_call.why_not is None
         for _ in range(2):
             x.copy_(torch.randn_like(x))
@@ -178,7 +178,7 @@ def test_the_neighbour_search_reads_nothing_on_the_host(device, cells_from, monk
     x, batch = torch.randn(20, 2, 3, device=device), torch.arange(20, device=device) % 3
     with backend("triton"):
         with ReadsNothing():
-            found = radius_neighbors(x, 0.4, 64, batch)
+            found = radius_neighbours(x, 0.4, 64, batch)
         with ReadsNothing(), pytest.raises(AssertionError, match="waits for the device"):
             found.check()
 
