@@ -37,7 +37,10 @@ class Programs:
 
     def __init__(self, args: argparse.Namespace):
         python, device = [sys.executable, "-m"], ["--device", args.device]
-        rows = lambda program, name: [*python, program, *device, "--quiet", "--out", str(args.out / f"{name}.jsonl")]
+
+        def rows(program, name):
+            return [*python, program, *device, "--quiet", "--out", str(args.out / f"{name}.jsonl")]
+
         self.build = [*python, "bench.common.build_in_place"]
         self.pytest = [*python, "pytest", "-q", "-p", "no:cacheprovider"]
         self.layer = rows("bench.ops.layer_speed", "layer")

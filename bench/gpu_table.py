@@ -89,7 +89,10 @@ def decisions(rows: list[dict]) -> list[list[str]]:
 
 def chain_cells(row: dict) -> list[str]:
     """A row of bench.sampling.sample for the table."""
-    ratio = lambda key: f"{row[key]:.2f}" if key in row else ""
+
+    def ratio(key):
+        return f"{row[key]:.2f}" if key in row else ""
+
     return [
         f"W-{row['workload']}",
         row["dtype"],

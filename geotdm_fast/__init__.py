@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from geotdm_fast.nn import EGTN, ESLayer, ETLayer
     from geotdm_fast.ops.backend import backend
     from geotdm_fast.ops.radius_graph import radius_graph
-    from geotdm_fast.ops.radius_neighbours import radius_neighbours
+    from geotdm_fast.ops.radius_neighbours import radius_neighbors
+    from geotdm_fast.ops.radius_neighbours import radius_neighbors as radius_neighbours
     from geotdm_fast.runtime.allocator import keep_freed_memory
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "keep_freed_memory",
     "load",
     "radius_graph",
+    "radius_neighbors",
     "radius_neighbours",
 ]
 
@@ -44,7 +46,8 @@ _MODULE_OF = {
     "keep_freed_memory": "runtime.allocator",
     "load": "model",
     "radius_graph": "ops",
-    "radius_neighbours": "ops",
+    "radius_neighbors": "ops",
+    "radius_neighbours": "ops",  # the name of before, the same function
 }
 
 

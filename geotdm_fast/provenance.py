@@ -66,7 +66,10 @@ def commit() -> str:
     `unknown` outside its own git."""
     if os.environ.get("GEOTDM_COMMIT"):
         return os.environ["GEOTDM_COMMIT"]
-    run = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    def run(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
     try:
         # Installed into a folder of somebody else's repository, the package has no commit.
         if pathlib.Path(run("rev-parse", "--show-toplevel").strip()).resolve() != ROOT:

@@ -123,7 +123,10 @@ def _mask_on(given: tuple[tuple[int, int], ...], num_frames: int, device: torch.
 
 def _ranges(given: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
     """`given` as tuples of whole numbers."""
-    is_pair = lambda r: isinstance(r, (list, tuple)) and len(r) == 2 and all(type(t) is int for t in r)
+
+    def is_pair(r: object) -> bool:
+        return isinstance(r, (list, tuple)) and len(r) == 2 and all(type(t) is int for t in r)
+
     if not isinstance(given, (list, tuple)) or not all(is_pair(r) for r in given):
         raise TypeError(f"task: given must be ranges [[start, stop], ...] of frames, got {shown(given)}")
     return tuple((start, stop) for start, stop in given)

@@ -56,7 +56,10 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
     plot = lambda path: _command("plot", path, "--out", path.with_name("picture.png"))
     evaluate = lambda path: _command("evaluate", path, "--scores", "ade", "--quiet", "--device", "cpu")
     in_folder = lambda path: evaluate(path.parent)
-    resume = lambda path: train(config, output_dir=path.parent, device="cpu", progress=False)
+
+    def resume(path):
+        return train(config, output_dir=path.parent, device="cpu", progress=False)
+
     own = {"kind": "npz", "path": str, "split": "train"}
     molecule = {"kind": "file", "path": str, "span": 3}
     parent = lambda path: str(path.parent)

@@ -50,7 +50,10 @@ def compiled_counts(launch, capability: int) -> Counts:
     usage, code = disassembled(kernel.asm["cubin"])
     found = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     body = turn(code)
-    count = lambda pattern: sum(number for op, number in body.items() if re.match(pattern, op))
+
+    def count(pattern):
+        return sum(number for op, number in body.items() if re.match(pattern, op))
+
     return Counts(
         found["REG"],
         found["STACK"] + found["LOCAL"],
@@ -135,7 +138,10 @@ def turn(code: list[tuple[int, str, str]]) -> collections.Counter:
             loops.append((int(to[1], 16), address))
     bodies = [collections.Counter(op for address, op, _ in code if first <= address <= last) for first, last in loops]
     whole = collections.Counter(op for _, op, _ in code)
-    weight = lambda body: sum(number for op, number in body.items() if re.match(r"FFMA|\w*MMA|MUFU", op))
+
+    def weight(body):
+        return sum(number for op, number in body.items() if re.match(r"FFMA|\w*MMA|MUFU", op))
+
     # The smallest loop with most of the arithmetic; a loop that only waits for a barrier has none.
     heavy = [body for body in bodies if weight(body) > 0.5 * weight(whole)]
     return min(heavy, key=lambda body: sum(body.values()), default=whole)

@@ -99,7 +99,10 @@ class MatrixProduct:
 
     def _draw(self, device: torch.device, dtype: torch.dtype) -> None:
         generator = torch.Generator(device).manual_seed(0)
-        draw = lambda: torch.randn(self.size, self.size, generator=generator, device=device).to(dtype)
+
+        def draw():
+            return torch.randn(self.size, self.size, generator=generator, device=device).to(dtype)
+
         self.a, self.b = draw(), draw()
         self.out = torch.empty_like(self.a)
 

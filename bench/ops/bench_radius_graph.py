@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bench.common.timing import synchronize
 from bench.common.workloads import LARGE_ATOMS, LARGE_DENSITY
-from geotdm_fast import backend, radius_graph, radius_neighbours
+from geotdm_fast import backend, radius_graph, radius_neighbors
 from geotdm_fast.ops import kernels, neighbour_search
 
 
@@ -81,8 +81,8 @@ def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Ca
 
         return all_pairs
     if search == "table":  # its capacity is known
-        capacity = int(radius_neighbours(x, case.cutoff, 0, batch).needed)
-        return lambda: radius_neighbours(x, case.cutoff, capacity, batch, max_num_nodes=case.nodes)
+        capacity = int(radius_neighbors(x, case.cutoff, 0, batch).needed)
+        return lambda: radius_neighbors(x, case.cutoff, capacity, batch, max_num_nodes=case.nodes)
     if search == "reference":
 
         def reference():

@@ -120,7 +120,10 @@ def predicted(case: Case, launch: Launch, counts: Counts) -> dict:
         "special": counts.special * 32 * per_edge_frame / SPECIALS,
         "matrix": products * padded**2 / MULTIPLY_ADDS[case.precision],
     }
-    to_us = lambda clock: 1e6 * clock * EDGE_FRAMES / PROCESSORS / CLOCK
+
+    def to_us(clock):
+        return 1e6 * clock * EDGE_FRAMES / PROCESSORS / CLOCK
+
     return {
         **{f"{unit}_clocks": round(value, 1) for unit, value in clocks.items()},
         "load_bytes": round(counts.load_bytes * 32 * per_edge_frame),

@@ -133,7 +133,10 @@ def said_of_kernels(text: str) -> dict[str, Usage]:
     """What `ptxas -v` printed of each kernel, by its mangled name."""
     found = {}
     for part in text.split("Compiling entry function '")[1:]:
-        number = lambda pattern, part=part: int((re.search(rf"(\d+) {pattern}", part) or [0, 0])[1])
+
+        def number(pattern, part=part):
+            return int((re.search(rf"(\d+) {pattern}", part) or [0, 0])[1])
+
         used = number("registers"), number("bytes spill stores"), number("bytes stack frame"), number("bytes smem")
         found[part.split("'")[0]] = Usage(*used)
     return found
@@ -177,7 +180,10 @@ def over_limits(rows: list[dict]) -> list[str]:
 
 def problems(row: dict, limits: dict) -> list[str]:
     """Which limits the kernel breaks. An exception's `where` has patterns: of `file`, `capability`, `kernel`."""
-    is_about = lambda where: all(re.search(pattern, row[key]) for key, pattern in where.items())
+
+    def is_about(where):
+        return all(re.search(pattern, row[key]) for key, pattern in where.items())
+
     found = []
     for name, about in (("spilled", "bytes a thread are spilled"), ("stack", "bytes a thread are on the stack")):
         allowed = limit(limits, name, is_about)

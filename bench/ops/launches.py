@@ -122,7 +122,10 @@ def call_step(case: StepCase, num_nodes: int, num_frames: int) -> None:
     table, step = torch.empty(100, 6, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
     first = torch.empty(129, dtype=torch.int64, device="meta") if case.by_graph else None
     prior = (None, None) if case.by_graph else (torch.empty_like(x), x)
-    numbers = lambda *shape: torch.empty(*shape, dtype=torch.int64, device="meta")
+
+    def numbers(*shape):
+        return torch.empty(*shape, dtype=torch.int64, device="meta")
+
     who = Counters(numbers(num_nodes, case.dim * 5), numbers(num_nodes, 1), numbers(num_nodes, 1), numbers(2))
     z = trajectory_noise_launch.trajectory_noise(who, step, x.shape[1:], torch.float32)[0]
     diffusion_step_launch.diffusion_step(x, x, prior[0], x.transpose(1, 2), z, prior[1], first, table, step)
@@ -143,7 +146,9 @@ def call_training(case: TrainingCase, num_nodes: int, num_edges: int) -> None:
     )
     from geotdm_fast.reference import AdamSettings, AdamState, BatchLayout, WindowTables
 
-    empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device="meta")
+    def empty(*shape, dtype=torch.float32):
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
     numbers = lambda *shape: empty(*shape, dtype=torch.int64)
     width = case.width
     tables = WindowTables(numbers(100, 4), empty(99999), empty(500, 5), empty(900, 2), 3, 30)
@@ -178,7 +183,10 @@ def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> No
     from geotdm_fast.reference import EGCLOptions, EGCLParams
 
     dim, has_term, normalize, pre_norm = case.flags
-    empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device="meta")
+
+    def empty(*shape, dtype=torch.float32):
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
     width = case.width
     matrix, vector = empty(width, width), empty(width)
     params = EGCLParams(
@@ -211,13 +219,19 @@ def described(kernel, args: tuple, options: dict) -> Launch:
     values = dict(zip(names, args, strict=False)) | {name: options.pop(name) for name in names if name in options}
     is_constant = {param.name: param.is_constexpr for param in kernel.params}
     of_number = lambda value: "fp32" if isinstance(value, float) else "i32"
-    type_of = lambda value: TYPES[value.dtype] if torch.is_tensor(value) else of_number(value)
+
+    def type_of(value):
+        return TYPES[value.dtype] if torch.is_tensor(value) else of_number(value)
+
     signature = tuple((name, "constexpr" if is_constant[name] else type_of(values[name])) for name in names)
     constants = tuple((name, values[name]) for name in names if is_constant[name])
     is_number = {
         param.name: not param.do_not_specialize and isinstance(values[param.name], int) for param in kernel.params
     }
     # Tensors of torch begin at multiples of 16 bytes.
-    divides = lambda name: torch.is_tensor(values[name]) or (is_number[name] and values[name] % 16 == 0)
+
+    def divides(name):
+        return torch.is_tensor(values[name]) or (is_number[name] and values[name] % 16 == 0)
+
     aligned = tuple(name for name in names if not is_constant[name] and divides(name))
     return Launch(kernel, signature, constants, tuple(sorted(options.items())), aligned)

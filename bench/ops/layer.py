@@ -63,7 +63,10 @@ def make_layer(
     dtype = torch.float64 if name == "truth" else torch.float32
     batch = workload.batch.to(device, dtype)
     generator = torch.Generator().manual_seed(0)
-    draw = lambda *size: torch.randn(*size, generator=generator).to(device, dtype)
+
+    def draw(*size):
+        return torch.randn(*size, generator=generator).to(device, dtype)
+
     x = batch.x.transpose(1, 2).contiguous()  # [N, T, D]
     h = draw(workload.num_nodes, workload.num_frames, workload.arguments["hidden_dim"])
     cotangents = draw(*x.shape), draw(*h.shape)

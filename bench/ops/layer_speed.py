@@ -192,7 +192,10 @@ COLUMNS = (
 
 def report(rows: list[dict]) -> str:
     """The table of `compare`'s rows; floor/t: the floor over the time, at the measured and the data sheet's rate."""
-    share = lambda part, whole: "" if part is None else f"{100 * part / whole:.0f} %"
+
+    def share(part, whole):
+        return "" if part is None else f"{100 * part / whole:.0f} %"
+
     cells, lines = [], []
     for row in rows:
         start = [row["layer"], f"W-{row['workload']}", row["direction"], row["precision"], row["implementation"]]

@@ -178,8 +178,13 @@ class PlainEGTN(nn.Module):
         super().__init__()
         if act_fn != "silu":
             raise ValueError(f"{type(self).__name__}: act_fn must be 'silu', got {act_fn!r}")
-        spatial = lambda count: nn.ModuleList(self.spatial(hidden_dim, edge_dim, pre_norm) for _ in range(count))
-        temporal = lambda count: nn.ModuleList(self.temporal(hidden_dim, time_emb_dim) for _ in range(count))
+
+        def spatial(count):
+            return nn.ModuleList(self.spatial(hidden_dim, edge_dim, pre_norm) for _ in range(count))
+
+        def temporal(count):
+            return nn.ModuleList(self.temporal(hidden_dim, time_emb_dim) for _ in range(count))
+
         self.time_emb_dim = time_emb_dim
         self.learn_ref_frame = learn_ref_frame
         self.scale = scale

@@ -183,7 +183,10 @@ def converted(section: Mapping, table: Mapping[str, Setting], where: str) -> dic
 
     Raises ValueError naming the key, what was expected and what came.
     """
-    unset = lambda key, value: key not in table or (value is None and table[key].default is None)
+
+    def unset(key: str, value: object) -> bool:
+        return key not in table or (value is None and table[key].default is None)
+
     return {k: v if unset(k, v) else _converted(v, table[k], f"{where}.{k}") for k, v in section.items()}
 
 

@@ -195,7 +195,10 @@ def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:
     device = first.x.device
     sizes = torch.tensor([item.x.shape[0] for item in trajectories], device=device)
     offsets = (sizes.cumsum(0) - sizes).tolist()
-    shifted = lambda name: torch.cat([getattr(t, name) + o for t, o in zip(trajectories, offsets, strict=True)], dim=-1)
+
+    def shifted(name: str) -> Tensor:
+        return torch.cat([getattr(t, name) + o for t, o in zip(trajectories, offsets, strict=True)], dim=-1)
+
     joined = lambda name: torch.cat([getattr(t, name) for t in trajectories])
     cell, pbc = join_boxes(trajectories)
     batch = Batch(

@@ -58,7 +58,10 @@ class OfficialNames:
 
 def replaced_parts(diffusion: object, base: type, names: Sequence[str] = _STEP) -> list[str]:
     """The parts of a step (or `names`) that the subclass of `base`, or the object itself, has of its own."""
-    changed = lambda name: name in vars(diffusion) or getattr(type(diffusion), name) is not getattr(base, name)
+
+    def changed(name: str) -> bool:
+        return name in vars(diffusion) or getattr(type(diffusion), name) is not getattr(base, name)
+
     return [name for name in names if changed(name)]
 
 

@@ -37,7 +37,9 @@ class Findings:
         """The parts of the configuration, one section of data a line."""
         import yaml
 
-        flow = lambda value: yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
+        def flow(value):
+            return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
+
         lines = []
         for section, keys in (self.config or {}).items():
             lines.append(f"{section}:")

@@ -80,7 +80,10 @@ def _between(values: list[int]) -> str:
 
 
 def _extent(parts: Sequence[Tensor]) -> str:
-    ends = lambda x: torch.stack([x.nan_to_num(torch.inf).amin((0, 1, 3)), -x.nan_to_num(-torch.inf).amax((0, 1, 3))])
+
+    def ends(x):
+        return torch.stack([x.nan_to_num(torch.inf).amin((0, 1, 3)), -x.nan_to_num(-torch.inf).amax((0, 1, 3))])
+
     low, high = torch.stack([ends(x) for x in parts]).amin(0)
     return " x ".join(f"{length:.4g}" for length in (-high - low).tolist())
 

@@ -8,7 +8,7 @@ from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
 from geotdm_fast.ops.node_embedding import node_embedding
 from geotdm_fast.ops.noised_positions import noised_positions
 from geotdm_fast.ops.radius_graph import radius_graph
-from geotdm_fast.ops.radius_neighbours import radius_neighbours
+from geotdm_fast.ops.radius_neighbours import radius_neighbors, radius_neighbours
 from geotdm_fast.ops.reference_frame import reference_frame
 from geotdm_fast.ops.temporal_attention import temporal_attention
 from geotdm_fast.ops.trajectory_noise import trajectory_noise
@@ -25,6 +25,7 @@ __all__ = [
     "noised_positions",
     "prepare_egcl",
     "radius_graph",
+    "radius_neighbors",
     "radius_neighbours",
     "reference_frame",
     "run_egcl",

@@ -14,10 +14,10 @@ from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.reference import Cell, CellSearch, Neighbours
 from geotdm_fast.reference.radius_neighbours import counted, counted_images, listed
 
-_WHERE = "radius_neighbours"
+_WHERE = "radius_neighbors"
 
 
-def radius_neighbours(
+def radius_neighbors(
     x: Tensor,
     cutoff: float,
     capacity: int,
@@ -66,6 +66,10 @@ def radius_neighbours(
     if neighbour_search.is_compiled(x):
         return counted(*neighbour_search.compiled_table(x, cutoff, capacity, batch, loop), x)
     return listed(radius_graph(x, cutoff, batch, loop=loop), x, capacity)
+
+
+# The name of before, kept.
+radius_neighbours = radius_neighbors
 
 
 def _in_boxes(

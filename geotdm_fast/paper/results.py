@@ -89,7 +89,10 @@ def results_table(rows: Iterable[dict]) -> str:
 
     Of rows that asked for the same of the same data, the last; the presets as they are come before those with changes.
     """
-    asked = lambda row: (row["experiment"], row["task"], row["preset"], row["data"], _data_sha256(row))
+
+    def asked(row):
+        return (row["experiment"], row["task"], row["preset"], row["data"], _data_sha256(row))
+
     newest = {(*asked(row), *row["changes"]): row for row in rows}
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in sorted(newest.values(), key=lambda row: (*_place(row), len(row["changes"]) > 0)):

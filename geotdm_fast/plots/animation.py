@@ -136,7 +136,10 @@ class _Scene:
             colour = style.PALETTE[i % len(style.PALETTE)] if self.counted[i] else style.FAINT
             visible = bool(self.x[i].any())  # an empty place in a scene with few people stays unseen
             grey = style.GIVEN if self.counted[i] else style.FAINT
-            make = lambda zorder, show=visible, **look: ax.plot([], [], zorder=zorder, visible=show, **look)[0]
+
+            def make(zorder, show=visible, **look):
+                return ax.plot([], [], zorder=zorder, visible=show, **look)[0]
+
             self.past.append(make(3, color=grey, lw=2.0))
             self.future.append(make(3, color=colour, lw=2.0))
             self.heads.append(make(5, color=colour, marker="o", ms=7, mec="white", mew=1.0))
@@ -147,9 +150,11 @@ class _Scene:
     def _molecule(self, ax, numbers: np.ndarray) -> None:
         from matplotlib.collections import LineCollection
 
-        make = lambda colour, width, alpha, zorder: ax.add_collection(
-            LineCollection([], colors=colour, linewidths=width, alpha=alpha, zorder=zorder, capstyle="round")
-        )
+        def make(colour, width, alpha, zorder):
+            return ax.add_collection(
+                LineCollection([], colors=colour, linewidths=width, alpha=alpha, zorder=zorder, capstyle="round")
+            )
+
         large = len(numbers) > 100
         self.skeleton = make(style.BROAD, 1.2 if large else 5.0, 1.0, 2)
         self.sketches = [make(style.PALETTE[0], 0.6 if large else 1.1, 0.6, 3) for _ in self.drawn]

@@ -51,7 +51,10 @@ def _panel(ax, label: str, real: np.ndarray, drawn: np.ndarray) -> None:
     room = max(0.25 * (high - low), 1e-3)
     bins = np.linspace(low - room, high + room, NUM_BINS + 1)
     width = bins[1] - bins[0]
-    density = lambda values: np.histogram(values, bins)[0] / max(len(values) * width, 1e-12)
+
+    def density(values):
+        return np.histogram(values, bins)[0] / max(len(values) * width, 1e-12)
+
     ax.stairs(density(drawn), bins, fill=True, color=style.PALETTE[0], alpha=0.45, lw=0)
     ax.stairs(density(real), bins, color=style.TRUTH, lw=1.6)
     beyond = float(np.mean((drawn < bins[0]) | (drawn > bins[-1]))) if len(drawn) else 0.0

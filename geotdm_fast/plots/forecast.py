@@ -121,7 +121,10 @@ def _molecule_panel(ax, samples: Samples, nodes: slice, x: np.ndarray, drawn: np
         x = x[..., samples.cond_mask]
     pairs = molecule.bonds(x[..., 0], numbers)
     plane = principal_plane(x[..., -1])
-    flat = lambda y: project(y[..., -1:], *plane)[..., 0]  # [..., N, 2]
+
+    def flat(y):
+        return project(y[..., -1:], *plane)[..., 0]  # [..., N, 2]
+
     points = flat(x)
     large = len(points) > 100  # the atoms of a protein would hide its bonds
     _skeleton(ax, points, pairs, colour=style.BROAD, width=1.2 if large else 5.0, zorder=2)
@@ -186,7 +189,10 @@ def _path_panel(ax, x: np.ndarray) -> None:
     plane = principal_plane(np.moveaxis(x, 1, 2).reshape(-1, x.shape[1]))
     x = project(x, *plane)
     num_frames = x.shape[-1]
-    fade = lambda t: 0.25 + 0.75 * (t + 1) / num_frames
+
+    def fade(t):
+        return 0.25 + 0.75 * (t + 1) / num_frames
+
     for i, path in enumerate(x):
         colour = style.PALETTE[i % len(style.PALETTE)]
         for t in range(num_frames - 1):

@@ -88,7 +88,10 @@ def _read(log: PathLike) -> list[dict]:
 
 
 def _column(records: list[dict], key: str) -> tuple[list[int], list[float]]:
-    drawable = lambda value: isinstance(value, int | float) and abs(value) < _LARGEST
+
+    def drawable(value):
+        return isinstance(value, int | float) and abs(value) < _LARGEST
+
     rows = [(r["step"], float(r[key])) for r in records if drawable(r.get(key))]
     return [step for step, _ in rows], [value for _, value in rows]
 

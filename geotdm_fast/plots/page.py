@@ -57,7 +57,10 @@ def _system(samples: Samples, graph: int, truth: np.ndarray, forecasts: np.ndarr
     centre = x.mean((0, 2), keepdims=True)
     extent = float(np.abs(x - centre).max()) or 1.0
     digits = max(0, 3 - int(np.floor(np.log10(extent))))
-    rounded = lambda y: np.round((y - centre).astype(float), digits).tolist()
+
+    def rounded(y):
+        return np.round((y - centre).astype(float), digits).tolist()
+
     return {
         "name": f"system {graph}",
         "truth": rounded(x),  # [N, D, T]

@@ -62,8 +62,13 @@ def linear_temporal_attention(
     precision: rounding of the inputs of matrix products
     Returns x' [N, T, D] and h' [N, T, H].
     """
-    mlp = lambda z, w1, b1, w2, b2: linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
-    phi = lambda z: elu(z) + (1 + _LEAST_FEATURE)
+
+    def mlp(z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        return linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
+
+    def phi(z: Tensor) -> Tensor:
+        return elu(z) + (1 + _LEAST_FEATURE)
+
     q, k = phi(mlp(h, *params[0:4])), phi(mlp(h, *params[4:8]))  # [N, T, H]
     v = mlp(h, *params[8:12])
     g = mlp(v, *params[12:16])  # [N, T, 1]

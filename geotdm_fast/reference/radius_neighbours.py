@@ -33,9 +33,9 @@ class Neighbours(NamedTuple):
             return
         if not bool(self.finite):
             away = "" if self.image is None else f", at most {MOST_BOXES_AWAY} boxes away from the one at the origin"
-            raise ValueError(f"radius_neighbours: x must be finite{away}")
+            raise ValueError(f"radius_neighbors: x must be finite{away}")
         raise ValueError(
-            f"radius_neighbours: capacity={capacity} is too small for a receiver; {int(self.needed)} would do"
+            f"radius_neighbors: capacity={capacity} is too small for a receiver; {int(self.needed)} would do"
         )
 
     def edge_index(self) -> Tensor:
@@ -48,7 +48,7 @@ class Neighbours(NamedTuple):
         """[E, 3] int8, the image of each edge of `edge_index()`. Raises as `check` does; waits for the device."""
         self.check()
         if self.image is None:
-            raise ValueError("radius_neighbours: edge_image must be asked of a search with a cell, got one without")
+            raise ValueError("radius_neighbors: edge_image must be asked of a search with a cell, got one without")
         return self.image[self.sender >= 0]
 
 
@@ -62,10 +62,10 @@ def radius_neighbours(
     cell: Tensor | Cell | CellSearch | None = None,
     pbc: Tensor | None = None,
 ) -> Neighbours:
-    """The edges of `radius_graph`, up to `capacity` of each receiver; told at `geotdm_fast.radius_neighbours`."""
+    """The edges of `radius_graph`, up to `capacity` of each receiver; told at `geotdm_fast.radius_neighbors`."""
     if cell is None:
         return listed(radius_graph(x, cutoff, batch, loop=loop), x, capacity)
-    boxes = CellSearch.within("radius_neighbours", cell, cutoff, pbc, batch)
+    boxes = CellSearch.within("radius_neighbors", cell, cutoff, pbc, batch)
     edge_index, image = radius_graph(x, cutoff, batch, loop=loop, cell=boxes)
     frames = x if x.dim() == 3 else x[:, None]
     moved, _ = boxes.wrapped(frames, boxes.cell.of_nodes(batch, len(x)))

@@ -62,7 +62,10 @@ def temporal_attention(
     Returns x' [N, T, D] and h' [N, T, H]. Raises ValueError for a negative window.
     """
     check_window("temporal_attention", window)
-    mlp = lambda z, w1, b1, w2, b2: linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
+
+    def mlp(z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        return linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
+
     q = mlp(h, *params[0:4])  # [N, T, H]
     k = mlp(h, *params[4:8])
     v = mlp(h, *params[8:12])

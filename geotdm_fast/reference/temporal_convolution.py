@@ -47,7 +47,10 @@ def temporal_convolution(
     Returns x' [N, T, D] and h' [N, T, H]. Memory [N, T, 2 w + 1, H].
     """
     num_taps = params.kernel.shape[0]
-    mlp = lambda z, w1, b1, w2, b2: linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
+
+    def mlp(z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        return linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
+
     v = mlp(h, *params[0:4])  # [N, T, H]
     g = mlp(v, *params[4:8])  # [N, T, K]
     index = frame_index(range(h.shape[1]) if frames is None else frames, h.device)

@@ -18,7 +18,10 @@ def save_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mappin
     from safetensors.torch import save
 
     # Copies: safetensors refuses tensors that share memory or are not contiguous.
-    copy = lambda tensor: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+    def copy(tensor: Tensor) -> Tensor:
+        return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
     whole = {name: copy(tensor) for name, tensor in tensors.items()}
     texts = {**metadata, DIGEST_KEY: tensors_sha256(whole, metadata)}
     # As bytes: safetensors' own writer makes files that only their owner can read, and hides the cause of a failure.

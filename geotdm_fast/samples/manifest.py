@@ -82,7 +82,10 @@ def check_same_request(folder: pathlib.Path, known: dict, asked: dict) -> None:
     names = [name for name in {**known, **asked} if known.get(name, missing) != asked.get(name, missing)]
     if not names:
         return
-    show = lambda request, name: plain(json.dumps(request[name])) if name in request else "nothing"
+
+    def show(request: dict, name: str) -> str:
+        return plain(json.dumps(request[name])) if name in request else "nothing"
+
     differences = "; ".join(
         f"{plain(name)} is {show(known, name)} there, asked for is {show(asked, name)}" for name in names
     )

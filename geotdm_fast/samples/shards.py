@@ -110,9 +110,12 @@ def read_shards(folder: PathLike) -> Samples:
     nodes = np.cumsum([0, *(len(part.batch) for part in firsts)])
     graphs = np.cumsum([0, *(part.num_graphs for part in firsts)])
     joined = lambda name: np.concatenate([getattr(part, name) for part in firsts])
-    shifted = lambda name, by: np.concatenate(
-        [getattr(part, name) + offset for part, offset in zip(firsts, by[:-1], strict=True)], axis=-1
-    )
+
+    def shifted(name: str, by: np.ndarray) -> np.ndarray:
+        return np.concatenate(
+            [getattr(part, name) + offset for part, offset in zip(firsts, by[:-1], strict=True)], axis=-1
+        )
+
     return dataclasses.replace(
         firsts[0],
         samples=np.concatenate(drawn, axis=1),

@@ -266,7 +266,10 @@ def random_batch(kind: str, network: EGTN, num_frames: int, num_graphs: int, see
     Positions are walks of steps N(0, 0.1^2) from N(0, 1). Graphs have 5, 4, ... nodes; pedestrians 3, 1, 2, ... .
     """
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
     # The last feature of a graph of bonds and distances is its own.
     edge_dim = network.edge_dim - (network.graph_spec is not None and network.graph_spec.bonds)
     graphs = []

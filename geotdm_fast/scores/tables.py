@@ -12,10 +12,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     columns = list(zip(*cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
     numeric = [all(_is_number(cell) for cell in column[1:]) for column in columns]
-    align = lambda row: "  ".join(
-        cell.rjust(width) if right else cell.ljust(width)
-        for cell, width, right in zip(row, widths, numeric, strict=True)
-    ).rstrip()
+
+    def align(row: Sequence[str]) -> str:
+        return "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+
     lines = [align(row) for row in cells]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
 
@@ -39,5 +42,8 @@ def cell_text(value: object) -> str:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """The same cells as a table of Markdown."""
-    line = lambda cells: f"| {' | '.join(cell_text(cell) for cell in cells)} |"
+
+    def line(cells: Sequence[object]) -> str:
+        return f"| {' | '.join(cell_text(cell) for cell in cells)} |"
+
     return "\n".join([line(header), f"|{'---|' * len(header)}", *map(line, rows)])

@@ -90,11 +90,17 @@ class DeviceData:
         self._graph_of, self._graphs = table[:, -1], graphs
         self.sizes = graphs.num_nodes()[self._graph_of]
         first = torch.from_numpy(table[:, :-1].copy()).to(self.device)
-        joined = lambda parts: torch.cat(parts) if len(parts) > 1 else parts[0]
+
+        def joined(parts):
+            return torch.cat(parts) if len(parts) > 1 else parts[0]
+
         x = joined([block.x.reshape(-1) for block in blocks]).float()
         check_finite("DeviceData", f"the positions of {self.name}", x)
         graphs.check(self.name)
-        rows_of = lambda values: joined([_rows(value) for value in values]).float().to(self.device).contiguous()
+
+        def rows_of(values):
+            return joined([_rows(value) for value in values]).float().to(self.device).contiguous()
+
         h, edge_attr = rows_of([block.h for block in blocks]), None
         if blocks[0].edge_attr is not None:
             edge_attr = rows_of([block.edge_attr for block in blocks])

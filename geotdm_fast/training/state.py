@@ -87,7 +87,10 @@ def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerpr
             f"cannot resume from {path}: not a training state of this version ({plain(error)}); {hint}"
         ) from error
     check_same_training(earlier, config, where=f"cannot resume from {path}", hint=hint)
-    validated = lambda c: (c["data"].get("val"), c["train"]["eval"], c["train"]["eval_graphs"])
+
+    def validated(c):
+        return (c["data"].get("val"), c["train"]["eval"], c["train"]["eval_graphs"])
+
     if validated(earlier) != validated(config):
         progress.best = None
     if metadata.get("fingerprint") != fingerprint:

@@ -47,6 +47,8 @@ DEGREES = [3, 0, 1, 7, 0, 4, 2]
         (3, 2, 256, 0, {}),
         (61, 3, 32, 2, {}),
         (130, 2, 16, 0, {}),
+        (7, 3, 32, 2, {"cutoff": 2.0}),
+        (20, 2, 112, 0, {"cutoff": 1.5, "pre_norm": True}),
     ],
 )
 def test_egcl(num_frames, dim, width, edge_dim, flags):

@@ -135,7 +135,7 @@ def test_a_capacity_too_small_is_told_once(search, device):
         with backend("triton"):
             found = radius_neighbours(x, 1.5, capacity)
         assert found.needed == needed and found.count.max() == capacity
-        message = rf"radius_neighbours: capacity={capacity} is too small for a receiver; {int(needed)} would do"
+        message = rf"radius_neighbors: capacity={capacity} is too small for a receiver; {int(needed)} would do"
         for told in (found.check, found.edge_index):
             with pytest.raises(ValueError, match=message):
                 told()
@@ -152,7 +152,7 @@ def test_what_is_not_finite_is_near_to_nothing_and_told(value, search, device):
         with pytest.raises(ValueError, match="radius_graph: x must be finite"):
             radius_graph(x, 2.0)
     assert found.count.tolist() == [10] * 3 + [0] + [10] * 8 and 3 not in found.sender
-    with pytest.raises(ValueError, match="radius_neighbours: x must be finite"):
+    with pytest.raises(ValueError, match="radius_neighbors: x must be finite"):
         found.check()
 
 
@@ -192,7 +192,7 @@ def test_the_cpu_gives_the_same_table(compiled, monkeypatch):
     x[3, 1, 2] = NAN
     if compiled:
         found = radius_neighbours(x, 0.5, 40)
-        with pytest.raises(ValueError, match="radius_neighbours: x must be finite"):
+        with pytest.raises(ValueError, match="radius_neighbors: x must be finite"):
             found.check()
     else:
         message = "radius_graph: x must be finite, got nan at node 3, frame 1, coordinate 2"
@@ -218,7 +218,7 @@ X = torch.zeros(4, 3)
     ],
 )
 def test_wrong_arguments(error, arguments, message):
-    with pytest.raises(error, match=f"radius_neighbours: {message}"):
+    with pytest.raises(error, match=f"radius_neighbors: {message}"):
         radius_neighbours(*arguments)
 
 

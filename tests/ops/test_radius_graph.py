@@ -303,3 +303,12 @@ ERRORS = [
 def test_errors_name_what_is_wrong(error, message, arguments):
     with pytest.raises(error, match="^radius_graph: .*" + message):
         radius_graph(**({"x": X, "cutoff": 1.0} | arguments))
+
+
+def test_the_table_has_one_spelling_and_its_name_of_before():
+    import geotdm_fast
+
+    assert geotdm_fast.radius_neighbours is geotdm_fast.radius_neighbors
+    assert {"radius_neighbors", "radius_neighbours"} <= set(geotdm_fast.__all__)
+    with pytest.raises(ValueError, match="radius_neighbors: capacity must be at least 0, got -1"):
+        geotdm_fast.radius_neighbors(torch.zeros(3, 3), 1.0, -1)

@@ -290,7 +290,7 @@ def test_what_is_nowhere_is_near_to_nothing_and_told(search, value):
     ]
     left = [key for key in rows if key[1] >= 0 and (key[0] != key[1] or any(key[2]))]
     assert left == [key for key in whole if lost not in key[:2]] and found.count[lost] == 0
-    message = "radius_neighbours: x must be finite, at most 60 boxes away from the one at the origin"
+    message = "radius_neighbors: x must be finite, at most 60 boxes away from the one at the origin"
     with pytest.raises(ValueError, match=message):
         found.check()
     away = "x must be finite" if not np.isfinite(value) else "x must be at most 60 boxes away .* got node 3, frame 1,"
