@@ -76,7 +76,7 @@ def _planes(
         low, high = limits or (float(points[0][axis].min()), float(points[0][axis].max()))
         room = 0.0 if limits else 0.1 * max(high - low, 1e-6)
         edges.append(np.linspace(low - room, high + room, NUM_CELLS + 1))
-    shares = [np.histogram2d(*one, bins=edges)[0] / one.shape[1] for one in points]
+    shares = [np.histogram2d(one[0], one[1], bins=(edges[0], edges[1]))[0] / one.shape[1] for one in points]
     with style.styled():
         figure, axes = style.panels(2, columns=2, size=3.6)
         for ax, name, share in zip(axes, ("data", "samples"), shares, strict=True):

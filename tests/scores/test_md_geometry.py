@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from molecule_samples import bent
+from scipy.spatial.transform import Rotation
 
 from geotdm_fast.scores.md.geometry import internal_coordinates, squared_distances, torsion_angles
-from geotdm_fast.scores.md.superposition import mean_structure, rmsd, superposed
+from geotdm_fast.scores.md.superposition import centred, mean_structure, rmsd, rotations, superposed
 from geotdm_fast.scores.md.topology import Topology
 
 CHAIN = Topology(np.full(5, 6), np.array([[0, 1], [2, 1], [2, 3], [3, 4]]))
@@ -87,6 +88,48 @@ def test_superposition_undoes_a_motion_and_no_mirror():
     two = np.array([[0.0, 2], [0, 0], [0, 0]])[:, :, None]
     three = np.array([[0.0, 0], [0, 3], [0, 0]])[:, :, None]
     np.testing.assert_allclose(rmsd(two, three), [0.5])
+
+
+def kabsch(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The rotation of one frame [N, 3] onto another, by scipy."""
+    return Rotation.align_vectors(y, x)[0].as_matrix()
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
+def test_rotations_are_scipys(size):
+    rng = np.random.default_rng(5)
+    x, y = size * rng.normal(size=(2, 3, 6, 200))
+    y[:, :, 100:] = superposed(x[:, :, 100:], y[:, :, 0]) + 1e-6 * size * rng.normal(size=(3, 6, 100))
+    x, y = centred(x), centred(y)
+    found = rotations(x, y)
+    for k in range(200):
+        np.testing.assert_allclose(found[:, :, k], kabsch(x[:, :, k].T, y[:, :, k].T), atol=1e-7)
+
+
+def test_rotations_that_are_not_unique_are_as_good():
+    # Atoms in a line, in a plane, all in one place, and mirror images: proper, and as near as any.
+    rng = np.random.default_rng(6)
+    line, flat, body = (rng.normal(size=(3, 5)) * np.array(s)[:, None] for s in ((1, 0, 0), (1, 1, 0), (1, 1, 1)))
+    octahedron = np.concatenate([np.eye(3), -np.eye(3)], axis=1)[:, :5]
+    cases = [
+        (line, flat),
+        (line, line),
+        (flat, body),
+        (flat, -flat),
+        (0 * body, body),
+        (0 * body, 0 * body),
+        (body, -body),
+    ]
+    cases += [(octahedron, -octahedron)]
+    x, y = (centred(np.stack(part, axis=2)) for part in zip(*cases, strict=True))
+    found = rotations(x, y)
+    for k in range(len(cases)):
+        turn = found[:, :, k]
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-9)
+        assert np.linalg.det(turn) == pytest.approx(1)
+        u, sizes, vt = np.linalg.svd(x[:, :, k] @ y[:, :, k].T)
+        best = sizes[0] + sizes[1] + np.sign(np.linalg.det(u @ vt)) * sizes[2]
+        assert (turn @ x[:, :, k] * y[:, :, k]).sum() == pytest.approx(best, abs=1e-9)
 
 
 def test_the_mean_structure_of_noise_is_the_body():

@@ -10,8 +10,8 @@ import numpy as np
 
 from geotdm_fast.scores.md.topology import Topology
 
-# Numbers of one intermediate array: half a megabyte of float32.
-_CHUNK = 1 << 17
+# Numbers of one intermediate array: a quarter of a megabyte of float32.
+_CHUNK = 1 << 16
 
 
 def frame_chunks(num_rows: int, num_frames: int) -> Iterator[slice]:
@@ -52,19 +52,20 @@ def internal_coordinates(x: np.ndarray, topology: Topology) -> tuple[np.ndarray,
         lengths[:, frames] = length
         if not len(angles):
             continue
-        first = vector[:, legs.first] * legs.first_sign[:, None]
-        second = vector[:, legs.second] * legs.second_sign[:, None]
+        first, second = vector[:, legs.first], vector[:, legs.second]
         normal = _cross(first, second)  # [3, A, s]
-        bends[:, frames] = np.arctan2(np.sqrt(_dot(normal, normal)), _dot(first, second))
+        cosine = _dot(first, second)
+        cosine *= legs.angle_sign[:, None]
+        bends[:, frames] = np.arctan2(np.sqrt(_dot(normal, normal)), cosine)
         if not len(torsions):
             continue
-        before = normal[:, legs.normal_before]
-        after = normal[:, legs.normal_after] * legs.after_sign[:, None]
-        leg = vector[:, legs.start]
-        sine = _dot(leg, after)
+        after = normal[:, legs.normal_after]
+        cosine = _dot(normal[:, legs.normal_before], after)
+        cosine *= legs.cosine_sign[:, None]
+        sine = _dot(vector[:, legs.start], after)
         sine *= legs.sine_sign[:, None]
         sine *= length[legs.axis]
-        turns[:, frames] = np.arctan2(sine, _dot(before, after))
+        turns[:, frames] = np.arctan2(sine, cosine)
     return lengths, bends, turns
 
 
@@ -93,9 +94,10 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class _Legs:
-    """Where the vectors of angles and torsions are among those of the bonds, and their signs.
+    """Which bonds' vectors make an angle, and which angles' normals a torsion, and the signs of their products.
 
-    The vector of a bond (i, j) with i < j is b_ij, so that from j it counts -1.
+    The vector of a bond (i, j) with i < j is b_ij, so that from j it counts -1; the normal of an angle is the product
+    of these vectors as they are. Signs are taken to the end, where there is one number for three.
     """
 
     def __init__(self, topology: Topology):
@@ -107,10 +109,12 @@ class _Legs:
         for a, (i, j, k) in enumerate(topology.angles.tolist()):
             first.append(place[j, i])
             second.append(place[j, k])
+            sign = first[-1][1] * second[-1][1]
             # n_kji = -n_ijk.
-            corner[i, j, k], corner[k, j, i] = (a, 1), (a, -1)
-        self.first, self.first_sign = _split(first)
-        self.second, self.second_sign = _split(second)
+            corner[i, j, k], corner[k, j, i] = (a, sign), (a, -sign)
+        self.first, first_sign = _split(first)
+        self.second, second_sign = _split(second)
+        self.angle_sign = first_sign * second_sign
         start, axis, before, after = [], [], [], []
         for i, j, k, m in topology.torsions.tolist():
             start.append(place[i, j])
@@ -121,9 +125,8 @@ class _Legs:
         self.axis = np.array(axis, dtype=np.int64)
         self.normal_before, before_sign = _split(before)
         self.normal_after, after_sign = _split(after)
-        self.after_sign = before_sign * after_sign
-        # The normal after the axis is stored times both signs, for the cosine; the sine wants its own alone.
-        self.sine_sign = -start_sign * before_sign
+        self.cosine_sign = before_sign * after_sign
+        self.sine_sign = -start_sign * after_sign
 
 
 def _split(found: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -61,8 +61,8 @@ def msm_rows(components: Components, resampling: Resampling, num_states: int, se
         "transitions_drawn": own_matrix[0].tolist(),
     }
     times = {
-        "timescale_truth": plain_number(timescales(true_values[0, 1], lag)),
-        "timescale_drawn": plain_number(timescales(own_values[0, 1], lag)),
+        "timescale_truth": plain_number(timescales(true_values[0], lag)[1]),
+        "timescale_drawn": plain_number(timescales(own_values[0], lag)[1]),
     }
     return [
         Row("msm", f"JSD of the occupancies of {num_states} states", occupancy, "bit", detail=detail),

@@ -40,9 +40,9 @@ def box_vectors(
     if vectors.shape[1] == num_frames and num_frames > 1:
         vectors = vectors[:, noisy]
     size = np.linalg.norm(vectors, axis=-1).prod(-1)
-    finite = np.isfinite(vectors).all(axis=(-1, -2))
-    volume = np.abs(np.linalg.det(np.where(finite[..., None, None], vectors, 0)))
-    flat = np.where(finite, volume <= _LEAST_VOLUME * size, True)
+    finite = np.all(np.isfinite(vectors), axis=(-1, -2), keepdims=True)
+    volume = np.abs(np.linalg.det(np.where(finite, vectors, 0)))
+    flat = np.where(finite[..., 0, 0], volume <= _LEAST_VOLUME * size, True)
     if flat.any():
         graph, frame = (int(i) for i in np.argwhere(flat)[0])
         raise ValueError(

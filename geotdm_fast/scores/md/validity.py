@@ -29,8 +29,8 @@ def validity_rows(ensemble: Ensemble, internals: Internals, resampling: Resampli
     ensemble.need_bonds()
     lengths = internals.pair("bonds")
     reference = np.median(lengths[0], axis=1)[:, None]
-    stretched = each(lambda one: np.greater(np.abs(one / reference - 1), TOLERANCE), lengths)
-    faults = {"a bond 25 % off": each(lambda one: one.any(axis=0), stretched)}
+    stretched = each(lambda one: far_off(one, reference), lengths)
+    faults = {"a bond 25 % off": each(in_any, stretched)}
     pairs, limits = clash_limits(ensemble)
     if len(pairs):
         flat = lambda x: x.reshape(3, ensemble.num_atoms, -1)
@@ -38,7 +38,7 @@ def validity_rows(ensemble: Ensemble, internals: Internals, resampling: Resampli
     rings = ensemble.topology.ring_bonds
     if rings:
         members = np.unique(np.concatenate(rings))
-        faults["a broken ring"] = each(lambda one: one[members].any(axis=0), stretched)
+        faults["a broken ring"] = each(lambda one: in_any(one[members]), stretched)
     if ensemble.topology.centres:
         faults["a flipped centre"] = flipped(ensemble)
     truth, drawn = zip(*faults.values(), strict=True)
@@ -46,6 +46,16 @@ def validity_rows(ensemble: Ensemble, internals: Internals, resampling: Resampli
     rows = [_share("frames without any fault", right, ensemble, resampling, "higher")]
     rows += [_share(f"frames with {name}", both, ensemble, resampling, "lower") for name, both in faults.items()]
     return rows
+
+
+def in_any(found: np.ndarray) -> np.ndarray:
+    """[S] bool - the frames of found [P, S] with any True."""
+    return np.logical_or.reduce(found, axis=0)
+
+
+def far_off(lengths: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """[P, S] bool - whether lengths [P, S] are more than 25 % from their reference [P, 1]."""
+    return np.abs(lengths - reference) > TOLERANCE * reference
 
 
 def clash_limits(ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Scores of samples against the libraries that compute the same quantities."""
