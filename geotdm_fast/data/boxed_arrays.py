@@ -1,5 +1,6 @@
 """Arrays of positions in a periodic box: followed through it as files of molecules are."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,8 +10,9 @@ import numpy as np
 from geotdm_fast.data.checks import check_positions, check_shape
 from geotdm_fast.data.distances import unit_factor
 from geotdm_fast.data.given_graph import CheckedGraph
-from geotdm_fast.data.molecule_files.boxes import follow, touching_radii, whole
+from geotdm_fast.data.molecule_files.boxes import touching_radii, whole
 from geotdm_fast.data.molecule_files.contents import Atoms, Frames
+from geotdm_fast.data.molecule_files.following import Follower
 from geotdm_fast.data.molecule_files.motion import Motion
 from geotdm_fast.data.molecule_files.plan import Plan, plan_frames
 from geotdm_fast.data.molecule_files.reading import Reading
@@ -79,7 +81,8 @@ class FollowedMany(StoredArray):
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """The number of the first trajectory, and some, [b, frames, N, 3] float64."""
-        given = self._given
+        given, follower = self._given, Follower(self._given.pbc, np.arange(self.shape[2]))
+        cut = broken = 0
         for first, block in blocks_of(given.x):
             rows, frames = np.arange(first, first + len(block)), np.arange(block.shape[1])
             check_finite(self._where, given.name, block, rows, frames, absent=False)
@@ -87,10 +90,18 @@ class FollowedMany(StoredArray):
             for x, number in zip(block, rows, strict=True):
                 vectors = given.vectors[number if len(given.vectors) > 1 else 0] * given.factor
                 cells = np.broadcast_to(vectors, (len(x), 3, 3))
-                images = follow(x, cells, given.pbc)
-                images += whole(x[0], cells[0], given.pbc, given.bonds, given.radii)[0]
-                x += images @ cells
+                images, long = whole(x[0], cells[0], given.pbc, given.bonds, given.radii)
+                cut, broken = cut + bool(images.any()), broken + long
+                follower.begin(x[0] + images @ cells[0], cells[0])
+                x[:] = follower.follow(Frames(frames, x, cells), cells)
             yield first, block
+        said = follower.report()
+        if cut:
+            said.append(f"molecules cut by the box are made whole in the first frame of {cut} of {self.shape[0]}")
+        if broken:
+            said.append(f"{broken} bonds leave the box at one side and enter it at the other, and stay long")
+        for text in said:
+            warnings.warn(f"{self._where}: {text}", stacklevel=5)
 
 
 def in_boxes(
@@ -121,16 +132,17 @@ def in_boxes(
         check_shape(where, source.times_name, times, source.x.shape[:1])
     # Of graphs side by side the split is by graph, and a window has all frames where nothing is said.
     one = source.num_graphs is None
+    frames = ArrayFrames(given, times)
     plan = plan_frames(
         where,
-        ArrayFrames(given, times),
+        frames,
         wanted.frames,
         wanted.every,
         wanted.split if one else None,
         wanted.split_ratio,
         wanted.span or (SPAN if one else 1),
     )
-    motion = _motion(where, ArrayFrames(given, times), plan, carry)
+    motion = _motion(where, frames, plan, carry)
     motion.make_whole(given.bonds, given.radii)
     source = source._replace(
         x=motion,

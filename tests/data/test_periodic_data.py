@@ -1,6 +1,7 @@
 """Periodic boxes go with trajectories and batches, and arrays are followed through theirs."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -142,7 +143,15 @@ def test_many_trajectories_are_each_followed(several_boxes):
     if not several_boxes:
         walks = [walk._replace(cells=cells) for walk in walks]
         wrapped = np.stack([walk.x for walk in walks])
-    dataset = array_dataset(wrapped, "train", z=walks[0].z, bonds=walks[0].bonds, cell=cells, split_ratio=[0.7, 0.3, 0])
+    options = {"z": walks[0].z, "bonds": walks[0].bonds, "cell": cells, "split_ratio": [0.7, 0.3, 0]}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        dataset = array_dataset(wrapped, "train", **options)
+    said = " ".join(str(one.message) for one in said)
+    if several_boxes:
+        jumps = sum(int((np.diff(lattice_shifts(w.wrapped, w), axis=0) != 0).any(-1).sum()) for w in walks)
+        assert f"{jumps} jumps across the box were mended, the first of atom 0 at frame 1" in said
+        assert "molecules cut by the box are made whole in the first frame of 3 of 3" in said
     assert len(dataset) == 2
     for item, walk in zip(dataset, walks, strict=False):
         np.testing.assert_allclose(item.cell.numpy(), walk.cells, rtol=1e-6)
