@@ -304,7 +304,7 @@ class Model:
         edge_dim = 0 if item.edge_attr is None else item.edge_attr.shape[1]
         edge_dim = edge_dim if network.graph_spec is None else network.graph_spec.edge_dim(edge_dim)
         for name, came, expected in (
-            ("features h [N, F]: F", item.h.shape[1], network.node_dim),
+            ("features h [N, F]: F", item.h.shape[1], network.node_dim - self.task.num_told),
             ("edge features edge_attr [E, A]: A", edge_dim, network.edge_dim),
         ):
             if came != expected:
