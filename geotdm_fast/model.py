@@ -304,7 +304,7 @@ class Model:
         item, network = dataset[0], self._bare
         edge_dim = num_edge_features(item.edge_attr, network.graph_spec)
         for name, came, expected in (
-            ("features h [N, F]: F", item.h.shape[1], network.node_dim),
+            ("features h [N, F]: F", item.h.shape[1], network.node_dim - self.task.num_told),
             ("edge features edge_attr [E, A]: A", edge_dim, network.edge_dim),
         ):
             if came != expected:

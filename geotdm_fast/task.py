@@ -22,16 +22,25 @@ class Task:
 
     given: half-open ranges (start, stop) of given frames; none for an unconditional model
     num_frames: T, how many frames a trajectory has; None: as many as the data have
+    tells_noise: whether the network is told how noisy the given frames are, as a last node feature
+        (`train.context_noise_told`): 0 or more, in the unit of the stored positions
+    told_level: what it is told where no batch says it, when samples are drawn
     Raises TypeError or ValueError for anything else than such ranges, and for ranges outside of num_frames.
     """
 
     given: tuple[tuple[int, int], ...] = ()
     num_frames: int | None = None
+    tells_noise: bool = False
+    told_level: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "given", _ranges(self.given))
         if self.num_frames is not None and (type(self.num_frames) is not int or self.num_frames < 1):
             raise ValueError(f"task: num_frames must be a whole number of at least 1, got {shown(self.num_frames)}")
+        if self.told_level and not self.tells_noise:
+            raise ValueError("task: told_level is for a model that is told of noise on its given frames")
+        if not 0 <= self.told_level < float("inf"):
+            raise ValueError(f"task: told_level must be at least 0 and finite, got {shown(self.told_level)}")
         if self.given and self.num_frames is not None:
             cond_mask(self.given, self.num_frames)
 
@@ -41,7 +50,7 @@ class Task:
         train = config["train"]
         if config["diffusion"].get("mode", "cond") == "uncond":
             return cls(num_frames=train.get("tot_len"))
-        return cls(given=train["cond_mask"])
+        return cls(given=train["cond_mask"], tells_noise=train.get("context_noise_told", False))
 
     @property
     def is_conditional(self) -> bool:
@@ -62,6 +71,22 @@ class Task:
     def given_frames(self) -> tuple[int, ...]:
         """The numbers of the given frames, ascending."""
         return tuple(sorted({t for start, stop in self.given for t in range(start, stop)}))
+
+    @property
+    def num_told(self) -> int:
+        """Node features that the network has beside those of the data."""
+        return int(self.tells_noise)
+
+    def with_level(self, h: Tensor, level: Tensor | None = None) -> Tensor:
+        """h [N, F] or [N, F, T] with the level of noise [N] of the given frames as a last feature, where it is told.
+
+        level: None: `told_level` of every node
+        """
+        if not self.tells_noise:
+            return h
+        level = h.new_full((len(h),), self.told_level) if level is None else level.to(h.dtype)
+        column = level[:, None] if h.dim() == 2 else level[:, None, None].expand(-1, -1, h.shape[2])
+        return torch.cat([h, column], dim=1)
 
     def num_noisy(self, num_frames: int) -> int:
         """How many frames of data with `num_frames` frames are drawn. ValueError for a task that does not fit them."""
@@ -105,6 +130,9 @@ class Task:
         if mask._version != version:  # somebody changed the mask of an earlier call in place
             _mask_on.cache_clear()
             mask, _ = _mask_on(self.given, num_frames, batch.x.device)
+        if self.tells_noise:
+            level = batch["context_level"][batch.batch] if "context_level" in batch else None
+            model_kwargs["h"] = self.with_level(batch.h, level)
         model_kwargs.update(cond_mask=mask, x_given=batch.x)
         if "cell" in model_kwargs:
             vectors = known_cell(model_kwargs["cell"].vectors, self.given_frames)

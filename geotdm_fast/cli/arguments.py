@@ -84,6 +84,12 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
         help="trajectories per network call (default: by their size; on CUDA, as many as fit, which is measured); "
         "halved where memory runs out; the samples stay the same but for rounding",
     )
+    how.add_argument(
+        "--context-level",
+        type=float,
+        metavar="LEVEL",
+        help="how noisy a model of train.context_noise_told is told that its given frames are (default: 0)",
+    )
     how.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     how.add_argument(
         "--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of matrix products (default: fp32)"

@@ -1,6 +1,7 @@
 """From the options of `sample` and `evaluate` to a model and its data."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,10 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
         from geotdm_fast.cli.sampling_file import agreed
 
         model.task = agreed(args.eval, model.diffusion, model.task, args.steps)
+    if args.context_level is not None:
+        if not model.task.tells_noise:
+            raise ValueError("--context-level is for a model of train.context_noise_told, which this is not")
+        model.task = dataclasses.replace(model.task, told_level=args.context_level)
     model.sampler(**method_options(args))  # a wrong option is told before data are read
     if getattr(args, "rollout", None) is not None:
         rollout_plan(args, model)

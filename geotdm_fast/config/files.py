@@ -189,6 +189,8 @@ def _derive(config: dict, where: str) -> None:
         raise ValueError(f"{where}: train.{unused} does not go with diffusion.mode {diffusion['mode']}")
     if train["context_noise"] > 0 and diffusion["mode"] != "cond":
         raise ValueError(f"{where}: train.context_noise does not go with diffusion.mode uncond: no frame is given")
+    if train["context_noise_told"] and not train["context_noise"] > 0:
+        raise ValueError(f"{where}: train.context_noise_told needs train.context_noise above 0")
     try:
         get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
     except ValueError as error:

@@ -94,6 +94,8 @@ TRAIN = {
                       "equivariant, so this changes rounding alone"),
     "context_noise": Setting("float", 0.0, "noise on the given frames, of a level up to this (unit of the stored "
                              "positions), anew for each graph and step: rollouts drift less", least=0),
+    "context_noise_told": Setting("bool", False, "tell the network the level of context_noise, as one more node "
+                                  "feature: node_dim is 1 larger then"),
     "eval_batch_size": Setting("int", 256, "graphs per validation batch", least=1),
     "optimizer": Setting("str", "adam", "adam, as the official code; muon moves matrices by their orthogonalised "
                          "momentum: fewer steps to the same loss", choices=("adam", "muon")),

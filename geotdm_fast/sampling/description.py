@@ -54,6 +54,8 @@ def describe(
         "spacing": sampler.spacing,
         "eta": float(sampler.eta),
     }
+    if task.tells_noise:
+        request["told_level"] = float(task.told_level)
     if rollout is not None:
         request["rollout"] = {
             "num_frames": rollout.num_frames,

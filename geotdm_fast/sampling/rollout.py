@@ -157,12 +157,11 @@ class RolloutDrawer(Drawer):
             model_kwargs |= self._own_fields(block, number, made)
         if rollout.features is not None:
             h = rollout.features(given, rollout.window).to(model_kwargs["h"])
-            if h.shape != model_kwargs["h"].shape:
-                raise ValueError(
-                    f"rollout: features must make h {list(model_kwargs['h'].shape)} of the given frames, got "
-                    f"{list(h.shape)}"
-                )
-            model_kwargs["h"] = h
+            num_nodes, num_features, *frames = model_kwargs["h"].shape
+            expected = [num_nodes, num_features - self._task.num_told, *frames]
+            if list(h.shape) != expected:
+                raise ValueError(f"rollout: features must make h {expected} of the given frames, got {list(h.shape)}")
+            model_kwargs["h"] = self._task.with_level(h)
         spec = cast(EGTN, bare(diffusion.denoise_network)).graph_spec
         if spec is not None and spec.of == "given":
             model_kwargs.pop("graph", None)
@@ -176,6 +175,7 @@ class RolloutDrawer(Drawer):
         batch = self.rollout.fields_of(whole, number)
         batch.x = batch.x[..., :1]  # not read
         told = batch.to(self.device, self._sampler.diffusion.dtype).model_kwargs()
+        told["h"] = self._task.with_level(told["h"])
         return {name: value for name, value in told.items() if name not in ("edge_index", "batch", *made)}
 
 

@@ -119,7 +119,7 @@ def check_equivariance(
     network.eval()
     try:
         for kind in kinds:
-            batch = random_batch(kind, network, task.window(network.num_w), num_graphs, seed)
+            batch = random_batch(kind, network, task.window(network.num_w), num_graphs, seed, task.num_told)
             subject = _Subject(diffusion, task, batch, num_steps, seed)
             with torch.no_grad():
                 yield from _deviations(subject, kind, precisions)
@@ -260,9 +260,10 @@ def motion(name: str, batch: Batch) -> Motion:
     return Motion(q, shift, order, edge_order, owner)
 
 
-def random_batch(kind: str, network: EGTN, num_frames: int, num_graphs: int, seed: int = 0) -> Batch:
+def random_batch(kind: str, network: EGTN, num_frames: int, num_graphs: int, seed: int = 0, num_told: int = 0) -> Batch:
     """Random trajectories of a kind of data, float64, with as many features as the network reads.
 
+    num_told: of these features are not the data's, see `Task.num_told`
     Positions are walks of steps N(0, 0.1^2) from N(0, 1). Graphs have 5, 4, ... nodes; pedestrians 3, 1, 2, ... .
     """
     generator = torch.Generator().manual_seed(seed)
@@ -280,7 +281,7 @@ def random_batch(kind: str, network: EGTN, num_frames: int, num_graphs: int, see
             size, 2 if kind == "pedestrian" else 3, num_frames
         ).cumsum(-1)
         # As large as walkers' speeds are, metres in 0.4 s: larger ones can send a model made for them to infinity.
-        h = 0.3 * draw(size, network.node_dim, *((num_frames,) if kind == "pedestrian" else ()))
+        h = 0.3 * draw(size, network.node_dim - num_told, *((num_frames,) if kind == "pedestrian" else ()))
         edge_attr = draw(edge_index.shape[1], edge_dim) if edge_dim else None
         graphs.append(Trajectory(x, h, edge_index, edge_attr, torch.arange(size)))
     return collate(graphs)

@@ -24,6 +24,7 @@ class Draw(NamedTuple):
     weight: [B] float32 - 1 / (graphs in the global batch); 0 for stand-ins
     noise: [N, D, T_noisy] float32 - standard normal
     turn: [B, D, D] float32 - the rotation of each graph, or None
+    level: [B] float32 - how noisy the given frames of each graph are, or None
     context: [N, D, G] float32 - what is added to the given frames, or None
     """
 
@@ -32,6 +33,7 @@ class Draw(NamedTuple):
     weight: Tensor
     noise: Tensor
     turn: Tensor | None
+    level: Tensor | None = None
     context: Tensor | None = None
 
     def to(self, device: torch.device) -> "Draw":
@@ -124,9 +126,9 @@ class BatchSource:
         if self.rotate:
             rng = random_streams.generator(self.seed, random_streams.ROTATION, step)
             turn = random_streams.rotations(rng, len(items), self.data.dim)
-        context = None
+        level, context = None, None
         if self.context is not None:
-            context = self.context.drawn(self.seed, step, sizes, self.data.dim)
+            level, context = self.context.drawn(self.seed, step, sizes, self.data.dim)
         ends = sizes.cumsum(0).tolist()
         weight = torch.full((len(items),), real / len(items))
         parts = min(self.accumulate, last - first)
@@ -135,7 +137,7 @@ class BatchSource:
         return [
             Draw(
                 items[a:b], steps[a:b], weight[a:b], noise[nodes(a, b)], None if turn is None else turn[a:b],
-                None if context is None else context[nodes(a, b)],
+                None if level is None else level[a:b], None if context is None else context[nodes(a, b)],
             )
             for a, b in itertools.pairwise(cuts)
         ]  # fmt: skip
@@ -171,8 +173,8 @@ class BatchSource:
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
         batch, steps, weight = self.data.drawn(draw.items, draw.steps, draw.weight, structure, draw.turn)
-        if draw.context is not None:
-            batch = cast(ContextNoise, self.context).added(batch, draw.context)
+        if draw.level is not None and draw.context is not None:
+            batch = cast(ContextNoise, self.context).added(batch, draw.level, draw.context)
         about_scored = (structure.graph_of_scored, weight, structure.all_scored)
         return Noised(batch, structure.graph, steps, draw.noise, *about_scored)
 

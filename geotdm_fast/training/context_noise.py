@@ -25,15 +25,23 @@ class ContextNoise:
         self.level = level
         self.index = to_device(torch.tensor(given, dtype=torch.int64), device)
 
-    def drawn(self, seed: int, step: int, sizes: Tensor, dim: int) -> Tensor:
-        """[N, D, G] float32 on the host - what training step `step` adds; sizes: [B] int64 - the graphs' nodes."""
+    def drawn(self, seed: int, step: int, sizes: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """level [B] and noise [N, D, G] float32 on the host - s of each graph of a training step, and what is added.
+
+        sizes: [B] int64 - the graphs' nodes
+        """
         rng = random_streams.generator(seed, random_streams.CONTEXT, step)
         level = self.level * torch.rand(len(sizes), generator=rng)
         z = torch.randn(int(sizes.sum()), dim, len(self.index), generator=rng)
         batch = torch.arange(len(sizes)).repeat_interleave(sizes)
         z = z - take_rows(mean_by_graph(z.mean(dim=2), batch), batch)[:, :, None]
-        return level[batch, None, None] * z
+        return level, level[batch, None, None] * z
 
-    def added(self, batch: Batch, noise: Tensor) -> Batch:
-        """`batch` with `noise` [N, D, G] on its given frames. Launches alone: a CUDA graph may capture it."""
-        return replace(batch, x=batch.x.index_add(2, self.index, noise.to(batch.x.dtype)))
+    def added(self, batch: Batch, level: Tensor, noise: Tensor) -> Batch:
+        """`batch` with `noise` [N, D, G] on its given frames, and a field `context_level` [B], which `Task` reads.
+
+        Launches alone: a CUDA graph may capture it.
+        """
+        noisy = replace(batch, x=batch.x.index_add(2, self.index, noise.to(batch.x.dtype)))
+        noisy["context_level"] = level
+        return noisy

@@ -87,10 +87,11 @@ def check_fits(config: Mapping, dataset, where: str) -> int:
     task = Task.of_config(config)
     noisy = task.num_noisy(item.num_frames)
     edge_dim = num_edge_features(item.edge_attr, GraphSpec.parse(network.get("graph")))
-    for key, came in (("node_dim", item.h.shape[1]), ("edge_dim", edge_dim)):
-        if network[key] != came:
+    for key, came, told in (("node_dim", item.h.shape[1], task.num_told), ("edge_dim", edge_dim, 0)):
+        if network[key] != came + told:
+            more = f" and train.context_noise_told, which is {told} more" if told else ""
             raise ValueError(
-                f"denoise_model.{key} must be {came} for data.{where} ({dataset.name}), got {network[key]}"
+                f"denoise_model.{key} must be {came + told} for data.{where} ({dataset.name}){more}, got {network[key]}"
             )
     learned = network["learn_ref_frame"] and config["diffusion"]["prior"] in (None, "learned")
     if task.is_conditional and learned and network["num_w"] != noisy:
