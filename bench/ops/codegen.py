@@ -54,6 +54,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kernel", nargs="+", metavar="NAME", help="these alone, e.g. egcl_edges")
     parser.add_argument("--every-variant", action="store_true", help="also D = 2, no edge term, the other distances")
     parser.add_argument("--cutoff", action="store_true", help="the layers' kernels with a cutoff")
+    parser.add_argument("--shift", action="store_true", help="the layers' kernels in periodic boxes")
     parser.add_argument(
         "--out",
         type=pathlib.Path,
@@ -71,7 +72,7 @@ def cases(args: argparse.Namespace) -> Iterator[AnyCase]:
         for precision in args.precision:
             for width in args.width:
                 for flags in every if args.every_variant else [DEFAULT_FLAGS]:
-                    yield Case(width, precision, capability, flags, args.cutoff)
+                    yield Case(width, precision, capability, flags, args.cutoff, args.shift)
                 yield TrainingCase(width, precision, capability)
         for by_cells in (False, True):
             for dim in (2, 3) if args.every_variant else (3,):

@@ -16,10 +16,12 @@ class Case(NamedTuple):
     capability: int
     flags: tuple[int, bool, bool, bool] = (3, True, True, False)
     has_cutoff: bool = False
+    has_shift: bool = False
 
     def __str__(self) -> str:
         flags = "" if self.flags == DEFAULT_FLAGS else " " + "".join(f"{int(flag)}" for flag in self.flags)
-        return f"H={self.width} {self.precision} sm_{self.capability}{flags}{' cutoff' if self.has_cutoff else ''}"
+        options = (" cutoff" if self.has_cutoff else "") + (" shift" if self.has_shift else "")
+        return f"H={self.width} {self.precision} sm_{self.capability}{flags}{options}"
 
 
 DEFAULT_FLAGS = Case.__new__.__defaults__[0]
@@ -201,13 +203,15 @@ def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> No
     )  # fmt: skip
     x, h = empty(num_nodes, num_frames, dim), empty(num_nodes, num_frames, width)
     attr = empty(num_edges, 4) if has_term else None
+    shift = empty(num_edges, dim) if case.has_shift else None
     options = EGCLOptions(normalize, pre_norm, case.precision, 2.0 if case.has_cutoff else None)
     with contextlib.ExitStack() as of_the_case:
         for module in (egcl_launch, egcl_backward_launch, egcl_weights_launch):
             of_the_case.enter_context(mock.patch.object(module, "capability", lambda x: case.capability))
             of_the_case.enter_context(mock.patch.object(module, "executed", lambda precision, x: precision))
-        *_, kept = egcl_launch.egcl_forward(x, h, graph, attr, None, params, options)
-        egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, params, kept, options)
+        *_, kept = egcl_launch.egcl_forward(x, h, graph, attr, None, params, options, shift=shift)
+        of_shift = {"shift": shift, "wants_shift": case.has_shift}
+        egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, params, kept, options, **of_shift)
 
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}

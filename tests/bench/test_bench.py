@@ -14,10 +14,11 @@ from bench.common.timing import MatrixProduct, Times, interleaved, products_for,
 from bench.common.workloads import SIZES, make_workload
 from bench.network import contenders, memory, step
 from bench.network.contenders import Contender, bytes_needed, make_contender, make_truth, split_by_memory
-from bench.ops import bench_radius_graph, single_op
+from bench.ops import bench_radius_graph, periodic, single_op
 from bench.peers.baselines import EfficientEGTN, OfficialEGTN
 from bench.sampling import sample
 from bench.training import train, trainers
+from geotdm_fast.graphs import Graph
 from geotdm_fast.ops.backend import current_backend
 
 STRUCTURES = (OfficialEGTN, EfficientEGTN)
@@ -374,6 +375,18 @@ def test_help_says_what_is_measured(capsys):
     shown = capsys.readouterr().out
     for word in ("A B C D E", "floor", "median", "--threads", "official_compiled", "aspirin", "1e-4"):
         assert word in shown, word
+
+
+def test_boxes_are_timed_in_turn_once_they_compute_the_same(capsys, monkeypatch):
+    trial = ["--graphs", "1", "--frames", "2", "--hidden-dim", "16", "--repeats", "1", "--quiet"]
+    assert periodic.main(trial) == 0
+    forward, backward = capsys.readouterr().out.splitlines()[-2:]
+    assert "20 edges, forward: no box" in forward and "box with its gradient" in backward
+    assert periodic.main(["--workload", "ped"]) == 2
+    assert "workload ped: a box must come with positions in 3 dimensions" in capsys.readouterr().err
+    monkeypatch.setattr(Graph, "shift", lambda self, num_frames: None)
+    assert periodic.main(trial) == 2
+    assert "egcl in a box is wrong, so it is not timed: error" in capsys.readouterr().err
 
 
 def test_every_line_names_machine_versions_commit_and_date():

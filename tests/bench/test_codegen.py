@@ -49,11 +49,12 @@ def test_kernels_over_edges_in_bf16_stay_within_the_limits(capability):
 
 @pytest.mark.recorded("codegen")
 @needs_triton
-def test_kernels_with_a_cutoff_stay_within_the_limits():
+def test_kernels_with_a_cutoff_in_periodic_boxes_stay_within_the_limits():
     kernels = ["egcl_edges", "egcl_update_backward", "egcl_edges_backward"]
-    done = run("--cutoff", "--width", "128", "--precision", "bf16", "--capability", "90", "--kernel", *kernels)
+    options = ["--cutoff", "--shift"]
+    done = run(*options, "--width", "128", "--precision", "bf16", "--capability", "90", "--kernel", *kernels)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 kernels compiled, 0 over a limit" in done.stdout and "sm_90 cutoff" in done.stdout
+    assert "3 kernels compiled, 0 over a limit" in done.stdout and "sm_90 cutoff shift" in done.stdout
 
 
 @pytest.mark.recorded("codegen")

@@ -26,8 +26,10 @@ from native_cases import (
 )
 from tolerances import ROUNDOFF, relative_error
 
-from geotdm_fast import backend
+from geotdm_fast import backend, ops
+from geotdm_fast.graphs import EdgeImages, Graph
 from geotdm_fast.ops import native
+from geotdm_fast.reference import Cell, EGCLParams
 
 pytestmark = [needs_native, pytest.mark.usefixtures("poisoned")]
 
@@ -55,6 +57,21 @@ def test_egcl(num_frames, dim, width, edge_dim, flags):
     edge_index = graph(len(DEGREES), DEGREES)
     inputs = bind(egcl_inputs, len(DEGREES), num_frames, dim, width, edge_dim, edge_index)
     assert_native_as_accurate(bind(egcl, edge_index=edge_index, **flags), inputs, EGCL_NAMES, "bf16")
+
+
+def test_egcl_in_periodic_boxes():
+    edge_index, number = graph(7, DEGREES), torch.randint(-1, 2, (sum(DEGREES), 3), dtype=torch.int8)
+
+    def op(x, h, edge_attr, vectors, *params, **flags):
+        images = EdgeImages(number, Cell(vectors, torch.ones(1, 3, dtype=torch.bool)), None)
+        return ops.egcl(x, h, Graph.static(edge_index, 7, images=images), edge_attr, EGCLParams(*params), **flags)
+
+    def inputs():
+        x, h, edge_attr, *params = egcl_inputs(7, 7, 3, 32, 2, edge_index)
+        return [x, h, edge_attr, 3 * torch.eye(3)[None, None] + 0.3 * torch.randn(1, 1, 3, 3), *params]
+
+    names = [*EGCL_NAMES[:3], "vectors", *EGCL_NAMES[3:]]
+    assert_native_as_accurate(bind(op, precision="bf16"), inputs, names, "bf16", op)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 15, 30, 31, 32, 47, 49, 50, 95, 96, 97, 130])
