@@ -18,10 +18,11 @@ FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno 
 TORCH_SOURCES = dict.fromkeys(
     ("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/diffusion_step", "cpu/radius_graph", "cpu/kernels"), "-fopenmp"
 )
-# Nothing in the kernels throws, and what cleans up after a throw would be shared by the files of all instruction sets.
-KERNEL_FLAGS = "-fno-exceptions"
 # Squares are rounded before they are added, as the reference has it.
 EXACT = "-ffp-contract=off"
+TORCH_SOURCES["cpu/periodic_search"] = f"-fopenmp {EXACT}"
+# Nothing in the kernels throws, and what cleans up after a throw would be shared by the files of all instruction sets.
+KERNEL_FLAGS = "-fno-exceptions"
 KERNELS = {"cpu/kernels_baseline": ""}
 SEARCHES = {"cpu/radius_search_baseline": EXACT}
 if platform.machine() in ("x86_64", "AMD64"):
