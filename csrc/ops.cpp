@@ -28,6 +28,12 @@ TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
       "radius_neighbours(Tensor x, Tensor? batch, float cutoff, int capacity, bool loop) -> "
       "(Tensor sender, Tensor degree)");
+  m.def(
+      "radius_graph_periodic(Tensor x, Tensor? batch, Tensor vectors, Tensor inverse, Tensor pbc, int[3] images, "
+      "int most_boxes_away, float cutoff, bool loop) -> (Tensor edge_index, Tensor image, Tensor degree)");
+  m.def(
+      "radius_neighbours_periodic(Tensor x, Tensor? batch, Tensor vectors, Tensor inverse, Tensor pbc, int[3] images, "
+      "int most_boxes_away, float cutoff, int capacity, bool loop) -> (Tensor sender, Tensor image, Tensor degree)");
 }
 
 PYBIND11_MODULE(_C, m) {

@@ -44,7 +44,7 @@ def radius_table(
             _by_cells(x, cutoff, batch, limit, sender, degree, shared)
             sender = _ascending(sender)
         else:
-            node, begin, end = _graphs(batch, num_nodes, x.device)
+            node, begin, end = nodes_by_graph(batch, num_nodes, x.device)
             radius_pairs_kernel[(triton.cdiv(num_nodes, PAIRS_BLOCK) * num_frames,)](
                 x, node, begin, end, limit, sender, degree, num_nodes, num_frames, capacity,
                 BLOCK=PAIRS_BLOCK, num_warps=4, **shared,
@@ -52,7 +52,7 @@ def radius_table(
     return sender, degree
 
 
-def _graphs(batch: Tensor | None, num_nodes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def nodes_by_graph(batch: Tensor | None, num_nodes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Nodes graph by graph, ascending in each; for every place, where its graph begins and ends."""
     if batch is None:
         every = torch.arange(num_nodes, device=device)

@@ -77,6 +77,7 @@ def cases(args: argparse.Namespace) -> Iterator[AnyCase]:
         for by_cells in (False, True):
             for dim in (2, 3) if args.every_variant else (3,):
                 yield SearchCase(by_cells, dim, capability)
+        yield SearchCase(False, 3, capability, in_boxes=True)
         for by_graph in (False, True):
             for dim in (2, 3) if args.every_variant else (3,):
                 yield StepCase(by_graph, dim, capability)
@@ -99,7 +100,7 @@ def row(case: AnyCase, launch: Launch, counts: Counts) -> dict:
 
 
 # What they decide must be the reference's to the last bit.
-EXACT = ("radius_pairs", "radius_search")
+EXACT = ("radius_pairs", "radius_search", "radius_wrap", "radius_images")
 # Products of H x H, and SiLUs of H, for an edge-frame: recomputed ones and those that the floor counts. One more where
 # the kernel sums a weight's gradient (SUMS).
 PASSES = {"egcl_edges": (2, 3), "egcl_edges_backward": (4, 3)}

@@ -28,11 +28,12 @@ DEFAULT_FLAGS = Case.__new__.__defaults__[0]
 
 
 class SearchCase(NamedTuple):
-    """One call of the neighbour search, by all pairs or by cells."""
+    """One call of the neighbour search, by all pairs or by cells, or of all images in periodic boxes."""
 
     by_cells: bool
     dim: int
     capability: int
+    in_boxes: bool = False
 
     def __str__(self) -> str:
         return f"D={self.dim} sm_{self.capability}"
@@ -103,10 +104,17 @@ def _of_search(case: SearchCase) -> list[Launch]:
 
 def call_search(case: SearchCase, num_nodes: int = 1011, dtype: torch.dtype = torch.float32) -> None:
     """The search on tensors without data."""
-    from geotdm_fast.kernels import radius_graph_launch
+    from geotdm_fast.kernels import radius_graph_launch, radius_images_launch
+    from geotdm_fast.reference import Cell, CellSearch
 
     x = torch.empty(num_nodes, 30, case.dim, dtype=dtype, device="meta")
     batch = torch.empty(num_nodes, dtype=torch.int64, device="meta")
+    if case.in_boxes:
+        boxes = lambda *shape: torch.empty(*shape, dtype=torch.float64, device="meta")
+        cell = Cell(boxes(1, 1, 3, 3), torch.empty(1, 3, dtype=torch.bool, device="meta"))
+        search = CellSearch(cell, boxes(1, 1, 3, 3), boxes(1, 1, 3, 3), (1, 1, 1), ("cutoff", 5.0))
+        radius_images_launch.radius_images_table(x, 5.0, 63, batch, False, search)
+        return
     with mock.patch.object(radius_graph_launch, "CELLS_FROM", 1 if case.by_cells else 2**31):
         radius_graph_launch.radius_table(x, 5.0, 63, batch, False)
 

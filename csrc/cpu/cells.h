@@ -47,10 +47,12 @@ class Cells {
  public:
   // points: [dim] rows of n; the first three are divided. reach: two points farther apart along an axis, as S rounds
   // the difference, need not be looked at together. A point with a coordinate that is not finite may be in any cell.
-  void build(const S* points, int64_t dim, int64_t n, S reach) {
+  void build(const S* points, int64_t dim, int64_t n, S reach) { build(points, dim, n, reach, n); }
+  // num_receivers: how many of the points look for others.
+  void build(const S* points, int64_t dim, int64_t n, S reach, int64_t num_receivers) {
     num_points_ = n;
     size_ = {1, 1, 1};
-    if (n < kWorthwhile) {
+    if (num_receivers < kWorthwhile) {
       members_.resize(n);
       for (int64_t i = 0; i < n; ++i) members_[i] = static_cast<int32_t>(i);
       first_ = {0, static_cast<int32_t>(n)};

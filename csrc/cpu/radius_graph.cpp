@@ -4,39 +4,17 @@
 #include <torch/library.h>
 
 #include <limits>
-#include <memory>
-#include <mutex>
-#include <numeric>
 #include <vector>
 
 #include "cells.h"
-#include "checks.h"
+#include "radius_found.h"
+#include "radius_inputs.h"
 #include "radius_search.h"
 #include "tensors.h"
 
 namespace geotdm {
 
 namespace {
-
-// The nodes of each graph, ascending.
-struct Graphs {
-  std::vector<int64_t> node, first;
-
-  Graphs(const std::optional<at::Tensor>& batch, int64_t num_nodes) : node(num_nodes), first{0} {
-    std::iota(node.begin(), node.end(), 0);
-    if (!batch) {
-      first.push_back(num_nodes);
-      return;
-    }
-    const int64_t* graph = index_data(*batch);
-    if (!std::is_sorted(graph, graph + num_nodes))
-      std::stable_sort(node.begin(), node.end(), [&](int64_t i, int64_t j) { return graph[i] < graph[j]; });
-    for (int64_t place = 1; place <= num_nodes; ++place)
-      if (place == num_nodes || graph[node[place]] != graph[node[place - 1]]) first.push_back(place);
-  }
-  int64_t count() const { return static_cast<int64_t>(first.size()) - 1; }
-  int64_t size(int64_t graph) const { return first[graph + 1] - first[graph]; }
-};
 
 template <typename S>
 struct Search {
@@ -173,104 +151,6 @@ void search_groups(const Search<S>& search, const Graphs& graphs, const at::Tens
            });
 }
 
-// Senders as they are found; where a receiver's edges belong is known only when all are.
-class Edges {
- public:
-  explicit Edges(int32_t* degree) : degree_(degree) {}
-
-  // [2, E]: receivers and senders.
-  at::Tensor edge_index(int64_t num_rows, const at::TensorOptions& options) const {
-    std::vector<int64_t> first(num_rows + 1, 0);
-    std::partial_sum(degree_, degree_ + num_rows, first.begin() + 1, std::plus<int64_t>());
-    const int64_t num_edges = first.back();
-    auto edges = at::empty({2, num_edges}, options.dtype(at::kLong));
-    int64_t *receiver = edges.mutable_data_ptr<int64_t>(), *sender = receiver + num_edges;
-    parallel(static_cast<int64_t>(blocks_.size()), 0, options, [&](int64_t begin, int64_t end, float*) {
-      for (int64_t b = begin; b < end; ++b) {
-        const int32_t* from = blocks_[b]->sender.get();
-        for (const int32_t row : blocks_[b]->row) {
-          const int64_t to = first[row], degree = degree_[row];
-          std::fill_n(receiver + to, degree, row);
-          std::copy_n(from, degree, sender + to);
-          from += degree;
-        }
-      }
-    });
-    return edges;
-  }
-
-  class Found;
-
- private:
-  struct Block {
-    explicit Block(int64_t room) : size(room), sender(new int32_t[room]) {}
-
-    int64_t size, used = 0;
-    std::unique_ptr<int32_t[]> sender;
-    std::vector<int32_t> row;
-  };
-
-  Block* add_block(int64_t least) {
-    constexpr int64_t kUsual = 1 << 17;
-    auto block = std::make_unique<Block>(std::max(least, kUsual));
-    const std::lock_guard<std::mutex> guard(mutex_);
-    return blocks_.emplace_back(std::move(block)).get();
-  }
-
-  int32_t* degree_;
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Block>> blocks_;
-};
-
-class Edges::Found {
- public:
-  explicit Found(Edges& all) : all_(all) {}
-  int32_t* room(int64_t most) {
-    if (!block_ || block_->used + most > block_->size) block_ = all_.add_block(most);
-    return block_->sender.get() + block_->used;
-  }
-  void keep(int32_t row, int64_t degree) {
-    all_.degree_[row] = static_cast<int32_t>(degree);
-    block_->row.push_back(row);
-    block_->used += degree;
-  }
-
- private:
-  Edges& all_;
-  Block* block_ = nullptr;
-};
-
-// Senders at a fixed capacity, -1 behind the last.
-class Table {
- public:
-  Table(int32_t* sender, int32_t* degree, int64_t capacity) : sender_(sender), degree_(degree), capacity_(capacity) {}
-  int32_t* room(int64_t most) {
-    const int64_t size = std::max(most, capacity_);
-    if (static_cast<int64_t>(found_.size()) < size) found_.resize(size);
-    return found_.data();
-  }
-  void keep(int32_t row, int64_t degree) {
-    int32_t* to = sender_ + row * capacity_;
-    const int32_t* from = found_.data();
-    // a choice, not two loops, which cost more than so few numbers
-    for (int64_t k = 0; k < capacity_; ++k) to[k] = k < degree ? from[k] : -1;
-    degree_[row] = static_cast<int32_t>(degree);
-  }
-
- private:
-  int32_t *sender_, *degree_;
-  int64_t capacity_;
-  std::vector<int32_t> found_;
-};
-
-void check_inputs(const char* op, const at::Tensor& x, const std::optional<at::Tensor>& batch) {
-  TORCH_CHECK_VALUE(x.dim() == 3 && x.size(2) > 0, op, ": x must be [N, T, D], got ", x.sizes());
-  check(op, "x", x, x.sizes(), x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-  if (batch) check_dense(op, "batch", *batch, {x.size(0)}, at::kLong);
-  TORCH_CHECK_VALUE(x.size(0) * x.size(1) <= std::numeric_limits<int32_t>::max(), op,
-                    ": nodes times frames must be under 2^31, got ", x.size(0) * x.size(1));
-}
-
 template <typename MakeFound>
 void search_all(const at::Tensor& x, const std::optional<at::Tensor>& batch, double cutoff, bool loop,
                 const MakeFound& make_found) {
@@ -286,7 +166,7 @@ void search_all(const at::Tensor& x, const std::optional<at::Tensor>& batch, dou
 std::tuple<at::Tensor, at::Tensor> radius_graph(const at::Tensor& x, const std::optional<at::Tensor>& batch,
                                                 double cutoff, bool loop) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
-  check_inputs("radius_graph", x, batch);
+  check_search_inputs("radius_graph", x, batch);
   const int64_t num_rows = x.size(0) * x.size(1);
   auto degree = at::empty({num_rows}, x.options().dtype(at::kInt));
   Edges edges(degree.mutable_data_ptr<int32_t>());
@@ -298,7 +178,7 @@ std::tuple<at::Tensor, at::Tensor> radius_graph(const at::Tensor& x, const std::
 std::tuple<at::Tensor, at::Tensor> radius_neighbours(const at::Tensor& x, const std::optional<at::Tensor>& batch,
                                                      double cutoff, int64_t capacity, bool loop) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
-  check_inputs("radius_neighbours", x, batch);
+  check_search_inputs("radius_neighbours", x, batch);
   TORCH_CHECK_VALUE(capacity >= 0, "radius_neighbours: capacity must not be negative, got ", capacity);
   const int64_t num_rows = x.size(0) * x.size(1);
   const auto options = x.options().dtype(at::kInt);

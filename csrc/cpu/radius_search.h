@@ -16,12 +16,22 @@ template <typename S>
 using FindNear = int64_t (*)(int64_t dim, const S* at, const S* candidates, int64_t stride, int64_t count, S limit,
                              const int32_t* name, int32_t* found);
 
+// The same in three dimensions for squares that are not exact: writes the places of the candidates that may be near,
+// |c - at|^2 <= upper. doubtful: set where one of them is above `lower`.
+template <typename S>
+using FindMaybe = int64_t (*)(const S* at, const S* candidates, int64_t stride, int64_t count, S lower, S upper,
+                              int32_t* found, bool* doubtful);
+
 struct RadiusSearch {
   FindNear<float> find_float;
   FindNear<double> find_double;
+  FindMaybe<float> maybe_float;
+  FindMaybe<double> maybe_double;
 
   FindNear<float> find(float) const { return find_float; }
   FindNear<double> find(double) const { return find_double; }
+  FindMaybe<float> maybe(float) const { return maybe_float; }
+  FindMaybe<double> maybe(double) const { return maybe_double; }
 };
 
 extern const RadiusSearch radius_search_baseline, radius_search_avx2, radius_search_avx512;

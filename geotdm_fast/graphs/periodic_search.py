@@ -12,6 +12,7 @@ from torch import Tensor
 
 from geotdm_fast.graphs.groups import Groups
 from geotdm_fast.reference import CellSearch
+from geotdm_fast.reference.cell_search import squared
 
 # Pairs whose distances are in memory at once, 8 bytes each.
 _PAIRS_AT_ONCE = 2**20
@@ -42,7 +43,7 @@ def periodic_radius(
     x: Tensor, cutoff: float, capacity: int, groups: Groups, box: Tensor, boxes: CellSearch, loop: bool = False
 ) -> FoundImages:
     """Up to `capacity` senders of each row of x [N, T, 3]: the first where there are more. box: [N] of each node"""
-    limit = float(cutoff) ** 2
+    limit = squared(cutoff)
 
     def chosen(pairs: _Pairs) -> tuple[Tensor, Tensor]:
         near = pairs.square <= limit
@@ -79,7 +80,7 @@ def periodic_edges(
     w = w.flatten(0, 1)
     found, image, first = [torch.zeros(2, 0, dtype=torch.int64, device=x.device)], [numbers[:0]], 0
     for pairs in _pairs(moved, groups, box, boxes):
-        near = pairs.square <= float(cutoff) ** 2
+        near = pairs.square <= squared(cutoff)
         if not loop:
             near &= ~pairs.is_self
         receiver, frame, candidate = near.nonzero(as_tuple=True)

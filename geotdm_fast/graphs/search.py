@@ -58,11 +58,11 @@ def radius_senders(
         boxes = CellSearch.within(where, cell, cutoff, batch=batch)
         boxes.check_fits(where, x)
         known = boxes.cell
-    if boxes is None and kernels.take_search(where, x, current_backend()):
+    if kernels.take_search(where, x, current_backend()):
         most = groups.most or None if groups is not None else None
         found = radius_neighbours(x, cutoff, capacity, batch, max_num_nodes=most, cell=boxes)
         return Found(found.sender, found.needed, found.image, known)
-    if boxes is None and current_backend() != "reference" and neighbour_search.is_compiled(x):
+    if current_backend() != "reference" and neighbour_search.is_compiled(x):
         found = radius_neighbours(x, cutoff, capacity, batch, cell=boxes)
         return Found(found.sender, found.needed, found.image, known)
     groups, image = groups or Groups.of(batch, len(x), x.device), None

@@ -113,3 +113,36 @@ def _radius_neighbours(
 ) -> tuple[Tensor, Tensor]:
     num_rows = x.shape[0] * x.shape[1]
     return x.new_empty(num_rows, capacity, dtype=torch.int32), x.new_empty(num_rows, dtype=torch.int32)
+
+
+@torch.library.register_fake("geotdm_fast::radius_graph_periodic")
+def _radius_graph_periodic(
+    x: Tensor,
+    batch: Tensor | None,
+    vectors: Tensor,
+    inverse: Tensor,
+    pbc: Tensor,
+    images: list[int],
+    most_boxes_away: int,
+    cutoff: float,
+    loop: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    edge_index, degree = _radius_graph(x, batch, cutoff, loop)
+    return edge_index, x.new_empty(edge_index.shape[1], 3, dtype=torch.int8), degree
+
+
+@torch.library.register_fake("geotdm_fast::radius_neighbours_periodic")
+def _radius_neighbours_periodic(
+    x: Tensor,
+    batch: Tensor | None,
+    vectors: Tensor,
+    inverse: Tensor,
+    pbc: Tensor,
+    images: list[int],
+    most_boxes_away: int,
+    cutoff: float,
+    capacity: int,
+    loop: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    sender, degree = _radius_neighbours(x, batch, cutoff, capacity, loop)
+    return sender, x.new_empty(*sender.shape, 3, dtype=torch.int8), degree

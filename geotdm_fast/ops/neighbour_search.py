@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.ops import native
+from geotdm_fast.reference import CellSearch
 from geotdm_fast.reference.radius_graph import computed_in, squared_cutoff, squared_distances
 
 # A block's distances stay in cache.
@@ -32,6 +33,29 @@ def compiled_table(x: Tensor, cutoff: float, capacity: int, batch: Tensor | None
     [M] int32. Nothing depends on the values: a coordinate that is not finite is near to nothing."""
     x, batch, cutoff = _taken(x, cutoff, batch)
     return torch.ops.geotdm_fast.radius_neighbours(x, batch, cutoff, capacity, loop)
+
+
+def compiled_periodic_graph(
+    x: Tensor, cutoff: float, batch: Tensor | None, loop: bool, boxes: CellSearch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """edge_index [2, E] int64 and image [E, 3] int8 of x [N, T, 3], and the degree [N T] int32 of each row, -1 where a
+    position is near to nothing whatever is there."""
+    return torch.ops.geotdm_fast.radius_graph_periodic(*_in_boxes(x, batch, boxes), float(cutoff), loop)
+
+
+def compiled_periodic_table(
+    x: Tensor, cutoff: float, capacity: int, batch: Tensor | None, loop: bool, boxes: CellSearch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """sender [N T, capacity] int32, image [N T, capacity, 3] int8 and the degree [N T] int32, as above."""
+    given = _in_boxes(x, batch, boxes)
+    return torch.ops.geotdm_fast.radius_neighbours_periodic(*given, float(cutoff), capacity, loop)
+
+
+def _in_boxes(x: Tensor, batch: Tensor | None, boxes: CellSearch) -> tuple:
+    """What the module takes before the cutoff."""
+    batch = None if batch is None else batch.long().contiguous()
+    flags, away = boxes.cell.pbc.contiguous(), boxes.most_boxes_away
+    return x.detach().double(), batch, boxes.vectors, boxes.inverse, flags, list(boxes.images), away
 
 
 def _taken(x: Tensor, cutoff: float, batch: Tensor | None) -> tuple[Tensor, Tensor | None, float]:

@@ -15,7 +15,7 @@ from geotdm_fast.ops.radius_checks import check_no_pbc, check_search
 from geotdm_fast.reference import Cell, CellSearch
 from geotdm_fast.reference.cell_search import check_near_enough
 from geotdm_fast.reference.radius_graph import check_capacity
-from geotdm_fast.reference.radius_neighbours import counted
+from geotdm_fast.reference.radius_neighbours import counted, counted_images
 
 _WHERE = "radius_graph"
 
@@ -112,6 +112,14 @@ def _in_boxes(
     """edge_index [2, E] and image [E, 3] int8."""
     frames = x.detach() if x.dim() == 3 else x.detach()[:, None]
     boxes.check_fits(_WHERE, frames)
+    if kernels.take_search(_WHERE, x, current_backend()):
+        return _in_boxes_by_kernels(frames, cutoff, batch, max_num_neighbors, loop, boxes)
+    if current_backend() != "reference" and neighbour_search.is_compiled(x):
+        edge_index, image, degree = neighbour_search.compiled_periodic_graph(frames, cutoff, batch, loop, boxes)
+        if degree.numel() and int(degree.min()) < 0:
+            check_near_enough(_WHERE, frames, boxes, batch)
+        check_capacity(degree, len(degree), max_num_neighbors)
+        return edge_index, image
     check_near_enough(_WHERE, frames, boxes, batch)
     if current_backend() == "reference":
         return reference.radius_graph(frames, cutoff, batch, max_num_neighbors, loop, cell=boxes)
@@ -120,6 +128,21 @@ def _in_boxes(
     num_rows = frames.shape[:2].numel()
     check_capacity(torch.bincount(edge_index[0], minlength=num_rows), num_rows, max_num_neighbors)
     return edge_index, image
+
+
+def _in_boxes_by_kernels(
+    x: Tensor, cutoff: float, batch: Tensor | None, max_num_neighbors: int | None, loop: bool, boxes: CellSearch
+) -> tuple[Tensor, Tensor]:
+    """Counted, then listed in a table that is wide enough."""
+    from geotdm_fast.kernels.radius_images_launch import radius_images_table
+
+    *_, degree = radius_images_table(x, cutoff, 0, batch, loop, boxes)
+    least, most = (int(degree.min()), int(degree.max())) if len(degree) else (0, 0)
+    if least < 0:
+        check_near_enough(_WHERE, x, boxes, batch)
+    check_capacity(degree, len(degree), max_num_neighbors)
+    found = counted_images(*radius_images_table(x, cutoff, most, batch, loop, boxes))
+    return found.edge_index(), found.edge_image()
 
 
 def _by_kernels(x: Tensor, cutoff: float, batch: Tensor | None, max_num_neighbors: int | None, loop: bool) -> Tensor:

@@ -77,8 +77,15 @@ def _in_boxes(
 ) -> Neighbours:
     frames = x.detach() if x.dim() == 3 else x.detach()[:, None]
     boxes.check_fits(_WHERE, frames)
+    if kernels.take_search(_WHERE, x, current_backend()):
+        from geotdm_fast.kernels.radius_images_launch import radius_images_table
+
+        return counted_images(*radius_images_table(frames, cutoff, capacity, batch, loop, boxes))
     if current_backend() == "reference":
         return reference.radius_neighbours(frames, cutoff, capacity, batch, loop, cell=boxes)
+    if neighbour_search.is_compiled(x):
+        found = neighbour_search.compiled_periodic_table(frames, cutoff, capacity, batch, loop, boxes)
+        return counted_images(*found)
     groups = Groups.of(batch, len(frames), x.device)
     box = boxes.cell.of_nodes(batch, len(frames))
     sender, image, degree = periodic_radius(frames, cutoff, capacity, groups, box, boxes, loop)

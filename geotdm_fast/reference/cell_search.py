@@ -97,7 +97,8 @@ class CellSearch(NamedTuple):
 
     @classmethod
     def _made(cls, cell: Cell, images: tuple[int, int, int], sought: tuple[str, float]) -> "CellSearch":
-        return cls(cell, cell.vectors.detach().double(), cell.inverse(), images, sought)
+        vectors, inverse = cell.vectors.detach().double().contiguous(), cell.inverse().contiguous()
+        return cls(cell, vectors, inverse, images, sought)
 
     def _of(self, where: str, pbc: Tensor | None, sought: tuple[str, float]) -> "CellSearch":
         if pbc is not None:
@@ -156,6 +157,11 @@ class CellSearch(NamedTuple):
         usable = (x.isfinite() & (w.abs() <= self.most_boxes_away)).all(-1, keepdim=True)
         w = w.where(usable, 0)
         return (x - combined(w, self.vectors[box])).where(usable, torch.nan), w.to(torch.int8)
+
+
+def squared(cutoff: float) -> float:
+    """cutoff^2, rounded."""
+    return float(cutoff) * float(cutoff)
 
 
 def combined(numbers: Tensor, vectors: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.reference.cell import Cell
-from geotdm_fast.reference.cell_search import CellSearch
+from geotdm_fast.reference.cell_search import CellSearch, squared
 
 _PAIRS_AT_ONCE = 2**22
 
@@ -88,7 +88,7 @@ def _periodic(
             between = moved[rows, None, t] - moved[None, :, t]  # [n, N, 3]
             for k, number in enumerate(numbers):
                 d = between - shifts[rows, None, t if shifts.shape[1] > 1 else 0, k]
-                near = d[..., 0] * d[..., 0] + d[..., 1] * d[..., 1] + d[..., 2] * d[..., 2] <= float(cutoff) ** 2
+                near = d[..., 0] * d[..., 0] + d[..., 1] * d[..., 1] + d[..., 2] * d[..., 2] <= squared(cutoff)
                 if batch is not None:
                     near &= batch[rows, None] == batch
                 if not loop and not number.any():
