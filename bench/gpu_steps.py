@@ -47,6 +47,7 @@ class Programs:
         self.temporal = [*self.layer, "--layer", "temporal"]
         self.train, self.sample = rows("bench.training.train", "train"), rows("bench.sampling.sample", "sample")
         self.kernels = rows("bench.ops.kernel_times", "kernels")
+        self.periodic = rows("bench.network.periodic", "periodic")
         self.radius = [*self.pytest, "bench/ops/bench_radius_graph.py", *device, "--benchmark-sort", "name"]
         self.radius += ["--benchmark-columns", "median,iqr,rounds", "--benchmark-max-time", "0.2", "-k"]
 
@@ -93,6 +94,7 @@ def second_tier(run: Programs) -> list[Step]:
         Step("temporal long", [*run.temporal, *long], 50, tier=2),
         Step("edges", [*run.layer, "--sweep", "edges", "--precision", "bf16"], 40, tier=2),
         Step("radius", [*run.radius, "(auto or table or all) and not 50000"], 30, tier=2),
+        Step("boxes", [*run.periodic, "--atoms", "100", "4096", "50000", "--ours-alone"], 60, tier=2),
         Step("train tf32", [*run.train, *nbody, "--precision", "tf32", *compiled, "--repeats", "3"], 110, tier=2),
     ]
 

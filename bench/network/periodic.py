@@ -54,7 +54,7 @@ def measure_size(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
     specs = {True: spec_of(atoms, True, args), False: spec_of(atoms, False, args)}
     workloads = {periodic: make_workload(**spec) for periodic, spec in specs.items()}
     for mode in MODES:
-        contenders = list(contenders_of(workloads, mode, args.device))
+        contenders = list(contenders_of(workloads, mode, args))
         errors = {}
         for periodic, spec in specs.items():
             names = [c.name for box, c in contenders if box == periodic]
@@ -69,7 +69,7 @@ def measure_size(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
                 "seconds_most": found.most,
                 "error": errors.get((periodic, name)),
             }
-        for name in PEERS:
+        for name in peers_of(args):
             need = bytes_needed(workloads[True], name, DTYPE, mode)
             if need > MEMORY:
                 yield about(workloads[True], True, mode, name) | {"left_out": f"needs about {need / 2**30:.0f} GiB"}
@@ -79,14 +79,20 @@ def measure_size(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
             yield row | measure(spec, name, DTYPE, args.device)
 
 
-def contenders_of(workloads: dict[bool, Workload], mode: str, device: str) -> Iterator[tuple[bool, Contender]]:
+def contenders_of(
+    workloads: dict[bool, Workload], mode: str, args: argparse.Namespace
+) -> Iterator[tuple[bool, Contender]]:
     """Ours with and without the box, and the peers in it that fit."""
     for periodic, workload in workloads.items():
         for name in OURS:
-            yield periodic, make_contender(workload, name, DTYPE, device)
-    for name in PEERS:
+            yield periodic, make_contender(workload, name, DTYPE, args.device)
+    for name in peers_of(args):
         if bytes_needed(workloads[True], name, DTYPE, mode) <= MEMORY:
-            yield True, make_contender(workloads[True], name, DTYPE, device)
+            yield True, make_contender(workloads[True], name, DTYPE, args.device)
+
+
+def peers_of(args: argparse.Namespace) -> tuple[str, ...]:
+    return () if args.ours_alone else PEERS
 
 
 def spec_of(atoms: int, periodic: bool, args: argparse.Namespace) -> dict:
@@ -142,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=arguments.count, default=10, metavar="T", help="default: %(default)s")
     parser.add_argument("--layers", type=arguments.count, default=6, metavar="L", help="default: %(default)s")
     parser.add_argument("--hidden-dim", type=arguments.count, default=128, metavar="H", help="default: %(default)s")
+    parser.add_argument("--ours-alone", action="store_true", help="leave the peers out")
     arguments.add_run(parser, repeats=3, out=record.RESULTS / "periodic.jsonl")
     return parser
 
