@@ -44,7 +44,7 @@ def assert_as_defined(x, cutoff, batch=None, loop=False, capacity=64):
     return found
 
 
-@pytest.mark.recorded("interpreted", always=r"all pairs|-(1|5|31|33)-")
+@pytest.mark.recorded("interpreted", always=r"all pairs|cpu-(1|5|31|33)-")
 @pytest.mark.parametrize(
     ("num_nodes", "num_frames", "dim", "num_graphs", "loop", "dtype"),
     [

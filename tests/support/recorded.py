@@ -82,6 +82,13 @@ def compiler() -> str:
     return f"{said.partition(chr(10))[0]} {platform.machine()}"
 
 
+def nvcc() -> str:
+    """Where the compiler for CUDA is."""
+    from tools import cuda_module
+
+    return f"nvcc {cuda_module.nvcc()} {cuda_module.cuda_version(cuda_module.nvcc() or '')}"
+
+
 def processor() -> str:
     """The widest vectors that torch uses here."""
     import torch
@@ -123,6 +130,12 @@ GROUPS = {
         ("tests/csrc/test_cuda_temporal.py",),
         (*ROOMS, "csrc/cuda/**/*", "tools/ninja_build.py"),
         (*PACKAGES, compiler),
+    ),
+    # The package as it is built, installed and found to lack something.
+    "builds": Group(
+        ("tests/tools/test_build.py", "tests/tools/test_build_cuda.py"),
+        ("geotdm_fast/**/*.py", "kernels/*.py", "csrc/**/*", "tools/*.py", "setup.py", "pyproject.toml", "MANIFEST.in"),
+        (*PACKAGES, package("setuptools"), package("pip"), package("ninja"), compiler, nvcc, processor),
     ),
     # CPU kernels with emulated instructions.
     "emulated cpu": Group(

@@ -122,4 +122,4 @@ def test_a_pattern_of_no_file_is_an_error(project):
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_the_digests_of_this_tree_can_be_made(name):
-    assert len(GROUPS[name].digest()) == 64 and all(version() for version in GROUPS[name].versions)
+    assert len(GROUPS[name].digest()) == 64
