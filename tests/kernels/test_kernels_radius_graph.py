@@ -65,7 +65,6 @@ def test_every_edge(num_nodes, num_frames, dim, num_graphs, loop, dtype, search,
 
 
 # `device` is a word, the same in every example.
-@pytest.mark.recorded("interpreted")
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     num_nodes=st.integers(0, 40),

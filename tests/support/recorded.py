@@ -5,7 +5,7 @@
 puts the tests of a module into a group. `make record` runs all groups and writes into tests/recorded.json the digest of
 all that the verdict of a group depends on, if all its tests passed. While the digest is the same, the tests of the
 group are skipped, except those whose names have the pattern `always`: they show that the tests still run. With any
-other digest, or none, all run.
+other digest, or none, all run. A test that draws other numbers in every run belongs into no group.
 """
 
 import functools
