@@ -151,7 +151,8 @@ class Recorded:
 
     def __init__(self, mode: str = "skip", groups: dict[str, Group] = GROUPS, path: pathlib.Path = RECORD):
         self.mode, self.groups, self.path = mode, groups, path
-        self.passed, self.others = Counter(), {}  # by group: how many passed, and a line for one that did not
+        # By group: how many tests it has, how many passed, and a line for one that did not.
+        self.count, self.passed, self.others = {}, Counter(), {}
         self.digests = {}
 
     def pytest_sessionstart(self, session):
@@ -161,6 +162,8 @@ class Recorded:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
         known = self.read()
+        marks = (item.get_closest_marker("recorded") for item in items if not item.get_closest_marker("gpu"))
+        counts = Counter(mark.args[0] for mark in marks if mark)
         kept, left = [], []
         for item in items:
             mark = item.get_closest_marker("recorded")
@@ -174,7 +177,7 @@ class Recorded:
                 )
             if item.get_closest_marker("gpu"):
                 continue  # what a GPU computes no file decides
-            item.user_properties.append((PROPERTY, name))
+            item.user_properties.append((PROPERTY, [name, counts[name]]))
             always = mark.kwargs.get("always")
             if self.mode != "skip" or (always and re.search(always, item.name)):
                 continue
@@ -194,7 +197,8 @@ class Recorded:
 
     def pytest_runtest_logreport(self, report):
         """In the process that gathers what the others ran."""
-        for name in (value for key, value in report.user_properties if key == PROPERTY):
+        for name, count in (value for key, value in report.user_properties if key == PROPERTY):
+            self.count[name] = count
             if report.when == "call" and report.passed:
                 self.passed[name] += 1
             elif not report.passed:
@@ -206,16 +210,23 @@ class Recorded:
         if self.mode != "write":
             return
         terminalreporter.section("recorded")
-        whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
-        if not whole:
+        option = config.option
+        some = [
+            option.keyword,
+            option.deselect,
+            option.ignore,
+            option.ignore_glob,
+            option.markexpr not in ("", "not dry"),
+        ]
+        if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or any(some):
             terminalreporter.write_line("nothing is recorded of a part of the tests")
             return
         known = {name: entry for name, entry in self.read().items() if name in self.groups}
         for name in self.groups:
-            if self.passed[name] and name not in self.others:
+            if name in self.count and self.passed[name] == self.count[name]:
                 known[name] = {"tests": self.passed[name], "digest": self.digest(name, config.rootpath)}
                 terminalreporter.write_line(f"{name}: {self.passed[name]} tests passed")
             else:
                 known.pop(name, None)
-                terminalreporter.write_line(f"{name} is not recorded: {self.others.get(name, 'it has no tests')}")
+                terminalreporter.write_line(f"{name} is not recorded: {self.others.get(name, 'not all its tests ran')}")
         self.path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
