@@ -38,7 +38,7 @@ help:
 	@echo 'make gpu-pack   build here what gpu-check would build on an H100, into .gpu/ (PY=...: its Python, torch, triton)'
 	@echo 'make gpu-dry    what of the GPU can be tried without one: its paths, and every launch compiled (6 minutes)'
 	@echo 'make cubins     compile every CUDA kernel without a GPU, hold it to its limits and record it (8 minutes, nvcc)'
-	@echo 'make record     run the tests whose verdict files and versions decide alone, and record it (6 minutes)'
+	@echo 'make record     run the tests whose verdict files and versions decide alone, and record it (7 minutes)'
 	@echo 'make reproduce  the experiments of the paper that need no data, one after the other (a GPU for its settings)'
 	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
 	@echo 'make lint       ruff, clang-format and mypy, changing nothing'

@@ -88,7 +88,7 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def pytest_unconfigure():
+def pytest_sessionfinish():
     gc.unfreeze()
 
 

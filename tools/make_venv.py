@@ -57,7 +57,9 @@ def create(folder):
 def install(folder, torch, torch_args, triton, pip_args):
     """All pinned packages, torch where none is borrowed, triton where torch brings none, and this package, editable."""
     # --isolated is not used: the user's pip settings (proxy, index) hold
-    pip = [str(python_of(folder)), "-m", "pip", "install", "--disable-pip-version-check", *shlex.split(pip_args)]
+    # --no-compile: of ten thousand files a tenth is ever imported, and Python compiles these then
+    pip = [str(python_of(folder)), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
+    pip += shlex.split(pip_args)
     # constraints.txt is closed under dependencies (tests/tools/test_install.py), so nothing is left for pip to choose
     subprocess.run([*pip, "-q", "--no-deps", "-r", str(ROOT / "constraints.txt")], check=True)
     version, file = find_torch(python_of(folder))

@@ -45,7 +45,7 @@ def assert_as_defined(x, cutoff, batch=None, loop=False, capacity=64):
     return found
 
 
-@pytest.mark.recorded("interpreted", always=r"all pairs|-(1|5|31|33)-")
+@pytest.mark.recorded("interpreted", always=r"all pairs|cpu-(1|5|31|33)-")
 @pytest.mark.parametrize(
     ("num_nodes", "num_frames", "dim", "num_graphs", "loop", "dtype"),
     [
@@ -66,7 +66,6 @@ def test_every_edge(num_nodes, num_frames, dim, num_graphs, loop, dtype, search,
 
 
 # `device` is a word, the same in every example.
-@pytest.mark.recorded("interpreted")
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     num_nodes=st.integers(0, 40),

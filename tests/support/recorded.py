@@ -5,7 +5,7 @@
 puts the tests of a module into a group. `make record` runs all groups and writes into tests/recorded.json the digest of
 all that the verdict of a group depends on, if all its tests passed. While the digest is the same, the tests of the
 group are skipped, except those whose names have the pattern `always`: they show that the tests still run. With any
-other digest, or none, all run.
+other digest, or none, all run. A test that draws other numbers in every run belongs into no group.
 """
 
 import functools
@@ -82,6 +82,13 @@ def compiler() -> str:
     return f"{said.partition(chr(10))[0]} {platform.machine()}"
 
 
+def nvcc() -> str:
+    """Where the compiler for CUDA is."""
+    from tools import cuda_module
+
+    return f"nvcc {cuda_module.nvcc()} {cuda_module.cuda_version(cuda_module.nvcc() or '')}"
+
+
 def processor() -> str:
     """The widest vectors that torch uses here."""
     import torch
@@ -124,6 +131,12 @@ GROUPS = {
         (*ROOMS, "csrc/cuda/**/*", "tools/ninja_build.py"),
         (*PACKAGES, compiler),
     ),
+    # The package as it is built, installed and found to lack something.
+    "builds": Group(
+        ("tests/tools/test_build.py", "tests/tools/test_build_cuda.py"),
+        ("geotdm_fast/**/*.py", "kernels/*.py", "csrc/**/*", "tools/*.py", "setup.py", "pyproject.toml", "MANIFEST.in"),
+        (*PACKAGES, package("setuptools"), package("pip"), package("ninja"), compiler, nvcc, processor),
+    ),
     # CPU kernels with emulated instructions.
     "emulated cpu": Group(
         ("tests/csrc/test_bf16_emulated.py", "tests/csrc/test_native_*.py"),
@@ -138,7 +151,8 @@ class Recorded:
 
     def __init__(self, mode: str = "skip", groups: dict[str, Group] = GROUPS, path: pathlib.Path = RECORD):
         self.mode, self.groups, self.path = mode, groups, path
-        self.passed, self.others = Counter(), {}  # by group: how many passed, and a line for one that did not
+        # By group: how many tests it has, how many passed, and a line for one that did not.
+        self.count, self.passed, self.others = {}, Counter(), {}
         self.digests = {}
 
     def pytest_sessionstart(self, session):
@@ -148,6 +162,8 @@ class Recorded:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
         known = self.read()
+        marks = (item.get_closest_marker("recorded") for item in items if not item.get_closest_marker("gpu"))
+        counts = Counter(mark.args[0] for mark in marks if mark)
         kept, left = [], []
         for item in items:
             mark = item.get_closest_marker("recorded")
@@ -161,7 +177,7 @@ class Recorded:
                 )
             if item.get_closest_marker("gpu"):
                 continue  # what a GPU computes no file decides
-            item.user_properties.append((PROPERTY, name))
+            item.user_properties.append((PROPERTY, [name, counts[name]]))
             always = mark.kwargs.get("always")
             if self.mode != "skip" or (always and re.search(always, item.name)):
                 continue
@@ -181,7 +197,8 @@ class Recorded:
 
     def pytest_runtest_logreport(self, report):
         """In the process that gathers what the others ran."""
-        for name in (value for key, value in report.user_properties if key == PROPERTY):
+        for name, count in (value for key, value in report.user_properties if key == PROPERTY):
+            self.count[name] = count
             if report.when == "call" and report.passed:
                 self.passed[name] += 1
             elif not report.passed:
@@ -193,16 +210,23 @@ class Recorded:
         if self.mode != "write":
             return
         terminalreporter.section("recorded")
-        whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
-        if not whole:
+        option = config.option
+        some = [
+            option.keyword,
+            option.deselect,
+            option.ignore,
+            option.ignore_glob,
+            option.markexpr not in ("", "not dry"),
+        ]
+        if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or any(some):
             terminalreporter.write_line("nothing is recorded of a part of the tests")
             return
         known = {name: entry for name, entry in self.read().items() if name in self.groups}
         for name in self.groups:
-            if self.passed[name] and name not in self.others:
+            if name in self.count and self.passed[name] == self.count[name]:
                 known[name] = {"tests": self.passed[name], "digest": self.digest(name, config.rootpath)}
                 terminalreporter.write_line(f"{name}: {self.passed[name]} tests passed")
             else:
                 known.pop(name, None)
-                terminalreporter.write_line(f"{name} is not recorded: {self.others.get(name, 'it has no tests')}")
+                terminalreporter.write_line(f"{name} is not recorded: {self.others.get(name, 'not all its tests ran')}")
         self.path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")

@@ -125,6 +125,7 @@ def test_wheel_installs_and_runs(wheel, environment, tmp_path):
     assert str(environment.parent.parent) in said and "_C.c" in said and " cpu (" in said
 
 
+@pytest.mark.recorded("builds")
 @needs_compiler
 def test_editable_install_compiles_only_what_changed(sources, environment):
     said = installed(environment, sources, "-e", ".", GEOTDM_BUILD="1")
@@ -183,6 +184,7 @@ def test_source_distribution_is_complete(bare_sources, tmp_path):
         assert listed(folder) == listed(bare_sources) != set()
 
 
+@pytest.mark.recorded("builds")
 def test_without_the_module_the_reference_runs_with_one_warning(bare_sources, tmp_path):
     said = run(bare_sources, "-c", STEP, tmp_path / "numbers.npy")
     assert said.count("RuntimeWarning") == 1
@@ -191,6 +193,7 @@ def test_without_the_module_the_reference_runs_with_one_warning(bare_sources, tm
     assert "RuntimeWarning" not in run(bare_sources, "-m", "geotdm_fast", "doctor")
 
 
+@pytest.mark.recorded("builds")
 @needs_compiler
 def test_a_module_for_another_torch_is_not_loaded(unpacked, tmp_path):
     shutil.copytree(unpacked / "geotdm_fast", tmp_path / "geotdm_fast")
@@ -209,6 +212,7 @@ def test_a_module_for_another_torch_is_not_loaded(unpacked, tmp_path):
     assert "geotdm_fast._C is not loading: " in said and "file too short" in said
 
 
+@pytest.mark.recorded("builds")
 @needs_compiler
 def test_every_instruction_set_gives_the_same_numbers(unpacked, tmp_path):
     """Forcing the choice down is how an older processor is tried; a set that this one lacks is never taken."""

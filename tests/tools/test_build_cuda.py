@@ -63,6 +63,7 @@ def modules_in(folder: pathlib.Path) -> set[str]:
     return {path.name.split(".")[0] for path in (folder / "unpacked" / "geotdm_fast").glob("*.so")}
 
 
+@pytest.mark.recorded("builds")
 @needs_nvcc
 @needs_compiler
 def test_a_wheel_has_the_module_and_it_loads_without_a_gpu(sources, tmp_path):
@@ -75,6 +76,7 @@ def test_a_wheel_has_the_module_and_it_loads_without_a_gpu(sources, tmp_path):
     assert "it loads" in run(tmp_path / "unpacked", "-c", LOADS, module)
 
 
+@pytest.mark.recorded("builds")
 @needs_nvcc
 @needs_compiler
 def test_a_build_that_fails_leaves_the_module_for_the_cpu(sources, tmp_path):
@@ -88,6 +90,7 @@ def test_a_build_that_fails_leaves_the_module_for_the_cpu(sources, tmp_path):
     assert modules_in(tmp_path) == {"_C"}
 
 
+@pytest.mark.recorded("builds")
 @needs_compiler
 def test_where_nvcc_is_missing(sources, tmp_path):
     hidden = {"CUDA_HOME": str(tmp_path)}

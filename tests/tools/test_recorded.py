@@ -103,9 +103,22 @@ def test_a_group_with_a_test_that_fails_or_is_skipped_is_not_recorded(project, c
 
 
 def test_nothing_is_recorded_of_a_part_of_the_tests(project, capsys):
-    for words in (["-k", "two"], ["tests/test_some.py"]):
+    one = ["--deselect", "tests/test_some.py::test_number[one]"]
+    for words in (["-k", "two"], ["-m", "recorded"], one, ["tests/test_some.py"]):
         project.run("write", *words)
         assert "nothing is recorded of a part of the tests" in capsys.readouterr().out and not project.record.exists()
+
+
+def test_a_run_that_ends_before_its_last_test_records_nothing(project, capsys, monkeypatch):
+    monkeypatch.setattr(Recorded, "pytest_runtest_logstart", lambda self, nodeid: stop(nodeid), raising=False)
+
+    def stop(nodeid):
+        if nodeid.endswith("[two]"):
+            raise KeyboardInterrupt
+
+    project.run("write")
+    assert "numbers is not recorded: not all its tests ran" in capsys.readouterr().out
+    assert json.loads(project.record.read_text()) == {}
 
 
 def test_a_test_that_is_not_in_the_digest_is_an_error(project, capsys):
@@ -122,4 +135,4 @@ def test_a_pattern_of_no_file_is_an_error(project):
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_the_digests_of_this_tree_can_be_made(name):
-    assert len(GROUPS[name].digest()) == 64 and all(version() for version in GROUPS[name].versions)
+    assert len(GROUPS[name].digest()) == 64
