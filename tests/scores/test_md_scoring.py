@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
 from molecule_samples import jittered, samples_from
+from places import ROOT
 from tiny_models import ETHANOL, ETHANOL_POSITIONS
 
-from geotdm_fast.cli import main
+from geotdm_fast.cli import build_parser, main
+from geotdm_fast.cli.md_options import check_md_options
 from geotdm_fast.samples.npz import write_samples
 from geotdm_fast.scores.evaluation import evaluate, parse_scores, report
 from geotdm_fast.scores.md import MD_SCORES, MDSettings, score_molecules
@@ -222,3 +226,15 @@ def test_errors_of_the_command(tmp_path, capsys):
     ):
         assert main(["evaluate", str(tmp_path / "s.npz"), *words, "--quiet"]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_page_names_every_score_and_its_commands_parse():
+    page = (ROOT / "docs" / "scores.md").read_text(encoding="utf-8")
+    for name in MD_SCORES:
+        assert f"| `{name}`" in page or f"`{name}`, " in page, name
+    lines = re.search(r"```bash\n(.*?)```", page, re.S).group(1).splitlines()
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[0] == "geotdm"
+        args = build_parser().parse_args(words[1:])
+        check_md_options(args)
