@@ -197,7 +197,7 @@ def test_evaluate_holds_them():
 
 def test_the_command(tmp_path, capsys):
     write_samples(tmp_path / "s.npz", ethanol(given=2))
-    about = [str(tmp_path / "s.npz"), "--scores", "ade,md", "--quiet", "--resamples", "20"]
+    about = [str(tmp_path / "s.npz"), "--scores", "all,md", "--quiet", "--resamples", "20"]
     made = ["--json", str(tmp_path / "a.json"), "--pictures", str(tmp_path / "pictures")]
     assert main(["evaluate", *about, *made]) == 0
     said = capsys.readouterr().out
