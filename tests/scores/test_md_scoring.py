@@ -228,7 +228,11 @@ def test_errors_of_the_command(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_the_page_names_every_score_and_its_commands_parse():
+def test_the_page_names_every_score_and_its_commands_parse(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(re.search(rf"\b{name}\b", told[told.index("which of them:") :]) for name in MD_SCORES)
     page = (ROOT / "docs" / "scores.md").read_text(encoding="utf-8")
     for name in MD_SCORES:
         assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", page, re.M), name
