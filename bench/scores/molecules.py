@@ -86,7 +86,7 @@ def our_quantities(ensemble: Ensemble) -> dict[str, np.ndarray]:
         "lengths": lengths,
         "angles": angles,
         "torsions": torsions,
-        "shells": shell_counts(x, pair_kinds(ensemble), R_MAX).sum(0),
+        "shells": shell_counts(x, pair_kinds(ensemble), R_MAX).sum(0)[:, :-1],
         "contacts": contact_counts(x, heavy, CONTACT).sum(0),
         "rg": radius_of_gyration(flat, [np.arange(ensemble.num_atoms)]),
         "rmsd": np.sqrt(squares.mean(0))[None],
@@ -105,11 +105,10 @@ def per_sample(mdtraj, ensemble: Ensemble) -> Callable[[], dict[str, np.ndarray]
     reference = mdtraj.Trajectory(ensemble.reference.T[None] / 10, table)
     kinds = pair_kinds(ensemble)
     heavy = topology.pairs_beyond(3, np.flatnonzero(topology.atomic_numbers != 1))
-    edges = np.append(np.linspace(0, R_MAX / 10, NUM_BINS + 1), np.inf)
 
     def call() -> dict[str, np.ndarray]:
         found: dict[str, list] = {name: [] for name in ("lengths", "angles", "torsions", "rg", "rmsd")}
-        shells = np.zeros((len(kinds), NUM_BINS + 1))
+        shells = np.zeros((len(kinds), NUM_BINS))
         contacts, fluctuations = np.zeros(len(heavy)), np.zeros(topology.num_atoms)
         for sample in frames:
             trajectory = mdtraj.Trajectory(sample, table)
@@ -117,7 +116,9 @@ def per_sample(mdtraj, ensemble: Ensemble) -> Callable[[], dict[str, np.ndarray]
             found["angles"].append(mdtraj.compute_angles(trajectory, topology.angles))
             found["torsions"].append(mdtraj.compute_dihedrals(trajectory, topology.torsions))
             for row, kind in zip(shells, kinds, strict=True):
-                row += np.histogram(mdtraj.compute_distances(trajectory, kind.pairs), edges)[0]
+                # As mdtraj.compute_rdf does, which needs a box.
+                distances = mdtraj.compute_distances(trajectory, kind.pairs)
+                row += np.histogram(distances, range=(0, R_MAX / 10), bins=NUM_BINS)[0]
             contacts += (mdtraj.compute_distances(trajectory, heavy) < CONTACT / 10).sum(0)
             found["rg"].append(mdtraj.compute_rg(trajectory)[:, None])
             found["rmsd"].append(mdtraj.rmsd(trajectory, reference)[:, None])

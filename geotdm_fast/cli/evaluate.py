@@ -135,7 +135,7 @@ def _from_file(args: argparse.Namespace):
 
     samples = read_samples(args.checkpoint)
     scores = parse_scores(args.scores, samples.mode)
-    if args.scores == "all":
+    if "all" in args.scores.split(",") and "nll" not in args.scores.split(","):
         scores = tuple(score for score in scores if score != "nll")  # needs the model
     return samples, scores, None
 

@@ -9,7 +9,13 @@ from geotdm_fast.cli.arguments import count
 def add_md_options(parser: argparse.ArgumentParser) -> None:
     """Options of the scores of molecules; None: the default of `MDSettings`."""
     group = parser.add_argument_group("scores of molecules (--scores md)")
-    group.add_argument("--md", metavar="NAME,...", help="which of them (default: all that the samples allow)")
+    group.add_argument(
+        "--md",
+        metavar="NAME,...",
+        help="which of them: bonds, angles, torsions, rdf (radial distribution functions), contacts, rg (radius of "
+        "gyration), rmsd, rmsf, msd (mean squared displacement), validity, decorrelation, tica, msm (Markov states), "
+        "energy (default: all that the samples allow)",
+    )
     group.add_argument(
         "--bonds",
         choices=("distance", "edges"),

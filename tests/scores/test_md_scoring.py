@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
 from molecule_samples import jittered, samples_from
+from places import ROOT
 from tiny_models import ETHANOL, ETHANOL_POSITIONS
 
-from geotdm_fast.cli import main
+from geotdm_fast.cli import build_parser, main
+from geotdm_fast.cli.md_options import check_md_options
 from geotdm_fast.samples.npz import write_samples
 from geotdm_fast.scores.evaluation import evaluate, parse_scores, report
 from geotdm_fast.scores.md import MD_SCORES, MDSettings, score_molecules
@@ -193,7 +197,7 @@ def test_evaluate_holds_them():
 
 def test_the_command(tmp_path, capsys):
     write_samples(tmp_path / "s.npz", ethanol(given=2))
-    about = [str(tmp_path / "s.npz"), "--scores", "ade,md", "--quiet", "--resamples", "20"]
+    about = [str(tmp_path / "s.npz"), "--scores", "all,md", "--quiet", "--resamples", "20"]
     made = ["--json", str(tmp_path / "a.json"), "--pictures", str(tmp_path / "pictures")]
     assert main(["evaluate", *about, *made]) == 0
     said = capsys.readouterr().out
@@ -222,3 +226,19 @@ def test_errors_of_the_command(tmp_path, capsys):
     ):
         assert main(["evaluate", str(tmp_path / "s.npz"), *words, "--quiet"]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_page_names_every_score_and_its_commands_parse(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(re.search(rf"\b{name}\b", told[told.index("which of them:") :]) for name in MD_SCORES)
+    page = (ROOT / "docs" / "scores.md").read_text(encoding="utf-8")
+    for name in MD_SCORES:
+        assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", page, re.M), name
+    lines = re.search(r"```bash\n(.*?)```", page, re.S).group(1).splitlines()
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[0] == "geotdm"
+        args = build_parser().parse_args(words[1:])
+        check_md_options(args)

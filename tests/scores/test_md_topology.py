@@ -59,6 +59,9 @@ def test_stereocentres():
     (centre,) = Topology(np.array([6, 1, 9, 17, 35]), star).centres
     assert centre.atom == 0 and centre.neighbours == (1, 2, 3)
     assert Topology(np.array([6, 1, 1, 17, 35]), star).centres == []
+    # Without its hydrogen; nitrogen with three neighbours inverts by itself.
+    (hidden,) = Topology(np.array([6, 9, 17, 35]), star[:3]).centres
+    assert hidden.hidden and not centre.hidden and Topology(np.array([7, 9, 17, 35]), star[:3]).centres == []
     # 3-methylhexane: ethyl and propyl differ two bonds away; 3-methylpentane has two ethyls.
     chain = lambda length: [[i, i + 1] for i in range(length - 1)]
     hexane = [*chain(6), [2, 6], [2, 7]]

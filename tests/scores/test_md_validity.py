@@ -63,6 +63,17 @@ def test_mirrored_centres():
     assert shares(truth, drawn, CHIRAL, mode="uncond")["with a flipped centre"] == (5 / 32, 4 / 32)
 
 
+def test_centres_without_their_hydrogen():
+    truth = jittered(CHIRAL_POSITIONS[[0, 2, 3, 4]], (8, 4), 0.02)
+    drawn = truth[None].copy()
+    drawn[0, 2, 1] *= [-1, 1, 1]
+    assert shares(truth, drawn, CHIRAL[[0, 2, 3, 4]])["with a flipped centre"] == (1 / 32, 0)
+    # A planar carbon is none: FClC=O.
+    plane = np.array([[0, 0, 0], [1.35, 0, 0], [-0.87, 1.5, 0], [-0.6, -1.04, 0]])
+    truth = jittered(plane, (8, 4), 0.05)
+    assert "with a flipped centre" not in shares(truth, truth[None], np.array([6, 9, 17, 8]))
+
+
 def test_what_may_clash():
     z = np.array([18, 18, 3, 8, 0])
     apart = np.arange(15.0).reshape(5, 3) * 5

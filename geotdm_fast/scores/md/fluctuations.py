@@ -18,7 +18,7 @@ class Superposed:
         self.mean = np.zeros((3, 0))
 
     def both(self) -> Both:
-        """The true frames [3, N, B, T] and the drawn ones [3, N, B K, T], float64."""
+        """The true frames [3, N, B, T] and the drawn ones [3, N, B K, T]."""
         ensemble = self.ensemble
         if ensemble.num_atoms < 3:
             raise Unfit(f"superposition needs three atoms, there are {ensemble.num_atoms}")
@@ -32,7 +32,7 @@ class Superposed:
 
     def deviations(self) -> Both:
         """The same as differences from the mean true structure."""
-        return each(lambda x: x - self.mean[:, :, None, None], self.both())
+        return each(lambda x: x - self.mean.astype(x.dtype)[:, :, None, None], self.both())
 
 
 def rmsf_rows(ensemble: Ensemble, frames: Superposed, resampling: Resampling) -> list[Row]:
@@ -56,7 +56,8 @@ def rmsf_rows(ensemble: Ensemble, frames: Superposed, resampling: Resampling) ->
 def _fluctuation_sums(x: np.ndarray) -> np.ndarray:
     """[M, 5, N] - sums over the frames of each trajectory of x, y, z, |x|^2 and 1, x [3, N, M, T]."""
     count = np.full((1, *x.shape[1:3]), float(x.shape[3]))
-    return np.concatenate([x.sum(-1), (x * x).sum((0, 3))[None], count]).transpose(2, 0, 1)
+    squares = (x * x).sum((0, 3), dtype=np.float64)[None]
+    return np.concatenate([x.sum(-1, dtype=np.float64), squares, count]).transpose(2, 0, 1)
 
 
 def _sums_about_own_mean(x: np.ndarray) -> np.ndarray:

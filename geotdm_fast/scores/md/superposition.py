@@ -20,8 +20,8 @@ def rotations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     Where two rotations are all but equally good, as for atoms in a line, R comes from a singular value decomposition.
     Source: Horn, J. Opt. Soc. Am. A 4, 629 (1987); Theobald, Acta Crystallographica A 61, 478 (2005); Kabsch 1978.
     """
-    s = np.array([[(x[a] * y[b]).sum(0) for b in range(3)] for a in range(3)])  # [3, 3, S]
-    bound = ((x * x).sum((0, 1)) + (y * y).sum((0, 1))) / 2
+    s = np.array([[(x[a] * y[b]).sum(0) for b in range(3)] for a in range(3)], np.float64)  # [3, 3, S]
+    bound = ((x * x).sum((0, 1)) + (y * y).sum((0, 1))).astype(np.float64) / 2
     key = _key_matrix(s)
     powers = _product(key, key)
     c2 = -np.trace(powers) / 2
@@ -97,33 +97,33 @@ def _turned(turn: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def superposed(x: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """x [3, N, S] turned and shifted onto a structure [3, N]: float64, about the structure's centre at its place."""
-    middle = onto.astype(np.float64).mean(axis=1, keepdims=True)
-    body, found = (onto - middle)[:, :, None], np.empty(x.shape)
-    for frames in frame_chunks(3 * x.shape[1], x.shape[2]):
+    """x [3, N, S] turned and shifted onto a structure [3, N], in the dtype of x."""
+    middle = onto.mean(axis=1, keepdims=True, dtype=np.float64)
+    body, middle = (onto - middle).astype(x.dtype)[:, :, None], middle.astype(x.dtype)[:, :, None]
+    found = np.empty_like(x)
+    for frames in frame_chunks(x.shape[1], x.shape[2]):
         part = centred(x[:, :, frames])
-        found[:, :, frames] = _turned(rotations(part, body), part) + middle[:, :, None]
+        turn = rotations(part, body).astype(x.dtype)
+        np.add(_turned(turn, part), middle, out=found[:, :, frames])
     return found
 
 
 def centred(x: np.ndarray) -> np.ndarray:
-    """x [3, N, ...] with its mean over atoms at the origin, float64."""
-    x = x.astype(np.float64)
-    x -= x.mean(axis=1, keepdims=True)
-    return x
+    """x [3, N, ...] with its mean over atoms at the origin."""
+    return x - x.mean(axis=1, keepdims=True, dtype=np.float64).astype(x.dtype)
 
 
 def mean_structure(x: np.ndarray, start: np.ndarray) -> np.ndarray:
     """[3, N] float64 - the mean of frames x [3, N, S] superposed on it, begun from `start [3, N]`, at the origin."""
-    mean = centred(start)
+    mean = centred(start.astype(np.float64))
     for _ in range(_ROUNDS):
-        mean = centred(superposed(x, mean).mean(axis=2))
+        mean = centred(superposed(x, mean).mean(axis=2, dtype=np.float64))
     return mean
 
 
 def rmsd(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """sqrt(min over R of sum_i |R x_i - y_i|^2 / N) of pairs of frames x, y [3, N, ...]: [...]."""
     shape = x.shape[2:]
-    x, y = (centred(one.reshape(3, x.shape[1], -1)) for one in (x, y))
+    x, y = (centred(one.reshape(3, x.shape[1], -1).astype(np.float64)) for one in (x, y))
     difference = _turned(rotations(x, y), x) - y
     return np.sqrt((difference * difference).sum((0, 1)) / x.shape[1]).reshape(shape)

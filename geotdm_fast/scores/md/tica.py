@@ -68,10 +68,10 @@ def lagged_sums(features: np.ndarray, lag: int) -> np.ndarray:
 
 
 def timescales(eigenvalues: np.ndarray, lag: int) -> np.ndarray:
-    """-lag / ln lambda (frames); NaN where lambda is not in 0..1."""
+    """-lag / ln lambda (frames); NaN where lambda is not in 0..1, or 1 up to rounding."""
     with np.errstate(invalid="ignore", divide="ignore"):
         found = -lag / np.log(eigenvalues)
-    return np.where((eigenvalues > 0) & (eigenvalues < 1), found, np.nan)
+    return np.where((eigenvalues > 0) & (eigenvalues < 1 - 1e-9), found, np.nan)
 
 
 def tica_rows(components: Components, resampling: Resampling, bins: int) -> list[Row]:

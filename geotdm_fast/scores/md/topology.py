@@ -12,10 +12,14 @@ LARGEST_RING = 8
 
 
 class Centre(NamedTuple):
-    """A stereocentre: an atom, and three of its four neighbours in the order of their numbers."""
+    """A stereocentre: an atom, and three of its neighbours in the order of their numbers.
+
+    hidden: whether it has these three alone, so that it is one only if a hydrogen that is left out is the fourth
+    """
 
     atom: int
     neighbours: tuple[int, int, int]
+    hidden: bool = False
 
 
 class Topology:
@@ -127,7 +131,7 @@ class Topology:
 
     @cached_property
     def centres(self) -> list[Centre]:
-        """Atoms with four neighbours that differ as parts of the graph.
+        """Atoms with four neighbours that differ as parts of the graph, and carbons with three.
 
         Neighbours differ where refinement of colours (Weisfeiler and Leman 1968) tells them apart, from the elements.
         """
@@ -143,9 +147,10 @@ class Topology:
             colour = [names[key] for key in signature]
         found = []
         for atom, around in enumerate(self.neighbours):
-            if len(around) == 4 and len({colour[near] for near in around}) == 4:
-                a, b, c, _ = sorted(around)
-                found.append(Centre(atom, (a, b, c)))
+            hidden = len(around) == 3 and self.atomic_numbers[atom] == 6
+            if (hidden or len(around) == 4) and len({colour[near] for near in around}) == len(around):
+                a, b, c = sorted(around)[:3]
+                found.append(Centre(atom, (a, b, c), hidden))
         return found
 
     def pairs_beyond(self, num_bonds: int, atoms: np.ndarray | None = None) -> np.ndarray:

@@ -9,7 +9,10 @@ from geotdm_fast.scores.md.ensemble import Ensemble
 from geotdm_fast.scores.md.geometry import frame_chunks, squared_distances
 from geotdm_fast.scores.md.resampling import Both, Resampling, each, frame_sums, mean_over_frames
 from geotdm_fast.scores.md.rows import Row
+from geotdm_fast.scores.md.topology import Centre
 
+# Of three unit vectors: 0 in a plane, 0.77 at the angles of a tetrahedron.
+_PLANAR = 0.4
 # How far a bond may be from its reference, as a share of it.
 TOLERANCE = 0.25
 _NOBLE_GASES = (2, 10, 18, 36, 54, 86)
@@ -39,8 +42,9 @@ def validity_rows(ensemble: Ensemble, internals: Internals, resampling: Resampli
     if rings:
         members = np.unique(np.concatenate(rings))
         faults["a broken ring"] = each(lambda one: in_any(one[members]), stretched)
-    if ensemble.topology.centres:
-        faults["a flipped centre"] = flipped(ensemble)
+    centres = stereocentres(ensemble)
+    if centres:
+        faults["a flipped centre"] = flipped(ensemble, centres)
     truth, drawn = zip(*faults.values(), strict=True)
     right = each(lambda found: ~np.any(found, axis=0), (np.array(truth), np.array(drawn)))
     rows = [_share("frames without any fault", right, ensemble, resampling, "higher")]
@@ -79,18 +83,28 @@ def clashes(x: np.ndarray, pairs: np.ndarray, limits: np.ndarray) -> np.ndarray:
     return found
 
 
-def handedness(ensemble: Ensemble, x: np.ndarray) -> np.ndarray:
-    """[C, ...] - the signs of the volumes that three neighbours of each stereocentre span, in x [3, N, ...]."""
+def stereocentres(ensemble: Ensemble) -> list[Centre]:
+    """Those of the topology; of carbons with three neighbours those that are no planar ones in the true frames."""
     found = []
-    for atom, (a, b, c) in ensemble.topology.centres:
-        u, v, w = (x[:, near].astype(np.float64) - x[:, atom] for near in (a, b, c))
-        found.append(np.sign(np.einsum("d...,d...->...", u, np.cross(v, w, axis=0))))
-    return np.array(found)
+    for centre in ensemble.topology.centres:
+        flatness = np.median(np.abs(_volumes(centre, ensemble.truth, unit=True))) if centre.hidden else 1.0
+        if flatness > _PLANAR:
+            found.append(centre)
+    return found
 
 
-def flipped(ensemble: Ensemble) -> Both:
+def _volumes(centre: Centre, x: np.ndarray, unit: bool = False) -> np.ndarray:
+    """[...] - the signed volume that the bonds to the three neighbours span, or their directions, in x [3, N, ...]."""
+    sides = [x[:, near].astype(np.float64) - x[:, centre.atom] for near in centre.neighbours]
+    if unit:
+        sides = [side / np.maximum(np.sqrt((side * side).sum(0)), 1e-12) for side in sides]
+    return np.einsum("d...,d...->...", sides[0], np.cross(sides[1], sides[2], axis=0))
+
+
+def flipped(ensemble: Ensemble, centres: list[Centre]) -> Both:
     """[B T] and [B K T] bool - whether a centre is the mirror image of what it should be."""
-    truth, drawn = each(lambda x: handedness(ensemble, x), ensemble.both)  # [C, M, T]
+    signs = lambda x: np.array([np.sign(_volumes(centre, x)) for centre in centres])
+    truth, drawn = each(signs, ensemble.both)  # [C, M, T]
     right = np.sign(truth.sum(-1, keepdims=True))  # [C, B, 1]
     if not ensemble.conditional:
         right = np.broadcast_to(np.sign(truth.sum((1, 2), keepdims=True)), right.shape)
