@@ -11,14 +11,14 @@
 
 TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
-      "egcl_forward(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor? edge_term, Tensor[] params, "
-      "bool normalize, bool pre_norm, float? cutoff, bool keep, bool low_precision) -> (Tensor x_out, Tensor h_out, "
-      "Tensor[] kept)");
+      "egcl_forward(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor? edge_term, Tensor? shift, "
+      "Tensor[] params, bool normalize, bool pre_norm, float? cutoff, bool keep, bool low_precision) -> "
+      "(Tensor x_out, Tensor h_out, Tensor[] kept)");
   m.def(
       "egcl_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor first, Tensor sender, "
-      "Tensor sender_first, Tensor by_sender, Tensor? edge_term, Tensor[] params, Tensor[] kept, "
-      "bool normalize, bool pre_norm, float? cutoff, bool low_precision) -> (Tensor grad_x, Tensor grad_h, "
-      "Tensor grad_edge_term, Tensor[] grad_params)");
+      "Tensor sender_first, Tensor by_sender, Tensor? edge_term, Tensor? shift, Tensor[] params, Tensor[] kept, "
+      "bool wants_shift, bool normalize, bool pre_norm, float? cutoff, bool low_precision) -> (Tensor grad_x, "
+      "Tensor grad_h, Tensor grad_edge_term, Tensor grad_shift, Tensor[] grad_params)");
   m.def(GEOTDM_TEMPORAL_FORWARD_SCHEMA);
   m.def(GEOTDM_TEMPORAL_BACKWARD_SCHEMA);
   m.def(

@@ -10,6 +10,8 @@ EXTRAS = (
     ("ase", "ase", "extended XYZ, molecule files", "molecules"),
     ("mdtraj", "mdtraj", "molecular dynamics files", "md"),
     ("MDAnalysis", "MDAnalysis", "molecular dynamics files", "md"),
+    ("openmm", "openmm", "geotdm simulate md:...", "simulate-md"),
+    ("openmmtools", "openmmtools", "geotdm simulate md:...", "simulate-md"),
 )
 
 

@@ -75,16 +75,17 @@ def _project(
 @triton.jit(do_not_specialize=["num_rows", "num_frames", "w1_stride"])
 def egcl_edges_kernel(
     p_x, p_pq, p_node, p_first_edge, p_degree, p_sender, p_term, p_halved, p_w1, p_b2, p_e1, p_u2, p_e2,
-    p_x_out, p_m_sum, p_moves,
+    p_x_out, p_m_sum, p_moves, p_shift,
     num_rows, num_frames, w1_stride, inverse_cutoff,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
-    HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr,
-    PRECISION: tl.constexpr,
+    HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, HAS_SHIFT: tl.constexpr, NORMALIZE: tl.constexpr,
+    PRE_NORM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """x' and the sum of m over the neighbours of every row.
 
     HAS_CUTOFF: each neighbour counts by its distance, and moves [rows, 4] holds what x' is made of, the sum of moves
     and behind it that of counts.
+    HAS_SHIFT: the sender of an edge is shift [edges, DIM] away from where it is.
 
     A program takes every num_programs-th tile of BLOCK rows, in the order of `node` (receivers by falling degree), and
     walks over their neighbours side by side: so the rows of a tile end together, and the longest tiles start first.
@@ -104,7 +105,7 @@ def egcl_edges_kernel(
     o_row = (o_node * num_frames + o_frame).to(tl.int64)
     o_x = o_row[:, None] * DIM + o_dim[None, :]
     b_x = tl.load(p_x + o_x, mask=m_dim, other=0)
-    b_shift = tl.zeros([BLOCK, 4], tl.float32)
+    b_move = tl.zeros([BLOCK, 4], tl.float32)
     b_sum = tl.zeros([PADDED, BLOCK], tl.float32)
     for i_neighbour in tl.range(0, tl.max(degree).to(tl.int32), disable_licm=True):
         left = degree - i_neighbour  # in float32: integers would be widened to 64 bits, twice the work
@@ -113,6 +114,9 @@ def egcl_edges_kernel(
         o_sender = tl.load(p_sender + o_edge + i_neighbour, mask=m_edge, other=0)
         o_sender = (tl.where(m_edge, o_sender, o_node) * num_frames + o_frame).to(tl.int64)
         b_r = b_x - tl.load(p_x + o_sender[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
+        if HAS_SHIFT:
+            o_shift = (o_edge + i_neighbour).to(tl.int64)[:, None] * DIM + o_dim[None, :]
+            b_r -= tl.load(p_shift + o_shift, mask=m_edge[:, None] & m_dim, other=0)
         square = tl.sum(b_r * b_r, axis=1)
         distance = 0.5 * (tl.sqrt(square) if PRE_NORM else square)
         b_z = tl.load(p_pq + (o_sender[:, None] * 2 + 1) * PADDED + o_col[None, :]).to(tl.float32)
@@ -148,11 +152,11 @@ def egcl_edges_kernel(
             b_r = b_r / (tl.sqrt(square + 1e-8) + 1)[:, None]
         if HAS_CUTOFF:
             b_r = tl.where((o_dim == 3)[None, :], near[:, None], tl.where(m_edge, gate * near, 0)[:, None] * b_r)
-            b_shift += b_r
+            b_move += b_r
         else:
-            b_shift += tl.where(m_edge, gate, 0)[:, None] * b_r
+            b_move += tl.where(m_edge, gate, 0)[:, None] * b_r
     if HAS_CUTOFF:
-        count = tl.sum(tl.where((o_dim == 3)[None, :], b_shift, 0), axis=1)
+        count = tl.sum(tl.where((o_dim == 3)[None, :], b_move, 0), axis=1)
         mean = 1 / tl.sqrt(1 + count * count)
     else:
         mean = 1 / tl.maximum(degree, 1)
@@ -160,9 +164,9 @@ def egcl_edges_kernel(
     o_node = tl.load(p_node + o_place // num_frames, mask=m_row, other=1)
     o_row = (o_node * num_frames + o_place % num_frames).to(tl.int64)
     o_x = o_row[:, None] * DIM + o_dim[None, :]
-    tl.store(p_x_out + o_x, b_x + b_shift * mean[:, None], mask=m_row[:, None] & m_dim)
+    tl.store(p_x_out + o_x, b_x + b_move * mean[:, None], mask=m_row[:, None] & m_dim)
     if HAS_CUTOFF:
-        tl.store(p_moves + o_row[:, None] * 4 + o_dim[None, :], b_shift, mask=m_row[:, None])
+        tl.store(p_moves + o_row[:, None] * 4 + o_dim[None, :], b_move, mask=m_row[:, None])
     tl.store(p_m_sum + o_row[None, :] * PADDED + o_col[:, None], b_sum, mask=m_row[None, :])
 
 

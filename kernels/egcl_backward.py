@@ -20,16 +20,16 @@ from geotdm_fast.kernels.arithmetic import (
 @triton.jit(do_not_specialize=["num_rows", "num_frames", "w1_stride"])
 def egcl_update_backward_kernel(
     p_grad_h_out, p_h, p_m_sum, p_v1, p_c1, p_v2, p_grad_x_out, p_divisor, p_w1, p_hidden, p_grad_hidden,
-    p_half_grad_m_sum, p_grad_shift, p_w_distance, p_moves, num_rows, num_frames, w1_stride,
+    p_half_grad_m_sum, p_grad_move, p_w_distance, p_moves, num_rows, num_frames, w1_stride,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
     HAS_CUTOFF: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Through h' = V2 silu(V1 [h, m_sum] + c1) + c2 to m_sum.
 
     hidden, grad_hidden [rows, PADDED]: after the activation, and the gradient before it, for the weights and h.
-    For the edges: half_grad_m_sum [rows, PADDED], grad_shift [rows, DIM], which is grad_x_out over the divisor of the
+    For the edges: half_grad_m_sum [rows, PADDED], grad_move [rows, DIM], which is grad_x_out over the divisor of the
     row's node, and, by the first program, w_distance [PADDED], the column of W1 that distances meet.
-    HAS_CUTOFF: the divisor is made of the row's moves, and grad_shift [rows, 4] has the gradient of the row's sum of
+    HAS_CUTOFF: the divisor is made of the row's moves, and grad_move [rows, 4] has the gradient of the row's sum of
     counts last.
     """
     o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -56,11 +56,11 @@ def egcl_update_backward_kernel(
         count = tl.sum(tl.where(o_dim == 3, b_move, 0), axis=1)
         mean = 1 / tl.sqrt(1 + count * count)
         grad_count = -tl.sum(b_grad_x * b_move, axis=1) * (mean * mean * mean * count)
-        b_grad_shift = tl.where(o_dim == 3, grad_count[:, None], b_grad_x * mean[:, None])
-        tl.store(p_grad_shift + o_row[:, None] * 4 + o_dim, b_grad_shift, mask=m_row[:, None])
+        b_grad_move = tl.where(o_dim == 3, grad_count[:, None], b_grad_x * mean[:, None])
+        tl.store(p_grad_move + o_row[:, None] * 4 + o_dim, b_grad_move, mask=m_row[:, None])
     else:
         divisor = tl.load(p_divisor + o_row // num_frames, mask=m_row, other=1)
-        tl.store(p_grad_shift + o_x, tl.load(p_grad_x_out + o_x, mask=m_x, other=0) / divisor[:, None], mask=m_x)
+        tl.store(p_grad_move + o_x, tl.load(p_grad_x_out + o_x, mask=m_x, other=0) / divisor[:, None], mask=m_x)
     if tl.program_id(0) == 0:
         tl.store(p_w_distance + o_col, tl.load(p_w1 + o_col * w1_stride + 2 * WIDTH, mask=o_col < WIDTH, other=0))
 

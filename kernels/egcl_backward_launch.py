@@ -38,12 +38,13 @@ CHUNK = 65536
 class Gradients(NamedTuple):
     """x: [N, T, D]; h: [N, T, H]; params: in the order of EGCLParams.
 
-    edge_term: [E, H] or None; anything at places that have no edge
+    edge_term: [E, H] or None; shift: [E, D] or None; both anything at places that have no edge
     """
 
     x: Tensor
     h: Tensor
     edge_term: Tensor | None
+    shift: Tensor | None
     params: list[Tensor]
 
 
@@ -59,12 +60,16 @@ def egcl_backward(
     options: EGCLOptions,
     chunk: int | None = None,
     configuration: Configuration | None = None,
+    *,
+    shift: Tensor | None = None,
+    wants_shift: bool = False,
 ) -> Gradients:
     """Gradients of `egcl_forward`, which says what the arguments are; the same bits in every run.
 
     edge_attr: [E, A] float32 - a of kept.edge_term = W_a a, in the order of the graph; None: no gradient of W_a, but
         zeros; kept: by the forward; chunk: edges times frames whose rows are held at once (CHUNK)
     configuration: of the kernel over edges, in place of the table's
+    wants_shift: whether the gradient of the shift is computed; else it is None
 
     In a captured step every launch costs about as much as a small kernel's work, so sums wait for the last chunk and
     are taken together.
@@ -86,14 +91,14 @@ def egcl_backward(
         low = kept.pq.dtype
         per_row = lambda dtype: x.new_empty(num_nodes, num_frames, size, dtype=dtype)
 
-        # The node MLP, and the gradient of the shift.
+        # The node MLP, and the gradient of the move.
         hidden, grad_hidden, half_grad_m_sum = per_row(low), per_row(low), per_row(low)
-        grad_shift = x.new_empty(num_nodes, num_frames, 4) if has_cutoff else torch.empty_like(x)
+        grad_move = x.new_empty(num_nodes, num_frames, 4) if has_cutoff else torch.empty_like(x)
         w_distance = x.new_empty(size)
         if num_rows:
             egcl_update_backward_kernel[row_grid](
                 grad_h_out, h, kept.m_sum, params.node_w1, params.node_b1, params.node_w2, grad_x_out, graph.divisor,
-                params.edge_w1, hidden, grad_hidden, half_grad_m_sum, grad_shift, w_distance,
+                params.edge_w1, hidden, grad_hidden, half_grad_m_sum, grad_move, w_distance,
                 kept.moves if has_cutoff else x, num_rows, num_frames, params.edge_w1.stride(0), DIM=dim,
                 HAS_CUTOFF=has_cutoff, **row_options,
             )  # fmt: skip
@@ -107,6 +112,7 @@ def egcl_backward(
         grad_x = torch.empty_like(x) if chunks else grad_x_out.clone()
         grad_pq = (x.new_empty if chunks else x.new_zeros)(2, num_nodes, num_frames, size)
         grad_term = None if edge_term is None else (torch.empty_like if chunks else torch.zeros_like)(edge_term)
+        grad_shift = (x.new_empty if chunks else x.new_zeros)(num_edges, dim) if wants_shift else None
         num_sums = programs or sum(tiles_of(min(step, num_edges - begin)) for begin in chunks)
         tile_sums = x.new_empty(num_sums, 3, size)
         for i_chunk, begin in enumerate(chunks):
@@ -120,18 +126,21 @@ def egcl_backward(
             egcl_edges_backward_kernel[(programs or num_tiles,)](
                 x, kept.pq, graph.receiver, graph.sender, x if edge_term is None else edge_term, kept.halved,
                 w_distance, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2,
-                grad_shift, half_grad_m_sum, inputs[0], inputs[-1], grad_z, grads[0], grads[-1], grad_r, weights.u1,
-                tile_sums if programs else tile_sums[i_chunk * most_tiles :], graph.first, begin, places, num_frames,
-                num_nodes, inverse_cutoff(options),
+                grad_move, half_grad_m_sum, inputs[0], inputs[-1], grad_z, grads[0], grads[-1], grad_r, weights.u1,
+                tile_sums if programs else tile_sums[i_chunk * most_tiles :], graph.first,
+                x if shift is None else shift, begin, places, num_frames, num_nodes, inverse_cutoff(options),
                 DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None,
-                HAS_CUTOFF=has_cutoff, NORMALIZE=options.normalize, PRE_NORM=options.pre_norm, SUMS=programs > 0,
-                num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
+                HAS_CUTOFF=has_cutoff, HAS_SHIFT=shift is not None, NORMALIZE=options.normalize,
+                PRE_NORM=options.pre_norm, SUMS=programs > 0, num_warps=tiles.num_warps, num_stages=tiles.num_stages,
+                **shared,
             )  # fmt: skip
             weights.add(grads, inputs, graph.first, begin, places, num_frames)
             grad_z, grad_r = grad_z[:places], grad_r[:places]
             if grad_term is not None:
                 of_frames = grad_z.view(-1, num_frames, size)[..., :width]
                 torch.sum(of_frames, 1, dtype=torch.float32, out=grad_term[begin:end])
+            if grad_shift is not None:
+                torch.sum(grad_r.view(-1, num_frames, dim), 1, out=grad_shift[begin:end])
             _add_edges(grad_z, graph, grad_pq, grad_pq, begin, end, is_move=False, is_first=is_first)
             _add_edges(
                 grad_r, graph, grad_x_out if is_first else grad_x, grad_x, begin, end, is_move=True, is_first=is_first
@@ -147,7 +156,9 @@ def egcl_backward(
             )  # fmt: skip
         sums = RowSums(grad_pq, grad_hidden, grad_h_out, h, kept.m_sum, hidden, tile_sums, grad_term, edge_attr)
         grad_params = param_gradients(sums, weights, params, graph.first, precision)
-    return Gradients(grad_x, grad_h, grad_term, grad_params)
+        if grad_shift is not None:
+            grad_shift.neg_()
+    return Gradients(grad_x, grad_h, grad_term, grad_shift, grad_params)
 
 
 def _add_edges(

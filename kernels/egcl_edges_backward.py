@@ -20,12 +20,12 @@ from geotdm_fast.kernels.envelope import envelope, envelope_slope
 
 @triton.jit(do_not_specialize=["first_edge", "num_places", "num_frames", "num_nodes"])
 def egcl_edges_backward_kernel(
-    p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_shift,
-    p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, p_total, p_sums, p_first,
+    p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_move,
+    p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, p_total, p_sums, p_first, p_shift,
     first_edge, num_places, num_frames, num_nodes, inverse_cutoff,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
-    HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr,
-    SUMS: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, HAS_SHIFT: tl.constexpr, NORMALIZE: tl.constexpr,
+    PRE_NORM: tl.constexpr, SUMS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A chunk of edges from first_edge, where z, y, v are what the three activations get.
 
@@ -34,8 +34,9 @@ def egcl_edges_backward_kernel(
     [programs, PADDED PADDED + PADDED], and its vectors to sums [programs, 3, PADDED]; the first chunk writes both.
     Else a program takes one tile, writes its part of sums [tiles, 3, PADDED], and m and grad_v [places, PADDED].
     Places from the edge first[num_nodes] on have none: nothing is read or written there, and their tiles' sums are 0.
-    sums: of u2, w_d, and e2 all over the last row. w_distance [PADDED]: w_d. grad_shift: gradient of x' over the
+    sums: of u2, w_d, and e2 all over the last row. w_distance [PADDED]: w_d. grad_move: gradient of x' over the
     receiver's degree. half_grad_m_sum: half of the gradient, as products with halved weights have it.
+    HAS_SHIFT: the sender of an edge is shift [edges, DIM] away from where it is.
     """
     o_col = tl.arange(0, PADDED)
     num_real = edge_frames(p_first, num_nodes, first_edge, num_places, num_frames)
@@ -55,10 +56,11 @@ def egcl_edges_backward_kernel(
         nothing = num_real >> 31
         for tile in tl.range(first, last, disable_licm=True):
             t_u1, t_e1, t_u2, t_w_d, t_e2 = _tile(
-                p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_shift,
-                p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, b_w2, b_u1,
+                p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_move,
+                p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, p_shift, b_w2, b_u1,
                 t_u1, t_e1, t_u2, t_w_d, t_e2, tile ^ nothing, first_edge, num_real, num_frames, inverse_cutoff,
-                DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, HAS_CUTOFF, NORMALIZE, PRE_NORM, SUMS, PRECISION,
+                DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, HAS_CUTOFF, HAS_SHIFT, NORMALIZE, PRE_NORM, SUMS,
+                PRECISION,
             )  # fmt: skip
         m_adds = tl.full([PADDED], True, tl.int1) & (first_edge > 0)
         p_total += tl.program_id(0).to(tl.int64) * (PADDED * PADDED + PADDED)
@@ -70,10 +72,10 @@ def egcl_edges_backward_kernel(
         b_e2 = tl.sum(t_e2, axis=0) + tl.load(p_sums + 2 * PADDED, mask=m_adds, other=0)
     elif tl.program_id(0) < num_tiles:
         _, _, t_u2, t_w_d, t_e2 = _tile(
-            p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_shift,
-            p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, b_w2, b_u1,
+            p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_move,
+            p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, p_shift, b_w2, b_u1,
             0.0, 0.0, 0.0, 0.0, 0.0, tl.program_id(0), first_edge, num_real, num_frames, inverse_cutoff,
-            DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, HAS_CUTOFF, NORMALIZE, PRE_NORM, SUMS, PRECISION,
+            DIM, WIDTH, PADDED, BLOCK, SLICE, HAS_TERM, HAS_CUTOFF, HAS_SHIFT, NORMALIZE, PRE_NORM, SUMS, PRECISION,
         )  # fmt: skip
         b_w_d = tl.sum(t_w_d, axis=0)
         b_e2 = tl.sum(t_e2, axis=0) + tl.zeros([PADDED], tl.float32)
@@ -90,12 +92,12 @@ def egcl_edges_backward_kernel(
 
 @triton.jit
 def _tile(
-    p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_shift,
-    p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, b_w2, b_u1,
+    p_x, p_pq, p_receiver, p_sender, p_term, p_halved, p_w_distance, p_b2, p_e1, p_u2, p_e2, p_grad_move,
+    p_half_grad_m_sum, p_a, p_m, p_grad_z, p_grad_y, p_grad_v, p_grad_r, p_shift, b_w2, b_u1,
     t_u1, t_e1, t_u2, t_w_d, t_e2, tile, first_edge, num_places, num_frames, inverse_cutoff,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
-    HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, NORMALIZE: tl.constexpr, PRE_NORM: tl.constexpr,
-    SUMS: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, HAS_SHIFT: tl.constexpr, NORMALIZE: tl.constexpr,
+    PRE_NORM: tl.constexpr, SUMS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Writes the rows of a tile and adds to the sums t_*: of U1 and e1 (SUMS), of u2, of w_d [16, PADDED], of e2
     [BLOCK]."""
@@ -112,9 +114,11 @@ def _tile(
 
     b_r = tl.load(p_x + o_row[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
     b_r -= tl.load(p_x + o_sender[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
-    m_shift = m_place[:, None] & m_dim
-    GRAD_SHIFT: tl.constexpr = 4 if HAS_CUTOFF else DIM
-    along_raw = tl.load(p_grad_shift + o_row[:, None] * GRAD_SHIFT + o_dim[None, :], mask=m_shift, other=0)
+    if HAS_SHIFT:
+        b_r -= tl.load(p_shift + o_edge.to(tl.int64)[:, None] * DIM + o_dim[None, :], mask=m_dim, other=0)
+    m_move = m_place[:, None] & m_dim
+    GRAD_MOVE: tl.constexpr = 4 if HAS_CUTOFF else DIM
+    along_raw = tl.load(p_grad_move + o_row[:, None] * GRAD_MOVE + o_dim[None, :], mask=m_move, other=0)
     # [BLOCK, PADDED], until the first product. After the positions, else Triton takes their layout for these rows.
     b_z = tl.load(p_pq + o_row[:, None] * (2 * PADDED) + o_col[None, :]).to(tl.float32)
     b_z += tl.load(p_pq + PADDED + o_sender[:, None] * (2 * PADDED) + o_col[None, :]).to(tl.float32)
@@ -177,7 +181,7 @@ def _tile(
     b_half = tl.trans(b_half).to(tl.float32)
     if HAS_CUTOFF:
         grad_near = 2 * tl.sum(b_half * b_m.to(tl.float32), axis=0)
-        grad_near += tl.load(p_grad_shift + o_row * 4 + 3, mask=m_place, other=0)
+        grad_near += tl.load(p_grad_move + o_row * 4 + 3, mask=m_place, other=0)
         b_half *= near[None, :]
     b_grad_v = rounded(b_grad, PRECISION)
     b_grad = _edge_product(p_u1, b_u1, b_grad_v, True, PADDED, SLICE, PRECISION) + b_half

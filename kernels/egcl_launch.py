@@ -73,12 +73,15 @@ def egcl_forward(
     params: EGCLParams,
     options: EGCLOptions,
     configuration: Configuration | None = None,
+    *,
+    shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Kept]:
     """`geotdm_fast.reference.egcl`, by three kernels; nothing of the size of edges times frames is in memory.
 
     x: [N, T, D], h: [N, T, H], edge_attr: [E, A] = a in the order of the graph, edge_term: [E, H] = W_a a, made here
     from edge_attr where it is None, params; all float32 and contiguous
     configuration: of the kernel over edges, in place of the table's
+    shift: [E, D] in the order of the graph, float32 and contiguous, or None without periodic boxes
     A graph that changes from frame to frame is one over N * T nodes with T = 1. Deterministic. Raises ValueError from
     2^31 rows or edges on.
     """
@@ -118,10 +121,11 @@ def egcl_forward(
         egcl_edges_kernel[(triton.cdiv(num_rows, tiles.block),)](
             x, pq, graph.node, graph.first_edge, graph.degree, graph.sender, x if edge_term is None else edge_term,
             halved, params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2, x_out, m_sum,
-            moves if has_cutoff else x, num_rows, num_frames, params.edge_w1.stride(0), inverse_cutoff(options),
+            moves if has_cutoff else x, x if shift is None else shift, num_rows, num_frames, params.edge_w1.stride(0),
+            inverse_cutoff(options),
             DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None,
-            HAS_CUTOFF=has_cutoff, NORMALIZE=options.normalize, PRE_NORM=options.pre_norm, num_warps=tiles.num_warps,
-            num_stages=tiles.num_stages, **shared,
+            HAS_CUTOFF=has_cutoff, HAS_SHIFT=shift is not None, NORMALIZE=options.normalize, PRE_NORM=options.pre_norm,
+            num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
         )  # fmt: skip
         egcl_update_kernel[(triton.cdiv(num_rows, rows.block),)](
             h, m_sum, params.node_w1, params.node_b1, params.node_w2, params.node_b2, h_out,

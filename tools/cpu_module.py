@@ -15,9 +15,7 @@ IN_SOURCE = ROOT / "geotdm_fast" / f"_C{SUFFIX}"  # where an editable install ha
 FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno -fno-trapping-math"
 # The loops over threads are in torch's headers. OpenMP itself is not linked: torch has loaded one, and a second would
 # have threads of its own.
-TORCH_SOURCES = dict.fromkeys(
-    ("ops", "cpu/egcl", "cpu/temporal_attention", "cpu/diffusion_step", "cpu/radius_graph", "cpu/kernels"), "-fopenmp"
-)
+TORCH_SOURCES = dict.fromkeys(("module", "cpu/kernels"), "-fopenmp")
 # Nothing in the kernels throws, and what cleans up after a throw would be shared by the files of all instruction sets.
 KERNEL_FLAGS = "-fno-exceptions"
 # Squares are rounded before they are added, as the reference has it.

@@ -23,6 +23,9 @@ MODES = ("inference", "training")
 STRUCTURES = ("official", "efficient", "pyg")
 LARGEST = 50_000
 SHARES = (8, 4, 2, 1)  # the sizes are the largest one over these
+# Of the gas on which both kinds of graph are compared with the equations: in float64, as plain PyTorch, those of a whole
+# protein take longer than all that is timed.
+CHECKED_ATOMS, CHECKED_FRAMES = 400, 4
 DTYPE = "float32"
 DESCRIPTION = f"""\
 Time one call of the network (inference), and one with the gradients of all parameters (training), in float32, for
@@ -34,10 +37,12 @@ radius graphs of 5 angstrom. Parts:
   sizes   ours on gases of water's density, 1 frame: time and memory against edges
 The peers are the structures {", ".join(STRUCTURES)} (torch_geometric's MessagePassing, where it is installed). One that
 does not fit into memory is left out by name; in training it then runs with every layer computed again in backward
-(NAME_recompute). Before any clock starts all must give the results of the equations: 1e-4."""
+(NAME_recompute). Before any clock starts all must give the results of the equations: 1e-4; in the parts rule and sizes
+on a gas of {CHECKED_ATOMS} atoms and {CHECKED_FRAMES} frames, with as many layers of the same width."""
 EPILOG = """\
   python -m bench.network.radius --threads 2 --npz FILE                            what the project asks for
   python -m bench.network.radius --threads 2 --npz FILE --layers 2 --parts speed memory    peers as they are fit
+  python -m bench.network.radius --parts rule sizes --atoms 2000 --layers 2 --repeats 1    minutes on a busy machine
   python -m bench.network.radius --layers 1 --hidden-dim 16 --atoms 200 --no-compile       a trial in seconds"""
 
 
@@ -63,6 +68,7 @@ def measure_speed(args: argparse.Namespace) -> Iterator[dict]:
     for mode in MODES:
         names, left_out = choose(workload, mode, args)
         torch.compiler.reset()
+        tell(args, f"speed: comparing ours, {', '.join(names)} with the equations, {mode}; compiled ones take minutes")
         contenders = [make_contender(workload, name, DTYPE, args.device) for name in ("ours", *names)]
         errors = correctness.check(contenders, make_truth(workload, args.device), mode)
         times = timed({c.name: c for c in contenders}, mode, args, warm_up=0)  # the check has called them all
@@ -78,6 +84,7 @@ def measure_memory(args: argparse.Namespace) -> Iterator[dict]:
     workload = make_workload(**spec)
     names, left_out = choose(workload, "training", args)
     for name in ("ours", "ours_current", *names):
+        tell(args, f"memory: {name}, in a process of its own")
         yield about("memory", workload, "training", name) | measure(spec, name, DTYPE, args.device)
     for name, why in left_out.items():
         yield about("memory", workload, "training", name) | {"left_out": why}
@@ -89,17 +96,16 @@ def measure_rule(args: argparse.Namespace) -> Iterator[dict]:
     edges = moving.edges_of_frames(args.device)
     fixed = with_closest_pairs(moving, edges.shape[1] // (2 * moving.num_frames))
     for mode in MODES:
+        errors = errors_of_both(args, "rule", args.frames, mode)
         contenders = {
             "ours": make_contender(fixed, "ours", DTYPE, args.device),
             "ours_current": make_contender(moving, "ours_current", DTYPE, args.device),
         }
-        errors = correctness.check([contenders["ours"]], make_truth(fixed, args.device), mode)
-        errors |= correctness.check([contenders["ours_current"]], make_truth(moving, args.device, edges), mode)
+        tell(args, f"rule: timing {mode} of {moving.num_nodes} atoms and {moving.num_frames} frames")
         times = timed(contenders, mode, args)
         count = {"ours": fixed.num_edges * fixed.num_frames, "ours_current": edges.shape[1]}
         for name, found in times.items():
-            row = about("rule", moving, mode, name) | seconds(found) | {"error": errors[name, DTYPE]}
-            yield row | {"edge_frames": count[name]}
+            yield about("rule", moving, mode, name) | seconds(found) | errors[name] | {"edge_frames": count[name]}
 
 
 def measure_sizes(args: argparse.Namespace) -> Iterator[dict]:
@@ -108,25 +114,45 @@ def measure_sizes(args: argparse.Namespace) -> Iterator[dict]:
     workloads = [make_workload(**spec) for spec in specs]
     edges = [workload.edges_of_frames(args.device) for workload in workloads]
     for mode in MODES:
-        contenders, errors = {}, {}
-        for i, (workload, found) in enumerate(zip(workloads, edges, strict=True)):
-            fits = split_by_memory(workload, ["efficient_recompute"], [DTYPE], "training", args.device)[0]
-            for name, edges_of_frames in (("ours", None), ("ours_current", found)):
-                contenders[i, name] = contender = make_contender(workload, name, DTYPE, args.device)
-                errors[i, name] = None
-                if fits:
-                    truth = make_truth(workload, args.device, edges_of_frames)
-                    errors[i, name] = correctness.check([contender], truth, mode)[contender.key]
+        errors = errors_of_both(args, "sizes", 1, mode)
+        contenders = {
+            (i, name): make_contender(workload, name, DTYPE, args.device)
+            for i, workload in enumerate(workloads)
+            for name in errors
+        }
+        tell(args, f"sizes: timing {mode} of {', '.join(str(workload.num_nodes) for workload in workloads)} atoms")
         for (i, name), found in timed(contenders, mode, args).items():
-            row = about("sizes", workloads[i], mode, name) | seconds(found) | {"error": errors[i, name]}
+            row = about("sizes", workloads[i], mode, name) | seconds(found) | errors[name]
             yield row | counted(name, workloads[i], edges[i])
     for spec, workload, found in zip(specs, workloads, edges, strict=True):
         for name in ("ours", "ours_current"):
+            tell(args, f"sizes: memory of {name} with {workload.num_nodes} atoms, in a process of its own")
             row = about("sizes", workload, "memory", name) | measure(spec, name, DTYPE, args.device)
             yield row | counted(name, workload, found)
 
 
 MEASURES = dict(zip(PARTS, (measure_speed, measure_memory, measure_rule, measure_sizes), strict=True))
+
+
+def errors_of_both(args: argparse.Namespace, part: str, num_frames: int, mode: str) -> dict[str, dict]:
+    """By kind of graph what a row says of its error: on a gas of few atoms, with the layers of what is timed.
+
+    Raises ValueError if one is not correct.
+    """
+    sizes = {"num_frames": min(num_frames, CHECKED_FRAMES), "num_atoms": min(args.atoms, CHECKED_ATOMS)}
+    workload, found = make_workload(**spec_of(args, **sizes)), {}
+    tell(args, f"{part}: comparing {mode} with the equations, on {' and '.join(f'{k} {v}' for k, v in sizes.items())}")
+    for name, edges in (("ours", None), ("ours_current", workload.edges_of_frames(args.device))):
+        contender = make_contender(workload, name, DTYPE, args.device)
+        errors = correctness.check([contender], make_truth(workload, args.device, edges), mode)
+        found[name] = {"error": errors[contender.key], "error_of": sizes}
+    return found
+
+
+def tell(args: argparse.Namespace, text: str) -> None:
+    """What the program does now, for somebody who waits for it."""
+    if not args.quiet:
+        print(f"radius: {text}", file=sys.stderr, flush=True)
 
 
 def choose(workload: Workload, mode: str, args: argparse.Namespace) -> tuple[list[str], dict[str, str]]:

@@ -25,14 +25,15 @@ EGCLSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h, bool
 
 // Returns the number of edges.
 int64_t check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, const at::Tensor& first,
-                     const at::Tensor& sender, const std::optional<at::Tensor>& edge_term, at::TensorList params,
-                     std::optional<double> cutoff) {
+                     const at::Tensor& sender, const std::optional<at::Tensor>& edge_term,
+                     const std::optional<at::Tensor>& shift, at::TensorList params, std::optional<double> cutoff) {
   check_rows(op, x, h);
   const int64_t num_edges = check_edges(op, first, sender, x.size(0));
   TORCH_CHECK_VALUE(!cutoff || (*cutoff > 0 && std::isfinite(*cutoff)), op, ": cutoff must be finite and over 0, got ",
                     *cutoff);
   const int64_t width = h.size(2);
   if (edge_term) check(op, "edge_term", *edge_term, {sender.numel(), width});
+  if (shift) check_dense(op, "shift", *shift, {sender.numel(), x.size(2)});
   // The last columns of edge_w1 belong to edge_term, which comes ready.
   const int64_t columns = params.empty() || params[kEdgeW1].dim() != 2 ? 0 : params[kEdgeW1].size(1);
   const ParamShape shapes[] = {{"edge_w1", width, std::max(columns, 2 * width + 1)},
@@ -49,6 +50,10 @@ int64_t check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, c
                                {"node_b2", width, 0}};
   check_params(op, params, shapes);
   return num_edges;
+}
+
+EGCLGraph graph_of(const at::Tensor& first, const at::Tensor& sender, const std::optional<at::Tensor>& shift) {
+  return {index_data(first), index_data(sender), shift ? data(*shift) : nullptr};
 }
 
 struct FirstLayer {  // slices of the first edge layer, and of the node layer, by what they multiply
@@ -86,10 +91,11 @@ auto by_tile(int64_t rows, const Task& task) {
 std::tuple<at::Tensor, at::Tensor, Tensors> egcl_forward(const at::Tensor& x, const at::Tensor& h,
                                                          const at::Tensor& first, const at::Tensor& sender,
                                                          const std::optional<at::Tensor>& edge_term,
-                                                         at::TensorList params, bool normalize, bool pre_norm,
-                                                         std::optional<double> cutoff, bool keep, bool low_precision) {
+                                                         const std::optional<at::Tensor>& shift, at::TensorList params,
+                                                         bool normalize, bool pre_norm, std::optional<double> cutoff,
+                                                         bool keep, bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
-  check_inputs("egcl_forward", x, h, first, sender, edge_term, params, cutoff);
+  check_inputs("egcl_forward", x, h, first, sender, edge_term, shift, params, cutoff);
   const Kernels& k = kernels(low_precision);
   const EGCLSizes size = sizes(k, x, h, normalize, pre_norm, cutoff);
   const auto options = h.options();
@@ -101,7 +107,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> egcl_forward(const at::Tensor& x, co
   Tensors kept = keep ? Tensors{p, q, rows(), rows()} : Tensors{};
   if (keep && cutoff) kept.push_back(at::empty({size.num_nodes, size.num_frames, kMoves}, options));
 
-  EGCLForward a{size, {index_data(first), index_data(sender)}, forward_weights(packed, params, slices)};
+  EGCLForward a{size, graph_of(first, sender, shift), forward_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = edge_term ? data(term) : nullptr;
   a.p = mutable_data(p), a.q = mutable_data(q), a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
   if (keep) a.m_sum = mutable_data(kept[2]), a.hidden = mutable_data(kept[3]);
@@ -123,14 +129,16 @@ int64_t chunk_end(const int64_t* first, int64_t receiver, int64_t num_nodes, int
   return end;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
+// wants_shift: whether the gradient of shift is computed; else it is empty.
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
     const at::Tensor& first, const at::Tensor& sender, const at::Tensor& sender_first, const at::Tensor& by_sender,
-    const std::optional<at::Tensor>& edge_term, at::TensorList params, at::TensorList kept, bool normalize,
-    bool pre_norm, std::optional<double> cutoff, bool low_precision) {
+    const std::optional<at::Tensor>& edge_term, const std::optional<at::Tensor>& shift, at::TensorList params,
+    at::TensorList kept, bool wants_shift, bool normalize, bool pre_norm, std::optional<double> cutoff,
+    bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const char* op = "egcl_backward";
-  const int64_t num_edges = check_inputs(op, x, h, first, sender, edge_term, params, cutoff);
+  const int64_t num_edges = check_inputs(op, x, h, first, sender, edge_term, shift, params, cutoff);
   check_senders(op, sender, sender_first, by_sender, x.size(0), num_edges);
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
@@ -150,10 +158,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
   auto grad_m_sum = rows(), grad_p = rows(), grad_q = at::zeros_like(kept[0]);
   auto grad_term = at::empty({edge_term ? sender.size(0) : 0, stride}, options);
   if (edge_term) grad_term.narrow(0, num_edges, sender.size(0) - num_edges).zero_();
+  auto grad_shift = at::empty({wants_shift ? sender.size(0) : 0, size.dim}, options);
+  if (wants_shift) grad_shift.narrow(0, num_edges, sender.size(0) - num_edges).zero_();
 
-  EGCLBackward a{size,
-                 {index_data(first), index_data(sender)},
-                 forward_weights(packed, params, slices),
+  EGCLBackward a{size, graph_of(first, sender, shift), forward_weights(packed, params, slices),
                  transposed_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = edge_term ? data(term) : nullptr;
   a.p = data(kept[0]), a.q = data(kept[1]), a.m_sum = data(kept[2]), a.hidden = data(kept[3]);
@@ -162,6 +170,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
   a.grad_m_sum = mutable_data(grad_m_sum), a.grad_p = mutable_data(grad_p), a.grad_q = mutable_data(grad_q);
   a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);
   a.grad_edge_term = edge_term ? mutable_data(grad_term) : nullptr;
+  a.grad_shift = wants_shift ? mutable_data(grad_shift) : nullptr;
 
   const int64_t num_rows = size.num_nodes * size.num_frames, tile = kTileRows * stride;
   Slots node_slots(EGCLNodeSlot(width, stride).size, options), edge_slots(EGCLEdgeSlot(width, stride).size, options);
@@ -222,7 +231,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
                 node.vector(n.node_b2)};
   for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
   if (width < stride) grad_term = grad_term.narrow(1, 0, width).clone(at::MemoryFormat::Contiguous);
-  return {grad_x, grad_h, grad_term, grads};
+  return {grad_x, grad_h, grad_term, grad_shift, grads};
 }
 
 }  // namespace

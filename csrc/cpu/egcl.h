@@ -18,6 +18,7 @@ struct EGCLSizes {
 struct EGCLGraph {
   const int64_t* first;   // [N + 1]: edges first[i] .. first[i + 1] - 1 end at node i
   const int64_t* sender;  // [E], of which those from first[N] on are not read
+  const float* shift{};   // [E, D], of which the same are read, or null: r_ij = x_i - x_j - shift
 };
 
 // Weights as the kernels read them: matrices packed for x W^T, vectors padded with zeros to `stride`.
@@ -57,6 +58,7 @@ struct EGCLBackward {
   const float *grad_x_out{}, *grad_h_out{};       // [N, T, D], [N, T, H]
   float *grad_m_sum{}, *grad_p{}, *grad_q{};      // [N, T, stride]
   float *grad_x{}, *grad_h{}, *grad_edge_term{};  // [N, T, D], [N, T, H], [E, stride] or null
+  float* grad_shift{};                            // [E, D], or null where nobody wants it
   // For the edges of one chunk, counted from `chunk_first`: what the senders will add up.
   int64_t chunk_first{};
   float* edge_grad_q{};  // [chunk, T, stride]

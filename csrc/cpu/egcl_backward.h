@@ -53,8 +53,8 @@ GEOTDM_INLINE void distance_backward(const EGCLSizes& size, const EdgeRow& row, 
   for (int64_t d = 0; d < size.dim; ++d) grad_r[d] += along * row.r[d];
 }
 
-// Receivers first .. last - 1: grad_p, their part of grad_x, grad_edge_term, and for the senders edge_grad_q,
-// edge_grad_x.
+// Receivers first .. last - 1: grad_p, their part of grad_x, grad_edge_term, grad_shift, and for the senders
+// edge_grad_q, edge_grad_x.
 inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t last, float* slot, float* memory) {
   const EGCLSizes& size = a.size;
   const int64_t width = size.width, stride = size.stride, dim = size.dim, num_frames = size.num_frames;
@@ -76,6 +76,8 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
     const int64_t begin = a.graph.first[i], end = a.graph.first[i + 1];
     fill_zero(a.grad_p + i * num_frames * stride, num_frames * stride);
     if (a.grad_edge_term) fill_zero(a.grad_edge_term + begin * stride, (end - begin) * stride);
+    if (a.grad_shift)
+      for (int64_t c = begin * dim; c < end * dim; ++c) a.grad_shift[c] = 0;
     for (int64_t frame = 0; frame < num_frames; frame += tile_frames) {
       const int64_t frames = smaller(tile_frames, num_frames - frame);
       const int64_t node_row = i * num_frames + frame;
@@ -166,6 +168,8 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
             grad_x[t * dim + d] += grad_r[r * dim + d];
             sender_x[d] = -grad_r[r * dim + d];
           }
+          if (a.grad_shift)
+            for (int64_t d = 0; d < dim; ++d) a.grad_shift[edge * dim + d] -= grad_r[r * dim + d];
         }
         add_row(slot + at.coord2, sum_coord2, stride);
         add_row(slot + at.coord_b1, sum_coord_b1, stride);

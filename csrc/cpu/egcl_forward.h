@@ -38,17 +38,19 @@ GEOTDM_INLINE Envelope envelope(float square, float inverse_cutoff) {
           -168 * inverse_cutoff * inverse_cutoff * t4 * rest * rest};
 }
 
-// What of an edge-frame does not pass the MLPs: r = x_i - x_j, the distance that they see, the gate's divisor, and how
-// much the edge counts.
+// What of an edge-frame does not pass the MLPs: r = x_i - x_j - shift, the distance that they see, the gate's divisor,
+// and how much the edge counts.
 struct EdgeRow {
   float r[3], distance, square, scale;
   Envelope near;
 };
 
-GEOTDM_INLINE EdgeRow edge_row(const EGCLSizes& size, const float* x_receiver, const float* x_sender) {
+GEOTDM_INLINE EdgeRow edge_row(const EGCLSizes& size, const float* x_receiver, const float* x_sender,
+                               const float* shift) {
   EdgeRow row{};
   for (int64_t d = 0; d < size.dim; ++d) {
     row.r[d] = x_receiver[d] - x_sender[d];
+    if (shift) row.r[d] -= shift[d];
     row.square += row.r[d] * row.r[d];
   }
   row.distance = size.pre_norm ? __builtin_sqrtf(row.square) : row.square;
@@ -72,9 +74,10 @@ GEOTDM_INLINE void gather_edges(const Args& a, const EdgeTile& tile, EdgeRow* ed
   for (int64_t e = tile.edge; e < tile.edge + tile.edges; ++e) {
     const int64_t sender = a.graph.sender[e];
     const float* term = a.edge_term ? a.edge_term + e * stride : nullptr;
+    const float* shift = a.graph.shift ? a.graph.shift + e * dim : nullptr;
     for (int64_t t = tile.frame; t < tile.frame + tile.frames; ++t, at += stride, ++edge_rows) {
       const int64_t i = tile.receiver * num_frames + t, j = sender * num_frames + t;
-      *edge_rows = edge_row(a.size, a.x + i * dim, a.x + j * dim);
+      *edge_rows = edge_row(a.size, a.x + i * dim, a.x + j * dim, shift);
       const float *p = a.p + i * stride, *q = a.q + j * stride, distance = edge_rows->distance;
       for_columns(stride, [&]<int N>(int64_t c, std::integral_constant<int, N>) GEOTDM_INLINE_LAMBDA {
         auto z = load<N>(p + c) + load<N>(q + c) + load<N>(a.weight.distance + c) * distance;
@@ -111,7 +114,7 @@ inline void egcl_messages(const EGCLForward& a, int64_t i, float* m_sum, const M
   fill_zero(m_sum, size.num_frames * stride);
   for (int64_t frame = 0; frame < size.num_frames; frame += tile_frames, m_sum += tile_frames * stride) {
     const int64_t frames = smaller(tile_frames, size.num_frames - frame);
-    float shift[kTileRows * 3] = {}, total[kTileRows] = {};
+    float move[kTileRows * 3] = {}, total[kTileRows] = {};
     for (int64_t e = begin; e < end; e += tile_edges) {
       const EdgeTile tile{i, e, smaller(tile_edges, end - e), frame, frames};
       gather_edges(a, tile, s.edge_rows,
@@ -129,17 +132,17 @@ inline void egcl_messages(const EGCLForward& a, int64_t i, float* m_sum, const M
         const float raw = silu_dot(s.gate + r * stride, a.weight.coord_b1, a.weight.coord2, stride);
         const float g = (raw + a.weight.coord_b2) * s.edge_rows[r].scale * near;
         total[t] += near;
-        for (int64_t d = 0; d < dim; ++d) shift[t * dim + d] += g * s.edge_rows[r].r[d];
+        for (int64_t d = 0; d < dim; ++d) move[t * dim + d] += g * s.edge_rows[r].r[d];
       }
     }
     const int64_t row = i * size.num_frames + frame;
     for (int64_t t = 0; t < frames; ++t) {
       const float mean = inverse_count(size, end - begin, total[t]);
       const int64_t at = (row + t) * dim;
-      for (int64_t d = 0; d < dim; ++d) a.x_out[at + d] = a.x[at + d] + shift[t * dim + d] * mean;
+      for (int64_t d = 0; d < dim; ++d) a.x_out[at + d] = a.x[at + d] + move[t * dim + d] * mean;
       if (!a.moves) continue;
       float* moves = a.moves + (row + t) * kMoves;
-      for (int64_t d = 0; d < kMoves - 1; ++d) moves[d] = d < dim ? shift[t * dim + d] : 0.0f;
+      for (int64_t d = 0; d < kMoves - 1; ++d) moves[d] = d < dim ? move[t * dim + d] : 0.0f;
       moves[kMoves - 1] = total[t];
     }
   }

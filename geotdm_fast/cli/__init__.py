@@ -111,14 +111,25 @@ def main(argv: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `geotdm` and all its subcommands."""
     from geotdm_fast import __version__
-    from geotdm_fast.cli import check_equivariance, doctor, evaluate, inspect, plot, reproduce, sample, simulate, train
+    from geotdm_fast.cli import (
+        check_equivariance,
+        doctor,
+        drift,
+        evaluate,
+        inspect,
+        plot,
+        reproduce,
+        sample,
+        simulate,
+        train,
+    )
 
     parser = _Parser(prog="geotdm", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"geotdm {__version__}")
     debug: dict[str, Any] = {"action": "store_true", "help": "show the whole traceback of an error"}
     parser.add_argument("--debug", **debug)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (simulate, inspect, train, sample, evaluate, plot, reproduce, check_equivariance, doctor):
+    for command in (simulate, inspect, train, sample, evaluate, drift, plot, reproduce, check_equivariance, doctor):
         subparser = command.add_parser(subparsers)
         subparser.set_defaults(parser=subparser)
         # Its default must not undo `geotdm --debug COMMAND`.

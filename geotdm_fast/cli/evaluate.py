@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         check_suffix("--json", args.json, (".json",))
     if is_training(Path(args.checkpoint)):
         args.checkpoint = str(final_test_weights(Path(args.checkpoint)))
-    from_file = _is_samples(Path(args.checkpoint))
+    from_file = is_samples(Path(args.checkpoint))
     check_md_options(args)
     if not from_file:
         check_sampling_paths(args)
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_samples(source: Path) -> bool:
+def is_samples(source: Path) -> bool:
     """Whether samples are to be scored, not weights. FileNotFoundError for a file of samples that is not there."""
     if source.is_dir():
         return not (source / "best.safetensors").is_file()

@@ -80,7 +80,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--flexible", action="store_true", default=None, help="bonds of hydrogen are not fixed")
     group.add_argument("--engine", metavar="NAME", help="openmm, or own (argon in nvt and nve; default: see above)")
     group.add_argument("--threads", type=threads, metavar="N", help="of OpenMM (default: 1)")
-    group.add_argument("--restart", action="store_true", default=None, help="discard what is in the file, or begun")
+    group.add_argument(
+        "--restart", action="store_true", default=None, help="discard the file, or what is begun; without it, go on"
+    )
 
 
 def check_not_given(args: argparse.Namespace) -> None:

@@ -67,7 +67,8 @@ def what_is_kept(args: argparse.Namespace) -> str:
                 return "; the shards that are written are kept, and the same command goes on with the others"
         return "; nothing was written (a folder for --out keeps what is drawn)"
     if args.command == "simulate" and args.kind.startswith("md:"):
-        return f"; what is simulated is kept in {args.out}.parts, and the same command goes on from there"
+        how = " without --restart" if args.restart else ""
+        return f"; what is simulated is kept in {args.out}.parts, and the same command{how} goes on from there"
     if args.command == "reproduce":
         return "; the pieces that are done are kept, and the same command goes on with the others"
     return ""

@@ -187,6 +187,8 @@ def _derive(config: dict, where: str) -> None:
         raise ValueError(f"{where}: diffusion.mode {diffusion['mode']} needs train.{needed}")
     if train[unused] is not None:
         raise ValueError(f"{where}: train.{unused} does not go with diffusion.mode {diffusion['mode']}")
+    if train["context_noise"] > 0 and diffusion["mode"] != "cond":
+        raise ValueError(f"{where}: train.context_noise does not go with diffusion.mode uncond: no frame is given")
     try:
         get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
     except ValueError as error:

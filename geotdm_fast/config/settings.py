@@ -92,6 +92,8 @@ TRAIN = {
                           "memory; their gradients add up", least=1),
     "rotate": Setting("bool", False, "turn every trajectory of a batch by a random rotation; the network is "
                       "equivariant, so this changes rounding alone"),
+    "context_noise": Setting("float", 0.0, "noise on the given frames, of a level up to this (unit of the stored "
+                             "positions), anew for each graph and step: rollouts drift less", least=0),
     "eval_batch_size": Setting("int", 256, "graphs per validation batch", least=1),
     "optimizer": Setting("str", "adam", "adam, as the official code; muon moves matrices by their orthogonalised "
                          "momentum: fewer steps to the same loss", choices=("adam", "muon")),

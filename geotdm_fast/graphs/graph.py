@@ -12,7 +12,7 @@ from geotdm_fast.graphs.edges import EdgeTables, sorted_edges
 from geotdm_fast.graphs.packed import packed
 from geotdm_fast.graphs.search import Groups, nearest_senders, radius_senders
 from geotdm_fast.reference import Cell
-from geotdm_fast.runtime.checks import check_tensor
+from geotdm_fast.runtime.checks import check_tensor, is_transformed
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.runtime.tensor_cache import normal_tensors
@@ -103,6 +103,8 @@ class Graph:
         self._triton: TritonTables | None = None
         self._of_frames: dict[int, Graph] = {}
         self._at_frames: dict[tuple[int, ...], tuple[Graph, Tensor]] = {}
+        self._scaled: dict[float, Graph] = {}
+        self._shift: dict[int, Tensor] = {}
 
     @classmethod
     def static(cls, edge_index: Tensor, num_nodes: int, *, images: EdgeImages | None = None) -> "Graph":
@@ -197,8 +199,17 @@ class Graph:
     def device(self) -> torch.device:
         return self.edge_index.device
 
+    @property
+    def boxes_change(self) -> bool:
+        """Whether the same edges are in boxes that change from frame to frame."""
+        return self.num_frames is None and self.images is not None and self.images.cell.vectors.shape[1] != 1
+
     def check_fits(self, where: str, num_nodes: int, num_frames: int) -> None:
-        """Raise ValueError unless this is a graph of so many nodes, and frames where they have edges of their own."""
+        """Raise ValueError unless this is a graph of so many nodes, and frames where they have edges or boxes of their
+        own."""
+        boxes = 1 if self.images is None else self.images.cell.vectors.shape[1]
+        if boxes not in (1, num_frames):
+            raise ValueError(f"{where}: the graph must have boxes of 1 or {num_frames} frames, got {boxes}")
         if self.num_nodes == num_nodes and self.num_frames in (None, num_frames):
             return
         frames = "" if self.num_frames is None else f" and {self.num_frames} frames"
@@ -237,26 +248,23 @@ class Graph:
         change from frame to frame, or None without boxes. Differentiable in their vectors."""
         if self.images is None:
             return None
-        number, cell, batch = self.images
-        receiver = self.edge_index[0].long().clamp(max=max(self.num_rows - 1, 0))
-        box = cell.of_nodes(batch, self.num_nodes)
-        if self.num_frames is not None:
-            return cell.shift(number, box[receiver // self.num_frames], receiver % self.num_frames)
-        if cell.vectors.shape[1] == 1:
-            return cell.shift(number, box[receiver])
-        every = torch.arange(num_frames, device=number.device).expand(self.num_edges, num_frames)
-        of_each = lambda value: value[:, None].expand(-1, num_frames, *value.shape[1:]).flatten(0, 1)
-        shift = cell.shift(of_each(number), of_each(box[receiver]), every.flatten())
-        return shift.unflatten(0, (self.num_edges, num_frames))
+        if not self._lasts():
+            return self._made_shift(self.images, num_frames)
+        if num_frames not in self._shift:
+            with _lasting_tensors():
+                self._shift[num_frames] = self._made_shift(self.images, num_frames)
+        return self._shift[num_frames]
 
     def scaled(self, factor: float) -> "Graph":
         """The graph of positions that are multiplied by `factor`: its tables, and the boxes in the other unit."""
         if factor == 1 or self.images is None:
             return self
-        other = copy.copy(self)
-        other.images = self.images._replace(cell=self.images.cell.scaled(factor))
-        other._of_frames, other._at_frames = {}, {}
-        return other
+        if not self._lasts():
+            return self._with_cell(self.images.cell.scaled(factor))
+        if factor not in self._scaled:
+            with _lasting_tensors():
+                self._scaled[factor] = self._with_cell(self.images.cell.scaled(factor))
+        return self._scaled[factor]
 
     def in_order(self, edge_attr: Tensor) -> Tensor:
         """Edge features [E, A] in the order of the tables of `native` and `triton`."""
@@ -328,10 +336,32 @@ class Graph:
         """The graph with the boxes of these frames alone, where they change."""
         if self.images is None or self.images.cell.vectors.shape[1] == 1:
             return self
+        return self._with_cell(self.images.cell.at_frames(list(frames)))
+
+    def _with_cell(self, cell: Cell) -> "Graph":
+        """The graph with other boxes: what was made of its edges alone is shared."""
         other = copy.copy(self)
-        other.images = self.images._replace(cell=self.images.cell.at_frames(list(frames)))
-        other._of_frames, other._at_frames = {}, {}
+        other.images = cast(EdgeImages, self.images)._replace(cell=cell)
+        other._of_frames, other._at_frames, other._scaled, other._shift = {}, {}, {}, {}
         return other
+
+    def _lasts(self) -> bool:
+        """Whether what is made of the boxes may be held: it leads back to nothing that wants a gradient."""
+        vectors = cast(EdgeImages, self.images).cell.vectors
+        return not (vectors.requires_grad or torch.compiler.is_compiling() or is_transformed())
+
+    def _made_shift(self, images: EdgeImages, num_frames: int) -> Tensor:
+        number, cell, batch = images
+        receiver = self.edge_index[0].long().clamp(max=max(self.num_rows - 1, 0))
+        box = cell.of_nodes(batch, self.num_nodes)
+        if self.num_frames is not None:
+            return cell.shift(number, box[receiver // self.num_frames], receiver % self.num_frames)
+        if not self.boxes_change:
+            return cell.shift(number, box[receiver])
+        every = torch.arange(num_frames, device=number.device).expand(self.num_edges, num_frames)
+        of_each = lambda value: value[:, None].expand(-1, num_frames, *value.shape[1:]).flatten(0, 1)
+        shift = cell.shift(of_each(number), of_each(box[receiver]), every.flatten())
+        return shift.unflatten(0, (self.num_edges, num_frames))
 
     def _order_and_tables(self) -> tuple[Tensor | None, EdgeTables]:
         if self._sorted is None:

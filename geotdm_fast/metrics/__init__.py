@@ -4,7 +4,7 @@ from geotdm_fast.metrics.baselines import BASELINES, baseline_forecast
 from geotdm_fast.metrics.displacement import displacement_errors, displacement_summary
 from geotdm_fast.metrics.eqmotion import EqMotion
 from geotdm_fast.metrics.graphs import by_graph, graph_mean, graph_sum
-from geotdm_fast.metrics.kmeans import kmeans_representatives
+from geotdm_fast.metrics.kmeans import kmeans_centres, kmeans_representatives
 from geotdm_fast.metrics.learned import classification_score, prediction_score
 from geotdm_fast.metrics.likelihood import nll_per_graph
 from geotdm_fast.metrics.marginal import (
@@ -28,6 +28,7 @@ __all__ = [
     "displacement_summary",
     "graph_mean",
     "graph_sum",
+    "kmeans_centres",
     "kmeans_representatives",
     "marginal_distances",
     "marginal_score",

@@ -59,6 +59,26 @@ def kmeans_representatives(
     return torch.cat(chosen).T.contiguous()
 
 
+def kmeans_centres(
+    points: Tensor, num_clusters: int, *, num_init: int = 8, max_iter: int = 100, seed: int = 0
+) -> Tensor:
+    """[R, D] - the centres of the tightest clusters of points [K, D] float that Lloyd finds from `num_init` starts.
+
+    Random and its source as `kmeans_representatives`; ValueError for fewer points than clusters.
+    """
+    if not 1 <= num_clusters <= len(points):
+        raise ValueError(f"kmeans_centres: num_clusters must be in 1..{len(points)} (the points), got {num_clusters}")
+    generator = torch.Generator().manual_seed(seed)
+    best, least = points[:num_clusters], float("inf")
+    for _ in range(num_init):
+        start = torch.randperm(len(points), generator=generator)[:num_clusters]
+        centres = _lloyd(points[None], points[start][None], max_iter)[0]
+        spread = float(_square_distance(points[None], centres[None]).amin(2).sum())
+        if spread < least:
+            best, least = centres, spread
+    return best
+
+
 def _representatives(points: Tensor, starts: Tensor, max_iter: int) -> Tensor:
     """[B, R] of the samples points [B, K, D]: nearest to the best centres that Lloyd finds from starts [B, I, R]."""
     num_scenes, num_init, num_clusters = starts.shape

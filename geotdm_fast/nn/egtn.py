@@ -208,7 +208,8 @@ class EGTN(PrecisionMixin, nn.Module):
         pairs = _layers(self.s_modules, self.t_modules)
         rule = edge_index if isinstance(edge_index, GraphRule) else None
         edges = None if rule is not None else cast("Tensor | Graph", edge_index)
-        graph = None if edges is None else as_graph(edges, x.shape[0])  # one sort serves all layers
+        # One sort serves all layers, which see scaled positions.
+        graph = None if edges is None else as_graph(edges, x.shape[0]).scaled(self.scale)
         layers: list[Layer | UnpreparedLayer | CalledLayer]
         if not self._is_fused():
             called = None if graph is None else as_called(graph)
@@ -304,6 +305,7 @@ class EGTN(PrecisionMixin, nn.Module):
             graph, kept = as_graph(cast("Tensor | Graph", edge_index), len(y)).at_frames(frames.given)
             if kept is not None and edge_attr is not None:
                 edge_attr = edge_attr[kept]
+        graph = graph.scaled(self.scale)
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         numbers = None if contiguous else frames.given
         is_fused, rows = self._is_fused(), _edge_rows(edge_attr, y)

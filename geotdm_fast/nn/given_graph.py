@@ -46,8 +46,8 @@ def frame_of_graph(x: Tensor, frames: Frames | None) -> Tensor:
 
 
 def as_called(graph: Graph) -> Tensor | Graph:
-    """What a spatial layer is called with: edge_index, as officially, where the edges are the same in all frames."""
-    is_plain = graph.num_frames is None and not graph.has_room
+    """What a spatial layer is called with: edge_index, as officially, where that says all of the graph."""
+    is_plain = graph.num_frames is None and not graph.has_room and graph.images is None
     return graph.edge_index if is_plain else graph
 
 

@@ -40,7 +40,8 @@ class UnpreparedLayer(NamedTuple):
 class CalledLayer(NamedTuple):
     """The same as modules, called as torch calls them: for layers that have hooks or parts of somebody else.
 
-    edge_index: [2, E], or the graph where frames have edges of their own; edge_attr: [E, A], [E, A, T] or None
+    edge_index: [2, E], or the graph where that does not say all of it (`as_called`)
+    edge_attr: [E, A], [E, A, T] or None
     """
 
     spatial: nn.Module
@@ -89,7 +90,7 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     if frames is not None:
         y = frames.with_noisy(cast(Tensor, given), y, 1)  # [N, T, D]
     if rule is not None:
-        graph = rule(y if scale == 1 else y / scale)
+        graph = rule(y if scale == 1 else y / scale).scaled(scale)
         layers = tuple(cast(UnpreparedLayer, layer).on(graph, y, z) for layer in layers)
     for layer in layers:
         y, z = cast("Layer | CalledLayer", layer).run(y, z)

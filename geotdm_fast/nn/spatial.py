@@ -84,7 +84,7 @@ class ESLayer(SpatialLayer):
         (edge_index,), layout = graph.tables("reference"), graph.layout("reference")
         x_rows, h_rows = layout.rows(x), layout.rows(h)  # [M, T, ...]
         row, col = edge_index
-        edges = relative_positions(x_rows, edge_index, self.pre_norm)
+        edges = relative_positions(x_rows, edge_index, self.pre_norm, graph.shift(x.shape[1]))
         inputs = [take_rows(h_rows, row), take_rows(h_rows, col), edges.distance]  # [E, T, ...]
         if edge_attr is not None:
             inputs.append(edge_attr if edge_attr.dim() == 3 else edge_attr[:, None].expand(-1, x_rows.shape[1], -1))

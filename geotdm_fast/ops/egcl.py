@@ -36,15 +36,17 @@ def egcl(
 
     edge_index: [2, E], which is sorted in this call, or a `geotdm_fast.graphs.Graph`, sorted once for all its calls.
     edge_attr: [E, A] or None where the frames of a graph have edges of their own
+    The reference's shift is `Graph.shift`, of graphs with periodic boxes; it brings a gradient to their vectors.
 
     Float32 and bfloat16 inputs run the C++ module on the CPU and the Triton kernels on CUDA, which convert bfloat16,
     give the same bits in every run (the C++ module for any number of threads, but for torch's products with edge_attr);
     memory does not grow with the edges times frames, but for a chunk of them in the backward. Sums are float32;
     products take bfloat16 factors for bfloat16 h or params and for `precision="bf16"` (on the CPU where it has AMX or
-    AVX512_BF16, else float32), tf32 ones on CUDA for "tf32"; those of edge_attr stay float32. An edge_attr that changes
-    from frame to frame makes every frame of a node a node. Under `create_graph=True` the backward is the reference's,
-    which can be differentiated again. Other inputs, and all within transforms of `torch.func` or forward-mode
-    differentiation, run the reference. `torch.compile(fullgraph=True)` takes all of it, but for second derivatives.
+    AVX512_BF16, else float32), tf32 ones on CUDA for "tf32"; those of edge_attr stay float32. An edge_attr or boxes
+    that change from frame to frame make every frame of a node a node. Under `create_graph=True` the backward is the
+    reference's, which can be differentiated again. Other inputs, and all within transforms of `torch.func` or
+    forward-mode differentiation, run the reference. `torch.compile(fullgraph=True)` takes all of it, but for second
+    derivatives.
     Raises ValueError where `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
     check_cutoff("egcl", cutoff, envelope)
@@ -64,6 +66,7 @@ class PreparedEGCL(NamedTuple):
     params: float32 and contiguous, but for the reference as they came
     options: with the precision in which the implementation multiplies
     layout: how x and h become the rows of the tables
+    shift: [E, D] float32 of the sorted edges, or None without periodic boxes; for the reference as `Graph.shift` has it
     """
 
     implementation: str | None
@@ -73,6 +76,7 @@ class PreparedEGCL(NamedTuple):
     params: tuple[Tensor, ...]
     options: EGCLOptions
     layout: RowLayout
+    shift: Tensor | None
 
 
 def prepare_egcl(
@@ -85,17 +89,20 @@ def prepare_egcl(
 ) -> PreparedEGCL:
     """The arguments of `egcl` for `run_egcl`, which takes x and h of these shapes and dtypes as often as wanted.
 
-    Differentiable in edge_attr and params. Raises ValueError as `egcl` does and for a graph of other sizes, TypeError
-    for edge_index of other numbers.
+    Differentiable in edge_attr, params and the vectors of periodic boxes. Raises ValueError as `egcl` does, for a graph
+    of other sizes and for periodic boxes of other positions than [N, T, 3]; TypeError for edge_index of other numbers.
     """
     graph = _graph_of(edge_index, x, edge_attr)
     implementation = _implementation(x, h, edge_attr, params)
     if implementation is None:
         tables, layout = graph.tables("reference"), graph.layout("reference")
         edge_attr = None if edge_attr is None else graph.of_edges(edge_attr)
-        return PreparedEGCL(None, tables, edge_attr, None, params, options, layout)
-    if edge_attr is not None and edge_attr.dim() == 3:
-        graph, edge_attr = graph.of_frames(x.shape[1]), edge_attr.flatten(0, 1)
+        return PreparedEGCL(None, tables, edge_attr, None, params, options, layout, graph.shift(x.shape[1]))
+    if graph.boxes_change and edge_attr is not None and edge_attr.dim() == 2:
+        edge_attr = edge_attr[:, None].expand(-1, x.shape[1], -1)
+    if graph.boxes_change or (edge_attr is not None and edge_attr.dim() == 3):
+        graph = graph.of_frames(x.shape[1])
+        edge_attr = None if edge_attr is None else edge_attr.flatten(0, 1)
     weights = tuple(param.float().contiguous() for param in params)
     edge_term = None
     if edge_attr is not None:
@@ -108,20 +115,22 @@ def prepare_egcl(
     if native.low_precision(options.precision, h, *params):
         options = dataclasses.replace(options, precision="bf16")
     tables, layout = tuple(graph.tables(implementation)), graph.layout(implementation)
-    return PreparedEGCL(implementation, tables, edge_attr, edge_term, weights, options, layout)
+    shift = graph.shift(x.shape[1])
+    shift = None if shift is None else graph.in_order(shift).float().contiguous()
+    return PreparedEGCL(implementation, tables, edge_attr, edge_term, weights, options, layout, shift)
 
 
 def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tensor]:
     """x' and h' of `egcl`."""
-    implementation, tables, edge_attr, edge_term, params, options, layout = prepared
+    implementation, tables, edge_attr, edge_term, params, options, layout, shift = prepared
     rows = [layout.rows(v) for v in (x, h)]
     if implementation is None:
-        x_out, h_out = reference.egcl_with(rows[0], rows[1], tables[0], edge_attr, EGCLParams(*params), options)
+        x_out, h_out = reference.egcl_with(rows[0], rows[1], tables[0], edge_attr, EGCLParams(*params), options, shift)
         return layout.back(x_out, *x.shape[:2]), layout.back(h_out, *x.shape[:2])
-    keep = native.needs_grad(x, h, edge_attr, *params)
+    keep = native.needs_grad(x, h, edge_attr, shift, *params)
     op = _TritonEGCL if implementation == "triton" else _NativeEGCL
     rows = [v.float().contiguous() for v in rows]
-    x_out, h_out = op.apply(*rows, edge_attr, _Call(edge_term, tables, options, keep), *params)
+    x_out, h_out = op.apply(*rows, edge_attr, shift, _Call(edge_term, tables, options, keep), *params)
     return x_out.view(x.shape).to(x.dtype), h_out.view(h.shape).to(h.dtype)
 
 
@@ -132,6 +141,8 @@ def _graph_of(edge_index: Tensor | Graph, x: Tensor, edge_attr: Tensor | None) -
         raise TypeError(f"egcl: edge_index must be int64, got {edge_index.dtype}")
     graph = as_graph(edge_index, num_nodes)
     graph.check_fits("egcl", num_nodes, num_frames)
+    if graph.images is not None and x.shape[-1] != 3:
+        raise ValueError(f"egcl: x must be [N, T, 3] in periodic boxes, got {list(x.shape)}")
     if graph.num_frames is not None and edge_attr is not None and edge_attr.dim() != 2:
         came = list(edge_attr.shape)
         raise ValueError(f"egcl: edge_attr must be [E, A] where every frame has its own edges, got {came}")
@@ -192,26 +203,29 @@ class _Gradients(NamedTuple):
     x: Tensor | None
     h: Tensor | None
     edge_attr: Tensor | None
+    shift: Tensor | None
     params: Sequence[Tensor | None]
 
     @classmethod
     def wanted(cls, ctx: Any) -> "_Gradients":
-        x, h, edge_attr, _, *params = ctx.needs_input_grad
-        return cls(x, h, edge_attr, params)
+        x, h, edge_attr, shift, _, *params = ctx.needs_input_grad
+        return cls(x, h, edge_attr, shift, params)
 
     def in_order(self) -> tuple[Tensor | None, ...]:
         """As a backward returns them: None for the `_Call`."""
-        return (self.x, self.h, self.edge_attr, None, *self.params)
+        return (self.x, self.h, self.edge_attr, self.shift, None, *self.params)
 
 
-def _of_edge_attr(grads: EGCLGradients, edge_w1: Tensor, first: Tensor, wanted: _Gradients) -> _Gradients:
-    """The gradient of a [E, A] by that of W_a a, where anybody wants it, beside the others."""
-    grad_edge_attr = None
+def _of_edges(grads: EGCLGradients, edge_w1: Tensor, first: Tensor, wanted: _Gradients) -> _Gradients:
+    """The gradients of a [E, A], by that of W_a a, and of shifts, where anybody wants them, beside the others."""
+    grad_edge_attr = grad_shift = None
     if wanted.edge_attr:
         with no_autocast(edge_w1.device.type):
             grad_edge_term = torch.where(_has_edge(first, grads.edge_term.shape[0]), grads.edge_term, 0)
             grad_edge_attr = grad_edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
-    return _Gradients(grads.x, grads.h, grad_edge_attr, grads.params)
+    if wanted.shift:
+        grad_shift = torch.where(_has_edge(first, grads.shift.shape[0]), grads.shift, 0)
+    return _Gradients(grads.x, grads.h, grad_edge_attr, grad_shift, grads.params)
 
 
 def _has_edge(first: Tensor, num_places: int) -> Tensor:
@@ -222,7 +236,7 @@ def _has_edge(first: Tensor, num_places: int) -> Tensor:
 def _twice_differentiable(
     wanted: _Gradients,
     cotangents: tuple[Tensor, Tensor],
-    inputs: tuple[Tensor, Tensor, Tensor | None],
+    inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
     edge_term: Tensor | None,
     params: tuple[Tensor, ...],
     edges: tuple[Tensor, Tensor],
@@ -230,7 +244,7 @@ def _twice_differentiable(
 ) -> _Gradients:
     """The gradients of both Functions where they are to be differentiated again.
 
-    inputs: x, h, edge_attr; edges: first, sender
+    inputs: x, h, edge_attr, shift; edges: first, sender
     """
     first, sender = edges
     edge_index = torch.stack([receivers(first, sender.numel()), sender.to(first.dtype)])
@@ -238,7 +252,9 @@ def _twice_differentiable(
     # Places that have no edge give what they have to one more node, of which nobody asks.
     one_more = lambda v: torch.nn.functional.pad(v, (0, 0, 0, 0, 0, 1))
 
-    def op(x: Tensor, h: Tensor, edge_attr: Tensor | None, *params: Tensor) -> tuple[Tensor, Tensor]:
+    def op(
+        x: Tensor, h: Tensor, edge_attr: Tensor | None, shift: Tensor | None, *params: Tensor
+    ) -> tuple[Tensor, Tensor]:
         params = EGCLParams(*params)
         if edge_attr is None and edge_term is not None:
             # W_a a is all that is left of an edge_attr that brings no gradient.
@@ -246,38 +262,45 @@ def _twice_differentiable(
             identity = torch.eye(edge_term.shape[-1], dtype=h.dtype, device=h.device)
             edge_attr, params = edge_term, params._replace(edge_w1=torch.cat([node_weight, identity], dim=1))
         edge_attr = None if edge_attr is None else torch.where(has_edge, edge_attr, 0)
-        x_out, h_out = reference.egcl_with(one_more(x), one_more(h), edge_index, edge_attr, params, options)
+        shift = None if shift is None else torch.where(has_edge, shift, 0)
+        x_out, h_out = reference.egcl_with(one_more(x), one_more(h), edge_index, edge_attr, params, options, shift)
         return x_out[:-1], h_out[:-1]
 
     with no_autocast(first.device.type):
-        grad_x, grad_h, grad_edge_attr, *grad_params = reference_gradients(
+        grad_x, grad_h, grad_edge_attr, grad_shift, *grad_params = reference_gradients(
             op,
             (*inputs, *params),
             cotangents,
-            cast("Sequence[bool]", (wanted.x, wanted.h, wanted.edge_attr, *wanted.params)),
+            cast("Sequence[bool]", (wanted.x, wanted.h, wanted.edge_attr, wanted.shift, *wanted.params)),
         )
-    return _Gradients(grad_x, grad_h, grad_edge_attr, grad_params)
+    return _Gradients(grad_x, grad_h, grad_edge_attr, grad_shift, grad_params)
 
 
 class _NativeEGCL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
+        ctx: Any,
+        x: Tensor,
+        h: Tensor,
+        edge_attr: Tensor | None,
+        shift: Tensor | None,
+        call: _Call,
+        *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
         x_out, h_out, kept = torch.ops.geotdm_fast.egcl_forward(
-            x, h, *call.graph[:2], call.edge_term, params, keep=call.keep, **_native_flags(call.options)
+            x, h, *call.graph[:2], call.edge_term, shift, params, keep=call.keep, **_native_flags(call.options)
         )
-        ctx.save_for_backward(x, h, edge_attr, call.edge_term, *kept, *params)
+        ctx.save_for_backward(x, h, edge_attr, call.edge_term, shift, *kept, *params)
         ctx.num_kept, ctx.edges, ctx.options = len(kept), call.graph, call.options
         return x_out, h_out
 
     @staticmethod
     def backward(ctx: Any, grad_x_out: Tensor, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
+        x, h, edge_attr, edge_term, shift, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         wanted = _Gradients.wanted(ctx)
         if graph_is_wanted():
-            cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr), ctx.edges[:2]
+            cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr, shift), ctx.edges[:2]
             return _twice_differentiable(wanted, cotangents, inputs, edge_term, params, edges, ctx.options).in_order()
         grads = EGCLGradients(
             *torch.ops.geotdm_fast.egcl_backward(
@@ -287,8 +310,10 @@ class _NativeEGCL(torch.autograd.Function):
                 h,
                 *ctx.edges,
                 edge_term,
+                shift,
                 params,
                 kept,
+                wants_shift=bool(wanted.shift),
                 **_native_flags(ctx.options),
             )
         )
@@ -296,7 +321,7 @@ class _NativeEGCL(torch.autograd.Function):
             edge_attr = torch.where(_has_edge(ctx.edges[0], edge_attr.shape[0]), edge_attr, 0)
             with no_autocast(x.device.type):
                 _edge_weight(grads.params[0], h.shape[-1])[:] = grads.edge_term.T @ edge_attr
-        return _of_edge_attr(grads, params[0], ctx.edges[0], wanted).in_order()
+        return _of_edges(grads, params[0], ctx.edges[0], wanted).in_order()
 
 
 def _native_flags(options: EGCLOptions) -> dict[str, bool | float | None]:
@@ -308,29 +333,35 @@ def _native_flags(options: EGCLOptions) -> dict[str, bool | float | None]:
 class _TritonEGCL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h: Tensor, edge_attr: Tensor | None, call: _Call, *params: Tensor
+        ctx: Any,
+        x: Tensor,
+        h: Tensor,
+        edge_attr: Tensor | None,
+        shift: Tensor | None,
+        call: _Call,
+        *params: Tensor,
     ) -> tuple[Tensor, Tensor]:
         graph, edge_term, options = call.graph, call.edge_term, call.options
-        x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_attr, edge_term, params, options)
+        x_out, h_out, *kept = triton_egcl.forward(x, h, graph, edge_attr, edge_term, shift, params, options)
         if edge_term is None and edge_attr is not None:
             *kept, edge_term = kept
         if call.keep:
-            ctx.save_for_backward(x, h, edge_attr, edge_term, *kept, *params)
+            ctx.save_for_backward(x, h, edge_attr, edge_term, shift, *kept, *params)
         ctx.num_kept, ctx.graph, ctx.options = len(kept), graph, options
         return x_out, h_out
 
     @staticmethod
     def backward(ctx: Any, grad_x_out: Tensor, grad_h_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, h, edge_attr, edge_term, *saved = ctx.saved_tensors
+        x, h, edge_attr, edge_term, shift, *saved = ctx.saved_tensors
         kept, params = saved[: ctx.num_kept], saved[ctx.num_kept :]
         wanted = _Gradients.wanted(ctx)
         from geotdm_fast.kernels.egcl_launch import TritonTables
 
         graph = TritonTables(*ctx.graph)
         if graph_is_wanted():
-            cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr), (graph.first, graph.sender)
+            cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr, shift), (graph.first, graph.sender)
             return _twice_differentiable(wanted, cotangents, inputs, edge_term, params, edges, ctx.options).in_order()
-        inputs = (grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_attr, edge_term)
+        inputs = (grad_x_out.contiguous(), grad_h_out.contiguous(), x, h, ctx.graph, edge_attr, edge_term, shift)
         with no_autocast(x.device.type):
-            grads = triton_egcl.backward(*inputs, params, kept, ctx.options)
-        return _of_edge_attr(grads, params[0], graph.first, wanted).in_order()
+            grads = triton_egcl.backward(*inputs, params, kept, ctx.options, bool(wanted.shift))
+        return _of_edges(grads, params[0], graph.first, wanted).in_order()

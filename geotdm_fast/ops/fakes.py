@@ -22,6 +22,7 @@ def _egcl_forward(
     first: Tensor,
     sender: Tensor,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: Sequence[Tensor],
     normalize: bool,
     pre_norm: bool,
@@ -44,15 +45,18 @@ def _egcl_backward(
     sender_first: Tensor,
     by_sender: Tensor,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: Sequence[Tensor],
     kept: Sequence[Tensor],
+    wants_shift: bool,
     normalize: bool,
     pre_norm: bool,
     cutoff: float | None,
     low_precision: bool,
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
     grad_edge_term = h.new_empty(0 if edge_term is None else sender.shape[0], h.shape[2])
-    return torch.empty_like(x), torch.empty_like(h), grad_edge_term, [p.new_empty(p.shape) for p in params]
+    grad_shift = x.new_empty(sender.shape[0] if wants_shift else 0, x.shape[2])
+    return torch.empty_like(x), torch.empty_like(h), grad_edge_term, grad_shift, [p.new_empty(p.shape) for p in params]
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_forward")

@@ -12,12 +12,14 @@ from geotdm_fast.reference import EGCLOptions, EGCLParams
 class EGCLGradients(NamedTuple):
     """x: [N, T, D]; h: [N, T, H]; params: in the order of EGCLParams.
 
-    edge_term: [E, H], empty without one; anything at places that have no edge
+    edge_term: [E, H], empty without one; shift: [E, D], empty where nobody wants it; both anything at places that have
+    no edge
     """
 
     x: Tensor
     h: Tensor
     edge_term: Tensor
+    shift: Tensor
     params: list[Tensor]
 
 
@@ -27,13 +29,14 @@ def forward(
     graph: tuple[Tensor, ...],
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: tuple[Tensor, ...],
     options: EGCLOptions,
 ) -> list[Tensor]:
     """x', h', and what the backward wants, edge_term last if it is made: `kernels.egcl_launch.egcl_forward`."""
     if torch.compiler.is_compiling():
-        return _forward_op(x, h, list(graph), edge_attr, edge_term, list(params), *_values(options))
-    return _forward(x, h, graph, edge_attr, edge_term, params, options)
+        return _forward_op(x, h, list(graph), edge_attr, edge_term, shift, list(params), *_values(options))
+    return _forward(x, h, graph, edge_attr, edge_term, shift, params, options)
 
 
 def backward(
@@ -44,17 +47,21 @@ def backward(
     graph: tuple[Tensor, ...],
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: tuple[Tensor, ...],
     kept: tuple[Tensor, ...],
     options: EGCLOptions,
+    wants_shift: bool,
 ) -> EGCLGradients:
-    """Gradients of what `forward` took: `egcl_backward` beside the above."""
+    """Gradients of what `forward` took, of the shift where it is wanted: `egcl_backward` beside the above."""
     inputs = (grad_x_out, grad_h_out, x, h)
     if torch.compiler.is_compiling():
-        lists = (list(graph), edge_attr, edge_term, list(params), list(kept))
-        grad_x, grad_h, grad_term, *grad_params = _backward_op(*inputs, *lists, *_values(options))
-        return EGCLGradients(grad_x, grad_h, grad_term, grad_params)
-    return _backward(*inputs, graph, edge_attr, edge_term, params, kept, options)
+        lists = (list(graph), edge_attr, edge_term, shift, list(params), list(kept))
+        grad_x, grad_h, grad_term, grad_shift, *grad_params = _backward_op(
+            *inputs, *lists, *_values(options), wants_shift
+        )
+        return EGCLGradients(grad_x, grad_h, grad_term, grad_shift, grad_params)
+    return _backward(*inputs, graph, edge_attr, edge_term, shift, params, kept, options, wants_shift)
 
 
 def _values(options: EGCLOptions) -> tuple[bool, bool, str, float | None]:
@@ -68,12 +75,14 @@ def _forward(
     graph: Sequence[Tensor],
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: Sequence[Tensor],
     options: EGCLOptions,
 ) -> list[Tensor]:
     from geotdm_fast.kernels.egcl_launch import TritonTables, egcl_forward
 
-    x_out, h_out, kept = egcl_forward(x, h, TritonTables(*graph), edge_attr, edge_term, EGCLParams(*params), options)
+    inputs = (x, h, TritonTables(*graph), edge_attr, edge_term, EGCLParams(*params), options)
+    x_out, h_out, kept = egcl_forward(*inputs, shift=shift)
     return [x_out, h_out, *(kept[:4] if kept.edge_term is edge_term else kept)]
 
 
@@ -85,16 +94,20 @@ def _backward(
     graph: Sequence[Tensor],
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: Sequence[Tensor],
     kept: Sequence[Tensor],
     options: EGCLOptions,
+    wants_shift: bool,
 ) -> EGCLGradients:
     from geotdm_fast.kernels.egcl_backward_launch import egcl_backward
     from geotdm_fast.kernels.egcl_launch import Kept, TritonTables
 
     inputs = (grad_x_out, grad_h_out, x, h, TritonTables(*graph), edge_attr, EGCLParams(*params))
-    grads = egcl_backward(*inputs, Kept(kept[0], kept[1], kept[2], kept[3], edge_term), options)
-    return EGCLGradients(grads.x, grads.h, x.new_empty(0) if grads.edge_term is None else grads.edge_term, grads.params)
+    kept = Kept(kept[0], kept[1], kept[2], kept[3], edge_term)
+    grads = egcl_backward(*inputs, kept, options, shift=shift, wants_shift=wants_shift)
+    tensor = lambda grad: x.new_empty(0) if grad is None else grad
+    return EGCLGradients(grads.x, grads.h, tensor(grads.edge_term), tensor(grads.shift), grads.params)
 
 
 @torch.library.custom_op("geotdm_fast::triton_egcl_forward", mutates_args=())
@@ -104,13 +117,15 @@ def _forward_op(
     graph: list[Tensor],
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: list[Tensor],
     normalize: bool,
     pre_norm: bool,
     precision: str,
     cutoff: float | None,
 ) -> list[Tensor]:
-    return _forward(x, h, graph, edge_attr, edge_term, params, EGCLOptions(normalize, pre_norm, precision, cutoff))
+    options = EGCLOptions(normalize, pre_norm, precision, cutoff)
+    return _forward(x, h, graph, edge_attr, edge_term, shift, params, options)
 
 
 @_forward_op.register_fake
@@ -120,6 +135,7 @@ def _(
     graph: list[Tensor],
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: list[Tensor],
     normalize: bool,
     pre_norm: bool,
@@ -147,16 +163,18 @@ def _backward_op(
     graph: list[Tensor],
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: list[Tensor],
     kept: list[Tensor],
     normalize: bool,
     pre_norm: bool,
     precision: str,
     cutoff: float | None,
+    wants_shift: bool,
 ) -> list[Tensor]:
-    inputs = (grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, params, kept)
-    grads = _backward(*inputs, EGCLOptions(normalize, pre_norm, precision, cutoff))
-    return [grads.x, grads.h, grads.edge_term, *grads.params]
+    inputs = (grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, shift, params, kept)
+    grads = _backward(*inputs, EGCLOptions(normalize, pre_norm, precision, cutoff), wants_shift)
+    return [grads.x, grads.h, grads.edge_term, grads.shift, *grads.params]
 
 
 @_backward_op.register_fake
@@ -168,12 +186,15 @@ def _(
     graph: list[Tensor],
     edge_attr: Tensor | None,
     edge_term: Tensor | None,
+    shift: Tensor | None,
     params: list[Tensor],
     kept: list[Tensor],
     normalize: bool,
     pre_norm: bool,
     precision: str,
     cutoff: float | None,
+    wants_shift: bool,
 ) -> list[Tensor]:
     grad_term = x.new_empty(0) if edge_term is None else torch.empty_like(edge_term)
-    return [torch.empty_like(x), torch.empty_like(h), grad_term, *(p.new_empty(p.shape) for p in params)]
+    grad_shift = torch.empty_like(shift) if shift is not None and wants_shift else x.new_empty(0)
+    return [torch.empty_like(x), torch.empty_like(h), grad_term, grad_shift, *(p.new_empty(p.shape) for p in params)]

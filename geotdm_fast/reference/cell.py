@@ -133,8 +133,12 @@ class Cell(NamedTuple):
 
         image: [M, 3] int; graph, frame: [M] int64; frame None: of boxes that are the same in all frames
         """
-        of = self.vectors[graph, 0 if frame is None or self.vectors.shape[1] == 1 else frame]  # [M, 3, 3]
-        return (image.to(of.dtype)[:, None] @ of)[:, 0]
+        graphs, frames = self.vectors.shape[:2]
+        is_one = graphs == frames == 1
+        of = self.vectors[0] if is_one else self.vectors[graph, 0 if frame is None or frames == 1 else frame]
+        number = image.to(of.dtype)
+        # No product of matrices: autocast would take bfloat16 for it, and a GPU tf32. of: [1 or M, 3, 3]
+        return number[:, :1] * of[:, 0] + number[:, 1:2] * of[:, 1] + number[:, 2:] * of[:, 2]
 
 
 def _completed(where: str, vectors: Tensor, pbc: Tensor) -> Tensor:

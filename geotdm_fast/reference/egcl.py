@@ -52,6 +52,7 @@ def egcl(
     precision: str = "fp32",
     cutoff: float | None = None,
     envelope: str = "polynomial",
+    shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One EGCL layer (Satorras et al. 2021), run on every frame alone.
 
@@ -66,6 +67,8 @@ def egcl(
         x_i' = x_i + sum_j u_ij g_ij r_ij / sqrt(1 + (sum_j u_ij)^2)
         h_i' = V2 silu(V1 [h_i, sum_j u_ij m_ij] + c1) + c2
 
+    In periodic boxes the sender of an edge is at x_j + s_ij, a lattice vector away, and r_ij = x_i - x_j - s_ij.
+
     An edge that is left out where |r_ij| >= cutoff changes nothing then, and results have two continuous derivatives
     by the positions. max(deg_i, 1) would jump by a whole edge where one appears, and max(sum_j u_ij, 1) has a kink;
     sqrt(1 + s^2) is smooth, is 1 for a node alone and s of many neighbours, so that positions move by a mean as without
@@ -76,17 +79,24 @@ def egcl(
     edge_attr: [E, A], or [E, T, A] when it changes from frame to frame, or None
     precision: rounding of the inputs of matrix products; distances and sums are not rounded
     cutoff: in the unit of x, or None; envelope: u by its name, `polynomial` (`polynomial_envelope`)
+    shift: [E, D], or [E, T, D] when it changes from frame to frame - s_ij, by `geotdm_fast.graphs.Graph.shift`; None: 0
     Sums over neighbours are float32 at least, also for narrower dtypes.
     Returns x' [N, T, D] and h' [N, T, F]. On CUDA the sums over neighbours are not deterministic (atomics).
-    Raises TypeError/ValueError for another cutoff than a finite one over 0, and for an unknown envelope.
+    Raises TypeError/ValueError for another cutoff than a finite one over 0, an unknown envelope and another D of shift.
     """
     check_cutoff("egcl", cutoff, envelope)
     options = EGCLOptions(normalize, pre_norm, precision, cutoff, envelope)
-    return egcl_with(x, h, edge_index, edge_attr, params, options)
+    return egcl_with(x, h, edge_index, edge_attr, params, options, shift)
 
 
 def egcl_with(
-    x: Tensor, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None, params: EGCLParams, options: EGCLOptions
+    x: Tensor,
+    h: Tensor,
+    edge_index: Tensor,
+    edge_attr: Tensor | None,
+    params: EGCLParams,
+    options: EGCLOptions,
+    shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`egcl` with its keywords in one object."""
     precision = options.precision
@@ -99,7 +109,7 @@ def egcl_with(
     p = linear(h, w_receiver, params.edge_b1, precision)  # [N, T, H]
     q = linear(h, w_sender, None, precision)  # [N, T, H]
 
-    edges = relative_positions(x, edge_index, options.pre_norm)
+    edges = relative_positions(x, edge_index, options.pre_norm, shift)
     pre = take_rows(p, row) + take_rows(q, col) + edges.distance * w_distance[:, 0]
     if edge_attr is not None:
         a = linear(edge_attr, w_attr, None, precision)
@@ -124,10 +134,19 @@ class RelativePositions(NamedTuple):
     distance: Tensor
 
 
-def relative_positions(x: Tensor, edge_index: Tensor, pre_norm: bool) -> RelativePositions:
-    """What an edge knows of the positions x [N, T, D] of its ends."""
+def relative_positions(x: Tensor, edge_index: Tensor, pre_norm: bool, shift: Tensor | None = None) -> RelativePositions:
+    """What an edge knows of the positions x [N, T, D] of its ends, the sender's moved by shift [E, D] or [E, T, D]."""
     row, col = edge_index
-    r = take_rows(x, row) - take_rows(x, col)
+    if shift is None:
+        r = take_rows(x, row) - take_rows(x, col)
+    else:
+        if shift.shape[-1] != x.shape[-1]:
+            expected = f"[E, {x.shape[-1]}] or [E, T, {x.shape[-1]}]"
+            raise ValueError(f"egcl: shift must be {expected} for these positions, got {list(shift.shape)}")
+        # In the wider of both dtypes: r is small beside a box.
+        wide = x.to(torch.promote_types(x.dtype, shift.dtype))
+        shift = shift if shift.dim() == 3 else shift[:, None]
+        r = (take_rows(wide, row) - take_rows(wide, col) - shift).to(x.dtype)
     square = (r * r).sum(-1, keepdim=True)
     return RelativePositions(r, square, torch.linalg.vector_norm(r, dim=-1, keepdim=True) if pre_norm else square)
 

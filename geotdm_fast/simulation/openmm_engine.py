@@ -1,4 +1,4 @@
-"""The engine `openmm`: OpenMM's CPU platform, made anew for every block."""
+"""The engine `openmm`: OpenMM on the CPU, made anew for every block."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import numpy as np
 
 from geotdm_fast.simulation.installed import openmm_versions
 from geotdm_fast.simulation.openmm_systems import NM, build_system
-from geotdm_fast.simulation.settings import WHERE, MDRun
+from geotdm_fast.simulation.settings import SYSTEMS, WHERE, MDRun
 from geotdm_fast.simulation.state import BOLTZMANN, Block, Frames, State, Told
 
-_PRESSURE = 1.01325  # bar
+_PRESSURE = 1.0  # bar
 _BAROSTAT_EVERY = 25
 _MOST_ITERATIONS = 100
 # A signal is obeyed between two calls.
@@ -17,16 +17,18 @@ _MOST_STEPS_OF_A_CALL = 100
 
 
 class OpenMMEngine:
-    """A run on OpenMM's CPU platform: LangevinMiddleIntegrator, or VerletIntegrator where there is no friction.
+    """A run on OpenMM: LangevinMiddleIntegrator, or VerletIntegrator where there is no friction.
 
-    The platform's neighbour list depends on earlier steps, and with it the last bits of the forces. So the context is
-    initialised anew for every block, and its noise seeded: then a block is the same in whatever process it runs.
-    With more than one thread it is not: threads add forces in the order in which they come.
+    The platform is CPU; without a box it is Reference, in float64 and on one thread. The neighbour list of CPU depends
+    on earlier steps, and with it the last bits of the forces. So the context is initialised anew for every block, and
+    its noise seeded: then a block is the same in whatever process it runs. With more than one thread it is not:
+    threads add forces in the order in which they come.
     Raises ModuleNotFoundError without OpenMM or openmmtools.
     """
 
     def __init__(self, run: MDRun):
-        self.versions = openmm_versions(f"{WHERE}: {run.system}")
+        platform = SYSTEMS[run.system].platform
+        self.versions = openmm_versions(f"{WHERE}: {run.system}") | {"platform": platform}
         import openmm
 
         self.settings = run
@@ -37,7 +39,7 @@ class OpenMMEngine:
         self.barostat = openmm.MonteCarloBarostat(_PRESSURE, run.temperature, 0) if run.ensemble == "npt" else None
         if self.barostat is not None:
             self.built.system.addForce(self.barostat)
-        self.integrators: dict[bool, Any] = {}
+        self.contexts: dict[bool, Any] = {}  # by whether they follow Newton's equations
         moving = sum(self.built.system.getParticleMass(i)._value > 0 for i in range(len(self.z)))
         self.degrees_of_freedom = 3 * moving - self.built.system.getNumConstraints() - 3
 
@@ -70,24 +72,24 @@ class OpenMMEngine:
                     context.getIntegrator().step(steps)
                     told(steps)
                 kept.append(self._frame(context))
+            after = self._state(context)
         except openmm.OpenMMException as error:
             raise ValueError(f"{WHERE}: {self._advice(str(error))}") from error
-        if not block.num_frames:
-            kept = []
-        return self._state(context), self._frames(kept)
+        return after, self._frames(kept if block.num_frames else [])
 
     def _context(self, block: Block) -> Any:
         """A context as new, with the block's integrator, temperature and seeds."""
         import openmm
 
         newton = block.friction == 0
-        if newton not in self.integrators:
+        if newton not in self.contexts:
             dt = self.settings.timestep
             made = openmm.VerletIntegrator(dt) if newton else openmm.LangevinMiddleIntegrator(0.0, 0.0, dt)
-            platform = openmm.Platform.getPlatformByName("CPU")
-            properties = {"Threads": str(self.settings.threads), "DeterministicForces": "true"}
-            self.integrators[newton] = openmm.Context(self.built.system, made, platform, properties)
-        context = self.integrators[newton]
+            platform = openmm.Platform.getPlatformByName(SYSTEMS[self.settings.system].platform)
+            wanted = {"Threads": str(self.settings.threads), "DeterministicForces": "true"}
+            properties = {name: wanted[name] for name in platform.getPropertyNames() if name in wanted}
+            self.contexts[newton] = openmm.Context(self.built.system, made, platform, properties)
+        context = self.contexts[newton]
         if not newton:
             context.getIntegrator().setTemperature(block.temperature)
             context.getIntegrator().setFriction(block.friction)

@@ -1,8 +1,8 @@
 """The folder that keeps what a run has done so far, beside the file that it will make."""
 
+import contextlib
 import json
 import pathlib
-import shutil
 import warnings
 from collections.abc import Mapping
 
@@ -76,9 +76,15 @@ class Parts:
         )
 
     def close(self, done: bool) -> None:
-        """Remove the folder where the file that it is for is written, or no block is done."""
+        """Remove what is kept, where the file that it is for is written or no block is done."""
         if done or not self._blocks():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for path in (*self._blocks(), self.folder / _REQUEST):
+                path.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Remove the folder where nothing is in it."""
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def _blocks(self) -> list[pathlib.Path]:
         return list(self.folder.glob("block-*.npz"))

@@ -34,7 +34,7 @@ def simulate_md(out: PathLike, settings: MDSettings, *, restart: bool = False, p
         cell [3, 3], for npt [frames, 3, 3], float64 (angstrom): rows are the vectors of the box; pbc [3] bool
         potential_energy [frames] (kJ/mol), temperature [frames] (K); unit; simulation: the request as JSON
         Frame f is f + 1 times `every` after the end of `equilibrate`.
-    restart: discard what an earlier call has left, of whatever request
+    restart: discard what an earlier call has left, the file too, of whatever request; without it a call goes on
     progress: show a bar
 
     Meanwhile `<out>.parts` keeps what is done, in blocks of about 2000 steps. The file is the same whether or not a
@@ -49,19 +49,32 @@ def simulate_md(out: PathLike, settings: MDSettings, *, restart: bool = False, p
     engine: Engine = OwnArgon(run) if run.engine == "own" else OpenMMEngine(run)
     request = dataclasses.asdict(run) | engine.versions | {"block_steps": BLOCK_STEPS}
     parts = Parts(out)
+    try:
+        with locked(parts.folder, "simulating into"):
+            new = _made(out, run, engine, request, parts, restart, progress)
+    finally:
+        parts.leave()
+    return Outcome(run, len(engine.z), new)
+
+
+def _made(
+    out: pathlib.Path, run: MDRun, engine: Engine, request: dict, parts: Parts, restart: bool, progress: bool
+) -> bool:
+    """Whether the file had to be made; it is there now."""
+    if restart:
+        out.unlink(missing_ok=True)  # so that a call without it goes on with this one
     done = False
-    with locked(parts.folder, "simulating into"):
-        try:
-            there = out.exists() and not restart
-            if there:
-                check_same_run(str(out), read_request(out), request)
-            else:
-                parts.open(request, restart)
-                _write(out, run, engine, request, _simulated(run, engine, parts, progress))
-            done = True
-        finally:
-            parts.close(done)
-    return Outcome(run, len(engine.z), not there)
+    try:
+        there = out.exists()
+        if there:
+            check_same_run(str(out), read_request(out), request)
+        else:
+            parts.open(request, restart)
+            _write(out, run, engine, request, _simulated(run, engine, parts, progress))
+        done = True
+    finally:
+        parts.close(done)
+    return not there
 
 
 def _simulated(run: MDRun, engine: Engine, parts: Parts, progress: bool) -> Frames:

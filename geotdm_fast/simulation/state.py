@@ -52,7 +52,7 @@ class Told(Protocol):
 class Engine(Protocol):
     """Who integrates. Equal states, blocks and seeds give equal results, in whatever process.
 
-    z: [N] int64, atomic numbers; bonds: [B, 2] int64; versions: of what the numbers depend on
+    z: [N] int64, atomic numbers; bonds: [B, 2] int64; versions: of what the numbers depend on, and OpenMM's platform
     """
 
     z: np.ndarray

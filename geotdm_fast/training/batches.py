@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from geotdm_fast.diffusion.noise import OF_LIKELIHOOD, TrajectoryNoise
 from geotdm_fast.graphs import Graph
 from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.training import random_streams
+from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData, Structure
 
 
@@ -23,6 +24,7 @@ class Draw(NamedTuple):
     weight: [B] float32 - 1 / (graphs in the global batch); 0 for stand-ins
     noise: [N, D, T_noisy] float32 - standard normal
     turn: [B, D, D] float32 - the rotation of each graph, or None
+    context: [N, D, G] float32 - what is added to the given frames, or None
     """
 
     items: Tensor
@@ -30,6 +32,7 @@ class Draw(NamedTuple):
     weight: Tensor
     noise: Tensor
     turn: Tensor | None
+    context: Tensor | None = None
 
     def to(self, device: torch.device) -> "Draw":
         """Copies on `device`, which nobody waits for."""
@@ -65,6 +68,7 @@ class BatchSource:
     num_timesteps: diffusion steps S
     num_noisy: frames that are diffused
     rotate: whether every graph is turned by a random rotation
+    context: noise on the given frames of training, not of validation; None: none
     rank, world_size: which share of each batch to make
     """
 
@@ -78,6 +82,7 @@ class BatchSource:
         num_noisy: int,
         accumulate: int = 1,
         rotate: bool = False,
+        context: ContextNoise | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -88,6 +93,7 @@ class BatchSource:
         self.num_timesteps = num_timesteps
         self.num_noisy = num_noisy
         self.rotate = rotate
+        self.context = context
         self.rank = rank
         self.world_size = world_size
         self._order: tuple[int, Tensor] | None = None
@@ -118,14 +124,18 @@ class BatchSource:
         if self.rotate:
             rng = random_streams.generator(self.seed, random_streams.ROTATION, step)
             turn = random_streams.rotations(rng, len(items), self.data.dim)
+        context = None
+        if self.context is not None:
+            context = self.context.drawn(self.seed, step, sizes, self.data.dim)
         ends = sizes.cumsum(0).tolist()
         weight = torch.full((len(items),), real / len(items))
         parts = min(self.accumulate, last - first)
         cuts = [first + (last - first) * part // parts for part in range(parts + 1)]
+        nodes = lambda a, b: slice(ends[a - 1] if a else 0, ends[b - 1])
         return [
             Draw(
-                items[a:b], steps[a:b], weight[a:b], noise[ends[a - 1] if a else 0 : ends[b - 1]],
-                None if turn is None else turn[a:b],
+                items[a:b], steps[a:b], weight[a:b], noise[nodes(a, b)], None if turn is None else turn[a:b],
+                None if context is None else context[nodes(a, b)],
             )
             for a, b in itertools.pairwise(cuts)
         ]  # fmt: skip
@@ -161,6 +171,8 @@ class BatchSource:
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
         batch, steps, weight = self.data.drawn(draw.items, draw.steps, draw.weight, structure, draw.turn)
+        if draw.context is not None:
+            batch = cast(ContextNoise, self.context).added(batch, draw.context)
         about_scored = (structure.graph_of_scored, weight, structure.all_scored)
         return Noised(batch, structure.graph, steps, draw.noise, *about_scored)
 

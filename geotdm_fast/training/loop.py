@@ -20,6 +20,7 @@ from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import ProcessDied, Processes, processes
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat_weights import FlatWeights
@@ -74,6 +75,11 @@ def train(
             return run.loop()
 
 
+def _context_noise(config: Mapping, device: torch.device) -> ContextNoise | None:
+    level = config["train"]["context_noise"]
+    return ContextNoise(level, Task.of_config(config).given_frames, device) if level > 0 else None
+
+
 def _default_directory(train: Mapping) -> pathlib.Path:
     return pathlib.Path(train["output_base_path"]) / str(train["exp_name"])
 
@@ -103,6 +109,7 @@ class _Run:
             num_noisy=num_noisy,
             accumulate=train["accumulate"],
             rotate=train["rotate"],
+            context=_context_noise(config, ours.device),
             rank=ours.rank,
             world_size=ours.world_size,
         )

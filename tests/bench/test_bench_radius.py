@@ -180,11 +180,29 @@ def test_a_target_without_a_figure_is_not_met():
     assert len(verdicts) == 12 and all(came == "not measured" and met == "" for _, _, came, met in verdicts)
 
 
-def test_what_was_not_compared_is_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(radius, "split_by_memory", lambda *args: ([], {}))
+@pytest.mark.parametrize("part", ["rule", "sizes"])
+def test_the_equations_are_asked_for_few_atoms_and_frames(part, tmp_path, capsys, monkeypatch):
+    """In float64 a protein of 3341 atoms with six layers takes minutes."""
+    seen = []
+
+    def truth(workload, *args):
+        seen.append((workload.num_nodes, workload.num_frames, workload.arguments["n_layers"]))
+        return make_truth(workload, *args)
+
+    monkeypatch.setattr(radius, "CHECKED_ATOMS", 60)
+    monkeypatch.setattr(radius, "CHECKED_FRAMES", 2)
+    monkeypatch.setattr(radius, "make_truth", truth)
     monkeypatch.setattr(radius, "measure", measured)
-    assert radius.main([*TRIAL, "--parts", "sizes", "--out", str(tmp_path / "x.jsonl")]) == 0
-    assert "sizes, training: ours current at 200 nodes was not checked" in capsys.readouterr().out
+    told = [word for word in TRIAL if word != "--quiet"]
+    assert radius.main([*told, "--parts", part, "--out", str(tmp_path / "x.jsonl")]) == 0
+    frames = 2 if part == "rule" else 1
+    assert set(seen) == {(60, frames, 1)} and len(seen) == 4  # two kinds of graph, in both modes
+    shown = capsys.readouterr()
+    assert f"{part}: errors are of a gas of 60 atoms, {frames} frames" in shown.out
+    lines = [line for line in shown.err.splitlines() if line.startswith("radius: ")]
+    assert f"radius: {part}: comparing inference with the equations, on num_frames {frames} and num_atoms 60" in lines
+    assert sum(": timing training of " in line for line in lines) == 1
+    assert sum("in a process of its own" in line for line in lines) == (8 if part == "sizes" else 0)
 
 
 def test_a_largest_gas_of_nothing_is_refused(capsys):

@@ -87,6 +87,7 @@ def test_without_a_gpu_it_says_so_in_one_line(capsys, monkeypatch, tmp_path):
     assert "--trial is for --device cpu" in capsys.readouterr().err
 
 
+@pytest.mark.recorded("gpu paths")
 def test_a_trial_measures_and_prints_the_table_last(tmp_path, capsys):
     assert gpu_check.main(["--device", "cpu", "--trial", "--steps", "build", "layer", "--out", str(tmp_path)]) == 0
     rows = [json.loads(line) for line in (tmp_path / "layer.jsonl").read_text().splitlines()]

@@ -132,6 +132,7 @@ def settings(kind: str) -> dict:
     return config
 
 
+@pytest.mark.recorded("gpu paths", always=r"reference")
 @pytest.mark.parametrize("kind", TRAINING)
 @pytest.mark.parametrize("implementation", ["auto", "reference"])
 def test_a_training_step(kind, implementation):
@@ -203,6 +204,7 @@ def waits_of(gpu: PretendedGPU, request: Request, num_steps: int) -> int:
 SOME = ("holes of pedestrians", "linear_attention")
 
 
+@pytest.mark.recorded("gpu paths", always=r"reference|holes")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.dry] * (name not in SOME)) for name in CHAINS])
 @pytest.mark.parametrize("implementation", ["auto", "reference"])
 def test_a_sampler(name, implementation):
@@ -216,6 +218,7 @@ def test_a_sampler(name, implementation):
     assert_same(found, expected, CLOSE[CHAINS[name].get("precision", "fp32")])
 
 
+@pytest.mark.recorded("gpu paths")
 @needs_triton
 @pytest.mark.parametrize("kind", ["radius", pytest.param("nearest", marks=pytest.mark.dry)])
 def test_a_graph_that_follows_the_positions(kind):
@@ -254,6 +257,7 @@ def test_turns_are_captured(frames):
         assert torch.equal(captured.replay().cpu(), expected)
 
 
+@pytest.mark.recorded("gpu paths", always=r"reference")
 @pytest.mark.parametrize("implementation", ["auto", "reference"])
 def test_the_command_samples_into_a_file(tmp_path, implementation):
     checkpoint = write_checkpoint(tmp_path / "model.safetensors", charged_config())

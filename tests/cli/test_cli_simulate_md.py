@@ -54,7 +54,9 @@ def test_options_of_another_kind_are_told(said):
 
 
 def test_settings_that_do_not_fit_are_told(said, capsys):
-    assert "every must be a multiple of timestep, 0.005 ps, got 0.001 ps" in said("md:argon", "--every", "0.001")
+    assert "every must be a multiple of timestep, 0.005 ps, got 0.001 ps" in said(
+        "md:argon", "--engine", "own", "--every", "0.001"
+    )
     assert "the box of 20 atoms must be at least 13.88" in said("md:argon", "--engine", "own", "--num-atoms", "20")
     with pytest.raises(SystemExit):
         main(["simulate", "md:argon", "--frames", "0", "--out", "x.npz"])
@@ -67,7 +69,9 @@ def test_without_openmm_others_say_what_to_install(said, monkeypatch):
 
 
 def test_a_stopped_run_says_what_is_kept():
-    args = argparse.Namespace(command="simulate", kind="md:argon", out="a.npz")
+    args = argparse.Namespace(command="simulate", kind="md:argon", out="a.npz", restart=None)
     assert what_is_kept(args) == "; what is simulated is kept in a.npz.parts, and the same command goes on from there"
+    args.restart = True
+    assert what_is_kept(args).endswith("and the same command without --restart goes on from there")
     args.kind = "charged"
     assert what_is_kept(args) == ""

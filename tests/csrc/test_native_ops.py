@@ -20,6 +20,7 @@ def egcl_forward_arguments() -> dict:
         "first": edges.first,
         "sender": edges.sender,
         "edge_term": draw(7, WIDTH),
+        "shift": draw(7, 3),
         "params": list(egcl_params(WIDTH, 2)),
         "normalize": True,
         "pre_norm": False,
@@ -35,9 +36,9 @@ def egcl_backward_arguments() -> dict:
     kept = torch.ops.geotdm_fast.egcl_forward(*forward.values())[2]
     gradients = {"grad_x_out": draw(NODES, FRAMES, 3), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
     senders = {"sender_first": edges.sender_first, "by_sender": edges.by_sender}
-    last = ("edge_term", "params", "kept", "normalize", "pre_norm", "cutoff", "low_precision")
+    last = ("edge_term", "shift", "params", "kept", "wants_shift", "normalize", "pre_norm", "cutoff", "low_precision")
     order = ("x", "h", "first", "sender", "sender_first", "by_sender", *last)
-    arguments = forward | senders | {"kept": kept}
+    arguments = forward | senders | {"kept": kept, "wants_shift": True}
     return gradients | {name: arguments[name] for name in order}
 
 
@@ -73,7 +74,8 @@ ARGUMENTS = {
 def test_opcheck(name, without_term):
     """Schema, fake tensors (shapes, strides, dtypes), and tracing with symbolic sizes."""
     arguments = ARGUMENTS[name]()
-    arguments |= {"edge_term": None} if without_term else {}
+    arguments |= {"edge_term": None, "shift": None} if without_term else {}
+    arguments |= {"wants_shift": False} if without_term and "wants_shift" in arguments else {}
     torch.library.opcheck(getattr(torch.ops.geotdm_fast, name).default, tuple(arguments.values()))
 
 
@@ -132,6 +134,9 @@ ERRORS = [
     ("egcl_forward", "sender", torch.Tensor.float, TypeError, "sender must be Long, got Float"),
     ("egcl_forward", "edge_term", wide, ValueError, r"edge_term must be \[7, 16\], got \[7, 32\]"),
     ("egcl_forward", "edge_term", double, TypeError, "edge_term must be Float, got Double"),
+    ("egcl_forward", "shift", wide, ValueError, r"shift must be \[7, 3\], got \[7, 6\]"),
+    ("egcl_forward", "shift", double, TypeError, "shift must be Float, got Double"),
+    ("egcl_backward", "shift", apart, ValueError, r"shift must be contiguous, got strides \[6, 2\]"),
     ("egcl_forward", "params", lambda p: p[1:], ValueError, "params must be 12 tensors, got 11"),
     ("egcl_forward", "params", lambda p: [], ValueError, "params must be 12 tensors, got 0"),
     ("egcl_forward", "params", first_of(flat), ValueError, r"edge_w1 must be \[16, 33\], got \[560\]"),

@@ -163,9 +163,9 @@ def test_killed_and_resumed_equals_undisturbed(files, tmp_path):
     train(config, output_dir=whole, device="cpu", progress=False)
     process = start(config, parts)
     while steps_logged(parts) < 15:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None, process.stderr.read_text()
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert process.wait().returncode == -signal.SIGKILL
     train(config, output_dir=parts, device="cpu", progress=False)
     torch.set_num_threads(threads)
     assert_same_run(whole, parts)

@@ -43,19 +43,22 @@ def network_and_inputs(num_nodes, num_frames, device):
 
 @pytest.mark.recorded("interpreted", always=r"0-None-bf16")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("edge_dim", "cutoff"), [(0, None), (2, None), (2, 2.0)])
-def test_opcheck(precision, edge_dim, cutoff, device):
+@pytest.mark.parametrize(
+    ("edge_dim", "cutoff", "has_shift"), [(0, None, False), (2, None, True), (2, 2.0, False), (0, 2.0, True)]
+)
+def test_opcheck(precision, edge_dim, cutoff, has_shift, device):
     """Schema, fake tensors, tracing with symbolic sizes: of both ops."""
     inputs = [v if v is None else v.to(device) for v in egcl_inputs(4, 3, 3, 16, edge_dim, EDGES)]
     x, h, edge_attr, *params = inputs
     tables = list(Graph.static(EDGES.to(device), 4).tables("triton"))
     term = None if edge_attr is None else draw(EDGES.shape[1], 16).to(device)
+    shift = draw(EDGES.shape[1], 3).to(device) if has_shift else None
     for made in {None, term}:  # made by the op, and made before
-        arguments = (x, h, tables, edge_attr, made, params, True, False, precision, cutoff)
+        arguments = (x, h, tables, edge_attr, made, shift, params, True, False, precision, cutoff)
         torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_forward.default, arguments)
-    _, _, *kept = triton_egcl.forward(*arguments[:6], EGCLOptions(precision=precision, cutoff=cutoff))[:6]
+    _, _, *kept = triton_egcl.forward(*arguments[:7], EGCLOptions(precision=precision, cutoff=cutoff))[:6]
     grads = [draw(*x.shape).to(device), draw(*h.shape).to(device)]
-    arguments = (*grads, x, h, tables, edge_attr, term, params, kept, True, False, precision, cutoff)
+    arguments = (*grads, x, h, tables, edge_attr, term, shift, params, kept, True, False, precision, cutoff, has_shift)
     torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_backward.default, arguments)
     torch.library.opcheck(torch.ops.geotdm_fast.sorted_edges.default, (EDGES.to(device), 4))
 

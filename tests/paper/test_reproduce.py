@@ -3,13 +3,12 @@
 import json
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+import warm_python
 from tiny_models import write_ethanol
 
 from geotdm_fast.checkpoint import load_tensors
@@ -170,14 +169,14 @@ def test_killed_at_any_moment(tmp_path):
     # Killed when the first file of each of these kinds appears.
     moments = ["train/state.safetensors", "shards/official/shard_00001.npz"]
     for moment in moments:
-        run = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE)
+        run = warm_python.WarmPython("-c", code, *words)
         deadline = time.monotonic() + 120
         while not (watched / moment).exists() and run.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         run.send_signal(signal.SIGKILL)
-        run.communicate()
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        run.wait()
+    done = warm_python.run("-c", code, *words)
     assert done.returncode == 0, done.stderr
     (row,) = read_results(tmp_path / "r.jsonl")
     assert row["training"]["steps"] == 6

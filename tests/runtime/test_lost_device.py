@@ -1,9 +1,6 @@
 """A test after which the GPU does not answer ends its process, so that pytest-xdist starts another."""
 
-import os
-import subprocess
-import sys
-
+import warm_python
 from places import TESTS as FOLDER
 
 # The real conftest.py, on a machine that has a GPU whose answer is what the test says.
@@ -29,11 +26,8 @@ def test_wrong_without_the_gpu(): assert 1 + 1 == 4
 def test_the_test_that_loses_the_device_is_named_and_ends_the_process(tmp_path):
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "conftest.py").write_text((FOLDER / "conftest.py").read_text())
-    words = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-W", "ignore", "--rootdir", str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(FOLDER / "support")}
-    run = lambda which: subprocess.run(
-        [*words, str(tmp_path), "-k", which], env=environment, text=True, capture_output=True
-    )
+    words = ["-m", "pytest", "-v", "-p", "no:cacheprovider", "-W", "ignore", "--rootdir", str(tmp_path)]
+    run = lambda which: warm_python.run(*words, str(tmp_path), "-k", which)
     answers, lost = run("answers"), run("lost or answers")
     assert answers.returncode == 1 and "2 failed, 1 passed" in answers.stdout
     assert lost.returncode == 3 and "assert (1 + 1) == 3" in lost.stderr

@@ -11,8 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import warm_python
 from full_disk import full_disk
-from shard_runs import CONFIG, NUM_SHARDS, RUN, TASK, command, content, into, python
+from shard_runs import CONFIG, NUM_SHARDS, RUN, TASK, command, content, into
 from tiny_models import tame_network, tiny_diffusion, write_checkpoint
 
 from geotdm_fast.checkpoint import build_diffusion
@@ -107,7 +108,7 @@ MOMENTS = [
 @pytest.mark.parametrize(("module", "name", "moment", "count", "there"), MOMENTS)
 def test_killed_and_called_again(undisturbed, checkpoint, tmp_path, capsys, module, name, moment, count, there):
     folder = tmp_path / "killed"
-    killed = python("-c", RUN, module, name, moment, str(count), "0", *command(checkpoint, folder))
+    killed = warm_python.run("-c", RUN, module, name, moment, str(count), "0", *command(checkpoint, folder))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list(folder.glob("shard-*.npz"))) == there
     assert moment == "after" or list(folder.glob(".*.tmp.*")), "the half-written file lies aside"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from molecule_samples import bent
 
 from geotdm_fast.scores.md.geometry import internal_coordinates, squared_distances, torsion_angles
 from geotdm_fast.scores.md.superposition import mean_structure, rmsd, superposed
@@ -13,18 +14,6 @@ CHAIN = Topology(np.full(5, 6), np.array([[0, 1], [2, 1], [2, 3], [3, 4]]))
 def along(positions: np.ndarray) -> np.ndarray:
     """[S, N, 3] as the scores have it, [3, N, S]."""
     return np.ascontiguousarray(positions.transpose(2, 1, 0))
-
-
-def bent(torsion: float, angle: float = 1.9, length: float = 1.5) -> np.ndarray:
-    """Four atoms with these, by construction."""
-    a, b, c = np.array([length, 0, 0]), np.zeros(3), np.array([length * np.cos(angle), length * np.sin(angle), 0])
-    axis = (c - b) / length
-    side = a - b - (a - b) @ axis * axis
-    side /= np.linalg.norm(side)
-    # Looked at along the axis from b to c, clockwise from `side` is towards axis x side.
-    across = np.cos(torsion) * side + np.sin(torsion) * np.cross(axis, side)
-    d = c + length * (-np.cos(angle) * axis + np.sin(angle) * across)
-    return np.array([a, b, c, d])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

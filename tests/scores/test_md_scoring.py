@@ -199,7 +199,9 @@ def test_the_command(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "standing still" in said and "mean |MSD - MSD true| / MSD true" in said and "floor" in said
     (molecule,) = json.loads((tmp_path / "a.json").read_text())["md"]
-    assert (tmp_path / "pictures" / "rdf.png").stat().st_size > 10_000
+    drawn = sorted((tmp_path / "pictures").iterdir())
+    assert [path.stem for path in drawn] == ["decorrelation", "ramachandran", "rdf", "tica"]
+    assert all(path.stat().st_size > 10_000 for path in drawn)
     wanted = score_molecules(ethanol(given=2), QUICK)[0].as_json()
     assert [row["value"] for row in molecule["rows"]] == [row["value"] for row in wanted["rows"]]
     options = ["--md", "rdf,bonds", "--cell", "30", "30", "30", "--r-max", "5", "--seed", "2"]

@@ -65,3 +65,13 @@ def test_stereocentres():
     assert [c.atom for c in Topology(np.array([6] * 7 + [1]), np.array(hexane)).centres] == [2]
     pentane = [*chain(5), [2, 5], [2, 6]]
     assert Topology(np.array([6] * 6 + [1]), np.array(pentane)).centres == []
+
+
+def test_torsions_along_a_backbone():
+    # Alanine dipeptide: CH3-CO-NH-CH(CH3)-CO-NH-CH3, hydrogens of the two NH alone.
+    z = np.array([6, 6, 8, 7, 1, 6, 6, 6, 8, 7, 1, 6])
+    bonds = [[0, 1], [1, 2], [1, 3], [3, 4], [3, 5], [5, 6], [5, 7], [7, 8], [7, 9], [9, 10], [9, 11]]
+    topology = Topology(z, np.array(bonds))
+    # omega, phi, psi, omega; the side chain, the oxygens and hydrogens are passed over.
+    assert topology.slow_torsions.tolist() == [[0, 1, 3, 5], [1, 3, 5, 7], [3, 5, 7, 9], [5, 7, 9, 11]]
+    assert [len(topology.slow_torsions), len(topology.torsions)] == [4, 4 + 2 * 2 + 2 * 2 + 4]

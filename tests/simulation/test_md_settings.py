@@ -39,6 +39,7 @@ def test_defaults_are_those_of_the_liquid():
         (MDSettings("argon", engine="lammps"), "engine must be one of openmm, own; got 'lammps'"),
         (MDSettings("water", engine="own"), "engine must be openmm for water, own simulates argon alone"),
         (own(threads=2), "threads must be 1 with engine own, got 2"),
+        (openmm("alanine-vacuum", threads=2), "threads must be 1 for alanine-vacuum, got 2"),
         (own(ensemble="npt"), "ensemble must be nvt or nve with engine own, got npt"),
         (openmm("alanine-vacuum", ensemble="npt"), "ensemble must be nvt or nve for alanine-vacuum, which has no box"),
         (own(ensemble="nve", friction=1.0), "friction must not be given with ensemble nve, got 1.0"),

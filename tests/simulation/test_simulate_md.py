@@ -176,6 +176,14 @@ def test_another_request_is_refused_until_it_starts_anew(undisturbed, tmp_path, 
         simulate_md(out, settings(temperature=100.0), progress=False)
     assert simulate_md(out, settings(num_frames=2), restart=True, progress=False).new
     assert read_npz(out)["R"].shape[0] == 2
+    with monkeypatch.context() as patched:
+        stopped_after(patched, 2)
+        with pytest.raises(Killed):
+            simulate_md(out, settings(), restart=True, progress=False)
+    with monkeypatch.context() as patched:
+        calls = stopped_after(patched, 99)
+        simulate_md(out, settings(), progress=False)
+    assert len(calls) == NUM_BLOCKS - 2 and out.read_bytes() == undisturbed.read_bytes()
 
 
 def test_a_damaged_request_is_told(tmp_path, monkeypatch):

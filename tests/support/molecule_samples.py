@@ -47,3 +47,15 @@ def jittered(positions: np.ndarray, shape: tuple[int, ...], size: float, seed: i
     """`positions [N, 3]` with noise of `size` in each coordinate: [*shape, N, 3]."""
     noise = np.random.default_rng(seed).normal(size=(*shape, *positions.shape))
     return positions + size * noise
+
+
+def bent(torsion: float, angle: float = 1.9, length: float = 1.5) -> np.ndarray:
+    """Four atoms with these, by construction."""
+    a, b, c = np.array([length, 0, 0]), np.zeros(3), np.array([length * np.cos(angle), length * np.sin(angle), 0])
+    axis = (c - b) / length
+    side = a - b - (a - b) @ axis * axis
+    side /= np.linalg.norm(side)
+    # Looked at along the axis from b to c, clockwise from `side` is towards axis x side.
+    across = np.cos(torsion) * side + np.sin(torsion) * np.cross(axis, side)
+    d = c + length * (-np.cos(angle) * axis + np.sin(angle) * across)
+    return np.array([a, b, c, d])

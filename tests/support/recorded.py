@@ -112,6 +112,12 @@ GROUPS = {
         (*ROOMS, "kernels/*.py", "bench/**/*.py", "bench/ops/codegen_limits.json"),
         (*PACKAGES, package("triton")),
     ),
+    # Training and sampling on a pretended GPU, and the programs for a GPU on a CPU: they reach everything.
+    "gpu paths": Group(
+        ("tests/bench/test_gpu_*.py", "tests/training/*.py", "tests/diffusion/*.py", "tests/kernels/*.py"),
+        ("geotdm_fast/**/*.py", "kernels/*.py", "csrc/**/*", "bench/**/*.py", "tools/*.py", "pyproject.toml"),
+        (*PACKAGES, package("triton"), compiler),
+    ),
     # CUDA kernels against the emulation of a block.
     "emulated cuda": Group(
         ("tests/csrc/test_cuda_temporal.py",),

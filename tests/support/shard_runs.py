@@ -75,14 +75,8 @@ def content(folder: pathlib.Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
 
 
-def python(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:
-    """A Python process of one thread."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout
-    )
-
-
-def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess:
+def torchrun(processes: int, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:
     """As many processes as `torchrun --nproc-per-node` starts."""
-    return python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *arguments)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=timeout)

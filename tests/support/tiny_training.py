@@ -2,8 +2,8 @@
 
 import json
 import pathlib
-import subprocess
-import sys
+
+from warm_python import WarmPython
 
 from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.config.files import normalise_config
@@ -50,9 +50,9 @@ def tiny_config(**train) -> dict:
     )
 
 
-def start(config: dict, output: pathlib.Path) -> subprocess.Popen:
+def start(config: dict, output: pathlib.Path) -> WarmPython:
     """The training in a process of its own, on one thread."""
-    return subprocess.Popen([sys.executable, "-c", RUN, json.dumps(config), str(output)], stderr=subprocess.PIPE)
+    return WarmPython("-c", RUN, json.dumps(config), str(output))
 
 
 def steps_logged(output: pathlib.Path) -> int:

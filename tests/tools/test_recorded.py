@@ -7,7 +7,7 @@ from recorded import GROUPS, Group, Recorded
 
 TESTS = """
 import pathlib, pytest
-NUMBER = pathlib.Path(__file__).parents[1] / "source" / "number.txt"
+NUMBER = pathlib.Path("source", "number.txt")
 @pytest.mark.recorded("numbers", always="one")
 @pytest.mark.parametrize("name", ["one", "two"])
 def test_number(name):

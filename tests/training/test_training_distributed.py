@@ -1,4 +1,7 @@
-"""Two processes under torchrun train as one does."""
+"""Two processes under torchrun train as one does.
+
+torchrun itself starts them once; the others have its environment.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import sys
 
 import pytest
 import torch
+import warm_python
 from tiny_training import RUN, log_of, tiny_config
 
 from geotdm_fast.checkpoint import load_tensors
@@ -17,9 +21,13 @@ from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 
 
-def in_two_processes(config: dict, output, tmp_path, before: str = "", returncode: int = 0) -> None:
-    """The training under torchrun; `before` runs first in each process."""
-    script = tmp_path / "run.py"
+def in_two_processes(config: dict, output) -> None:
+    for done in warm_python.run_together(2, "-c", RUN, json.dumps(config), str(output)):
+        assert done.returncode == 0, done.stderr
+
+
+def under_torchrun(config: dict, output, script, before: str, returncode: int) -> None:
+    """The training under torchrun by this script, which is written; `before` runs first in each process."""
     script.write_text(before + RUN)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(
@@ -39,7 +47,7 @@ def test_two_processes_equal_one(tmp_path):
     config["diffusion"]["prior"] = "com"
     one, two = tmp_path / "one", tmp_path / "two"
     train(config, output_dir=one, device="cpu", progress=False)
-    in_two_processes(config, two, tmp_path)
+    in_two_processes(config, two)
 
     a, b = log_of(one), log_of(two)
     assert [record.keys() for record in a] == [record.keys() for record in b]
@@ -62,9 +70,9 @@ def test_two_processes_equal_one(tmp_path):
 def test_two_processes_resume_exactly(tmp_path):
     settings = {"batch_size": 5, "eval_every_epoch": 100, "rotate": True, "accumulate": 2, "log_every_step": 1}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    in_two_processes(tiny_config(num_steps=5, **settings), whole, tmp_path)
+    in_two_processes(tiny_config(num_steps=5, **settings), whole)
     for steps in (3, 5):
-        in_two_processes(tiny_config(num_steps=steps, **settings), parts, tmp_path)
+        in_two_processes(tiny_config(num_steps=steps, **settings), parts)
     (a, _), (b, _) = (load_tensors(run / "state.safetensors") for run in (whole, parts))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert log_of(whole) == [record for record in log_of(parts) if "val_loss" not in record or record["step"] == 5]
@@ -89,7 +97,8 @@ loop._Run._one_step, loop.save_state = step_and_stop, slowly
 
 def test_no_process_leaves_a_stopped_run_before_its_checkpoint_is_written(tmp_path):
     # torchrun ends the other processes as soon as one has gone.
-    in_two_processes(tiny_config(checkpoint_every_steps=None), tmp_path / "out", tmp_path, STOPPED, returncode=1)
+    config = tiny_config(checkpoint_every_steps=None)
+    under_torchrun(config, tmp_path / "out", tmp_path / "run.py", STOPPED, returncode=1)
     _, metadata = load_tensors(tmp_path / "out" / "state.safetensors")
     assert json.loads(metadata["progress"])["step"] == 3
 

@@ -43,7 +43,7 @@ def undisturbed(tmp_path_factory, one_thread):
 def _wait_for(run, output, step):
     deadline = time.monotonic() + 120
     while steps_logged(output) < step:
-        assert run.poll() is None, run.stderr.read().decode()
+        assert run.poll() is None, run.stderr.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
@@ -52,7 +52,7 @@ def test_killed_and_resumed_equals_undisturbed(undisturbed, tmp_path, capsys):
     run = start(tiny_config(**LONG), tmp_path)
     _wait_for(run, tmp_path, 15)
     run.send_signal(signal.SIGKILL)
-    assert run.wait() == -signal.SIGKILL
+    assert run.wait().returncode == -signal.SIGKILL
     _, metadata = load_tensors(tmp_path / "state.safetensors")
     step = json.loads(metadata["progress"])["step"]
     assert 0 < step < 60
@@ -67,8 +67,9 @@ def test_signal_writes_a_checkpoint_first(undisturbed, tmp_path):
     run = start(tiny_config(**LONG | {"checkpoint_every_steps": None}), tmp_path)
     _wait_for(run, tmp_path, 10)
     run.send_signal(signal.SIGTERM)
-    assert run.wait(timeout=60) == 128 + signal.SIGTERM
-    assert "checkpoint written; the same command goes on" in run.stderr.read().decode()
+    done = run.wait(timeout=60)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "checkpoint written; the same command goes on" in done.stderr
     train(tiny_config(**LONG), output_dir=tmp_path, device="cpu", progress=False)
     assert_same_run(tmp_path, undisturbed)
 
@@ -80,9 +81,9 @@ def test_a_closed_terminal_and_a_second_signal_at_once_cost_no_step(tmp_path, si
     for signum in signals:
         run.send_signal(signum)
         time.sleep(0.01)
-    assert run.wait(timeout=60) == 128 + signals[0]
-    said = run.stderr.read().decode()
-    assert "checkpoint written; the same command goes on" in said and "Traceback" not in said
+    done = run.wait(timeout=60)
+    assert done.returncode == 128 + signals[0]
+    assert "checkpoint written; the same command goes on" in done.stderr and "Traceback" not in done.stderr
     _, metadata = load_tensors(tmp_path / "state.safetensors")
     assert json.loads(metadata["progress"])["step"] >= steps_logged(tmp_path)
 

@@ -247,7 +247,11 @@ interpreted = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     ("name", "kernels"),
-    [("nbody", "auto"), pytest.param("nbody", "triton", marks=interpreted), ("two molecules", "auto")],
+    [
+        ("nbody", "auto"),
+        pytest.param("nbody", "triton", marks=[interpreted, pytest.mark.recorded("gpu paths")]),
+        ("two molecules", "auto"),
+    ],
 )
 def test_it_is_plain_adam_on_the_mean_loss(name, kernels, monkeypatch):
     """Against torch's own Adam on separate tensors, `collate`d batches and a loop over the average."""

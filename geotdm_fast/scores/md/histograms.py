@@ -94,9 +94,15 @@ def value_points(truth: np.ndarray, drawn: np.ndarray, count: int = 1000) -> np.
     return pooled
 
 
-def point_counts(values: np.ndarray, points: np.ndarray, num_trajectories: int) -> np.ndarray:
-    """[M, E] float32 - how many values [M * any] of each trajectory are nearest to each of the ascending points."""
+def point_counts(
+    values: np.ndarray, points: np.ndarray, num_trajectories: int, owner: np.ndarray | None = None
+) -> np.ndarray:
+    """[M, E] float32 - how many values of each trajectory are nearest to each of the ascending points.
+
+    values: [M, ...], of M trajectories one after the other; or [S, ...] of the trajectories owner [S]
+    """
     place = np.searchsorted((points[1:] + points[:-1]) / 2, values.ravel())
-    place = place.reshape(num_trajectories, -1) + np.arange(num_trajectories)[:, None] * len(points)
+    owner = np.arange(num_trajectories) if owner is None else owner
+    place = place.reshape(len(owner), -1) + owner[:, None] * len(points)
     counts = np.bincount(place.ravel(), minlength=num_trajectories * len(points))
     return counts.reshape(num_trajectories, -1).astype(np.float32)

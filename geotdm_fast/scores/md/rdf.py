@@ -115,7 +115,7 @@ def shell_counts(x: np.ndarray, kinds: list[Kind], r_max: float, cell: np.ndarra
     wide = NUM_BINS + 1
     offset = np.repeat(np.arange(num_trajectories) * wide, num_frames)
     counts = np.zeros((len(kinds), num_trajectories * wide))
-    distances = _Distances(flat) if cell is None else _PeriodicDistances(flat, cell, num_frames, r_max)
+    distances = distances_of(flat, cell, num_frames, r_max)
     for row, kind in zip(counts, kinds, strict=True):
         for start in range(0, len(kind.pairs), _PAIRS):
             pairs = kind.pairs[start : start + _PAIRS]
@@ -133,6 +133,14 @@ def shell_counts(x: np.ndarray, kinds: list[Kind], r_max: float, cell: np.ndarra
     return counts.reshape(len(kinds), num_trajectories, wide).swapaxes(0, 1)
 
 
+def distances_of(flat: np.ndarray, cell: np.ndarray | None, num_frames: int, r_max: float) -> "_Distances":
+    """What gives the squared distances of pairs in some of the frames: `for squared in found(pairs, frames)`, [M, s].
+
+    flat: [3, N, M num_frames]; cell: [M, 1 or T, 3, 3] - then one array for every image that may be within r_max
+    """
+    return _Distances(flat) if cell is None else _PeriodicDistances(flat, cell, num_frames, r_max)
+
+
 class _Distances:
     """Squared distances of pairs in frames: an iteration over arrays [M, s], here of one."""
 
@@ -143,11 +151,12 @@ class _Distances:
         yield squared_distances(self.flat[:, :, frames], pairs)
 
 
-class _PeriodicDistances:
+class _PeriodicDistances(_Distances):
     """The same for every image that can be within r_max."""
 
     def __init__(self, flat: np.ndarray, cell: np.ndarray, num_frames: int, r_max: float):
-        self.flat, self.images = flat, images("evaluate: md", cell, r_max)
+        super().__init__(flat)
+        self.images = images("evaluate: md", cell, r_max)
         whole = np.broadcast_to(cell, (len(cell), num_frames, 3, 3)) if cell.shape[1] == 1 else cell
         self.cell = whole.reshape(-1, 3, 3)  # [S, 3, 3]
 

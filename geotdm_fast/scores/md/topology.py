@@ -59,12 +59,18 @@ class Topology:
 
     @cached_property
     def slow_torsions(self) -> np.ndarray:
-        """[F, 4] int64 - of `torsions` one around each bond: by heavy atoms alone where there are any such."""
+        """[F, 4] int64 - of `torsions` one around each bond; those of heavy atoms alone where there are any such.
+
+        Of several around a bond, that whose ends are heavy and have the most heavy neighbours: so phi and psi of an
+        amino acid go along its backbone.
+        """
         z = self.atomic_numbers
+        heavy_near = [sum(int(z[near] != 1) for near in around) for around in self.neighbours]
+        weight = [100 * int(z[atom] != 1) + heavy_near[atom] for atom in range(self.num_atoms)]
         best: dict[tuple[int, ...], tuple] = {}
         for torsion in self.torsions.tolist():
             around = tuple(torsion[1:3])
-            rank = (-int(z[torsion[0]] != 1) - int(z[torsion[3]] != 1), torsion)
+            rank = (-weight[torsion[0]] - weight[torsion[3]], torsion)
             if around not in best or rank < best[around]:
                 best[around] = rank
         chosen = [torsion for _, torsion in best.values()]
