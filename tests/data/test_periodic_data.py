@@ -110,6 +110,17 @@ def test_arrays_are_followed_and_molecules_made_whole(changes):
     np.testing.assert_allclose(item.cell.numpy(), walk.cells if changes else walk.cells[0], rtol=1e-6)
 
 
+def test_far_from_the_box_its_changes_are_no_steps():
+    """An image 300 boxes away moves by more than half of the box where the box changes by 0.2 % from frame to frame."""
+    walk = waters()
+    x = walk.x + 300 * walk.cells[:, :1]
+    assert np.linalg.norm(np.diff(x, axis=0), axis=-1).max() > 5
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*in doubt")
+        dataset = array_dataset(x, cell=walk.cells, span=40)
+    np.testing.assert_allclose(frames_of(dataset), x, atol=2e-3)
+
+
 def test_windows_have_the_boxes_of_their_frames():
     walk = waters(frames=30)
     dataset = array_dataset(walk.x, cell=walk.cells, span=5, stride=7, frames=[2, None, 3])

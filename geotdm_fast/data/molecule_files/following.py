@@ -27,7 +27,7 @@ class Follower:
     def begin(self, first: np.ndarray, cell: np.ndarray) -> None:
         """Follow from the positions `first` [N, 3] in the cell [3, 3] of their frame."""
         self._fractional = first @ np.linalg.inv(cell)  # of the last frame, as followed
-        self._images, self._last = None, first
+        self._images = None
 
     def follow(self, frames: Frames, cell: np.ndarray) -> np.ndarray:
         """The positions of a chunk, [T, N, 3] float64, followed; cell: [T, 3, 3], see `box_of`."""
@@ -35,8 +35,9 @@ class Follower:
         images = follow(x, cell, self._pbc, self._fractional)
         self._count(frames.numbers, images)
         x += images @ cell
-        self._measure(x, cell)
-        self._fractional, self._images, self._last = x[-1] @ np.linalg.inv(cell[-1]), images[-1], x[-1]
+        s = x @ np.linalg.inv(cell)
+        self._measure(s, cell)
+        self._fractional, self._images = s[-1], images[-1]
         return x
 
     def _count(self, numbers: np.ndarray, images: np.ndarray) -> None:
@@ -46,8 +47,9 @@ class Follower:
             self._first_jump = f"atom {self._atoms[atom]} at frame {numbers[frame]}"
         self.jumps += int(jumps.sum())
 
-    def _measure(self, x: np.ndarray, cell: np.ndarray) -> None:
-        steps = np.linalg.norm(np.diff(x, axis=0, prepend=self._last[None]), axis=-1).max(axis=1)
+    def _measure(self, s: np.ndarray, cell: np.ndarray) -> None:
+        """Steps of fractional coordinates [T, N, 3]: how far a box that changes carries a far image is no step."""
+        steps = np.linalg.norm(np.diff(s, axis=0, prepend=self._fractional[None]) @ cell, axis=-1).max(axis=1)
         part = steps / (heights(cell)[:, self._pbc].min(axis=1) / 2)
         worst = int(part.argmax())
         if part[worst] > self._longest_part:
