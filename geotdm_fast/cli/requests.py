@@ -30,10 +30,11 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
         from geotdm_fast.cli.sampling_file import agreed
 
         model.task = agreed(args.eval, model.diffusion, model.task, args.steps)
-    if args.context_level is not None:
+    level = getattr(args, "context_level", None)
+    if level is not None:
         if not model.task.tells_noise:
             raise ValueError("--context-level is for a model of train.context_noise_told, which this is not")
-        model.task = dataclasses.replace(model.task, told_level=args.context_level)
+        model.task = dataclasses.replace(model.task, told_level=level)
     model.sampler(**method_options(args))  # a wrong option is told before data are read
     if getattr(args, "rollout", None) is not None:
         rollout_plan(args, model)

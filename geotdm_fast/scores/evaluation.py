@@ -84,7 +84,10 @@ def evaluate(
     samples.check_target("evaluate")
     num_rolled_out, samples = samples.samples.shape[-1], samples.until_known()
     if not np.isfinite(samples.samples).all():
-        raise ValueError("evaluate: samples must be finite, got NaN or Inf; the model has diverged")
+        raise ValueError(
+            "evaluate: samples must be finite, got NaN or Inf; the model has diverged; of a rollout `geotdm drift` "
+            "scores what is left"
+        )
     num_given = int(samples.cond_mask.sum())
     prefix = bool(samples.cond_mask[:num_given].all())
     result = {

@@ -258,10 +258,15 @@ def test_turns_are_captured(frames):
 
 
 @pytest.mark.recorded("gpu paths", always=r"reference")
-@pytest.mark.parametrize("implementation", ["auto", "reference"])
-def test_the_command_samples_into_a_file(tmp_path, implementation):
-    checkpoint = write_checkpoint(tmp_path / "model.safetensors", charged_config())
-    words = ["--num-graphs", "2", "--num-samples", "2", "--method", "ddim", "--steps", "3", "--batch-size", "2"]
+@pytest.mark.parametrize(
+    ("implementation", "more"), [("auto", []), ("reference", []), ("auto", ["--rollout", "20", "--bound", "inf"])]
+)
+def test_the_command_samples_into_a_file(tmp_path, implementation, more):
+    """A rollout too: the one graph serves all its blocks."""
+    config = charged_config()
+    config["diffusion"]["model_mean_type"] = "start_x"  # stays near
+    checkpoint = write_checkpoint(tmp_path / "model.safetensors", config)
+    words = ["--num-graphs", "2", "--num-samples", "2", "--method", "ddim", "--steps", "3", "--batch-size", "2", *more]
 
     def samples(device):
         out = str(tmp_path / f"{device}.npz")

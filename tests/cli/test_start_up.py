@@ -62,6 +62,8 @@ def test_missing_files_are_told_without_torch(tmp_path):
         ["sample", "nbody_charged_small", "--data-config", "none.yaml", "--out", "s.npz"],
         ["evaluate", "none.npz"],
         ["evaluate", "none.safetensors"],
+        ["drift", "none.npz"],
+        ["drift", "none.safetensors"],
         ["check-equivariance", "none.safetensors"],
         ["plot", "none.npz", "--out", "p.png"],
         ["reproduce", "md:ethanol", "--data", "none.npz"],

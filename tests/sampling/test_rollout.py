@@ -276,6 +276,16 @@ def test_given_frames_alone_have_no_truth(model):
         evaluate(found, ["ade"])
 
 
+def test_positions_alone_are_rolled_out(model, dataset):
+    item = dataset[1]
+    x = item.x.permute(2, 0, 1).numpy()
+    found = model.rollout(x, 20, seed=1, steps=3, charges=item.h[:, 0].numpy())
+    expected = model.rollout(dataset.subset([1]), 20, seed=1, steps=3)
+    np.testing.assert_allclose(found.samples, expected.samples, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"rollout: features h \[N, F\]: F must be 1 for tiny\.safetensors, got 2"):
+        model.rollout(dataclasses.replace(item, h=torch.ones(5, 2)), 20)
+
+
 # --- errors and explosions --------------------------------------------------------------------------------------------
 
 
@@ -415,6 +425,14 @@ def test_one_capture_serves_all_blocks(dataset):
     found = model.rollout(dataset, 20, 2, seed=1, steps=3)
     np.testing.assert_allclose(found.samples, expected.samples, rtol=1e-4, atol=1e-4)
     assert len(recorder.tapes) == 1 and recorder.replays == 3 * 3
+
+
+def test_a_graph_that_follows_the_positions_keeps_its_room_and_its_capture():
+    expected = model_of(by_distance("current")).rollout(systems(2), 20, 2, seed=1, steps=2)
+    model, recorder = on_tape(by_distance("current"))
+    found = model.rollout(systems(2), 20, 2, seed=1, steps=2)
+    np.testing.assert_allclose(found.samples, expected.samples, rtol=1e-4, atol=1e-4)
+    assert len(recorder.tapes) == 1 and recorder.replays == 3 * 2
 
 
 def test_the_graph_of_a_batch_is_sorted_once(model, dataset, monkeypatch):

@@ -149,6 +149,15 @@ def test_molecules_into_a_file_and_its_exports(tmp_path, capsys):
     with DCDTrajectoryFile(str(tmp_path / "s.dcd")) as file:
         assert file.read()[0].shape == (88, 9, 3)
     assert main(["evaluate", str(tmp_path / "s.npz"), "--quiet"]) == 0
+    np.savez(
+        tmp_path / "last.npz", R=np.load(tmp_path / "ethanol.npz")["R"][-6:], z=np.load(tmp_path / "ethanol.npz")["z"]
+    )
+    given = ["--rollout", "20", "--steps", "2", "--given", str(tmp_path / "last.npz"), "--device", "cpu", "--quiet"]
+    assert main(["sample", checkpoint, *given, "--out", str(tmp_path / "future")]) == 0
+    future = read_samples(tmp_path / "future")
+    assert not future.has_target and future.samples.shape == (1, 9, 3, 20)
+    last = np.load(tmp_path / "last.npz")["R"][-4:].transpose(1, 2, 0)
+    np.testing.assert_allclose(future.forecasts()[0, :, :, :4], last, atol=1e-5)
     capsys.readouterr()
     for name in ("s.png", "s.html"):
         assert main(["plot", str(tmp_path / "s.npz"), "--out", str(tmp_path / name)]) == 0
