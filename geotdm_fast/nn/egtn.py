@@ -147,6 +147,7 @@ class EGTN(PrecisionMixin, nn.Module):
             for all calls that get it, where edge_index is sorted in every call; or a `geotdm_fast.graphs.GraphRule`,
             which makes the graph of every call from its positions, those of all T frames (with `compute_ref` those of
             the given ones), and brings the features of its edges. edge_attr None means the features of the graph.
+            Periodic boxes come with the graph, in the unit of x, whose positions need not lie in them.
         compute_ref: return x_ref [N, D, num_w] instead, from the given frames alone; x and diffusion_t are unused
 
         Returns x_out [N, D, T_noisy] = (positions after the last layer - x) / scale, h_out [N, H, T_noisy].
