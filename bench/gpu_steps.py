@@ -112,6 +112,7 @@ TESTED = (
     "diffusion_step",
     "egcl_capacity",
     "egcl_cutoff",
+    "egcl_periodic",
     "node_embedding",
     "noised_positions",
     "optimizer",

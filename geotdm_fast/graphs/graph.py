@@ -328,7 +328,7 @@ class Graph:
         if self.has_room:
             raise ValueError("Graph.at_frames: the edges of a search belong to its frames; search those frames alone")
         frames = tuple(frames)
-        if frames not in self._at_frames:
+        if frames not in self._at_frames or (self.images is not None and not self._lasts()):
             with _lasting_tensors():
                 place = torch.full((self.num_frames,), -1)
                 place[list(frames)] = torch.arange(len(frames))
@@ -410,6 +410,8 @@ class Graph:
 
     def _made_shift(self, images: EdgeImages, num_frames: int) -> Tensor:
         number, cell, batch = images
+        if cell.vectors.shape[:2] == (1, 1):
+            return cell.shift(number, None)
         receiver = self.edge_index[0].long().clamp(max=max(self.num_rows - 1, 0))
         box = cell.of_nodes(batch, self.num_nodes)
         if self.num_frames is not None:

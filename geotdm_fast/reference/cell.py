@@ -133,14 +133,16 @@ class Cell(NamedTuple):
             )
         return (int(needed[0]), int(needed[1]), int(needed[2]))
 
-    def shift(self, image: Tensor, graph: Tensor, frame: Tensor | None = None) -> Tensor:
+    def shift(self, image: Tensor, graph: Tensor | None, frame: Tensor | None = None) -> Tensor:
         """n C of images n: [M, 3] in the dtype of the vectors, differentiable in them.
 
-        image: [M, 3] int; graph, frame: [M] int64; frame None: of boxes that are the same in all frames
+        image: [M, 3] int; graph, frame: [M] int64; graph None: of one box of all graphs and frames; frame None: of
+        boxes that are the same in all frames
         """
-        graphs, frames = self.vectors.shape[:2]
-        is_one = graphs == frames == 1
-        of = self.vectors[0] if is_one else self.vectors[graph, 0 if frame is None or frames == 1 else frame]
+        if graph is None:
+            of = self.vectors[0]
+        else:
+            of = self.vectors[graph, 0 if frame is None or self.vectors.shape[1] == 1 else frame]
         number = image.to(of.dtype)
         # No product of matrices: autocast would take bfloat16 for it, and a GPU tf32. of: [1 or M, 3, 3]
         return number[:, :1] * of[:, 0] + number[:, 1:2] * of[:, 1] + number[:, 2:] * of[:, 2]

@@ -119,3 +119,16 @@ def test_images_are_int8_of_each_edge():
         Graph.static(edge_index, 5, images=images._replace(number=images.number[:6]))
     with pytest.raises(TypeError, match=r"Graph.per_frame: images.number must be int8, got torch.int64"):
         Graph.per_frame(edge_index, 5, 1, images=images._replace(number=images.number.long()))
+
+
+def test_what_is_made_of_boxes_is_held_unless_they_want_a_gradient():
+    edge_index, images, _ = boxed(num_frames=3)
+    made = Graph.static(edge_index, 5, images=images).of_frames(3)
+    assert made.shift(3) is made.shift(3) and made.scaled(2.0) is made.scaled(2.0)
+    wanted = images._replace(cell=Cell(images.cell.vectors.requires_grad_(), images.cell.pbc))
+    made = Graph.static(edge_index, 5, images=wanted).of_frames(3)
+    found = []
+    for _ in range(2):  # a backward frees what its forward kept
+        shifts = [made.shift(3), made.scaled(2.0).shift(3), made.at_frames([2, 0])[0].shift(2)]
+        found += torch.autograd.grad(sum(shift.square().sum() for shift in shifts), wanted.cell.vectors)
+    assert torch.equal(*found)

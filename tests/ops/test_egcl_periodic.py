@@ -240,21 +240,22 @@ def test_the_cpu_kernels(width, kind, num_frames, edge_dim, per_frame, flags, pr
 )
 def test_the_triton_kernels(device, width, kind, num_frames, edge_dim, per_frame, flags, precision):
     pytest.importorskip("triton")
-    check("triton", width, kind, num_frames, edge_dim, per_frame, flags, precision, device)
+    draws = 3 if precision == "bf16" else 1
+    check("triton", width, kind, num_frames, edge_dim, per_frame, flags, precision, device, draws)
 
 
 IMPLEMENTATIONS = [pytest.param("auto", marks=needs_native), "triton", "reference"]
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_room_for_more_edges_changes_nothing(implementation):
+def test_room_for_more_edges_changes_nothing(implementation, device):
     """A table of senders, as a search makes it, beside the same edges without room."""
-    made = Boxed("changing", 2, 0, per_frame=True)
+    made = Boxed("changing", 2, 0, per_frame=True, device=device)
     *_, vectors = made.inputs[:4]
     num_rows, row = 2 * len(BATCH), made.edge_index[0]
     order = row.sort(stable=True).indices
     made.edge_index, made.number = made.edge_index[:, order], made.number[order]
-    sender = torch.full((num_rows, 6), -1)
+    sender = torch.full((num_rows, 6), -1, device=device)
     for i in range(num_rows):
         senders = made.edge_index[1, made.edge_index[0] == i]
         sender[i, : len(senders)] = senders
@@ -262,7 +263,7 @@ def test_room_for_more_edges_changes_nothing(implementation):
     def roomy(vectors):
         graph = Graph.of_table(sender, sender >= 0, len(BATCH), 2)
         number = torch.cat([made.number, made.number.new_zeros(graph.num_edges - len(made.number), 3)])
-        graph.images = EdgeImages(number, Cell(vectors, pbc_of(vectors)), BATCH)
+        graph.images = EdgeImages(number, Cell(vectors, pbc_of(vectors)), made.batch)
         return graph
 
     cotangents = cotangents_of(made.inputs)
@@ -277,13 +278,15 @@ def test_room_for_more_edges_changes_nothing(implementation):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize(("num_nodes", "num_frames"), [(7, 3), (7, 0), (0, 2)])
-def test_without_edges_nodes_or_frames(implementation, num_nodes, num_frames):
-    x, h, vectors = draw(num_nodes, num_frames, 3), draw(num_nodes, num_frames, 16), boxes("one", 1)
-    leaves = [v.requires_grad_() for v in (x, h, vectors)]
-    images = EdgeImages(torch.zeros(0, 3, dtype=torch.int8), Cell(vectors, pbc_of(vectors)), None)
-    empty = Graph.static(torch.zeros(2, 0, dtype=torch.int64), num_nodes, images=images)
+def test_without_edges_nodes_or_frames(implementation, num_nodes, num_frames, device):
+    drawn = draw(num_nodes, num_frames, 3), draw(num_nodes, num_frames, 16), boxes("one", 1)
+    x, h, vectors = leaves = [v.to(device).requires_grad_() for v in drawn]
+    params = EGCLParams(*(p.to(device) for p in egcl_params(16)))
+    none = lambda *shape, dtype: torch.zeros(*shape, dtype=dtype, device=device)
+    images = EdgeImages(none(0, 3, dtype=torch.int8), Cell(vectors, pbc_of(vectors)), None)
+    empty = Graph.static(none(2, 0, dtype=torch.int64), num_nodes, images=images)
     with backend(implementation):
-        x_out, h_out = ops.egcl(x, h, empty, None, egcl_params(16))
+        x_out, h_out = ops.egcl(x, h, empty, None, params)
     assert torch.equal(x_out, x)
     gradients = torch.autograd.grad(x_out.sum() + h_out.sum(), leaves)
     assert gradients[0].eq(1).all() and not gradients[2].any()
@@ -298,8 +301,8 @@ def test_any_number_of_threads_gives_the_same_bits():
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:2])
-def test_second_derivatives(implementation):
-    made = Boxed("changing", 2)
+def test_second_derivatives(implementation, device):
+    made = Boxed("changing", 2, device=device)
     weights = cotangents_of(made.inputs)
 
     def twice(dtype):
@@ -316,9 +319,9 @@ def test_second_derivatives(implementation):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:2])
-def test_nobody_who_wants_no_gradient_of_a_box_gets_one(implementation):
+def test_nobody_who_wants_no_gradient_of_a_box_gets_one(implementation, device):
     """The other gradients are the same to the last bit, whether or not the boxes want one."""
-    made = Boxed("two", 1)
+    made = Boxed("two", 1, device=device)
     x, h, edge_attr, vectors, *params = made.inputs
     cotangents = cotangents_of(made.inputs)
     with backend(implementation):
@@ -343,8 +346,8 @@ def test_transforms_of_torch_func():
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:2])
-def test_compiled_in_one_graph(implementation):
-    made = Boxed("changing", 2)
+def test_compiled_in_one_graph(implementation, device):
+    made = Boxed("changing", 2, device=device)
     cotangents = cotangents_of(made.inputs)
     torch.compiler.reset()
     with backend(implementation):
