@@ -39,9 +39,13 @@ def keys_of(graph):
 
 
 @pytest.fixture(params=["auto", "reference", "triton"])
-def implementation(request):
+def implementation(request, monkeypatch):
     if request.param == "triton" and kernels.missing():
         pytest.skip(kernels.missing())
+    if request.param == "triton":
+        from geotdm_fast.kernels import radius_images_launch
+
+        monkeypatch.setattr(radius_images_launch, "COLUMNS", 1024)  # else the interpreter takes many small steps
     with backend(request.param):
         yield request.param
 

@@ -24,6 +24,10 @@ def use(implementation, patch):
         pytest.skip(f"geotdm_fast._C is {native.missing}")
     if implementation == "triton" and kernels.missing():
         pytest.skip(kernels.missing())
+    if implementation == "triton":
+        from geotdm_fast.kernels import radius_images_launch
+
+        patch.setattr(radius_images_launch, "COLUMNS", 1024)  # else the interpreter takes many small steps
     return backend({"plain": "auto", "compiled": "auto"}.get(implementation, implementation))
 
 
