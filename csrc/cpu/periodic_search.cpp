@@ -25,6 +25,9 @@ namespace {
 
 using Vector = std::array<double, 3>;
 
+// Byte by byte.
+inline Image minus(Image a, Image b) { return plus(plus(a, ~b), 0x01010101); }
+
 struct Boxes {
   const double *vectors, *inverse;
   const bool* periodic;
@@ -163,7 +166,7 @@ class Scan {
   // Differences of rounded points are off by as much at most, and their squares by a few more roundings.
   static double coarseness(const Group& group, double cutoff) {
     constexpr double kUnit = std::numeric_limits<S>::epsilon() / 2;
-    return 12 * kUnit * group.extent() + 16 * kUnit * cutoff;
+    return 8 * kUnit * group.extent() + 16 * kUnit * cutoff;
   }
   static bool is_fine_enough(const Group& group, double cutoff) {
     constexpr double kSquaresFit = 1e15;
@@ -176,8 +179,8 @@ class Scan {
     lower_ = near > 0 ? static_cast<S>(near * near) / kMore : S(-1);
     upper_ = static_cast<S>(far * far) * kMore;
     const int64_t n = group.num_points();
-    points_.resize(3 * n), node_.resize(n), image_.resize(n), sends_.resize(n);
-    S* place = points_.data();
+    rows_.resize(3 * n), node_.resize(n), image_.resize(n), points_.resize(n);
+    S* place = rows_.data();
     int64_t p = 0;
     for (int64_t i = 0; i < group.num_nodes(); ++i) {
       const Group::Node& node = group.nodes_[i];
@@ -189,11 +192,11 @@ class Scan {
               place[d * n + p] = static_cast<S>(node.at[d] + (row[d] + c * group.vectors_[6 + d]));
             node_[p] = static_cast<int32_t>(i);
             image_[p] = packed_image(a, b, c);
-            sends_[p] = {node.row, minus(image_[p], node.away)};
+            points_[p] = {{place[p], place[n + p], place[2 * n + p]}, {node.row, minus(image_[p], node.away)}};
           }
         }
     }
-    cells_.build(points_.data(), 3, n, static_cast<S>(far) * kMore, group.num_nodes());
+    cells_.build(rows_.data(), 3, n, static_cast<S>(far) * kMore, group.num_nodes());
   }
   int64_t num_cells() const { return cells_.count(); }
 
@@ -206,14 +209,17 @@ class Scan {
     int32_t row;
     Image image;
   };
-
-  static Image minus(Image a, Image b) { return plus(plus(a, ~b), 0x01010101); }
+  // Together: points around a cell are anywhere in memory.
+  struct Point {
+    S at[3];
+    Sends sends;
+  };
 
   S lower_, upper_;
-  std::vector<S> points_;  // 3 rows
+  std::vector<S> rows_;  // 3 rows of coordinates
+  std::vector<Point> points_;
   std::vector<int32_t> node_;
   std::vector<Image> image_;
-  std::vector<Sends> sends_;
   Cells<S> cells_;
 };
 
@@ -236,7 +242,7 @@ class Searcher {
       while (begin < end && scan.image_[*begin]) ++begin;
       if (begin == end) continue;
       const int64_t count = scan.cells_.around(cell, set_, around_.data()), padded = round_up(count, kMostLanes);
-      gather(group, scan, count, padded, stride);
+      gather(scan, count, padded, stride);
       int64_t place = 0;
       for (const int32_t* member = begin; member < end; ++member) {
         if (scan.image_[*member]) continue;
@@ -255,15 +261,16 @@ class Searcher {
     bool doubtful = false;
     int64_t degree = find_(at, candidates_.data(), stride, padded, scan.lower_, scan.upper_, sender, &doubtful);
     candidates_[place] = at[0];
-    const Group::Node& node = group.nodes_[scan.node_[around_[place]]];
-    if (doubtful) degree = near_indeed(group, scan, node, sender, degree);
+    if (doubtful) degree = near_indeed(group, scan, group.nodes_[scan.node_[around_[place]]], sender, degree);
     Image* image = found.images();
+    const auto* from = sends_.data();
+    const Image away = minus(0, from[place].image);  // its own image is 0
     for (int64_t e = 0; e < degree; ++e) {
-      const auto sends = sends_[sender[e]];
+      const auto sends = from[sender[e]];
       sender[e] = sends.row;
-      image[e] = plus(sends.image, node.away);
+      image[e] = plus(sends.image, away);
     }
-    found.keep(node.row, degree);
+    found.keep(from[place].row, degree);
   }
 
   // Keeps the candidates that are near as it is defined.
@@ -283,14 +290,14 @@ class Searcher {
     return degree;
   }
 
-  void gather(const Group& group, const Scan<S>& scan, int64_t count, int64_t padded, int64_t stride) {
-    for (int64_t d = 0; d < 3; ++d) {
-      const S* from = scan.points_.data() + d * group.num_points();
-      S* to = candidates_.data() + d * stride;
-      for (int64_t c = 0; c < count; ++c) to[c] = from[around_[c]];
-      std::fill(to + count, to + padded, std::numeric_limits<S>::quiet_NaN());
+  void gather(const Scan<S>& scan, int64_t count, int64_t padded, int64_t stride) {
+    S *x = candidates_.data(), *y = x + stride, *z = y + stride;
+    for (int64_t c = 0; c < count; ++c) {
+      const auto& point = scan.points_[around_[c]];
+      x[c] = point.at[0], y[c] = point.at[1], z[c] = point.at[2];
+      sends_[c] = point.sends;
     }
-    for (int64_t c = 0; c < count; ++c) sends_[c] = scan.sends_[around_[c]];
+    for (S* row : {x, y, z}) std::fill(row + count, row + padded, std::numeric_limits<S>::quiet_NaN());
   }
 
   const Search& search_;
