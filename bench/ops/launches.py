@@ -222,7 +222,15 @@ def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> No
         egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, params, kept, options, **of_shift)
 
 
-TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}
+TYPES = {
+    torch.float64: "*fp64",
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+    torch.int8: "*i8",
+    torch.bool: "*i1",
+}
 
 
 def described(kernel, args: tuple, options: dict) -> Launch:

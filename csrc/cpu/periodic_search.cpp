@@ -25,6 +25,9 @@ namespace {
 
 using Vector = std::array<double, 3>;
 
+// Byte by byte.
+inline Image minus(Image a, Image b) { return plus(plus(a, ~b), 0x01010101); }
+
 struct Boxes {
   const double *vectors, *inverse;
   const bool* periodic;
@@ -47,7 +50,14 @@ struct Search {
   bool loop;
 };
 
-// One graph in one frame, in its box.
+// Of a number that need not be whole, or finite; the compiler calls a library for it, which takes longer.
+inline double floor_of(double value) {
+  if (!(std::abs(value) < 1e9)) return std::floor(value);
+  const auto whole = static_cast<double>(static_cast<int32_t>(value));
+  return whole > value ? whole - 1 : whole;
+}
+
+// One graph in one frame: its nodes in their box, and which images of them are within the cutoff of the others.
 class Group {
  public:
   void load(const Search& search, const Graphs& graphs, int64_t graph, int64_t frame) {
@@ -56,7 +66,7 @@ class Group {
     const double* inverse = search.boxes.matrix(search.boxes.inverse, number, frame);
     vectors_ = search.boxes.matrix(search.boxes.vectors, number, frame);
     const bool* periodic = search.boxes.periodic + 3 * (search.boxes.count == 1 ? 0 : number);
-    at_.clear(), fraction_.clear(), boxes_away_.clear(), row_.clear(), lost_.clear();
+    nodes_.clear(), lost_.clear();
     for (int64_t i = 0; i < size; ++i) {
       const double* from = search.x + node[i] * search.node_stride + frame * search.frame_stride;
       const Vector x = {from[0], from[search.axis_stride], from[2 * search.axis_stride]};
@@ -66,7 +76,7 @@ class Group {
       for (int k = 0; k < 3; ++k) {
         if (!periodic[k]) continue;
         const double s = x[0] * inverse[k] + x[1] * inverse[3 + k] + x[2] * inverse[6 + k];
-        away[k] = std::floor(s);
+        away[k] = floor_of(s);
         fraction[k] = s - away[k];
         usable = usable && std::abs(away[k]) <= double(search.boxes.most_away);
       }
@@ -77,63 +87,16 @@ class Group {
       Vector moved;
       for (int d = 0; d < 3; ++d)
         moved[d] = x[d] - (away[0] * vectors_[d] + away[1] * vectors_[3 + d] + away[2] * vectors_[6 + d]);
-      at_.push_back(moved);
-      fraction_.push_back(fraction);
-      boxes_away_.push_back(packed_image(int(away[0]), int(away[1]), int(away[2])));
-      row_.push_back(row);
+      nodes_.push_back({moved, fraction, row, packed_image(int(away[0]), int(away[1]), int(away[2])), {}, {}});
     }
-    add_points(search, inverse, periodic);
+    choose_images(search, inverse, periodic);
   }
 
-  int64_t num_nodes() const { return static_cast<int64_t>(at_.size()); }
-  int64_t num_points() const { return static_cast<int64_t>(place_.size()); }
+  int64_t num_nodes() const { return static_cast<int64_t>(nodes_.size()); }
+  int64_t num_points() const { return num_points_; }
   const std::vector<int32_t>& lost() const { return lost_; }
-  // The largest coordinate of a point, and so how coarse numbers of S are here.
+  // No coordinate of a point is larger: it tells how coarse numbers are here.
   double extent() const { return extent_; }
-
- private:
-  template <typename>
-  friend class Searcher;
-  template <typename>
-  friend class Scan;
-
-  // Every node followed by its images, in the order of these: so senders come out sorted.
-  void add_points(const Search& search, const double* inverse, const bool* periodic) {
-    // Far wider than what is rounded; one point too many costs little.
-    constexpr double kMargin = 1e-6;
-    Vector low{}, high{}, reach{};
-    for (int k = 0; k < 3; ++k) {
-      if (!periodic[k]) continue;
-      low[k] = 1, high[k] = 0;
-      for (const Vector& fraction : fraction_)
-        low[k] = std::min(low[k], fraction[k]), high[k] = std::max(high[k], fraction[k]);
-      reach[k] = search.cutoff * std::hypot(inverse[k], inverse[3 + k], inverse[6 + k]) + kMargin;
-    }
-    node_.clear(), place_.clear(), image_.clear();
-    extent_ = 0;
-    for (int64_t i = 0; i < num_nodes(); ++i) {
-      std::array<int, 3> from{}, to{};
-      for (int k = 0; k < 3; ++k) {
-        if (!periodic[k]) continue;
-        const auto most = static_cast<double>(search.boxes.images[k]);
-        from[k] = static_cast<int>(std::max(-most, std::ceil(low[k] - reach[k] - fraction_[i][k])));
-        to[k] = static_cast<int>(std::min(most, std::floor(high[k] + reach[k] - fraction_[i][k])));
-      }
-      for (int a = from[0]; a <= to[0]; ++a)
-        for (int b = from[1]; b <= to[1]; ++b)
-          for (int c = from[2]; c <= to[2]; ++c) {
-            const Vector shift = shift_of(a, b, c);
-            Vector place;
-            for (int d = 0; d < 3; ++d) {
-              place[d] = at_[i][d] + shift[d];
-              extent_ = std::max(extent_, std::abs(place[d]));
-            }
-            node_.push_back(static_cast<int32_t>(i));
-            image_.push_back(packed_image(a, b, c));
-            place_.push_back(place);
-          }
-    }
-  }
 
   Vector shift_of(int a, int b, int c) const {
     Vector shift;
@@ -141,24 +104,69 @@ class Group {
     return shift;
   }
 
+ private:
+  template <typename>
+  friend class Searcher;
+  template <typename>
+  friend class Scan;
+
+  struct Node {
+    Vector at, fraction;
+    int32_t row;
+    Image away;
+    std::array<int, 3> from, to;  // the images along each vector that may be near to a node
+  };
+
+  void choose_images(const Search& search, const double* inverse, const bool* periodic) {
+    // Far wider than what is rounded; one point too many costs little.
+    constexpr double kMargin = 1e-6;
+    Vector low{}, high{}, reach{};
+    std::array<int, 3> most{};
+    for (int k = 0; k < 3; ++k) {
+      if (!periodic[k]) continue;
+      low[k] = 1, high[k] = 0;
+      for (const Node& node : nodes_)
+        low[k] = std::min(low[k], node.fraction[k]), high[k] = std::max(high[k], node.fraction[k]);
+      const double column = inverse[k] * inverse[k] + inverse[3 + k] * inverse[3 + k] + inverse[6 + k] * inverse[6 + k];
+      reach[k] = search.cutoff * std::sqrt(column) + kMargin;
+      most[k] = static_cast<int>(search.boxes.images[k]);
+    }
+    num_points_ = 0;
+    extent_ = 0;
+    for (Node& node : nodes_) {
+      int64_t count = 1;
+      for (int k = 0; k < 3; ++k) {
+        if (!periodic[k]) continue;
+        const double first = -floor_of(node.fraction[k] + reach[k] - low[k]);
+        node.from[k] = first < -most[k] ? -most[k] : static_cast<int>(first);
+        const double last = floor_of(high[k] + reach[k] - node.fraction[k]);
+        node.to[k] = last > most[k] ? most[k] : static_cast<int>(last);
+        count *= node.to[k] - node.from[k] + 1;
+      }
+      num_points_ += count;
+      for (const double coordinate : node.at) extent_ = std::max(extent_, std::abs(coordinate));
+    }
+    for (int k = 0; k < 3; ++k)
+      extent_ +=
+          most[k] * std::max({std::abs(vectors_[3 * k]), std::abs(vectors_[3 * k + 1]), std::abs(vectors_[3 * k + 2])});
+  }
+
   const double* vectors_ = nullptr;
-  std::vector<Vector> at_, fraction_;  // of each node that is somewhere
-  std::vector<Image> boxes_away_;
-  std::vector<int32_t> row_, lost_;
-  std::vector<int32_t> node_;  // of each point
-  std::vector<Image> image_;
-  std::vector<Vector> place_;
+  std::vector<Node> nodes_;    // those that are somewhere
+  std::vector<int32_t> lost_;  // rows of the others
+  int64_t num_points_ = 0;
   double extent_ = 0;
 };
 
-// The points of a group in numbers of S, in cells.
+// The points of a group in numbers of S, in cells: every node followed by its images in their order, so that senders
+// come out sorted.
 template <typename S>
 class Scan {
  public:
   // Differences of rounded points are off by as much at most, and their squares by a few more roundings.
   static double coarseness(const Group& group, double cutoff) {
     constexpr double kUnit = std::numeric_limits<S>::epsilon() / 2;
-    return 6 * kUnit * group.extent() + 16 * kUnit * cutoff;
+    return 8 * kUnit * group.extent() + 16 * kUnit * cutoff;
   }
   static bool is_fine_enough(const Group& group, double cutoff) {
     constexpr double kSquaresFit = 1e15;
@@ -171,10 +179,24 @@ class Scan {
     lower_ = near > 0 ? static_cast<S>(near * near) / kMore : S(-1);
     upper_ = static_cast<S>(far * far) * kMore;
     const int64_t n = group.num_points();
-    points_.resize(3 * n);
-    for (int64_t d = 0; d < 3; ++d)
-      for (int64_t p = 0; p < n; ++p) points_[d * n + p] = static_cast<S>(group.place_[p][d]);
-    cells_.build(points_.data(), 3, n, static_cast<S>(far) * kMore, group.num_nodes());
+    rows_.resize(3 * n), node_.resize(n), image_.resize(n), points_.resize(n);
+    S* place = rows_.data();
+    int64_t p = 0;
+    for (int64_t i = 0; i < group.num_nodes(); ++i) {
+      const Group::Node& node = group.nodes_[i];
+      for (int a = node.from[0]; a <= node.to[0]; ++a)
+        for (int b = node.from[1]; b <= node.to[1]; ++b) {
+          const Vector row = group.shift_of(a, b, 0);
+          for (int c = node.from[2]; c <= node.to[2]; ++c, ++p) {
+            for (int d = 0; d < 3; ++d)
+              place[d * n + p] = static_cast<S>(node.at[d] + (row[d] + c * group.vectors_[6 + d]));
+            node_[p] = static_cast<int32_t>(i);
+            image_[p] = packed_image(a, b, c);
+            points_[p] = {{place[p], place[n + p], place[2 * n + p]}, {node.row, minus(image_[p], node.away)}};
+          }
+        }
+    }
+    cells_.build(rows_.data(), 3, n, static_cast<S>(far) * kMore, group.num_nodes());
   }
   int64_t num_cells() const { return cells_.count(); }
 
@@ -182,8 +204,22 @@ class Scan {
   template <typename>
   friend class Searcher;
 
+  // What an edge says of its sender: the row, and the image but for the receiver's part.
+  struct Sends {
+    int32_t row;
+    Image image;
+  };
+  // Together: points around a cell are anywhere in memory.
+  struct Point {
+    S at[3];
+    Sends sends;
+  };
+
   S lower_, upper_;
-  std::vector<S> points_;  // 3 rows
+  std::vector<S> rows_;  // 3 rows of coordinates
+  std::vector<Point> points_;
+  std::vector<int32_t> node_;
+  std::vector<Image> image_;
   Cells<S> cells_;
 };
 
@@ -198,19 +234,18 @@ class Searcher {
   void run(const Group& group, const Scan<S>& scan, int64_t first, int64_t last, Found& found) {
     const int64_t num_points = group.num_points(), stride = round_up(num_points, kMostLanes);
     around_.resize(num_points);
-    row_.resize(num_points);
-    from_.resize(num_points);
+    sends_.resize(num_points);
     if (static_cast<int64_t>(candidates_.size()) < 3 * stride) candidates_.resize(3 * stride);
     if (scan.num_cells() > 1) set_.reset(num_points);
     for (int64_t cell = first; cell < last; ++cell) {
       const int32_t *begin = scan.cells_.begin(cell), *end = scan.cells_.end(cell);
-      while (begin < end && group.image_[*begin]) ++begin;
+      while (begin < end && scan.image_[*begin]) ++begin;
       if (begin == end) continue;
       const int64_t count = scan.cells_.around(cell, set_, around_.data()), padded = round_up(count, kMostLanes);
-      gather(group, scan, count, padded, stride);
+      gather(scan, count, padded, stride);
       int64_t place = 0;
       for (const int32_t* member = begin; member < end; ++member) {
-        if (group.image_[*member]) continue;
+        if (scan.image_[*member]) continue;
         while (around_[place] != *member) ++place;
         receive(group, scan, place, padded, stride, found);
       }
@@ -226,57 +261,51 @@ class Searcher {
     bool doubtful = false;
     int64_t degree = find_(at, candidates_.data(), stride, padded, scan.lower_, scan.upper_, sender, &doubtful);
     candidates_[place] = at[0];
-    const int32_t node = group.node_[around_[place]];
-    if (doubtful) degree = near_indeed(group, node, sender, degree);
-    const Image away = group.boxes_away_[node];
+    if (doubtful) degree = near_indeed(group, scan, group.nodes_[scan.node_[around_[place]]], sender, degree);
     Image* image = found.images();
+    const auto* from = sends_.data();
+    const Image away = minus(0, from[place].image);  // its own image is 0
     for (int64_t e = 0; e < degree; ++e) {
-      const int32_t candidate = sender[e];
-      sender[e] = row_[candidate];
-      image[e] = plus(from_[candidate], away);
+      const auto sends = from[sender[e]];
+      sender[e] = sends.row;
+      image[e] = plus(sends.image, away);
     }
-    found.keep(group.row_[node], degree);
+    found.keep(from[place].row, degree);
   }
 
   // Keeps the candidates that are near as it is defined.
-  int64_t near_indeed(const Group& group, int32_t node, int32_t* candidate, int64_t count) const {
+  int64_t near_indeed(const Group& group, const Scan<S>& scan, const Group::Node& node, int32_t* candidate,
+                      int64_t count) const {
     const double limit = search_.cutoff * search_.cutoff;
-    const Vector& at = group.at_[node];
     int64_t degree = 0;
     for (int64_t e = 0; e < count; ++e) {
       const int32_t point = around_[candidate[e]];
       int8_t n[4];
-      std::memcpy(n, &group.image_[point], sizeof n);
-      const Vector shift = group.shift_of(n[0], n[1], n[2]), &other = group.at_[group.node_[point]];
+      std::memcpy(n, &scan.image_[point], sizeof n);
+      const Vector shift = group.shift_of(n[0], n[1], n[2]), &other = group.nodes_[scan.node_[point]].at;
       Vector d;
-      for (int k = 0; k < 3; ++k) d[k] = (at[k] - other[k]) - shift[k];
+      for (int k = 0; k < 3; ++k) d[k] = (node.at[k] - other[k]) - shift[k];
       if (d[0] * d[0] + d[1] * d[1] + d[2] * d[2] <= limit) candidate[degree++] = candidate[e];
     }
     return degree;
   }
 
-  void gather(const Group& group, const Scan<S>& scan, int64_t count, int64_t padded, int64_t stride) {
-    for (int64_t d = 0; d < 3; ++d) {
-      const S* from = scan.points_.data() + d * group.num_points();
-      S* to = candidates_.data() + d * stride;
-      for (int64_t c = 0; c < count; ++c) to[c] = from[around_[c]];
-      std::fill(to + count, to + padded, std::numeric_limits<S>::quiet_NaN());
-    }
+  void gather(const Scan<S>& scan, int64_t count, int64_t padded, int64_t stride) {
+    S *x = candidates_.data(), *y = x + stride, *z = y + stride;
     for (int64_t c = 0; c < count; ++c) {
-      const int32_t point = around_[c], node = group.node_[point];
-      row_[c] = group.row_[node];
-      from_[c] = minus(group.image_[point], group.boxes_away_[node]);
+      const auto& point = scan.points_[around_[c]];
+      x[c] = point.at[0], y[c] = point.at[1], z[c] = point.at[2];
+      sends_[c] = point.sends;
     }
+    for (S* row : {x, y, z}) std::fill(row + count, row + padded, std::numeric_limits<S>::quiet_NaN());
   }
-
-  static Image minus(Image a, Image b) { return plus(plus(a, ~b), 0x01010101); }
 
   const Search& search_;
   const FindMaybe<S> find_;
   AscendingSet set_;
   std::vector<S> candidates_;
-  std::vector<int32_t> around_, row_;
-  std::vector<Image> from_;
+  std::vector<int32_t> around_;
+  std::vector<typename Scan<S>::Sends> sends_;
 };
 
 // Searches cells of a group, in float32 where that is fine enough.

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -38,6 +39,16 @@ inline Image packed_image(int n0, int n1, int n2) {
 
 // To [count, 3] int8; nothing is written behind it.
 inline void unpack_images(const Image* from, int64_t count, int8_t* to) {
+  int64_t done = 0;
+  if constexpr (std::endian::native == std::endian::little) {
+    for (; done + 4 <= count; done += 4, to += 12) {  // four in two stores
+      const uint64_t low = from[done] | uint64_t{from[done + 1]} << 24 | uint64_t{from[done + 2]} << 48;
+      const uint32_t high = from[done + 2] >> 16 | from[done + 3] << 8;
+      std::memcpy(to, &low, sizeof low);
+      std::memcpy(to + 8, &high, sizeof high);
+    }
+    from += done, count -= done;
+  }
   for (int64_t e = 0; e + 1 < count; ++e, to += 3) std::memcpy(to, from + e, sizeof(Image));
   if (count) std::memcpy(to, from + count - 1, 3);
 }
