@@ -148,8 +148,8 @@ class EGTN(PrecisionMixin, nn.Module):
             for all calls that get it, where edge_index is sorted in every call; or a `geotdm_fast.graphs.GraphRule`,
             which makes the graph of every call from its positions, those of all T frames (with `compute_ref` those of
             the given ones), and brings the features of its edges. edge_attr None means the features of the graph.
-        cell: `geotdm_fast.reference.Cell` - the periodic boxes of the graphs, of all frames or of every one, in the unit
-            of x; positions need not be in them. Read where the network was made for a graph by distance; a `graph` has
+        cell: `geotdm_fast.reference.Cell` - the periodic boxes of the graphs, of all frames or of each, in the unit of
+            x; positions need not be in them. Read where the network was made for a graph by distance; a `graph` has
             its own, and the data's edges are between the positions as they are
         compute_ref: return x_ref [N, D, num_w] instead, from the given frames alone; x and diffusion_t are unused
 
