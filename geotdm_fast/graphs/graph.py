@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from geotdm_fast.graphs.edges import EdgeTables, by_sender, sorted_edges
+from geotdm_fast.graphs.edges import EdgeTables, sorted_edges
+from geotdm_fast.graphs.framewise import framewise, framewise_with_room
 from geotdm_fast.graphs.groups import Groups
+from geotdm_fast.graphs.images import EdgeImages
 from geotdm_fast.graphs.packed import packed
 from geotdm_fast.graphs.search import nearest_senders, radius_senders
 from geotdm_fast.reference import Cell, CellSearch
-from geotdm_fast.runtime.checks import check_tensor, is_transformed
+from geotdm_fast.runtime.checks import check_tensor
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.runtime.tensor_cache import normal_tensors
@@ -43,23 +45,6 @@ class RowLayout(NamedTuple):
         """The inverse of `rows`."""
         rows = rows[:-1] if self.spare else rows
         return rows.reshape(num_nodes, num_frames, *rows.shape[2:])
-
-
-class EdgeImages(NamedTuple):
-    """Which image of its sender each edge is from, where a batch has periodic boxes: see `geotdm_fast.reference.Cell`.
-
-    number: [E, 3] int8 - n, in the order of edge_index; 0 at places without an edge
-    cell: the boxes; batch: [N] int64 - the graph of each node, which need not be there where they share one box
-    """
-
-    number: Tensor
-    cell: Cell
-    batch: Tensor | None
-
-    def to(self, device: torch.device) -> "EdgeImages":
-        batch = None if self.batch is None else to_device(self.batch, device)
-        cell = Cell(to_device(self.cell.vectors, device), to_device(self.cell.pbc, device))
-        return EdgeImages(to_device(self.number, device), cell, batch)
 
 
 class Graph:
@@ -233,12 +218,12 @@ class Graph:
     @property
     def boxes_change(self) -> bool:
         """Whether the same edges are in boxes that change from frame to frame."""
-        return self.num_frames is None and self.images is not None and self.images.cell.vectors.shape[1] != 1
+        return self.num_frames is None and self.images is not None and self.images.num_frames != 1
 
     def check_fits(self, where: str, num_nodes: int, num_frames: int) -> None:
         """Raise ValueError unless this is a graph of so many nodes, and frames where they have edges or boxes of their
         own."""
-        boxes = 1 if self.images is None else self.images.cell.vectors.shape[1]
+        boxes = 1 if self.images is None else self.images.num_frames
         if boxes not in (1, num_frames):
             raise ValueError(f"{where}: the graph must have boxes of 1 or {num_frames} frames, got {boxes}")
         if self.num_nodes == num_nodes and self.num_frames in (None, num_frames):
@@ -277,24 +262,29 @@ class Graph:
     def shift(self, num_frames: int) -> Tensor | None:
         """n C of every edge, in the order of edge_index: [E, 3], [E, T, 3] where the same edges are in boxes that
         change from frame to frame, or None without boxes. Differentiable in their vectors."""
-        if self.images is None:
+        images = self.images
+        if images is None:
             return None
-        if not self._lasts():
-            return self._made_shift(self.images, num_frames)
-        if num_frames not in self._shift:
-            with _lasting_tensors():
-                self._shift[num_frames] = self._made_shift(self.images, num_frames)
-        return self._shift[num_frames]
+        if images.last and num_frames in self._shift:
+            return self._shift[num_frames]
+        by_row = self.num_frames is not None
+        with _lasting_tensors():
+            receiver = self.edge_index[0].long().clamp(max=max(self.num_rows - 1, 0))
+            shift = images.shift(receiver, self.num_nodes, self.num_frames or num_frames, by_row=by_row)
+        if images.last:
+            self._shift[num_frames] = shift
+        return shift
 
     def scaled(self, factor: float) -> "Graph":
         """The graph of positions that are multiplied by `factor`: its tables, and the boxes in the other unit."""
         if factor == 1 or self.images is None:
             return self
-        if not self._lasts():
-            return self._with_cell(self.images.cell.scaled(factor))
+        if not self.images.last:
+            return self._with_images(self.images._replace(cell=self.images.cell.scaled(factor)))
         if factor not in self._scaled:
             with _lasting_tensors():
-                self._scaled[factor] = self._with_cell(self.images.cell.scaled(factor))
+                scaled = self.images._replace(cell=self.images.cell.scaled(factor))
+                self._scaled[factor] = self._with_images(scaled)
         return self._scaled[factor]
 
     def in_order(self, edge_attr: Tensor) -> Tensor:
@@ -312,23 +302,26 @@ class Graph:
             raise ValueError(f"Graph.of_frames: the edges must be the same in all frames, got {self.num_frames} frames")
         if num_frames not in self._of_frames:
             with _lasting_tensors():
-                frame = torch.arange(num_frames, device=self.device)
-                rows = (self.edge_index.long()[:, :, None] * num_frames + frame).flatten(1)
                 images = self._images_of(lambda n: n[:, None].expand(-1, num_frames, -1).flatten(0, 1))
-                self._of_frames[num_frames] = made = Graph(rows, self.num_nodes, num_frames, images=images)
+                made = Graph(framewise(self.edge_index, num_frames), self.num_nodes, num_frames, images=images)
                 if self.has_room:
-                    made.edge_index, made._sorted = self._with_room(num_frames)
-                    made.has_room = True
+                    first = self._order_and_tables()[1].first
+                    made.edge_index, *ordered = framewise_with_room(self.edge_index, first, self.num_nodes, num_frames)
+                    made._sorted, made.has_room = cast("tuple[Tensor, EdgeTables]", tuple(ordered)), True
+                self._of_frames[num_frames] = made
         return self._of_frames[num_frames]
 
     def at_frames(self, frames: Sequence[int]) -> "tuple[Graph, Tensor | None]":
         """The graph of some frames alone, in that order, and which edges these are: [E'], None for all of them."""
         if self.num_frames is None:
-            return self._with_boxes_of(frames), None
+            images = self.images
+            return self if images is None or not self.boxes_change else self._with_images(
+                images.at_frames(frames)
+            ), None
         if self.has_room:
             raise ValueError("Graph.at_frames: the edges of a search belong to its frames; search those frames alone")
         frames = tuple(frames)
-        if frames not in self._at_frames or (self.images is not None and not self._lasts()):
+        if frames not in self._at_frames or (self.images is not None and not self.images.last):
             with _lasting_tensors():
                 place = torch.full((self.num_frames,), -1)
                 place[list(frames)] = torch.arange(len(frames))
@@ -337,8 +330,7 @@ class Graph:
                 (kept,) = (frame[0] >= 0).nonzero(as_tuple=True)
                 rows = (node * len(frames) + frame)[:, kept]
                 images = self._images_of(lambda n: n[kept])
-                if images is not None:
-                    images = images._replace(cell=images.cell.at_frames(list(frames)))
+                images = None if images is None else images.at_frames(frames)
             self._at_frames[frames] = Graph(rows, self.num_nodes, len(frames), images=images), kept
         return self._at_frames[frames]
 
@@ -363,65 +355,15 @@ class Graph:
             moved._sorted, moved.has_room = (moved_or_none(order), EdgeTables(*map(there, tables))), self.has_room
         return moved
 
-    def _with_room(self, num_frames: int) -> tuple[Tensor, tuple[Tensor, EdgeTables]]:
-        """edge_index, and order and tables, of `of_frames` where there are places without an edge. Nothing waits."""
-        first, frame = self._order_and_tables()[1].first, torch.arange(num_frames, device=self.device)
-        receiver, sender = self.edge_index
-        behind = torch.cat([first[1:], first.new_full((1,), self.num_edges)])  # of the row that has no node
-        num_rows, is_edge = self.num_nodes * num_frames, (receiver < self.num_nodes)[:, None]
-        # The k-th edge of node i is the k-th one of every row i T + t.
-        within = torch.arange(self.num_edges, device=self.device) - first[receiver]
-        place = (first[receiver] * num_frames + within)[:, None] + frame * (behind - first)[receiver][:, None]
-        order = torch.empty_like(place.flatten()).scatter_(
-            0, place.flatten(), torch.arange(place.numel(), device=self.device)
-        )
-        rows = torch.stack(
-            [torch.where(is_edge, end[:, None] * num_frames + frame, num_rows).flatten() for end in (receiver, sender)]
-        )
-        degree = first.diff().repeat_interleave(num_frames, output_size=num_rows)
-        senders = rows[1][order]
-        tables = EdgeTables(
-            torch.cat([degree.new_zeros(1), degree.cumsum(0)]),
-            torch.where(senders < num_rows, senders, 0),
-            *by_sender(senders.int(), num_rows),
-        )
-        return rows, (order, tables)
-
     def _images_of(self, choose: Callable[[Tensor], Tensor]) -> EdgeImages | None:
         return None if self.images is None else self.images._replace(number=choose(self.images.number))
 
-    def _with_boxes_of(self, frames: Sequence[int]) -> "Graph":
-        """The graph with the boxes of these frames alone, where they change."""
-        if self.images is None or self.images.cell.vectors.shape[1] == 1:
-            return self
-        return self._with_cell(self.images.cell.at_frames(list(frames)))
-
-    def _with_cell(self, cell: Cell) -> "Graph":
+    def _with_images(self, images: EdgeImages) -> "Graph":
         """The graph with other boxes: what was made of its edges alone is shared."""
         other = copy.copy(self)
-        other.images = cast(EdgeImages, self.images)._replace(cell=cell)
+        other.images = images
         other._of_frames, other._at_frames, other._scaled, other._shift = {}, {}, {}, {}
         return other
-
-    def _lasts(self) -> bool:
-        """Whether what is made of the boxes may be held: it leads back to nothing that wants a gradient."""
-        vectors = cast(EdgeImages, self.images).cell.vectors
-        return not (vectors.requires_grad or torch.compiler.is_compiling() or is_transformed())
-
-    def _made_shift(self, images: EdgeImages, num_frames: int) -> Tensor:
-        number, cell, batch = images
-        if cell.vectors.shape[:2] == (1, 1):
-            return cell.shift(number, None)
-        receiver = self.edge_index[0].long().clamp(max=max(self.num_rows - 1, 0))
-        box = cell.of_nodes(batch, self.num_nodes)
-        if self.num_frames is not None:
-            return cell.shift(number, box[receiver // self.num_frames], receiver % self.num_frames)
-        if not self.boxes_change:
-            return cell.shift(number, box[receiver])
-        every = torch.arange(num_frames, device=number.device).expand(self.num_edges, num_frames)
-        of_each = lambda value: value[:, None].expand(-1, num_frames, *value.shape[1:]).flatten(0, 1)
-        shift = cell.shift(of_each(number), of_each(box[receiver]), every.flatten())
-        return shift.unflatten(0, (self.num_edges, num_frames))
 
     def _order_and_tables(self) -> tuple[Tensor | None, EdgeTables]:
         if self._sorted is None:
@@ -445,17 +387,8 @@ def _checked_images(
 ) -> EdgeImages | None:
     if images is None:
         return None
-    number, cell, batch = images
-    check_tensor(where, "images.number", number, (edge_index.shape[1], 3))
-    if number.dtype != torch.int8:
-        raise TypeError(f"{where}: images.number must be int8, got {number.dtype}")
-    num_graphs = None
-    if batch is None:
-        num_graphs = 1
-    else:
-        check_tensor(where, "images.batch", batch, (num_nodes,), integer=True)
-    cell = Cell.of(where, cell, num_graphs=num_graphs, num_frames=num_frames)
-    return EdgeImages(_lasting(number), cell, batch)
+    images = images.checked(where, edge_index.shape[1], num_nodes, num_frames)
+    return images._replace(number=_lasting(images.number))
 
 
 def _lasting_tensors() -> contextlib.AbstractContextManager:
