@@ -18,6 +18,7 @@ from geotdm_fast.data.sections import open_dataset
 from geotdm_fast.runtime.processes import ProcessDied, Processes
 from geotdm_fast.training import loop, train
 from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData
 
 
@@ -207,9 +208,10 @@ def test_every_epoch_sees_every_graph_once_in_another_order():
 
 @pytest.mark.parametrize(("accumulate", "world_size"), [(2, 1), (3, 2), (9, 1)])
 def test_parts_make_up_the_share(accumulate, world_size):
+    drawn = {"rotate": True, "context": ContextNoise(0.5, (0, 1, 2), torch.device("cpu"))}
     for rank in range(world_size):
-        whole = _source(rank, world_size, rotate=True)
-        source = _source(rank, world_size, rotate=True, accumulate=accumulate)
+        whole = _source(rank, world_size, **drawn)
+        source = _source(rank, world_size, **drawn, accumulate=accumulate)
         for step in range(2):  # a batch of five and one of one
             (share,) = whole.training(step)
             parts = source.training(step)
