@@ -15,6 +15,7 @@ from geotdm_fast.samples.npz import read_samples, write_samples
 from geotdm_fast.samples.record import make_samples
 from geotdm_fast.samples.shards import read_shards, write_shard
 from geotdm_fast.sampling import select_graphs
+from geotdm_fast.scores.md.ensemble import ensembles
 from geotdm_fast.task import Task
 
 WALK = waters(frames=16, molecules=2)
@@ -102,3 +103,15 @@ def test_samples_up_to_where_the_data_end_have_boxes_up_to_there():
     known = samples.until_known()
     assert known.cell.shape == (3, 6, 3, 3)
     np.testing.assert_array_equal(known.forecast_cell(), samples.forecast_cell()[:, :6])
+
+
+def test_drawn_frames_are_scored_in_the_box_that_the_network_was_told():
+    dataset = array_dataset(WALK.x, z=WALK.z, bonds=WALK.bonds, cell=WALK.cells, span=8, stride=1)
+    batch = collate([*dataset])
+    samples = make_samples(batch.x[None, ..., 3:], batch, dataset, TASK, seed=0, checkpoint="a")
+    samples = dataclasses.replace(samples, scale=2.0, unit="")
+    (ensemble,) = ensembles(samples)
+    for graph in range(len(dataset)):
+        cells = 2 * WALK.cells[graph : graph + 8]
+        np.testing.assert_allclose(ensemble.cell_of(False)[graph], cells[3:], rtol=1e-6)
+        np.testing.assert_allclose(ensemble.cell_of(True)[graph], cells[[2] * 5], rtol=1e-6)

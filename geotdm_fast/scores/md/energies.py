@@ -25,15 +25,12 @@ def energy_rows(ensemble: Ensemble, settings: MDSettings) -> list[Row]:
     chosen = np.sort(generator.choice(ensemble.num_truth * ensemble.num_frames, count, replace=False))
     trajectory, frame = np.divmod(chosen, ensemble.num_frames)
     draw = generator.integers(0, ensemble.num_draws, ensemble.num_truth)[trajectory]
-    cells = None
-    if ensemble.cell is not None:
-        whole = np.broadcast_to(ensemble.cell, (ensemble.num_truth, ensemble.num_frames, 3, 3))
-        cells = whole[trajectory, frame]
+    cells = [_of_frames(cell, ensemble, trajectory, frame) for cell in (ensemble.cell, ensemble.drawn_cell)]
     places = (trajectory, trajectory * ensemble.num_draws + draw)
     numbers = ensemble.topology.atomic_numbers
     found = [
-        energies_and_forces(calculator, numbers, x[:, :, place, frame].transpose(2, 1, 0).astype(np.float64), cells)
-        for x, place in zip(ensemble.both, places, strict=True)
+        energies_and_forces(calculator, numbers, x[:, :, place, frame].transpose(2, 1, 0).astype(np.float64), cell)
+        for x, place, cell in zip(ensemble.both, places, cells, strict=True)
     ]
     resampling = Resampling(ensemble.num_truth, 1, settings.resamples, settings.seed)
     energies = (found[0][0], found[1][0])
@@ -50,6 +47,15 @@ def energy_rows(ensemble: Ensemble, settings: MDSettings) -> list[Row]:
         share = each(lambda known: np.stack([summed(~known), summed(np.ones(count))], axis=1), finite)
         rows.append(Row("energy", "frames without a finite energy", resampling.estimate(share, mean_over_frames)))
     return rows
+
+
+def _of_frames(
+    cell: np.ndarray | None, ensemble: Ensemble, trajectory: np.ndarray, frame: np.ndarray
+) -> np.ndarray | None:
+    """[S, 3, 3]: the boxes of these frames."""
+    if cell is None:
+        return None
+    return np.broadcast_to(cell, (ensemble.num_truth, ensemble.num_frames, 3, 3))[trajectory, frame]
 
 
 def _row(about: str, unit: str, values: Both, owner: np.ndarray, num_truth: int, resampling: Resampling) -> Row:

@@ -28,7 +28,8 @@ class Ensemble:
     truth: [3, N, B, T] float - the true trajectories (unit of the samples)
     drawn: [3, N, B K, T] float - K drawn ones of each, side by side
     num_draws: K
-    cell: [B, 1 or T, 3, 3] float64 - the lattice vectors as rows, or None
+    cell, drawn_cell: [B, 1 or T, 3, 3] float64 - lattice vectors as rows, of the true and of the drawn frames, whose
+        boxes are those that the network was told; or None
     reference: [3, N] - the first true frame
     conditional: whether a drawn trajectory continues the given frames of its true one
     consecutive: whether the drawn frames follow each other
@@ -41,6 +42,7 @@ class Ensemble:
     drawn: np.ndarray
     num_draws: int
     cell: np.ndarray | None
+    drawn_cell: np.ndarray | None
     reference: np.ndarray
     conditional: bool
     consecutive: bool
@@ -67,7 +69,9 @@ class Ensemble:
 
     def cell_of(self, drawn: bool) -> np.ndarray | None:
         """The cell of each true, or of each drawn trajectory."""
-        return self.cell if self.cell is None or not drawn else np.repeat(self.cell, self.num_draws, axis=0)
+        if not drawn or self.drawn_cell is None:
+            return self.cell
+        return np.repeat(self.drawn_cell, self.num_draws, axis=0)
 
     def need_bonds(self) -> None:
         """Raise unless there are bonds, by name of why there are none."""
@@ -116,10 +120,12 @@ def ensembles(
             raise ValueError(f"{where}: {name} must be finite, got NaN or Inf")
     noisy = ~samples.cond_mask if samples.mode == "cond" else np.ones(samples.samples.shape[-1], bool)
     places = np.flatnonzero(noisy)
-    box = getattr(samples, "cell", None) if cell is None else cell
-    vectors = (
-        None if box is None else box_vectors(where, box, samples.num_graphs, noisy, samples, given=cell is not None)
-    )
+    vectors = drawn_vectors = None
+    if cell is not None:
+        vectors = drawn_vectors = box_vectors(where, cell, samples.num_graphs, noisy, samples, given=True)
+    elif samples.cell is not None:
+        vectors = box_vectors(where, samples.cell, samples.num_graphs, noisy, samples, given=False)
+        drawn_vectors = box_vectors(where, samples.forecast_cell(), samples.num_graphs, noisy, samples, given=True)
     groups = _molecules(samples, by_edges=isinstance(bonds, str) and bonds == "edges")
     if not isinstance(bonds, str) and len(groups) > 1:
         raise ValueError(f"{where}: bonds must come with samples of one molecule, got {len(groups)} molecules")
@@ -139,6 +145,7 @@ def ensembles(
             ),
             num_draws=num_draws,
             cell=None if vectors is None else vectors[graphs],
+            drawn_cell=None if drawn_vectors is None else drawn_vectors[graphs],
             reference=np.ascontiguousarray(reference.T),
             conditional=samples.mode == "cond",
             consecutive=bool((np.diff(places) == 1).all()),
@@ -196,10 +203,13 @@ def _cut_in_time(ensemble: Ensemble, longest_lag: int | None) -> Ensemble:
     drawn = ensemble.drawn[..., : parts * length]
     # From graph, draw, part to graph, part, draw.
     drawn = drawn.reshape(3, ensemble.num_atoms, count, ensemble.num_draws, parts, length).swapaxes(3, 4)
-    cell = ensemble.cell
-    if cell is not None:
+
+    def cut(cell: np.ndarray | None) -> np.ndarray | None:
+        if cell is None:
+            return None
         whole = np.broadcast_to(cell, (count, frames, 3, 3))[:, : parts * length]
-        cell = whole.reshape(count * parts, length, 3, 3)
+        return whole.reshape(count * parts, length, 3, 3)
+
     note = (
         f"{count} true trajectories are too few to halve and to resample: each was cut in time into {parts} parts of "
         f"{length} frames"
@@ -208,6 +218,7 @@ def _cut_in_time(ensemble: Ensemble, longest_lag: int | None) -> Ensemble:
         ensemble,
         truth=truth,
         drawn=np.ascontiguousarray(drawn).reshape(3, ensemble.num_atoms, -1, length),
-        cell=cell,
+        cell=cut(ensemble.cell),
+        drawn_cell=cut(ensemble.drawn_cell),
         notes=(*ensemble.notes, note),
     )
