@@ -72,7 +72,9 @@ def ragged_windows(
     first = 0
     for own in nodes:
         own_graph = graph.part(np.asarray(own), len(graph_frame))
-        h, edge_index, edge_attr = own_graph.tensors(where, graph_frame[own.start : own.stop])
+        h, edge_index, edge_attr = own_graph.tensors(
+            where, graph_frame[own.start : own.stop], one_molecule=boxes is None
+        )
         x = kept.x[:, first : first + len(own)]
         first += len(own)
         places = places_of(1, starts)

@@ -91,17 +91,20 @@ class CheckedGraph(GivenGraph):
         h = None if self.h is None else self.h[..., nodes, :]
         return replace(self, z=z, h=h, edge_index=edge_index, edge_attr=edge_attr, bonds=bonds)
 
-    def tensors(self, where: str, first_frame: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
+    def tensors(
+        self, where: str, first_frame: np.ndarray, *, one_molecule: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """h [N, F] or [B, N, F], edge_index [2, E], edge_attr [E, A] or [B, E, A] or None.
 
         first_frame: [N, D] - positions (angstrom for molecules), by which bonds are found
+        one_molecule: as for `molecule_graph`
         """
         num_nodes, dim = first_frame.shape
         molecule = None
         if self.z is not None and (self.edge_index is None or self.h is None):
             if dim != 3:
                 raise ValueError(f"{where}: x must be three-dimensional when z is given, got {dim} dimensions")
-            molecule = self._molecule(where, first_frame)
+            molecule = self._molecule(where, first_frame, one_molecule)
         if self.h is not None:
             h = torch.from_numpy(self.h)
         else:
@@ -111,7 +114,7 @@ class CheckedGraph(GivenGraph):
         edge_attr = None if self.edge_attr is None else torch.from_numpy(self.edge_attr)
         return h, torch.from_numpy(self.edge_index), edge_attr
 
-    def _molecule(self, where: str, first_frame: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    def _molecule(self, where: str, first_frame: np.ndarray, one_molecule: bool) -> tuple[Tensor, Tensor, Tensor]:
         bonds, z = self.bonds, cast(np.ndarray, self.z)
         if bonds is not None:
             cutoff = None if self.cutoff is None else check_number(where, "cutoff", self.cutoff)
@@ -125,4 +128,5 @@ class CheckedGraph(GivenGraph):
             bonds,
             num_types=self.num_types,
             atom_types=self.atom_types,
+            one_molecule=one_molecule,
         )

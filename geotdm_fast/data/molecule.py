@@ -30,6 +30,7 @@ def molecule_graph(
     *,
     num_types: int = 10,
     atom_types: Sequence[int] | None = None,
+    one_molecule: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Atom features and edges up to `max_hops` bonds apart, from one frame of a molecule.
 
@@ -45,6 +46,7 @@ def molecule_graph(
     num_types: atomic numbers are below it (10 in the benchmark: up to fluorine)
     atom_types: the atomic numbers that there are, instead, in the order of their features: [1, 6, 7, 8, 17], say, for
         molecules with chlorine; one model for many molecules states them all. 0 .. n - 1 is the same as num_types = n
+    one_molecule: False: the atoms may be a liquid, so that bonds by distance may leave pieces of the same elements
     Returns h [N, 3 types] float32, edge_index [2, E] int64 in row-major order and edge_attr [E, max_hops + 1]
     float32: one-hot of hops - 1, or when fully connected one-hot of hops with 0 for pairs further apart.
     Raises ValueError/TypeError for a bad argument. Warns when the bonds by distance do not join all atoms.
@@ -61,7 +63,8 @@ def molecule_graph(
         cutoff = None if cutoff is None else check_number(where, "cutoff", cutoff)
         bonded = bonds_by_distance(positions, check_array(where, "atomic_numbers", atomic_numbers, "N"), cutoff)
         origin = "by distance, " + ("of covalent radii," if cutoff is None else f"at most {cutoff} angstrom,")
-        warn_if_apart(where, num_atoms, bonded, origin, "in a hot frame a bond may be longer")
+        if one_molecule or not _are_alike(bonded, np.asarray(atomic_numbers)):
+            warn_if_apart(where, num_atoms, bonded, origin, "in a hot frame a bond may be longer")
     else:
         bonds = check_indices(where, "bonds", bonds, "M, 2", num_atoms)
         bonded = np.concatenate([bonds, bonds[:, ::-1]])
@@ -78,8 +81,8 @@ def molecule_graph(
     return h, torch.from_numpy(edge_index), torch.from_numpy(edge_attr)
 
 
-def count_fragments(num_nodes: int, edges: np.ndarray) -> int:
-    """How many pieces a graph of `num_nodes` nodes and `edges [M, 2]` has."""
+def fragments(num_nodes: int, edges: np.ndarray) -> np.ndarray:
+    """[N] - which piece of a graph with `edges [M, 2]` each node is in, by the number of one of its nodes."""
     root = list(range(num_nodes))
 
     def find(node: int) -> int:
@@ -90,15 +93,21 @@ def count_fragments(num_nodes: int, edges: np.ndarray) -> int:
 
     for a, b in edges.tolist():
         root[find(a)] = find(b)
-    return sum(root[node] == node for node in range(num_nodes))
+    return np.array([find(node) for node in range(num_nodes)], dtype=np.int64)
+
+
+def _are_alike(bonds: np.ndarray, z: np.ndarray) -> bool:
+    """Whether all pieces have the same elements, as the molecules of a pure liquid have."""
+    piece = fragments(len(z), bonds)
+    return len({tuple(sorted(z[piece == root].tolist())) for root in np.unique(piece)}) <= 1
 
 
 def warn_if_apart(where: str, num_atoms: int, bonds: np.ndarray, origin: str, reason: str) -> None:
     """Warn when `bonds [M, 2]`, which nobody gave, leave the atoms in more than one piece."""
-    fragments = count_fragments(num_atoms, bonds)
-    if fragments > 1:
+    count = len(np.unique(fragments(num_atoms, bonds)))
+    if count > 1:
         warnings.warn(
-            f"{where}: the bonds {origin} leave {num_atoms} atoms in {fragments} pieces; {reason}. If this is one "
+            f"{where}: the bonds {origin} leave {num_atoms} atoms in {count} pieces; {reason}. If this is one "
             "molecule, give its bonds as pairs of atoms: bonds=[[0, 1], [1, 2], ...]",
             stacklevel=4,
         )

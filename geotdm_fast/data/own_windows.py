@@ -146,7 +146,7 @@ def own_windows(
     starts = stretches.starts(span, wanted.stride)
     if ends is not None:
         return ragged_windows(where, kept, nodes, graph, first_frame, starts, span, wanted.project, boxes)
-    h, edge_index, edge_attr = graph.tensors(where, first_frame)
+    h, edge_index, edge_attr = graph.tensors(where, first_frame, one_molecule=boxes is None)
     h = _for_each(where, "h", h, source)[_part(graphs)]
     edge_attr = None if edge_attr is None else _for_each(where, "edge_attr", edge_attr, source)[_part(graphs)]
     places = places_of(len(graphs), starts)

@@ -259,3 +259,15 @@ def test_open_directions():
     slab = array_dataset(x, cell=np.diag([5.0, 6, 0]), span=5)[0]
     assert slab.pbc.tolist() == [True, True, False]
     np.testing.assert_allclose(slab.cell.abs().numpy(), np.diag([5.0, 6, 1]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("z", "warns"), [([18, 18, 18], False), ([18, 18, 36], True)])
+def test_a_pure_liquid_is_not_said_to_be_in_pieces(z, warns):
+    x = np.random.default_rng(0).normal(scale=0.05, size=(6, 3, 3)) + 5 * np.arange(3)[:, None]
+    about = {"z": z, "atom_types": [18, 36], "span": 3}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        array_dataset(x, cell=20 * np.eye(3), **about)
+    assert any("3 atoms in 3 pieces" in str(w.message) for w in caught) is warns
+    with pytest.warns(UserWarning, match="3 atoms in 3 pieces"):
+        array_dataset(x, **about)
