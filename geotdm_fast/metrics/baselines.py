@@ -5,10 +5,11 @@ from torch import Tensor
 
 from geotdm_fast.runtime.choices import check_choice
 
-BASELINES = ("standing_still", "constant_velocity", "constant_acceleration", "linear")
+BASELINES = ("standing_still", "constant_velocity", "persistent_velocity", "constant_acceleration", "linear")
 
 # How many of the last given frames each extrapolation looks at: a polynomial of one degree less runs through them.
 _FRAMES_USED = {"standing_still": 1, "constant_velocity": 2, "constant_acceleration": 3}
+_PERSISTENT = "persistent_velocity"
 
 
 def baseline_forecast(name: str, x_given: Tensor, cond_mask: Tensor) -> Tensor:
@@ -17,12 +18,14 @@ def baseline_forecast(name: str, x_given: Tensor, cond_mask: Tensor) -> Tensor:
     With x_0 the last given frame, x_1 and x_2 those before it, v = x_0 - x_1, a = x_0 - 2 x_1 + x_2, k frames later:
         standing_still:        x_0
         constant_velocity:     x_0 + k v
+        persistent_velocity:   x_0 + (b + b^2 + ... + b^k) v, with b in 0 .. 1 fitted to v_t = b v_{t-1} by least squares
+                               over all nodes and given frames: velocities are forgotten, as in liquids
         constant_acceleration: x_0 + k v + k (k + 1) / 2 a      (the parabola through the three frames)
         linear:                the straight line between the neighbouring given frames (interpolation)
 
     name: one of `BASELINES`
     x_given: [N, D, T] float - positions; frames that are not given are not looked at
-    cond_mask: [1, 1, T] or [T] - 1 = given; the first three need a prefix, `linear` given frames at both ends
+    cond_mask: [1, 1, T] or [T] - 1 = given; all but `linear` need a prefix, that one given frames at both ends
     returns: [N, D, T_noisy] - the frames that are not given, in order
 
     Raises ValueError for an unknown name, wrong shapes and a mask that the baseline cannot use.
@@ -39,15 +42,34 @@ def baseline_forecast(name: str, x_given: Tensor, cond_mask: Tensor) -> Tensor:
         raise ValueError(f"{where}: cond_mask must mark some frames as given and some not, got {_text(given)}")
     if name == "linear":
         return _interpolate(where, x_given, given)
+    if name == _PERSISTENT:
+        return _persist(where, x_given, given)
     return _extrapolate(where, name, x_given, given)
 
 
-def _extrapolate(where: str, name: str, x_given: Tensor, given: Tensor) -> Tensor:
-    num_given, num_used = int(given.sum()), _FRAMES_USED[name]
+def _num_given(where: str, name: str, given: Tensor, num_used: int) -> int:
+    """How many frames are given; ValueError unless they come first and are enough."""
+    num_given = int(given.sum())
     if not bool(given[:num_given].all()):
         raise ValueError(f"{where}: {name} needs the given frames first, got cond_mask {_text(given)}; use 'linear'")
     if num_given < num_used:
         raise ValueError(f"{where}: {name} needs {num_used} given frames, got {num_given}")
+    return num_given
+
+
+def _persist(where: str, x_given: Tensor, given: Tensor) -> Tensor:
+    num_given = _num_given(where, _PERSISTENT, given, 3)
+    v = x_given[..., :num_given].diff(dim=-1)
+    before, after = v[..., :-1].double(), v[..., 1:].double()
+    size = (before * before).sum()
+    share = ((before * after).sum() / torch.where(size > 0, size, 1)).clamp(0, 1).to(x_given.dtype)
+    k = torch.arange(1, len(given) - num_given + 1, device=x_given.device, dtype=x_given.dtype)
+    return x_given[..., num_given - 1 : num_given] + v[..., -1:] * (share**k).cumsum(0)
+
+
+def _extrapolate(where: str, name: str, x_given: Tensor, given: Tensor) -> Tensor:
+    num_used = _FRAMES_USED[name]
+    num_given = _num_given(where, name, given, num_used)
     k = torch.arange(1, len(given) - num_given + 1, device=x_given.device, dtype=x_given.dtype)
     last = x_given[..., num_given - num_used : num_given]
     # Newton's backward differences: the n-th of the last frame, times k (k + 1) ... (k + n - 1) / n!.

@@ -186,6 +186,8 @@ def _baselines(samples: Samples) -> dict[str, dict[str, float]]:
     given = torch.from_numpy(samples.cond_mask)
     prefix = bool(given[: int(given.sum())].all())
     names = [n for n in _EXTRAPOLATIONS if prefix and int(given.sum()) >= (1 if n == "standing_still" else 2)]
+    if samples.is_molecule and prefix and int(given.sum()) >= 3:
+        names.append("persistent_velocity")
     if given[0] and given[-1]:
         names.append("linear")
     errors = {}

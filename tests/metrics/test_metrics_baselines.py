@@ -49,6 +49,18 @@ def test_linear_by_hand_and_for_gaps_of_any_width():
     torch.testing.assert_close(baseline_forecast("linear", x, mask(pattern)), x[..., 5:25], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_velocities_that_fade_are_fitted(share):
+    steps = torch.randn(3, 2, 1, dtype=DTYPE) * torch.tensor([share**k for k in range(8)], dtype=DTYPE)
+    x = torch.cat([torch.zeros(3, 2, 1, dtype=DTYPE), steps.cumsum(-1)], dim=-1)
+    found = baseline_forecast("persistent_velocity", x[..., :9].clone(), mask("111100000"))
+    torch.testing.assert_close(found, x[..., 4:], rtol=1e-12, atol=1e-12)
+    back = torch.tensor([[[0.0, 1.0, 0.0, 1.0, 5.0]]])  # to and fro: the fit is below 0, which is taken as none
+    assert baseline_forecast("persistent_velocity", back, mask("11110")).tolist() == [[[1.0]]]
+    still = torch.ones(2, 3, 5)
+    assert torch.equal(baseline_forecast("persistent_velocity", still, mask("11100")), still[..., 3:])
+
+
 def test_a_flat_mask_is_accepted():
     x = motion(1, 4)
     torch.testing.assert_close(baseline_forecast("constant_velocity", x, mask("1100").view(-1)), x[..., 2:])
@@ -65,6 +77,7 @@ def test_a_flat_mask_is_accepted():
         ("linear", "0101", "linear needs the first and the last frame given, got cond_mask 0101"),
         ("standing_still", "1001", "standing_still needs the given frames first, got cond_mask 1001; use 'linear'"),
         ("constant_velocity", "1000", "constant_velocity needs 2 given frames, got 1"),
+        ("persistent_velocity", "1100", "persistent_velocity needs 3 given frames, got 2"),
         ("constant_acceleration", "1100", "constant_acceleration needs 3 given frames, got 2"),
     ],
 )
