@@ -18,7 +18,7 @@ def baseline_forecast(name: str, x_given: Tensor, cond_mask: Tensor) -> Tensor:
     With x_0 the last given frame, x_1 and x_2 those before it, v = x_0 - x_1, a = x_0 - 2 x_1 + x_2, k frames later:
         standing_still:        x_0
         constant_velocity:     x_0 + k v
-        persistent_velocity:   x_0 + (b + b^2 + ... + b^k) v, with b in 0 .. 1 fitted to v_t = b v_{t-1} by least squares
+        persistent_velocity:   x_0 + (b + b^2 + ... + b^k) v, b in 0 .. 1 fitted to v_t = b v_{t-1} by least squares
                                over all nodes and given frames: velocities are forgotten, as in liquids
         constant_acceleration: x_0 + k v + k (k + 1) / 2 a      (the parabola through the three frames)
         linear:                the straight line between the neighbouring given frames (interpolation)
