@@ -47,7 +47,7 @@ class Programs:
         self.temporal = [*self.layer, "--layer", "temporal"]
         self.train, self.sample = rows("bench.training.train", "train"), rows("bench.sampling.sample", "sample")
         self.kernels = rows("bench.ops.kernel_times", "kernels")
-        self.periodic = rows("bench.network.periodic", "periodic")
+        self.periodic = rows("bench.network.periodic", "layer")
         self.radius = [*self.pytest, "bench/ops/bench_radius_graph.py", *device, "--benchmark-sort", "name"]
         self.radius += ["--benchmark-columns", "median,iqr,rounds", "--benchmark-max-time", "0.2", "-k"]
 

@@ -55,9 +55,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    # Started in the background, Python ignores the signal of Ctrl-C, which tests of stops send.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Started in the background or by nohup, Python ignores signals that tests of stops send.
+    for signum, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, usual)
     # Tiny tensors are fastest on one thread, and the tests share the machine; so do the programs that they start.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")

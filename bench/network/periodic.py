@@ -64,11 +64,7 @@ def measure_size(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
         times = interleaved(calls, args.repeats, args.device, progress=not args.quiet)
         for (periodic, name), found in times.items():
             row = about(workloads[periodic], periodic, mode, name) | {"seconds": found.median, "repeats": args.repeats}
-            yield row | {
-                "seconds_least": found.least,
-                "seconds_most": found.most,
-                "error": errors.get((periodic, name)),
-            }
+            yield row | {"seconds_least": found.least, "seconds_most": found.most} | errors[periodic, name]
         for name in peers_of(args):
             need = bytes_needed(workloads[True], name, DTYPE, mode)
             if need > MEMORY:

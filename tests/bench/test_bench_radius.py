@@ -201,7 +201,7 @@ def test_the_equations_are_asked_for_few_atoms_and_frames(part, tmp_path, capsys
     shown = capsys.readouterr()
     assert f"{part}: errors are of a gas of 60 atoms, {frames} frames" in shown.out
     lines = [line for line in shown.err.splitlines() if line.startswith("radius: ")]
-    assert f"radius: {part}: comparing inference of 60 atoms and {frames} frames with the equations" in lines
+    assert f"radius: {part}: comparing inference with the equations, on num_frames {frames} and num_atoms 60" in lines
     assert sum(": timing training of " in line for line in lines) == 1
     assert sum("in a process of its own" in line for line in lines) == (8 if part == "sizes" else 0)
 

@@ -13,13 +13,15 @@ from bench import gpu_check, gpu_steps, gpu_table
 from bench.common import build_in_place, device_timing
 from bench.common.workloads import make_workload
 from bench.gpu_steps import Step
-from bench.network import memory
+from bench.network import memory, periodic
 from bench.ops import kernel_times, layer, layer_speed
 from bench.sampling import sample
 from bench.training import train
 from tools import cuda_module
 
-PROGRAMS = {"layer_speed": layer_speed, "kernel_times": kernel_times, "train": train, "sample": sample}
+PROGRAMS = {
+    "layer_speed": layer_speed, "kernel_times": kernel_times, "train": train, "sample": sample, "periodic": periodic,
+}  # fmt: skip
 
 
 class FakeEvent:

@@ -6,7 +6,8 @@ import signal
 
 import numpy as np
 import pytest
-from shard_runs import RUN, TASK, content, into, python, torchrun
+import warm_python
+from shard_runs import RUN, TASK, content, into
 from shard_runs import command as sample_command
 from tiny_models import charged_config, ethanol_config, tiny_diffusion, write_checkpoint, write_ethanol
 
@@ -77,7 +78,7 @@ def test_batches_and_shards_change_rounding_alone(undisturbed, tmp_path, batch_s
 
 def test_killed_and_called_again(undisturbed, checkpoint, tmp_path, capsys):
     folder = tmp_path / "killed"
-    killed = python("-c", RUN, "np", "savez_compressed", "halfway", "3", "0", *command(checkpoint, folder))
+    killed = warm_python.run("-c", RUN, "np", "savez_compressed", "halfway", "3", "0", *command(checkpoint, folder))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list(folder.glob("shard-*.npz"))) == 2
     assert main(command(checkpoint, folder)) == 0
@@ -90,8 +91,8 @@ def test_killed_and_called_again(undisturbed, checkpoint, tmp_path, capsys):
 
 
 def test_two_processes_draw_the_same(undisturbed, checkpoint, tmp_path):
-    run = torchrun(2, "-m", "geotdm_fast", *command(checkpoint, tmp_path / "two"))
-    assert run.returncode == 0, run.stderr
+    for done in warm_python.run_together(2, "-m", "geotdm_fast", *command(checkpoint, tmp_path / "two")):
+        assert done.returncode == 0, done.stderr
     assert content(tmp_path / "two") == content(undisturbed)
 
 

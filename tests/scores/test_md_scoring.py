@@ -122,19 +122,16 @@ def test_frames_that_do_not_follow_each_other():
 
 def test_a_box_of_the_samples_is_scaled_with_them():
     truth = np.random.default_rng(1).random((8, 4, 12, 3))
-    samples = samples_from(truth, truth[None], np.full(12, 18))
-    half = dataclasses.replace(samples, scale=5.0)
-
-    class Boxed(type(half)):
-        cell = np.eye(3)
-
-    boxed = Boxed(**{field.name: getattr(half, field.name) for field in dataclasses.fields(half)})
+    free = dataclasses.replace(samples_from(truth, truth[None], np.full(12, 18)), scale=5.0)
+    cell, pbc = np.tile(np.eye(3, dtype=np.float32), (8, 1, 1, 1)), np.ones((8, 3), dtype=bool)
+    boxed = dataclasses.replace(free, cell=cell, pbc=pbc)
     (ensemble,) = ensembles(boxed)
-    np.testing.assert_array_equal(ensemble.cell, np.broadcast_to(5 * np.eye(3), (8, 1, 3, 3)))
+    for drawn in (False, True):
+        np.testing.assert_array_equal(ensemble.cell_of(drawn), np.broadcast_to(5 * np.eye(3), (8, 1, 3, 3)))
     settings = MDSettings(scores=("rdf",), r_max=2.4, resamples=10)
-    a = score_molecules(boxed, settings)[0].as_json()
-    assert a == score_molecules(half, settings, cell=5 * np.eye(3))[0].as_json()
-    Boxed.pbc = np.array([True, True, False])
+    found = score_molecules(boxed, settings)[0].as_json()
+    assert found == score_molecules(free, settings, cell=5 * np.eye(3))[0].as_json()
+    pbc[0, 2] = False
     with pytest.raises(ValueError, match="cell must be periodic in all three directions"):
         ensembles(boxed)
 
