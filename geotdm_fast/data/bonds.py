@@ -67,3 +67,17 @@ def complete_bonds(
         stacklevel=4,
     )
     return np.concatenate([bonds, found])
+
+
+def fragments(num_nodes: int, edges: np.ndarray) -> np.ndarray:
+    """[N] int64 - which piece of a graph with `edges [M, 2]` each node is in, numbered by their first nodes."""
+    piece = np.arange(num_nodes)
+    while True:
+        # The smallest number among neighbours, and then that of this number, until nothing changes.
+        least = piece.copy()
+        np.minimum.at(least, edges[:, 0], piece[edges[:, 1]])
+        np.minimum.at(least, edges[:, 1], piece[edges[:, 0]])
+        least = least[least]
+        if (least == piece).all():
+            return np.unique(piece, return_inverse=True)[1].astype(np.int64)
+        piece = least

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from geotdm_fast.data.bonds import bonds_by_distance
+from geotdm_fast.data.bonds import bonds_by_distance, fragments
 from geotdm_fast.data.checks import (
     check_array,
     check_count,
@@ -81,30 +81,15 @@ def molecule_graph(
     return h, torch.from_numpy(edge_index), torch.from_numpy(edge_attr)
 
 
-def fragments(num_nodes: int, edges: np.ndarray) -> np.ndarray:
-    """[N] - which piece of a graph with `edges [M, 2]` each node is in, by the number of one of its nodes."""
-    root = list(range(num_nodes))
-
-    def find(node: int) -> int:
-        while root[node] != node:
-            root[node] = root[root[node]]
-            node = root[node]
-        return node
-
-    for a, b in edges.tolist():
-        root[find(a)] = find(b)
-    return np.array([find(node) for node in range(num_nodes)], dtype=np.int64)
-
-
 def _are_alike(bonds: np.ndarray, z: np.ndarray) -> bool:
     """Whether all pieces have the same elements, as the molecules of a pure liquid have."""
     piece = fragments(len(z), bonds)
-    return len({tuple(sorted(z[piece == root].tolist())) for root in np.unique(piece)}) <= 1
+    return len({tuple(sorted(z[piece == number].tolist())) for number in np.unique(piece)}) <= 1
 
 
 def warn_if_apart(where: str, num_atoms: int, bonds: np.ndarray, origin: str, reason: str) -> None:
     """Warn when `bonds [M, 2]`, which nobody gave, leave the atoms in more than one piece."""
-    count = len(np.unique(fragments(num_atoms, bonds)))
+    count = int(fragments(num_atoms, bonds).max(initial=-1)) + 1
     if count > 1:
         warnings.warn(
             f"{where}: the bonds {origin} leave {num_atoms} atoms in {count} pieces; {reason}. If this is one "

@@ -49,7 +49,7 @@ class EdgeImages(NamedTuple):
 
     def at_frames(self, frames: Sequence[int]) -> "EdgeImages":
         """With the boxes of these frames alone, where they change."""
-        return self._replace(cell=self.cell.at_frames(list(frames)))
+        return self._replace(cell=self.cell.at_frames(frames))
 
     def shift(self, receiver: Tensor, num_nodes: int, num_frames: int, *, by_row: bool) -> Tensor:
         """n C of every edge: [E, 3], or [E, T, 3] where the same edges are in boxes that change from frame to frame.

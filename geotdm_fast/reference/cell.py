@@ -1,5 +1,6 @@
 """Periodic boxes: a lattice vector between two atoms is no distance between them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -94,9 +95,9 @@ class Cell(NamedTuple):
         """The boxes of positions that are multiplied by `factor`."""
         return self if factor == 1 else Cell(self.vectors * factor, self.pbc)
 
-    def at_frames(self, frames: Tensor | list[int] | slice) -> "Cell":
-        """The boxes of these frames."""
-        return self if self.vectors.shape[1] == 1 else Cell(self.vectors[:, frames], self.pbc)
+    def at_frames(self, frames: Sequence[int]) -> "Cell":
+        """The boxes of these frames. Waits for nothing: a CUDA graph may capture it."""
+        return self if self.vectors.shape[1] == 1 else self._replace(vectors=of_frames(self.vectors, frames))
 
     def of_nodes(self, batch: Tensor | None, num_nodes: int) -> Tensor:
         """[N] int64: which of the boxes is each node's. batch [N]: the graph of each node; None: all are one graph."""
@@ -146,6 +147,11 @@ class Cell(NamedTuple):
         number = image.to(of.dtype)
         # No product of matrices: autocast would take bfloat16 for it, and a GPU tf32. of: [1 or M, 3, 3]
         return number[:, :1] * of[:, 0] + number[:, 1:2] * of[:, 1] + number[:, 2:] * of[:, 2]
+
+
+def of_frames(boxes: Tensor, frames: Sequence[int]) -> Tensor:
+    """Those of boxes [G, T, 3, 3]. Numbers in an index would be copied to the device, which a capture forbids."""
+    return torch.stack([boxes[:, t] for t in frames], dim=1)
 
 
 def _completed(where: str, vectors: Tensor, pbc: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from geotdm_fast.reference.cell import Cell
+from geotdm_fast.reference.cell import Cell, of_frames
 from geotdm_fast.runtime.checks import check_same_device
 
 # An edge counts boxes in int8: those between two positions as they came, and those that the cutoff spans.
@@ -126,10 +126,8 @@ class CellSearch(NamedTuple):
         """The boxes of these frames. Waits for nothing."""
         if self.vectors.shape[1] == 1:
             return self
-        of = lambda boxes: torch.stack([boxes[:, t] for t in frames], dim=1)
-        return self._replace(
-            cell=self.cell._replace(vectors=of(self.cell.vectors)), vectors=of(self.vectors), inverse=of(self.inverse)
-        )
+        cell, vectors = self.cell.at_frames(frames), of_frames(self.vectors, frames)
+        return self._replace(cell=cell, vectors=vectors, inverse=of_frames(self.inverse, frames))
 
     def to(self, device: torch.device | str) -> "CellSearch":
         return self._replace(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from geotdm_fast.data.bonds import bonds_by_distance
+from geotdm_fast.data.bonds import bonds_by_distance, fragments
 
 WRAPS = ("no", "atoms", "molecules")
 # Of the lengths of a box: above it a number that should be 0 turns the box.
@@ -36,16 +36,7 @@ def molecules_of(edge_index: np.ndarray, atomic_numbers: np.ndarray, first: np.n
     pairs = edge_index.T
     if len(np.unique(pairs[:, 0] * num_atoms + pairs[:, 1])) >= num_atoms * (num_atoms - 1):
         pairs = bonds_by_distance(first.astype(np.float64), atomic_numbers)
-    molecule = np.arange(num_atoms)
-    while True:
-        # The smallest number among neighbours, and then that of this number, until nothing changes.
-        least = molecule.copy()
-        np.minimum.at(least, pairs[:, 0], molecule[pairs[:, 1]])
-        np.minimum.at(least, pairs[:, 1], molecule[pairs[:, 0]])
-        least = least[least]
-        if (least == molecule).all():
-            return np.unique(molecule, return_inverse=True)[1]
-        molecule = least
+    return fragments(num_atoms, pairs)
 
 
 def lower_triangular(x: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from geotdm_fast.data.molecule_files.boxes import heights
+from geotdm_fast.reference import MOST_IMAGES
 from geotdm_fast.samples.record import Samples
 
 # Of the volume that the lattice vectors would span at right angles.
 _LEAST_VOLUME = 1e-6
-MOST_IMAGES = 64
 
 
 def box_vectors(
@@ -50,11 +51,6 @@ def box_vectors(
         )
     vectors = vectors if given else vectors * samples.scale
     return np.broadcast_to(vectors, (num_graphs, *vectors.shape[1:]))
-
-
-def heights(cell: np.ndarray) -> np.ndarray:
-    """The distances between opposite faces of cells [..., 3, 3]: [..., 3]."""
-    return 1 / np.linalg.norm(np.linalg.inv(cell), axis=-2)
 
 
 def images(where: str, cell: np.ndarray, r_max: float) -> np.ndarray:

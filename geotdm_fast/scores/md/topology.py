@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from geotdm_fast.data.bonds import fragments
+
 # The longest cycle that counts as a ring.
 LARGEST_RING = 8
 
@@ -84,20 +86,7 @@ class Topology:
     @cached_property
     def piece(self) -> np.ndarray:
         """[N] int64 - which connected piece every atom is in, numbered by their first atoms."""
-        piece = np.full(self.num_atoms, -1, dtype=np.int64)
-        count = 0
-        for start in range(self.num_atoms):
-            if piece[start] >= 0:
-                continue
-            piece[start] = count
-            stack = [start]
-            while stack:
-                for near in self.neighbours[stack.pop()]:
-                    if piece[near] < 0:
-                        piece[near] = count
-                        stack.append(near)
-            count += 1
-        return piece
+        return fragments(self.num_atoms, self.bonds)
 
     @cached_property
     def ring_bonds(self) -> list[np.ndarray]:
