@@ -14,6 +14,7 @@ from bench.network.memory import measure
 from geotdm_fast.scores.tables import text_table
 
 SIZES = (100, 300, 1000, 3000, 10_000, 50_000)
+PARTS = ("time", "memory")
 MODES = ("inference", "training")
 OURS = ("ours", "ours_current")
 PEERS = ("official", "efficient")
@@ -30,6 +31,7 @@ they are estimated to fit into 20 GiB; the size where they no longer do is told.
 equations first, on at most 400 atoms: 1e-4."""
 EPILOG = """\
   python -m bench.network.periodic --threads 2                                        what the project asks for
+  python -m bench.network.periodic --threads 2 --layers 2 --repeats 1 --no-warm-up --parts time    in half an hour
   python -m bench.network.periodic --atoms 100 300 --layers 1 --hidden-dim 16         a trial in seconds"""
 
 
@@ -40,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.set_up(args)
         context, rows = record.context(args.device), []
         for atoms in args.atoms:
-            for row in measure_size(atoms, args):
+            for row in (row for part in PARTS if part in args.parts for row in MEASURES[part](atoms, args)):
                 rows.append(row | context)
                 record.append(args.out, rows[-1:])
         print(record.describe(context), report(rows), f"lines added to {args.out}", sep="\n\n")
@@ -49,9 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         return record.fail("bench.network.periodic", error)
 
 
-def measure_size(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
-    """Rows of one size: with and without the box, in both modes, then the memory of training."""
-    specs = {True: spec_of(atoms, True, args), False: spec_of(atoms, False, args)}
+def measure_time(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
+    """Rows of one size: with and without the box, in both modes; why a peer is left out."""
+    specs = {periodic: spec_of(atoms, periodic, args) for periodic in (True, False)}
     workloads = {periodic: make_workload(**spec) for periodic, spec in specs.items()}
     for mode in MODES:
         contenders = list(contenders_of(workloads, mode, args))
@@ -61,7 +63,7 @@ def measure_size(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
             found = errors_on_few_atoms(spec, names, DTYPE, mode, args.device)
             errors |= {(periodic, name): error for name, error in found.items()}
         calls = {(periodic, c.name): partial(c.call, mode) for periodic, c in contenders}
-        times = interleaved(calls, args.repeats, args.device, progress=not args.quiet)
+        times = interleaved(calls, args.repeats, args.device, warm_up=int(args.warm_up), progress=not args.quiet)
         for (periodic, name), found in times.items():
             row = about(workloads[periodic], periodic, mode, name) | {"seconds": found.median, "repeats": args.repeats}
             yield row | {"seconds_least": found.least, "seconds_most": found.most} | errors[periodic, name]
@@ -69,10 +71,18 @@ def measure_size(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
             need = bytes_needed(workloads[True], name, DTYPE, mode)
             if need > MEMORY:
                 yield about(workloads[True], True, mode, name) | {"left_out": f"needs about {need / 2**30:.0f} GiB"}
-    for periodic, spec in specs.items():
+
+
+def measure_memory(atoms: int, args: argparse.Namespace) -> Iterator[dict]:
+    """Rows of one size: the peak of forward and backward with and without the box, each in a process of its own."""
+    for periodic in (True, False):
+        spec = spec_of(atoms, periodic, args)
+        workload = make_workload(**spec)
         for name in OURS:
-            row = about(workloads[periodic], periodic, "memory", name)
-            yield row | measure(spec, name, DTYPE, args.device)
+            yield about(workload, periodic, "memory", name) | measure(spec, name, DTYPE, args.device)
+
+
+MEASURES = dict(zip(PARTS, (measure_time, measure_memory), strict=True))
 
 
 def contenders_of(
@@ -106,18 +116,10 @@ def about(workload: Workload, periodic: bool, mode: str, name: str) -> dict[str,
 def report(rows: list[dict]) -> str:
     """A line for every size and mode."""
     found = {(r["sizes"]["nodes"], r["mode"], r["implementation"], r["periodic"]): r for r in rows}
-    table = []
-    for atoms in dict.fromkeys(r["sizes"]["nodes"] for r in rows):
-        for mode in (*MODES, "memory"):
-            key = "peak_bytes" if mode == "memory" else "seconds"
-            value = lambda name, box, atoms=atoms, mode=mode, key=key: found.get((atoms, mode, name, box), {}).get(key)
-            unit = 2**20 if mode == "memory" else 1
-            cells = [None if value(name, True) is None else value(name, True) / unit for name in (*OURS, *PEERS)]
-            table.append([atoms, found[atoms, "memory", "ours", True]["sizes"]["edges"], mode, *cells])
-            for name in OURS:
-                table[-1].append(_per_edge(found, atoms, mode, name, key))
-            peers = [value(name, True) for name in PEERS if value(name, True) is not None]
-            table[-1].append(min(peers) / value("ours", True) if peers else None)
+    edges = {r["sizes"]["nodes"]: r["sizes"]["edges"] for r in rows if r["periodic"]}
+    table = [
+        _line(found, atoms, edges[atoms], mode) for atoms in edges for mode in dict.fromkeys(r["mode"] for r in rows)
+    ]
     head = ["atoms", "edges", "", *OURS, *PEERS, "box: ours", "box: current", "best peer / ours"]
     left_out = [
         f"{row['implementation']}, {row['mode']}, {row['sizes']['nodes']} atoms: {row['left_out']}, over 20 GiB"
@@ -126,6 +128,15 @@ def report(rows: list[dict]) -> str:
     ]
     told = "seconds, memory in MiB; box: times what the same atoms cost without one, by edge"
     return "\n".join([told, "", text_table(head, table), "", *left_out])
+
+
+def _line(found: dict, atoms: int, edges: int, mode: str) -> list:
+    key, unit = ("peak_bytes", 2**20) if mode == "memory" else ("seconds", 1)
+    boxed = {name: found.get((atoms, mode, name, True), {}).get(key) for name in (*OURS, *PEERS)}
+    cells = [None if value is None else value / unit for value in boxed.values()]
+    peers = [boxed[name] for name in PEERS if boxed[name] is not None]
+    times = min(peers) / boxed["ours"] if peers else None
+    return [atoms, edges, mode, *cells, *(_per_edge(found, atoms, mode, name, key) for name in OURS), times]
 
 
 def _per_edge(found: dict, atoms: int, mode: str, name: str, key: str) -> float:
@@ -144,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=arguments.count, default=10, metavar="T", help="default: %(default)s")
     parser.add_argument("--layers", type=arguments.count, default=6, metavar="L", help="default: %(default)s")
     parser.add_argument("--hidden-dim", type=arguments.count, default=128, metavar="H", help="default: %(default)s")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all", metavar="PART")
+    parser.add_argument("--no-warm-up", dest="warm_up", action="store_false", help="no round before the clock starts")
     parser.add_argument("--ours-alone", action="store_true", help="leave the peers out")
     arguments.add_run(parser, repeats=3, out=record.RESULTS / "periodic.jsonl")
     return parser

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bench.common import correctness
+from bench.common.timing import interleaved
 from bench.common.workloads import make_workload
 from bench.network import periodic
 from bench.network.contenders import make_contender, make_truth
@@ -30,6 +31,23 @@ def test_rows_of_every_size_and_a_table(tmp_path, capsys, monkeypatch):
     assert boxed > free, "a box has no surface"
     shown = capsys.readouterr().out
     assert "box: ours" in shown and "official, training, 60 atoms: needs about 1024 GiB, over 20 GiB" in shown
+
+
+def test_time_and_memory_can_be_had_apart(tmp_path, capsys, monkeypatch):
+    rounds = []
+    monkeypatch.setattr(periodic, "measure", lambda *others: {"peak_bytes": 2**20})
+    monkeypatch.setattr(
+        periodic, "interleaved", lambda *args, warm_up, **kwargs: rounds.append(warm_up) or interleaved(*args, **kwargs)
+    )
+    out = tmp_path / "rows.jsonl"
+    trial = [*TRIAL, "--ours-alone", "--atoms", "40", "--out", str(out)]
+    assert periodic.main([*trial, "--parts", "time", "--no-warm-up"]) == 0
+    assert {json.loads(line)["mode"] for line in out.read_text().splitlines()} == {"inference", "training"}
+    assert not any(rounds) and len(rounds) == 2
+    out.unlink()
+    assert periodic.main([*trial, "--parts", "memory"]) == 0
+    assert [json.loads(line)["mode"] for line in out.read_text().splitlines()] == ["memory"] * 4
+    assert "40  " in capsys.readouterr().out
 
 
 def test_peers_see_the_images():
