@@ -74,6 +74,7 @@ DATA = {
         "system": DataKey("charged, springs or gravity", REQUIRED),
         "split": DataKey(_SPLIT, REQUIRED),
         "num_systems": DataKey("how many systems", "3000, 2000 and 2000"),
+        "spread": DataKey("of these only so many, evenly spaced; the others are not simulated", "all"),
         "seed": DataKey("of the simulation", "0"),
         "num_frames": DataKey("frames of each system", "30"),
         **_FRAMES,

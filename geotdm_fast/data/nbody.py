@@ -12,7 +12,7 @@ from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import read_npy
 from geotdm_fast.data.simulate import SYSTEMS, InitialState, initial_state, simulate, step_count
-from geotdm_fast.data.trajectory import TrajectoryDataset
+from geotdm_fast.data.trajectory import TrajectoryDataset, evenly_spaced
 from geotdm_fast.data.windows import Windows, complete_edges, frames_last
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
@@ -28,6 +28,7 @@ def nbody_dataset(
     split: str,
     *,
     num_systems: int | None = None,
+    spread: int | None = None,
     seed: int = 0,
     num_frames: int | None = 30,
     frames: Sequence[int | None] | str | None = None,
@@ -46,6 +47,7 @@ def nbody_dataset(
 
     kind: charged, springs or gravity; split: train, val or test
     num_systems: 3000, 2000 and 2000 by default, or every system of the files
+    spread: of these systems only so many, evenly spaced; the others are not simulated
     seed: system i of a split depends on (seed, kind, split, i) alone, not on how many are asked for
     num_frames: frames kept from the first on; None: all that there are
     frames, every: which frames there are at all, see `frame_slice`: every=10 is a frame per time unit; a simulation
@@ -66,9 +68,11 @@ def nbody_dataset(
     velocities = check_flag(where, "velocities", velocities)
     if num_systems is not None:
         num_systems = check_count(where, "num_systems", num_systems)
+    if spread is not None:
+        spread = check_count(where, "spread", spread)
     from_files = has_official_files(root, suffix)
     if from_files:
-        x, v, state = _read_official(kind, pathlib.Path(cast(PathLike, root)), cast(str, suffix), num_systems)
+        x, v, state = _read_official(kind, pathlib.Path(cast(PathLike, root)), cast(str, suffix), num_systems, spread)
         chosen = frame_slice(where, frames, every, x.shape[1])
         num_frames = len(chosen) if num_frames is None else num_frames
         if len(chosen) < num_frames:
@@ -76,7 +80,7 @@ def nbody_dataset(
     else:
         num_frames = ALL_FRAMES[kind] if num_frames is None else num_frames
         chosen = _simulated_frames(where, frames, every, num_frames)
-        state = draw_systems(kind, split, NUM_SYSTEMS[split] if num_systems is None else num_systems, seed)
+        state = draw_systems(kind, split, NUM_SYSTEMS[split] if num_systems is None else num_systems, seed, spread)
         x, v = simulate(
             kind,
             state.x0,
@@ -127,8 +131,10 @@ def official_files(root: PathLike, suffix: str, kind: str) -> list[pathlib.Path]
     return [pathlib.Path(root) / f"{name}_{suffix}.npy" for name in ("loc", "vel", *more)]
 
 
-def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0) -> InitialState:
+def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0, spread: int | None = None) -> InitialState:
     """The starts of the first `num_systems` systems of a split, as `nbody_dataset` simulates them.
+
+    spread: of these only so many, evenly spaced; None for all
 
     One random stream per system, seeded by (seed, kind, split, i): system i is the same however many are drawn.
     Raises ValueError/TypeError for a bad argument.
@@ -141,21 +147,24 @@ def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0) -> Init
     entropy = [seed, SYSTEMS.index(kind), SPLITS.index(split)]
     states = [
         initial_state(kind, 1, np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=(i,)))))
-        for i in range(num_systems)
+        for i in evenly_spaced(num_systems, spread)
     ]
     parts = [None if part[0] is None else np.concatenate(part) for part in zip(*states, strict=True)]
     return InitialState(*parts)  # type: ignore[arg-type]  # x0 and v0 are always there
 
 
 def _read_official(
-    kind: str, root: pathlib.Path, suffix: str, num_systems: int | None
+    kind: str, root: pathlib.Path, suffix: str, num_systems: int | None, spread: int | None
 ) -> tuple[np.ndarray, np.ndarray, InitialState]:
-    """x, v [B, T, N, 3] and the charges or springs of the first `num_systems` systems."""
+    """x, v [B, T, N, 3] and the charges or springs of `spread` of the first `num_systems` systems."""
     where = f"nbody_dataset: {root}"
 
     def read(name: str) -> np.ndarray:
         array = read_npy(root / f"{name}_{suffix}.npy")
-        return array[:num_systems] if array.ndim else array
+        if array.ndim == 0:
+            return array
+        array = array[:num_systems]
+        return array if spread is None else array[evenly_spaced(len(array), spread)]
 
     loc = read("loc")
     vel = read("vel")

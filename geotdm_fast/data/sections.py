@@ -24,7 +24,18 @@ _OWN_KEYS = (
 _FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types")
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
 _KEYS = {
-    "nbody": ("system", "split", "num_systems", "seed", "num_frames", "project", "root", "suffix", *_FRAME_KEYS),
+    "nbody": (
+        "system",
+        "split",
+        "num_systems",
+        "spread",
+        "seed",
+        "num_frames",
+        "project",
+        "root",
+        "suffix",
+        *_FRAME_KEYS,
+    ),
     "md17": (
         *("path", "root", "molecule_name", "split", "down_sample_every", "num_windows", "with_h"),
         *(*_FRAME_KEYS, *_MOLECULE_KEYS),
@@ -286,6 +297,7 @@ def _open_nbody(section: dict, where: str, progress: bool) -> TrajectoryDataset:
     kind, split, root, suffix = section.pop("system"), section["split"], section.get("root"), section.get("suffix")
     if progress and not has_official_files(root, suffix):
         number = section.get("num_systems") or NUM_SYSTEMS[split]
+        number = min(number, section.get("spread") or number)
         absent = f" (no loc_{suffix}.npy in {root})" if root is not None and suffix is not None else ""
         seed = section.get("seed", 0)
         print(f"{where}: simulating {number} {kind} systems, split {split}, seed {seed}{absent}", file=sys.stderr)

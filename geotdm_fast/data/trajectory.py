@@ -173,9 +173,13 @@ class TrajectoryDataset(torch.utils.data.Dataset):
 
     def spread(self, count: int | None) -> "TrajectoryDataset":
         """`count` of the trajectories, evenly spaced; all of them for None or when there are no more."""
-        if count is None or count >= len(self):
-            return self
-        return self.subset([i * len(self) // count for i in range(count)])
+        return self if count is None or count >= len(self) else self.subset(evenly_spaced(len(self), count))
+
+
+def evenly_spaced(number: int, count: int | None) -> list[int]:
+    """`count` of `number` indices, evenly spaced; all of them for None or when there are no more."""
+    count = number if count is None else min(count, number)
+    return [i * number // count for i in range(count)]
 
 
 def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:

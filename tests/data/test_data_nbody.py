@@ -5,7 +5,7 @@ import pytest
 import torch
 from places import GOLDEN
 
-from geotdm_fast.data import collate, initial_state, nbody_dataset, simulate
+from geotdm_fast.data import collate, initial_state, nbody, nbody_dataset, simulate
 
 EXTRA = {"charged": {"charges": "charges"}, "springs": {"springs": "edges"}, "gravity": {}}
 
@@ -146,6 +146,28 @@ def test_dataset_is_reproducible():
     assert not torch.equal(few[0].x, few[1].x)
     assert not torch.equal(few[0].x, make("val", 1)[0].x)
     assert not torch.equal(few[0].x, make("train", 1, seed=1)[0].x)
+
+
+@pytest.mark.parametrize("from_files", [False, True])
+def test_systems_between_those_asked_for_are_not_simulated(tmp_path, monkeypatch, from_files):
+    simulated = []
+    monkeypatch.setattr(
+        nbody,
+        "simulate",
+        lambda kind, x0, *args, **more: simulated.append(len(x0)) or simulate(kind, x0, *args, **more),
+    )
+    more = {"num_frames": 3, "progress": False}
+    if from_files:
+        write_official_files(tmp_path, "charged", "test_x", num_systems=5)
+        more |= {"root": tmp_path, "suffix": "test_x"}
+    whole = nbody_dataset("charged", "test", num_systems=5, **more)
+    some = nbody_dataset("charged", "test", num_systems=5, spread=2, **more)
+    assert simulated == ([] if from_files else [5, 2])
+    for here, there in zip(some, whole.spread(2), strict=True):
+        assert torch.equal(here.x, there.x) and torch.equal(here.edge_attr, there.edge_attr)
+    assert len(nbody_dataset("charged", "test", num_systems=5, spread=9, **more)) == 5
+    with pytest.raises(ValueError, match="nbody_dataset: spread must be at least 1, got 0"):
+        nbody_dataset("charged", "test", num_systems=5, spread=0, **more)
 
 
 def test_projected_systems_have_zero_mean():
