@@ -1,10 +1,11 @@
 """Processes that begin where Python has imported torch and this package: forks of one that has done nothing else.
 
 A new Python needs seconds of CPU time for these imports. What is run is as in one: code, a file or a module with
-arguments, its environment, its output, its exit status, signals to its process. Only what happens at the start and at
-the end of an interpreter is not there (no `atexit`): tests of that start one of their own.
+arguments, its environment, its output, its exit status, signals to its process, what it registers with `atexit`. Only
+an interpreter's start is not there, nor what it takes down after these hooks: tests of that start one of their own.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -86,6 +87,12 @@ def run_together(count: int, *arguments: str, timeout: float = 120) -> list[Done
     return [one.wait(max(1.0, deadline - time.monotonic())) for one in ours]
 
 
+def torchrun(count: int, *arguments: str, timeout: float = 120) -> Done:
+    """torchrun itself, which starts `count` new Pythons."""
+    words = ["--standalone", "--nproc-per-node", str(count), *map(str, arguments)]
+    return run("-m", "torch.distributed.run", *words, timeout=timeout)
+
+
 def cpu_seconds() -> float:
     """Of the process that is forked and of its forks that have ended; it is no child of this one."""
     pid = forkserver._forkserver._forkserver_pid
@@ -111,6 +118,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdout: str, 
         os.close(descriptor)
     sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    atexit._clear()  # of the process that was forked
     os.environ.clear()
     os.environ.update(environment)
     import torch
@@ -135,6 +143,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdout: str, 
     except BaseException:
         traceback.print_exc()
         status = 1
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

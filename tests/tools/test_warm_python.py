@@ -30,6 +30,12 @@ def test_how_it_ends(code, status, said):
     assert done.returncode == status and done.stderr.rstrip().endswith(said)
 
 
+def test_hooks_are_called_at_its_end_and_not_where_it_leaves_at_once():
+    code = "import atexit, os; atexit.register(print, 'hook'); print('begun'); "
+    assert warm_python.run("-c", f"{code}raise SystemExit(2)") == (2, "begun\nhook\n", "")
+    assert warm_python.run("-c", f"{code}os._exit(3)") == (3, "begun\n", "")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_signals_reach_it(signum):
     run = WarmPython("-c", "import time; print('begun'); time.sleep(60)")
