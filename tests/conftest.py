@@ -107,6 +107,27 @@ def device(request) -> str:
     return request.param
 
 
+@pytest.fixture(scope="session", autouse=True)
+def real_curves():
+    """The picture of a training takes a second: its file is left empty, but where a test asks for `curves`."""
+    from geotdm_fast.training.output import Output
+
+    def leave_empty(output):
+        if output.writes:
+            (output.directory / "loss.png").touch()
+
+    with pytest.MonkeyPatch.context() as patched:
+        draw = Output._draw
+        patched.setattr(Output, "_draw", leave_empty)
+        yield draw
+
+
+@pytest.fixture
+def curves(real_curves, monkeypatch):
+    """Trainings draw their picture."""
+    monkeypatch.setattr("geotdm_fast.training.output.Output._draw", real_curves)
+
+
 @pytest.fixture(autouse=True)
 def known_seed():
     """The order of the tests changes no number."""

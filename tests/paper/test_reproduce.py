@@ -29,12 +29,6 @@ NETWORK = ("denoise_model.n_layers=1", "denoise_model.hidden_dim=16", "denoise_m
 NBODY = (*NETWORK, *(f"data.{split}.num_systems={n}" for split, n in (("train", 8), ("val", 4), ("test", 6))))
 
 
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch):
-    # A second each; other tests draw them.
-    monkeypatch.setattr("geotdm_fast.training.output.Output._draw", lambda self: None)
-
-
 @pytest.fixture
 def brief_scores(monkeypatch):
     """Scores that train a network train it for three epochs."""
