@@ -33,13 +33,17 @@ class Done(NamedTuple):
 
 
 class WarmPython:
-    """A process as `python *arguments` would start it: -c CODE, -m MODULE, or a file."""
+    """A process as `python *arguments` would start it: -c CODE, -m MODULE, or a file.
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None):
+    environment: variables beside ours, or without those that are None
+    """
+
+    def __init__(self, *arguments: str, environment: Mapping[str, str | None] | None = None):
         self._folder = tempfile.TemporaryDirectory(prefix="warm-python-")
         self.stdout, self.stderr = (pathlib.Path(self._folder.name, name) for name in ("stdout", "stderr"))
         given = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
-        self._process = _started(_run, [*map(str, arguments)], dict(given), str(self.stdout), str(self.stderr))
+        given = {name: value for name, value in given.items() if value is not None}
+        self._process = _started(_run, [*map(str, arguments)], given, str(self.stdout), str(self.stderr))
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -63,7 +67,7 @@ class WarmPython:
         return done
 
 
-def run(*arguments: str, environment: Mapping[str, str] | None = None, timeout: float = 120) -> Done:
+def run(*arguments: str, environment: Mapping[str, str | None] | None = None, timeout: float = 120) -> Done:
     return WarmPython(*arguments, environment=environment).wait(timeout)
 
 

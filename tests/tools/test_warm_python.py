@@ -21,6 +21,13 @@ def test_arguments_environment_output_and_status(tmp_path):
     assert "GIVEN" not in os.environ
 
 
+def test_a_variable_can_be_left_out(monkeypatch):
+    monkeypatch.setenv("GIVEN", "x")
+    code = "import os; print(os.environ.get('GIVEN'))"
+    assert warm_python.run("-c", code).stdout == "x\n"
+    assert warm_python.run("-c", code, environment={"GIVEN": None}).stdout == "None\n"
+
+
 @pytest.mark.parametrize(
     ("code", "status", "said"),
     [("raise ValueError('wrong')", 1, "ValueError: wrong"), ("raise SystemExit('no')", 1, "no"), ("", 0, "")],
