@@ -14,6 +14,9 @@ GPU_ARGS ?=
 REPRODUCE_ARGS ?=
 SANITIZE_ARGS ?=
 
+# Where Python may write no bytecode, every process that the tests start compiles all of torch anew: half of their time.
+export PYTHONDONTWRITEBYTECODE :=
+
 # PY=... names an interpreter to use as it is: nothing is set up, nothing is installed.
 ifdef PY
 READY :=

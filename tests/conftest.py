@@ -62,7 +62,9 @@ def pytest_configure(config):
     # Tiny tensors are fastest on one thread, and the tests share the machine; so do the programs that they start.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    interpreter.spare_work()
+    gathers = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if not gathers:  # the process that others run the tests for needs no triton
+        interpreter.spare_work()
     why = interpreter.why_broken()
     if why:
         interpreter.skip_launches(why)
@@ -105,6 +107,27 @@ def pytest_runtest_makereport(item):
 def device(request) -> str:
     """Where Triton kernels run: on the GPU (`pytest -m gpu`), or in Triton's interpreter."""
     return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def real_curves():
+    """The picture of a training takes a second: its file is left empty, but where a test asks for `curves`."""
+    from geotdm_fast.training.output import Output
+
+    def leave_empty(output):
+        if output.writes:
+            (output.directory / "loss.png").touch()
+
+    with pytest.MonkeyPatch.context() as patched:
+        draw = Output._draw
+        patched.setattr(Output, "_draw", leave_empty)
+        yield draw
+
+
+@pytest.fixture
+def curves(real_curves, monkeypatch):
+    """Trainings draw their picture."""
+    monkeypatch.setattr("geotdm_fast.training.output.Output._draw", real_curves)
 
 
 @pytest.fixture(autouse=True)

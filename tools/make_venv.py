@@ -72,11 +72,17 @@ def install(folder, torch, torch_args, triton, pip_args):
                 "the index of PyTorch's CPU builds (its install page has the URL): make TORCH_ARGS='--index-url URL'"
             )
         subprocess.run([*pip, *([] if not version else ["-q"]), *shlex.split(torch_args), torch], check=True)
-    if sys.platform == "linux" and not has_triton(folder):
-        subprocess.run([*pip, "-q", "--no-deps", triton], check=True)
     # setuptools explains at length what an editable install is
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", **which_modules(folder)}
-    subprocess.run([*pip, "-q", "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True, env=environment)
+    editable = [*pip, "-q", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
+    if sys.platform == "linux" and not has_triton(folder):
+        # beside what is compiled, which needs no triton
+        with subprocess.Popen([*pip, "-q", "--no-deps", triton]) as beside:
+            subprocess.run(editable, check=True, env=environment)
+        if beside.returncode:
+            raise subprocess.CalledProcessError(beside.returncode, beside.args)
+    else:
+        subprocess.run(editable, check=True, env=environment)
 
 
 def has_triton(folder):

@@ -1,5 +1,4 @@
 // The op diffusion_step on the CPU: one pass over the positions, and one before it where graphs have their mean taken.
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/library.h>

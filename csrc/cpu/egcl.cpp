@@ -1,5 +1,9 @@
 // The op egcl on the CPU: checks, memory and loops around the kernels of egcl_forward.h and egcl_backward.h.
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <cmath>

@@ -4,8 +4,8 @@
 // geotdm_fast/reference/cell_search.py says which pairs are near, in float64. Here squares in float32 decide for all
 // pairs but those within their rounding of the cutoff, which are computed as it is said there: this file is compiled
 // without fused multiply-adds. Where float32 is too coarse, float64 takes its place.
-#include <ATen/Functions.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <array>

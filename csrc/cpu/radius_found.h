@@ -4,8 +4,8 @@
 // and ends the receiver by keep(row, degree); or by lose(row) where it is near to nothing.
 #pragma once
 
-#include <ATen/Functions.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <bit>

@@ -1,6 +1,6 @@
 // The neighbour search on the CPU: every graph in every frame is a group of points, searched cell by cell.
-#include <ATen/Functions.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <limits>

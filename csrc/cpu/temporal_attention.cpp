@@ -1,5 +1,7 @@
 // The op temporal_attention on the CPU: memory and loops around the kernels of temporal_forward.h, temporal_backward.h.
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include "checks.h"

@@ -1,9 +1,10 @@
 // Between tensors and kernels: packed weights, scratch memory of threads, and gradients summed in fixed slots.
 #pragma once
 
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <atomic>

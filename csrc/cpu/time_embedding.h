@@ -2,6 +2,10 @@
 // and in float32 whatever the precision: it is little work, and so every run gives the same bits.
 #pragma once
 
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
 #include <cstdlib>
 #include <tuple>
 

@@ -11,6 +11,7 @@ from geotdm_fast.cli.arguments import (
     count,
     new_command,
 )
+from geotdm_fast.cli.scored import add_scored, is_samples
 
 DESCRIPTION = """\
 Roll a model out (as `geotdm sample --rollout` does), or read the samples of such a rollout, and score every block:
@@ -36,11 +37,7 @@ BLOCK_FRAMES = 20
 def add_parser(subparsers) -> argparse.ArgumentParser:
     """The parser of `geotdm drift`."""
     parser = new_command(subparsers, "drift", "score a rollout block by block", DESCRIPTION, EXAMPLES)
-    parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT|SAMPLES",
-        help="weights or the folder of a training (as for `geotdm sample`), or a file or folder of samples",
-    )
+    add_scored(parser)
     parser.add_argument("--blocks", type=count, metavar="K", help=f"blocks to draw (default: {BLOCKS})")
     parser.add_argument(
         "--block-frames", type=count, metavar="N", help="of samples in a file: frames that a block drew"
@@ -59,7 +56,6 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Roll out or read, score, print the table; write JSON and picture."""
-    from geotdm_fast.cli.evaluate import is_samples
     from geotdm_fast.cli.requests import check_suffix
     from geotdm_fast.runtime.files import write_json
 

@@ -12,6 +12,7 @@ from geotdm_fast.cli.arguments import (
     new_command,
 )
 from geotdm_fast.cli.md_options import add_md_options, check_md_options
+from geotdm_fast.cli.scored import add_scored, is_samples
 
 DESCRIPTION = """\
 Score a model: a checkpoint (samples are drawn first, as `geotdm sample` does), the folder of a training (its
@@ -55,11 +56,7 @@ REPRESENTATIVES = 20
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = new_command(subparsers, "evaluate", "score a checkpoint or samples", DESCRIPTION, EXAMPLES)
-    parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT|SAMPLES",
-        help="weights or the folder of a training (as for `geotdm sample`), or a file or folder of samples",
-    )
+    add_scored(parser)
     parser.add_argument(
         "--scores", default="all", metavar="NAME,...", help="which scores (default: all that fit the model)"
     )
@@ -118,15 +115,6 @@ def run(args: argparse.Namespace) -> int:
     if molecules is not None and args.pictures is not None:
         draw_pictures(molecules, args.pictures)
     return 0
-
-
-def is_samples(source: Path) -> bool:
-    """Whether samples are to be scored, not weights. FileNotFoundError for a file of samples that is not there."""
-    if source.is_dir():
-        return not (source / "best.safetensors").is_file()
-    if source.suffix.lower() == ".npz" and not source.is_file():
-        raise FileNotFoundError(f"{source}: no such file")
-    return source.suffix.lower() == ".npz"
 
 
 def _from_file(args: argparse.Namespace):

@@ -2,13 +2,11 @@
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 
 import pytest
-from places import ROOT
+import warm_python
 
 from bench.common import machine_code
 from bench.common.machine_code import Counts
@@ -20,11 +18,10 @@ needs_triton = pytest.mark.skipif(
 )
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
+def run(*arguments: str) -> warm_python.Done:
     """`python -m bench.ops.codegen`, outside Triton's interpreter."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "bench.ops.codegen", "--no-out", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    outside = {"TRITON_INTERPRET": None}
+    return warm_python.run("-m", "bench.ops.codegen", "--no-out", *arguments, environment=outside, timeout=600)
 
 
 @pytest.mark.recorded("codegen", always=r"90")

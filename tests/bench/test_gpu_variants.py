@@ -2,12 +2,10 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 
 import pytest
-from places import ROOT
+import warm_python
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None and sys.platform != "linux", reason="triton is made for Linux alone"
@@ -23,13 +21,12 @@ def launch(tensors=TENSORS, numbers=NUMBERS) -> str:
     return json.dumps(["geotdm_fast.kernels.trajectory_noise", "trajectory_noise_kernel", arguments, {"num_warps": 4}])
 
 
-def run(tmp_path, launches: list[str], *arguments: str) -> subprocess.CompletedProcess:
+def run(tmp_path, launches: list[str], *arguments: str) -> warm_python.Done:
     """`python -m bench.gpu_variants`, outside Triton's interpreter."""
     (tmp_path / "launches").write_text("\n".join(launches))
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path / "cache")}
-    words = [sys.executable, "-W", "ignore", "-m", "bench.gpu_variants", "--launches", str(tmp_path / "launches")]
-    return subprocess.run([*words, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    environment = {"TRITON_INTERPRET": None, "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+    words = ["-m", "bench.gpu_variants", "--launches", str(tmp_path / "launches"), *arguments]
+    return warm_python.run(*words, environment=environment, timeout=600)
 
 
 @pytest.mark.recorded("codegen")

@@ -32,23 +32,37 @@ Optimizer("muon", weights).update(torch.tensor([1e-3, 0.0]), 1.0, None)
 """
 
 
-def imported(code: str, names: str) -> list[str]:
-    """Which of these modules a fresh interpreter has loaded once it has run `code`."""
-    code += f"\nimport sys\nprint('loaded:', *[name for name in {names.split()!r} if name in sys.modules])"
+LOADERS = ["geotdm_fast.data", "yaml"]
+COMPILER = ["torch._dynamo", "torch._inductor", "sympy", "triton", "matplotlib"]
+
+
+def fresh(code: str) -> str:
+    """What a fresh interpreter prints that runs `code`."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return done.stdout.rpartition("loaded:")[2].split()
+    return done.stdout
 
 
-def test_the_network_needs_no_data_loaders():
-    assert imported("import geotdm_fast; geotdm_fast.EGTN, geotdm_fast.GeoTDM", "geotdm_fast.data yaml") == []
+@pytest.fixture(scope="module")
+def loaded_by():
+    """What a fresh interpreter has loaded of the modules asked about after each of three pieces of code, in turn."""
+    report = "\nprint('loaded:', *[name for name in NAMES if name in sys.modules])\n"
+    parts = {"import": "import geotdm_fast, sys; geotdm_fast.EGTN, geotdm_fast.GeoTDM"}
+    parts |= {"network": NETWORK, "training": TRAINING}
+    said = fresh(f"NAMES = {LOADERS + COMPILER}" + "\n" + "".join(part + report for part in parts.values()))
+    lines = [line.split()[1:] for line in said.splitlines() if line.startswith("loaded:")]
+    return dict(zip(parts, lines, strict=True))
 
 
-@pytest.mark.parametrize("code", [NETWORK, TRAINING], ids=["network", "training"])
-def test_the_compiler_is_not_imported_on_the_cpu(code):
+def test_the_network_needs_no_data_loaders(loaded_by):
+    assert not {*LOADERS} & {*loaded_by["import"]}
+
+
+@pytest.mark.parametrize("code", ["network", "training"])
+def test_the_compiler_is_not_imported_on_the_cpu(loaded_by, code):
     # torch._dynamo and what it brings cost as much CPU time as torch itself, at every start and every end.
-    assert imported(code, "torch._dynamo torch._inductor sympy triton matplotlib") == []
+    assert not {*COMPILER} & {*loaded_by[code]}
 
 
 def test_missing_files_are_told_without_torch(tmp_path):
@@ -77,4 +91,4 @@ from geotdm_fast.cli import main
 for words in {commands!r}:
     assert main(words) == 2, words
 """
-    assert imported(code, "torch") == []
+    assert fresh(f"{code}import sys; print('torch' in sys.modules)").splitlines()[-1] == "False"

@@ -10,6 +10,7 @@ import torch
 from native_cases import assert_same_bits, needs_native, poisoned, temporal_inputs
 
 pytestmark = [needs_native, emulated_build.needs_emulation, pytest.mark.usefixtures("poisoned")]
+pytestmark += [pytest.mark.recorded("emulated cuda")]
 assert poisoned
 
 NODES, FRAMES, DIM, WIDTH, TIME_EMB_DIM = 3, 5, 3, 32, 13

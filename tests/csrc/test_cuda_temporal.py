@@ -23,7 +23,7 @@ from geotdm_fast import backend
 from geotdm_fast.reference import TemporalAttentionParams
 
 PRECISIONS = ("fp32", "tf32", "bf16")
-pytestmark = [pytest.mark.usefixtures("poisoned")]
+pytestmark = [pytest.mark.usefixtures("poisoned"), pytest.mark.recorded("emulated cuda")]
 assert poisoned
 
 
@@ -82,14 +82,12 @@ def check(op, device, sizes, precision="fp32", draws=1, **flags):
     assert_native_as_accurate(ours, inputs, TEMPORAL_NAMES, precision, exact, draws=draws)
 
 
-@pytest.mark.recorded("emulated cuda", always=r"-(16|32)-[0-9]+-(fp32|bf16)")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda s: "-".join(map(str, s)))
 def test_sizes(sizes, precision, op, device):
     check(op, device, sizes, precision, draws=3 if precision == "fp32" else 1)
 
 
-@pytest.mark.recorded("emulated cuda", always=r"4-fp32|bf16")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("frames", [[4], [3, 4, 5, 6], [0, 2, 3, 7, 40], [*range(10), *range(25, 47)]], ids=len)
 def test_frames_with_gaps(frames, precision, op, device):
@@ -97,7 +95,6 @@ def test_frames_with_gaps(frames, precision, op, device):
     check(op, device, (3, len(frames), 3, 32), precision, draws, frames=frames)
 
 
-@pytest.mark.recorded("emulated cuda", always=r"17-1|40-16")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
     ("num_frames", "window"), [(5, 0), (17, 1), (33, 3), (40, 16), (70, 17), (70, 40), (9, 8), (9, 9), (9, 45)]
@@ -106,7 +103,6 @@ def test_windows(num_frames, window, precision, op, device):
     check(op, device, (2, num_frames, 3, 32), precision, window=window)
 
 
-@pytest.mark.recorded("emulated cuda", always=r"16|33")
 @pytest.mark.parametrize("num_frames", [1, 16, 33, 65])
 def test_a_window_over_all_frames_is_full_attention(num_frames, op, device):
     inputs = inputs_of(device, 2, num_frames, 3, 32)
@@ -168,7 +164,6 @@ def test_huge_features_stay_finite(precision, op, device):
     assert all(v.isfinite().all() for v in values)
 
 
-@pytest.mark.recorded("emulated cuda", always=r"9-(fp32|bf16)")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("num_frames", [9, 40])
 def test_every_run_gives_the_same_bits(num_frames, precision, op, device):
@@ -182,7 +177,6 @@ def test_every_run_gives_the_same_bits(num_frames, precision, op, device):
             assert_same_bits(run(), first, TEMPORAL_NAMES)
 
 
-@pytest.mark.recorded("emulated cuda")
 @emulated_build.needs_emulation
 @pytest.mark.parametrize("sizes", [(9, 30, 3, 128, 32), (1, 1, 2, 100, 13), (33, 5, 3, 64, 7), (3, 32, 3, 48, 13)])
 @pytest.mark.parametrize("window", [None, 2])
@@ -210,7 +204,6 @@ def test_gradient_of_one_output_alone(which, op, device):
         assert_same(ours[name], expected[name], 5e-6, floor=1e-3, what=name)
 
 
-@pytest.mark.recorded("emulated cuda")
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_a_precision_rounds_as_the_reference_does(precision, op, device):
     """Nearer to the reference with rounded factors than a roundoff; farther from the exact one than float32 is."""

@@ -68,8 +68,15 @@ def test_random_shapes(num_nodes, num_frames, dim, width):
     check(num_nodes, num_frames, dim, width)
 
 
-@pytest.mark.parametrize("window", [0, 1, 2, 15, 16, 31, 33, 47, 48, 49, 80, 127])
-@pytest.mark.parametrize("num_frames", [3, 49, 129, 191])
+@pytest.mark.parametrize(
+    ("num_frames", "window"),
+    [
+        (num_frames, window)
+        for num_frames in (3, 49, 129, 191)
+        for window in (0, 1, 2, 15, 16, 31, 33, 47, 48, 49, 80, 127)
+        if window < num_frames  # a wider one changes no bit, below
+    ],
+)
 def test_windows(num_frames, window):
     check(2, num_frames, 2 + num_frames % 2, 48, window)
 

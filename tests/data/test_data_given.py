@@ -131,7 +131,7 @@ def test_samples_without_truth(seen, tmp_path):
 
 @pytest.mark.parametrize("made", [{}, {"nodes": 9}, {"dims": 2}])
 def test_a_picture_without_truth(tmp_path, made):
-    samples = made_samples(**made)
+    samples = made_samples(graphs=1, **made)
     plot_forecast(samples, tmp_path / "known.png")
     plot_forecast(dataclasses.replace(samples, target=samples.target[..., :0]), tmp_path / "unknown.png")
     assert (tmp_path / "known.png").read_bytes() != (tmp_path / "unknown.png").read_bytes()

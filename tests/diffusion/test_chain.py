@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cases import MASKS, NUM_FRAMES, NUM_STEPS, case, diffusion
+from pairwise import pairwise
 from tape import TapeRecorder
 from tolerances import assert_same
 
@@ -121,9 +122,14 @@ def test_the_loop_is_p_sample_step_by_step(settings, guided):
         assert_same(found, expected, 1e-9)
 
 
-@pytest.mark.parametrize("implementation", ["auto", "reference"])
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-@pytest.mark.parametrize("settings", [{}, {"prior": None}, {"domain": "pedestrian", "mask": "holes", "prior": "com"}])
+@pytest.mark.parametrize(
+    ("settings", "precision", "implementation"),
+    pairwise(
+        [{}, {"prior": None}, {"domain": "pedestrian", "mask": "holes", "prior": "com"}],
+        ["fp32", "tf32", "bf16"],
+        ["auto", "reference"],
+    ),
+)
 def test_captured_is_eager(settings, precision, implementation, device):
     made, shape, model_kwargs = model(**settings, **SHORT, precision=precision, device=device)
     graph = captured(made)

@@ -1,12 +1,8 @@
 """`pytest --inexact`: what it changes, and that kernels which must be exact do without what it changes."""
 
-import os
-import subprocess
-import sys
-
 import interpreter
 import pytest
-from places import ROOT, TESTS
+import warm_python
 
 pytestmark = pytest.mark.skipif(interpreter.why_broken() is not None, reason=f"{interpreter.why_broken()}")
 
@@ -44,11 +40,9 @@ for kind, expected in enumerate(exact):
 
 
 def test_functions_are_off_by_an_ulp_and_sums_and_zeros_are_not(tmp_path):
-    path = os.pathsep.join([str(TESTS / "support"), str(ROOT)])
-    environment = os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "1"}
     file = tmp_path / "inexact_case.py"  # triton reads a kernel's source from its file
     file.write_text(CODE)
-    done = subprocess.run([sys.executable, "-W", "ignore", file], env=environment, capture_output=True, text=True)
+    done = warm_python.run(file, environment={"TRITON_INTERPRET": "1"})
     assert done.returncode == 0, done.stderr
     exp, division, root, line, tanh = (row.split() for row in done.stdout.splitlines())
     for (error, changed, at_zero, same), value in ((exp, 1), (division, float("inf")), (root, 0)):

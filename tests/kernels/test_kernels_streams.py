@@ -71,6 +71,7 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+@pytest.mark.recorded("interpreted", always=r"egcl")
 def test_another_stream_gives_the_same_bits(name, device):
     op, inputs, cotangents = small_call(name, device)
     with backend("triton"):
@@ -82,7 +83,7 @@ def test_another_stream_gives_the_same_bits(name, device):
     assert_same_bits(found, expected, NAMES[name])
 
 
-@pytest.mark.recorded("interpreted", always=r"temporal")
+@pytest.mark.recorded("interpreted")
 def test_two_streams_at_once_do_not_disturb_one_another(name, device):
     calls = [small_call(name, device) for _ in range(2)]
     with backend("triton"):
@@ -100,6 +101,7 @@ def test_two_streams_at_once_do_not_disturb_one_another(name, device):
             assert_same_bits(value, right, NAMES[name])
 
 
+@pytest.mark.recorded("interpreted", always=r"egcl")
 def test_work_of_the_current_stream_is_waited_for(name, device):
     """x is written on the same stream just before the call, behind a product that takes a while."""
     op, inputs, _ = small_call(name, device)
@@ -118,7 +120,7 @@ def test_work_of_the_current_stream_is_waited_for(name, device):
         assert torch.equal(a, b)
 
 
-@pytest.mark.recorded("interpreted", always=r"temporal")
+@pytest.mark.recorded("interpreted")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_captured_graph_takes_the_inputs_of_each_replay(name, device, precision):
     op, inputs, cotangents = small_call(name, device)
@@ -186,6 +188,7 @@ def test_the_neighbour_search_reads_nothing_on_the_host(device, cells_from, monk
             found.check()
 
 
+@pytest.mark.recorded("interpreted", always=r"egcl")
 def test_autocast_changes_nothing(name, device):
     op, inputs, cotangents = small_call(name, device)
     with backend("triton"):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pairwise import pairwise
 from tolerances import assert_same
 
 from geotdm_fast import backend, ops, reference
@@ -48,9 +49,10 @@ def test_the_reference_is_torchs_adam(clip_reached):
     assert float(state.step) == 4 and not state.gradient.any()
 
 
-@pytest.mark.parametrize("size", [1, 300, 5000])
-@pytest.mark.parametrize("has_average", [True, False])
-@pytest.mark.parametrize("settings", [SETTINGS, AdamSettings(float("inf"))], ids=["clipped", "free"])
+@pytest.mark.parametrize(
+    ("size", "has_average", "settings"),
+    pairwise([1, 300, 5000], [True, False], [SETTINGS, AdamSettings(float("inf"))]),
+)
 def test_the_kernels_are_the_reference(size, has_average, settings, device):
     """Ten steps, the gradient put in place before each."""
     ours = state_of(size, device, has_average=has_average)

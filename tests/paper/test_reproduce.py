@@ -29,10 +29,10 @@ NETWORK = ("denoise_model.n_layers=1", "denoise_model.hidden_dim=16", "denoise_m
 NBODY = (*NETWORK, *(f"data.{split}.num_systems={n}" for split, n in (("train", 8), ("val", 4), ("test", 6))))
 
 
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch):
-    # A second each; other tests draw them.
-    monkeypatch.setattr("geotdm_fast.training.output.Output._draw", lambda self: None)
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Half a second for each experiment."""
+    monkeypatch.setattr("geotdm_fast.paper.report.pictures", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_another_option_is_another_request():
     assert Request("md:uracil", overrides=("train.lr=1",), **how).changes == ("train.lr=1", *options)
 
 
-def test_pieces_give_what_one_call_gives(tmp_path, monkeypatch):
+def test_pieces_give_what_one_call_gives(tmp_path, monkeypatch, no_pictures):
     """A clock that grants two pieces a call."""
     monkeypatch.setattr("geotdm_fast.paper.pieces.WORK_CPU", 1)  # a shard for each graph
     whole = reproduce(tiny(), out=tmp_path / "whole", progress=False)
@@ -152,13 +152,14 @@ def test_training_gets_what_is_left_of_the_budget(tmp_path, monkeypatch, capsys)
     assert not (tmp_path / "r.jsonl").exists() and not (tmp_path / "pieces" / "train.json").exists()
 
 
-def test_killed_at_any_moment(tmp_path):
+def test_killed_at_any_moment(tmp_path, no_pictures):
     """kill -9 again and again, later each time, until a call ends by itself: one row, the undisturbed numbers."""
     reproduce(tiny(), out=tmp_path / "whole", progress=False)
     code = (
         "import sys, torch; torch.set_num_threads(1)\n"
         "import geotdm_fast.paper.pieces as shards; shards.WORK_CPU = 1\n"
         "import geotdm_fast.training.output as output; output.Output._draw = lambda self: None\n"
+        "import geotdm_fast.paper.report as report; report.pictures = lambda *_, **__: None\n"
         "from geotdm_fast.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["reproduce", "charged", "--preset", "small", "--num-graphs", "4", "--quiet", "--device", "cpu"]
@@ -313,8 +314,7 @@ def test_the_small_presets_settings():
         "diffusion.num_timesteps=30", "diffusion.beta_schedule_name=cosine",
     ],
 )  # fmt: skip
-def test_ablations_by_flag(tmp_path, monkeypatch, override):
-    monkeypatch.setattr("geotdm_fast.paper.report.pictures", lambda *_, **__: None)
+def test_ablations_by_flag(tmp_path, no_pictures, override):
     row = reproduce(tiny(overrides=(*NBODY, override, "train.num_steps=1")), out=tmp_path, progress=False)
     assert override in row["changes"]
     section, key = override.split("=")[0].split(".")

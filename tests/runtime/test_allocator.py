@@ -3,7 +3,7 @@
 import platform
 
 import pytest
-from builds import run
+import warm_python
 
 PAGES = """
 import resource
@@ -25,8 +25,10 @@ print(without, faults(5))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this is for glibc's malloc")
-def test_freed_memory_is_used_again(tmp_path):
-    without, kept = map(int, run(tmp_path, "-c", PAGES).split())
+def test_freed_memory_is_used_again():
+    done = warm_python.run("-c", PAGES)
+    assert done.returncode == 0, done.stderr
+    without, kept = map(int, done.stdout.split())
     assert without > 5 * 16  # at least 5 x 32 huge pages, or many more small ones
     assert kept < 10
 

@@ -9,7 +9,7 @@ import signal
 import pytest
 import torch
 import warm_python
-from shard_runs import CONFIG, NUM_SHARDS, RUN, command, content, into, torchrun
+from shard_runs import CONFIG, NUM_SHARDS, RUN, command, content, into
 from tiny_models import write_checkpoint
 
 from geotdm_fast.cli import main
@@ -32,7 +32,7 @@ def alone(tmp_path_factory):
 def test_processes_share_the_shards(checkpoint, alone, tmp_path, processes):
     words = ["-m", "geotdm_fast", *command(checkpoint, tmp_path / "samples")]
     words.remove("--quiet")
-    done = [torchrun(2, *words)] if processes == 2 else warm_python.run_together(processes, *words)
+    done = [warm_python.torchrun(2, *words)] if processes == 2 else warm_python.run_together(processes, *words)
     stdout, stderr = ("".join(getattr(one, name) for one in done) for name in ("stdout", "stderr"))
     assert not any(one.returncode for one in done), stderr
     assert content(tmp_path / "samples") == alone

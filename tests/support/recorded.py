@@ -125,10 +125,10 @@ GROUPS = {
         ("geotdm_fast/**/*.py", "kernels/*.py", "csrc/**/*", "bench/**/*.py", "tools/*.py", "pyproject.toml"),
         (*PACKAGES, package("triton"), compiler),
     ),
-    # CUDA kernels against the emulation of a block.
+    # CUDA kernels against the emulation of a block, which tests/csrc/test_cuda_emulation.py tries in every run.
     "emulated cuda": Group(
-        ("tests/csrc/test_cuda_temporal.py",),
-        (*ROOMS, "csrc/cuda/**/*", "tools/ninja_build.py"),
+        ("tests/csrc/test_cuda_temporal.py", "tests/csrc/test_cuda_ops.py"),
+        (*ROOMS, "csrc/**/*", "tools/ninja_build.py"),
         (*PACKAGES, compiler),
     ),
     # The package as it is built, installed and found to lack something.

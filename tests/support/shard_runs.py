@@ -1,9 +1,6 @@
 """Requests of a blink into a folder of shards, for the tests of sampling: in this process, and in ones that die."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 from tiny_models import charged_config, tiny_diffusion
 
@@ -73,10 +70,3 @@ def command(checkpoint, folder, *more: str) -> list[str]:
 def content(folder: pathlib.Path) -> dict[str, bytes]:
     """The files of a folder, but for the lock."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
-
-
-def torchrun(processes: int, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:
-    """As many processes as `torchrun --nproc-per-node` starts."""
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=timeout)

@@ -8,10 +8,12 @@ from warm_python import WarmPython
 from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.config.files import normalise_config
 
+# Without the picture, which takes longer than the training.
 RUN = """
 import json, sys, torch
 torch.set_num_threads(1)
-from geotdm_fast.training import train
+from geotdm_fast.training import output, train
+output.Output._draw = lambda self: None
 train(json.loads(sys.argv[1]), output_dir=sys.argv[2], device="cpu", progress=False)
 """
 

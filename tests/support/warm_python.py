@@ -1,10 +1,11 @@
 """Processes that begin where Python has imported torch and this package: forks of one that has done nothing else.
 
 A new Python needs seconds of CPU time for these imports. What is run is as in one: code, a file or a module with
-arguments, its environment, its output, its exit status, signals to its process. Only what happens at the start and at
-the end of an interpreter is not there (no `atexit`): tests of that start one of their own.
+arguments, its environment, its output, its exit status, signals to its process, what it registers with `atexit`. Only
+an interpreter's start is not there, nor what it takes down after these hooks: tests of that start one of their own.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -32,13 +33,17 @@ class Done(NamedTuple):
 
 
 class WarmPython:
-    """A process as `python *arguments` would start it: -c CODE, -m MODULE, or a file."""
+    """A process as `python *arguments` would start it: -c CODE, -m MODULE, or a file.
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None):
+    environment: variables beside ours, or without those that are None
+    """
+
+    def __init__(self, *arguments: str, environment: Mapping[str, str | None] | None = None):
         self._folder = tempfile.TemporaryDirectory(prefix="warm-python-")
         self.stdout, self.stderr = (pathlib.Path(self._folder.name, name) for name in ("stdout", "stderr"))
         given = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
-        self._process = _started(_run, [*map(str, arguments)], dict(given), str(self.stdout), str(self.stderr))
+        given = {name: value for name, value in given.items() if value is not None}
+        self._process = _started(_run, [*map(str, arguments)], given, str(self.stdout), str(self.stderr))
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -62,7 +67,7 @@ class WarmPython:
         return done
 
 
-def run(*arguments: str, environment: Mapping[str, str] | None = None, timeout: float = 120) -> Done:
+def run(*arguments: str, environment: Mapping[str, str | None] | None = None, timeout: float = 120) -> Done:
     return WarmPython(*arguments, environment=environment).wait(timeout)
 
 
@@ -84,6 +89,12 @@ def run_together(count: int, *arguments: str, timeout: float = 120) -> list[Done
             break
         time.sleep(0.01)
     return [one.wait(max(1.0, deadline - time.monotonic())) for one in ours]
+
+
+def torchrun(count: int, *arguments: str, timeout: float = 120) -> Done:
+    """torchrun itself, which starts `count` new Pythons."""
+    words = ["--standalone", "--nproc-per-node", str(count), *map(str, arguments)]
+    return run("-m", "torch.distributed.run", *words, timeout=timeout)
 
 
 def cpu_seconds() -> float:
@@ -111,6 +122,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdout: str, 
         os.close(descriptor)
     sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    atexit._clear()  # of the process that was forked
     os.environ.clear()
     os.environ.update(environment)
     import torch
@@ -135,6 +147,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdout: str, 
     except BaseException:
         traceback.print_exc()
         status = 1
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -119,6 +119,7 @@ def test_wheel_has_the_module_and_no_sources(wheel):
     assert "none-any" not in wheel.name
 
 
+@pytest.mark.recorded("builds")
 @needs_compiler
 def test_wheel_installs_and_runs(wheel, environment, tmp_path):
     said = installed(environment, tmp_path, wheel)
@@ -145,6 +146,7 @@ def test_editable_install_compiles_only_what_changed(sources, environment):
     assert not module.exists() and " None reference" in said
 
 
+@pytest.mark.recorded("builds")
 def test_without_a_compiler_the_package_installs_with_one_warning(bare_sources, tmp_path):
     said = run(bare_sources, "-c", BUILD, tmp_path, **WITHOUT)
     assert said.count("geotdm_fast._C is not built") == 1
@@ -154,6 +156,7 @@ def test_without_a_compiler_the_package_installs_with_one_warning(bare_sources, 
     assert "geotdm_fast/ops/native.py" in names_in(wheel)
 
 
+@pytest.mark.recorded("builds")
 @needs_compiler
 def test_with_a_failing_compiler_too(bare_sources, tmp_path):
     said = run(bare_sources, "-c", BUILD, tmp_path, CXX="false")
@@ -163,6 +166,7 @@ def test_with_a_failing_compiler_too(bare_sources, tmp_path):
     assert "non-zero exit status" in run(bare_sources, "-c", BUILD, tmp_path, ok=False, CXX="false", GEOTDM_BUILD="1")
 
 
+@pytest.mark.recorded("builds")
 def test_geotdm_build_asks_for_the_module_or_leaves_it_out(bare_sources, tmp_path):
     said = run(bare_sources, "-c", BUILD, tmp_path, ok=False, GEOTDM_BUILD="1", **WITHOUT)
     assert "geotdm_fast._C cannot be built: no " in said

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
 import re
 import subprocess
@@ -105,6 +106,13 @@ def test_make_alone_lists_every_target():
         assert target == "help" or f"make {target} " in shown
     for variable in re.findall(r"^([A-Z_]+) \?=", text, re.MULTILINE):
         assert re.search(rf"^  {variable} ", shown, re.MULTILINE)
+
+
+def test_make_lets_python_keep_what_it_compiled():
+    rule = 'said: ; @echo "[$$PYTHONDONTWRITEBYTECODE]"'
+    given = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(["make", "-s", "--eval", rule, "said"], cwd=ROOT, env=given, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.parametrize("version, expected", [("2.10.0", (2, 10)), ("2.13.0+cu130", (2, 13)), ("nightly", (0, 0))])

@@ -21,6 +21,13 @@ def test_arguments_environment_output_and_status(tmp_path):
     assert "GIVEN" not in os.environ
 
 
+def test_a_variable_can_be_left_out(monkeypatch):
+    monkeypatch.setenv("GIVEN", "x")
+    code = "import os; print(os.environ.get('GIVEN'))"
+    assert warm_python.run("-c", code).stdout == "x\n"
+    assert warm_python.run("-c", code, environment={"GIVEN": None}).stdout == "None\n"
+
+
 @pytest.mark.parametrize(
     ("code", "status", "said"),
     [("raise ValueError('wrong')", 1, "ValueError: wrong"), ("raise SystemExit('no')", 1, "no"), ("", 0, "")],
@@ -28,6 +35,12 @@ def test_arguments_environment_output_and_status(tmp_path):
 def test_how_it_ends(code, status, said):
     done = warm_python.run("-c", code)
     assert done.returncode == status and done.stderr.rstrip().endswith(said)
+
+
+def test_hooks_are_called_at_its_end_and_not_where_it_leaves_at_once():
+    code = "import atexit, os; atexit.register(print, 'hook'); print('begun'); "
+    assert warm_python.run("-c", f"{code}raise SystemExit(2)") == (2, "begun\nhook\n", "")
+    assert warm_python.run("-c", f"{code}os._exit(3)") == (3, "begun\n", "")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])

@@ -26,11 +26,6 @@ CONFIG = tiny_config()
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("geotdm_fast.training.output.Output._draw", lambda self: None)
-
-
 @pytest.fixture(scope="module")
 def dataset():
     return open_dataset(CONFIG["data"]["train"], progress=False)

@@ -4,9 +4,6 @@ torchrun itself starts them once; the others have its environment.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -30,14 +27,7 @@ def in_two_processes(config: dict, output) -> None:
 def under_torchrun(config: dict, output, script, before: str, returncode: int) -> None:
     """The training under torchrun by this script, which is written; `before` runs first in each process."""
     script.write_text(before + RUN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, json.dumps(config), str(output)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = warm_python.torchrun(2, script, json.dumps(config), output)
     assert done.returncode == returncode, done.stderr
 
 

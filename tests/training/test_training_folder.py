@@ -11,11 +11,6 @@ from geotdm_fast.runtime.folder_lock import locked
 from geotdm_fast.training import train
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("geotdm_fast.training.output.Output._draw", lambda self: None)
-
-
 def run(output, **settings):
     return train(tiny_config(num_steps=4, **settings), output_dir=output, device="cpu", progress=False)
 

@@ -24,7 +24,7 @@ from geotdm_fast.training.schedule import learning_rate, total_steps
 from geotdm_fast.training.state import check_same_training
 
 
-def test_loss_falls(tmp_path):
+def test_loss_falls(tmp_path, curves):
     config = tiny_config(num_steps=120, lr=5e-3, log_every_step=20, batch_size=6, eval_every_epoch=40)
     last = train(config, output_dir=tmp_path, progress=False)
     losses = [record["loss"] for record in log_of(tmp_path) if "loss" in record]

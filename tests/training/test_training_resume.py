@@ -27,12 +27,6 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    # A second each; test_training_parts.py draws one.
-    monkeypatch.setattr("geotdm_fast.training.output.Output._draw", lambda self: None)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, one_thread):
     output = tmp_path_factory.mktemp("undisturbed")
