@@ -56,8 +56,8 @@ class OfficialDDIM:
             x' = sqrt(abar') x_0 + sqrt(1 - abar' - sigma^2) eps + sigma z
 
         for each pair (tau, tau') of `ddim_timesteps`, at projected x (Song et al. 2021). Then every node with an RMS
-        over its 3 M numbers above 50 is scaled down to 50, and NaN becomes 0. z is drawn for eta = 0 too. It ends at step 0,
-        not at the data: noise of size sqrt(beta_0) remains.
+        over its 3 M numbers above 50 is scaled down to 50, and NaN becomes 0. z is drawn for eta = 0 too. It ends at
+        step 0, not at the data: noise of size sqrt(beta_0) remains.
         eta: 0 .. 1; noise: x_S instead of a draw; cond_fn: as for `p_sample_loop`
         """
         loop = self.ddim_sample_loop_progressive(model, shape, steps, eta, noise, cond_fn, progress, model_kwargs)
