@@ -1,18 +1,19 @@
 """The interpolator: a frozen structure model, and new layers around it that join its frames to a trajectory."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from geotdm_fast.ays.alignment import align_frames, align_to_first_frame
-from geotdm_fast.ays.attention import ETAttention
 from geotdm_fast.ays.given import COUNTS
 from geotdm_fast.ays.network import (
     Batch,
     Network,
     alphas,
     embeddings,
+    last_temporal_layer,
     layer_norms,
     mixed,
     run_spatial,
@@ -110,49 +111,40 @@ class EGInterpolator(Network):
                 self.s_modules_new.extend(spatial_layers(1, hidden_dim, edge_dim, pre_norm))
             if use_double:
                 self.t_modules_2.append(temporal_layer(hidden_dim, time_emb_dim))
-            width = hidden_dim // num_heads
-            self.t_modules.append(
-                ETAttention(hidden_dim, width, width, num_heads, nn.SiLU())
-                if use_mha
-                else temporal_layer(hidden_dim, time_emb_dim)
-            )
+            self.t_modules.append(last_temporal_layer(hidden_dim, time_emb_dim, num_heads if use_mha else None))
 
     def _denoise(self, x: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
         given = call.given
-        y = self._turned(given.start(x), call)
-        k = given.noisy(z)
-        for i, structure in enumerate(self.s_modules):
-            y_s, k = run_spatial(structure, given.noisy(y), given.noisy(z), call)
-            if self.set_zero:
-                y, z = self._turned(given.put(y, y_s), call), given.put(z, k)
-                continue
-            z = given.put(z, k)
-            if i == 0:
-                z = z + self.cond_embedding(given.flags(z.device))
-            y = self._turned(given.put(y, y_s), call)
-            for update in self._updates(i):
-                moved, z = self._run(update, y, z, call)
-                moved = given.noisy(moved)
-                if self.use_kabsch:
-                    moved = _aligned(moved, y_s, call)
-                y = self._turned(given.put(y, mixed(y_s, moved, update.x_alpha)), call)
-                if update.keeps_h:
-                    continue
-                if update.norm is not None:
-                    z = update.norm(z)
-                z = given.put(z, mixed(k, given.noisy(z), update.h_alpha))
+        y, k = self._turned(given.start(x), call), z
+        for i in range(self.n_layers):
+            y, z, k = self.run_block(partial(self._block, i, call=call), y, z)
         y = given.noisy(y)
-        if self.residual and not self.set_zero:
-            k = given.noisy(z)
         if self.use_kabsch:
             y = _aligned(y, x, call)
         x_out = y - x
         return x_out if self.scale == 1 else x_out / self.scale, k
 
-    def _run(self, update: Update, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        if update.is_spatial:
-            return run_spatial(update.layer, y, z, call)
-        return run_temporal(update.layer, y, z)
+    def _block(self, i: int, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Block i: positions y [N, T, 3] and features z [N, T, H] to the same, and h_out [N, M, H] if it is the last."""
+        given = call.given
+        y_s, k = run_spatial(self.s_modules[i], given.noisy(y), given.noisy(z), call)
+        y, z = self._turned(given.put(y, y_s), call), given.put(z, k)
+        if self.set_zero:
+            return y, z, k
+        if i == 0:
+            z = z + self.cond_embedding(given.flags(z.device))
+        for update in self._updates(i):
+            moved, z = (run_spatial if update.is_spatial else run_temporal)(update.layer, y, z, call)
+            moved = given.noisy(moved)
+            if self.use_kabsch:
+                moved = _aligned(moved, y_s, call)
+            y = self._turned(given.put(y, mixed(y_s, moved, update.x_alpha)), call)
+            if update.keeps_h:
+                return y, z, k
+            if update.norm is not None:
+                z = update.norm(z)
+            z = given.put(z, mixed(k, given.noisy(z), update.h_alpha))
+        return y, z, given.noisy(z)
 
     def _updates(self, i: int) -> Iterator[Update]:
         """The new layers of block i."""

@@ -1,11 +1,13 @@
 """What all networks of Align Your Structures share: arguments, checks, the first layer, and calls of layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from geotdm_fast.ays.attention import ETAttention
 from geotdm_fast.ays.embedding import Embedding, first_features
 from geotdm_fast.ays.given import Given, given_frames
 from geotdm_fast.ays.spatial import BasicESLayer
@@ -98,6 +100,9 @@ class Network(PrecisionMixin, nn.Module):
         self.scale = scale
         self.conditioning = conditioning
 
+    # True keeps of every block its input alone, and computes the block again in the backward: memory of one block for
+    # the time of one more forward.
+    recompute = False
     input_linear: nn.Linear
     embedding: Embedding
 
@@ -133,6 +138,12 @@ class Network(PrecisionMixin, nn.Module):
         z = first_features(self.input_linear, atoms, diffusion_t, self.time_emb_dim, given.num_frames)
         x_out, h_out = self._denoise(x.transpose(1, 2), z, Batch(graph, edges, batch, given))
         return x_out.transpose(1, 2), h_out.transpose(1, 2)
+
+    def run_block(self, block: Callable[..., Any], *state: Tensor) -> Any:
+        """block(*state), computed again on the way back where `recompute` asks for it."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, *state, use_reentrant=False, preserve_rng_state=False)
+        return block(*state)
 
     def _given(self, where: str, x: Tensor, model_kwargs: dict) -> Given:
         if self.conditionings is None:
@@ -190,6 +201,14 @@ def temporal_layer(hidden_dim: int, time_emb_dim: int) -> ETLayer:
     return ETLayer(hidden_dim, hidden_dim, nn.SiLU(), time_emb_dim)
 
 
+def last_temporal_layer(hidden_dim: int, time_emb_dim: int, num_heads: int | None) -> TemporalLayer:
+    """The temporal layer at the end of a block; num_heads: of `ETAttention`, None: the usual kind."""
+    if num_heads is None:
+        return temporal_layer(hidden_dim, time_emb_dim)
+    width = hidden_dim // num_heads
+    return ETAttention(hidden_dim, width, width, num_heads, nn.SiLU())
+
+
 def run_spatial(layer: nn.Module, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
     """A spatial layer on y [N, T, 3] and z [N, T, H]; called as torch calls it where it has hooks or foreign parts."""
     if isinstance(layer, SpatialLayer) and _is_ours(layer):
@@ -199,8 +218,8 @@ def run_spatial(layer: nn.Module, y: Tensor, z: Tensor, call: Batch) -> tuple[Te
     return x.transpose(1, 2), h.transpose(1, 2)
 
 
-def run_temporal(layer: nn.Module, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """A temporal layer in the same way."""
+def run_temporal(layer: nn.Module, y: Tensor, z: Tensor, call: Batch | None = None) -> tuple[Tensor, Tensor]:
+    """A temporal layer in the same way, which reads nothing of `call`."""
     if isinstance(layer, TemporalLayer) and _is_ours(layer):
         return layer.rows(y, z)
     x, h = layer(y.transpose(1, 2), z.transpose(1, 2))

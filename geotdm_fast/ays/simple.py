@@ -1,5 +1,6 @@
 """The interpolator whose new layers run in turn and are mixed once."""
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from geotdm_fast.ays.network import (
     Network,
     alphas,
     embeddings,
+    last_temporal_layer,
     layer_norms,
     mixed,
     run_spatial,
@@ -24,7 +26,7 @@ class EGInterpolatorSimple(Network):
 
     Given frames keep the features that they had before T2. The norms are parameters whatever use_norm says.
     Its name for both, one given frame and none, is conditioning `forward_uncond`.
-    Raises ValueError unless use_extra and use_double, and for use_mha, which it has no layers for.
+    Raises ValueError unless use_extra and use_double, and for residual and use_kabsch, which it does not have.
     """
 
     conditionings = SIMPLE
@@ -53,6 +55,9 @@ class EGInterpolatorSimple(Network):
         super().__init__(n_layers, time_emb_dim, act_fn, scale, conditioning, unused)
         if not (use_extra and use_double):
             raise ValueError("EGInterpolatorSimple: use_extra and use_double must be true")
+        for name in ("residual", "use_kabsch"):
+            if unused.get(name):
+                raise ValueError(f"EGInterpolatorSimple: {name} must be false, for it has none")
         self.use_kabsch = False  # what the alignment of the loss asks
         self.set_zero, self.use_norm = set_zero, use_norm
         self.input_linear, self.embedding = embeddings(node_dim, ft_dim, edge_dim, hidden_dim, time_emb_dim)
@@ -69,25 +74,29 @@ class EGInterpolatorSimple(Network):
         for _ in range(n_layers):
             self.s_modules_new.extend(spatial_layers(1, hidden_dim, edge_dim, pre_norm))
             self.t_modules_2.append(temporal_layer(hidden_dim, time_emb_dim))
-            self.t_modules.append(temporal_layer(hidden_dim, time_emb_dim))
+            self.t_modules.append(last_temporal_layer(hidden_dim, time_emb_dim, num_heads if use_mha else None))
 
     def _denoise(self, x: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        given = call.given
-        y = given.start(x)
-        k = given.noisy(z)
-        for i, structure in enumerate(self.s_modules):
-            y_s, k = run_spatial(structure, given.noisy(y), given.noisy(z), call)
-            y, z = given.put(y, y_s), given.put(z, k)
-            if self.set_zero:
-                continue
-            if i == 0:
-                z = z + self.cond_embedding(given.flags(z.device))
-            moved, z_new = self._new_layers(i, y, z, call)
-            y = given.put(y, mixed(y_s, moved, self.alpha_x_t[i]))
-            if i < self.n_layers - 1:
-                z = given.put(z, mixed(k, given.noisy(z_new), self.alpha_h_t[i]))
-        x_out = given.noisy(y) - x
+        y, k = call.given.start(x), z
+        for i in range(self.n_layers):
+            y, z, k = self.run_block(partial(self._block, i, call=call), y, z)
+        x_out = call.given.noisy(y) - x
         return x_out if self.scale == 1 else x_out / self.scale, k
+
+    def _block(self, i: int, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Block i: positions y [N, T, 3] and features z [N, T, H] to the same, and k [N, M, H]."""
+        given = call.given
+        y_s, k = run_spatial(self.s_modules[i], given.noisy(y), given.noisy(z), call)
+        y, z = given.put(y, y_s), given.put(z, k)
+        if self.set_zero:
+            return y, z, k
+        if i == 0:
+            z = z + self.cond_embedding(given.flags(z.device))
+        moved, z_new = self._new_layers(i, y, z, call)
+        y = given.put(y, mixed(y_s, moved, self.alpha_x_t[i]))
+        if i < self.n_layers - 1:
+            z = given.put(z, mixed(k, given.noisy(z_new), self.alpha_h_t[i]))
+        return y, z, k
 
     def _new_layers(self, i: int, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
         """Positions of noisy frames and features of all behind T2, S' and T1."""

@@ -62,7 +62,7 @@ def test_a_file_that_would_execute_code_is_refused(tmp_path):
 
 def test_tensors_of_other_names_and_shapes_are_refused(tmp_path):
     torch.save(network("interpolator", "forward").state_dict(), tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="unknown: alpha_h_s.0"):
+    with pytest.raises(ValueError, match=r"unknown: alpha_h_s\.0"):
         load_checkpoint(tmp_path / "model.pt", config=CONFIGS["structure"])
     wide = {"denoiser": CONFIGS["structure"]["denoiser"] | {"hidden_dim": 32}, "diffusion": DIFFUSION}
     torch.save(network("structure").state_dict(), tmp_path / "narrow.pt")
@@ -94,7 +94,7 @@ def test_a_structure_model_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"must hold a structure model of this network; unknown: s_modules\.2"):
         load_pretrained(network("interpolator"), tmp_path / "deep.pt", freeze=True)
     torch.save(network("structure", hidden_dim=32).state_dict(), tmp_path / "wide.pt")
-    with pytest.raises(ValueError, match="must be .*16.*, got .*32"):
+    with pytest.raises(ValueError, match=r"must be .*16.*, got .*32"):
         load_pretrained(network("interpolator"), tmp_path / "wide.pt", freeze=True)
 
 

@@ -171,7 +171,7 @@ def test_errors_name_section_and_key(section, key, value, message):
 def test_missing_and_unknown_sections():
     raw = trajectories()
     del raw["diffusion"]
-    with pytest.raises(ValueError, match="file.yaml: section 'diffusion' is missing"):
+    with pytest.raises(ValueError, match=r"file\.yaml: section 'diffusion' is missing"):
         normalise_config(raw, "file.yaml")
     with pytest.raises(ValueError, match="unknown key 'optimizer'"):
         normalise_config(trajectories() | {"optimizer": {}})

@@ -234,7 +234,7 @@ def test_what_is_no_network_and_what_is_no_trajectory_is_refused():
     model, (x, about) = network("interpolator", "forward"), batch_of((0,))
     with pytest.raises(ValueError, match="num_blocks must be at least 1, got 0"):
         diffusion.ar_block_diffusion(model, x.shape, model_kwargs=about, num_blocks=0)
-    with pytest.raises(TypeError, match="original_frames'.* must be a tensor"):
+    with pytest.raises(TypeError, match=r"original_frames'.* must be a tensor"):
         diffusion.ar_block_diffusion(model, x.shape, model_kwargs=about | {"original_frames": None})
     with pytest.raises(ValueError, match=r"lmbda must be in 0\.\.1, got 1.5"):
         ays.scale_alphas({}, 1.5)

@@ -132,6 +132,24 @@ def test_frozen_structure_layers_get_no_gradient_and_change_none():
         assert torch.equal(some_learn[name], expected), name
 
 
+@pytest.mark.parametrize("name", ["interpolator", "simple"])
+def test_blocks_computed_again_give_the_same_bits(name):
+    x, about = molecules(given=(0,))
+
+    def run(recompute):
+        model = network(name, "forward")
+        model.recompute = recompute
+        calls = []
+        model.s_modules[1].gv_ff.register_forward_hook(lambda *_: calls.append(1))
+        x_out, h_out = called(model, x, about)
+        (x_out.sum() + h_out.square().sum()).backward()
+        return [x_out, h_out, *(p.grad for p in model.parameters() if p.grad is not None)], len(calls)
+
+    (kept, once), (anew, twice) = run(False), run(True)
+    assert (once, twice) == (1, 2) and len(kept) == len(anew)
+    assert all(torch.equal(a, b) for a, b in zip(kept, anew, strict=True))
+
+
 def test_given_frames_do_not_move_and_only_noisy_ones_come_back():
     model, (x, about) = network("interpolator", "interpolation"), molecules(given=(0, FRAMES - 1))
     seen = []
@@ -222,6 +240,8 @@ def test_unknown_keywords_are_refused_with_the_nearest_known_one():
         ("interpolator", {"n_layers": 0}, "n_layers must be at least 1"),
         ("interpolator", {"scale": 0}, "scale must not be 0"),
         ("simple", {"use_extra": False}, "use_extra and use_double must be true"),
+        ("simple", {"use_kabsch": True}, "use_kabsch must be false"),
+        ("simple", {"residual": True}, "residual must be false"),
         ("heads", {"hidden_dim": 20, "num_heads": 4}, "kq_dim must be even"),
     ],
 )
@@ -236,7 +256,7 @@ def test_unknown_conditioning_is_refused():
 
 
 def test_layers_refuse_other_activations_and_widths():
-    with pytest.raises(ValueError, match="act_fn must be nn.SiLU"):
+    with pytest.raises(ValueError, match=r"act_fn must be nn\.SiLU"):
         ays.BasicESLayer(16, 4, 16, nn.ReLU())
     with pytest.raises(ValueError, match="hidden_dim must equal node_dim 16, got 8"):
         ays.BasicESLayer(16, 4, 8, nn.SiLU())
