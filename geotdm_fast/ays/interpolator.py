@@ -125,7 +125,7 @@ class EGInterpolator(Network):
         return x_out if self.scale == 1 else x_out / self.scale, k
 
     def _block(self, i: int, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Block i: positions y [N, T, 3] and features z [N, T, H] to the same, and h_out [N, M, H] if it is the last."""
+        """Block i: positions y [N, T, 3], features z [N, T, H] to the same, and [N, M, H], h_out of the last block."""
         given = call.given
         y_s, k = run_spatial(self.s_modules[i], given.noisy(y), given.noisy(z), call)
         y, z = self._turned(given.put(y, y_s), call), given.put(z, k)
