@@ -12,13 +12,18 @@
 TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
       "egcl_forward(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor? edge_term, Tensor? shift, "
-      "Tensor[] params, bool normalize, bool pre_norm, float? cutoff, bool keep, bool low_precision) -> "
-      "(Tensor x_out, Tensor h_out, Tensor[] kept)");
+      "Tensor[] params, bool normalize, bool pre_norm, float? cutoff, bool residual, bool keep, "
+      "bool low_precision) -> (Tensor x_out, Tensor h_out, Tensor[] kept)");
   m.def(
       "egcl_backward(Tensor grad_x_out, Tensor grad_h_out, Tensor x, Tensor h, Tensor first, Tensor sender, "
       "Tensor sender_first, Tensor by_sender, Tensor? edge_term, Tensor? shift, Tensor[] params, Tensor[] kept, "
-      "bool wants_shift, bool normalize, bool pre_norm, float? cutoff, bool low_precision) -> (Tensor grad_x, "
+      "bool wants_shift, bool wants_params, bool normalize, bool pre_norm, float? cutoff, bool residual, "
+      "bool low_precision) -> (Tensor grad_x, "
       "Tensor grad_h, Tensor grad_edge_term, Tensor grad_shift, Tensor[] grad_params)");
+  m.def("gv_ff_forward(Tensor k, Tensor u, Tensor[] params, bool low_precision) -> (Tensor q, Tensor w)");
+  m.def(
+      "gv_ff_backward(Tensor grad_q, Tensor grad_w, Tensor k, Tensor u, Tensor[] params, bool wants_params, "
+      "bool low_precision) -> (Tensor grad_k, Tensor grad_u, Tensor[] grad_params)");
   m.def(GEOTDM_TEMPORAL_FORWARD_SCHEMA);
   m.def(GEOTDM_TEMPORAL_BACKWARD_SCHEMA);
   m.def(

@@ -23,7 +23,7 @@ from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.parsing import parse_json
 from geotdm_fast.runtime.shown import plain, shown
 from geotdm_fast.runtime.tensor_files import load_tensors, save_tensors
-from geotdm_fast.state_dicts import is_safetensors, plain_state_dict
+from geotdm_fast.state_dicts import check_is_geotdm, is_safetensors, plain_state_dict
 
 CONFIG_KEY = "geotdm_fast_config"
 # What torch.load raises for a file that is cut short, not a pickle, or refused.
@@ -65,6 +65,7 @@ def build_network_for(tensors: Mapping[str, Tensor], config: Mapping, source: Pa
 
     Nothing of its size is allocated before: `config` may come from a damaged file. Raises ValueError naming `source`.
     """
+    check_is_geotdm(tensors, source)
     try:
         section = config["denoise_model"]
         for name in ("n_layers", "n_layers_ref"):

@@ -1,7 +1,7 @@
 """State dicts as people save them: in a dict of other entries, with the prefixes of what wrapped the network."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -41,6 +41,15 @@ def plain_state_dict(saved: Any, source: PathLike) -> dict[str, Tensor]:
             raise ValueError(f"{source} must hold every tensor once, got {bare} twice, one of them as {name}")
         plain[bare] = value
     return plain
+
+
+def check_is_geotdm(names: Iterable[str], source: PathLike) -> None:
+    """Raise ValueError for tensors of a model of Align Your Structures, whose layers have some of the same names."""
+    if any(name.startswith(("embedding.", "denoiser.")) for name in names):
+        raise ValueError(
+            f"{source}: this is a checkpoint of Align Your Structures, whose layers compute something else; "
+            "geotdm_fast.ays.checkpoint.load_checkpoint reads it"
+        )
 
 
 def _is_state_dict(value: Any) -> bool:

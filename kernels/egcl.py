@@ -79,9 +79,11 @@ def egcl_edges_kernel(
     num_rows, num_frames, w1_stride, inverse_cutoff,
     DIM: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr,
     HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, HAS_SHIFT: tl.constexpr, NORMALIZE: tl.constexpr,
-    PRE_NORM: tl.constexpr, PRECISION: tl.constexpr,
+    PRE_NORM: tl.constexpr, IS_RESIDUAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """x' and the sum of m over the neighbours of every row.
+
+    IS_RESIDUAL: x' is x and the move; else it is the move alone.
 
     HAS_CUTOFF: each neighbour counts by its distance, and moves [rows, 4] holds what x' is made of, the sum of moves
     and behind it that of counts.
@@ -164,7 +166,10 @@ def egcl_edges_kernel(
     o_node = tl.load(p_node + o_place // num_frames, mask=m_row, other=1)
     o_row = (o_node * num_frames + o_place % num_frames).to(tl.int64)
     o_x = o_row[:, None] * DIM + o_dim[None, :]
-    tl.store(p_x_out + o_x, b_x + b_move * mean[:, None], mask=m_row[:, None] & m_dim)
+    b_out = b_move * mean[:, None]
+    if IS_RESIDUAL:
+        b_out += b_x
+    tl.store(p_x_out + o_x, b_out, mask=m_row[:, None] & m_dim)
     if HAS_CUTOFF:
         tl.store(p_moves + o_row[:, None] * 4 + o_dim[None, :], b_move, mask=m_row[:, None])
     tl.store(p_m_sum + o_row[None, :] * PADDED + o_col[:, None], b_sum, mask=m_row[None, :])

@@ -109,7 +109,8 @@ def egcl_backward(
         most_tiles = triton.cdiv(most_places, tiles.block)
         programs = min(tiles.programs * multiprocessors(x), most_tiles)
         weights = EdgeWeights(x, size, precision, most_places, programs)
-        grad_x = torch.empty_like(x) if chunks else grad_x_out.clone()
+        direct = grad_x_out if options.residual else torch.zeros_like(x)  # what x' has of x itself
+        grad_x = torch.empty_like(x) if chunks else direct.clone()
         grad_pq = (x.new_empty if chunks else x.new_zeros)(2, num_nodes, num_frames, size)
         grad_term = None if edge_term is None else (torch.empty_like if chunks else torch.zeros_like)(edge_term)
         grad_shift = (x.new_empty if chunks else x.new_zeros)(num_edges, dim) if wants_shift else None
@@ -143,7 +144,7 @@ def egcl_backward(
                 torch.sum(grad_r.view(-1, num_frames, dim), 1, out=grad_shift[begin:end])
             _add_edges(grad_z, graph, grad_pq, grad_pq, begin, end, is_move=False, is_first=is_first)
             _add_edges(
-                grad_r, graph, grad_x_out if is_first else grad_x, grad_x, begin, end, is_move=True, is_first=is_first
+                grad_r, graph, direct if is_first else grad_x, grad_x, begin, end, is_move=True, is_first=is_first
             )
             del inputs, grads, grad_z, grad_r
 

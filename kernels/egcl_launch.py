@@ -125,7 +125,7 @@ def egcl_forward(
             inverse_cutoff(options),
             DIM=dim, BLOCK=tiles.block, SLICE=tiles.slice, HAS_TERM=edge_term is not None,
             HAS_CUTOFF=has_cutoff, HAS_SHIFT=shift is not None, NORMALIZE=options.normalize, PRE_NORM=options.pre_norm,
-            num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
+            IS_RESIDUAL=options.residual, num_warps=tiles.num_warps, num_stages=tiles.num_stages, **shared,
         )  # fmt: skip
         egcl_update_kernel[(triton.cdiv(num_rows, rows.block),)](
             h, m_sum, params.node_w1, params.node_b1, params.node_w2, params.node_b2, h_out,

@@ -21,10 +21,10 @@ using Tensors = std::vector<at::Tensor>;
 enum { kEdgeW1, kEdgeB1, kEdgeW2, kEdgeB2, kCoordW1, kCoordB1, kCoordW2, kCoordB2, kNodeW1, kNodeB1, kNodeW2, kNodeB2 };
 
 EGCLSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h, bool normalize, bool pre_norm,
-                std::optional<double> cutoff) {
+                std::optional<double> cutoff, bool residual) {
   const float inverse_cutoff = cutoff ? float(1 / *cutoff) : 0.0f;
-  return {x.size(0), x.size(1), x.size(2),     h.size(2), round_up(h.size(2), k.panel),
-          normalize, pre_norm,  inverse_cutoff};
+  return {x.size(0), x.size(1), x.size(2),      h.size(2), round_up(h.size(2), k.panel),
+          normalize, pre_norm,  inverse_cutoff, residual};
 }
 
 // Returns the number of edges.
@@ -97,11 +97,11 @@ std::tuple<at::Tensor, at::Tensor, Tensors> egcl_forward(const at::Tensor& x, co
                                                          const std::optional<at::Tensor>& edge_term,
                                                          const std::optional<at::Tensor>& shift, at::TensorList params,
                                                          bool normalize, bool pre_norm, std::optional<double> cutoff,
-                                                         bool keep, bool low_precision) {
+                                                         bool residual, bool keep, bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   check_inputs("egcl_forward", x, h, first, sender, edge_term, shift, params, cutoff);
   const Kernels& k = kernels(low_precision);
-  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm, cutoff);
+  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm, cutoff, residual);
   const auto options = h.options();
   Weights packed(k);
   const FirstLayer slices(params, size.width);
@@ -133,13 +133,13 @@ int64_t chunk_end(const int64_t* first, int64_t receiver, int64_t num_nodes, int
   return end;
 }
 
-// wants_shift: whether the gradient of shift is computed; else it is empty.
+// wants_shift, wants_params: whether the gradients of shift and of the weights are computed; else they are empty.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backward(
     const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
     const at::Tensor& first, const at::Tensor& sender, const at::Tensor& sender_first, const at::Tensor& by_sender,
     const std::optional<at::Tensor>& edge_term, const std::optional<at::Tensor>& shift, at::TensorList params,
-    at::TensorList kept, bool wants_shift, bool normalize, bool pre_norm, std::optional<double> cutoff,
-    bool low_precision) {
+    at::TensorList kept, bool wants_shift, bool wants_params, bool normalize, bool pre_norm,
+    std::optional<double> cutoff, bool residual, bool low_precision) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const char* op = "egcl_backward";
   const int64_t num_edges = check_inputs(op, x, h, first, sender, edge_term, shift, params, cutoff);
@@ -147,7 +147,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backwar
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels(low_precision);
-  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm, cutoff);
+  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm, cutoff, residual);
   const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
   std::vector<KeptShape> shapes{{"p", kept_rows}, {"q", kept_rows}, {"m_sum", kept_rows}, {"hidden", kept_rows}};
   if (cutoff) shapes.push_back({"moves", {size.num_nodes, size.num_frames, kMoves}});
@@ -177,8 +177,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backwar
   a.grad_shift = wants_shift ? mutable_data(grad_shift) : nullptr;
 
   const int64_t num_rows = size.num_nodes * size.num_frames, tile = kTileRows * stride;
-  Slots node_slots(EGCLNodeSlot(width, stride).size, options), edge_slots(EGCLEdgeSlot(width, stride).size, options);
-  node_slots.run(tiles(num_rows), 5 * tile + 128,
+  Slots node_slots(EGCLNodeSlot(width, stride).size, options, wants_params);
+  Slots edge_slots(EGCLEdgeSlot(width, stride).size, options, wants_params);
+  node_slots.run(tiles(num_rows), 5 * tile + stride + 128,
                  by_tile(num_rows, [&](int64_t i, int64_t j, float* slot, float* memory) {
                    k.egcl_update_backward(a, i, j, slot, memory);
                  }));
@@ -214,6 +215,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backwar
                    k.egcl_project_backward(a, i, j, slot, memory);
                  }));
 
+  if (width < stride) grad_term = grad_term.narrow(1, 0, width).clone(at::MemoryFormat::Contiguous);
+  if (!wants_params) return {grad_x, grad_h, grad_term, grad_shift, Tensors{}};
   const SlotReader node(node_slots, width, stride), edge(edge_slots, width, stride);
   const EGCLNodeSlot n(width, stride);
   const EGCLEdgeSlot e(width, stride);
@@ -234,7 +237,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, Tensors> egcl_backwar
                 node.matrix(n.node2),
                 node.vector(n.node_b2)};
   for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
-  if (width < stride) grad_term = grad_term.narrow(1, 0, width).clone(at::MemoryFormat::Contiguous);
   return {grad_x, grad_h, grad_term, grad_shift, grads};
 }
 

@@ -13,6 +13,7 @@ struct EGCLSizes {
   int64_t width, stride;  // H, and H padded to whole panels
   bool normalize, pre_norm;
   float inverse_cutoff;  // 1 / cutoff: 0 without one
+  bool residual;         // whether x' is x + u, or u alone
 };
 
 struct EGCLGraph {

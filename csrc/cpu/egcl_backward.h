@@ -1,10 +1,14 @@
 // EGCL backward: the node MLP's rows; the edges of every receiver, recomputed; what senders get, added in the order of
-// edges; and the gradients through P and Q. Weights' gradients go to fixed slots (see EGCLEdgeSlot).
+// edges; and the gradients through P and Q. Weights' gradients go to fixed slots (see EGCLEdgeSlot);
+// where nobody wants them there is no slot.
 #pragma once
 
 #include "egcl_forward.h"
 
 namespace geotdm::GEOTDM_ISA {
+
+// Where a gradient of weights is summed: in the slot, or where nobody wants it (no slot) in `unread`.
+GEOTDM_INLINE float* in_slot(float* slot, int64_t at, float* unread) { return slot ? slot + at : unread; }
 
 // Through the node MLP for rows first .. last - 1: grad_m_sum, the first part of grad_h, and its weights' gradients.
 inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t last, float* slot, float* memory) {
@@ -16,6 +20,7 @@ inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t l
   float* hidden = scratch.take(kTileRows * stride);
   float* slope = scratch.take(kTileRows * stride);
   float* grad_hidden = scratch.take(kTileRows * stride);
+  float* unread = scratch.take(stride);
   for (int64_t row = first; row < last; row += kTileRows) {
     const int64_t rows = smaller(kTileRows, last - row);
     const float* m_sum = a.m_sum + row * stride;
@@ -23,12 +28,16 @@ inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t l
     copy_rows(grad, stride, a.grad_h_out + row * width, width, rows, width);
     bias_silu_slope(hidden, slope, a.hidden + row * stride, a.weight.node_b1, rows, stride);
 
-    gemm_at(width, width, rows, grad, stride, hidden, stride, slot + at.node2, stride);
-    add_total(grad, slot + at.node_b2, rows, stride);
+    if (slot) {
+      gemm_at(width, width, rows, grad, stride, hidden, stride, slot + at.node2, stride);
+      add_total(grad, slot + at.node_b2, rows, stride);
+    }
     gemm(rows, width, width, grad, stride, a.transposed.node2, grad_hidden, stride);
-    scale_and_total(grad_hidden, slope, slot + at.node_b1, rows, stride);
-    gemm_at(width, width, rows, grad_hidden, stride, h, stride, slot + at.node1_h, stride);
-    gemm_at(width, width, rows, grad_hidden, stride, m_sum, stride, slot + at.node1_m, stride);
+    scale_and_total(grad_hidden, slope, in_slot(slot, at.node_b1, unread), rows, stride);
+    if (slot) {
+      gemm_at(width, width, rows, grad_hidden, stride, h, stride, slot + at.node1_h, stride);
+      gemm_at(width, width, rows, grad_hidden, stride, m_sum, stride, slot + at.node1_m, stride);
+    }
     gemm(rows, width, width, grad_hidden, stride, a.transposed.node1_m, a.grad_m_sum + row * stride, stride);
     gemm(rows, width, width, grad_hidden, stride, a.transposed.node1_h, grad, stride);
     copy_out(a.grad_h + row * width, width, grad, stride, rows);
@@ -36,7 +45,7 @@ inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t l
 }
 
 inline int64_t egcl_edges_backward_scratch(const EGCLSizes& size) {
-  return (6 * kTileRows + 3) * size.stride + kTileRows * (int64_t(sizeof(EdgeRow)) / 4) + 128;
+  return (6 * kTileRows + 4) * size.stride + kTileRows * (int64_t(sizeof(EdgeRow)) / 4) + 128;
 }
 
 // Adds to grad_r what distance, scale and envelope say: d = |r|^2 or |r|, scale = 1 / (|r| + 1).
@@ -67,6 +76,7 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
   float* gate = scratch.take(kTileRows * stride);
   float* grad = scratch.take(kTileRows * stride);
   float* tile_sums = scratch.take(3 * stride);  // of a tile, as in tiles.h: what three slots get
+  float* unread = scratch.take(stride);
   float *sum_coord2 = tile_sums, *sum_coord_b1 = sum_coord2 + stride, *sum_distance = sum_coord_b1 + stride;
   auto* edge_rows = reinterpret_cast<EdgeRow*>(scratch.take(kTileRows * (sizeof(EdgeRow) / 4)));
   const int64_t tile_frames = frames_per_tile(size), tile_edges = edges_per_tile(size);
@@ -82,7 +92,7 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
       const int64_t frames = smaller(tile_frames, num_frames - frame);
       const int64_t node_row = i * num_frames + frame;
       float grad_x[kTileRows * 3], mean[kTileRows], grad_total[kTileRows] = {};
-      for (int64_t c = 0; c < frames * dim; ++c) grad_x[c] = a.grad_x_out[node_row * dim + c];
+      for (int64_t c = 0; c < frames * dim; ++c) grad_x[c] = size.residual ? a.grad_x_out[node_row * dim + c] : 0.0f;
       for (int64_t t = 0; t < frames; ++t) {
         const float* moves = has_cutoff ? a.moves + (node_row + t) * kMoves : nullptr;
         const float total = has_cutoff ? moves[kMoves - 1] : 0.0f;
@@ -132,7 +142,7 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
           grad_near[r] = grad_g * raw * edge_rows[r].scale + grad_total[t];
           for (int64_t d = 0; d < dim; ++d) grad_r[r * dim + d] = g * mean[t] * a.grad_x_out[(node_row + t) * dim + d];
         }
-        gemm_at(width, width, rows, gate, stride, m, stride, slot + at.coord1, stride);
+        if (slot) gemm_at(width, width, rows, gate, stride, m, stride, slot + at.coord1, stride);
         gemm(rows, width, width, gate, stride, a.transposed.coord1, grad, stride);
         for (int64_t r = 0; r < rows; ++r) {
           const float* grad_m_sum = a.grad_m_sum + (node_row + r % frames) * stride;
@@ -143,8 +153,8 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
             add_row(grad + r * stride, grad_m_sum, stride);
           }
         }
-        scale_and_total(grad, m_slope, slot + at.edge_b2, rows, stride);
-        gemm_at(width, width, rows, grad, stride, z, stride, slot + at.edge2, stride);
+        scale_and_total(grad, m_slope, in_slot(slot, at.edge_b2, unread), rows, stride);
+        if (slot) gemm_at(width, width, rows, grad, stride, z, stride, slot + at.edge2, stride);
         gemm(rows, width, width, grad, stride, a.transposed.edge2, gate, stride);
 
         // `gate` becomes the gradient before the first activation.
@@ -171,6 +181,7 @@ inline void egcl_edges_backward(const EGCLBackward& a, int64_t first, int64_t la
           if (a.grad_shift)
             for (int64_t d = 0; d < dim; ++d) a.grad_shift[edge * dim + d] -= grad_r[r * dim + d];
         }
+        if (!slot) continue;
         add_row(slot + at.coord2, sum_coord2, stride);
         add_row(slot + at.coord_b1, sum_coord_b1, stride);
         add_row(slot + at.distance, sum_distance, stride);
@@ -209,9 +220,11 @@ inline void egcl_project_backward(const EGCLBackward& a, int64_t first, int64_t 
     const int64_t rows = smaller(kTileRows, last - row);
     const float *grad_p = a.grad_p + row * stride, *grad_q = a.grad_q + row * stride;
     copy_rows(h, stride, a.h + row * width, width, rows, width);
-    add_total(grad_p, slot + at.edge_b1, rows, stride);
-    gemm_at(width, width, rows, grad_p, stride, h, stride, slot + at.receiver, stride);
-    gemm_at(width, width, rows, grad_q, stride, h, stride, slot + at.sender, stride);
+    if (slot) {
+      add_total(grad_p, slot + at.edge_b1, rows, stride);
+      gemm_at(width, width, rows, grad_p, stride, h, stride, slot + at.receiver, stride);
+      gemm_at(width, width, rows, grad_q, stride, h, stride, slot + at.sender, stride);
+    }
     copy_rows(grad_h, stride, a.grad_h + row * width, width, rows, width);
     gemm(rows, width, width, grad_p, stride, a.transposed.receiver, grad_h, stride, true);
     gemm(rows, width, width, grad_q, stride, a.transposed.sender, grad_h, stride, true);

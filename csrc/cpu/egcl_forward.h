@@ -139,7 +139,10 @@ inline void egcl_messages(const EGCLForward& a, int64_t i, float* m_sum, const M
     for (int64_t t = 0; t < frames; ++t) {
       const float mean = inverse_count(size, end - begin, total[t]);
       const int64_t at = (row + t) * dim;
-      for (int64_t d = 0; d < dim; ++d) a.x_out[at + d] = a.x[at + d] + move[t * dim + d] * mean;
+      for (int64_t d = 0; d < dim; ++d) {
+        const float u = move[t * dim + d] * mean;
+        a.x_out[at + d] = size.residual ? a.x[at + d] + u : u;
+      }
       if (!a.moves) continue;
       float* moves = a.moves + (row + t) * kMoves;
       for (int64_t d = 0; d < kMoves - 1; ++d) moves[d] = d < dim ? move[t * dim + d] : 0.0f;

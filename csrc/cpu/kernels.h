@@ -2,6 +2,7 @@
 #pragma once
 
 #include "egcl.h"
+#include "gv_ff.h"
 #include "temporal_attention.h"
 
 namespace geotdm {
@@ -27,6 +28,11 @@ struct Kernels {
   void (*egcl_senders)(const EGCLBackward&, const int64_t* sender_first, const int64_t* by_sender, int64_t* cursor,
                        int64_t chunk_last, int64_t first, int64_t last);
   void (*egcl_project_backward)(const EGCLBackward&, int64_t first, int64_t last, float* slot, float* memory);
+
+  int64_t (*gv_ff_scratch)(const GVFFSizes&);
+  int64_t (*gv_ff_backward_scratch)(const GVFFSizes&);
+  void (*gv_ff_rows)(const GVFFForward&, int64_t first, int64_t last, float* memory);
+  void (*gv_ff_rows_backward)(const GVFFBackward&, int64_t first, int64_t last, float* slot, float* memory);
 
   int64_t (*temporal_nodes_scratch)(const TemporalSizes&);
   int64_t (*temporal_nodes_backward_scratch)(const TemporalSizes&);

@@ -81,14 +81,20 @@ void parallel(int64_t count, int64_t floats, const at::TensorOptions& options, c
 }
 
 // Gradients of weights in slots: slot s sums its fixed share of the work, then the slots are added in order, so that
-// the result does not depend on the number of threads.
+// the result does not depend on the number of threads. Without `wanted` there are none: tasks get null.
 class Slots {
  public:
-  Slots(int64_t size, const at::TensorOptions& options) : sums_(at::zeros({kCount, size}, options)) {}
+  Slots(int64_t size, const at::TensorOptions& options, bool wanted = true)
+      : sums_(at::zeros({wanted ? kCount : 0, size}, options)) {}
 
   // Runs task(first, last, slot, memory) on the share of 0 .. count - 1 of every slot.
   template <typename Task>
   void run(int64_t count, int64_t floats, const Task& task) {
+    if (sums_.size(0) == 0) {
+      parallel(count, floats, sums_.options(),
+               [&](int64_t first, int64_t last, float* memory) { task(first, last, nullptr, memory); });
+      return;
+    }
     parallel(kCount, floats, sums_.options(), [&](int64_t first_slot, int64_t last_slot, float* memory) {
       for (int64_t s = first_slot; s < last_slot; ++s) {
         const int64_t first = count * s / kCount, last = count * (s + 1) / kCount;
@@ -125,6 +131,9 @@ class SlotReader {
     return total_.narrow(0, offset, rows * stride_).view({rows, stride_}).narrow(1, 0, width_);
   }
   at::Tensor vector(int64_t offset) const { return total_.narrow(0, offset, width_); }
+  at::Tensor block(int64_t offset, at::IntArrayRef shape) const {
+    return total_.narrow(0, offset, c10::multiply_integers(shape)).view(shape);
+  }
   at::Tensor scalar(int64_t offset) const { return total_.narrow(0, offset, 1); }
 
  private:

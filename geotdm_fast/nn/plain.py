@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 # The names that DistributedDataParallel and `torch.compile` give to what they wrap.
 WRAPPERS = ("module", "_orig_mod")
+_OURS = ("geotdm_fast.nn.", "geotdm_fast.ays.")
 _PLAIN = (nn.Linear.forward, nn.SiLU.forward, nn.Sequential.forward, nn.Module.forward)
 
 
@@ -21,7 +22,7 @@ def is_plain(module: nn.Module) -> bool:
     A Linear whose weight is parametrised is plain; one with hooks, or wrapped by an adapter, is not.
     """
     forward = type(module).forward
-    is_known = forward in _PLAIN or str(getattr(forward, "__module__", "")).startswith("geotdm_fast.nn.")
+    is_known = forward in _PLAIN or str(getattr(forward, "__module__", "")).startswith(_OURS)
     return is_known and not _is_hooked(module)
 
 

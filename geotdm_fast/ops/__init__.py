@@ -5,6 +5,7 @@ from geotdm_fast.ops.backend import backend, status
 from geotdm_fast.ops.cut_windows import cut_windows
 from geotdm_fast.ops.diffusion_step import diffusion_step
 from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
+from geotdm_fast.ops.gv_ff import gv_ff
 from geotdm_fast.ops.node_embedding import node_embedding
 from geotdm_fast.ops.noised_positions import noised_positions
 from geotdm_fast.ops.radius_graph import radius_graph
@@ -20,6 +21,7 @@ __all__ = [
     "cut_windows",
     "diffusion_step",
     "egcl",
+    "gv_ff",
     "has_adam_step",
     "node_embedding",
     "noised_positions",

@@ -31,6 +31,7 @@ def egcl(
     precision: str = "fp32",
     cutoff: float | None = None,
     envelope: str = "polynomial",
+    residual: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Equal to `geotdm_fast.reference.egcl`, which documents formula, shapes and dtypes.
 
@@ -50,7 +51,7 @@ def egcl(
     Raises ValueError where `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
     check_cutoff("egcl", cutoff, envelope)
-    options = EGCLOptions(normalize, pre_norm, precision, cutoff, envelope)
+    options = EGCLOptions(normalize, pre_norm, precision, cutoff, envelope, residual)
     return run_egcl(x, h, prepare_egcl(x, h, edge_index, edge_attr, params, options))
 
 
@@ -302,6 +303,7 @@ class _NativeEGCL(torch.autograd.Function):
         if graph_is_wanted():
             cotangents, inputs, edges = (grad_x_out, grad_h_out), (x, h, edge_attr, shift), ctx.edges[:2]
             return _twice_differentiable(wanted, cotangents, inputs, edge_term, params, edges, ctx.options).in_order()
+        wants_params = any(wanted.params)
         grads = EGCLGradients(
             *torch.ops.geotdm_fast.egcl_backward(
                 grad_x_out.contiguous(),
@@ -314,10 +316,13 @@ class _NativeEGCL(torch.autograd.Function):
                 params,
                 kept,
                 wants_shift=bool(wanted.shift),
+                wants_params=wants_params,
                 **_native_flags(ctx.options),
             )
         )
-        if edge_attr is not None:
+        if not wants_params:
+            grads = grads._replace(params=[None] * len(params))
+        elif edge_attr is not None:
             edge_attr = torch.where(_has_edge(ctx.edges[0], edge_attr.shape[0]), edge_attr, 0)
             with no_autocast(x.device.type):
                 _edge_weight(grads.params[0], h.shape[-1])[:] = grads.edge_term.T @ edge_attr
@@ -327,7 +332,7 @@ class _NativeEGCL(torch.autograd.Function):
 def _native_flags(options: EGCLOptions) -> dict[str, bool | float | None]:
     low_precision = options.precision == "bf16"
     flags = {"normalize": options.normalize, "pre_norm": options.pre_norm, "cutoff": options.cutoff}
-    return flags | {"low_precision": low_precision}
+    return flags | {"residual": options.residual, "low_precision": low_precision}
 
 
 class _TritonEGCL(torch.autograd.Function):

@@ -27,6 +27,7 @@ def _egcl_forward(
     normalize: bool,
     pre_norm: bool,
     cutoff: float | None,
+    residual: bool,
     keep: bool,
     low_precision: bool,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -49,14 +50,36 @@ def _egcl_backward(
     params: Sequence[Tensor],
     kept: Sequence[Tensor],
     wants_shift: bool,
+    wants_params: bool,
     normalize: bool,
     pre_norm: bool,
     cutoff: float | None,
+    residual: bool,
     low_precision: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
     grad_edge_term = h.new_empty(0 if edge_term is None else sender.shape[0], h.shape[2])
     grad_shift = x.new_empty(sender.shape[0] if wants_shift else 0, x.shape[2])
-    return torch.empty_like(x), torch.empty_like(h), grad_edge_term, grad_shift, [p.new_empty(p.shape) for p in params]
+    grad_params = [p.new_empty(p.shape) for p in params] if wants_params else []
+    return torch.empty_like(x), torch.empty_like(h), grad_edge_term, grad_shift, grad_params
+
+
+@torch.library.register_fake("geotdm_fast::gv_ff_forward")
+def _gv_ff_forward(k: Tensor, u: Tensor, params: Sequence[Tensor], low_precision: bool) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(k), torch.empty_like(u)
+
+
+@torch.library.register_fake("geotdm_fast::gv_ff_backward")
+def _gv_ff_backward(
+    grad_q: Tensor,
+    grad_w: Tensor,
+    k: Tensor,
+    u: Tensor,
+    params: Sequence[Tensor],
+    wants_params: bool,
+    low_precision: bool,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    grad_params = [p.new_empty(p.shape) for p in params] if wants_params else []
+    return torch.empty_like(k), torch.empty_like(u), grad_params
 
 
 @torch.library.register_fake("geotdm_fast::temporal_attention_forward")

@@ -64,9 +64,9 @@ def backward(
     return _backward(*inputs, graph, edge_attr, edge_term, shift, params, kept, options, wants_shift)
 
 
-def _values(options: EGCLOptions) -> tuple[bool, bool, str, float | None]:
+def _values(options: EGCLOptions) -> tuple[bool, bool, str, float | None, bool]:
     """The options as the ops have them, one by one; there is one envelope."""
-    return options.normalize, options.pre_norm, options.precision, options.cutoff
+    return options.normalize, options.pre_norm, options.precision, options.cutoff, options.residual
 
 
 def _forward(
@@ -123,8 +123,9 @@ def _forward_op(
     pre_norm: bool,
     precision: str,
     cutoff: float | None,
+    residual: bool,
 ) -> list[Tensor]:
-    options = EGCLOptions(normalize, pre_norm, precision, cutoff)
+    options = EGCLOptions(normalize, pre_norm, precision, cutoff, residual=residual)
     return _forward(x, h, graph, edge_attr, edge_term, shift, params, options)
 
 
@@ -141,6 +142,7 @@ def _(
     pre_norm: bool,
     precision: str,
     cutoff: float | None,
+    residual: bool,
 ) -> list[Tensor]:
     from geotdm_fast.kernels.configurations import padded
 
@@ -170,10 +172,11 @@ def _backward_op(
     pre_norm: bool,
     precision: str,
     cutoff: float | None,
+    residual: bool,
     wants_shift: bool,
 ) -> list[Tensor]:
     inputs = (grad_x_out, grad_h_out, x, h, graph, edge_attr, edge_term, shift, params, kept)
-    grads = _backward(*inputs, EGCLOptions(normalize, pre_norm, precision, cutoff), wants_shift)
+    grads = _backward(*inputs, EGCLOptions(normalize, pre_norm, precision, cutoff, residual=residual), wants_shift)
     return [grads.x, grads.h, grads.edge_term, grads.shift, *grads.params]
 
 
@@ -193,6 +196,7 @@ def _(
     pre_norm: bool,
     precision: str,
     cutoff: float | None,
+    residual: bool,
     wants_shift: bool,
 ) -> list[Tensor]:
     grad_term = x.new_empty(0) if edge_term is None else torch.empty_like(edge_term)

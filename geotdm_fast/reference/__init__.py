@@ -7,6 +7,7 @@ from geotdm_fast.reference.cut_windows import BatchLayout, CutBatch, WindowTable
 from geotdm_fast.reference.diffusion_step import diffusion_step
 from geotdm_fast.reference.egcl import EGCLOptions, EGCLParams, egcl, egcl_with
 from geotdm_fast.reference.envelope import ENVELOPES, check_cutoff, polynomial_envelope
+from geotdm_fast.reference.gv_ff import GVFFParams, gv_ff
 from geotdm_fast.reference.linear import PRECISIONS, linear
 from geotdm_fast.reference.linear_temporal_attention import LinearTemporalAttentionParams, linear_temporal_attention
 from geotdm_fast.reference.node_embedding import node_embedding
@@ -32,6 +33,7 @@ __all__ = [
     "CutBatch",
     "EGCLOptions",
     "EGCLParams",
+    "GVFFParams",
     "LinearTemporalAttentionParams",
     "Neighbours",
     "TemporalAttentionParams",
@@ -43,6 +45,7 @@ __all__ = [
     "diffusion_step",
     "egcl",
     "egcl_with",
+    "gv_ff",
     "linear",
     "linear_temporal_attention",
     "node_embedding",

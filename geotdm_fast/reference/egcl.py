@@ -38,6 +38,7 @@ class EGCLOptions:
     precision: str = "fp32"
     cutoff: float | None = None
     envelope: str = "polynomial"
+    residual: bool = True
 
 
 def egcl(
@@ -53,6 +54,7 @@ def egcl(
     cutoff: float | None = None,
     envelope: str = "polynomial",
     shift: Tensor | None = None,
+    residual: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """One EGCL layer (Satorras et al. 2021), run on every frame alone.
 
@@ -79,13 +81,14 @@ def egcl(
     edge_attr: [E, A], or [E, T, A] when it changes from frame to frame, or None
     precision: rounding of the inputs of matrix products; distances and sums are not rounded
     cutoff: in the unit of x, or None; envelope: u by its name, `polynomial` (`polynomial_envelope`)
+    residual: False gives x' - x in the place of x': what is added, not rounded to what x has room for
     shift: [E, D], or [E, T, D] when it changes from frame to frame - s_ij, by `geotdm_fast.graphs.Graph.shift`; None: 0
     Sums over neighbours are float32 at least, also for narrower dtypes.
     Returns x' [N, T, D] and h' [N, T, F]. On CUDA the sums over neighbours are not deterministic (atomics).
     Raises TypeError/ValueError for another cutoff than a finite one over 0, an unknown envelope and another D of shift.
     """
     check_cutoff("egcl", cutoff, envelope)
-    options = EGCLOptions(normalize, pre_norm, precision, cutoff, envelope)
+    options = EGCLOptions(normalize, pre_norm, precision, cutoff, envelope, residual)
     return egcl_with(x, h, edge_index, edge_attr, params, options, shift)
 
 
@@ -119,7 +122,7 @@ def egcl_with(
     gate = silu(linear(m, params.coord_w1, params.coord_b1, precision))
     g = linear(gate, params.coord_w2, params.coord_b2, precision)  # [E, T, 1]
     near = None if options.cutoff is None else polynomial_envelope(edges.square, options.cutoff)  # u, [E, T, 1]
-    x_out = moved(x, edges, g, row, options.normalize and not options.pre_norm, near)
+    x_out = moved(x, edges, g, row, options.normalize and not options.pre_norm, near, options.residual)
 
     m_sum = sum_rows(m if near is None else near * m, row, num_nodes).to(m.dtype)  # [N, T, H]
     hidden = silu(linear(torch.cat([h, m_sum], dim=-1), params.node_w1, params.node_b1, precision))
@@ -152,9 +155,18 @@ def relative_positions(x: Tensor, edge_index: Tensor, pre_norm: bool, shift: Ten
 
 
 def moved(
-    x: Tensor, edges: RelativePositions, g: Tensor, row: Tensor, normalize: bool, near: Tensor | None = None
+    x: Tensor,
+    edges: RelativePositions,
+    g: Tensor,
+    row: Tensor,
+    normalize: bool,
+    near: Tensor | None = None,
+    residual: bool = True,
 ) -> Tensor:
-    """x' of x [N, T, D] by the gates g [E, T, 1]; normalize: divide them by |r_ij| + 1; near: u_ij [E, T, 1]."""
+    """x' of x [N, T, D] by the gates g [E, T, 1]; normalize: divide them by |r_ij| + 1; near: u_ij [E, T, 1].
+
+    residual: False gives x' - x
+    """
     if normalize:
         g = g / ((edges.square + 1e-8).sqrt() + 1)
     num_nodes = x.shape[0]
@@ -162,4 +174,5 @@ def moved(
         divisor = count_rows(row, num_nodes).clamp(min=1)[:, None, None]
     else:
         g, divisor = near * g, smooth_count(sum_rows(near, row, num_nodes))
-    return x + (sum_rows(g * edges.r, row, num_nodes) / divisor).to(x.dtype)
+    move = (sum_rows(g * edges.r, row, num_nodes) / divisor).to(x.dtype)
+    return x + move if residual else move

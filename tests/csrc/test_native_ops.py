@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, needs_native, temporal_params
+from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, gv_ff_params, needs_native, temporal_params
 
 from geotdm_fast.graphs import Graph
 from geotdm_fast.ops.time_phases import time_phases
@@ -25,6 +25,7 @@ def egcl_forward_arguments() -> dict:
         "normalize": True,
         "pre_norm": False,
         "cutoff": 2.0,
+        "residual": True,
         "keep": True,
         "low_precision": False,
     }
@@ -36,10 +37,22 @@ def egcl_backward_arguments() -> dict:
     kept = torch.ops.geotdm_fast.egcl_forward(*forward.values())[2]
     gradients = {"grad_x_out": draw(NODES, FRAMES, 3), "grad_h_out": draw(NODES, FRAMES, WIDTH)}
     senders = {"sender_first": edges.sender_first, "by_sender": edges.by_sender}
-    last = ("edge_term", "shift", "params", "kept", "wants_shift", "normalize", "pre_norm", "cutoff", "low_precision")
+    wants, options = ("wants_shift", "wants_params"), ("normalize", "pre_norm", "cutoff", "residual", "low_precision")
+    last = ("edge_term", "shift", "params", "kept", *wants, *options)
     order = ("x", "h", "first", "sender", "sender_first", "by_sender", *last)
-    arguments = forward | senders | {"kept": kept, "wants_shift": True}
+    arguments = forward | senders | {"kept": kept, "wants_shift": True, "wants_params": True}
     return gradients | {name: arguments[name] for name in order}
+
+
+def gv_ff_forward_arguments() -> dict:
+    return {"k": draw(9, WIDTH), "u": draw(9, 3), "params": list(gv_ff_params(WIDTH)), "low_precision": False}
+
+
+def gv_ff_backward_arguments() -> dict:
+    gradients = {"grad_q": draw(9, WIDTH), "grad_w": draw(9, 3)}
+    forward = gv_ff_forward_arguments()
+    last = {"wants_params": True, "low_precision": False}
+    return gradients | {name: forward[name] for name in ("k", "u", "params")} | last
 
 
 def temporal_attention_forward_arguments() -> dict:
@@ -60,6 +73,8 @@ def temporal_attention_backward_arguments() -> dict:
 ARGUMENTS = {
     "egcl_forward": egcl_forward_arguments,
     "egcl_backward": egcl_backward_arguments,
+    "gv_ff_forward": gv_ff_forward_arguments,
+    "gv_ff_backward": gv_ff_backward_arguments,
     "temporal_attention_forward": temporal_attention_forward_arguments,
     "temporal_attention_backward": temporal_attention_backward_arguments,
 }
@@ -153,6 +168,14 @@ ERRORS = [
     ("egcl_backward", "kept", lambda kept: kept[1:], ValueError, "kept must be 5 tensors, got 4"),
     ("egcl_backward", "kept", lambda kept: [*kept[:2], kept[2][1:], *kept[3:]], ValueError, "m_sum must be"),
     ("egcl_backward", "params", lambda p: p[1:], ValueError, "params must be 12 tensors, got 11"),
+    ("gv_ff_forward", "k", lambda k: k[:, :8], ValueError, r"H a multiple of 16 up to 256, got \[9, 8\]"),
+    ("gv_ff_forward", "u", wide, ValueError, r"u must be \[R, 2\] or \[R, 3\], got \[9, 6\]"),
+    ("gv_ff_forward", "u", lambda u: u[1:], ValueError, r"u must be \[9, 3\], got \[8, 3\]"),
+    ("gv_ff_forward", "k", double, TypeError, "k must be Float, got Double"),
+    ("gv_ff_forward", "params", lambda p: p[1:], ValueError, "params must be 12 tensors, got 11"),
+    ("gv_ff_forward", "params", first_of(wide), ValueError, r"vector_w1 must be \[4, 1\], got \[4, 2\]"),
+    ("gv_ff_backward", "grad_q", apart, ValueError, "grad_q must be contiguous"),
+    ("gv_ff_backward", "grad_w", wide, ValueError, r"grad_w must be \[9, 3\], got \[9, 6\]"),
     ("temporal_attention_forward", "x", lambda x: x[:, :0], ValueError, "x must be|h must be"),
     ("temporal_attention_forward", "turns", lambda v: v[1:], ValueError, r"turns must be \[3, 12\], got \[2, 12\]"),
     ("temporal_attention_forward", "turns", double, TypeError, "turns must be Float, got Double"),

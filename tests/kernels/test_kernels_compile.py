@@ -54,11 +54,27 @@ def test_opcheck(precision, edge_dim, cutoff, has_shift, device):
     term = None if edge_attr is None else draw(EDGES.shape[1], 16).to(device)
     shift = draw(EDGES.shape[1], 3).to(device) if has_shift else None
     for made in {None, term}:  # made by the op, and made before
-        arguments = (x, h, tables, edge_attr, made, shift, params, True, False, precision, cutoff)
+        arguments = (x, h, tables, edge_attr, made, shift, params, True, False, precision, cutoff, True)
         torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_forward.default, arguments)
     _, _, *kept = triton_egcl.forward(*arguments[:7], EGCLOptions(precision=precision, cutoff=cutoff))[:6]
     grads = [draw(*x.shape).to(device), draw(*h.shape).to(device)]
-    arguments = (*grads, x, h, tables, edge_attr, term, shift, params, kept, True, False, precision, cutoff, has_shift)
+    arguments = (
+        *grads,
+        x,
+        h,
+        tables,
+        edge_attr,
+        term,
+        shift,
+        params,
+        kept,
+        True,
+        False,
+        precision,
+        cutoff,
+        True,
+        has_shift,
+    )
     torch.library.opcheck(torch.ops.geotdm_fast.triton_egcl_backward.default, arguments)
     torch.library.opcheck(torch.ops.geotdm_fast.sorted_edges.default, (EDGES.to(device), 4))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geotdm_fast import backend, ops
 from geotdm_fast.ops import native
-from geotdm_fast.reference import EGCLParams, TemporalAttentionParams
+from geotdm_fast.reference import EGCLParams, GVFFParams, TemporalAttentionParams
 
 needs_native = pytest.mark.skipif(native.build_info() is None, reason=f"geotdm_fast._C is {native.missing}")
 
@@ -56,6 +56,16 @@ def temporal_params(width: int, time_emb_dim: int = 13) -> TemporalAttentionPara
     shape = lambda name: (1 if name in ("x_w2", "x_b2") else width,)
     columns = lambda name: (inputs.get(name, width),) if "_w" in name else ()
     return TemporalAttentionParams(*(_parameter(*shape(n), *columns(n)) for n in TemporalAttentionParams._fields))
+
+
+def gv_ff_params(width: int, num_vectors: int = 4) -> GVFFParams:
+    out = {"gate_w2": 1, "gate_b2": 1, "mix_w2": 1} | dict.fromkeys(
+        ("vector_w1", "mix_w1", "gate_w1", "gate_b1", "vector_w2"), num_vectors
+    )
+    inputs = {"vector_w1": 1, "gate_w1": width, "gate_w2": width}
+    inputs |= dict.fromkeys(("mix_w1", "vector_w2", "mix_w2"), num_vectors)
+    columns = lambda name: (inputs.get(name, width + num_vectors),) if "_w" in name else ()
+    return GVFFParams(*(_parameter(out.get(name, width), *columns(name)) for name in GVFFParams._fields))
 
 
 def _parameter(*shape: int) -> Tensor:

@@ -1,0 +1,120 @@
+"""Checkpoints of Align Your Structures: ours, official state dicts and Lightning files, read without executing them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geotdm_fast.ays.config import build_network
+from geotdm_fast.ays.network import Network
+from geotdm_fast.checkpoint import (
+    CONFIG_KEY,
+    check_state_dict,
+    load_official_state_dict,
+)
+from geotdm_fast.nn.plain import bare
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.parsing import parse_json
+from geotdm_fast.runtime.tensor_files import load_tensors, save_tensors
+from geotdm_fast.state_dicts import is_safetensors, plain_state_dict
+
+# Before the names of a network's tensors in a Lightning file.
+PREFIX = "denoiser."
+
+
+def save_checkpoint(path: PathLike, network: torch.nn.Module, config: Mapping) -> None:
+    """Write the network's state dict and `config` (with `denoiser` and `diffusion`) to one safetensors file."""
+    save_tensors(path, dict(bare(network).state_dict()), {CONFIG_KEY: json.dumps(config)})
+
+
+def load_checkpoint(
+    path: PathLike, device: torch.device | str = "cpu", config: Mapping | None = None
+) -> tuple[Network, dict]:
+    """The network of a checkpoint, in eval mode on `device`, and its configuration.
+
+    path: a file that `save_checkpoint` wrote; or, with `config`, an official file (`load_tensors_of`)
+    config: `geotdm_fast.ays.config.load_config` of the training's YAML file; our own files hold theirs
+    Raises FileNotFoundError, or ValueError for a corrupt file, one without a configuration, and one of a GeoTDM model.
+    """
+    tensors, held = load_tensors_of(path)
+    if held is not None and config is not None:
+        raise ValueError(f"{path}: config must be left out for our own checkpoints, which hold theirs")
+    if held is None and config is None:
+        raise ValueError(f"{path}: an official checkpoint needs the config that it was trained with, got none")
+    config = dict(held if held is not None else config or {})
+    try:
+        network = build_network(config)
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"{path}: the config must describe a network of Align Your Structures, got {error}"
+        raise ValueError(message) from error
+    load_state_dict(network, tensors, path)
+    return network.to(device).eval(), config
+
+
+def load_tensors_of(path: PathLike) -> tuple[dict[str, Tensor], dict | None]:
+    """Names and tensors of a network in a file, without `denoiser.` before them, and the configuration if it holds one.
+
+    path: ours; a state dict of any suffix, bare or under `state_dict` and others; a Lightning file. Only tensors are
+    read (`weights_only`): a file that would execute code is refused. Raises ValueError for a file of a GeoTDM model.
+    """
+    held: Any = None
+    if is_safetensors(path):
+        tensors, metadata = load_tensors(path)
+        tensors = plain_state_dict(tensors, path)
+        if CONFIG_KEY in metadata:
+            held = parse_json(metadata[CONFIG_KEY])
+    else:
+        tensors = load_official_state_dict(path)
+    if isinstance(held, Mapping) and "denoise_model" in held:
+        raise ValueError(f"{path}: {_OF_GEOTDM}")
+    tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
+    check_is_ays(tensors, path)
+    return tensors, held
+
+
+def load_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], source: PathLike) -> None:
+    """Copy `state` into `network`, strictly. Raises ValueError naming the first name or shape that does not fit."""
+    check_is_ays(state, source)
+    check_state_dict(network, state, source)
+    network.load_state_dict(state)
+
+
+def load_pretrained(network: torch.nn.Module, path: PathLike, *, freeze: bool) -> list[str]:
+    """Copy a structure model into an interpolator: what both have, under the names of the file. Returns these names.
+
+    freeze: every parameter whose name is in the file stops learning, as with the official `freeze_spatial`
+    Raises ValueError for a file of which the network has nothing, one with tensors that the network lacks or has in
+    other shapes, and one of a GeoTDM model.
+    """
+    tensors, _ = load_tensors_of(path)
+    own = network.state_dict()
+    foreign = sorted(tensors.keys() - own.keys())
+    if foreign:
+        raise ValueError(
+            f"{path} must hold a structure model of this network; unknown: {', '.join(foreign[:3])} "
+            f"({len(foreign)} of {len(tensors)} tensors)"
+        )
+    for name, value in tensors.items():
+        if own[name].shape != value.shape:
+            raise ValueError(f"{path}: {name} must be {list(own[name].shape)}, got {list(value.shape)}")
+    network.load_state_dict(tensors, strict=False)
+    if freeze:
+        for name, parameter in network.named_parameters():
+            if name in tensors:
+                parameter.requires_grad_(False)
+    return sorted(tensors)
+
+
+_OF_GEOTDM = (
+    "this is a checkpoint of a GeoTDM model, whose layers have the same names and compute something else; "
+    "geotdm_fast.load reads it"
+)
+
+
+def check_is_ays(state: Mapping[str, Tensor], source: PathLike) -> None:
+    """Raise ValueError where the tensors are those of a GeoTDM model: without the embedding that every network has."""
+    has_embedding = any(name.startswith("embedding.") for name in state)
+    if not has_embedding and any(name.startswith(("s_modules.", "t_modules.")) for name in state):
+        raise ValueError(f"{source}: {_OF_GEOTDM}")
