@@ -214,7 +214,8 @@ def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
     show = not args.quiet and ours.writes
     model, dataset = open_request(args, ours.device, next(iter(exports), None), progress=show)
     plan = None if args.rollout is None else rollout_plan(args, model)
-    dataset = model.dataset(dataset, "sample") if plan is None else model.rollout_dataset(dataset)
+    about = {"extrapolate": args.extrapolate}
+    dataset = model.dataset(dataset, "sample", **about) if plan is None else model.rollout_dataset(dataset, **about)
     outcome = sample_to_folder(
         args.out,
         model.sampler(**method_options(args)),

@@ -17,7 +17,11 @@ _PROJECT = DataKey("subtract the mean of each window, as unconditional models wa
 _FRAMES = {
     "graph": DataKey("bonds, complete, {radius: R} or {knn: K}, with bonds: HOPS and of: current", "bonds"),
     "frames": DataKey("[start, stop] or [start, stop, step] of the frames to read, before splits and windows"),
-    "every": DataKey("N: every N-th frame of those"),
+    "every": DataKey("N: every N-th frame of those; of a list [N, ...], windows of each, one after the other"),
+    "conditions": DataKey(
+        "{name: number} that the network is told: for all, or a list of one for each file; lag: L or [L, ...] cuts "
+        "windows of frames so far apart in time; lag: frames or time follows from every"
+    ),
 }
 _MOLECULES = {
     "project": _PROJECT,
