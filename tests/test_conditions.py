@@ -85,10 +85,10 @@ def test_a_hooked_network_is_told_the_same(domain):
     told, x, model_kwargs = network_and_batch(domain, conditions=RANGES)
     conditions = TOLD[[0, 1, 1]][: int(model_kwargs["batch"].max()) + 1]
     expected = called(told, x, model_kwargs | {"conditions": conditions})
-    told.condition_linear.register_forward_hook(lambda module, inputs, output: 2 * output)
+    handle = told.condition_linear.register_forward_hook(lambda module, inputs, output: 2 * output)
     twice = called(told, x, model_kwargs | {"conditions": conditions})
     with torch.no_grad():
-        told.condition_linear._forward_hooks.clear()
+        handle.remove()
         told.condition_linear.weight.mul_(2)
     for one, other in zip(twice, called(told, x, model_kwargs | {"conditions": conditions}), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)

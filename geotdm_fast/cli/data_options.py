@@ -213,8 +213,10 @@ def _with_conditions(section: dict, values: dict, where: str) -> dict:
     lag = conditions.get("lag")
     if lag is None or isinstance(lag, str) or "every" in values:
         return changed
-    changed.pop("every", None)
-    if isinstance(known, dict) and known.get("lag") == "frames":
+    before = known.get("lag") if isinstance(known, dict) else None
+    if before == "time":
+        changed.pop("every", None)
+    if before == "frames":
         if not isinstance(lag, (int, float)) or isinstance(lag, bool) or lag != int(lag):
             raise ValueError(
                 f"--set conditions.lag: {where} counts frames, it must be a whole number, got {shown(lag)}"
