@@ -13,7 +13,7 @@ from test_training_device_data import two_lags
 from test_training_step import assert_same_state, make_step, run, steps_config
 from tolerances import assert_same
 
-from geotdm_fast import ModelMeanType, Sampler
+from geotdm_fast import ModelMeanType, Sampler, backend
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.conditions import SPAN, Conditions
 from geotdm_fast.scores.equivariance import check_equivariance
@@ -96,7 +96,8 @@ def test_a_hooked_network_is_told_the_same(domain):
 
 
 def chain(device="cpu", **changes):
-    network, x, model_kwargs = network_and_batch(dtype=torch.float32, conditions=RANGES, pre_norm=True, **changes)
+    sizes = {"hidden_dim": 16, "pre_norm": True}
+    network, x, model_kwargs = network_and_batch(dtype=torch.float32, conditions=RANGES, **sizes | changes)
     there = {
         name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in model_kwargs.items()
     }
@@ -157,7 +158,7 @@ def test_captured_training_steps_are_told():
 def test_a_training_step_on_a_pretended_gpu():
     dataset = two_lags()
     here = run(make_step(dataset, config=told_config(dataset, batch_size=2)), 0, 3)
-    with PretendedGPU() as gpu:
+    with PretendedGPU() as gpu, backend("reference"):
         there = run(make_step(dataset, "cuda", config=told_config(dataset, batch_size=2)), 0, 1)
         before = gpu.waits.copy()
         run(there, 1, 3)

@@ -80,7 +80,7 @@ def check_samples(path: PathLike, s: Samples) -> None:
     if (s.conditions is None) != (s.condition_names is None):
         missing = "conditions" if s.conditions is None else "condition_names"
         raise ValueError(f"{path}: conditions and condition_names must come together, got no {missing}")
-    if s.conditions is not None:
+    if s.conditions is not None and s.condition_names is not None:
         expected |= {"conditions": (s.num_graphs, np.size(s.condition_names))}
     if s.is_molecule:
         expected["atomic_numbers"] = (num_nodes,)

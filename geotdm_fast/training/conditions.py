@@ -1,5 +1,7 @@
 """Which conditions a network is told, and their ranges, follow from the data that it is trained on."""
 
+from collections.abc import Mapping
+
 from geotdm_fast.conditions import Conditions
 from geotdm_fast.data.conditions import check_conditions, conditions_of
 from geotdm_fast.data.trajectory import TrajectoryDataset
@@ -22,6 +24,6 @@ def take_conditions(config: dict, dataset: TrajectoryDataset) -> None:
         check_conditions(dataset, stated, where)
 
 
-def check_told(config: dict, dataset: TrajectoryDataset, where: str) -> None:
+def check_told(config: Mapping, dataset: TrajectoryDataset, where: str) -> None:
     """ValueError unless the data have the conditions of denoise_model.conditions; numbers may be out of range."""
     check_conditions(dataset, Conditions.parse(config[SECTION].get(KEY)), where, extrapolate=True)
