@@ -180,6 +180,7 @@ def test_equivariance():
     [
         (None, "conditions .graphs, 2. must be given, of lag, temperature; got none"),
         (TOLD[:, :1], r"conditions must be \[graphs, 2\], got \[2, 1\]"),
+        (TOLD[:1], r"conditions must be \[2, 2\], got \[1, 2\]"),
         (TOLD * torch.tensor([math.nan, 1.0]), "the condition lag must be finite"),
     ],
 )

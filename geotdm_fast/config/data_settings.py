@@ -18,10 +18,7 @@ _FRAMES = {
     "graph": DataKey("bonds, complete, {radius: R} or {knn: K}, with bonds: HOPS and of: current", "bonds"),
     "frames": DataKey("[start, stop] or [start, stop, step] of the frames to read, before splits and windows"),
     "every": DataKey("N: every N-th frame of those; of a list [N, ...], windows of each, one after the other"),
-    "conditions": DataKey(
-        "{name: number} that the network is told: for all, or a list of one for each file; lag: L or [L, ...] cuts "
-        "windows of frames so far apart in time; lag: frames or time follows from every"
-    ),
+    "conditions": DataKey("numbers that the network is told: {temperature: 300, lag: L, [L, ...], time or frames}"),
 }
 _MOLECULES = {
     "project": _PROJECT,

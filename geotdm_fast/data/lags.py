@@ -35,11 +35,18 @@ def check_section(where: str, section: Mapping) -> dict[str, Any]:
             raise ValueError(f"{where}: conditions.{name} must be {expected}, got {shown(value)}")
         if name == LAG and min(numbers) <= 0:
             raise ValueError(f"{where}: conditions.lag must be above 0, got {shown(value)}")
+        if name == LAG and len(set(numbers)) < len(numbers):
+            raise ValueError(f"{where}: conditions.lag must be different numbers, got {shown(value)}")
     every = section.get("every")
     if isinstance(every, (list, tuple)):
         whole = len(every) > 0 and all(type(n) is int and n > 0 for n in every)
         if not whole or len(set(every)) < len(every):
             raise ValueError(f"{where}: every must be different whole numbers of at least 1, got {shown(every)}")
+        if conditions.get(LAG, "frames") not in OF_FRAMES:
+            raise ValueError(
+                f"{where}: every must not be a list where conditions.lag says how far apart frames are, got "
+                f"{shown(every)}"
+            )
     return dict(sorted(conditions.items()))
 
 
@@ -86,7 +93,7 @@ def cut_at_lag(kind: str, entry: dict, lag: object, file: OpenFile) -> dict:
     number, spacing = float(lag), frame_spacing(kind, entry, file)  # type: ignore[arg-type]  # a number
     if spacing is None:
         if isinstance(lag, _Cut):
-            raise ValueError("several lags need data with times; give every: [N, ...] and conditions: {{lag: frames}}")
+            raise ValueError("several lags need data with times; give every: [N, ...] and conditions: {lag: frames}")
         return entry
     step = frame_slice(kind, entry.get("frames"), entry.get("every"), None).step
     is_chosen = entry.get("every") is not None or step > 1

@@ -28,7 +28,7 @@ from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Cell, check_cutoff
 from geotdm_fast.reference.node_embedding import part_of_layer
-from geotdm_fast.reference.row_sums import take_rows
+from geotdm_fast.reference.row_sums import num_graphs, take_rows
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import (
     check_finite,
@@ -307,7 +307,7 @@ class EGTN(PrecisionMixin, nn.Module):
     def _embedded_conditions(
         self, layer: str, conditions: Tensor | None, batch: Tensor | None, dtype: torch.dtype
     ) -> Tensor | None:
-        conditions = self._check_conditions(conditions)
+        conditions = self._check_conditions(conditions, batch)
         if conditions is None or self.conditions is None:
             return None
         wide = torch.promote_types(dtype, torch.float32)
@@ -322,7 +322,7 @@ class EGTN(PrecisionMixin, nn.Module):
         told = self._embedded_conditions(layer, conditions, batch, z.dtype)
         return z if told is None else z + told[:, None].to(z.dtype)
 
-    def _check_conditions(self, conditions: Tensor | None) -> Tensor | None:
+    def _check_conditions(self, conditions: Tensor | None, batch: Tensor | None) -> Tensor | None:
         """The conditions, which are there where the network is told any, and only there."""
         if self.conditions is None:
             if conditions is not None:
@@ -335,6 +335,8 @@ class EGTN(PrecisionMixin, nn.Module):
         check_same_device("EGTN", **{"the network": like(self)}, conditions=conditions)
         if reads_values(conditions):
             check_finite_conditions("EGTN", names, conditions)
+            expected = 1 if batch is None else num_graphs(batch)
+            check_tensor("EGTN", "conditions", conditions, (expected, len(names)))
         return conditions
 
     def _reference_frame(

@@ -88,7 +88,7 @@ def test_without_times_a_lag_is_what_is_said(tmp_path):
     walk(tmp_path / "a.npz")
     section = {"kind": "npz", "path": str(tmp_path / "a.npz"), "span": 4, "every": 2}
     assert set(each(open_dataset(section | {"conditions": {"lag": 7}}), "lag")) == {7.0}
-    with pytest.raises(ValueError, match="several lags need data with times; give every"):
+    with pytest.raises(ValueError, match=r"several lags need data with times; give every: .* \{lag: frames\}"):
         open_dataset(section | {"conditions": {"lag": [1, 2]}})
     with pytest.raises(ValueError, match=r"conditions.lag: time needs data with times; lag: frames counts frames"):
         open_dataset(section | {"conditions": {"lag": "time"}})
@@ -136,6 +136,8 @@ def test_a_number_for_each_file(tmp_path):
         ({"conditions": {"temperature": float("nan")}}, "conditions.temperature must be a finite number"),
         ({"conditions": {"temperature": []}}, "conditions.temperature must be a finite number"),
         ({"conditions": {"lag": 0}}, "conditions.lag must be above 0, got 0"),
+        ({"conditions": {"lag": [1, 1]}}, "conditions.lag must be different numbers, got"),
+        ({"every": [1, 2], "conditions": {"lag": 0.1}}, "every must not be a list where conditions.lag says how far"),
         ({"conditions": {"9": 1}}, "a condition's name must be a word"),
         ({"every": [1, 1], "conditions": {"lag": "time"}}, "every must be different whole numbers"),
         ({"every": [], "conditions": {"lag": "time"}}, "every must be different whole numbers"),
