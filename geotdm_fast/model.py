@@ -10,7 +10,9 @@ from torch import Tensor
 
 from geotdm_fast.checkpoint import build_diffusion, load_checkpoint, save_checkpoint
 from geotdm_fast.checkpoint_paths import checkpoint_file
+from geotdm_fast.conditions import Conditions
 from geotdm_fast.config.files import load_config
+from geotdm_fast.data.conditions import check_conditions, with_conditions
 from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.given_frames import as_given_frames
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset, collate
@@ -101,6 +103,11 @@ class Model:
         return cast(EGTN, bare(self.network))
 
     @property
+    def conditions(self) -> Conditions | None:
+        """The numbers that the network is told, with the ranges of its training; None where it is told none."""
+        return self._bare.conditions
+
+    @property
     def device(self) -> torch.device:
         return torch.device(self.diffusion.device)
 
@@ -159,6 +166,8 @@ class Model:
         seed: int = 0,
         batch_size: int | None = None,
         progress: bool = False,
+        conditions: Mapping[str, Any] | None = None,
+        extrapolate: bool = False,
         where: str = "sample",
         **arrays: Any,
     ) -> Samples:
@@ -166,13 +175,15 @@ class Model:
 
         method, steps, spacing, eta: see `Sampler`; batch_size: most trajectories at once, by default what fits
         arrays: z, h, edge_index, ..., charges beside positions alone, see `to_dataset`
+        conditions: {name: number, or one for each graph} that the network is told, beside or in place of those of the
+            data; `Model.conditions` has names and ranges. They must be in the range of the training, unless extrapolate
         progress: show a progress bar; where: the caller's name, for messages
         Raises what `to_dataset` and `Sampler` raise, and ValueError for data of other sizes than the model's.
         """
         from geotdm_fast.sampling import sample
 
         sampler = self.sampler(method, steps, spacing, eta)
-        dataset = self.dataset(data, where, **arrays)
+        dataset = self.dataset(data, where, conditions=conditions, extrapolate=extrapolate, **arrays)
         batch = collate(dataset)
         drawn = sample(
             sampler, batch, self.task, num_samples=num_samples, seed=seed, batch_size=batch_size, progress=progress
@@ -195,6 +206,8 @@ class Model:
         seed: int = 0,
         batch_size: int | None = None,
         progress: bool = False,
+        conditions: Mapping[str, Any] | None = None,
+        extrapolate: bool = False,
         **arrays: Any,
     ) -> Samples:
         """Draw `num_frames` frames behind the given ones, block by block, however long the model's window is.
@@ -219,7 +232,7 @@ class Model:
 
         plan = self.rollout_plan(num_frames, overlap, bound, features)
         sampler = self.sampler(method, steps, spacing, eta)
-        dataset = self.rollout_dataset(data, **arrays)
+        dataset = self.rollout_dataset(data, conditions=conditions, extrapolate=extrapolate, **arrays)
         batch = collate(dataset)
         drawn = roll_out(
             sampler,
@@ -280,7 +293,7 @@ class Model:
         return Sampler(self.diffusion, method, steps, spacing, eta)
 
     def dataset(self, data: Any, where: str = "dataset", **arrays: Any) -> TrajectoryDataset:
-        """`data` as a data set of this model; arrays as for `sample`.
+        """`data` as a data set of this model; arrays, conditions and extrapolate as for `sample`.
 
         Raises TypeError for what is none, ValueError for data of other sizes than the model's.
         """
@@ -298,9 +311,17 @@ class Model:
         self.task.num_noisy(came)
         return dataset
 
-    def _dataset(self, data: Any, where: str, **arrays: Any) -> TrajectoryDataset:
+    def _dataset(
+        self,
+        data: Any,
+        where: str,
+        conditions: Mapping[str, Any] | None = None,
+        extrapolate: bool = False,
+        **arrays: Any,
+    ) -> TrajectoryDataset:
         """The same for any number of frames."""
-        dataset = to_dataset(data, self.data, where, **arrays)
+        dataset = with_conditions(to_dataset(data, self.data, where, **arrays), conditions or {}, where)
+        check_conditions(dataset, self.conditions, where, extrapolate)
         item, network = dataset[0], self._bare
         edge_dim = num_edge_features(item.edge_attr, network.graph_spec)
         for name, came, expected in (
@@ -329,7 +350,7 @@ class Model:
     ) -> Tensor:
         """[B] float - the bound on the negative log-likelihood (nats) of every trajectory, `num_timesteps` calls each.
 
-        See `scores.evaluation.likelihoods`; data and arrays as for `sample`.
+        See `scores.evaluation.likelihoods`; data, arrays, conditions and extrapolate as for `sample`.
         """
         from geotdm_fast.scores.evaluation import likelihoods
 

@@ -5,8 +5,10 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from places import ROOT
+from tiny_models import ETHANOL, ETHANOL_POSITIONS
 
 from geotdm_fast.cli import main
 
@@ -18,6 +20,24 @@ SMALL = {
     },
     ("sample",): {"--num-graphs": "1", "--num-samples": "2", "--steps": "1"},
 }
+
+
+def write_molecule() -> None:
+    """`run.xtc` and `run.pdb`: 240 frames of ethanol, an atom of which shakes by 0.02 angstrom, 0.5 ps apart."""
+    mdtraj = pytest.importorskip("mdtraj")
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("EOH", topology.add_chain())
+    for i, number in enumerate(ETHANOL):
+        element = mdtraj.element.Element.getByAtomicNumber(int(number))
+        topology.add_atom(f"{element.symbol}{i}", element, residue)
+    x = 0.1 * (ETHANOL_POSITIONS + 0.02 * np.random.default_rng(3).normal(size=(240, *ETHANOL_POSITIONS.shape)))
+    run = mdtraj.Trajectory(x, topology, time=0.5 * np.arange(len(x)))
+    run.save_xtc("run.xtc")
+    run[0].save_pdb("run.pdb")
+
+
+# What a reader of an example has before.
+FILES = {"molecule.md": write_molecule}
 
 
 def commands(text: str) -> list[list[str]]:
@@ -44,6 +64,7 @@ def smaller(words: list[str]) -> list[str]:
 def test_commands_of_an_example(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "configs", "configs")
+    FILES.get(path.name, lambda: None)()
     for program, *words in commands(path.read_text(encoding="utf-8")):
         assert program == "geotdm"
         assert main(smaller(words)) == 0, f"{words}: {capsys.readouterr().err}"

@@ -9,7 +9,7 @@ import geotdm_fast.kernels
 PACKAGE = pathlib.Path(geotdm_fast.__file__).parent
 KERNELS = pathlib.Path(geotdm_fast.kernels.__file__).parent
 _OPS = {"graphs", "reference", "kernels", "runtime"}
-_MODELS = {"ops", "graphs", "reference", "runtime", "conditioning"}
+_MODELS = {"ops", "graphs", "reference", "runtime", "conditioning", "conditions"}
 _WORK = {
     *_MODELS,
     "task",
@@ -27,7 +27,8 @@ _WORK = {
 ROOMS = {
     "runtime": set(),
     "simulation": {"runtime"},
-    "config": {"runtime"},
+    "conditions": {"runtime"},
+    "config": {"conditions", "runtime"},
     "reference": {"runtime"},
     "kernels": {"reference", "runtime"},
     "graphs": {"reference", "kernels", "runtime"},

@@ -58,7 +58,8 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
         action="append",
         default=[],
         help="replace one key of the data section, e.g. data.stride=5; may be repeated; data.kind=... starts from an "
-        "empty section; `geotdm train --keys` lists them",
+        "empty section; `geotdm train --keys` lists them; conditions.NAME=NUMBER is what the model is told, and "
+        "the lag at which windows are cut",
     )
     data.add_argument("--num-graphs", type=count, metavar="N", help="so many graphs, evenly spaced (default: all)")
     how = parser.add_argument_group("sampling")
@@ -89,6 +90,11 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
         type=float,
         metavar="LEVEL",
         help="how noisy a model of train.context_noise_told is told that its given frames are (default: 0)",
+    )
+    how.add_argument(
+        "--extrapolate",
+        action="store_true",
+        help="let conditions be outside of the range that the model was trained on",
     )
     how.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     how.add_argument(

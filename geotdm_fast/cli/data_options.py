@@ -7,11 +7,12 @@ from pathlib import Path
 from geotdm_fast.cli.renamed import warn_renamed
 from geotdm_fast.cli.telling import tell
 from geotdm_fast.config.files import SPLITS
-from geotdm_fast.runtime.shown import listed, plain
+from geotdm_fast.runtime.shown import listed, plain, shown
 
 # Kinds whose sections name a file of trajectories and how it is cut.
 FILE_KINDS = ("npz", "file", "md17")
 _YAML = (".yaml", ".yml")
+CONDITIONS = "conditions"
 _PHASE_SPLITS = {"training": "train", "validation": "val", "testing": "test"}
 _RECORDINGS = (".txt", ".csv", ".tsv")
 
@@ -156,7 +157,7 @@ def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, st
         whole = section.get("split") is None or getattr(args, "given", None) is not None
         if not whole and not args.quiet:
             tell(f"{where}: split {section['split']} of --data; --set data.split=null takes all")
-    section |= values
+    section = _with_conditions(section, values, where)
     if config["diffusion"].get("mode", "cond") == "uncond":
         section.setdefault("project", True)  # the model lives in the space of zero mean
     return section, where
@@ -184,10 +185,48 @@ def data_values(texts: Iterable[str], split: str | None = None) -> dict:
 
     split: the section that is opened; None where there is one alone
     """
-    return dict(_setting(text, split) for text in texts)
+    values: dict = {}
+    for text in texts:
+        key, value = _setting(text, split)
+        if isinstance(key, tuple):  # a condition
+            known = values.setdefault(CONDITIONS, {})
+            if not isinstance(known, dict):
+                raise ValueError(f"--set {plain(text)}: data.conditions is no section, got {shown(known)}")
+            values[CONDITIONS] = {**known, key[1]: value}
+        else:
+            values[key] = value
+    return values
 
 
-def _setting(text: str, split: str | None) -> tuple[str, object]:
+def _with_conditions(section: dict, values: dict, where: str) -> dict:
+    """`section` with `values`, whose conditions go beside or in place of those of the section, one by one.
+
+    A lag in place of one that followed from the frames chooses them: in frames of the file where the section counts
+    these, else in time.
+    """
+    conditions = values.get(CONDITIONS)
+    if not isinstance(conditions, dict):
+        return section | values
+    known = section.get(CONDITIONS) or {}
+    merged = {**known, **conditions} if isinstance(known, dict) else conditions
+    changed = section | values | {CONDITIONS: merged}
+    lag = conditions.get("lag")
+    if lag is None or isinstance(lag, str) or "every" in values:
+        return changed
+    before = known.get("lag") if isinstance(known, dict) else None
+    if before == "time":
+        changed.pop("every", None)
+    if before == "frames":
+        if not isinstance(lag, (int, float)) or isinstance(lag, bool) or lag != int(lag):
+            raise ValueError(
+                f"--set conditions.lag: {where} counts frames, it must be a whole number, got {shown(lag)}"
+            )
+        return changed | {"every": int(lag), CONDITIONS: {**merged, "lag": "frames"}}
+    return changed
+
+
+def _setting(text: str, split: str | None) -> tuple[str | tuple[str, str], object]:
+    """The key and the value; of a condition (`conditions`, its name) and the number."""
     from geotdm_fast.runtime.parsing import parse_yaml
 
     key, equals, value = text.partition("=")
@@ -197,6 +236,9 @@ def _setting(text: str, split: str | None) -> tuple[str, object]:
     if len(names) == 1:
         warn_renamed(f"--set {names[0]}=...", f"--set data.{names[0]}=...")
         names = ["data", *names]
+    if names[0] == CONDITIONS:
+        names = ["data", *names]
+    condition = names.pop() if len(names) > 2 and names[-2] == CONDITIONS else None
     if names[0] != "data" or len(names) > 3:
         raise ValueError(
             f"--set must be data.KEY=VALUE, got '{plain(text)}': how a model was made is in its checkpoint, and stays"
@@ -205,6 +247,7 @@ def _setting(text: str, split: str | None) -> tuple[str, object]:
         opened = "data" if split is None else f"data.{split} (--split {split})"
         raise ValueError(f"--set {plain(text)}: the section that is opened is {opened}")
     try:
-        return names[-1], parse_yaml(value)
+        key = names[-1] if condition is None else (CONDITIONS, condition)
+        return key, parse_yaml(value)
     except ValueError as error:
         raise ValueError(f"--set {plain(text)}: the value must be YAML ({error})") from error

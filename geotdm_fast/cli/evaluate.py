@@ -140,7 +140,8 @@ def _from_checkpoint(args: argparse.Namespace):
     samples = draw(args, request)
     nll = None
     if "nll" in scores:
-        nll = model.likelihood(dataset, seed=args.seed, batch_size=args.batch_size, progress=not args.quiet)
+        options = {"batch_size": args.batch_size, "progress": not args.quiet, "extrapolate": args.extrapolate}
+        nll = model.likelihood(dataset, seed=args.seed, **options)
     return samples, scores, nll
 
 

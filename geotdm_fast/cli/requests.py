@@ -54,13 +54,14 @@ def method_options(args: argparse.Namespace) -> dict:
 def draw(args: argparse.Namespace, request: Request):
     """The `Samples` that are asked for, in memory."""
     options = {"seed": args.seed, "batch_size": args.batch_size, "progress": not args.quiet}
+    options["extrapolate"] = args.extrapolate
     return request.model.sample(request.dataset, args.num_samples, **method_options(args), **options)
 
 
 def draw_rollout(args: argparse.Namespace, request: Request):
     """The `Samples` of `--rollout`, in memory."""
     about: dict[str, Any] = {"seed": args.seed, "batch_size": args.batch_size, "progress": not args.quiet}
-    about |= {"overlap": args.overlap, **_bound(args), **method_options(args)}
+    about |= {"overlap": args.overlap, "extrapolate": args.extrapolate, **_bound(args), **method_options(args)}
     return request.model.rollout(request.dataset, args.rollout, args.num_samples, **about)
 
 

@@ -64,6 +64,7 @@ EXAMPLES = """\
   geotdm sample nbody_charged_small --rollout 400 --set data.num_frames=410 --num-graphs 20 --out long.npz
   geotdm sample outputs/my_molecule --rollout 5000 --given last_frames.npz --out long/ --xtc long.xtc
   geotdm sample outputs/my_molecule --given last_frames.npz --num-samples 20 --out future.npz
+  geotdm sample outputs/nbody_lags --set conditions.lag=0.2 --out samples.npz  docs/conditions.md
   geotdm sample ckpt_best.pt --config nbody_train_cond.yaml --out samples.npz
   geotdm sample md17_sampling.yaml                                            into <output_base_path>/<...>_eval/
 
@@ -214,7 +215,8 @@ def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
     show = not args.quiet and ours.writes
     model, dataset = open_request(args, ours.device, next(iter(exports), None), progress=show)
     plan = None if args.rollout is None else rollout_plan(args, model)
-    dataset = model.dataset(dataset, "sample") if plan is None else model.rollout_dataset(dataset)
+    about = {"extrapolate": args.extrapolate}
+    dataset = model.dataset(dataset, "sample", **about) if plan is None else model.rollout_dataset(dataset, **about)
     outcome = sample_to_folder(
         args.out,
         model.sampler(**method_options(args)),

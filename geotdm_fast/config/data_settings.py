@@ -17,7 +17,8 @@ _PROJECT = DataKey("subtract the mean of each window, as unconditional models wa
 _FRAMES = {
     "graph": DataKey("bonds, complete, {radius: R} or {knn: K}, with bonds: HOPS and of: current", "bonds"),
     "frames": DataKey("[start, stop] or [start, stop, step] of the frames to read, before splits and windows"),
-    "every": DataKey("N: every N-th frame of those"),
+    "every": DataKey("N: every N-th frame of those; of a list [N, ...], windows of each, one after the other"),
+    "conditions": DataKey("numbers that the network is told: {temperature: 300, lag: L, [L, ...], time or frames}"),
 }
 _MOLECULES = {
     "project": _PROJECT,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from geotdm_fast.conditions import Conditions
 from geotdm_fast.runtime.choices import check_choice, check_keys
 from geotdm_fast.runtime.shown import shown
 
@@ -20,8 +21,8 @@ _MOST_LAYERS, _MOST_WIDTH = 1000, 1_000_000
 class Setting:
     """One setting of a section: its kind, what it is when left out, and what it means.
 
-    kind: `int`, `float`, `bool`, `str`, `ranges` (list of [first, last + 1] frame pairs), `name` (string or integer) or
-        `graph` (what `graphs.GraphSpec.parse` takes)
+    kind: `int`, `float`, `bool`, `str`, `ranges` (list of [first, last + 1] frame pairs), `name` (string or integer),
+        `graph` (what `graphs.GraphSpec.parse` takes) or `conditions` (what `conditions.Conditions.parse` takes)
     default: the value when the key is left out, or REQUIRED
     nullable: whether null is allowed; it always is where it is the default
     least, most: the smallest and the largest value allowed, for numbers
@@ -59,6 +60,11 @@ DENOISE_MODEL = {
     "cutoff": Setting("float", None, "edges count less the longer they are, and nothing from this length on", least=0),
     "envelope": Setting("str", "polynomial", "how edges count within the cutoff", choices=("polynomial",)),
     "graph": Setting("graph", None, "edges by distance (null: as data.train.graph says)"),
+    "conditions": Setting(
+        "conditions",
+        None,
+        "{name: [low, high]} numbers that the network is told, and their ranges (null: those of data.train.conditions)",
+    ),
 }
 
 DIFFUSION = {
@@ -213,6 +219,9 @@ def _converted(value: Any, setting: Setting, where: str) -> Any:
         return value
     if kind == "graph" and isinstance(value, (str, Mapping)):
         return value if isinstance(value, str) else dict(value)
+    if kind == "conditions" and isinstance(value, Mapping):
+        told = Conditions.parse(value, where)
+        return None if told is None else told.as_config()
     if kind == "ranges" and _are_ranges(value):
         return [list(pair) for pair in value]
     raise ValueError(f"{where} must be {_expected(setting)}, got {describe(value)}")
@@ -243,6 +252,7 @@ def _expected(setting: Setting) -> str:
         "str": "a text",
         "name": "a name or a number",
         "graph": "bonds, complete, {radius: ...} or {knn: ...}",
+        "conditions": "{name: [low, high]}",
         "ranges": "a list of frame ranges [[first, last + 1], ...]",
     }
     return f"one of {', '.join(setting.choices)}" if setting.choices else words[setting.kind]

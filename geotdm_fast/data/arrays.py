@@ -125,6 +125,12 @@ def read_names(path: PathLike) -> list[str]:
         raise ValueError(f"{path} must be an .npz archive of plain arrays, got an unreadable file ({error})") from error
 
 
+def npz_times(path: PathLike) -> np.ndarray | None:
+    """The times, or steps, of all frames of an `.npz` of positions; None where it has none. Raises as `npz_dataset`."""
+    names, x = read_names(path), StoredArray(path, position_name(path))
+    return _times(f"npz_dataset: {path}", path, names, x.shape)[1]
+
+
 def _without_hydrogen(where: str, x_name: str, x: StoredArray, arrays: dict) -> tuple[StoredArray, dict]:
     """Positions [..., N, D], and the arrays beside them, of the other atoms alone."""
     if arrays.get("z") is None:

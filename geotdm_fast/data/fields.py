@@ -46,8 +46,10 @@ class Fields:
     __iter__ = None
 
     def __repr__(self) -> str:
-        # Most data have no box, and are not asked about it.
-        names = [name for name in field_names(self) if name not in ("cell", "pbc") or getattr(self, name) is not None]
+        # Most data have no box and no conditions, and are not asked about them.
+        is_there = lambda value: isinstance(value, Tensor) or bool(value)
+        rare = ("cell", "pbc", "conditions", "condition_names")
+        names = [name for name in field_names(self) if name not in rare or is_there(getattr(self, name))]
         shown = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in names)
         return f"{type(self).__name__}({shown})"
 
@@ -60,8 +62,8 @@ class Fields:
         return self.x.shape[0]
 
     def to(self: Own, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> Own:
-        """A copy on `device`, its float tensors in `dtype`; an `origin` keeps its own."""
-        casts = lambda name, tensor: tensor.is_floating_point() and name != "origin"
+        """A copy on `device`, its float tensors in `dtype`; `origin` and `conditions` keep theirs."""
+        casts = lambda name, tensor: tensor.is_floating_point() and name not in ("origin", "conditions")
         return self._with_tensors(lambda name, tensor: tensor.to(device, dtype if casts(name, tensor) else None))
 
     def cpu(self: Own) -> Own:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from geotdm_fast.data.arrays import position_name
 from geotdm_fast.data.frames import frame_slice
+from geotdm_fast.data.lags import LAG
 from geotdm_fast.data.md17 import CUTOFF, molecule_path
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.pedestrian import as_people, pedestrian_windows
@@ -82,6 +83,9 @@ def _molecule(section: dict, where: str) -> dict:
 def _last_frames(section: dict, number: int, where: str) -> dict:
     """The section with `frames` that chooses the last `number` of those that it chooses now."""
     frames, every = section.pop("frames", None), section.pop("every", None) or 1
+    lag = section.get("conditions", {}).get(LAG)
+    if isinstance(every, (list, tuple)) or isinstance(lag, (list, tuple)):
+        raise ValueError(f"{where}: the given frames must have one lag; --set conditions.lag=... says which")
     last = [-((number - 1) * every + 1), None, every]
     if section.get("kind") != "npz":
         if frames is not None:

@@ -21,6 +21,7 @@ NUM_SYSTEMS = {"train": 3000, "val": 2000, "test": 2000}
 # What the official generator keeps of 5000 steps: one frame in 100, the start among them for gravity alone.
 ALL_FRAMES = {"charged": 49, "springs": 49, "gravity": 50}
 _SAVE_EVERY = 100
+FRAME_TIME = 0.1  # between two frames, in the simulation's units of time
 
 
 def nbody_dataset(

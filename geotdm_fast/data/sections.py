@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from geotdm_fast.data.checks import SPLITS, check_count
+from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.data.joined import join_datasets
+from geotdm_fast.data.lags import LAG, check_section, cut_at_lag, entries_told, lag_of
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.choices import check_choice, check_keys
@@ -15,6 +17,8 @@ from geotdm_fast.runtime.shown import plain, shown
 _FRAME_KEYS = ("frames", "every")
 # Which edges there are, for every kind: `geotdm_fast.graphs.GraphSpec`.
 _GRAPH = "graph"
+# Numbers that the network is told, for every kind: `geotdm_fast.data.lags`.
+_CONDITIONS = "conditions"
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
 _BOX_KEYS = ("unwrap", "box", "remove_drift")
 _OWN_KEYS = (
@@ -81,8 +85,11 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
     given = {key: value for key, value in section.items() if key not in ("kind", *_WITHOUT_MEANING)}
     if "mode" in given:
         _rename(where, given, "mode", "split")
-    graph = given.pop(_GRAPH, None)
+    graph, told = given.pop(_GRAPH, None), check_section(where, given)
+    given.pop(_CONDITIONS, None)
     normalised = {"kind": kind, **_NORMALISERS[kind](given, where)}
+    if told:
+        normalised[_CONDITIONS] = told
     if graph is not None:
         normalised |= _with_graph(where, kind, normalised, graph)
     _entries(where, kind, normalised)
@@ -110,22 +117,29 @@ def open_datasets(
     sections: by their names, for messages, in the order of their frames; file: what has opened the file before, if it
         was
     """
-    entries: list[tuple[str, str, dict]] = []
+    entries: list[tuple[str, str, dict, dict]] = []
     first: dict[tuple, int] = {}
     for where, section in sections.items():
         section = normalise_section(section, where)
         kind = section.pop("kind")
         section.pop(_GRAPH, None)  # the network's, which makes it of the positions
-        for entry in _entries(where, kind, section):
+        told = section.pop(_CONDITIONS, {})
+        for entry, conditions in entries_told(where, _entries(where, kind, section), told):
             first.setdefault(_file_of(kind, entry), len(entries))
-            entries.append((where, kind, entry))
+            entries.append((where, kind, entry, conditions))
     parts: dict[int, TrajectoryDataset] = {}
     with OpenFile() if file is None else contextlib.nullcontext(file) as opened:
         # File by file, so that one is open at a time; the sort leaves the sections of a file in their order.
-        for number, (where, kind, entry) in sorted(enumerate(entries), key=lambda each: first[_file_of(*each[1][1:])]):
+        for number, (where, kind, entry, conditions) in sorted(
+            enumerate(entries), key=lambda each: first[_file_of(*each[1][1:3])]
+        ):
             with _named(where):
+                entry = cut_at_lag(kind, entry, conditions.get(LAG), opened)
                 more = {"file": opened} if kind == "file" else {}
-                parts[number] = _OPENERS[kind](entry, where, progress, **more)
+                parts[number] = _OPENERS[kind](dict(entry), where, progress, **more)
+                if LAG in conditions:
+                    conditions = conditions | {LAG: lag_of(kind, entry, conditions[LAG], parts[number])}
+                parts[number] = with_conditions(parts[number], conditions, "conditions")
     return {where: _joined(where, [parts[i] for i, e in enumerate(entries) if e[0] == where]) for where in sections}
 
 
@@ -347,4 +361,4 @@ _OPENERS: dict[str, Callable[..., TrajectoryDataset]] = {
 
 def kind_keys(kind: str) -> tuple[str, ...]:
     """The keys that a section of this kind may have, the official ones among them."""
-    return ("kind", _GRAPH, *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)
+    return ("kind", _GRAPH, _CONDITIONS, *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)

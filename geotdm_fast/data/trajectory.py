@@ -27,6 +27,9 @@ class Trajectory(Fields):
     cell: [3, 3] or [T, 3, 3] float - the vectors of the periodic box, as rows, in the unit of x; [T, 3, 3] where it
         changes from frame to frame; None: no box
     pbc: [3] bool - the directions that are periodic; None: all, where there is a cell
+    conditions: [C] float32 - numbers that a network is told, such as the temperature, see
+        `geotdm_fast.data.conditions`; None: no numbers; no other dtype is put upon them
+    condition_names: their names, in alphabetical order
     """
 
     x: Tensor
@@ -38,6 +41,8 @@ class Trajectory(Fields):
     has_target: bool = True
     cell: Tensor | None = None
     pbc: Tensor | None = None
+    conditions: Tensor | None = None
+    condition_names: tuple[str, ...] = ()
 
     @property
     def num_frames(self) -> int:
@@ -54,6 +59,7 @@ class Batch(Fields):
     has_target: the same for all graphs
     cell: [num_graphs, 1 or T, 3, 3] float - the boxes, T where that of a graph changes; None: no graph has one
     pbc: [num_graphs, 3] bool, with cell
+    conditions: [num_graphs, C] float32 - of every graph, in the order of condition_names; None: no numbers
     """
 
     x: Tensor
@@ -67,6 +73,8 @@ class Batch(Fields):
     has_target: bool = True
     cell: Tensor | None = None
     pbc: Tensor | None = None
+    conditions: Tensor | None = None
+    condition_names: tuple[str, ...] = ()
 
     @property
     def ptr(self) -> Tensor:
@@ -93,9 +101,12 @@ class Batch(Fields):
     def model_kwargs(self) -> dict:
         """The keyword arguments that `GeoTDM` hands to the network, without the conditioning.
 
-        `cell`, a `geotdm_fast.reference.Cell`, is among them where there are boxes.
+        `cell`, a `geotdm_fast.reference.Cell`, is among them where there are boxes, and `conditions` where there are
+        any.
         """
-        own = {"h": self.h, "edge_index": self.edge_index, "edge_attr": self.edge_attr, "batch": self.batch}
+        own: dict = {"h": self.h, "edge_index": self.edge_index, "edge_attr": self.edge_attr, "batch": self.batch}
+        if self.conditions is not None:
+            own["conditions"] = self.conditions
         return own if self.cell is None else own | {"cell": Cell(self.cell, cast(Tensor, self.pbc))}
 
 
@@ -187,8 +198,8 @@ def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:
 
     Further fields, which all graphs must have then, are joined as `Fields` says.
     Boxes are checked, which waits for the device of the graphs; those of all are expanded to T where one has T.
-    Raises ValueError for an empty list and for graphs that differ in D, T, F, A or their fields, or of which some have
-    a target or a box; ValueError / TypeError for boxes that are none, see `Cell.of`.
+    Raises ValueError for an empty list and for graphs that differ in D, T, F, A, their fields or the names of their
+    conditions, or of which some have a target or a box; ValueError / TypeError for boxes that are none, see `Cell.of`.
     """
     trajectories = list(trajectories)
     if len(trajectories) == 0:
@@ -217,12 +228,20 @@ def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:
         has_target=first.has_target,
         cell=cell,
         pbc=pbc,
+        conditions=_conditions(trajectories),
+        condition_names=first.condition_names,
     )
     for name in further_names(first):
         batch[name], rows = join_field(name, [item[name] for item in trajectories], offsets)
         if rows is not None:
             batch.remember_rows(name, rows)
     return batch
+
+
+def _conditions(trajectories: Sequence[Trajectory]) -> Tensor | None:
+    if trajectories[0].conditions is None:
+        return None
+    return torch.stack([cast(Tensor, item.conditions) for item in trajectories])
 
 
 def _origins(trajectories: Sequence[Trajectory]) -> Tensor | None:
@@ -241,6 +260,7 @@ def description(item: Trajectory) -> dict[str, object]:
         "the shape of an edge's edge_attr": None if item.edge_attr is None else list(item.edge_attr.shape[1:]),
         "has_target": item.has_target,
         "whether there is a box": item.cell is not None,
+        "the conditions": ", ".join(item.condition_names) or "none",
     }
 
 
@@ -250,6 +270,11 @@ def _check_alike(index: int, item: Trajectory, first: Trajectory) -> None:
     if set(further_names(item)) != set(further_names(first)):
         came, expected = (", ".join(further_names(one)) or "none" for one in (item, first))
         raise ValueError(f"collate: further fields of graph {index} must be {expected} like graph 0, got {came}")
+    expected_names = first.condition_names
+    sizes = [None if one.conditions is None else len(one.conditions) for one in (item, first)]
+    if item.condition_names != expected_names or sizes[0] != sizes[1]:
+        named, came = (", ".join(names) or "none" for names in (expected_names, item.condition_names))
+        raise ValueError(f"collate: conditions of graph {index} must be {named} like graph 0, got {came}")
     for name in ("x", "h", "edge_attr"):
         a, b = getattr(item, name), getattr(first, name)
         came = None if a is None else list(a.shape[1:])

@@ -47,7 +47,11 @@ class Windows(Sequence[Trajectory]):
     origin: [B, D] float64 or None - what was subtracted from the positions of every trajectory
     v: [B, N, D, T] - velocities, which become the windows' field `v`; None: they have none
     boxes: of the trajectories and frames of x; None: they have none
+    conditions: [C] float32 and condition_names, of all windows, see `Trajectory`; to be set, None at first
     """
+
+    conditions: Tensor | None = None
+    condition_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class Windows(Sequence[Trajectory]):
         edge_attr = None if self.edge_attr is None else self.edge_attr[trajectory]
         origin = None if self.origin is None else self.origin[trajectory]
         window = Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored, origin)
+        window.conditions, window.condition_names = self.conditions, self.condition_names
         if self.boxes is not None:
             window.cell = self.boxes.window(trajectory, start, self.span)
             window.pbc = self.boxes.pbc

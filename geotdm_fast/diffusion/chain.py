@@ -226,6 +226,8 @@ class Chain:
             if network.frames is not None:
                 network = network._replace(frames=network.frames.by_index)  # one graph for all masks of as many frames
             features, rows = inner.embed_features(model_kwargs["h"], x.dtype), inner.embed_steps(t, x.dtype)
+            told = inner.embed_conditions(model_kwargs.get("conditions"), model_kwargs["batch"], x.dtype)
+            features = features if told is None else features + told[:, None]
         # In a graph the numbers are made where they are used; else some steps' at once.
         counters = None
         if isinstance(self.noise, TrajectoryNoise) and network is not None and self._captures(diffusion, x) is not None:

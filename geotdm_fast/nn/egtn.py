@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from geotdm_fast import ops
 from geotdm_fast.conditioning import Frames, frames_of
+from geotdm_fast.conditions import Conditions, check_finite_conditions
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.graphs.graph import as_graph
 from geotdm_fast.nn.given_graph import (
@@ -27,6 +28,7 @@ from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Cell, check_cutoff
 from geotdm_fast.reference.node_embedding import part_of_layer
+from geotdm_fast.reference.row_sums import num_graphs, take_rows
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import (
     check_finite,
@@ -40,7 +42,7 @@ from geotdm_fast.runtime.checks import (
 )
 from geotdm_fast.runtime.choices import nearest
 
-KEYWORDS = ("cond_mask", "x_given", "compute_ref", "graph", "cell")
+KEYWORDS = ("cond_mask", "x_given", "compute_ref", "graph", "cell", "conditions")
 UNUSED_KEYWORDS = ("num", "v", "num_nodes", "system_id", "select_index", "ptr", "scored", "num_graphs")
 
 
@@ -63,6 +65,10 @@ class EGTN(PrecisionMixin, nn.Module):
         (formula in `geotdm_fast.reference.egcl`)
     graph: which edges there are, see `geotdm_fast.graphs.GraphSpec.parse`: {"radius": 5.0, "of": "current"}, say; None:
         those that a call is given. Where a call is given a `Graph` or a rule, that is taken as it is
+    conditions: {name: [low, high]} - numbers of a trajectory that the network is told, such as its temperature, and the
+        range of each in the training data, see `geotdm_fast.conditions.Conditions`. z_it, what the first layer makes of
+        features and step, becomes z_it + V psi(scaled numbers), psi the sinusoid of the step for each of them side by
+        side; the same, with a V of its own, for the learned prior. They are invariant, so nothing else changes
 
     But for these keywords, constructor, arguments and state-dict keys are the official ones.
     """
@@ -88,6 +94,7 @@ class EGTN(PrecisionMixin, nn.Module):
         cutoff: float | None = None,
         envelope: str = "polynomial",
         graph: Mapping | str | None = None,
+        conditions: Mapping | None = None,
     ):
         super().__init__()
         check_window("EGTN", window)
@@ -107,6 +114,7 @@ class EGTN(PrecisionMixin, nn.Module):
         self.num_w = num_w
         self.scale = scale
         self.graph_spec = GraphSpec.parse(graph, "EGTN: graph")
+        self.conditions = Conditions.parse(conditions, "EGTN: conditions")
 
         act = nn.SiLU()
         cutoff = None if cutoff is None else cutoff * abs(scale)  # the layers see scaled positions
@@ -125,6 +133,12 @@ class EGTN(PrecisionMixin, nn.Module):
                 self.s_modules_ref.append(spatial_layer(spatial, in_space))
                 self.t_modules_ref.append(temporal_layer(temporal, over_time))
             self.ws = nn.Parameter(torch.ones(num_w))
+        if self.conditions is not None:
+            # Drawn last: the weights of a seed are the same with and without conditions.
+            width = len(self.conditions.names) * time_emb_dim
+            self.condition_linear = nn.Linear(width, hidden_dim, bias=False)
+            if learn_ref_frame:
+                self.condition_linear_ref = nn.Linear(width, hidden_dim, bias=False)
 
     def forward(
         self,
@@ -151,6 +165,7 @@ class EGTN(PrecisionMixin, nn.Module):
         cell: `geotdm_fast.reference.Cell` - the periodic boxes of the graphs, of all frames or of each, in the unit of
             x; positions need not be in them. Read where the network was made for a graph by distance; a `graph` has
             its own, and the data's edges are between the positions as they are
+        conditions: [graphs, C] - the numbers of `self.conditions`, in the order of its names, of each graph of `batch`
         compute_ref: return x_ref [N, D, num_w] instead, from the given frames alone; x and diffusion_t are unused
 
         Returns x_out [N, D, T_noisy] = (positions after the last layer - x) / scale, h_out [N, H, T_noisy].
@@ -161,8 +176,9 @@ class EGTN(PrecisionMixin, nn.Module):
         check_not_traced("EGTN", current_backend() == "reference")
         _check_keywords(model_kwargs)
         given: dict[str, Any] = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph", "cell")}
+        conditions = model_kwargs.get("conditions")
         if model_kwargs.get("compute_ref", False):
-            return self._reference_frame(h, edge_index, edge_attr, batch, **given)
+            return self._reference_frame(h, edge_index, edge_attr, batch, conditions, **given)
         prepared = self.prepare(x, h, edge_index, edge_attr, batch, **given)
         x = cast(Tensor, x)  # checked
         check_tensor("EGTN", "diffusion_t", diffusion_t, (x.shape[0],))
@@ -170,6 +186,7 @@ class EGTN(PrecisionMixin, nn.Module):
         if reads_values(x):
             check_finite("EGTN", "x", x)
         z = self._first_layer(self.input_linear, h, diffusion_t, prepared.num_frames, x.dtype)
+        z = self._told(z, "condition_linear", conditions, batch)
         output, z = denoise(prepared, x, z)
         z = z.transpose(1, 2)
         if prepared.frames is not None:
@@ -280,12 +297,55 @@ class EGTN(PrecisionMixin, nn.Module):
         step = sinusoid(diffusion_t, self.time_emb_dim, dtype)
         return part_of_layer(step, self.input_linear.weight[:, self.node_dim :], None, self.precision)
 
+    def embed_conditions(self, conditions: Tensor | None, batch: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """What is added to the first layer's result for the conditions [graphs, C], for a network in `dtype`: [N, H].
+
+        None where the network is told none.
+        """
+        return self._embedded_conditions("condition_linear", conditions, batch, dtype)
+
+    def _embedded_conditions(
+        self, layer: str, conditions: Tensor | None, batch: Tensor | None, dtype: torch.dtype
+    ) -> Tensor | None:
+        conditions = self._check_conditions(conditions, batch)
+        if conditions is None or self.conditions is None:
+            return None
+        wide = torch.promote_types(dtype, torch.float32)
+        scaled = self.conditions.scaled(conditions.to(wide))
+        psi = sinusoid(scaled.flatten(), self.time_emb_dim, dtype).unflatten(0, scaled.shape).flatten(1)  # [G, C E]
+        linear = cast(nn.Linear, getattr(self, layer))
+        told = part_of_layer(psi, linear.weight, None, self.precision) if is_plain(linear) else linear(psi)
+        return told if batch is None else take_rows(told, batch)
+
+    def _told(self, z: Tensor, layer: str, conditions: Tensor | None, batch: Tensor | None) -> Tensor:
+        """z [N, T, H] with what the conditions add."""
+        told = self._embedded_conditions(layer, conditions, batch, z.dtype)
+        return z if told is None else z + told[:, None].to(z.dtype)
+
+    def _check_conditions(self, conditions: Tensor | None, batch: Tensor | None) -> Tensor | None:
+        """The conditions, which are there where the network is told any, and only there."""
+        if self.conditions is None:
+            if conditions is not None:
+                raise ValueError("EGTN: conditions must be None for a network that is told none")
+            return None
+        names = self.conditions.names
+        if conditions is None:
+            raise ValueError(f"EGTN: conditions [graphs, {len(names)}] must be given, of {', '.join(names)}; got none")
+        conditions = check_tensor("EGTN", "conditions", conditions, ("graphs", len(names)), integer=False)
+        check_same_device("EGTN", **{"the network": like(self)}, conditions=conditions)
+        if reads_values(conditions):
+            check_finite_conditions("EGTN", names, conditions)
+            expected = 1 if batch is None else num_graphs(batch)
+            check_tensor("EGTN", "conditions", conditions, (expected, len(names)))
+        return conditions
+
     def _reference_frame(
         self,
         h: Tensor,
         edge_index: GivenGraph,
         edge_attr: Tensor | None,
         batch: Tensor | None,
+        conditions: Tensor | None,
         cond_mask: Tensor | None,
         x_given: Tensor | None,
         graph: Graph | GraphRule | None,
@@ -304,6 +364,7 @@ class EGTN(PrecisionMixin, nn.Module):
         if edge_attr is not None and edge_attr.dim() == 3:
             edge_attr = frames.given_of(edge_attr, 2)
         z = self._first_layer(self.input_linear_ref, h, None, y.shape[1], y.dtype)
+        z = self._told(z, "condition_linear_ref", conditions, batch)
         if isinstance(edge_index, GraphRule):
             graph = edge_index.at_frames(list(frames.given))(y if self.scale == 1 else y / self.scale)
             edge_attr = graph.edge_attr

@@ -62,6 +62,11 @@ def check_values(path: str | os.PathLike, s: "Samples") -> None:
             raise fail(name, f"in 0..{most}", f"{int(values.min())}..{int(values.max())}")
     if s.cell is not None and s.pbc is not None:
         check_cells(str(path), s.cell, s.pbc, dims)
+    if s.conditions is not None and s.condition_names is not None:
+        if s.condition_names.dtype.kind != "U" or s.condition_names.ndim != 1:
+            raise fail("condition_names", "texts [C]", f"{s.condition_names.dtype} {list(s.condition_names.shape)}")
+        if s.conditions.dtype.kind != "f" or not np.isfinite(s.conditions).all():
+            raise fail("conditions", "finite floating point", s.conditions.dtype)
     for name in ("scale", "frame_time"):
         number = getattr(s, name)
         if number is not None and not (np.isfinite(number) and number > 0):

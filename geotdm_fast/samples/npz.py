@@ -77,6 +77,11 @@ def check_samples(path: PathLike, s: Samples) -> None:
     if s.cell is not None:
         frames = 1 if s.cell.shape[1:2] == (1,) else num_given + num_noisy
         expected |= {"cell": (s.num_graphs, frames, 3, 3), "pbc": (s.num_graphs, 3)}
+    if (s.conditions is None) != (s.condition_names is None):
+        missing = "conditions" if s.conditions is None else "condition_names"
+        raise ValueError(f"{path}: conditions and condition_names must come together, got no {missing}")
+    if s.conditions is not None and s.condition_names is not None:
+        expected |= {"conditions": (s.num_graphs, np.size(s.condition_names))}
     if s.is_molecule:
         expected["atomic_numbers"] = (num_nodes,)
     for name, shape in expected.items():

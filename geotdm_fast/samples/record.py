@@ -34,6 +34,8 @@ class Samples:
     pbc: [num_graphs, 3] bool, with cell - the directions that are periodic
     frame_time: the time between two frames, in the unit of the data's times (ps in formats of simulation packages); in
         a file only where it is known
+    conditions: [num_graphs, C] float32 or None - the numbers that the network was told of each graph; condition_names:
+        [C] text, with conditions. In a file only where there are any
     """
 
     samples: np.ndarray
@@ -56,6 +58,8 @@ class Samples:
     cell: np.ndarray | None = None
     pbc: np.ndarray | None = None
     frame_time: float | None = None
+    conditions: np.ndarray | None = None
+    condition_names: np.ndarray | None = None
 
     @property
     def num_graphs(self) -> int:
@@ -180,4 +184,6 @@ def make_samples(
         cell=None if batch.cell is None else batch.cell[:, : len(given)].cpu().numpy().astype(np.float32),
         pbc=None if batch.pbc is None else batch.pbc.cpu().numpy(),
         frame_time=dataset.frame_time,
+        conditions=None if batch.conditions is None else batch.conditions.cpu().numpy().astype(np.float32),
+        condition_names=None if batch.conditions is None else np.array(batch.condition_names),
     )

@@ -129,4 +129,5 @@ def read_shards(folder: PathLike) -> Samples:
         origin=None if firsts[0].origin is None else joined("origin"),
         cell=None if firsts[0].cell is None else joined("cell"),
         pbc=None if firsts[0].pbc is None else joined("pbc"),
+        conditions=None if firsts[0].conditions is None else joined("conditions"),
     )

@@ -5,6 +5,7 @@ import json
 import torch
 from torch import Tensor
 
+from geotdm_fast.conditions import Conditions
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset
 from geotdm_fast.diffusion.sampler import Sampler
 from geotdm_fast.nn.plain import bare
@@ -56,6 +57,8 @@ def describe(
     }
     if task.tells_noise:
         request["told_level"] = float(task.told_level)
+    if batch.conditions is not None:  # their numbers are among the digests of the data
+        request["conditions"] = Conditions.of(batch.condition_names, batch.conditions).as_config()
     if rollout is not None:
         request["rollout"] = {
             "num_frames": rollout.num_frames,

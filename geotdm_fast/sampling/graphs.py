@@ -51,6 +51,7 @@ class GraphPicker:
             origin=None if batch.origin is None else batch.origin[graphs],
             cell=None if batch.cell is None else batch.cell[graphs],
             pbc=None if batch.pbc is None else batch.pbc[graphs],
+            conditions=None if batch.conditions is None else batch.conditions[graphs],
         )
         for name in further_names(batch):
             self._pick_further(picked, name, graphs, offset)

@@ -77,6 +77,8 @@ class Motion:
     def __call__(self, batch: Batch) -> Batch:
         place = torch.empty_like(self.order)
         place[self.order] = torch.arange(len(self.order))
+        first = torch.searchsorted(self.batch, torch.arange(batch.num_graphs))
+        graphs = batch.batch[self.order[first]]  # which graph of the other batch each one is
         return replace(
             batch,
             x=self.moved(batch.x),
@@ -85,6 +87,7 @@ class Motion:
             edge_attr=None if batch.edge_attr is None else batch.edge_attr[self.edge_order],
             scored=place[batch.scored].sort().values,
             batch=self.batch,
+            conditions=None if batch.conditions is None else batch.conditions[graphs],
         )
 
 
@@ -284,7 +287,13 @@ def random_batch(kind: str, network: EGTN, num_frames: int, num_graphs: int, see
         h = 0.3 * draw(size, network.node_dim - num_told, *((num_frames,) if kind == "pedestrian" else ()))
         edge_attr = draw(edge_index.shape[1], edge_dim) if edge_dim else None
         graphs.append(Trajectory(x, h, edge_index, edge_attr, torch.arange(size)))
-    return collate(graphs)
+    batch = collate(graphs)
+    told = network.conditions
+    if told is not None:  # within the trained range
+        low, high = torch.tensor(told.low), torch.tensor(told.high)
+        batch.conditions = low + (high - low) * torch.rand(num_graphs, len(low), generator=generator)
+        batch.condition_names = told.names
+    return batch
 
 
 def _edges(kind: str, size: int) -> Tensor:

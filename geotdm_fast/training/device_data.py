@@ -106,6 +106,11 @@ class DeviceData:
             edge_attr = rows_of([block.edge_attr for block in blocks])
         self._tables = WindowTables(first, x.to(self.device), h, edge_attr, self.dim, self.num_frames)
         self._boxes = DeviceBoxes.of(self.name, blocks, self.device)
+        self._condition_names = blocks[0].condition_names
+        self._conditions: Tensor | None = None  # [trajectories, C]
+        if self._condition_names:
+            rows = [cast(Tensor, block.conditions).expand(len(block), -1) for block in blocks]
+            self._conditions = joined(rows).float().to(self.device).contiguous()
         self._structures: dict[int, Structure] = {}
 
     def __len__(self) -> int:
@@ -162,6 +167,8 @@ class DeviceData:
             num_graphs=structure.num_graphs,
             cell=cell,
             pbc=pbc,
+            conditions=None if self._conditions is None else self._conditions[items],
+            condition_names=self._condition_names,
         )
 
     def _check_alike(self, blocks: Sequence[Windows]) -> None:
@@ -264,6 +271,7 @@ def _blocks(items: Sequence[Trajectory]) -> list[Windows]:
             boxes=boxes_of(item),
         )
         block.scored = item.scored
+        block.conditions, block.condition_names = item.conditions, item.condition_names
         blocks.append(block)
     return blocks
 

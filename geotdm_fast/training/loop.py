@@ -20,6 +20,7 @@ from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import ProcessDied, Processes, processes
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.conditions import take_conditions
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
@@ -97,6 +98,7 @@ class _Run:
             {where: section for where, section in sections.items() if section is not None}, progress=show
         )
         dataset = datasets["data.train"]
+        take_conditions(config, dataset)
         num_noisy = check_fits(config, dataset, "train")
         data = DeviceData(dataset, ours.device)
         self.validation = self._make_validation(data, datasets.get("data.val"), num_noisy)

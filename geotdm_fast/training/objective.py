@@ -14,6 +14,7 @@ from geotdm_fast.nn.plain import bare
 from geotdm_fast.reference import Cell
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import Noised
+from geotdm_fast.training.conditions import check_told
 
 
 class Objective:
@@ -93,6 +94,7 @@ def check_fits(config: Mapping, dataset, where: str) -> int:
             raise ValueError(
                 f"denoise_model.{key} must be {came + told} for data.{where} ({dataset.name}){more}, got {network[key]}"
             )
+    check_told(config, dataset, f"data.{where} ({dataset.name})")
     learned = network["learn_ref_frame"] and config["diffusion"]["prior"] in (None, "learned")
     if task.is_conditional and learned and network["num_w"] != noisy:
         raise ValueError(f"denoise_model.num_w must be {noisy}, the frames to predict, got {network['num_w']}")

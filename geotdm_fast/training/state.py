@@ -145,5 +145,8 @@ def fingerprint(dataset: TrajectoryDataset) -> str:
     count = len(dataset)
     checksum = 0
     for i in sorted({k * (count - 1) // 7 for k in range(8)}):
-        checksum = zlib.crc32(dataset[i].x.contiguous().numpy().tobytes(), checksum)
+        item = dataset[i]
+        for values in (item.x, item.conditions):
+            if values is not None:
+                checksum = zlib.crc32(values.contiguous().numpy().tobytes(), checksum)
     return f"{count} trajectories, crc32 {checksum:08x}"

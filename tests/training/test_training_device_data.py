@@ -9,6 +9,8 @@ from torch import Tensor
 
 from geotdm_fast import backend
 from geotdm_fast.data import Trajectory, TrajectoryDataset, array_dataset, collate, nbody_dataset
+from geotdm_fast.data.conditions import with_conditions
+from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.windows import Joined, complete_edges
 from geotdm_fast.reference.row_sums import num_graphs
 from geotdm_fast.training.device_data import DeviceData
@@ -44,11 +46,18 @@ def boxed(changes: bool, **more) -> TrajectoryDataset:
     return molecule([6, 8], cell=cell, pbc=[1, 1, 0], **more)
 
 
+def two_lags():
+    about = {"num_systems": 3, "num_frames": 5, "progress": False}
+    parts = [nbody_dataset("charged", "train", every=n, **about) for n in (1, 2)]
+    return join_datasets([with_conditions(part, {"lag": lag}) for part, lag in zip(parts, (0.1, 0.2), strict=True)])
+
+
 DATASETS = {
     "boxed": lambda: boxed(False),
     "boxes that change": lambda: joined(boxed(True), boxed(True, every=2)),
     "one by one, in boxes": lambda: boxed(True).subset([5, 1, 3]),
     "nbody": lambda: nbody_dataset("charged", "train", num_systems=4, num_frames=5, progress=False),
+    "two lags": two_lags,
     "springs": lambda: nbody_dataset("springs", "train", num_systems=4, num_frames=5, progress=False),
     "one molecule": lambda: molecule([6, 6, 8]),
     "two molecules": lambda: joined(molecule([6, 6, 8]), molecule([6, 1, 7, 8], frames=9, seed=1)),
