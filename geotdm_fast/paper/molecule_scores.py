@@ -6,20 +6,27 @@ import torch
 
 from geotdm_fast.metrics import baseline_forecast
 from geotdm_fast.samples.record import Samples
+from geotdm_fast.scores.evaluation import evaluate
 from geotdm_fast.scores.md import MDSettings, score_molecules
 
+BASELINES = ("standing_still", "mean_of_given", "constant_velocity", "persistent_velocity")
 
-def with_baselines(samples: Samples, settings: MDSettings, baselines: dict[str, dict]) -> dict:
-    """`md`, the scores of the samples, and `baselines` with theirs.
 
-    baselines: {name: errors} as of `evaluation.evaluate`; a copy gets `md` in each
+def with_baselines(samples: Samples, settings: MDSettings) -> dict:
+    """`md`, the scores of the samples, and `baselines`: {name: {ade, fde, md}} of each forecast without a model.
+
     A score is {drawn, floor}: see docs/scores.md; those of a name with several rows are of the first.
     """
-    scored = {
-        name: {**errors, "md": scores_of(baseline_samples(samples, name), settings)}
-        for name, errors in baselines.items()
-    }
-    return {"md": scores_of(samples, settings), "baselines": scored}
+    baselines = {}
+    for name in BASELINES:
+        forecast = baseline_samples(samples, name)
+        errors = evaluate(forecast, ["ade"], progress=False)["forecast"]
+        baselines[name] = {
+            "ade": errors["ade_mean"],
+            "fde": errors["fde_mean"],
+            "md": scores_of(forecast, settings),
+        }
+    return {"md": scores_of(samples, settings), "baselines": baselines}
 
 
 def scores_of(samples: Samples, settings: MDSettings) -> dict[str, dict[str, float | None]]:

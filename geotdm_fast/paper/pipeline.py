@@ -227,7 +227,7 @@ class _Run:
             known = SIMULATIONS[self.request.experiment]
             settings = MDSettings(scores=known.scores, r_max=known.r_max)
             name = f"scores_{draw.protocol}_molecules"
-            merged |= self.pieces.once(name, lambda: with_baselines(samples, settings, merged["baselines"]))
+            merged |= self.pieces.once(name, lambda: with_baselines(samples, settings))
         return merged | drawn
 
     def _training_data_scores(self, samples: Samples) -> dict:

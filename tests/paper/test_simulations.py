@@ -50,7 +50,7 @@ def test_argon_from_a_file_to_a_row(tmp_path):
     assert ours["md"].keys() == {"rdf", "msd", "rmsf"} and all(s["floor"] > 0 for s in ours["md"].values())
 
     baselines = row["baselines"]
-    assert set(baselines) == {"standing_still", "constant_velocity", "persistent_velocity"}
+    assert set(baselines) == {"standing_still", "mean_of_given", "constant_velocity", "persistent_velocity"}
     assert baselines["standing_still"]["md"]["msd"]["drawn"] == pytest.approx(1.0), "|0 - MSD| / MSD"
     for name, scores in baselines.items():
         assert scores["md"]["rdf"]["floor"] == ours["md"]["rdf"]["floor"], "the truth beside the truth"
