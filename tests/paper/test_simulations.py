@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_models import write_ethanol
 
 from geotdm_fast.paper import Request, recipe, reproduce
 from geotdm_fast.paper.molecule_scores import baseline_samples
@@ -25,12 +24,23 @@ def no_pictures(monkeypatch):
 
 
 def write_liquid(path, z, num_frames=240):
-    """Sites of a lattice of 3 x 3 x 2 that shake and drift apart, in a box."""
+    """Molecules of elements z, atoms 1 angstrom apart, at sites of a lattice of 3 x 3 x 2: they drift apart in a box."""
     rng = np.random.default_rng(0)
-    places = 4.0 * np.stack(np.meshgrid(range(3), range(3), range(2), indexing="ij"), -1).reshape(-1, 3)
-    walk = np.cumsum(0.05 * rng.normal(size=(num_frames, len(places), 3)), axis=0)
+    sites = 4.0 * np.stack(np.meshgrid(range(3), range(3), range(2), indexing="ij"), -1).reshape(-1, 3)
+    walk = np.cumsum(0.05 * rng.normal(size=(num_frames, len(sites), 1, 3)), axis=0)
+    molecule = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]])[: len(z)]
+    x = sites[:, None] + molecule + walk + 0.02 * rng.normal(size=(*walk.shape[:2], len(z), 3))
     box = np.diag([12.0, 12.0, 8.0])
-    np.savez(path, R=(places + walk).astype("f4"), z=np.full(len(places), z), cell=box, pbc=np.ones(3, bool))
+    z = np.tile(z, len(sites))
+    np.savez(path, R=x.reshape(num_frames, -1, 3).astype("f4"), z=z, cell=box, pbc=np.ones(3, bool))
+
+
+def write_chain(path, num_frames=240):
+    """A zigzag of nine atoms other than hydrogen that shake."""
+    place = np.arange(9)
+    chain = np.stack([1.25 * place, 0.7 * (place % 2), 0.2 * (place % 3)], axis=-1)
+    x = chain + 0.05 * np.random.default_rng(0).normal(size=(num_frames, 9, 3))
+    np.savez(path, R=x.astype("f4"), z=np.array([6, 7, 6, 8, 6, 6, 7, 6, 8]))
 
 
 def row_of(experiment, path, tmp_path):
@@ -39,7 +49,7 @@ def row_of(experiment, path, tmp_path):
 
 
 def test_argon_from_a_file_to_a_row(tmp_path):
-    write_liquid(tmp_path / "argon.npz", 18)
+    write_liquid(tmp_path / "argon.npz", [18])
     row = row_of("argon", tmp_path / "argon.npz", tmp_path)
     ((label, ours),) = row["scores"].items()
     assert label == "mean of 2" and ours["num_graphs"] == 2
@@ -67,7 +77,7 @@ def test_argon_from_a_file_to_a_row(tmp_path):
 
 
 def test_the_forecast_of_a_baseline_is_in_the_units_of_the_samples(tmp_path):
-    write_liquid(tmp_path / "argon.npz", 18)
+    write_liquid(tmp_path / "argon.npz", [18])
     row_of("argon", tmp_path / "argon.npz", tmp_path)
     samples = dataclasses.replace(read_samples(tmp_path / "run" / "samples_official.npz"), scale=2.0)
     still = baseline_samples(samples, "standing_still").samples
@@ -77,7 +87,10 @@ def test_the_forecast_of_a_baseline_is_in_the_units_of_the_samples(tmp_path):
 @pytest.mark.parametrize("experiment", [name for name in SIMULATIONS if name != "argon"])
 def test_every_recipe_trains_and_is_scored(experiment, tmp_path):
     path = tmp_path / "data.npz"
-    write_ethanol(path, 240)
+    if experiment == "water":
+        write_liquid(path, [8, 1, 1])
+    else:
+        write_chain(path)
     row = row_of(experiment, path, tmp_path)
     (ours,) = row["scores"].values()
     assert set(ours["md"]) == set(SIMULATIONS[experiment].scores)
