@@ -24,7 +24,7 @@ def no_pictures(monkeypatch):
 
 
 def write_liquid(path, z, num_frames=240):
-    """Molecules of elements z, atoms 1 angstrom apart, at sites of a lattice of 3 x 3 x 2: they drift apart in a box."""
+    """Molecules of elements z, bonds of 1 angstrom, at sites of a lattice of 3 x 3 x 2: they drift apart in a box."""
     rng = np.random.default_rng(0)
     sites = 4.0 * np.stack(np.meshgrid(range(3), range(3), range(2), indexing="ij"), -1).reshape(-1, 3)
     walk = np.cumsum(0.05 * rng.normal(size=(num_frames, len(sites), 1, 3)), axis=0)
