@@ -5,7 +5,10 @@ from torch import Tensor
 
 from geotdm_fast.runtime.choices import check_choice
 
-BASELINES = ("standing_still", "constant_velocity", "persistent_velocity", "constant_acceleration", "linear")
+BASELINES = (
+    *("standing_still", "mean_of_given", "constant_velocity", "persistent_velocity", "constant_acceleration"),
+    "linear",
+)
 
 # How many of the last given frames each extrapolation looks at: a polynomial of one degree less runs through them.
 _FRAMES_USED = {"standing_still": 1, "constant_velocity": 2, "constant_acceleration": 3}
@@ -17,6 +20,7 @@ def baseline_forecast(name: str, x_given: Tensor, cond_mask: Tensor) -> Tensor:
 
     With x_0 the last given frame, x_1 and x_2 those before it, v = x_0 - x_1, a = x_0 - 2 x_1 + x_2, k frames later:
         standing_still:        x_0
+        mean_of_given:         the mean of all given frames: for what moves about a place
         constant_velocity:     x_0 + k v
         persistent_velocity:   x_0 + (b + b^2 + ... + b^k) v, b in 0 .. 1 fitted to v_t = b v_{t-1} by least squares
                                over all nodes and given frames: velocities are forgotten, as in liquids
@@ -25,7 +29,8 @@ def baseline_forecast(name: str, x_given: Tensor, cond_mask: Tensor) -> Tensor:
 
     name: one of `BASELINES`
     x_given: [N, D, T] float - positions; frames that are not given are not looked at
-    cond_mask: [1, 1, T] or [T] - 1 = given; all but `linear` need a prefix, that one given frames at both ends
+    cond_mask: [1, 1, T] or [T] - 1 = given; `linear` needs given frames at both ends,
+        `mean_of_given` any, the others a prefix
     returns: [N, D, T_noisy] - the frames that are not given, in order
 
     Raises ValueError for an unknown name, wrong shapes and a mask that the baseline cannot use.
@@ -42,6 +47,9 @@ def baseline_forecast(name: str, x_given: Tensor, cond_mask: Tensor) -> Tensor:
         raise ValueError(f"{where}: cond_mask must mark some frames as given and some not, got {_text(given)}")
     if name == "linear":
         return _interpolate(where, x_given, given)
+    if name == "mean_of_given":
+        mean = x_given[..., given].mean(-1, keepdim=True)
+        return mean.repeat(1, 1, num_frames - int(given.sum()))
     if name == _PERSISTENT:
         return _persist(where, x_given, given)
     return _extrapolate(where, name, x_given, given)

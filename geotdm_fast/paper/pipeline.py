@@ -16,16 +16,19 @@ from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import Sampler
 from geotdm_fast.paper import report
 from geotdm_fast.paper.data_digest import data_digest
+from geotdm_fast.paper.molecule_scores import with_baselines
 from geotdm_fast.paper.pieces import draw_shards
 from geotdm_fast.paper.progress import OutOfTime, Pieces, read_piece
 from geotdm_fast.paper.recipes import Draw, Recipe, Request, is_molecule, recipe
 from geotdm_fast.paper.results import append_row
+from geotdm_fast.paper.simulations import SIMULATIONS
 from geotdm_fast.provenance import context, now
 from geotdm_fast.runtime.files import PathLike, write_json
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.npz import write_samples
 from geotdm_fast.samples.record import Samples, make_samples
 from geotdm_fast.scores.evaluation import evaluate
+from geotdm_fast.scores.md import MDSettings
 from geotdm_fast.scores.published import UNCONDITIONAL
 from geotdm_fast.task import Task
 from geotdm_fast.training import train
@@ -220,6 +223,11 @@ class _Run:
         if self.request.task == UNCONDITIONAL and is_molecule(self.request.experiment):
             name = f"scores_{draw.protocol}_training_data"
             merged |= self.pieces.once(name, lambda: {"baselines": self._training_data_scores(samples)})
+        if self.request.experiment in SIMULATIONS:
+            known = SIMULATIONS[self.request.experiment]
+            settings = MDSettings(scores=known.scores, r_max=known.r_max)
+            name = f"scores_{draw.protocol}_molecules"
+            merged |= self.pieces.once(name, lambda: with_baselines(samples, settings))
         return merged | drawn
 
     def _training_data_scores(self, samples: Samples) -> dict:

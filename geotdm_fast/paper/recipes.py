@@ -11,6 +11,7 @@ from geotdm_fast.data.nbody import has_official_files
 from geotdm_fast.data.pedestrian import PHASES, SCENES, has_validation, is_papers_test_set
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.step_subsets import SPACINGS
+from geotdm_fast.paper.simulations import SIMULATIONS, is_simulation, simulation_config, simulation_sections
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.scores.published import CONDITIONAL, INTERPOLATION, UNCONDITIONAL
 
@@ -44,10 +45,11 @@ _TEST_SCALE = {"eth": 1.4}
 class Request:
     """What is to be reproduced.
 
-    experiment: charged, springs, gravity, md:<molecule>, eth, hotel, univ, zara1 or zara2
-    task: conditional, unconditional or interpolation (pedestrians: conditional alone)
-    preset: `paper`, or `small` for two cores and twenty minutes
-    data: folder of the official N-body files (None: simulated), of the recordings, or folder or file of the molecule
+    experiment: charged, springs, gravity, md:<molecule>, eth, hotel, univ, zara1, zara2, or one of `SIMULATIONS`
+    task: conditional, unconditional or interpolation (pedestrians and `SIMULATIONS`: conditional alone)
+    preset: `paper`, or `small` for two cores and twenty minutes (`SIMULATIONS`, which are not the paper's: small alone)
+    data: folder of the official N-body files (None: simulated), of the recordings, or folder or file of the molecule;
+        file of a simulation
     every: keep every so-manieth frame of a molecule; None: 10 for MD17's own files (md17_*.npz), else 1
     label: what the data are, for the tables; None: by the experiment and the files' names
     overrides: `section.key=value` texts, as for `geotdm train --set`
@@ -118,7 +120,10 @@ def recipe(request: Request) -> Recipe:
     _check(request)
     small = request.preset == "small"
     method, steps = _sampling(request) if request.method is None else (request.method, None)
-    raw = _network_and_training(request, small)
+    if is_simulation(request.experiment):
+        raw = simulation_config(request.experiment, request.seed)
+    else:
+        raw = _network_and_training(request, small)
     sections, label = _data(request)
     raw["data"] = sections
     for text in request.overrides:
@@ -148,7 +153,7 @@ def is_molecule(experiment: str) -> bool:
 
 
 def _check(request: Request) -> None:
-    known = (*SYSTEMS, *SCENES)
+    known = (*SYSTEMS, *SCENES, *SIMULATIONS)
     if request.experiment in MD17_MOLECULES:
         raise ValueError(f"reproduce: experiment must be md:{request.experiment} for the molecule of that name")
     if not is_molecule(request.experiment):
@@ -159,6 +164,11 @@ def _check(request: Request) -> None:
     check_choice("reproduce: preset", request.preset, PRESETS)
     if is_pedestrian(request.experiment) and request.task != CONDITIONAL:
         raise ValueError(f"reproduce: pedestrians have the task conditional alone, got '{request.task}'")
+    if is_simulation(request.experiment) and (request.task, request.preset) != (CONDITIONAL, "small"):
+        raise ValueError(
+            f"reproduce: {request.experiment} has the task conditional and the preset small alone (--preset small), "
+            f"got '{request.task}' and '{request.preset}'"
+        )
     if request.method is not None:
         check_choice("reproduce: method", request.method, METHODS)
     if request.spacing is not None:
@@ -272,6 +282,8 @@ def _small_num_graphs(request: Request) -> int | None:
     # The best of 20 differs by .015 from seed to seed on 200 windows.
     if is_pedestrian(request.experiment):
         return 1000
+    if is_simulation(request.experiment):
+        return SIMULATIONS[request.experiment].num_graphs
     if request.task == UNCONDITIONAL:
         # The published score is of all systems, and the marginal score falls with their number.
         return None if request.experiment == "charged" else 500
@@ -306,6 +318,8 @@ def _data(request: Request) -> tuple[dict, str]:
     num_frames = 20 if request.task == UNCONDITIONAL else 30
     if is_pedestrian(request.experiment):
         return _pedestrian_data(request)
+    if is_simulation(request.experiment):
+        return _simulation_data(request)
     if is_molecule(request.experiment):
         return _molecule_data(request, {"span": num_frames, **project})
     return _nbody_data(request, {"num_frames": num_frames, **project})
@@ -340,6 +354,14 @@ def _molecule_data(request: Request, about: dict) -> tuple[dict, str]:
     sections = {split: section | {"split": split} for split in ("train", "val", "test")}
     sections["val"] |= {"num_windows": 256}
     return sections, f"{path.name}, by its name MD17" if is_md17 else f"{path.name}, not MD17"
+
+
+def _simulation_data(request: Request) -> tuple[dict, str]:
+    known = SIMULATIONS[request.experiment]
+    if request.data is None:
+        raise ValueError(f"reproduce: {request.experiment} needs data: the .npz that this makes: {known.made_by}")
+    path = pathlib.Path(request.data)
+    return simulation_sections(request.experiment, path.as_posix()), f"{path.name}: {known.about}"
 
 
 def _pedestrian_data(request: Request) -> tuple[dict, str]:

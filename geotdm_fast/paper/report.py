@@ -94,7 +94,10 @@ def _protocol(protocol: str, found: dict, task: str) -> tuple[str, dict]:
     if kmeans is not None:
         label = f"official: best of {kmeans} k-means of {num_samples}, checkpoint chosen on the test set"
         return label, {"ade": forecast[f"ade_best_kmeans{kmeans}"], "fde": forecast[f"fde_best_kmeans{kmeans}"]}
-    return f"mean of {num_samples}", {"ade": forecast["ade_mean"], "fde": forecast["fde_mean"]}
+    values = {"ade": forecast["ade_mean"], "fde": forecast["fde_mean"]}
+    if "md" in found:
+        values |= {"ade_best": forecast["ade_best"], "fde_best": forecast["fde_best"], "md": found["md"]}
+    return f"mean of {num_samples}", values
 
 
 def _beats(ours: dict, baselines: dict, published: list) -> dict[str, bool]:

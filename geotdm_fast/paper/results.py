@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from geotdm_fast.data.pedestrian import SCENES
 from geotdm_fast.paper.recipes import MOLECULE, SYSTEMS, TASKS, is_molecule
+from geotdm_fast.paper.simulations import SIMULATIONS, is_simulation
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.parsing import parse_json
 from geotdm_fast.scores.tables import cell_text, markdown_table
@@ -23,6 +24,10 @@ rows says how long it trained and where.
 `small` is a preset for two cores and twenty minutes, not the paper's setting: 4 layers of 64 for 6 of 128 (pedestrians:
 the same), and about a sixtieth of the paper's graphs pass by in training (charged particles: 208,000 for 12.3 million).
 That is why it seldom reaches the published model. Fewer threads than cores mean that another training ran beside it.
+
+Liquids, the peptide and the protein are not the paper's. Beside ADE and FDE their rows have scores of molecules
+(docs/scores.md): the mean difference of radial distribution functions, of mean squared displacements (relative), of the
+distributions of bond lengths and torsions, and of RMSF (angstrom); in brackets the floor, true windows beside others.
 """
 _NO_PAPER = "The preset `paper` wants a GPU (pedestrians: an hour or two of a CPU) and has no rows yet of: {}."
 _NONE = "There are no rows yet.\n"
@@ -31,7 +36,9 @@ _SCORES = {
     "interpolation": ("ade", "fde"),
     "unconditional": ("marginal", "classification", "prediction"),
 }
-_NAMES = {"ade": "ADE", "fde": "FDE"}
+_NAMES = {"ade": "ADE", "fde": "FDE", "ade_best": "best ADE", "fde_best": "best FDE"}
+# Of these the floor stands beside the score: docs/scores.md.
+_MD_NAMES = {"rdf": "RDF", "msd": "MSD", "rmsf": "RMSF", "bonds": "bonds", "torsions": "torsions"}
 
 
 def append_row(path: PathLike, row: dict) -> bool:
@@ -110,19 +117,22 @@ def _data_sha256(row: dict) -> str | None:
 
 def _without_paper_rows(groups: dict[tuple[str, str], list[dict]]) -> list[str]:
     """A paragraph that names what has no row of the preset `paper`; none where everything has one."""
-    without = [" ".join(key) for key, rows in groups.items() if all(row["preset"] != "paper" for row in rows)]
+    of_paper = {key: rows for key, rows in groups.items() if not is_simulation(key[0])}
+    without = [" ".join(key) for key, rows in of_paper.items() if all(row["preset"] != "paper" for row in rows)]
     return [textwrap.fill(_NO_PAPER.format(", ".join(without)), width=120) + "\n"] if without else []
 
 
 def _place(row: dict) -> tuple[int, str, int]:
-    """Where a row's section stands: N-body systems, molecules, pedestrians; of each, the tasks in their order."""
-    known = (*SYSTEMS, MOLECULE, *SCENES)
+    """Where a row's section stands: N-body systems, molecules, pedestrians, simulations; of each, the tasks."""
+    known = (*SYSTEMS, MOLECULE, *SCENES, *SIMULATIONS)
     kind = MOLECULE if is_molecule(row["experiment"]) else row["experiment"]
     return known.index(kind), row["experiment"], TASKS.index(row["task"])
 
 
 def _section(experiment: str, task: str, rows: list[dict]) -> str:
     scores = _SCORES[task]
+    if is_simulation(experiment):
+        return _simulation_section(experiment, task, rows)
     unit = rows[0]["unit"]
     names = [_NAMES.get(score, score) + (f" ({unit})" if unit and score in _NAMES else "") for score in scores]
     header = ["", *names, "graphs", "trained", "sampled", "hardware"]
@@ -138,6 +148,34 @@ def _section(experiment: str, task: str, rows: list[dict]) -> str:
         lines.append([f"{published['method']}, published ({published['protocol']})", *numbers, "", "", "", ""])
     beaten = "".join(_beaten(row) for row in rows if not row["changes"])
     return f"## {experiment}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
+
+
+def _simulation_section(experiment: str, task: str, rows: list[dict]) -> str:
+    """ADE and FDE, also the best of the samples, and each score of molecules with its floor in brackets."""
+    unit = f" ({rows[0]['unit']})" if rows[0]["unit"] else ""
+    names = [_NAMES[score] + unit for score in _NAMES]
+    scored = [name for name in _MD_NAMES if name in next(iter(rows[0]["scores"].values()))["md"]]
+    floors = (f"{_MD_NAMES[name]} (floor)" for name in scored)
+    header = ["", *names, *floors, "windows", "trained", "sampled", "hardware"]
+
+    def numbers(values: dict) -> list[str]:
+        found = [_number(values.get(score)) for score in _NAMES]
+        return [*found, *(_with_floor(values.get("md", {}).get(name)) for name in scored)]
+
+    lines = []
+    for row in rows:
+        for protocol, values in row["scores"].items():
+            lines.append(
+                [f"**ours**, {_about(row)}; {protocol}", *numbers(values), values["num_graphs"], *_cost(row, values)]
+            )
+    for name, errors in rows[-1]["baselines"].items():
+        lines.append([name.replace("_", " "), *numbers(errors), "", "", "", ""])
+    beaten = "".join(_beaten(row) for row in rows if not row["changes"])
+    return f"## {experiment}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
+
+
+def _with_floor(score: dict | None) -> str:
+    return "" if score is None else f"{_number(score['drawn'])} ({_number(score['floor'])})"
 
 
 def _beaten(row: dict) -> str:

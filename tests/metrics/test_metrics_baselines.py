@@ -61,6 +61,14 @@ def test_velocities_that_fade_are_fitted(share):
     assert torch.equal(baseline_forecast("persistent_velocity", still, mask("11100")), still[..., 3:])
 
 
+def test_the_mean_of_what_is_given_stands_in_every_gap():
+    x = torch.tensor([[[1.0, math.nan, 2.0, math.nan, 6.0, math.nan]]])
+    assert baseline_forecast("mean_of_given", x, mask("101010")).tolist() == [[[3, 3, 3]]]
+    x = motion(1, 6)
+    found = baseline_forecast("mean_of_given", x, mask("111100"))
+    torch.testing.assert_close(found, x[..., :4].mean(-1, keepdim=True).expand_as(found), rtol=1e-12, atol=1e-12)
+
+
 def test_a_flat_mask_is_accepted():
     x = motion(1, 4)
     torch.testing.assert_close(baseline_forecast("constant_velocity", x, mask("1100").view(-1)), x[..., 2:])
