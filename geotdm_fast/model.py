@@ -128,7 +128,11 @@ class Model:
         section = self.data
         people = section.get("past_frames", 8) + section.get("future_frames", 12)
         people = people if section.get("kind") == "pedestrian" else None
-        return section.get("span") or section.get("num_frames") or people or self.task.window(num_w)
+        length = section.get("span") or section.get("num_frames") or people
+        if length is None:
+            return self.task.window(num_w)
+        given = len(self.task.given_frames)  # windows of training may be longer, see `training.HistoryWindows`
+        return given + (length - given) // (1 + self.config.get("train", {}).get("block_history", 0))
 
     def forecast(self, data: Any, num_samples: int = 1, **options: Any) -> Samples:
         """Draw the frames behind the given ones; data, arrays and options as for `sample`.

@@ -48,7 +48,7 @@ ROOMS = {
     "doctor": {"ops"},
     "plots": {"samples", "data", "runtime"},
     "sampling": _WORK,
-    "training": {*_WORK, "plots"},
+    "training": {*_WORK, "plots", "checkpoint_paths"},
     "scores": {*_WORK, "sampling"},
     "inspection": {*_WORK, "plots"},
     "official": {*_WORK},

@@ -159,6 +159,24 @@ def _graph(config: dict, where: str) -> dict | None:
     return None if spec is None else spec.as_config()
 
 
+def _check_history(config: dict, where: str) -> None:
+    train, diffusion = config["train"], config["diffusion"]
+    if not train["block_history"]:
+        return
+    if diffusion["mode"] != "cond":
+        raise ValueError(f"{where}: train.block_history does not go with diffusion.mode uncond: no frame is given")
+    given = sorted({t for first, last in train["cond_mask"] for t in range(first, last)})
+    if given != list(range(len(given))):
+        raise ValueError(
+            f"{where}: train.block_history needs a train.cond_mask of frames at the beginning, as [[0, 10]], got "
+            f"{train['cond_mask']}"
+        )
+    if config["data"]["train"]["kind"] == "pedestrian":
+        raise ValueError(
+            f"{where}: train.block_history needs longer windows than those of 20 frames of data.train.kind pedestrian"
+        )
+
+
 def _derive(config: dict, where: str) -> None:
     """Settings that follow from others, and those that must agree."""
     from geotdm_fast.diffusion.schedules import get_named_beta_schedule
@@ -191,6 +209,7 @@ def _derive(config: dict, where: str) -> None:
         raise ValueError(f"{where}: train.context_noise does not go with diffusion.mode uncond: no frame is given")
     if train["context_noise_told"] and not train["context_noise"] > 0:
         raise ValueError(f"{where}: train.context_noise_told needs train.context_noise above 0")
+    _check_history(config, where)
     try:
         get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
     except ValueError as error:

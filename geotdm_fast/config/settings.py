@@ -88,6 +88,8 @@ TRAIN = {
     "exp_name": Setting("name", REQUIRED, "name of the run; the output folder is output_base_path/exp_name"),
     "output_base_path": Setting("str", "outputs", "folder of all runs"),
     "seed": Setting("int", 0, "weights, data order, diffusion steps and noise all follow from it", least=0),
+    "start_from": Setting("str", None, "weights to begin with: a checkpoint of the same sizes, the folder of a "
+                          "training or a model that comes with the package; null: drawn by the seed"),
     "cond_mask": Setting("ranges", None, "conditional: frame ranges [first, last + 1] that are given"),
     "tot_len": Setting("int", None, "unconditional: the first frames that are generated", least=1),
     "num_epochs": Setting("int", None, "passes over the training data", least=1),
@@ -102,6 +104,11 @@ TRAIN = {
                              "positions), anew for each graph and step: rollouts drift less", least=0),
     "context_noise_told": Setting("bool", False, "tell the network the level of context_noise, as one more node "
                                   "feature: node_dim is 1 larger then"),
+    "block_history": Setting("int", 0, "blocks of history: windows of data.train have so many blocks more, and in some "
+                             "steps the model's own forecast of these ends in the given frames; 0: off", least=0),
+    "block_history_share": Setting("float", 0.5, "the share of steps in which it does, by chance", least=0, most=1),
+    "block_history_level": Setting("float", 1.0, "the forecast begins from the truth, noised by a share of the "
+                                   "diffusion steps of U[0, this]; a small one stays near it", least=0, most=1),
     "eval_batch_size": Setting("int", 256, "graphs per validation batch", least=1),
     "optimizer": Setting("str", "adam", "adam, as the official code; muon moves matrices by their orthogonalised "
                          "momentum: fewer steps to the same loss", choices=("adam", "muon")),

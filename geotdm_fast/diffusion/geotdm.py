@@ -131,9 +131,11 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         """The inverse of `to_relative` in mode `cond`; x itself in mode `uncond`."""
         return x + cast(Tensor, x_ref) if self.mode == "cond" else x
 
-    def with_graph(self, model_kwargs: dict) -> dict:
+    def with_graph(self, model_kwargs: dict, room: int | None = None) -> dict:
         """`model_kwargs`, with `graph` where the network reads one: made and sorted once for all calls.
 
+        room: of a graph by the given frames, the edges of a receiver that it has room for, or more where it needs them;
+            None: those that there are
         Not where somebody else's code is between, which may call the network with other edges.
         """
         is_ours = type(self) is GeoTDM and not replaced_parts(self, GeoTDM) and takes_graph(self.denoise_network)
@@ -141,7 +143,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
             return model_kwargs
         network = cast(EGTN, bare(self.denoise_network))
         if network.graph_spec is not None:
-            return model_kwargs | {"graph": network.graph_of(model_kwargs)}
+            return model_kwargs | {"graph": network.graph_of(model_kwargs, room)}
         return model_kwargs | {"graph": Graph.static(model_kwargs["edge_index"], len(model_kwargs["batch"]))}
 
     # --- one step -------------------------------------------------------------------------------------------------

@@ -252,6 +252,7 @@ class EGTN(PrecisionMixin, nn.Module):
         x: Tensor | None,
         graph: Graph | GraphRule | None,
         cell: Cell | None,
+        room: int | None = None,
     ) -> Graph | GraphRule | None:
         """`graph`; without it the graph that the network was made for, if it was made for one."""
         if graph is not None or self.graph_spec is None or not isinstance(edge_index, Tensor):
@@ -259,10 +260,13 @@ class EGTN(PrecisionMixin, nn.Module):
         frames = None if cond_mask is None else frames_of(cond_mask)
         x = check_tensor("EGTN", "x" if frames is None else "x_given", x, ("N", "D", "T"), integer=False)
         check_graph("EGTN", x.shape[0], edge_index, edge_attr, batch, x.shape[-1])
-        return own_graph(self.graph_spec, edge_index, edge_attr, batch, x, frames, cell)
+        return own_graph(self.graph_spec, edge_index, edge_attr, batch, x, frames, cell, room)
 
-    def graph_of(self, model_kwargs: Mapping) -> Graph | GraphRule | None:
-        """The graph that the network was made for, of a batch; None where it needs the positions of a call."""
+    def graph_of(self, model_kwargs: Mapping, room: int | None = None) -> Graph | GraphRule | None:
+        """The graph that the network was made for, of a batch; None where it needs the positions of a call.
+
+        room: see `own_graph`
+        """
         graph, x = model_kwargs.get("graph"), model_kwargs.get("x_given")
         if x is None:
             if graph is None and self.graph_spec is not None and self.graph_spec.of == "given":
@@ -270,7 +274,7 @@ class EGTN(PrecisionMixin, nn.Module):
             x = model_kwargs["h"].new_zeros(len(model_kwargs["h"]), 3, 1)  # a rule looks at none
         names = ("edge_index", "edge_attr", "batch", "cond_mask", "cell")
         about: dict[str, Any] = {name: model_kwargs.get(name) for name in names}
-        return self._graph_of(**about, x=x, graph=graph)
+        return self._graph_of(**about, x=x, graph=graph, room=room)
 
     def _data_attr(self, edge_attr: Tensor | None) -> Tensor | None:
         """The features of edges that a call is given; those of a graph of one's own come with it."""

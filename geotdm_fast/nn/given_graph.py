@@ -31,17 +31,28 @@ def own_graph(
     x: Tensor,
     frames: Frames | None,
     cell: Cell | None = None,
+    room: int | None = None,
 ) -> Graph | GraphRule:
     """The graph that a network was made for, of its data's edges and positions.
 
     x: [N, D, T] - where frames are given all of them, else those that are noisy; cell: the boxes of all frames
+    room: of a graph by one frame, the edges of a receiver that it has room for; where it needs more it gets it. Then
+        the sizes of its tables depend on no positions. None: they are those of its edges
     A rule grows as it must. Waits for the device.
     """
     batch = torch.zeros(len(x), dtype=torch.int64, device=x.device) if batch is None else batch
     if cell is not None:
         cell = Cell.of("EGTN", cell, dim=x.shape[1])
-    rule = spec.rule(edge_index, edge_attr, batch, cell).growing(True)
-    return rule if spec.of == "current" else graph_of_frame(rule, x, frames)
+    if spec.of == "current":
+        return spec.rule(edge_index, edge_attr, batch, cell).growing(True)
+    if room is None:
+        return graph_of_frame(spec.rule(edge_index, edge_attr, batch, cell).growing(True), x, frames)
+    rule = spec.rule(edge_index, edge_attr, batch, cell, room)
+    graph = graph_of_frame(rule, x, frames)
+    while graph.overflowed():
+        rule.enlarge()
+        graph = graph_of_frame(rule, x, frames)
+    return graph
 
 
 def graph_of_frame(rule: GraphRule, x: Tensor, frames: Frames | None) -> Graph:

@@ -1,5 +1,7 @@
 """The picture of a rollout's drift: scores over blocks."""
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from geotdm_fast.plots import style
@@ -14,27 +16,44 @@ _PANELS = (
 )
 
 
-def plot_drift(result: dict[str, Any], path: PathLike, *, title: str | None = None) -> None:
-    """Draw what `scores.drift.drift` returned, a panel for each score; path: .png, .pdf or .svg."""
-    blocks = result["blocks"]
+def plot_drift(
+    result: dict[str, Any],
+    path: PathLike,
+    *,
+    title: str | None = None,
+    label: str = "rollout",
+    beside: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
+    """Draw what `scores.drift.drift` returned, a panel for each score; path: .png, .pdf or .svg.
+
+    label: what the legend calls it; beside: further results of the same data, by what it calls them
+    """
+    results = {label: result} | dict(beside or {})
+    blocks = [block for one in results.values() for block in one["blocks"]]
     panels = [panel for panel in _PANELS if any(block[panel[0]] is not None for block in blocks)]
     with style.styled():
         figure, axes = style.panels(len(panels), columns=4, size=2.9)
-        for ax, (score, other, label, factor) in zip(axes, panels, strict=True):
-            for name, colour in ((other, style.TRUTH if score != "ade" else style.GIVEN), (score, style.PALETTE[0])):
-                points = [(b["block"], factor * b[name]) for b in blocks if b[name] is not None]
-                if points:
-                    ax.plot(*zip(*points, strict=True), ".-", color=colour, lw=1.6, ms=5)
+        for ax, (score, other, name, factor) in zip(axes, panels, strict=True):
+            _curve(ax, result, other, factor, style.TRUTH if score != "ade" else style.GIVEN)
+            for one, colour in zip(results.values(), itertools.cycle(style.PALETTE)):
+                _curve(ax, one, score, factor, colour)
             ax.set_ylim(bottom=0)
             ax.set_xlabel("block")
-            ax.set_title(style.with_unit(label, result["unit"]) if score == "ade" else label)
+            ax.set_title(style.with_unit(name, result["unit"]) if score == "ade" else name)
         handles = [
-            style.line(style.PALETTE[0], 1.6, "rollout", marker="."),
-            style.line(style.TRUTH, 1.6, "data", marker="."),
-            style.line(style.GIVEN, 1.6, "standing still (ADE)", marker="."),
+            style.line(colour, 1.6, style.literal(text), marker=".")
+            for text, colour in zip(results, itertools.cycle(style.PALETTE))
         ]
+        handles.append(style.line(style.TRUTH, 1.6, "data", marker="."))
+        handles.append(style.line(style.GIVEN, 1.6, "standing still (ADE)", marker="."))
         about = (
             f"{result['num_graphs']} graphs x {result['num_samples']} samples, {result['block_frames']} frames a block"
         )
         style.head(figure, title or f"Rollout: {style.literal(result['data'])}", about, handles)
         style.save(figure, path)
+
+
+def _curve(ax, result: dict[str, Any], score: str, factor: float, colour: str) -> None:
+    points = [(b["block"], factor * b[score]) for b in result["blocks"] if b[score] is not None]
+    if points:
+        ax.plot(*zip(*points, strict=True), ".-", color=colour, lw=1.6, ms=5)

@@ -10,6 +10,8 @@ from torch import Tensor
 from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.sampler import Sampler
+from geotdm_fast.graphs import Graph
+from geotdm_fast.graphs.spec import FIRST_CAPACITY
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.runtime.memory import is_out_of_memory
 from geotdm_fast.runtime.shown import shown
@@ -87,6 +89,7 @@ class Drawer:
         self.pick = GraphPicker(batch)
         self._sampler, self._whole, self._batch, self._task, self._seed = sampler, batch, batch, task, seed
         self._prepared: Inputs | None = None
+        self._room = FIRST_CAPACITY  # of graphs by the given frames, where steps are captured
 
     @property
     def num_steps(self) -> int:
@@ -206,13 +209,24 @@ class Drawer:
             self._prepared = None
             graphs = torch.arange(block.graphs.start, block.graphs.stop)
             x_start, model_kwargs = self._split(graphs.repeat(len(block.samples)))
-            model_kwargs = self._sampler.diffusion.with_graph(model_kwargs)
+            model_kwargs = self._with_graph(model_kwargs)
             x_ref = None
             if self._sampler.diffusion.mode == "cond":
                 alone = model_kwargs if len(block.samples) == 1 else self._split(graphs)[1]
                 x_ref = cast(Tensor, self._sampler.diffusion.get_ref_frame(alone)).repeat(len(block.samples), 1, 1)
             self._prepared = Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs, x_ref)
         return self._prepared
+
+    def _with_graph(self, model_kwargs: dict) -> dict:
+        """`model_kwargs` with the graph of a batch. Where steps are captured, one by the given frames has as much room
+        as the ones before: a capture serves all of one size."""
+        captures = self._sampler.diffusion.captures
+        is_captured = captures is not None and (self.device.type == "cuda" or captures.record is not None)
+        model_kwargs = self._sampler.diffusion.with_graph(model_kwargs, self._room if is_captured else None)
+        graph = model_kwargs.get("graph")
+        if is_captured and isinstance(graph, Graph) and graph.capacity is not None:
+            self._room = max(self._room, graph.capacity)
+        return model_kwargs
 
     def _split(self, graphs: Tensor) -> tuple[Tensor, dict]:
         """The graphs of these numbers, as the network takes them."""

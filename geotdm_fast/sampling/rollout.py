@@ -165,7 +165,7 @@ class RolloutDrawer(Drawer):
         spec = cast(EGTN, bare(diffusion.denoise_network)).graph_spec
         if spec is not None and spec.of == "given":
             model_kwargs.pop("graph", None)
-            model_kwargs = diffusion.with_graph(model_kwargs)
+            model_kwargs = self._with_graph(model_kwargs)
         return before._replace(model_kwargs=model_kwargs, x_ref=diffusion.get_ref_frame(model_kwargs))
 
     def _own_fields(self, block: Block, number: int, made: tuple[str, ...]) -> dict[str, Any]:

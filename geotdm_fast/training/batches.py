@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -15,6 +15,7 @@ from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.training import random_streams
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData, Structure
+from geotdm_fast.training.history_windows import HistoryWindows
 
 
 class Draw(NamedTuple):
@@ -26,6 +27,7 @@ class Draw(NamedTuple):
     turn: [B, D, D] float32 - the rotation of each graph, or None
     level: [B] float32 - how noisy the given frames of each graph are, or None
     context: [N, D, G] float32 - what is added to the given frames, or None
+    given: [N, D, G] float32 - the given frames, where they are not the data's (`BlockHistory`), or None
     """
 
     items: Tensor
@@ -35,6 +37,7 @@ class Draw(NamedTuple):
     turn: Tensor | None
     level: Tensor | None = None
     context: Tensor | None = None
+    given: Tensor | None = None
 
     def to(self, device: torch.device) -> "Draw":
         """Copies on `device`, which nobody waits for."""
@@ -71,6 +74,7 @@ class BatchSource:
     num_noisy: frames that are diffused
     rotate: whether every graph is turned by a random rotation
     context: noise on the given frames of training, not of validation; None: none
+    windows: how the windows of the data are cut, of which the last block is made; None: not at all
     rank, world_size: which share of each batch to make
     """
 
@@ -85,6 +89,7 @@ class BatchSource:
         accumulate: int = 1,
         rotate: bool = False,
         context: ContextNoise | None = None,
+        windows: HistoryWindows | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -96,6 +101,7 @@ class BatchSource:
         self.num_noisy = num_noisy
         self.rotate = rotate
         self.context = context
+        self.windows = windows
         self.rank = rank
         self.world_size = world_size
         self._order: tuple[int, Tensor] | None = None
@@ -173,6 +179,10 @@ class BatchSource:
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
         batch, steps, weight = self.data.drawn(draw.items, draw.steps, draw.weight, structure, draw.turn)
+        if self.windows is not None and self.windows.num_blocks:
+            batch = self.windows.block(batch, self.windows.num_blocks)
+        if draw.given is not None:
+            batch = replace(batch, x=torch.cat([draw.given, batch.x[..., draw.given.shape[-1] :]], dim=-1))
         if draw.level is not None and draw.context is not None:
             batch = cast(ContextNoise, self.context).added(batch, draw.level, draw.context)
         about_scored = (structure.graph_of_scored, weight, structure.all_scored)

@@ -10,21 +10,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from geotdm_fast.checkpoint import build_diffusion, build_network
+from geotdm_fast.checkpoint import build_diffusion
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
-from geotdm_fast.nn import EGTN
 from geotdm_fast.runtime.bars import progress_bar, say
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import ProcessDied, Processes, processes
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.block_history import BlockHistory
 from geotdm_fast.training.conditions import take_conditions
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat_weights import FlatWeights
+from geotdm_fast.training.history_windows import HistoryWindows
+from geotdm_fast.training.initial_weights import initial_network
 from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output, held
 from geotdm_fast.training.rewind import Rewind
@@ -81,6 +83,14 @@ def _context_noise(config: Mapping, device: torch.device) -> ContextNoise | None
     return ContextNoise(level, Task.of_config(config).given_frames, device) if level > 0 else None
 
 
+def _block_history(
+    config: Mapping, data: DeviceData, objective: Objective, windows: HistoryWindows
+) -> BlockHistory | None:
+    train = config["train"]
+    about = {"seed": train["seed"], "share": train["block_history_share"], "level": train["block_history_level"]}
+    return BlockHistory(data, objective, windows, **about) if windows.num_blocks else None
+
+
 def _default_directory(train: Mapping) -> pathlib.Path:
     return pathlib.Path(train["output_base_path"]) / str(train["exp_name"])
 
@@ -101,7 +111,8 @@ class _Run:
         take_conditions(config, dataset)
         num_noisy = check_fits(config, dataset, "train")
         data = DeviceData(dataset, ours.device)
-        self.validation = self._make_validation(data, datasets.get("data.val"), num_noisy)
+        windows = HistoryWindows.of(config, data.num_frames, dataset.name)
+        self.validation = self._make_validation(data, windows, datasets.get("data.val"), num_noisy)
 
         self.source = BatchSource(
             data,
@@ -112,13 +123,14 @@ class _Run:
             accumulate=train["accumulate"],
             rotate=train["rotate"],
             context=_context_noise(config, ours.device),
+            windows=windows,
             rank=ours.rank,
             world_size=ours.world_size,
         )
         self.total = total_steps(train, self.source.per_epoch)
         self.fingerprint = fingerprint(dataset)
 
-        self.network = _initial_network(config).to(ours.device)
+        self.network = initial_network(config).to(ours.device)
         self.network.set_precision(train["precision"])
         average = copy.deepcopy(self.network) if train["ema_decay"] > 0 else None
         weights = FlatWeights(self.network)
@@ -127,7 +139,9 @@ class _Run:
         self.diffusion_for_use = build_diffusion(self.for_use, config, ours.device)
         objective = Objective(build_diffusion(self.network, config, ours.device), Task.of_config(config), data.boxes)
         # The sums of the step are read when the log is written: reading them makes the host wait.
-        self.step = TrainingStep(train, objective, weights, self.average, self.source, ours, say=self._say)
+        history = _block_history(config, data, objective, windows)
+        about = {"history": history, "say": self._say}
+        self.step = TrainingStep(train, objective, weights, self.average, self.source, ours, **about)
 
         self.output = Output(directory, config, writes=ours.writes)
         self.progress = Progress()
@@ -137,18 +151,19 @@ class _Run:
         self.dropped: str | None = None
 
     def _make_validation(
-        self, training_data: DeviceData, dataset: TrajectoryDataset | None, num_noisy: int
+        self, training_data: DeviceData, windows: HistoryWindows, dataset: TrajectoryDataset | None, num_noisy: int
     ) -> Validation:
-        at_most = self.train_config["eval_graphs"]
+        at_most, own_windows = self.train_config["eval_graphs"], None
         if dataset is not None:
             if check_fits(self.config, dataset, "val") != num_noisy:
-                raise ValueError(f"data.val must have {training_data.num_frames} frames as data.train")
+                raise ValueError(f"data.val must have {windows.num_frames} frames as data.train")
             data = DeviceData(dataset, self.ours.device)
         else:
-            data, at_most = training_data, at_most or GRAPHS_TO_VALIDATE
+            data, at_most, own_windows = training_data, at_most or GRAPHS_TO_VALIDATE, windows
             if self.ours.writes:
                 warnings.warn("no data.val: the best weights are chosen by the loss on training data", stacklevel=2)
-        return Validation(data, self.config, num_noisy=num_noisy, processes=self.ours, max_graphs=at_most)
+        about = {"processes": self.ours, "max_graphs": at_most, "windows": own_windows}
+        return Validation(data, self.config, num_noisy=num_noisy, **about)
 
     def resume_or_start(self, resume: bool) -> None:
         """Go on from the state in the output folder, or make the folder anew."""
@@ -312,11 +327,3 @@ class _Run:
     def _say(self, text: str) -> None:
         if self.ours.writes:
             say(text)
-
-
-def _initial_network(config: Mapping) -> EGTN:
-    """The network with weights that follow from train.seed, on the CPU; the global generator is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: it would reseed every GPU.
-        torch.default_generator.manual_seed(config["train"]["seed"])
-        return build_network(config)

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from geotdm_fast.conditioning import frames_of
+from geotdm_fast.data import Batch
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import graph_of_frame, num_edge_features
@@ -15,6 +16,7 @@ from geotdm_fast.reference import Cell
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import Noised
 from geotdm_fast.training.conditions import check_told
+from geotdm_fast.training.history_windows import HistoryWindows
 
 
 class Objective:
@@ -34,17 +36,21 @@ class Objective:
 
     def split(self, noised: Noised) -> tuple[Tensor, dict]:
         """x_start [N, D, T_noisy] and model_kwargs, as `Task.split`, with the graph as it is, or its rule."""
-        x_start, model_kwargs = self.task.split(noised.batch)
-        if self._spec is None:
-            return x_start, model_kwargs | {"graph": noised.graph}
-        return x_start, model_kwargs | {"graph": self._graph_by_distance(noised, model_kwargs)}
+        return self.split_batch(noised.batch, noised.graph)
 
-    def _graph_by_distance(self, noised: Noised, model_kwargs: dict) -> Graph | GraphRule:
-        batch, spec, cell = noised.batch, cast(GraphSpec, self._spec), model_kwargs.get("cell")
-        rule = self._rules.get(noised.graph)
+    def split_batch(self, batch: Batch, graph: Graph) -> tuple[Tensor, dict]:
+        """The same of a batch whose own edges are `graph`."""
+        x_start, model_kwargs = self.task.split(batch)
+        if self._spec is None:
+            return x_start, model_kwargs | {"graph": graph}
+        return x_start, model_kwargs | {"graph": self._graph_by_distance(batch, graph, model_kwargs)}
+
+    def _graph_by_distance(self, batch: Batch, graph: Graph, model_kwargs: dict) -> Graph | GraphRule:
+        spec, cell = cast(GraphSpec, self._spec), model_kwargs.get("cell")
+        rule = self._rules.get(graph)
         if rule is None:
             rule = spec.rule(batch.edge_index, batch.edge_attr, batch.batch, cell)
-            rule = self._rules[noised.graph] = rule if self._boxes is None else rule.for_boxes(self._boxes)
+            rule = self._rules[graph] = rule if self._boxes is None else rule.for_boxes(self._boxes)
         rule = rule.growing(self.grows).with_cell(cell)
         if spec.bonds:
             rule = rule.with_bond_attr(spec.bond_attr(batch.edge_attr, batch.edge_index))
@@ -83,10 +89,15 @@ class Objective:
 
 
 def check_fits(config: Mapping, dataset, where: str) -> int:
-    """Raise ValueError unless the network's sizes are those of the data; return the number of noisy frames."""
+    """Raise ValueError unless the network's sizes are those of the data; return the number of noisy frames.
+
+    where: train or val; windows of train are longer where `train.block_history` says so
+    """
     item, network = dataset[0], config["denoise_model"]
-    task = Task.of_config(config)
-    noisy = task.num_noisy(item.num_frames)
+    task, num_frames = Task.of_config(config), item.num_frames
+    if where == "train":
+        num_frames = HistoryWindows.of(config, num_frames, dataset.name).num_frames
+    noisy = task.num_noisy(num_frames)
     edge_dim = num_edge_features(item.edge_attr, GraphSpec.parse(network.get("graph")))
     for key, came, told in (("node_dim", item.h.shape[1], task.num_told), ("edge_dim", edge_dim, 0)):
         if network[key] != came + told:

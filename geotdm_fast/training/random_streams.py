@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, STEP, VALIDATION, NLL, ROTATION, CONTEXT = range(6)
+ORDER, STEP, VALIDATION, NLL, ROTATION, CONTEXT, HISTORY = range(7)
 
 
 def generator(seed: int, purpose: int, *index: int) -> torch.Generator:

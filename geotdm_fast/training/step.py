@@ -11,6 +11,7 @@ from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.runtime.cuda_graphs import Captured, Recorder
 from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training.batches import BatchSource, Draw
+from geotdm_fast.training.block_history import BlockHistory
 from geotdm_fast.training.device_data import Structure
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat_weights import FlatWeights
@@ -27,6 +28,7 @@ class TrainingStep:
 
     train: the section of the configuration; source: the batches; average: moved too, or None
     say: told in a line why a step on CUDA is not captured
+    history: draws the given frames of every step before it, or None
     record: makes the graph (`Captured`); by default a CUDA graph, and none on other devices
 
     sums: [2] float64 - loss and gradient norm, summed over steps; NaN once one was: read them when logging. A process
@@ -42,6 +44,7 @@ class TrainingStep:
         source: BatchSource,
         ours: Processes,
         *,
+        history: BlockHistory | None = None,
         say: Callable[[str], None] = print,
         record: Recorder | None = None,
     ):
@@ -55,7 +58,10 @@ class TrainingStep:
         self._record, self._say = record, say
         self._captures: dict[Structure | None, Captured] = {}
         self.captures = (device.type == "cuda" or record is not None) and train["cuda_graph"]
+        self._history = history
         objective.grows = not self.captures
+        if history is not None:
+            history.capture(on=self.captures, record=record)
         if self.captures and not source.data.same_graph:
             self._give_up("the graphs of data.train differ in nodes or edges")
 
@@ -100,12 +106,22 @@ class TrainingStep:
         coefficients = to_device(torch.tensor([rate, share]), self.weights.flat.device)
         if not self._in_parts:
             (draw,) = parts
-            self._run(self._whole, (draw.to(coefficients.device), coefficients), self._structure(draw))
+            structure = self._structure(draw)
+            self._run(self._whole, (self._there(draw, structure, number), coefficients), structure)
             return
         for draw in parts:
-            self._run(self._gradient, draw.to(coefficients.device), self._structure(draw))
+            structure = self._structure(draw)
+            self._run(self._gradient, self._there(draw, structure, number), structure)
         self.ours.add_up(cast(Tensor, self.weights.flat.grad))
         self._run(self._update, coefficients, None)
+
+    def _there(self, draw: Draw, structure: Structure, number: int) -> Draw:
+        """The draw on the device, with its history."""
+        draw = draw.to(self.weights.flat.device)
+        if self._history is None:
+            return draw
+        self.weights.mark_changed()
+        return draw._replace(given=self._history.given(draw, structure, number - 1))
 
     def _structure(self, draw: Draw) -> Structure:
         return self.source.data.structure(draw.items)
@@ -137,6 +153,8 @@ class TrainingStep:
         self.captures = False
         self.objective.grows = True
         self._captures.clear()
+        if self._history is not None:
+            self._history.capture(on=False, record=None)
         self._say(f"train: the step runs without a CUDA graph: {why}")
 
     # --- what is captured -----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from geotdm_fast.task import Task
 from geotdm_fast.training import random_streams
 from geotdm_fast.training.batches import BatchSource, Noised
 from geotdm_fast.training.device_data import DeviceData
+from geotdm_fast.training.history_windows import HistoryWindows
 from geotdm_fast.training.objective import Objective
 
 
@@ -34,6 +35,7 @@ class Validation:
         num_noisy: int,
         processes: Processes,
         max_graphs: int | None = None,
+        windows: HistoryWindows | None = None,
     ):
         train = config["train"]
         self.seed = train["seed"]
@@ -47,6 +49,7 @@ class Validation:
             batch_size=train["eval_batch_size"],
             num_timesteps=self.num_timesteps,
             num_noisy=num_noisy,
+            windows=windows,
             # Whole batches go round the processes.
             rank=processes.rank,
             world_size=processes.world_size,

@@ -1,0 +1,106 @@
+"""How rollouts drift after trainings with and without noise and history in the given frames."""
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+import warnings
+
+import torch
+
+from bench.common import record
+from bench.sampling.rollout_scores import scores, table
+from bench.sampling.rollout_systems import ARMS, System, config_of, systems, widened
+from geotdm_fast import load
+from geotdm_fast.checkpoint_paths import checkpoint_file
+from geotdm_fast.data import open_dataset
+from geotdm_fast.plots.drift import plot_drift
+from geotdm_fast.runtime.files import write_json
+from geotdm_fast.training import train
+
+PROGRAM = "bench.sampling.rollout"
+# Trajectories that are rolled out.
+GRAPHS = 20
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, roll out and score, report: 0, or 2 for a user's error."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.threads is not None:
+            torch.set_num_threads(args.threads)
+        files = {name: path for name in ("ethanol", "alanine", "pedestrians") if (path := getattr(args, name))}
+        chosen = {name: one for name, one in systems(files).items() if name in args.systems}
+        for name, system in chosen.items():
+            for arm in args.arms:
+                if arm == "history" and system.longer is None:
+                    continue
+                if "train" in args.do:
+                    train_arm(system, arm, args.out / name)
+                if "score" in args.do:
+                    score_arm(system, arm, args.out / name, args.blocks)
+        if "report" in args.do:
+            report(args.out, chosen)
+        return 0
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        return record.fail(PROGRAM, error)
+
+
+def train_arm(system: System, arm: str, folder: pathlib.Path) -> None:
+    """Train an arm, or go on with it; where there is no model to begin with, that one first."""
+    start = folder / "start"
+    if system.start is None:
+        train(config_of(system, "without", None), output_dir=start, device="cpu")
+    weights = checkpoint_file(system.start or start / "last.safetensors")
+    if arm == "told":
+        weights = widened(weights, folder / "start_told.safetensors")
+    began = time.monotonic()
+    train(config_of(system, arm, weights), output_dir=folder / arm, device="cpu")
+    print(f"{folder.name}, {arm}: {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def score_arm(system: System, arm: str, folder: pathlib.Path, num_blocks: int) -> None:
+    """Roll the test data out from the last weights of an arm, and write its scores to <arm>.json."""
+    model = load(folder / arm / "last.safetensors", device="cpu")
+    dataset = open_dataset(dict(system.test), progress=False)
+    dataset = dataset.subset(range(0, len(dataset), max(1, len(dataset) // GRAPHS))[:GRAPHS])
+    step = model.rollout_plan(1).step
+    began = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what explodes, which the table says
+        samples = model.rollout(dataset, num_blocks * step, method="dpmpp_2m", steps=5, seed=0)
+    write_json(folder / f"{arm}.json", scores(samples, step))
+    print(f"{folder.name}, {arm}: rolled out in {time.process_time() - began:.0f} CPU s")
+
+
+def report(out: pathlib.Path, chosen: dict[str, System]) -> None:
+    """Print the tables of what was scored, and draw a picture for each system."""
+    results = {}
+    for name in chosen:
+        found = {arm: out / name / f"{arm}.json" for arm in ARMS}
+        results[name] = {arm: json.loads(path.read_text()) for arm, path in found.items() if path.is_file()}
+    results = {name: arms for name, arms in results.items() if arms}
+    print(table(results))
+    for name, arms in results.items():
+        (first, result), *others = arms.items()
+        plot_drift(result, out / f"rollout_{name}.png", label=first, beside=dict(others), title=f"Rollout: {name}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = ["charged", "ethanol", "alanine", "pedestrians"]
+    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description=__doc__)
+    parser.add_argument("--systems", nargs="+", choices=names, default=names)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--do", nargs="+", choices=["train", "score", "report"], default=["train", "score", "report"])
+    parser.add_argument("--ethanol", type=pathlib.Path, metavar="FILE.npz")
+    parser.add_argument("--alanine", type=pathlib.Path, metavar="FILE.npz")
+    parser.add_argument("--pedestrians", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--blocks", type=int, default=20)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("outputs/rollout"), metavar="DIR")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
