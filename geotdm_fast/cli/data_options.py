@@ -1,6 +1,7 @@
 """Which data a command reads: `--data`, `--topology`, `--data-config`, `--split` and `--set`, to a data section."""
 
 import argparse
+import glob
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -23,15 +24,23 @@ def add_data_files(parser, help: str) -> None:
     parser.add_argument(
         "--topology",
         metavar="FILE",
-        help="the file that names the atoms of --data (.pdb, .gro, .psf, ... for .xtc, .dcd)",
+        help="the file that names the atoms of --data (.pdb, .gro, .psf, ... for .xtc, .dcd), one for all its files",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep frames of molecules' files as plain arrays in this folder, made when they are first read: for files "
+        "larger than memory, and to open large ones at once (default: the data section's cache, or memory)",
     )
 
 
 def check_data_files(args: argparse.Namespace) -> None:
     """Raise FileNotFoundError or ValueError for what --data and --topology name; nothing heavy is imported."""
     for path in args.data or ():
-        if not Path(path).exists():
+        if not Path(path).exists() and not glob.glob(path, recursive=True):
             raise FileNotFoundError(f"--data {path}: no such file or folder")
+    if args.cache is not None and Path(args.cache).is_file():
+        raise ValueError(f"--cache {args.cache} must be a folder, got a file")
     if args.topology is not None:
         if args.data is None:
             raise ValueError("--topology goes with --data, the file whose atoms it names; got none")
@@ -40,6 +49,21 @@ def check_data_files(args: argparse.Namespace) -> None:
     folders = [path for path in args.data or () if Path(path).is_dir()]
     if folders and len(args.data) > 1:
         raise ValueError(f"--data: several paths must be files, got the folder {folders[0]}")
+
+
+def with_cache(sections: Mapping[str, dict], folder: str | None) -> None:
+    """Put --cache into the sections, by their names, that can have one; ValueError where none can."""
+    from geotdm_fast.data.sections import infer_kind
+
+    if folder is None:
+        return
+    kinds = {where: section.get("kind", infer_kind(section)) for where, section in sections.items()}
+    able = [where for where, kind in kinds.items() if kind == "file"]
+    if not able:
+        came = ", ".join(f"{where} of kind {kind}" for where, kind in kinds.items())
+        raise ValueError(f"--cache goes with files of molecules (kind: file, as .xtc, .dcd, .xyz), got {came}")
+    for where in able:
+        sections[where]["cache"] = Path(folder).as_posix()
 
 
 def with_data(
@@ -158,6 +182,7 @@ def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, st
         if not whole and not args.quiet:
             tell(f"{where}: split {section['split']} of --data; --set data.split=null takes all")
     section = _with_conditions(section, values, where)
+    with_cache({where: section}, args.cache)
     if config["diffusion"].get("mode", "cond") == "uncond":
         section.setdefault("project", True)  # the model lives in the space of zero mean
     return section, where

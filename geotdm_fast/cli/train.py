@@ -6,7 +6,7 @@ import warnings
 from typing import cast
 
 from geotdm_fast.cli.arguments import new_command, threads
-from geotdm_fast.cli.data_options import add_data_files, check_data_files, with_data
+from geotdm_fast.cli.data_options import add_data_files, check_data_files, with_cache, with_data
 from geotdm_fast.cli.renamed import Renamed
 from geotdm_fast.cli.telling import tell
 
@@ -26,13 +26,18 @@ same folder is refused.
 
 On CUDA the step is captured as a graph and replayed where all trajectories have the same nodes and edges; a line says
 where it is not. train.precision bf16 or tf32 rounds the factors of matrix products; weights stay float32. A batch that
-does not fit into memory goes in parts: train.accumulate."""
+does not fit into memory goes in parts: train.accumulate.
+
+Trajectories larger than memory: --cache DIR writes the frames of molecules' files (.xtc, .dcd, ...) into DIR once, as
+plain arrays, and a second thread reads the windows of the next steps from there; the numbers are the same. Several runs
+of one system: --data 'runs/*/traj.xtc' and one --topology; split_by: replica keeps whole runs for validation."""
 
 EXAMPLES = """\
   geotdm train configs/nbody_charged_small.yaml
   geotdm train configs/nbody_charged_small.yaml --max-minutes 10 --threads 2
   geotdm train configs/md_small.yaml --data my_molecule.npz --set train.exp_name=my_molecule
   geotdm train configs/md_file.yaml --data run.xtc --topology run.pdb --set train.exp_name=my_run
+  geotdm train configs/md_file.yaml --data 'runs/*/traj.xtc' --topology run.pdb --cache /scratch/frames
   geotdm train configs/molecules.yaml --data ethanol.npz aspirin.npz          (one model for several molecules)
   geotdm train configs/nbody_charged.yaml --set train.batch_size=64 --set train.exp_name=half --device cuda
   torchrun --nproc-per-node 2 -m geotdm_fast train configs/nbody_charged.yaml      (one process per GPU)
@@ -101,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     # After --data: they may change a section or leave it out (data.val=null).
     for text in args.overrides:
         override(raw, text)
+    if args.cache is not None:
+        _put_cache(raw, args)
     if args.max_minutes is not None:
         override(raw, f"train.max_minutes={args.max_minutes}")
     config = normalise_config(raw, where=args.config)
@@ -110,6 +117,16 @@ def run(args: argparse.Namespace) -> int:
         if config["train"]["final_test"]:
             print(f"train.final_test: training looks at no test data; `geotdm evaluate {last.parent}` scores them")
     return 0
+
+
+def _put_cache(raw: dict, args: argparse.Namespace) -> None:
+    """Have the data sections of a configuration keep their frames in --cache."""
+    from geotdm_fast.config.files import SPLITS
+    from geotdm_fast.config.settings import as_section
+
+    sections = as_section(raw.get("data") or {}, f"{args.config}: data")
+    own = {f"data.{split}": sections[split] for split in SPLITS if isinstance(sections.get(split), dict)}
+    with_cache(own, args.cache)
 
 
 def _replace_data(raw: dict, args: argparse.Namespace) -> None:

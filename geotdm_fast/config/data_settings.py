@@ -30,8 +30,9 @@ _MOLECULES = {
     "atom_types": DataKey("[1, 6, 8, ...] atomic numbers that are features, for the same ones in several molecules"),
 }
 _OWN = {
-    "path": DataKey("the file, or a list of files, whose windows are joined", REQUIRED),
+    "path": DataKey("the file, or a list of files and patterns (runs/*/x.xtc), whose windows are joined", REQUIRED),
     "split": DataKey(f"{_SPLIT}: by time of one trajectory, by trajectory of many", "null: all"),
+    "split_by": DataKey("time: every file is split; replica: whole files are of train, val or test", "time"),
     "split_ratio": DataKey("shares of train, val and test", "[0.6, 0.2, 0.2]"),
     "span": DataKey("frames in a window", "30 of one trajectory, all of many"),
     "stride": DataKey("frames between the starts of windows", "1"),
@@ -58,6 +59,7 @@ DATA = {
         "selection": DataKey("atoms to keep, in the selection language of MDTraj or MDAnalysis"),
         "elements": DataKey("symbols or atomic numbers where the file names none: of each atom, or {name: symbol}"),
         "types": DataKey("element; or name, for coarse-grained beads", "element"),
+        "cache": DataKey("a folder for frames as plain arrays, made once: for files larger than memory"),
     },
     "md17": {
         "path": DataKey("the .npz of a molecule; or root and molecule_name"),

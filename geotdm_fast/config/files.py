@@ -94,7 +94,8 @@ def write_yaml(path: str | os.PathLike, config: Mapping) -> None:
 
 
 def portable_config(config: Mapping) -> dict:
-    """A copy of a configuration in normal form without what is of one machine: folders of data, the time limit.
+    """A copy of a configuration in normal form without what is of one machine: folders of data, a cache, the time
+    limit.
 
     A file or folder of data, or each of a list of files, keeps its own name.
     """
@@ -105,6 +106,7 @@ def portable_config(config: Mapping) -> dict:
             value = section.get(key)
             if value is not None:
                 section[key] = [name(path) for path in value] if isinstance(value, (list, tuple)) else name(value)
+        section.pop("cache", None)
     portable["train"]["max_minutes"] = None
     return portable
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.conditions import Conditions, check_finite_conditions, check_name, check_untold
+from geotdm_fast.data.cache import StoredWindows
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.data.windows import Joined, Windows
 from geotdm_fast.runtime.shown import shown
@@ -94,7 +95,7 @@ class _Told(Sequence[Trajectory]):
 
 
 def _told(items: Sequence[Trajectory], names: tuple[str, ...], values: Tensor) -> Sequence[Trajectory]:
-    if len(values) == 1 and isinstance(items, Windows):
+    if len(values) == 1 and isinstance(items, (Windows, StoredWindows)):
         told = copy.copy(items)
         told.condition_names, told.conditions = _merged(items.condition_names, items.conditions, names, values[0])
         return told
@@ -127,7 +128,7 @@ def _column(where: str, name: str, value: Any, count: int) -> Tensor:
 
 def _rows(items: Sequence[Trajectory]) -> Iterator[tuple[tuple[str, ...], Tensor]]:
     """(names, [M, C]) of the parts of a sequence of trajectories."""
-    if isinstance(items, Windows):
+    if isinstance(items, (Windows, StoredWindows)):
         yield items.condition_names, _row(items)
     elif isinstance(items, Joined):
         for part in items.parts:
@@ -137,5 +138,5 @@ def _rows(items: Sequence[Trajectory]) -> Iterator[tuple[tuple[str, ...], Tensor
             yield items[i].condition_names, _row(items[i])
 
 
-def _row(item: Trajectory | Windows) -> Tensor:
+def _row(item: Trajectory | Windows | StoredWindows) -> Tensor:
     return torch.zeros(1, 0) if item.conditions is None else item.conditions.detach().cpu().float().reshape(1, -1)

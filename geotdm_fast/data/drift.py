@@ -27,18 +27,29 @@ def without_drift(where: str, name: str, kept: Kept, graphs: Sequence[slice], z:
     z: [N] - atomic numbers, for the masses m; 0, a site without an element, has none. None: all masses are the same
     Raises ValueError for nodes that are not there, and for numbers that are of no element.
     """
-    if z is not None and not ((z >= 0) & (z < len(ATOMIC_MASSES))).all():
-        raise ValueError(f"{where}: z must be atomic numbers from 0 to 118 where remove_drift is true, got {z.max()}")
-    mass = np.ones(kept.x.shape[1]) if z is None else ATOMIC_MASSES[z.astype(np.int64)]
+    mass = drift_masses(where, kept.x.shape[1], z)
     x = kept.x.numpy()
     for trajectory in x:
         for own in graphs:
-            weight = mass[own] if mass[own].any() else np.ones(own.stop - own.start)
-            centre = np.einsum("n,ndt->dt", weight / weight.sum(), trajectory[own], dtype=np.float64)
-            if np.isnan(centre).any():
-                raise ValueError(
-                    f"{where}: remove_drift must be false where {name} is nan for nodes that are not there: their "
-                    "centre moves as they come and go"
-                )
+            centre = centres(where, name, trajectory[own], mass[own])
             trajectory[own] -= (centre - centre[:, :1]).astype(np.float32)
     return kept
+
+
+def drift_masses(where: str, num_nodes: int, z: np.ndarray | None) -> np.ndarray:
+    """The masses [N] float64 by which `without_drift` weighs."""
+    if z is not None and not ((z >= 0) & (z < len(ATOMIC_MASSES))).all():
+        raise ValueError(f"{where}: z must be atomic numbers from 0 to 118 where remove_drift is true, got {z.max()}")
+    return np.ones(num_nodes) if z is None else ATOMIC_MASSES[z.astype(np.int64)]
+
+
+def centres(where: str, name: str, x: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """The centre of mass [D, T] float64 of one graph's positions x [N, D, T], the same in any part of the frames."""
+    weight = mass if mass.any() else np.ones(len(x))
+    centre = np.einsum("n,ndt->dt", weight / weight.sum(), x, dtype=np.float64)
+    if np.isnan(centre).any():
+        raise ValueError(
+            f"{where}: remove_drift must be false where {name} is nan for nodes that are not there: their "
+            "centre moves as they come and go"
+        )
+    return centre

@@ -13,11 +13,15 @@ from geotdm_fast.data.lags import LAG
 from geotdm_fast.data.md17 import CUTOFF, molecule_path
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.pedestrian import as_people, pedestrian_windows
+from geotdm_fast.data.replicas import expanded_paths
 from geotdm_fast.data.sections import infer_kind, normalise_section, open_dataset
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 
 _KINDS = ("npz", "file", "md17", "pedestrian")
-_PASSED_OVER = ("split", "mode", "split_ratio", "stride", "span", "num_windows", "force_length", "down_sample_every")
+_PASSED_OVER = (
+    *("split", "mode", "split_by", "split_ratio", "stride", "span", "num_windows", "force_length"),
+    *("down_sample_every", "cache"),
+)
 _OF_A_MOLECULE = (
     *("with_h", "max_hops", "fully_connected", "bonds", "num_types", "atom_types"),
     *("project", "frames", "every"),
@@ -91,7 +95,7 @@ def _last_frames(section: dict, number: int, where: str) -> dict:
         if frames is not None:
             raise ValueError(f"{where}: frames must not be given for a file whose last {number} frames are given ones")
         return section | {"frames": last}
-    paths = section.get("path")
+    paths = section["path"] = expanded_paths(where, section.get("path"))
     paths = paths if isinstance(paths, (list, tuple)) else [paths]
     for path in paths:
         if path is None:

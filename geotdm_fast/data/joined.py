@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from geotdm_fast.data.trajectory import TrajectoryDataset, description
@@ -27,14 +28,19 @@ def join_datasets(datasets: Sequence[TrajectoryDataset], name: str | None = None
                 raise ValueError(
                     f"join_datasets: {what} of {dataset.name} must be {expected} as in {first.name}, got {came}"
                 )
-    molecules = all(dataset.atomic_numbers is not None for dataset in datasets)
+    numbers = [dataset.atomic_numbers for dataset in datasets]
+    molecules = all(own is not None for own in numbers)
+    # Replicas of one molecule have its numbers once, not once for each of millions of windows.
+    one = all(isinstance(own, Tensor) and torch.equal(own, cast(Tensor, numbers[0])) for own in numbers)
     return TrajectoryDataset(
         Joined([dataset.items for dataset in datasets]),
         name=" + ".join(dataset.name for dataset in datasets) if name is None else name,
         unit=next((dataset.unit for dataset in datasets if dataset.unit), ""),
         scale=first.scale,
         frame_time=first.frame_time if len({dataset.frame_time for dataset in datasets}) == 1 else None,
-        atomic_numbers=cast(Sequence[Tensor], [d.numbers_of(i) for d in datasets for i in range(len(d))])
+        atomic_numbers=numbers[0]
+        if one
+        else cast(Sequence[Tensor], [d.numbers_of(i) for d in datasets for i in range(len(d))])
         if molecules
         else None,
     )

@@ -106,15 +106,21 @@ def _edge(place: float) -> float:
 
 
 def _tiles(nodes: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Lengths of steps [n, t], a tile at a time, behind the numbers of its first node and its first step."""
+    """Lengths of steps [n, t], a tile at a time, behind the numbers of its first node and its first step.
+
+    Tiles are long in time where a node's frames lie together in memory, and of all nodes where those of a frame do.
+    """
     num_steps = nodes.shape[2] - 1
-    width = min(num_steps, _BLOCK // nodes.shape[1])
+    by_frames = len(nodes) > 1 and nodes.strides[2] > nodes.strides[0]
+    per_step = nodes.shape[1] * (len(nodes) if by_frames else 1)
+    width = min(num_steps, max(1, _BLOCK // per_step))
     if num_steps < 1:
         return
-    height = max(1, _BLOCK // (nodes.shape[1] * width))
+    height = len(nodes) if by_frames else max(1, _BLOCK // (nodes.shape[1] * width))
     for first in range(0, len(nodes), height):
         for frame in range(0, num_steps, width):
             part = nodes[first : first + height, :, frame : frame + width + 1]
+            part = np.ascontiguousarray(part) if by_frames else part
             yield first, frame, _norm(part[..., 1:] - part[..., :-1])
 
 

@@ -22,7 +22,7 @@ from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.periodic import Boxes
 from geotdm_fast.data.positions import Kept, check_size, kept_positions, warn_of_repeats
 from geotdm_fast.data.splits import check_ratio, split_range
-from geotdm_fast.data.stretches import Stretches, written_twice
+from geotdm_fast.data.stretches import Stretches, TooShort, written_twice
 from geotdm_fast.data.times import even_stretches
 from geotdm_fast.data.windows import Joined, Windows, places_of
 
@@ -194,6 +194,11 @@ def _choose(source: OwnSource, wanted: Wanted) -> tuple[range, Stretches]:
     return graphs, stretches
 
 
+def chosen_stretches(source: OwnSource) -> Stretches:
+    """The frames to keep of one trajectory whose frames are all chosen."""
+    return _stretches(source, range(source.x.shape[-3]))
+
+
 def _stretches(source: OwnSource, chosen: range) -> Stretches:
     """The chosen frames, without those that come again and cut at gaps, where times are known."""
     if source.stretches is not None:
@@ -223,21 +228,28 @@ def _check_span(source: OwnSource, wanted: Wanted, stretches: Stretches, span: i
     in_time = wanted.split is not None and source.num_graphs is None
     part = f"split '{wanted.split}' of {source.name}" if in_time else source.name
     if len(stretches.frames) < span:
-        raise ValueError(f"{source.where}: {part} must have at least span={span} frames, got {len(stretches.frames)}")
+        raise TooShort(f"{source.where}: {part} must have at least span={span} frames, got {len(stretches.frames)}")
     if stretches.longest < span:
-        raise ValueError(
+        raise TooShort(
             f"{source.where}: {part} must have at least span={span} frames that are equally far apart, got at most "
             f"{stretches.longest} in a row"
         )
 
 
 def _without_repeats(where: str, kept: Kept, stretches: Stretches) -> tuple[Kept, Stretches]:
-    """Without the frames that a molecule's run wrote twice, and cut where a run starts anew from an earlier frame.
+    """What `frames_left` leaves."""
+    left, stretches = frames_left(where, kept, stretches)
+    return kept if left is None else Kept(kept.x[..., torch.from_numpy(left)], kept.origin, None), stretches
+
+
+def frames_left(where: str, kept: Kept, stretches: Stretches) -> tuple[np.ndarray | None, Stretches]:
+    """The places [T'] of the frames without those that a molecule's run wrote twice, None for all; and the stretches of
+    what is left, cut where a run starts anew from an earlier frame.
 
     Where most frames equal an earlier one the molecule does not move, and nothing is left out.
     """
     if kept.repeats is None:
-        return kept, stretches
+        return None, stretches
     twice, anew = written_twice(kept.repeats)
     still = len(twice) > len(kept.repeats) / 2
     done = [f"{len(twice)} that were written twice, as after a restart, are left out"] if twice else []
@@ -246,9 +258,9 @@ def _without_repeats(where: str, kept: Kept, stretches: Stretches) -> tuple[Kept
     meaning = "most frames do so, and none is left out" if still else ", and ".join(done)
     warn_of_repeats(where, kept, stretches.frames, meaning)
     if still:
-        return kept, stretches
+        return None, stretches
     left = np.setdiff1d(np.arange(len(kept.repeats)), twice)
-    return Kept(kept.x[..., torch.from_numpy(left)], kept.origin, None), stretches.cut_before(anew).without(twice)
+    return left if twice else None, stretches.cut_before(anew).without(twice)
 
 
 def _for_each(where: str, name: str, value: Tensor, source: OwnSource) -> Tensor:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,36 +49,88 @@ def kept_positions(
     absent: whether NaN is let through, for nodes that are not there
     Raises ValueError for positions that are not finite, naming the first by its place in `source`.
     """
-    chosen = slice(None) if atoms is None else atoms
     num_nodes = source.shape[-2] if atoms is None else len(atoms)
     x = np.empty((len(trajectories), num_nodes, source.shape[-1], len(frames)), dtype=np.float32)
     origin = np.zeros((len(trajectories), source.shape[-1]))
     sums = np.zeros(len(frames), dtype=np.uint64) if source.ndim == 3 else None  # of one trajectory
     frames = np.arange(frames.start, frames.stop, frames.step) if isinstance(frames, range) else np.asarray(frames)
-    rows = frames if source.ndim == 3 else np.asarray(trajectories)
-    for first, block in blocks_of(source):
-        begin, end = np.searchsorted(rows, [first, first + len(block)])
-        if begin == end:
-            continue
-        block = block[_slice_of(rows[begin:end] - first)]
-        block = block[:, chosen] if source.ndim == 3 else block[:, _slice_of(frames)][:, :, chosen]
+    about: dict[str, Any] = {"atoms": atoms, "factor": factor, "absent": absent}
+    if sums is not None:
+        for begin, block in blocks_of_one(where, name, source, frames, origin[0], **about):
+            end = begin + len(block)
+            sums[begin:end] = checksums(block)
+            x[0, :, :, begin:end] = block.transpose(1, 2, 0)
+    else:
+        for begin, block in _rows_of_many(where, name, source, np.asarray(trajectories), frames, **about):
+            own = slice(begin, begin + len(block))
+            origin[own] = origins_of(block)
+            x[own] = _minus(block, origin[own, None, None]).transpose(0, 2, 3, 1)
+    if np.isinf(np.fmin.reduce(x, axis=None)) or np.isinf(np.fmax.reduce(x, axis=None)):
+        raise too_large(where, name)
+    repeats = None if sums is None else repeats_of(x[0], sums)
+    return Kept(torch.from_numpy(x), torch.from_numpy(origin) if origin.any() else None, repeats)
+
+
+def blocks_of_one(
+    where: str,
+    name: str,
+    source: np.ndarray | StoredArray,
+    frames: np.ndarray,
+    origin: np.ndarray,
+    *,
+    atoms: np.ndarray | None = None,
+    factor: float = 1.0,
+    absent: bool = False,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The positions of one trajectory [frames, N, D] as they are kept: the place of its first frame, and a block
+    [t, N, D] float32 without a gap in memory.
+
+    origin: [D] float64 zeros, which get what is subtracted when the first block is read
+    The other arguments are as in `kept_positions`.
+    """
+    chosen = slice(None) if atoms is None else atoms
+    for begin, rows, block in _chosen_rows(source, frames):
+        block = block[:, chosen]
         if block.dtype.kind == "f":
-            check_finite(where, name, block, rows[begin:end], frames if source.ndim == 4 else None, absent)
+            check_finite(where, name, block, rows, None, absent)
         if factor != 1.0:
             block = block * np.float64(factor)
-        if sums is not None:
-            if begin == 0:
-                origin[0] = origins_of(block[None])[0]
-            block = np.ascontiguousarray(_minus(block, origin[0]))
-            sums[begin:end] = _checksums(block)
-            x[0, :, :, begin:end] = block.transpose(1, 2, 0)
-        else:
-            origin[begin:end] = origins_of(block)
-            x[begin:end] = _minus(block, origin[begin:end, None, None]).transpose(0, 2, 3, 1)
-    if np.isinf(np.fmin.reduce(x, axis=None)) or np.isinf(np.fmax.reduce(x, axis=None)):
-        raise ValueError(f"{where}: {name} must be below 3.4e38, which is what float32 holds; use a larger unit")
-    repeats = None if sums is None else _repeats(x[0], sums)
-    return Kept(torch.from_numpy(x), torch.from_numpy(origin) if origin.any() else None, repeats)
+        if begin == 0:
+            origin[:] = origins_of(block[None])[0]
+        yield begin, np.ascontiguousarray(_minus(block, origin))
+
+
+def _rows_of_many(
+    where: str,
+    name: str,
+    source: np.ndarray | StoredArray,
+    trajectories: np.ndarray,
+    frames: np.ndarray,
+    *,
+    atoms: np.ndarray | None,
+    factor: float,
+    absent: bool,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Some trajectories of [B, frames, N, D], a block at a time, behind the place of the first."""
+    chosen = slice(None) if atoms is None else atoms
+    for begin, rows, block in _chosen_rows(source, trajectories):
+        block = block[:, _slice_of(frames)][:, :, chosen]
+        if block.dtype.kind == "f":
+            check_finite(where, name, block, rows, frames, absent)
+        yield begin, block if factor == 1.0 else block * np.float64(factor)
+
+
+def _chosen_rows(source: np.ndarray | StoredArray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The rows of these numbers, ascending, a block at a time: the place of its first row, their numbers, the rows."""
+    for first, block in blocks_of(source):
+        begin, end = np.searchsorted(rows, [first, first + len(block)])
+        if begin < end:
+            yield int(begin), rows[begin:end], block[_slice_of(rows[begin:end] - first)]
+
+
+def too_large(where: str, name: str) -> ValueError:
+    """What is raised for positions that float32 does not hold."""
+    return ValueError(f"{where}: {name} must be below 3.4e38, which is what float32 holds; use a larger unit")
 
 
 def moved(before: Kept, after: Kept) -> Tensor:
@@ -153,14 +206,14 @@ def _minus(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
         return (x - origin if origin.any() else x).astype(np.float32, copy=False)
 
 
-def _checksums(x: np.ndarray) -> np.ndarray:
+def checksums(x: np.ndarray) -> np.ndarray:
     """A number for each frame of x [T, N, D] float32, the same for equal frames: [T] uint64."""
     words = x.reshape(len(x), -1).view(np.uint32)
     weights = np.random.default_rng(0).integers(1, 2**64, words.shape[1], dtype=np.uint64)
     return (words * weights).sum(axis=1, dtype=np.uint64)
 
 
-def _repeats(x: np.ndarray, sums: np.ndarray) -> np.ndarray | None:
+def repeats_of(x: np.ndarray, sums: np.ndarray) -> np.ndarray | None:
     """The place of the first frame that equals each frame of x [N, D, T], or None where all differ."""
     ordered = np.sort(sums)
     if (ordered[1:] != ordered[:-1]).all():

@@ -10,6 +10,8 @@ from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.lags import LAG, check_section, cut_at_lag, entries_told, lag_of
 from geotdm_fast.data.molecule_files.reading import OpenFile
+from geotdm_fast.data.replicas import check_split_by, chosen_files, leave_out_short
+from geotdm_fast.data.stretches import TooShort
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.choices import check_choice, check_keys
 from geotdm_fast.runtime.shown import plain, shown
@@ -22,10 +24,10 @@ _CONDITIONS = "conditions"
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
 _BOX_KEYS = ("unwrap", "box", "remove_drift")
 _OWN_KEYS = (
-    *("path", "split", "stride", "split_ratio", "unit", "name", "with_h"),
+    *("path", "split", "split_by", "stride", "split_ratio", "unit", "name", "with_h"),
     *(*_BOX_KEYS, *_FRAME_KEYS, *_MOLECULE_KEYS),
 )
-_FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types")
+_FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types", "cache")
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
 _KEYS = {
     "nbody": (
@@ -60,6 +62,9 @@ _OFFICIAL_KEYS = {
 }
 # Keys that may be lists, of the same length: one data set for each entry, joined; what else is given is for all.
 _LISTS = {"md17": ("path", "molecule_name"), "npz": ("path", "name"), "file": ("path", "topology", "name")}
+# Kinds whose paths may be patterns, and may be split by file.
+_FILES = ("npz", "file")
+_MOST_NAMES = 8  # of a data set of several files
 # Characters of an error: libraries put whole lines of a file into theirs.
 _LONGEST = 1500
 _OF_MOLECULES = ("md17", "npz", "file")
@@ -123,11 +128,14 @@ def open_datasets(
         section = normalise_section(section, where)
         kind = section.pop("kind")
         section.pop(_GRAPH, None)  # the network's, which makes it of the positions
+        if kind in _FILES:
+            section = chosen_files(where, section, _LISTS[kind])
         told = section.pop(_CONDITIONS, {})
         for entry, conditions in entries_told(where, _entries(where, kind, section), told):
             first.setdefault(_file_of(kind, entry), len(entries))
             entries.append((where, kind, entry, conditions))
     parts: dict[int, TrajectoryDataset] = {}
+    too_short: dict[str, dict[str, TooShort]] = {}
     with OpenFile() if file is None else contextlib.nullcontext(file) as opened:
         # File by file, so that one is open at a time; the sort leaves the sections of a file in their order.
         for number, (where, kind, entry, conditions) in sorted(
@@ -136,11 +144,19 @@ def open_datasets(
             with _named(where):
                 entry = cut_at_lag(kind, entry, conditions.get(LAG), opened)
                 more = {"file": opened} if kind == "file" else {}
-                parts[number] = _OPENERS[kind](dict(entry), where, progress, **more)
+                try:
+                    part = _OPENERS[kind](dict(entry), where, progress, **more)
+                except TooShort as error:
+                    too_short.setdefault(where, {})[str(entry["path"])] = error
+                    continue
                 if LAG in conditions:
-                    conditions = conditions | {LAG: lag_of(kind, entry, conditions[LAG], parts[number])}
-                parts[number] = with_conditions(parts[number], conditions, "conditions")
-    return {where: _joined(where, [parts[i] for i, e in enumerate(entries) if e[0] == where]) for where in sections}
+                    conditions = conditions | {LAG: lag_of(kind, entry, conditions[LAG], part)}
+                parts[number] = with_conditions(part, conditions, "conditions")
+    of = {where: [parts[i] for i, e in enumerate(entries) if e[0] == where and i in parts] for where in sections}
+    for where, errors in too_short.items():
+        with _named(where):
+            leave_out_short(where, errors, len(of[where]))
+    return {where: _joined(where, found) for where, found in of.items()}
 
 
 def _file_of(kind: str, entry: Mapping) -> tuple:
@@ -150,7 +166,11 @@ def _file_of(kind: str, entry: Mapping) -> tuple:
 
 def _joined(where: str, parts: list[TrajectoryDataset]) -> TrajectoryDataset:
     with _named(where):
-        return parts[0] if len(parts) == 1 else join_datasets(parts)
+        if len(parts) == 1:
+            return parts[0]
+        names = list(dict.fromkeys(part.name for part in parts))
+        of_many = f"{names[0]} + ... + {names[-1]} ({len(parts)} files)" if len(names) > _MOST_NAMES else None
+        return join_datasets(parts, names[0] if len(names) == 1 else of_many)
 
 
 @contextlib.contextmanager
@@ -300,6 +320,8 @@ def _normalise_pedestrian(given: dict, where: str) -> dict:
 
 def _normalise_own(given: dict, where: str) -> dict:
     _required(where, given, "path")
+    if "split_by" in given:
+        check_split_by(where, given["split_by"])
     if given.get("split") is not None:
         check_choice(f"{where}: split", given["split"], SPLITS)
     return given

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 
+class TooShort(ValueError):
+    """A trajectory has no stretch with room for a window."""
+
+
 @dataclass(frozen=True)
 class Stretches:
     """Frames that are kept, in stretches that no window may leave.

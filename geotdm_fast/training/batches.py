@@ -1,7 +1,7 @@
 """The batches of training and validation, each process its own share of the same global batch."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -13,9 +13,14 @@ from geotdm_fast.diffusion.noise import OF_LIKELIHOOD, TrajectoryNoise
 from geotdm_fast.graphs import Graph
 from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.training import random_streams
+from geotdm_fast.training.ahead import Ahead
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData, Structure
 from geotdm_fast.training.history_windows import HistoryWindows
+from geotdm_fast.training.streamed_data import Gathered, StreamedData
+
+# Batches that are read from files before they are asked for.
+_AHEAD = 2
 
 
 class Draw(NamedTuple):
@@ -28,6 +33,7 @@ class Draw(NamedTuple):
     level: [B] float32 - how noisy the given frames of each graph are, or None
     context: [N, D, G] float32 - what is added to the given frames, or None
     given: [N, D, G] float32 - the given frames, where they are not the data's (`BlockHistory`), or None
+    gathered: the windows of `items`, where they are read from files, else None
     """
 
     items: Tensor
@@ -38,10 +44,13 @@ class Draw(NamedTuple):
     level: Tensor | None = None
     context: Tensor | None = None
     given: Tensor | None = None
+    gathered: Gathered | None = None
 
     def to(self, device: torch.device) -> "Draw":
         """Copies on `device`, which nobody waits for."""
-        return Draw(*(None if value is None else to_device(value, device) for value in self))  # type: ignore[arg-type]  # None only where it was
+        there = lambda parts: (None if value is None else to_device(value, device) for value in parts)
+        gathered = None if self.gathered is None else Gathered(*there(self.gathered))
+        return Draw(*there(self[:-1]), gathered=gathered)
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,8 @@ class BatchSource:
         self.windows = windows
         self.rank = rank
         self.world_size = world_size
-        self._order: tuple[int, Tensor] | None = None
+        self._orders: dict[int, Tensor] = {}
+        self._ahead: Ahead[list[Gathered]] = Ahead()
 
     @property
     def per_epoch(self) -> int:
@@ -118,14 +128,11 @@ class BatchSource:
 
     def training(self, step: int) -> list[Draw]:
         """This process's share of the global batch of training step `step` (from 0), in at most `accumulate` parts."""
-        epoch, position = divmod(step, self.per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, torch.tensor(random_streams.epoch_order(self.seed, epoch, len(self.data)))
-        items = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
-        first, last, real = _share(len(items), self.rank, self.world_size)
+        items = self._items(step)
+        real = _share(len(items), self.rank, self.world_size)[2]
         rng = random_streams.generator(self.seed, random_streams.STEP, step)
         # Drawn for the global batch, so that the numbers do not depend on how many processes there are.
-        sizes = torch.from_numpy(self.data.sizes[items.numpy()])
+        sizes = torch.from_numpy(self.data.sizes_of(items.numpy()))
         shape = (int(sizes.sum()), self.data.dim, self.num_noisy)
         steps, noise = random_streams.steps_and_noise(rng, len(items), shape, self.num_timesteps)
         turn = None
@@ -137,16 +144,49 @@ class BatchSource:
             level, context = self.context.drawn(self.seed, step, sizes, self.data.dim)
         ends = sizes.cumsum(0).tolist()
         weight = torch.full((len(items),), real / len(items))
-        parts = min(self.accumulate, last - first)
-        cuts = [first + (last - first) * part // parts for part in range(parts + 1)]
         nodes = lambda a, b: slice(ends[a - 1] if a else 0, ends[b - 1])
+        cuts = self._cuts(len(items))
+        gathered = self._gathered(range(step, step + 1 + _AHEAD), self._parts)
         return [
             Draw(
                 items[a:b], steps[a:b], weight[a:b], noise[nodes(a, b)], None if turn is None else turn[a:b],
                 None if level is None else level[a:b], None if context is None else context[nodes(a, b)],
+                None if gathered is None else gathered[part],
             )
-            for a, b in itertools.pairwise(cuts)
+            for part, (a, b) in enumerate(itertools.pairwise(cuts))
         ]  # fmt: skip
+
+    def _items(self, step: int) -> Tensor:
+        """The trajectories of the global batch of training step `step`."""
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch not in self._orders:
+            # Two of them: batches are read ahead across the end of an epoch.
+            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = random_streams.epoch_order(self.seed, epoch, len(self.data))
+        return self._orders[epoch][position * self.batch_size : (position + 1) * self.batch_size]
+
+    def _cuts(self, num_graphs: int) -> list[int]:
+        """Where the parts of this process's share of a global batch of `num_graphs` begin, and where the last ends."""
+        first, last, _ = _share(num_graphs, self.rank, self.world_size)
+        parts = min(self.accumulate, last - first)
+        return [first + (last - first) * part // parts for part in range(parts + 1)]
+
+    def _parts(self, step: int) -> list[Tensor]:
+        """The trajectories of each part of this process's share of training step `step`."""
+        items = self._items(step)
+        return [items[a:b] for a, b in itertools.pairwise(self._cuts(len(items)))]
+
+    def _gathered(self, numbers: Sequence[int], parts_of: Callable[[int], list[Tensor]]) -> list[Gathered] | None:
+        """The windows of the parts of the first of these batches, read from files; those of the others are begun.
+
+        None where windows are on the device.
+        """
+        if not isinstance(self.data, StreamedData):
+            return None
+        gather = self.data.gather
+        parts = {number: parts_of(number) for number in numbers}
+        read = lambda number: lambda: [gather(items) for items in parts[number]]
+        return self._ahead.get([((parts_of.__name__, number), read(number)) for number in numbers])
 
     def validation_batches(self, max_graphs: int | None = None) -> int:
         """How many batches `validation` has, those of all processes together."""
@@ -161,14 +201,21 @@ class BatchSource:
         count = min(len(self.data), max_graphs or len(self.data))
         rng = random_streams.generator(self.seed, random_streams.VALIDATION)
         spread = (torch.randperm(count, generator=rng) * 2 + 1) * self.num_timesteps // (2 * count)
-        for first in range(self.rank * self.batch_size, count, self.world_size * self.batch_size):
-            items = torch.arange(first, min(first + self.batch_size, count))
+        firsts = range(self.rank * self.batch_size, count, self.world_size * self.batch_size)
+
+        def parts_from(first: int) -> list[Tensor]:
+            return [torch.arange(first, min(first + self.batch_size, count))]
+
+        for number, first in enumerate(firsts):
+            (items,) = parts_from(first)
+            gathered = self._gathered(firsts[number : number + 1 + _AHEAD], parts_from)
             structure = self.data.structure(items)
             sample = torch.full_like(items, OF_LIKELIHOOD)
             shape = (self.data.dim, self.num_noisy)
             noise = TrajectoryNoise(rng.initial_seed(), items, sample, structure.batch, *shape, torch.float32)
             weight = torch.full((len(items),), 1.0 / count)
-            draw = Draw(items, spread[items], weight, noise.alone(0), None)
+            windows = None if gathered is None else gathered[0]
+            draw = Draw(items, spread[items], weight, noise.alone(0), None, gathered=windows)
             yield items, self.on_device(draw.to(self.data.device), structure)
 
     def noised(self, draw: Draw) -> Noised:
@@ -178,7 +225,8 @@ class BatchSource:
 
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
-        batch, steps, weight = self.data.drawn(draw.items, draw.steps, draw.weight, structure, draw.turn)
+        windows = draw.items if draw.gathered is None else draw.gathered
+        batch, steps, weight = self.data.drawn(windows, draw.steps, draw.weight, structure, draw.turn)  # type: ignore[arg-type]  # of streamed data they are gathered
         if self.windows is not None and self.windows.num_blocks:
             batch = self.windows.block(batch, self.windows.num_blocks)
         if draw.given is not None:

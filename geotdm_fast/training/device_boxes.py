@@ -37,7 +37,7 @@ class DeviceBoxes(NamedTuple):
         for block in blocks:
             if block.boxes is None:
                 return None
-            own = _checked(name, block.boxes)
+            own = checked_vectors(name, block.boxes)
             trajectory, start = torch.as_tensor(block.places, dtype=torch.int64).reshape(-1, 2).T
             changes = int(own.shape[1] > 1)
             firsts.append(begin + trajectory * own.shape[1] + changes * start)
@@ -65,7 +65,7 @@ class DeviceBoxes(NamedTuple):
         return cell if turn is None else cell @ turn[:, None].mT, self.pbc[items]
 
 
-def _checked(name: str, boxes: Boxes) -> Tensor:
+def checked_vectors(name: str, boxes: Boxes) -> Tensor:
     """The vectors [B, 1 or frames, 3, 3] float32, of one trajectory where all have the same in memory."""
     vectors = boxes.vectors
     return Cell.of(f"DeviceData: {name}", vectors.float().contiguous(), boxes.pbc).vectors

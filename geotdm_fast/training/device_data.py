@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geotdm_fast import ops
 from geotdm_fast.data import Batch, Trajectory, TrajectoryDataset
+from geotdm_fast.data.cache import StoredWindows
 from geotdm_fast.data.periodic import boxes_of
 from geotdm_fast.data.trajectory import description
 from geotdm_fast.data.windows import Joined, Windows
@@ -57,7 +58,8 @@ class DeviceData:
     """A `TrajectoryDataset` in a few tensors on `device`; `batch` cuts windows out of them, and equals `collate`.
 
     Windows that overlap share their frames, and trajectories of one molecule their features and edges. Values are
-    checked here, once: finite positions, edges and scored nodes within their graph.
+    checked here, once: finite positions, edges and scored nodes within their graph. Files of a cache are read whole;
+    `StreamedData` leaves windows there.
 
     sizes: [trajectories] - nodes of each, on the host
     num_frames, dim: T and D of every trajectory
@@ -66,11 +68,11 @@ class DeviceData:
 
     def __init__(self, dataset: TrajectoryDataset, device: torch.device | str = "cpu"):
         self.name, self.device = dataset.name, torch.device(device)
-        blocks = _blocks(dataset.items)
+        blocks = [own if isinstance(own, Windows) else own.in_memory() for own in blocks_of_items(dataset.items)]
         self.num_frames, self.dim = blocks[0].span, blocks[0].x.shape[2]
         self.project = blocks[0].project
         self._check_alike(blocks)
-        graphs = _Graphs()
+        graphs = Graphs()
         tables, first_x, first_h, first_attr = [], 0, 0, 0
         for block in blocks:
             places = np.asarray(block.places, dtype=np.int64).reshape(-1, 2)
@@ -79,13 +81,15 @@ class DeviceData:
             table = np.empty((len(places), 5), dtype=np.int64)
             table[:, _X] = first_x + trajectory * (num_nodes * dim * frames) + start
             table[:, _FRAMES] = frames
-            table[:, _H] = first_h + trajectory * _step(block.h)
-            table[:, _EDGE_ATTR] = first_attr + (0 if block.edge_attr is None else trajectory * _step(block.edge_attr))
+            table[:, _H] = first_h + trajectory * row_step(block.h)
+            table[:, _EDGE_ATTR] = first_attr + (
+                0 if block.edge_attr is None else trajectory * row_step(block.edge_attr)
+            )
             table[:, -1] = graphs.number(num_nodes, block.edge_index, block.scored)
             tables.append(table)
             first_x += block.x.numel()
-            first_h += len(_rows(block.h))
-            first_attr += 0 if block.edge_attr is None else len(_rows(block.edge_attr))
+            first_h += len(rows_of_all(block.h))
+            first_attr += 0 if block.edge_attr is None else len(rows_of_all(block.edge_attr))
         table = np.concatenate(tables)
         self._graph_of, self._graphs = table[:, -1], graphs
         self.sizes = graphs.num_nodes()[self._graph_of]
@@ -99,7 +103,7 @@ class DeviceData:
         graphs.check(self.name)
 
         def rows_of(values):
-            return joined([_rows(value) for value in values]).float().to(self.device).contiguous()
+            return joined([rows_of_all(value) for value in values]).float().to(self.device).contiguous()
 
         h, edge_attr = rows_of([block.h for block in blocks]), None
         if blocks[0].edge_attr is not None:
@@ -116,6 +120,14 @@ class DeviceData:
     def __len__(self) -> int:
         return len(self._graph_of)
 
+    def sizes_of(self, items: np.ndarray) -> np.ndarray:
+        """The nodes of the trajectories `items` [B] int64: [B]."""
+        return self.sizes[items]
+
+    def _graph_numbers(self, items: np.ndarray) -> np.ndarray:
+        """Which of the different graphs the trajectories `items` [B] have: [B]."""
+        return self._graph_of[items]
+
     @property
     def same_graph(self) -> bool:
         """Whether all trajectories have the same nodes and edges: then batches of one size have one `Structure`."""
@@ -130,7 +142,7 @@ class DeviceData:
         """The structure of the batch of the trajectories `items` [B] int64, on the host; the same object where it is
         the same structure and `same_graph`. Nothing waits for the device."""
         if not self.same_graph:
-            return self._graphs.structure(self._graph_of[items.numpy()], self.device)
+            return self._graphs.structure(self._graph_numbers(items.numpy()), self.device)
         if len(items) not in self._structures:
             self._structures[len(items)] = self._graphs.structure(np.zeros(len(items), dtype=np.int64), self.device)
         return self._structures[len(items)]
@@ -141,22 +153,37 @@ class DeviceData:
         turn: [B, D, D] float32 - x <- turn x of every graph, and its box with it
         Launches alone, no wait: a CUDA graph may capture it.
         """
-        return self._batch(ops.cut_windows(self._tables, structure.layout, items), items, structure, turn)
+        cut = ops.cut_windows(self._tables, structure.layout, items)
+        return self._batch(cut, self._boxes_of(items, turn), self._conditions_of(items), structure, turn)
 
     def drawn(
         self, items: Tensor, steps: Tensor, weight: Tensor, structure: Structure, turn: Tensor | None = None
     ) -> tuple[Batch, Tensor, Tensor]:
         """The same batch, with steps [B] given to its nodes [N] and weight [B], shared out, to its scored nodes [M]."""
         cut = ops.cut_windows(self._tables, structure.layout, items, steps, weight)
-        return self._batch(cut, items, structure, turn), cast(Tensor, cut.steps), cast(Tensor, cut.weight)
+        batch = self._batch(cut, self._boxes_of(items, turn), self._conditions_of(items), structure, turn)
+        return batch, cast(Tensor, cut.steps), cast(Tensor, cut.weight)
 
-    def _batch(self, cut: CutBatch, items: Tensor, structure: Structure, turn: Tensor | None) -> Batch:
+    def _boxes_of(self, items: Tensor, turn: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        return (None, None) if self._boxes is None else self._boxes.batch(items, turn)
+
+    def _conditions_of(self, items: Tensor) -> Tensor | None:
+        return None if self._conditions is None else self._conditions[items]
+
+    def _batch(
+        self,
+        cut: CutBatch,
+        boxes: tuple[Tensor | None, Tensor | None],
+        conditions: Tensor | None,
+        structure: Structure,
+        turn: Tensor | None,
+    ) -> Batch:
         x = cut.x
         if self.project:
             x = x - mean_by_graph(x.mean(dim=-1), structure.batch)[structure.batch].unsqueeze(-1)
         if turn is not None:
             x = turn[structure.batch] @ x
-        cell, pbc = (None, None) if self._boxes is None else self._boxes.batch(items, turn)
+        cell, pbc = boxes
         return Batch(
             x=x,
             h=cut.h,
@@ -167,11 +194,11 @@ class DeviceData:
             num_graphs=structure.num_graphs,
             cell=cell,
             pbc=pbc,
-            conditions=None if self._conditions is None else self._conditions[items],
+            conditions=conditions,
             condition_names=self._condition_names,
         )
 
-    def _check_alike(self, blocks: Sequence[Windows]) -> None:
+    def _check_alike(self, blocks: Sequence[Windows | StoredWindows]) -> None:
         described = lambda block: description(block[0]) | {"project": block.project}
         expected = described(blocks[0])
         for i, block in enumerate(blocks):
@@ -183,7 +210,7 @@ class DeviceData:
                     )
 
 
-class _Graphs:
+class Graphs:
     """The different graphs of a data set (nodes, edges, scored nodes), each kept once."""
 
     def __init__(self):
@@ -252,13 +279,13 @@ def _numbered(counts: Tensor) -> tuple[Tensor, Tensor]:
     return group, torch.arange(len(group)) - (counts.cumsum(0) - counts)[group]
 
 
-def _blocks(items: Sequence[Trajectory]) -> list[Windows]:
-    """`items` as windows of shared tensors; a trajectory that shares nothing is a window of its own."""
-    if isinstance(items, Windows):
+def blocks_of_items(items: Sequence[Trajectory]) -> list[Windows | StoredWindows]:
+    """`items` as windows of shared tensors, or of files; a trajectory that shares nothing is a window of its own."""
+    if isinstance(items, (Windows, StoredWindows)):
         return [items]
     if isinstance(items, Joined):
-        return [block for part in items.parts for block in _blocks(part)]
-    blocks = []
+        return [block for part in items.parts for block in blocks_of_items(part)]
+    blocks: list[Windows | StoredWindows] = []
     for item in items:
         edge_attr = None if item.edge_attr is None else item.edge_attr[None]
         block = Windows(
@@ -276,11 +303,11 @@ def _blocks(items: Sequence[Trajectory]) -> list[Windows]:
     return blocks
 
 
-def _step(value: Tensor) -> int:
-    """Rows of `_rows(value)` from one trajectory to the next, for value [B, rows, ...]."""
+def row_step(value: Tensor) -> int:
+    """Rows of `rows_of_all(value)` from one trajectory to the next, for value [B, rows, ...]."""
     return 0 if value.stride(0) == 0 else value.shape[1]
 
 
-def _rows(value: Tensor) -> Tensor:
+def rows_of_all(value: Tensor) -> Tensor:
     """[B, rows, ...] to [B rows, ...]; [rows, ...] where all trajectories are one expanded in memory."""
     return value[0] if value.stride(0) == 0 else value.flatten(0, 1)

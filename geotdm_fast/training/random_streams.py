@@ -14,9 +14,9 @@ def generator(seed: int, purpose: int, *index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def epoch_order(seed: int, epoch: int, num_graphs: int) -> list[int]:
-    """The order of the training graphs in `epoch`."""
-    return torch.randperm(num_graphs, generator=generator(seed, ORDER, epoch)).tolist()
+def epoch_order(seed: int, epoch: int, num_graphs: int) -> Tensor:
+    """The order of the training graphs in `epoch`: [num_graphs] int64."""
+    return torch.randperm(num_graphs, generator=generator(seed, ORDER, epoch))
 
 
 def steps_and_noise(

@@ -27,7 +27,7 @@ FREE = {
         "final_test_ckpt", "K", "cluster", "cuda_graph",
     },
     # Where the training data lie is free; that they are the same data is checked by their fingerprint.
-    "data.train": {"root", "path"},
+    "data.train": {"root", "path", "cache"},
 }  # fmt: skip
 
 

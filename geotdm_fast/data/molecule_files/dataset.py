@@ -3,33 +3,21 @@
 import contextlib
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import cast
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from geotdm_fast.data.bonds import complete_bonds
-from geotdm_fast.data.checks import check_auto, check_flag, check_indices
+from geotdm_fast.data.checks import check_auto, check_flag
 from geotdm_fast.data.drift import check_drift
-from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.given_graph import GivenGraph
-from geotdm_fast.data.molecule import renumbered_bonds, warn_if_apart
-from geotdm_fast.data.molecule_files.beads import bead_graph
-from geotdm_fast.data.molecule_files.boxes import touching_radii
-from geotdm_fast.data.molecule_files.elements import elements_of
+from geotdm_fast.data.molecule_files.cached import CacheOf, cached_dataset
 from geotdm_fast.data.molecule_files.formats import READERS
-from geotdm_fast.data.molecule_files.motion import Motion
-from geotdm_fast.data.molecule_files.opening import select
-from geotdm_fast.data.molecule_files.plan import plan_frames
+from geotdm_fast.data.molecule_files.molecule_reading import How, Read, read_molecule
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.own_windows import SPAN, OwnSource, Wanted, own_windows
 from geotdm_fast.data.splits import SPLIT_RATIO
-from geotdm_fast.data.times import frame_time
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
-
-_BEAD = 2.75  # the radius by which beads are of one molecule, where a box cuts it (angstrom)
 
 
 def file_dataset(
@@ -62,6 +50,7 @@ def file_dataset(
     unit: str | None = None,
     progress: bool = False,
     file: OpenFile | None = None,
+    cache: PathLike | None = None,
 ) -> TrajectoryDataset:
     """Windows of a molecule's trajectory in any format that this package, ASE, MDTraj or MDAnalysis reads.
 
@@ -91,6 +80,8 @@ def file_dataset(
     unit: the unit of length; by default angstrom, to be given where the file has reduced units
     file: what opens the file. Data sets that are made one after the other with the same, as those of train, val and
         test, open the file once, look through it once, and read on where the one before ended
+    cache: a folder for plain arrays of what is kept: made when the file is first read so, and read a window at a time
+        from then on, with the same numbers as without; see `geotdm_fast.data.cache`. None: everything is kept in memory
     The other arguments are as in `array_dataset`.
     Raises FileNotFoundError, ModuleNotFoundError naming the extra to install, ValueError for a file that cannot be
     read, whose frames differ in their atoms, whose times are mostly uneven, and for elements that nobody states.
@@ -112,52 +103,25 @@ def file_dataset(
     if selection is not None and reader == "ase":
         raise ValueError(f"{where}: selection must be None for ASE, it is for MDTraj and MDAnalysis")
     topology = None if topology is None else pathlib.Path(topology)
-    with OpenFile() if file is None else contextlib.nullcontext(file) as opened:
-        reading = opened.molecules(where, path, topology, reader, format, follow)
-        if reading.reduced and unit is None:
-            raise ValueError(f"{where}: lengths are in reduced units; unit must name the unit of length, got none")
-        unit = "angstrom" if unit is None else unit
-        atoms, source = reading.atoms, reading.source
-        chosen, numbers = select(where, atoms, selection), None
-        if types == "element":
-            numbers = elements_of(where, atoms, chosen, elements, reading.per_type)
-            chosen = chosen if with_h else chosen[numbers[chosen] > 1]
-        if len(chosen) == 0:
-            raise ValueError(f"{where} must have atoms left after {selection=} and {with_h=}, got none")
-        plan = plan_frames(where, source, frames, every, split, wanted.split_ratio, cast(int, wanted.span))
-        motion = Motion(where, reading, chosen, plan, follow, carry, progress)
-        pairs = None
-        if bonds is not None or atoms.bonds is not None:
-            given = atoms.bonds if bonds is None else np.asarray(bonds)
-            pairs = renumbered_bonds(where, cast(np.ndarray, given), chosen, len(atoms.names))
-        everywhere = atoms.bonds if bonds is None else check_indices(where, "bonds", bonds, "M, 2", len(atoms.names))
-        z = h = edge_index = edge_attr = None
-        if numbers is not None:  # of elements
-            motion.make_whole(everywhere, touching_radii(numbers))
-            if bonds is None and pairs is not None:
-                pairs = complete_bonds(where, motion.first, numbers[chosen], pairs, cutoff)
-                warn_if_apart(where, len(chosen), pairs, "of the topology", "a topology may leave bonds out")
-            z = numbers[chosen]
-        else:
-            motion.make_whole(everywhere, np.full(len(atoms.names), _BEAD) if everywhere is None else None)
-            names = [atoms.names[i] for i in chosen]
-            h, edge_index, edge_attr = bead_graph(
-                where, names, types, motion.first, pairs, cutoff, max_hops, fully_connected
-            )
-            pairs = None
-        graph = GivenGraph(z, h, edge_index, edge_attr, pairs, cutoff, max_hops, fully_connected, num_types, atom_types)
-        # Frames that are equally far apart in time: what stands still is no frame that was written twice.
-        even = plan.stretches if plan.timed else None
-        own = OwnSource(where, "x", motion, None, "times", motion.first, None, unit, even, lambda: motion.boxes)
-        items, z = own_windows(own, graph.checked(where, len(chosen)), wanted)
+    how = How(
+        reader, format, selection, with_h, elements, types, follow, carry, wanted.remove_drift, frames, every, split,
+        wanted.split_ratio, bonds, unit,
+    )  # fmt: skip
+    rules = GivenGraph(None, None, None, None, None, cutoff, max_hops, fully_connected, num_types, atom_types)
     name = path.stem if name is None else name
-    step = frame_slice(where, frames, every, source.num_frames).step
+    with OpenFile() if file is None else contextlib.nullcontext(file) as opened:
+
+        def read() -> Read:
+            return read_molecule(where, path, topology, how, span, opened, progress)
+
+        if cache is not None:
+            return cached_dataset(where, CacheOf(cache, path, topology), how, rules, wanted, read, name)
+        molecule, motion, even, unit, time = read()[:5]
+        own = OwnSource(where, "x", motion, None, "times", molecule.first, None, unit, even, lambda: motion.boxes)
+        graph = molecule.graph(where, types, rules).checked(where, len(molecule.first))
+        items, z = own_windows(own, graph, wanted)
     return TrajectoryDataset(
-        items,
-        name=name,
-        unit=unit if z is None else "angstrom",
-        atomic_numbers=z,
-        frame_time=frame_time(source.times, step),
+        items, name=name, unit=unit if z is None else "angstrom", atomic_numbers=z, frame_time=time
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.molecule_files.contents import Source
 from geotdm_fast.data.splits import split_range
-from geotdm_fast.data.stretches import Stretches
+from geotdm_fast.data.stretches import Stretches, TooShort
 from geotdm_fast.data.times import evenly_spaced, runs_in_time, tell_apart
 
 
@@ -23,12 +23,14 @@ class Part(NamedTuple):
 
 class Plan(NamedTuple):
     """first: the frame that the graph is made of; parts: what is kept, in stretches that no window may leave; again:
-    frames that two runs share, as (left out, kept); timed: whether the file says when its frames are."""
+    frames that two runs share, as (left out, kept); timed: whether the file says when its frames are; left_out: frames
+    of the longest stretch that is too short for a window."""
 
     first: int
     parts: list[Part]
     again: list[tuple[int, int]]
     timed: bool
+    left_out: int = 0
 
     @property
     def stretches(self) -> Stretches:
@@ -69,7 +71,9 @@ def plan_frames(
     parts = _parts(whole, numbers[np.concatenate(runs)], _of_split(where, len(whole.frames), split, ratio))
     _check_span(where, "x" if split is None else f"split '{split}' of x", parts, span)
     pairs = [(int(numbers[old]), int(numbers[new])) for old, new in again]
-    return Plan(int(whole.frames[0]), [part for part in parts if len(part.wanted) >= span], pairs, times is not None)
+    enough = [part for part in parts if len(part.wanted) >= span]
+    left_out = max((len(part.wanted) for part in parts if len(part.wanted) < span), default=0)
+    return Plan(int(whole.frames[0]), enough, pairs, times is not None, left_out)
 
 
 def _of_split(where: str, total: int, split: str | None, ratio: Sequence[float]) -> range:
@@ -91,9 +95,9 @@ def _parts(whole: Stretches, in_order: np.ndarray, kept: range) -> list[Part]:
 def _check_span(where: str, what: str, parts: list[Part], span: int) -> None:
     lengths = [len(part.wanted) for part in parts]
     if sum(lengths) < span:
-        raise ValueError(f"{where}: {what} must have at least span={span} frames, got {sum(lengths)}")
+        raise TooShort(f"{where}: {what} must have at least span={span} frames, got {sum(lengths)}")
     if max(lengths) < span:
-        raise ValueError(
+        raise TooShort(
             f"{where}: {what} must have at least span={span} frames that are equally far apart, got at most "
             f"{max(lengths)} in a row"
         )

@@ -1,0 +1,94 @@
+"""Several files of one system: which files a section names, and which of them are for train, val and test."""
+
+import glob
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+
+from geotdm_fast.data.lags import LAG
+from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio, split_range
+from geotdm_fast.data.stretches import TooShort
+from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.shown import plain
+
+SPLIT_BY = ("time", "replica")
+
+
+def expanded_paths(where: str, path: object) -> object:
+    """`path` of a section, a text or a list, with every pattern (`runs/*/traj.xtc`) as the files that it finds.
+
+    A pattern becomes a list, in the order of the names; in a list its files take its place. A path that is there is
+    no pattern, whatever its characters. Raises FileNotFoundError for a pattern that finds nothing.
+    """
+    if isinstance(path, (str, os.PathLike)):
+        found = _found(where, path)
+        return path if found == [path] else found
+    if isinstance(path, (list, tuple)) and all(isinstance(one, (str, os.PathLike)) for one in path):
+        return [one for pattern in path for one in _found(where, pattern)]
+    return path  # whoever opens it says what is wrong
+
+
+def _found(where: str, path: str | os.PathLike) -> list:
+    text = os.fspath(path)
+    if not glob.has_magic(text) or os.path.exists(text):
+        return [path]
+    found = sorted(glob.glob(text, recursive=True))
+    if not found:
+        raise FileNotFoundError(f"{where}: path {text}: no file has such a name")
+    return found
+
+
+def check_split_by(where: str, value: object) -> None:
+    """ValueError for what is neither time nor replica."""
+    check_choice(f"{where}: split_by", value, SPLIT_BY)
+
+
+def chosen_files(where: str, section: dict, lists: Sequence[str]) -> dict:
+    """A section of files with the patterns of its path expanded and, split by replica, the files of its split alone.
+
+    lists: the keys that may be lists beside that of paths, one entry for each file, as the conditions may be
+    Raises what `expanded_paths` raises, and ValueError where no file is of the split: of few files some shares have
+    none, as of two files that of val.
+    """
+    section = section | {"path": expanded_paths(where, section["path"])}
+    if section.pop("split_by", "time") != "replica":
+        return section
+    paths = section["path"] if isinstance(section["path"], (list, tuple)) else [section["path"]]
+    split, ratio = section.pop("split", None), section.pop("split_ratio", SPLIT_RATIO)
+    if split is None:
+        return section
+    chosen = split_range(where, len(paths), split, check_ratio(where, ratio))
+    if len(chosen) == 0:
+        raise ValueError(
+            f"{where}: split '{split}' must hold a file where split_by is replica, got none of {len(paths)} at "
+            f"split_ratio {list(ratio)}; give another split_ratio, or split_by: time"
+        )
+    section["path"] = [paths[i] for i in chosen]
+
+    def of_chosen(key: str, value: object) -> object:
+        if not isinstance(value, (list, tuple)):
+            return value
+        if len(value) != len(paths):
+            came = f"{len(paths)} and {len(value)}"
+            raise ValueError(f"{where}: path and {key} must be lists of the same length, got {came}")
+        return [value[i] for i in chosen]
+
+    section |= {key: of_chosen(key, section[key]) for key in lists if key != "path" and key in section}
+    if told := section.get("conditions"):
+        # A list of lags is for every file.
+        section["conditions"] = {
+            name: value if name == LAG else of_chosen(f"conditions.{name}", value) for name, value in told.items()
+        }
+    return section
+
+
+def leave_out_short(where: str, errors: Mapping[str, TooShort], others: int) -> None:
+    """Warn of files, by their paths, that have no room for a window; where there are no others, raise for the first."""
+    (path, error), more = next(iter(errors.items())), f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    if others == 0:
+        raise error
+    warnings.warn(
+        f"{where}: {len(errors)} of {len(errors) + others} files have no room for a window and are left out, "
+        f"{path}{more}: {plain(error)}",
+        stacklevel=3,
+    )

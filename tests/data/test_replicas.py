@@ -1,0 +1,136 @@
+"""Several runs of one system: patterns of paths, splits by run or in time, and runs too short for a window."""
+
+import os
+
+import pytest
+import torch
+from molecule_frames import motion, write, xyz_text
+
+from geotdm_fast.data import open_dataset, open_datasets
+from geotdm_fast.data.replicas import expanded_paths
+from geotdm_fast.data.windows import Joined
+
+LENGTHS = (40, 25, 33, 3)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """runs/0 ... runs/3, of other lengths; the last has no room for a window."""
+    monkeypatch.chdir(tmp_path)
+    for number, frames in enumerate(LENGTHS):
+        folder = tmp_path / "runs" / str(number)
+        folder.mkdir(parents=True)
+        write(folder / "traj.xyz", xyz_text(motion(frames, seed=number)))
+    return tmp_path
+
+
+def section(**more):
+    return {"kind": "file", "path": "runs/*/traj.xyz", "span": 5} | more
+
+
+def first_frames(dataset):
+    """The first frame of every file, which tells it."""
+    return [part.x[0, :, :, 0] for part in dataset.items.parts]
+
+
+def test_patterns_are_files_in_the_order_of_their_names(runs):
+    write(runs / "runs" / "x[1].xyz", "")
+    assert expanded_paths("data", "runs/*/traj.xyz") == [f"runs/{i}/traj.xyz" for i in range(4)]
+    assert expanded_paths("data", ["b.xyz", "runs/[12]/*"]) == ["b.xyz", "runs/1/traj.xyz", "runs/2/traj.xyz"]
+    assert expanded_paths("data", "runs/x[1].xyz") == "runs/x[1].xyz", "a file that is there is no pattern"
+    assert expanded_paths("data", "runs/?/traj.xyz") == expanded_paths("data", "**/traj.xyz")
+    assert expanded_paths("data", 3) == 3 and expanded_paths("data", "none.xyz") == "none.xyz"
+    with pytest.raises(FileNotFoundError, match=r"data.train: path runs/\*\.none: no file has such a name"):
+        expanded_paths("data.train", "runs/*.none")
+    with pytest.raises(FileNotFoundError, match=r"data: path runs/\*\.none"):
+        open_dataset(section(path="runs/*.none"))
+
+
+def test_every_window_is_of_one_file_and_files_weigh_by_their_windows(runs):
+    with pytest.warns(UserWarning, match=r"data: 1 of 4 files have no room for a window and are left out, runs/3/"):
+        dataset = open_dataset(section())
+    assert isinstance(dataset.items, Joined) and dataset.name == "traj"
+    assert [len(part) for part in dataset.items.parts] == [frames - 4 for frames in LENGTHS[:3]]
+    assert isinstance(dataset.atomic_numbers, torch.Tensor) and len(dataset.numbers_of(70)) == 9
+    alone = [open_dataset(section(path=f"runs/{i}/traj.xyz")) for i in range(3)]
+    expected = torch.cat([torch.stack([item.x for item in own]) for own in alone])
+    assert torch.equal(torch.stack([item.x for item in dataset]), expected)
+
+
+def test_a_split_in_time_is_of_every_file(runs):
+    with pytest.warns(UserWarning, match="1 of 4 files"):
+        train = open_dataset(section(split="train"))
+    assert [part.x.shape[-1] for part in train.items.parts] == [24, 15, 19]
+    with pytest.warns(
+        UserWarning, match=r"data: 1 of 4 files.*split 'val' of x must have at least span=5 frames, got 1"
+    ):
+        assert [part.x.shape[-1] for part in open_dataset(section(split="val", split_by="time")).items.parts] == [
+            8,
+            5,
+            7,
+        ]
+
+
+def test_a_split_by_replica_is_of_whole_files(runs):
+    every = [f"runs/{i}/traj.xyz" for i in range(3)]
+    sections = {
+        split: section(
+            path=every, split=split, split_by="replica", split_ratio=[0.34, 0.33, 0.33], name=["a", "b", "c"]
+        )
+        for split in ("train", "val", "test")
+    }
+    opened = open_datasets(sections)
+    assert [dataset.name for dataset in opened.values()] == ["a", "b", "c"]
+    assert [len(dataset) for dataset in opened.values()] == [36, 21, 29]
+    assert len(open_dataset(section(path=every, split_by="replica"))) == 86, "without a split all of them"
+
+
+def test_conditions_of_files_are_split_with_them(runs):
+    every = [f"runs/{i}/traj.xyz" for i in range(3)]
+    about = {"path": every, "split_by": "replica", "split_ratio": [0.34, 0.33, 0.33]}
+    told = section(conditions={"temperature": [300, 310, 320], "pressure": 1}, **about)
+    assert open_dataset(told | {"split": "val"})[0].conditions.tolist() == [1, 310]
+    assert open_dataset(told | {"split": "test"})[0].conditions.tolist() == [1, 320]
+    with pytest.raises(
+        ValueError, match=r"path and conditions.temperature must be lists of the same length, got 3 and"
+    ):
+        open_dataset(section(conditions={"temperature": [300, 310]}, split="val", **about))
+
+
+def test_what_a_split_by_replica_wants(runs):
+    two = ["runs/0/traj.xyz", "runs/1/traj.xyz"]
+    with pytest.raises(
+        ValueError, match=r"data: split 'val' must hold a file where split_by is replica, got none of 2"
+    ):
+        open_dataset(section(path=two, split="val", split_by="replica"))
+    with pytest.raises(ValueError, match="data: split_by must be one of time, replica"):
+        open_dataset(section(split_by="run"))
+    with pytest.raises(ValueError, match="path and name must be lists of the same length, got 2 and 3"):
+        open_dataset(section(path=two, split="train", split_by="replica", name=["a", "b", "c"]))
+
+
+def test_where_no_file_has_room_it_is_an_error(runs):
+    with pytest.raises(
+        ValueError, match=r"data: file_dataset: runs/0/traj\.xyz: x must have at least span=50 frames, got 40"
+    ):
+        open_dataset(section(span=50))
+    with pytest.raises(ValueError, match="must have at least span=5 frames, got 3"):
+        open_dataset(section(path="runs/3/traj.xyz"))
+
+
+def test_many_names_are_told_by_the_first_and_the_last(runs):
+    for number in range(9):
+        os.symlink(runs / "runs" / "0" / "traj.xyz", runs / f"r{number}.xyz")
+    assert open_dataset(section(path="r*.xyz")).name == "r0 + ... + r8 (9 files)"
+    assert open_dataset(section(path="r[01].xyz")).name == "r0 + r1"
+
+
+def test_replicas_in_a_cache_are_those_in_memory(runs):
+    with pytest.warns(UserWarning, match="1 of 4 files"):
+        expected = open_datasets({name: section(split=name) for name in ("train", "val")})
+    with pytest.warns(UserWarning, match="1 of 4 files"):
+        cached = open_datasets({name: section(split=name, cache="cache") for name in ("train", "val")})
+    for name, dataset in expected.items():
+        assert len(dataset) == len(cached[name]) and dataset.name == cached[name].name
+        assert all(torch.equal(a.x, b.x) for a, b in zip(dataset, cached[name], strict=True))
+    assert len(os.listdir("cache")) == 6
