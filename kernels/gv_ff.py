@@ -1,9 +1,9 @@
 """The gated feed-forward on a scalar and one vector (`geotdm_fast.reference.gv_ff`), forward and backward.
 
 Every vector within is u times a number, since vector maps have no bias and one vector comes in. So a row needs r = |u|
-and numbers alone: U_v = a_v u with a = W_h, V_o = t_o u with t_o = s_o c_o and c = W_u a, U'_v = a'_v u with a' = W_h' t,
-and w = s' c' u with c' = W_u' a'; s are the gates. Rows are PADDED wide, the power of two from WIDTH on; what is beyond
-WIDTH is zero.
+and numbers alone: U_v = a_v u with a = W_h, V_o = t_o u with t_o = s_o c_o and c = W_u a, U'_v = a'_v u with
+a' = W_h' t, and w = s' c' u with c' = W_u' a'; s are the gates. Rows are PADDED wide, the power of two from WIDTH on;
+what is beyond WIDTH is zero.
 """
 
 import triton
