@@ -20,14 +20,16 @@ from geotdm_fast.scores.tables import text_table
 
 DESCRIPTION = """\
 EGInterpolator with frozen structure layers, on a chain of atoms with bonds to 3 hops, forecasting from frame 0: ours
-beside a plain PyTorch transcription of the official code's structure, eager and compiled. A call is without gradients;
+(`ours_recompute`: blocks are computed again in the backward) beside a plain PyTorch transcription of the official
+code's structure, eager and compiled. A call is without gradients;
 training is forward and backward of all that learns. Results and gradients are compared before anything is timed.
 Memory is the peak of training over what was there before, in a fresh process for every figure."""
 EPILOG = """\
   python -m bench.network.ays                              44 atoms, T = 251, H = 128, 6 layers, batch 2
   python -m bench.network.ays --layers 2 --repeats 2       a third of the time
   python -m bench.network.ays --memory-only --frames 1000"""
-IMPLEMENTATIONS = ("ours", "official", "official_compiled")
+PEERS = ("official", "official_compiled")
+IMPLEMENTATIONS = ("ours", "ours_recompute", *PEERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,8 @@ def make(sizes: Sizes, name: str, device: str) -> tuple[nn.Module, dict]:
     more = {"use_mha": False, "use_extra": True, "use_double": True, "use_norm": True, "sigmoid_init": True}
     network = ays.EGInterpolator(**config, act_fn="silu", conditioning="forward", **more)
     inputs = chain_inputs(sizes)
-    if name == "ours":
+    if name not in PEERS:
+        network.recompute = name == "ours_recompute"
         inputs["graph"] = Graph.static(inputs["edge_index"].to(device), len(inputs["h"]))
     else:
         plain = PlainInterpolator(**config)
@@ -123,7 +126,7 @@ def agreement(sizes: Sizes, names: list[str], device: str) -> dict[str, float]:
     weights = {key: p.grad for key, p in truth.network.named_parameters() if p.grad is not None}
     errors = {}
     for name in names:
-        if name != "ours":  # the compiled peer is the same program, and compiling it for more sizes takes minutes
+        if name in PEERS:  # the compiled peer is the same program, and compiling it for more sizes takes minutes
             continue
         case = Case(sizes, name, device)
         found = case.training().detach()
