@@ -113,6 +113,8 @@ TESTED = (
     "egcl_capacity",
     "egcl_cutoff",
     "egcl_periodic",
+    "egcl_residual",
+    "gv_ff",
     "node_embedding",
     "noised_positions",
     "optimizer",

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
     from geotdm_fast.training import train
 
     config, data = _config(folder), folder / "data"
+    _ays(folder)
     run = folder / "run"
     train(config, output_dir=run, device="cpu", progress=False)
     weights = run / "last.safetensors"
@@ -86,6 +88,8 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
         "molecule .dcd": Case(data / "m.dcd", damage.damaged, opens(**molecule, topology=str(data / "m.pdb"))),
         "weights .safetensors": Case(weights, lambda b, rng: damage.damaged(b, rng, head=4096), draw()),
         "weights without checksum": Case(weights, damage.damaged_safetensors, draw()),
+        "Align Your Structures .yaml": Case(folder / "ays.yaml", damage.damaged_text, _read_ays),
+        "Align Your Structures .ckpt": Case(folder / "ays.ckpt", damage.damaged_zip, _load_ays(folder / "ays.yaml")),
         "weights .pt": Case(folder / "zip.pt", damage.damaged_zip, draw("--config", folder / "config.yaml")),
         "weights .pt of old torch": Case(
             folder / "pickle.pt", damage.damaged, draw("--config", folder / "config.yaml")
@@ -126,6 +130,38 @@ def _in_boxes(path: pathlib.Path, boxed: pathlib.Path) -> None:
     cell = np.broadcast_to(_BOX.astype(np.float32), shape)
     pbc = np.ones((samples.num_graphs, 3), bool)
     write_samples(boxed, dataclasses.replace(samples, cell=cell, pbc=pbc, frame_time=0.5))
+
+
+def _ays(folder: pathlib.Path) -> None:
+    """A configuration of Align Your Structures, and a Lightning file of its network."""
+    from geotdm_fast.ays.config import from_yaml
+
+    sizes = {"n_layers": 1, "node_dim": 4, "ft_dim": 42, "edge_dim": 4, "hidden_dim": 16, "time_emb_dim": 8}
+    dataset = {"type": "conformer", "subsample": None, "transforms": ["edge_order|3"]}
+    train = {"batch_size": 2, "accum_grad": 1, "check_val_every_n_epoch": 2}
+    raw = {"dataset": dataset, "denoiser": {"type": "basic_es", **sizes}, "train": train}
+    (folder / "ays.yaml").write_text(yaml.safe_dump(raw | {"diffusion": {"num_timesteps": 50}}))
+    network, _, _ = from_yaml(folder / "ays.yaml")
+    state = {f"denoiser.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, folder / "ays.ckpt")
+
+
+def _read_ays(path: pathlib.Path) -> None:
+    from geotdm_fast.ays.config import load_config
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is missing
+        load_config(path)
+
+
+def _load_ays(config: pathlib.Path) -> Callable[[pathlib.Path], object]:
+    def load(path: pathlib.Path) -> None:
+        from geotdm_fast.ays.checkpoint import load_checkpoint
+        from geotdm_fast.ays.config import load_config
+
+        load_checkpoint(path, config=load_config(config))
+
+    return load
 
 
 def _read_config(path: pathlib.Path) -> None:

@@ -188,9 +188,9 @@ def _of_egcl(case: Case) -> list[Launch]:
 
 
 def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> None:
-    """Forward and backward on tensors without data."""
-    from geotdm_fast.kernels import egcl_backward_launch, egcl_launch, egcl_weights_launch
-    from geotdm_fast.reference import EGCLOptions, EGCLParams
+    """Forward and backward on tensors without data, and of the gated feed-forward that may stand behind it."""
+    from geotdm_fast.kernels import egcl_backward_launch, egcl_launch, egcl_weights_launch, gv_ff_launch
+    from geotdm_fast.reference import EGCLOptions, EGCLParams, GVFFParams
 
     dim, has_term, normalize, pre_norm = case.flags
 
@@ -214,12 +214,20 @@ def call_egcl(case: Case, num_nodes: int, num_frames: int, num_edges: int) -> No
     shift = empty(num_edges, dim) if case.has_shift else None
     options = EGCLOptions(normalize, pre_norm, case.precision, 2.0 if case.has_cutoff else None)
     with contextlib.ExitStack() as of_the_case:
-        for module in (egcl_launch, egcl_backward_launch, egcl_weights_launch):
+        for module in (egcl_launch, egcl_backward_launch, egcl_weights_launch, gv_ff_launch):
             of_the_case.enter_context(mock.patch.object(module, "capability", lambda x: case.capability))
             of_the_case.enter_context(mock.patch.object(module, "executed", lambda precision, x: precision))
         *_, kept = egcl_launch.egcl_forward(x, h, graph, attr, None, params, options, shift=shift)
         of_shift = {"shift": shift, "wants_shift": case.has_shift}
         egcl_backward_launch.egcl_backward(x, h, x, h, graph, attr, params, kept, options, **of_shift)
+        wide = empty(width, width + 4)
+        gated = GVFFParams(
+            empty(4, 1), empty(4, 4), wide, vector, empty(4, width), empty(4),
+            empty(4, 4), empty(1, 4), wide, vector, empty(1, width), empty(1),
+        )  # fmt: skip
+        k, u = empty(num_nodes * num_frames, width), empty(num_nodes * num_frames, dim)
+        gv_ff_launch.gv_ff(k, u, gated, case.precision)
+        gv_ff_launch.gv_ff_backward(k, u, k, u, k, gated, case.precision, False)
 
 
 TYPES = {

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geotdm_fast.ays.config import build_network
+from geotdm_fast.ays.config import NETWORKS, build_network
+from geotdm_fast.ays.config_tables import DENOISER
 from geotdm_fast.ays.network import Network
 from geotdm_fast.checkpoint import (
     CONFIG_KEY,
     check_state_dict,
     load_official_state_dict,
 )
+from geotdm_fast.config.settings import fill
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.parsing import parse_json
@@ -43,14 +45,28 @@ def load_checkpoint(
         raise ValueError(f"{path}: config must be left out for our own checkpoints, which hold theirs")
     if held is None and config is None:
         raise ValueError(f"{path}: an official checkpoint needs the config that it was trained with, got none")
-    config = dict(held if held is not None else config or {})
-    try:
-        network = build_network(config)
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"{path}: the config must describe a network of Align Your Structures, got {error}"
-        raise ValueError(message) from error
+    config = dict(held if isinstance(held, Mapping) else config or {})
+    network = _network_for(tensors, config, path)
     load_state_dict(network, tensors, path)
     return network.to(device).eval(), config
+
+
+def _network_for(tensors: Mapping[str, Tensor], config: Mapping, source: PathLike) -> Network:
+    """The network of `config`, once its names and shapes are known to be those of `tensors`.
+
+    Nothing of its size is allocated before: `config` may come from a damaged file. Raises ValueError naming `source`.
+    """
+    try:
+        section = fill(config["denoiser"], DENOISER, "denoiser")
+        if section["n_layers"] > len(tensors):
+            raise ValueError(f"n_layers must be at most {len(tensors)}, the tensors there, got {section['n_layers']}")
+        with torch.device("meta"):
+            plan = NETWORKS[section["type"]](**section)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        message = f"the config must describe a network of Align Your Structures, got {type(error).__name__}: {error}"
+        raise ValueError(f"{source}: {message}") from error
+    check_state_dict(plan, tensors, source)
+    return build_network({"denoiser": section})
 
 
 def load_tensors_of(path: PathLike) -> tuple[dict[str, Tensor], dict | None]:
@@ -64,7 +80,10 @@ def load_tensors_of(path: PathLike) -> tuple[dict[str, Tensor], dict | None]:
         tensors, metadata = load_tensors(path)
         tensors = plain_state_dict(tensors, path)
         if CONFIG_KEY in metadata:
-            held = parse_json(metadata[CONFIG_KEY])
+            try:
+                held = parse_json(metadata[CONFIG_KEY])
+            except ValueError as error:
+                raise ValueError(f"{path}: the config inside must be JSON, got none ({error})") from error
     else:
         tensors = load_official_state_dict(path)
     if isinstance(held, Mapping) and "denoise_model" in held:

@@ -46,6 +46,14 @@ class Given(NamedTuple):
         """All frames [N, T, 3], of noisy positions [N, M, 3]."""
         return noisy if self.frames is None else self.put(cast(Tensor, self.positions), noisy)
 
+    @property
+    def noisy_range(self) -> tuple[int, int] | None:
+        """The first noisy frame and how many there are, or None where they do not follow one another."""
+        if self.frames is None:
+            return 0, self.num_frames
+        noisy = self.frames.noisy
+        return (noisy[0], len(noisy)) if noisy[-1] - noisy[0] + 1 == len(noisy) else None
+
     def flags(self, device: torch.device) -> Tensor:
         """[T] int64: 1 for a given frame."""
         flags = torch.zeros(self.num_frames, dtype=torch.int64, device=device)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from geotdm_fast.ays.alignment import align_frames, align_to_first_frame
 from geotdm_fast.ays.given import COUNTS
+from geotdm_fast.ays.mixing import mixed, normed_and_mixed
 from geotdm_fast.ays.network import (
     Batch,
     Network,
@@ -15,7 +16,6 @@ from geotdm_fast.ays.network import (
     embeddings,
     last_temporal_layer,
     layer_norms,
-    mixed,
     run_spatial,
     run_temporal,
     spatial_layers,
@@ -141,9 +141,7 @@ class EGInterpolator(Network):
             y = self._turned(given.put(y, mixed(y_s, moved, update.x_alpha)), call)
             if update.keeps_h:
                 return y, z, k
-            if update.norm is not None:
-                z = update.norm(z)
-            z = given.put(z, mixed(k, given.noisy(z), update.h_alpha))
+            z = normed_and_mixed(z, k, update.norm, update.h_alpha, given)
         return y, z, given.noisy(z)
 
     def _updates(self, i: int) -> Iterator[Update]:

@@ -240,13 +240,6 @@ def alphas(count: int, value: float) -> nn.ParameterList:
     return nn.ParameterList([nn.Parameter(torch.tensor(value)) for _ in range(count)])
 
 
-def mixed(own: Tensor, other: Tensor, alpha: Tensor | None) -> Tensor:
-    """s own + (1 - s) other with s = sigmoid(alpha); a half each where alpha is None."""
-    if alpha is None:
-        return torch.lerp(other, own, 0.5)
-    return torch.lerp(other, own, torch.sigmoid(alpha).to(own.dtype))
-
-
 def embeddings(node_dim: int, ft_dim: int, edge_dim: int, hidden_dim: int, time_emb_dim: int) -> Sequence[nn.Module]:
     """`input_linear` and `embedding`."""
     return nn.Linear(node_dim + time_emb_dim, hidden_dim), Embedding(node_dim, ft_dim, edge_dim)

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from geotdm_fast.ays.given import SIMPLE
+from geotdm_fast.ays.mixing import mixed
 from geotdm_fast.ays.network import (
     Batch,
     Network,
@@ -13,7 +14,6 @@ from geotdm_fast.ays.network import (
     embeddings,
     last_temporal_layer,
     layer_norms,
-    mixed,
     run_spatial,
     run_temporal,
     spatial_layers,

@@ -70,6 +70,9 @@ def test_tensors_of_other_names_and_shapes_are_refused(tmp_path):
         load_checkpoint(tmp_path / "narrow.pt", config=wide)
     with pytest.raises(ValueError, match="must describe a network of Align Your Structures"):
         load_checkpoint(tmp_path / "narrow.pt", config={"denoiser": {"type": "basic_es"}})
+    deep = {"denoiser": CONFIGS["structure"]["denoiser"] | {"n_layers": 900}, "diffusion": DIFFUSION}
+    with pytest.raises(ValueError, match="n_layers must be at most"):
+        load_checkpoint(tmp_path / "narrow.pt", config=deep)
 
 
 def test_a_structure_model_within_an_interpolator(tmp_path):
