@@ -125,7 +125,7 @@ def test_replays_are_told_what_the_call_says():
 def test_on_a_pretended_gpu():
     made, shape, model_kwargs = chain()
     conditions = [TOLD, TOLD.flip(0)]
-    draw = lambda made, about: seeded(lambda: made.p_sample_loop(shape, model_kwargs=about))
+    draw = lambda made, about: seeded(lambda: Sampler(made, "ddim", 2).draw(shape, about))
     expected = [draw(made, model_kwargs | {"conditions": told}) for told in conditions]
     with PretendedGPU() as gpu:
         made, shape, model_kwargs = chain("cuda")

@@ -139,7 +139,7 @@ def test_a_number_for_each_file(tmp_path):
         ({"conditions": {"lag": [1, 1]}}, "conditions.lag must be different numbers, got"),
         (
             {"every": [1, 2], "conditions": {"lag": 0.1}},
-            "every must not be a list where conditions.lag says how far apart",
+            "every must not be a list where conditions.lag says",
         ),
         ({"conditions": {"9": 1}}, "a condition's name must be a word"),
         ({"every": [1, 1], "conditions": {"lag": "time"}}, "every must be different whole numbers"),
