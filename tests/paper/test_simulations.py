@@ -12,7 +12,7 @@ from geotdm_fast.paper.simulations import SIMULATIONS
 from geotdm_fast.samples.npz import read_samples
 
 TINY = ("denoise_model.n_layers=1", "denoise_model.hidden_dim=8", "denoise_model.n_layers_ref=1",
-        "diffusion.num_timesteps=10", "train.num_steps=2", "train.warmup_steps=0", "train.eval_every_step=2",
+        "diffusion.num_timesteps=25", "train.num_steps=2", "train.warmup_steps=0", "train.eval_every_step=2",
         "train.log_every_step=1", "train.eval_graphs=2", "data.train.stride=40")  # fmt: skip
 
 
