@@ -156,8 +156,7 @@ def test_a_training_step(kind, implementation):
         assert_same(flat(state, part), flat(here.named_state(), part), close, what=part)
 
 
-@pytest.mark.recorded("gpu paths", always=r"reference")
-@pytest.mark.parametrize("implementation", ["auto", "reference"])
+@pytest.mark.parametrize("implementation", [pytest.param("auto", marks=pytest.mark.dry), "reference"])
 def test_a_training_step_whose_given_frames_are_drawn(implementation):
     """The step is one graph, the chains before it share another."""
     here = run(with_history(systems()), 0, 2)
@@ -165,8 +164,9 @@ def test_a_training_step_whose_given_frames_are_drawn(implementation):
         there = run(with_history(systems(), device="cuda"), 0, 2)
         assert there.captures and gpu.graphs == 4 and not there.lines, "batches of 4 and of 2"
         state = {name: value.cpu() for name, value in there.named_state().items()}
-    for name, value in here.named_state().items():
-        assert_same(state[name], value, 1e-4, what=name)
+    flat = lambda state, part: torch.cat([v.flatten() for name, v in state.items() if name.startswith(part)])
+    for part in ("adam.exp_avg.", "weights."):
+        assert_same(flat(state, part), flat(here.named_state(), part), 1e-4, what=part)
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------

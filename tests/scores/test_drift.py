@@ -192,7 +192,7 @@ def test_several_rollouts_are_drawn_side_by_side(samples, tmp_path, capsys, monk
     (tmp_path / "text.json").write_text('{"blocks": [{"block": 1, "ade": "much", "speed": 1, "valid": 1}]}')
     for text, message in (
         ("d.json", "--beside must be LABEL=FILE.json, got d.json"),
-        (f"b={tmp_path / 'none.json'}", "No such file"),
+        (f"b={tmp_path / 'none.json'}", "none.json: no such file"),
         (f"b={tmp_path / 'bad.json'}", "bad.json must hold scores that `geotdm drift --json` wrote, got no JSON"),
         (f"b={tmp_path / 'list.json'}", "got no blocks"),
         (f"b={tmp_path / 'text.json'}", "got 'much' for ade"),
