@@ -63,7 +63,7 @@ def systems(files: Mapping[str, pathlib.Path]) -> dict[str, System]:
             section = {"kind": "npz", "path": str(files[name])}
             found[name] = System(
                 start="md_ethanol_small" if name == "ethanol" else None,
-                steps=300 if name == "ethanol" else 200,
+                steps=200 if name == "ethanol" else 150,
                 level=level,
                 train=section | {"split": "train", "span": 30, "stride": stride},
                 test=section | {"split": "test", "span": 410, "stride": 30},
@@ -74,7 +74,7 @@ def systems(files: Mapping[str, pathlib.Path]) -> dict[str, System]:
         section = {"kind": "pedestrian", "root": str(files["pedestrians"]), "dataset": "zara1"}
         found["pedestrians"] = System(
             start="pedestrian_zara1_small",
-            steps=500,
+            steps=300,
             level=0.03,
             train=section | {"phase": "training"},
             test=section | {"phase": "testing"},
