@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         chosen = {name: one for name, one in systems(files).items() if name in args.systems}
         for name, system in chosen.items():
             for arm in args.arms:
-                if arm == "history" and system.longer is None:
+                if arm in ("history", "near") and system.longer is None:
                     continue
                 if "train" in args.do:
                     train_arm(system, arm, args.out / name)

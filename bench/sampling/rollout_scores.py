@@ -25,7 +25,7 @@ def scores(samples: Samples, block_frames: int) -> dict:
         frames = slice(number * block_frames, (number + 1) * block_frames)
         for name, values in (("energy", drawn), ("energy_true", truth)):
             known = values[..., frames][np.isfinite(values[..., frames])]
-            block[name] = float(mean(known)) if known.size and samples.h.shape[1] != 2 else None
+            block[name] = float(mean(known)) if known.size else None
     return result
 
 

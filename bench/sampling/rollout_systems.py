@@ -16,6 +16,7 @@ ARMS = {
     "noise": "train.context_noise",
     "told": "train.context_noise, and the network is told the level",
     "history": "train.block_history: 1",
+    "near": "train.block_history: 1, its level 0.1: the given frames stay near the truth",
 }
 
 
@@ -62,7 +63,7 @@ def systems(files: Mapping[str, pathlib.Path]) -> dict[str, System]:
             section = {"kind": "npz", "path": str(files[name])}
             found[name] = System(
                 start="md_ethanol_small" if name == "ethanol" else None,
-                steps=500,
+                steps=200 if name == "ethanol" else 150,
                 level=level,
                 train=section | {"split": "train", "span": 30, "stride": stride},
                 test=section | {"split": "test", "span": 410, "stride": 30},
@@ -73,7 +74,7 @@ def systems(files: Mapping[str, pathlib.Path]) -> dict[str, System]:
         section = {"kind": "pedestrian", "root": str(files["pedestrians"]), "dataset": "zara1"}
         found["pedestrians"] = System(
             start="pedestrian_zara1_small",
-            steps=500,
+            steps=300,
             level=0.03,
             train=section | {"phase": "training"},
             test=section | {"phase": "testing"},
@@ -94,7 +95,7 @@ def config_of(system: System, arm: str, start: pathlib.Path | None) -> dict:
     _, told = load_checkpoint(checkpoint_file(system.start or "md_ethanol_small"))
     config = copy.deepcopy(told)
     section = dict(system.train)
-    if arm == "history":
+    if arm in ("history", "near"):
         section = {key: value for key, value in (section | system.longer).items() if value is not None}
     config["data"] = {"train": section, "test": dict(system.test)}
     config["train"] |= system.optimizer | {
@@ -116,8 +117,10 @@ def config_of(system: System, arm: str, start: pathlib.Path | None) -> dict:
     if arm == "told":
         config["train"]["context_noise_told"] = True
         config["denoise_model"]["node_dim"] += 1
-    if arm == "history":
+    if arm in ("history", "near"):
         config["train"]["block_history"] = 1
+    if arm == "near":
+        config["train"]["block_history_level"] = 0.1
     return normalise_config(config)
 
 

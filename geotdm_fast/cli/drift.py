@@ -12,6 +12,7 @@ from geotdm_fast.cli.arguments import (
     new_command,
 )
 from geotdm_fast.cli.scored import add_scored, is_samples
+from geotdm_fast.runtime.shown import plain, shown
 
 DESCRIPTION = """\
 Roll a model out (as `geotdm sample --rollout` does), or read the samples of such a rollout, and score every block:
@@ -28,7 +29,8 @@ EXAMPLES = """\
   geotdm drift nbody_charged_small --blocks 20 --num-graphs 20 --out drift.png
   geotdm drift outputs/my_molecule --blocks 20 --set data.span=410 --json drift.json
   geotdm drift long/ --out drift.png                              samples of `geotdm sample --rollout`
-  geotdm drift long.npz --block-frames 20"""
+  geotdm drift long.npz --block-frames 20
+  geotdm drift outputs/noise --label noise --beside without=without.json --out both.png"""
 
 BLOCKS = 20
 BLOCK_FRAMES = 20
@@ -48,6 +50,14 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--bound", type=float, metavar="FACTOR", help="when a trajectory explodes, see `geotdm sample`")
     parser.add_argument("--json", metavar="FILE.json", help="also write the scores as JSON")
     parser.add_argument("--out", metavar="FILE", help="also draw them: .png, .pdf or .svg")
+    parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="LABEL=FILE.json",
+        help="draw the scores of another rollout of these data too, as --json wrote them; may be repeated",
+    )
+    parser.add_argument("--label", default="rollout", help="what the picture calls this one (default: rollout)")
     add_sampling_options(parser, num_samples=1)
     add_quiet(parser)
     parser.set_defaults(run=run)
@@ -64,6 +74,12 @@ def run(args: argparse.Namespace) -> int:
             check_suffix(option, path, suffixes)
     from_file = is_samples(Path(args.checkpoint))
     _check_options(args, from_file)
+    beside = {}
+    for text in args.beside:
+        label, _, path = text.partition("=")
+        if not label or not path:
+            raise ValueError(f"--beside must be LABEL=FILE.json, got {plain(text)}")
+        beside[label] = _scores_in(Path(path))
     if not from_file:
         check_sampling_paths(args)
 
@@ -78,9 +94,30 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         from geotdm_fast.plots.drift import plot_drift
 
-        plot_drift(result, args.out)
+        plot_drift(result, args.out, label=args.label, beside=beside)
         print(f"{args.out}: {Path(args.out).stat().st_size / 1e3:.0f} kB")
     return 0
+
+
+def _scores_in(path: Path) -> dict:
+    """What --json wrote. Raises OSError where it cannot be read, ValueError for anything else."""
+    from geotdm_fast.runtime.parsing import parse_json
+
+    expected = f"--beside: {path} must hold scores that `geotdm drift --json` wrote"
+    try:
+        found = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{expected}, got no JSON ({plain(error)})") from error
+    blocks = found.get("blocks") if isinstance(found, dict) else None
+    if not isinstance(blocks, list) or not blocks:
+        raise ValueError(f"{expected}, got no blocks")
+    is_number = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
+    for block in blocks:
+        for name in ("block", "ade", "speed", "bond_error", "valid"):
+            value = block.get(name, "nothing") if isinstance(block, dict) else block
+            if not (is_number(value) or (value is None and name != "block")):
+                raise ValueError(f"{expected}, got {shown(value)} for {name}")
+    return found
 
 
 def _check_options(args: argparse.Namespace, from_file: bool) -> None:

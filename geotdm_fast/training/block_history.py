@@ -74,9 +74,10 @@ class BlockHistory:
                     block = windows.block(batch, number)
                     block.x = torch.cat([given, block.x[..., windows.num_given :]], dim=-1)
                     x_start, model_kwargs = self.objective.split_batch(block, structure.graph)
+                    _, dim, num_drawn = x_start.shape
                     noise = TrajectoryNoise(
                         rng.initial_seed(), draw.items, torch.zeros_like(draw.items), structure.batch,
-                        *x_start.shape[1:], x_start.dtype, number,
+                        dim, num_drawn, x_start.dtype, number,
                     )  # fmt: skip
                     drawn = sampler.refine(x_start, noised_steps, model_kwargs, noise)
                     given = torch.cat([given, drawn.to(given.dtype)], dim=-1)[..., -windows.num_given :]

@@ -88,8 +88,10 @@ def _block_history(
     config: Mapping, data: DeviceData, objective: Objective, windows: HistoryWindows
 ) -> BlockHistory | None:
     train = config["train"]
-    about = {"seed": train["seed"], "share": train["block_history_share"], "level": train["block_history_level"]}
-    return BlockHistory(data, objective, windows, **about) if windows.num_blocks else None
+    if windows.num_blocks == 0:
+        return None
+    share, level = train["block_history_share"], train["block_history_level"]
+    return BlockHistory(data, objective, windows, seed=train["seed"], share=share, level=level)
 
 
 def _default_directory(train: Mapping) -> pathlib.Path:
@@ -141,8 +143,9 @@ class _Run:
         objective = Objective(build_diffusion(self.network, config, ours.device), Task.of_config(config), data.boxes)
         # The sums of the step are read when the log is written: reading them makes the host wait.
         history = _block_history(config, data, objective, windows)
-        about = {"history": history, "say": self._say}
-        self.step = TrainingStep(train, objective, weights, self.average, self.source, ours, **about)
+        self.step = TrainingStep(
+            train, objective, weights, self.average, self.source, ours, history=history, say=self._say
+        )
 
         self.output = Output(directory, config, writes=ours.writes)
         self.progress = Progress()
@@ -163,8 +166,9 @@ class _Run:
             data, at_most, own_windows = training_data, at_most or GRAPHS_TO_VALIDATE, windows
             if self.ours.writes:
                 warnings.warn("no data.val: the best weights are chosen by the loss on training data", stacklevel=2)
-        about = {"processes": self.ours, "max_graphs": at_most, "windows": own_windows}
-        return Validation(data, self.config, num_noisy=num_noisy, **about)
+        return Validation(
+            data, self.config, num_noisy=num_noisy, processes=self.ours, max_graphs=at_most, windows=own_windows
+        )
 
     def resume_or_start(self, resume: bool) -> None:
         """Go on from the state in the output folder, or make the folder anew."""

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from pretended_cuda import DEVICE, CUDATensor, PretendedGPU
+from test_block_history import made as with_history
+from test_block_history import systems
 from test_chain import model, seeded
 from test_training_step import PRIORS, make_step, nbody, run, steps_config
 from tiny_models import charged_config, write_checkpoint
@@ -10,6 +12,7 @@ from tolerances import assert_same
 
 from geotdm_fast import Sampler, backend
 from geotdm_fast.cli import main
+from geotdm_fast.config.files import normalise_config
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.graphs import NearestRule, RadiusRule
 from geotdm_fast.ops import kernels
@@ -153,6 +156,19 @@ def test_a_training_step(kind, implementation):
         assert_same(flat(state, part), flat(here.named_state(), part), close, what=part)
 
 
+@pytest.mark.parametrize("implementation", [pytest.param("auto", marks=pytest.mark.dry), "reference"])
+def test_a_training_step_whose_given_frames_are_drawn(implementation):
+    """The step is one graph, the chains before it share another."""
+    here = run(with_history(systems()), 0, 2)
+    with PretendedGPU() as gpu, backend(implementation):
+        there = run(with_history(systems(), device="cuda"), 0, 2)
+        assert there.captures and gpu.graphs == 4 and not there.lines, "batches of 4 and of 2"
+        state = {name: value.cpu() for name, value in there.named_state().items()}
+    flat = lambda state, part: torch.cat([v.flatten() for name, v in state.items() if name.startswith(part)])
+    for part in ("adam.exp_avg.", "weights."):
+        assert_same(flat(state, part), flat(here.named_state(), part), 1e-4, what=part)
+
+
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 CHAINS = {
@@ -259,12 +275,22 @@ def test_turns_are_captured(frames):
 
 @pytest.mark.recorded("gpu paths", always=r"reference")
 @pytest.mark.parametrize(
-    ("implementation", "more"), [("auto", []), ("reference", []), ("auto", ["--rollout", "20", "--bound", "inf"])]
+    ("implementation", "more", "graph"),
+    [
+        ("auto", [], None),
+        ("reference", [], None),
+        ("auto", ["--rollout", "20", "--bound", "inf"], None),
+        ("auto", ["--rollout", "20", "--bound", "inf"], {"radius": 2.5}),
+        ("reference", ["--rollout", "20", "--bound", "inf"], {"radius": 2.5}),
+    ],
 )
-def test_the_command_samples_into_a_file(tmp_path, implementation, more):
-    """A rollout too: the one graph serves all its blocks."""
+def test_the_command_samples_into_a_file(tmp_path, implementation, more, graph):
+    """A rollout too: the one graph serves all its blocks, also where their edges are those of the given frames."""
     config = charged_config()
     config["diffusion"]["model_mean_type"] = "start_x"  # stays near
+    if graph is not None:
+        config["denoise_model"] |= {"graph": graph, "edge_dim": 0}
+        config = normalise_config(config)
     checkpoint = write_checkpoint(tmp_path / "model.safetensors", config)
     words = ["--num-graphs", "2", "--num-samples", "2", "--method", "ddim", "--steps", "3", "--batch-size", "2", *more]
 

@@ -172,6 +172,35 @@ def test_options_that_do_not_fit(checkpoint, tmp_path, capsys):
     assert "must hold a rollout (`geotdm sample --rollout`), got other samples" in capsys.readouterr().err
 
 
+def test_several_rollouts_are_drawn_side_by_side(samples, tmp_path, capsys, monkeypatch):
+    from matplotlib.axes import Axes
+
+    write_samples(tmp_path / "s.npz", samples)
+    base = ["drift", str(tmp_path / "s.npz"), "--block-frames", "3", "--json", str(tmp_path / "d.json")]
+    assert main(base) == 0
+    drawn, real = [], Axes.plot
+    watched = lambda self, *args, **options: (drawn.append(options["color"]), real(self, *args, **options))[1]
+    monkeypatch.setattr(Axes, "plot", watched)
+    assert main([*base, "--out", str(tmp_path / "one.png")]) == 0
+    alone = len(drawn)
+    beside = ["--label", "a", "--beside", f"b={tmp_path / 'd.json'}", "--beside", f"c={tmp_path / 'd.json'}"]
+    assert main([*base, *beside, "--out", str(tmp_path / "three.png")]) == 0
+    assert alone == 6 and len(drawn) - alone == 12 and len(set(drawn)) == 5  # 3 scores, 3 of the data
+    capsys.readouterr()
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "text.json").write_text('{"blocks": [{"block": 1, "ade": "much", "speed": 1, "valid": 1}]}')
+    for text, message in (
+        ("d.json", "--beside must be LABEL=FILE.json, got d.json"),
+        (f"b={tmp_path / 'none.json'}", "none.json: no such file"),
+        (f"b={tmp_path / 'bad.json'}", "bad.json must hold scores that `geotdm drift --json` wrote, got no JSON"),
+        (f"b={tmp_path / 'list.json'}", "got no blocks"),
+        (f"b={tmp_path / 'text.json'}", "got 'much' for ade"),
+    ):
+        assert main([*base, "--beside", text]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_help(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["drift", "--help"])
