@@ -184,7 +184,7 @@ class StreamedData(DeviceData):
         return torch.arange(len(gathered.first), device=self.device)
 
 
-def training_data(dataset: TrajectoryDataset, device: torch.device | str) -> DeviceData:
+def data_for_training(dataset: TrajectoryDataset, device: torch.device | str) -> DeviceData:
     """The data set on the device, or `StreamedData` where windows of it lie in files."""
     stored = any(isinstance(block, StoredWindows) for block in blocks_of_items(dataset.items))
     return StreamedData(dataset, device) if stored else DeviceData(dataset, device)

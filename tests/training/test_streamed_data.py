@@ -19,7 +19,7 @@ from geotdm_fast.training.ahead import Ahead
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData
-from geotdm_fast.training.streamed_data import StreamedData, training_data
+from geotdm_fast.training.streamed_data import StreamedData, data_for_training
 
 SPAN = 6
 
@@ -91,12 +91,12 @@ def assert_same_noised(a, b):
 @pytest.mark.parametrize("rotate", [False, True])
 def test_batches_of_mixed_replicas_are_those_of_memory(files, tmp_path, rotate):
     memory, cached = both(tmp_path, section(files, "long", "short", "water", stride=2, project=rotate))
-    data, streamed = training_data(memory, "cpu"), training_data(cached, "cpu")
+    data, streamed = data_for_training(memory, "cpu"), data_for_training(cached, "cpu")
     assert type(data) is DeviceData and type(streamed) is StreamedData
     assert len(data) == len(streamed) == len(cached) and not streamed.same_graph
     assert np.array_equal(streamed.sizes_of(np.arange(len(data))), data.sizes)
     assert_same_batches(data, streamed, rotate=rotate, accumulate=2)
-    assert_same_batches(data, streamed, rank=1, world_size=3, context=ContextNoise(0.3, (0, 1, 2), "cpu"))
+    assert_same_batches(data, streamed, rank=1, world_size=3, context=ContextNoise(0.3, (0, 1, 2), torch.device("cpu")))
     items = torch.tensor([len(data) - 1, 0, 3])
     assert torch.equal(data.batch(items, data.structure(items)).x, streamed.batch(items, streamed.structure(items)).x)
 
@@ -105,7 +105,7 @@ def test_batches_of_mixed_replicas_are_those_of_memory(files, tmp_path, rotate):
 def test_boxes_go_with_the_windows(tmp_path, changes):
     names = {"a": boxed_file(tmp_path / "a.xyz", False), "b": boxed_file(tmp_path / "b.xyz", changes, seed=1)}
     memory, cached = both(tmp_path, section({k: str(v) for k, v in names.items()}, "a", "b", remove_drift=True))
-    data, streamed = training_data(memory, "cpu"), training_data(cached, "cpu")
+    data, streamed = data_for_training(memory, "cpu"), data_for_training(cached, "cpu")
     assert_same_batches(data, streamed, rotate=True)
     for mine, theirs in zip(data.boxes, streamed.boxes, strict=True):
         assert torch.equal(mine, theirs)
@@ -122,7 +122,7 @@ def test_what_is_in_memory_may_stand_beside_what_is_not(files, tmp_path):
         file_dataset(files["water"], **about),
         molecule([6, 1, 8], seed=4, atom_types=[1, 6, 8]),
     )
-    assert_same_batches(DeviceData(memory), training_data(dataset, "cpu"))
+    assert_same_batches(DeviceData(memory), data_for_training(dataset, "cpu"))
     assert_same_batches(DeviceData(memory), StreamedData(memory), steps=2)
     assert_same_batches(DeviceData(boxed(True)), StreamedData(boxed(True)), steps=2)
 
@@ -138,14 +138,16 @@ def test_all_of_a_cache_in_memory_where_it_is_asked_for(files, tmp_path):
 def test_more_files_than_may_be_open(files, tmp_path, monkeypatch):
     monkeypatch.setattr(streamed_data, "_OPEN_FILES", 1)
     memory, cached = both(tmp_path, section(files, "long", "short", "water"))
-    streamed = training_data(cached, "cpu")
-    assert_same_batches(training_data(memory, "cpu"), streamed, steps=3)
+    streamed = data_for_training(cached, "cpu")
+    assert_same_batches(data_for_training(memory, "cpu"), streamed, steps=3)
     assert len(streamed._open_files) == 1
 
 
 def test_steps_asked_for_out_of_order_are_the_same(files, tmp_path):
     memory, cached = both(tmp_path, section(files, "long", "short"))
-    assert_same_batches(training_data(memory, "cpu"), training_data(cached, "cpu"), steps=[0, 1, 8, 7, 30, 2, 3, 0])
+    assert_same_batches(
+        data_for_training(memory, "cpu"), data_for_training(cached, "cpu"), steps=[0, 1, 8, 7, 30, 2, 3, 0]
+    )
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
@@ -157,7 +159,7 @@ def test_a_captured_step_takes_windows_that_are_read(files, tmp_path, accumulate
     settings = {"batch_size": 9, "rotate": True, "accumulate": accumulate}
     expected = run(make_step(memory, config=steps_config(memory, **settings)), 0, 7)
     captured = make_step(cached, config=steps_config(cached, **settings), record=TapeRecorder())
-    captured.source.data = training_data(cached, "cpu")
+    captured.source.data = data_for_training(cached, "cpu")
     run(captured, 0, 7)
     assert captured.captures and not captured.lines
     assert_same_state(expected, captured)
@@ -226,7 +228,7 @@ def test_ahead_raises_what_the_making_raises_when_it_is_asked_for():
 
 def test_a_cache_that_is_cut_during_training_is_an_error_that_names_it(files, tmp_path):
     _, cached = both(tmp_path, section(files, "long"))
-    source = BatchSource(training_data(cached, "cpu"), seed=0, batch_size=40, num_timesteps=10, num_noisy=3)
+    source = BatchSource(data_for_training(cached, "cpu"), seed=0, batch_size=40, num_timesteps=10, num_noisy=3)
     source.training(0)
     (path,) = (tmp_path / "cache").glob("*/positions.npy")
     with open(path, "r+b") as file:
