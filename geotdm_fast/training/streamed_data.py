@@ -137,7 +137,7 @@ class StreamedData(DeviceData):
                 cell[i] = vectors if len(vectors) == 1 else vectors[start : start + self.num_frames]
                 pbc[i] = own.boxes.pbc  # type: ignore[union-attr]  # all blocks have boxes, or none
         gathered = Gathered(torch.from_numpy(x), torch.from_numpy(first), cell, pbc)
-        if self.device.type != "cuda" or not torch.cuda.is_available():
+        if self.device.type != "cuda":
             return gathered
         return Gathered(*(None if value is None else value.pin_memory() for value in gathered))  # type: ignore[arg-type]  # None only where it was
 

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from molecule_frames import WATER, motion, write, xyz_text
+from pretended_cuda import PretendedGPU
 from tape import TapeRecorder
 from test_training_device_data import boxed, joined, molecule
 from test_training_step import assert_same_state, make_step, run, steps_config
 from tiny_training import assert_same_run, tiny_config
 
+from geotdm_fast import backend
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import file_dataset, open_dataset
 from geotdm_fast.training import streamed_data, train
@@ -163,6 +165,24 @@ def test_a_captured_step_takes_windows_that_are_read(files, tmp_path, accumulate
     run(captured, 0, 7)
     assert captured.captures and not captured.lines
     assert_same_state(expected, captured)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_on_a_gpu_windows_come_from_pinned_memory_and_nothing_is_waited_for(files, tmp_path):
+    """On pretended tensors: a captured step, with batches of the same size, on the same numbers as in memory."""
+    memory, cached = both(tmp_path, section(files, "long", "short"))
+    settings = {"batch_size": 7, "rotate": True}
+    expected = run(make_step(memory, config=steps_config(memory, **settings)), 0, 3)
+    with PretendedGPU() as gpu, backend("reference"):
+        there = make_step(cached, "cuda", config=steps_config(cached, **settings))
+        there.source.data = data_for_training(cached, "cuda")
+        assert isinstance(there.source.data, StreamedData)
+        run(there, 0, 1)
+        before = gpu.waits.copy()
+        run(there, 1, 3)
+        assert gpu.waits == before and there.captures and gpu.graphs == 1 and not there.lines
+        sums = there.sums.cpu()
+    torch.testing.assert_close(sums, expected.sums, rtol=1e-5, atol=0)
 
 
 def config_of(files, cache=None, **more):
