@@ -198,11 +198,11 @@ def config_of(files, cache=None, **more):
 
 
 def test_a_training_and_its_resume_are_those_of_memory(files, tmp_path):
-    options = {"accumulate": 2, "rotate": True, "eval_every_step": 6, "eval_graphs": 7, "nll_every_step": 15}
+    options = {"accumulate": 2, "rotate": True, "eval_every_step": 6, "eval_graphs": 7, "nll_every_step": 6}
     train(config_of(files, **options), output_dir=tmp_path / "memory", device="cpu", progress=False)
     cached = config_of(files, cache=tmp_path / "cache", **options)
     train(
-        cached | {"train": cached["train"] | {"num_steps": 13}},
+        cached | {"train": cached["train"] | {"num_steps": 12}},
         output_dir=tmp_path / "run",
         device="cpu",
         progress=False,
