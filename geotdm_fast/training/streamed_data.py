@@ -135,7 +135,7 @@ class StreamedData(DeviceData):
                 vectors = cast(Tensor, self._vectors[b])
                 vectors = vectors[trajectory if len(vectors) > 1 else 0]
                 cell[i] = vectors if len(vectors) == 1 else vectors[start : start + self.num_frames]
-                pbc[i] = own.boxes.pbc  # type: ignore[union-attr]  # all blocks have boxes, or none
+                pbc[i] = own.boxes.pbc
         gathered = Gathered(torch.from_numpy(x), torch.from_numpy(first), cell, pbc)
         if self.device.type != "cuda":
             return gathered
