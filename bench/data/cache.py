@@ -89,11 +89,11 @@ def report(row: dict) -> str:
     lines = [f"{row['gigabytes']:g} GB, {ATOMS} atoms, windows of {SPAN} frames, batches of {BATCH}"]
     for name in NAMES:
         own = row["memory_mib"][name]
+        peaks = f"at most {own['anonymous_peak']} MiB of its own, {own['resident_peak']} MiB resident"
         ratio = row["ratio_to_memory"].get(name, 1.0)
         lines.append(
             f"  {name:<13} {row['windows'][name]:>9} windows  {row['steps_per_second'][name]:6.2f} steps/s "
-            f"({ratio:.3f} of memory)  "
-            f"at most {own['anonymous_peak']} MiB of its own, {own['resident_peak']} MiB resident"
+            f"({ratio:.3f} of memory)  {peaks}"
         )
     return "\n".join(lines)
 
@@ -206,7 +206,7 @@ def make_trainer(args: argparse.Namespace):
     from geotdm_fast.training.flat_weights import FlatWeights
     from geotdm_fast.training.objective import Objective
     from geotdm_fast.training.step import TrainingStep
-    from geotdm_fast.training.streamed_data import training_data
+    from geotdm_fast.training.streamed_data import data_for_training
 
     torch.set_num_threads(1)
     folder = pathlib.Path(args.folder)
@@ -220,7 +220,7 @@ def make_trainer(args: argparse.Namespace):
     kinds = ModelMeanType.EPSILON, ModelVarType.FIXED_LARGE, LossType.MSE
     objective = Objective(GeoTDM(network, "linear", 1000, *kinds, "cpu"), Task(given=[[0, GIVEN]]))
     source = BatchSource(
-        training_data(dataset, "cpu"), seed=0, batch_size=BATCH, num_timesteps=1000, num_noisy=SPAN - GIVEN
+        data_for_training(dataset, "cpu"), seed=0, batch_size=BATCH, num_timesteps=1000, num_noisy=SPAN - GIVEN
     )
     settings = {"optimizer": "adam", "weight_decay": 0.0, "clip": 1.0, "accumulate": 1, "cuda_graph": False}
     average = WeightAverage(copied, weights, 0.999)

@@ -9,14 +9,16 @@ Say what is in a file of data: frames, atoms, elements and where they come from,
 bonds, and what reading it warns of; then the parts of a configuration that would train on it.
 
 FILE is an .npz of your own or of `geotdm sample` (also a folder of it), a trajectory of molecules in a format of ASE,
-MDTraj or MDAnalysis, or a recording of pedestrians (.txt, .csv, .tsv). Its suffix says which."""
+MDTraj or MDAnalysis, or a recording of pedestrians (.txt, .csv, .tsv). Its suffix says which. Of a folder of `--cache`
+it says of which files, how large and whether whole each cache is."""
 
 EXAMPLES = """\
   geotdm inspect my_molecule.npz
   geotdm inspect run.xtc --topology run.pdb
   geotdm inspect run.xtc --topology run.pdb --set "data.selection=protein and not element H"
   geotdm inspect dump.lammpstrj --set data.elements='{1: O, 2: H}'
-  geotdm inspect samples/"""
+  geotdm inspect samples/
+  geotdm inspect frames/                   (the DIR of geotdm train --cache DIR)"""
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ import glob
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from geotdm_fast.data.lags import LAG
 from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio, split_range
@@ -14,7 +15,7 @@ from geotdm_fast.runtime.shown import plain
 SPLIT_BY = ("time", "replica")
 
 
-def expanded_paths(where: str, path: object) -> object:
+def expanded_paths(where: str, path: Any) -> Any:
     """`path` of a section, a text or a list, with every pattern (`runs/*/traj.xtc`) as the files that it finds.
 
     A pattern becomes a list, in the order of the names; in a list its files take its place. A path that is there is

@@ -4,8 +4,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from geotdm_fast.data.cache.folder import caches_in
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.inspection.archives import arrays_in, inspect_samples, positions_in
+from geotdm_fast.inspection.caches import inspect_caches
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.molecules import box_and_times
 from geotdm_fast.inspection.trajectories import inspect_trajectories
@@ -23,7 +25,7 @@ _OTHERS = {
 
 
 def inspect_file(path: PathLike, topology: PathLike | None = None, keys: Mapping | None = None) -> Findings:
-    """What is in a file of data, or in a file or a folder of samples.
+    """What is in a file of data, in a file or a folder of samples, or in a folder of caches.
 
     topology: the file that names the atoms of a trajectory of bare positions
     keys: further keys of the data section (selection, elements, unit, ...); `geotdm train --keys` lists them
@@ -37,7 +39,7 @@ def inspect_file(path: PathLike, topology: PathLike | None = None, keys: Mapping
     if suffix in _OTHERS:
         raise ValueError(f"{path} must be a file of data, got {_OTHERS[suffix]}")
     if path.is_dir():
-        return inspect_samples(path)
+        return inspect_caches(path) if caches_in(path) else inspect_samples(path)
     kind = "npz" if suffix == ".npz" else "pedestrian" if suffix in _RECORDINGS else "file"
     if topology is not None and kind != "file":
         raise ValueError(f"--topology goes with a file of molecules (.xtc, .dcd, .pdb, ...), got {path}")

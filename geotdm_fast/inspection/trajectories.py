@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from geotdm_fast.data.cache import StoredWindows
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
@@ -72,7 +73,8 @@ def _opened(section: Mapping, span: int | None, found: Findings, file: OpenFile)
 def _blocks(items: Sequence) -> list[Tensor]:
     """The positions [B, N, D, T] of data, each once."""
     parts = items.parts if isinstance(items, Joined) else [items]
-    return [cast(Windows, part).x for part in parts]  # or people, who have it too
+    inside = [part.in_memory() if isinstance(part, StoredWindows) else part for part in parts]
+    return [cast(Windows, part).x for part in inside]  # or people, who have it too
 
 
 def _between(values: list[int]) -> str:

@@ -1,9 +1,18 @@
-"""Whether an error says that memory is out."""
+"""How much memory there is, and whether an error says that it is out."""
 
+import os
 import sys
 
 # How PyTorch on the CPU, the C++ library, the CUDA driver and cuBLAS say that memory is out.
 _MESSAGES = ("DefaultCPUAllocator", "not enough memory", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
+
+
+def physical_memory() -> int | None:
+    """The bytes of memory of this machine; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

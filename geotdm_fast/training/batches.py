@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from geotdm_fast.data import Batch
 from geotdm_fast.diffusion.noise import OF_LIKELIHOOD, TrajectoryNoise
@@ -48,9 +49,7 @@ class Draw(NamedTuple):
 
     def to(self, device: torch.device) -> "Draw":
         """Copies on `device`, which nobody waits for."""
-        there = lambda parts: (None if value is None else to_device(value, device) for value in parts)
-        gathered = None if self.gathered is None else Gathered(*there(self.gathered))
-        return Draw(*there(self[:-1]), gathered=gathered)
+        return tree_map_only(Tensor, lambda tensor: to_device(tensor, device), self)
 
 
 @dataclass(frozen=True)

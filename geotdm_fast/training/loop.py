@@ -34,7 +34,7 @@ from geotdm_fast.training.schedule import learning_rate, total_steps
 from geotdm_fast.training.state import Progress, fingerprint, load_state, save_state
 from geotdm_fast.training.step import TrainingStep
 from geotdm_fast.training.stopping import StopRequest
-from geotdm_fast.training.streamed_data import training_data
+from geotdm_fast.training.streamed_data import data_for_training
 from geotdm_fast.training.validation import Validation
 
 # Where there are no validation data: training graphs whose loss chooses the best weights.
@@ -113,7 +113,7 @@ class _Run:
         dataset = datasets["data.train"]
         take_conditions(config, dataset)
         num_noisy = check_fits(config, dataset, "train")
-        data = training_data(dataset, ours.device)
+        data = data_for_training(dataset, ours.device)
         windows = HistoryWindows.of(config, data.num_frames, dataset.name)
         self.validation = self._make_validation(data, windows, datasets.get("data.val"), num_noisy)
 
@@ -161,7 +161,7 @@ class _Run:
         if dataset is not None:
             if check_fits(self.config, dataset, "val") != num_noisy:
                 raise ValueError(f"data.val must have {windows.num_frames} frames as data.train")
-            data = training_data(dataset, self.ours.device)
+            data = data_for_training(dataset, self.ours.device)
         else:
             data, at_most, own_windows = training_data, at_most or GRAPHS_TO_VALIDATE, windows
             if self.ours.writes:

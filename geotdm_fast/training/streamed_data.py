@@ -140,10 +140,10 @@ class StreamedData(DeviceData):
                 vectors = cast(Tensor, self._vectors[b])
                 vectors = vectors[trajectory if len(vectors) > 1 else 0]
                 cell[i] = vectors if len(vectors) == 1 else vectors[start : start + self.num_frames]
-                pbc[i] = own.boxes.pbc  # type: ignore[union-attr]  # all blocks have boxes, or none
+                pbc[i] = own.boxes.pbc
         conditions = None if self._conditions is None else self._conditions[torch.from_numpy(block)]
         gathered = Gathered(torch.from_numpy(x), torch.from_numpy(first), cell, pbc, conditions)
-        if self.device.type != "cuda" or not torch.cuda.is_available():
+        if self.device.type != "cuda":
             return gathered
         return Gathered(*(None if value is None else value.pin_memory() for value in gathered))  # type: ignore[arg-type]  # None only where it was
 
@@ -190,7 +190,7 @@ class StreamedData(DeviceData):
         return torch.arange(len(gathered.first), device=self.device)
 
 
-def training_data(dataset: TrajectoryDataset, device: torch.device | str) -> DeviceData:
+def data_for_training(dataset: TrajectoryDataset, device: torch.device | str) -> DeviceData:
     """The data set on the device, or `StreamedData` where windows of it lie in files."""
     stored = any(isinstance(block, StoredWindows) for block in blocks_of_items(dataset.items))
     return StreamedData(dataset, device) if stored else DeviceData(dataset, device)

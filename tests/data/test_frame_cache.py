@@ -16,9 +16,11 @@ from warm_python import WarmPython
 
 from geotdm_fast.data import file_dataset, open_datasets
 from geotdm_fast.data.cache import StoredWindows, folder
+from geotdm_fast.data.cache.arrays import describe_array
 from geotdm_fast.data.cache.source import describe_source, key_of
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.stretches import TooShort
+from geotdm_fast.inspection.look import inspect_file
 from geotdm_fast.runtime.sampled_digest import PIECE_BYTES, PIECES, sampled_sha256
 
 BOX = 9.0
@@ -244,9 +246,27 @@ def _no_about(made):
 def _about(**changed):
     def change(made):
         about = json.loads((made / "about.json").read_text()) | changed
-        (made / "about.json").write_text(json.dumps({k: v for k, v in about.items() if v != "gone"}))
+        (made / "about.json").write_text(
+            json.dumps({k: v for k, v in about.items() if v != "gone"})
+        )  # "gone": no field
 
     return change
+
+
+def _replaced(made, name, array):
+    """Another array, of which about.json says what is true."""
+    np.save(made / f"{name}.npy", array)
+    about = json.loads((made / "about.json").read_text())
+    about["arrays"][name] = describe_array(made / f"{name}.npy")
+    (made / "about.json").write_text(json.dumps(about))
+
+
+def _other_first(made):
+    _replaced(made, "first", np.zeros((8, 3)))
+
+
+def _other_ends(made):
+    _replaced(made, "ends", np.array([70]))
 
 
 def _text(made):
@@ -262,11 +282,14 @@ DAMAGE = [
     (_no_about, r"about\.json: no such file"),
     (_text, r"about\.json must be JSON"),
     (_about(key="another"), r"about\.json must be of the cache [0-9a-f]{24}, got another"),
-    (_about(shortest="7"), "with the field 'shortest' as it must be"),
-    (_about(warnings=[3]), "with the field 'warnings' as it must be"),
-    (_about(arrays={"../../positions": {}}), "with the field 'arrays: positions' as it must be"),
-    (_about(pbc=[True] * 3), "with the field 'pbc' as it must be"),
-    (_about(unit="gone"), "with the field 'unit' as it must be"),
+    (_about(shortest="7"), r"about\.json must be what a cache says of itself, got another field 'shortest'"),
+    (_about(warnings=[3]), "got another field 'warnings' or 'names'"),
+    (_about(arrays={}), "got another choice of arrays"),
+    (_about(arrays={"../../positions": {}}), r"got another array '\.\./\.\./positions'"),
+    (_about(pbc=[True] * 3), "got another field 'pbc'"),
+    (_about(unit="gone"), "got another field 'unit'"),
+    (_other_first, "got another shape of the array 'first'"),
+    (_other_ends, r"ends\.npy must end at the 60 frames there are"),
 ]
 
 
@@ -285,7 +308,7 @@ def test_a_name_of_an_array_is_of_no_other_folder(tmp_path):
     about = json.loads((made / "about.json").read_text())
     about["arrays"]["../x"] = about["arrays"]["positions"]
     (made / "about.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"arrays: \.\./x"):
+    with pytest.raises(ValueError, match=r"another array '\.\./x'"):
         file_dataset(path, span=7, cache=tmp_path / "cache")
 
 
@@ -440,3 +463,28 @@ def test_windows_are_numbered_as_in_memory(tmp_path):
     b[0].x.add_(1)  # memory of its own: nothing in the file changes
     assert torch.equal(a[0].x, b[0].x)
     assert np.allclose(ETHANOL, a[0].x[..., 0].numpy(), atol=0.2)
+
+
+def test_a_folder_of_caches_is_looked_into(tmp_path):
+    path, made = _made(tmp_path)
+    file_dataset(path, split="val", span=7, cache=tmp_path / "cache")
+    found = dict(inspect_file(tmp_path / "cache").facts)
+    assert found["kind"].startswith("2 caches") and found[made.name] == f"60 frames of 9 atoms of {path}, 7.5e-06 GiB"
+    assert any(text.startswith("12 frames of 9 atoms") and "split val" in text for text in found.values())
+    _short(made)
+    assert "damaged: " in dict(inspect_file(tmp_path / "cache").facts)[made.name]
+    shown = inspect_file(path, keys={"cache": str(tmp_path / "cache")})
+    assert shown.facts == inspect_file(path).facts
+
+
+def test_positions_that_fill_the_memory_are_told_of_the_cache(tmp_path, monkeypatch):
+    path = plain_xyz(tmp_path)  # 6480 bytes of positions
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        file_dataset(path, span=7)
+        monkeypatch.setattr("geotdm_fast.data.molecule_files.cached.physical_memory", lambda: 12000)
+        file_dataset(path, span=7, cache=tmp_path / "cache")
+    with pytest.warns(
+        UserWarning, match=r"6\.03e-06 GiB of positions are kept in memory.*cache: FOLDER keeps them on disk"
+    ):
+        file_dataset(path, span=7)

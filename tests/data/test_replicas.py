@@ -105,8 +105,10 @@ def test_what_a_split_by_replica_wants(runs):
         open_dataset(section(path=two, split="val", split_by="replica"))
     with pytest.raises(ValueError, match="data: split_by must be one of time, replica"):
         open_dataset(section(split_by="run"))
-    with pytest.raises(ValueError, match="path and name must be lists of the same length, got 2 and 3"):
+    with pytest.raises(ValueError, match=r"name must be lists of the same length, got \{'path': 2, 'name': 3\}"):
         open_dataset(section(path=two, split="train", split_by="replica", name=["a", "b", "c"]))
+    with pytest.raises(ValueError, match="data: path and name must be lists of the same length, got 4 and 3"):
+        open_dataset(section(split="train", split_by="replica", name=["a", "b", "c"]))
 
 
 def test_where_no_file_has_room_it_is_an_error(runs):

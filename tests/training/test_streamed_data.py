@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from molecule_frames import WATER, motion, write, xyz_text
+from pretended_cuda import PretendedGPU
 from tape import TapeRecorder
 from test_training_device_data import boxed, joined, molecule
 from test_training_step import assert_same_state, make_step, run, steps_config
 from tiny_training import assert_same_run, tiny_config
 
+from geotdm_fast import backend
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import file_dataset, open_dataset
 from geotdm_fast.training import streamed_data, train
@@ -19,7 +21,7 @@ from geotdm_fast.training.ahead import Ahead
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData
-from geotdm_fast.training.streamed_data import StreamedData, training_data
+from geotdm_fast.training.streamed_data import StreamedData, data_for_training
 
 SPAN = 6
 
@@ -91,12 +93,12 @@ def assert_same_noised(a, b):
 @pytest.mark.parametrize("rotate", [False, True])
 def test_batches_of_mixed_replicas_are_those_of_memory(files, tmp_path, rotate):
     memory, cached = both(tmp_path, section(files, "long", "short", "water", stride=2, project=rotate))
-    data, streamed = training_data(memory, "cpu"), training_data(cached, "cpu")
+    data, streamed = data_for_training(memory, "cpu"), data_for_training(cached, "cpu")
     assert type(data) is DeviceData and type(streamed) is StreamedData
     assert len(data) == len(streamed) == len(cached) and not streamed.same_graph
     assert np.array_equal(streamed.sizes_of(np.arange(len(data))), data.sizes)
     assert_same_batches(data, streamed, rotate=rotate, accumulate=2)
-    assert_same_batches(data, streamed, rank=1, world_size=3, context=ContextNoise(0.3, (0, 1, 2), "cpu"))
+    assert_same_batches(data, streamed, rank=1, world_size=3, context=ContextNoise(0.3, (0, 1, 2), torch.device("cpu")))
     items = torch.tensor([len(data) - 1, 0, 3])
     assert torch.equal(data.batch(items, data.structure(items)).x, streamed.batch(items, streamed.structure(items)).x)
 
@@ -105,7 +107,7 @@ def test_batches_of_mixed_replicas_are_those_of_memory(files, tmp_path, rotate):
 def test_boxes_go_with_the_windows(tmp_path, changes):
     names = {"a": boxed_file(tmp_path / "a.xyz", False), "b": boxed_file(tmp_path / "b.xyz", changes, seed=1)}
     memory, cached = both(tmp_path, section({k: str(v) for k, v in names.items()}, "a", "b", remove_drift=True))
-    data, streamed = training_data(memory, "cpu"), training_data(cached, "cpu")
+    data, streamed = data_for_training(memory, "cpu"), data_for_training(cached, "cpu")
     assert_same_batches(data, streamed, rotate=True)
     for mine, theirs in zip(data.boxes, streamed.boxes, strict=True):
         assert torch.equal(mine, theirs)
@@ -115,7 +117,7 @@ def test_conditions_go_with_the_windows(files, tmp_path):
     told = {"conditions": {"temperature": [300, 350, 310], "lag": "frames"}, "every": [1, 2]}
     memory, cached = both(tmp_path, section(files, "long", "short", "water", **told))
     assert [item.conditions.tolist() for item in (cached[0], cached[len(cached) - 1])] == [[1, 300], [2, 310]]
-    assert_same_batches(training_data(memory, "cpu"), training_data(cached, "cpu"))
+    assert_same_batches(data_for_training(memory, "cpu"), data_for_training(cached, "cpu"))
 
 
 def test_what_is_in_memory_may_stand_beside_what_is_not(files, tmp_path):
@@ -129,7 +131,7 @@ def test_what_is_in_memory_may_stand_beside_what_is_not(files, tmp_path):
         file_dataset(files["water"], **about),
         molecule([6, 1, 8], seed=4, atom_types=[1, 6, 8]),
     )
-    assert_same_batches(DeviceData(memory), training_data(dataset, "cpu"))
+    assert_same_batches(DeviceData(memory), data_for_training(dataset, "cpu"))
     assert_same_batches(DeviceData(memory), StreamedData(memory), steps=2)
     assert_same_batches(DeviceData(boxed(True)), StreamedData(boxed(True)), steps=2)
 
@@ -145,14 +147,16 @@ def test_all_of_a_cache_in_memory_where_it_is_asked_for(files, tmp_path):
 def test_more_files_than_may_be_open(files, tmp_path, monkeypatch):
     monkeypatch.setattr(streamed_data, "_OPEN_FILES", 1)
     memory, cached = both(tmp_path, section(files, "long", "short", "water"))
-    streamed = training_data(cached, "cpu")
-    assert_same_batches(training_data(memory, "cpu"), streamed, steps=3)
+    streamed = data_for_training(cached, "cpu")
+    assert_same_batches(data_for_training(memory, "cpu"), streamed, steps=3)
     assert len(streamed._open_files) == 1
 
 
 def test_steps_asked_for_out_of_order_are_the_same(files, tmp_path):
     memory, cached = both(tmp_path, section(files, "long", "short"))
-    assert_same_batches(training_data(memory, "cpu"), training_data(cached, "cpu"), steps=[0, 1, 8, 7, 30, 2, 3, 0])
+    assert_same_batches(
+        data_for_training(memory, "cpu"), data_for_training(cached, "cpu"), steps=[0, 1, 8, 7, 30, 2, 3, 0]
+    )
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
@@ -164,10 +168,28 @@ def test_a_captured_step_takes_windows_that_are_read(files, tmp_path, accumulate
     settings = {"batch_size": 9, "rotate": True, "accumulate": accumulate}
     expected = run(make_step(memory, config=steps_config(memory, **settings)), 0, 7)
     captured = make_step(cached, config=steps_config(cached, **settings), record=TapeRecorder())
-    captured.source.data = training_data(cached, "cpu")
+    captured.source.data = data_for_training(cached, "cpu")
     run(captured, 0, 7)
     assert captured.captures and not captured.lines
     assert_same_state(expected, captured)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_on_a_gpu_windows_come_from_pinned_memory_and_nothing_is_waited_for(files, tmp_path):
+    """On pretended tensors: a captured step, with batches of the same size, on the same numbers as in memory."""
+    memory, cached = both(tmp_path, section(files, "long", "short"))
+    settings = {"batch_size": 7, "rotate": True}
+    expected = run(make_step(memory, config=steps_config(memory, **settings)), 0, 3)
+    with PretendedGPU() as gpu, backend("reference"):
+        there = make_step(cached, "cuda", config=steps_config(cached, **settings))
+        there.source.data = data_for_training(cached, "cuda")
+        assert isinstance(there.source.data, StreamedData)
+        run(there, 0, 1)
+        before = gpu.waits.copy()
+        run(there, 1, 3)
+        assert gpu.waits == before and there.captures and gpu.graphs == 1 and not there.lines
+        sums = there.sums.cpu()
+    torch.testing.assert_close(sums, expected.sums, rtol=1e-5, atol=0)
 
 
 def config_of(files, cache=None, **more):
@@ -183,11 +205,11 @@ def config_of(files, cache=None, **more):
 
 
 def test_a_training_and_its_resume_are_those_of_memory(files, tmp_path):
-    options = {"accumulate": 2, "rotate": True, "eval_every_step": 6, "eval_graphs": 7, "nll_every_step": 15}
+    options = {"accumulate": 2, "rotate": True, "eval_every_step": 6, "eval_graphs": 7, "nll_every_step": 6}
     train(config_of(files, **options), output_dir=tmp_path / "memory", device="cpu", progress=False)
     cached = config_of(files, cache=tmp_path / "cache", **options)
     train(
-        cached | {"train": cached["train"] | {"num_steps": 13}},
+        cached | {"train": cached["train"] | {"num_steps": 12}},
         output_dir=tmp_path / "run",
         device="cpu",
         progress=False,
@@ -233,7 +255,7 @@ def test_ahead_raises_what_the_making_raises_when_it_is_asked_for():
 
 def test_a_cache_that_is_cut_during_training_is_an_error_that_names_it(files, tmp_path):
     _, cached = both(tmp_path, section(files, "long"))
-    source = BatchSource(training_data(cached, "cpu"), seed=0, batch_size=40, num_timesteps=10, num_noisy=3)
+    source = BatchSource(data_for_training(cached, "cpu"), seed=0, batch_size=40, num_timesteps=10, num_noisy=3)
     source.training(0)
     (path,) = (tmp_path / "cache").glob("*/positions.npy")
     with open(path, "r+b") as file:

@@ -32,7 +32,9 @@ class ArrayWriter:
         self._file.write(np.ascontiguousarray(block, dtype=self.dtype).data)
         self.rows += len(block)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self._file.flush()
@@ -127,7 +129,7 @@ class StoredRows:
 
     def read_into(self, descriptor: int, first: int, out: np.ndarray) -> None:
         """Rows first ... first + len(out) - 1 into the contiguous `out`; ValueError where the file ends before."""
-        view, place = memoryview(out).cast("B"), self._begin + first * self._row
+        view, place = out.data.cast("B"), self._begin + first * self._row
         while len(view):
             count = os.preadv(descriptor, [view], place)
             if count == 0:

@@ -77,8 +77,6 @@ class FrameCache:
                 with locked(aside, "making the cache in"):
                     # The process that held the lock before may have made it.
                     found = self._find(span) or self._made(span, make, aside / "building")
-                with contextlib.suppress(OSError):
-                    aside.rmdir()  # not where another process waits for it
             except OSError as error:
                 vanished += error.errno == errno.ENOENT
                 if error.errno != errno.EAGAIN and (error.errno != errno.ENOENT or vanished > _MOST_VANISHED):
@@ -88,18 +86,20 @@ class FrameCache:
                     told = True
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
                 found = self._find(span)
+            finally:
+                with contextlib.suppress(OSError):
+                    aside.rmdir()  # it stays where another process has its lock in it
         for text in found.about["warnings"]:
             warnings.warn(text.replace(found.about["where"], where, 1), stacklevel=4)
         return found
 
     def _find(self, span: int) -> Cached | None:
         for folder in sorted(self.root.glob(f"{self.key}-*")):
-            about = _read_about(folder)
+            about = read_about(folder)
             if about["key"] != self.key:
                 raise ValueError(f"{folder / ABOUT} must be of the cache {self.key}, got {plain(about['key'])}")
             if about["left_out"] < span <= about["shortest"]:
-                for name, expected in about["arrays"].items():
-                    check_array_file(folder / f"{name}.npy", expected)
+                check_arrays(folder, about)
                 return Cached(folder, about)
         return None
 
@@ -110,6 +110,9 @@ class FrameCache:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
                 about = make(building)
+            for one in said:
+                if not issubclass(one.category, UserWarning):  # of a library: told now, and no more
+                    warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
             texts = dict.fromkeys(str(one.message) for one in said if issubclass(one.category, UserWarning))
             arrays = {file.stem: describe_array(file) for file in sorted(building.glob("*.npy"))}
             own = {"key": self.key, "source": self.source, "arrays": arrays, "warnings": list(texts)}
@@ -128,6 +131,17 @@ class FrameCache:
         return found
 
 
+def caches_in(root: pathlib.Path) -> list[pathlib.Path]:
+    """The folders in `root` that hold a cache, or say so."""
+    return sorted(file.parent for file in root.glob(f"*/{ABOUT}"))
+
+
+def check_arrays(folder: pathlib.Path, about: Mapping) -> None:
+    """Raise ValueError or FileNotFoundError naming the first array that is not as `about.json` says."""
+    for name, expected in about["arrays"].items():
+        check_array_file(folder / f"{name}.npy", expected)
+
+
 def check_room(folder: pathlib.Path, needed: int) -> None:
     """OSError naming both numbers where the disk of `folder` has no room for `needed` bytes."""
     free = shutil.disk_usage(folder).free
@@ -142,9 +156,10 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "left_out": int, "unit": str, "frame_time": (int, float, type(None)), "names": (list, type(None)),
     "pbc": (list, type(None)), "given": bool,
 }  # fmt: skip
+_OF_AN_ARRAY: dict[str, type] = {"shape": list, "dtype": str, "bytes": int, "sha256": str}
 
 
-def _read_about(folder: pathlib.Path) -> dict:
+def read_about(folder: pathlib.Path) -> dict:
     """`about.json` of a cache. ValueError or FileNotFoundError naming it for one that no cache has."""
     path = folder / ABOUT
     again = f"; delete the folder {folder}, and it is made anew"
@@ -154,24 +169,36 @@ def _read_about(folder: pathlib.Path) -> dict:
         about = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be JSON, got {plain(error)}{again}") from error
-    wrong = not isinstance(about, dict) or next(
-        (name for name, kind in _FIELDS.items() if name not in about or not isinstance(about[name], kind)), None
-    )
-    if wrong is None:
-        wrong = next((f"arrays: {name}" for name in REQUIRED if name not in about["arrays"]), None)
-    if wrong is None and ("box" in about["arrays"]) != (about["pbc"] is not None):
-        wrong = "pbc"
-    if wrong is None:
-        numbers = {"shape": list, "dtype": str, "bytes": int, "sha256": str}
-        for name, array in about["arrays"].items():
-            right = isinstance(array, dict) and all(isinstance(array.get(k), kind) for k, kind in numbers.items())
-            # A name is that of a file in the folder, and of nothing elsewhere.
-            wrong = None if right and name.isidentifier() else f"arrays: {plain(name)}"
-            if wrong is not None:
-                break
-    if wrong is None and not all(isinstance(text, str) for text in about["warnings"]):
-        wrong = "warnings"
+    wrong = _wrong_field(about)
     if wrong is not None:
-        what = "an object" if wrong is True else f"the field '{wrong}'"
-        raise ValueError(f"{path} must be what a cache says of itself, got none with {what} as it must be{again}")
+        raise ValueError(f"{path} must be what a cache says of itself, got another {wrong}{again}")
     return about
+
+
+def _wrong_field(about: object) -> str | None:
+    """The name of the first field that no cache has so; None where all are right."""
+    if not isinstance(about, dict):
+        return "value than an object"
+    for name, kind in _FIELDS.items():
+        if name not in about or not isinstance(about[name], kind):
+            return f"field '{name}'"
+    if not all(isinstance(text, str) for text in [*about["warnings"], *(about["names"] or [])]):
+        return "field 'warnings' or 'names'"
+    arrays = about["arrays"]
+    for name, array in arrays.items():
+        right = isinstance(array, dict) and all(isinstance(array.get(key), kind) for key, kind in _OF_AN_ARRAY.items())
+        if not right or not name.isidentifier():  # a name is that of a file in this folder
+            return f"array '{plain(name)}'"
+    if any(name not in arrays for name in REQUIRED):
+        return "choice of arrays"
+    if ("box" in arrays) != (about["pbc"] is not None):
+        return "field 'pbc'"
+    frames, atoms = [*arrays[POSITIONS]["shape"], None, None][:2]
+    shapes = {
+        POSITIONS: [[frames, atoms, 3]], "first": [[atoms, 3]], "elements": [[atoms]], "origin": [[3]],
+        "box": [[frames, 3, 3], [1, 3, 3]], "times": [[frames]], "frames": [[frames]],
+    }  # fmt: skip
+    for name, expected in shapes.items():
+        if name in arrays and arrays[name]["shape"] not in expected:
+            return f"shape of the array '{name}'"
+    return None

@@ -1,6 +1,8 @@
 """A data set of a molecule's file whose frames lie in a cache."""
 
+import math
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -22,6 +24,7 @@ from geotdm_fast.data.stretches import TooShort
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.bars import say
 from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.memory import physical_memory
 
 
 class CacheOf(NamedTuple):
@@ -55,7 +58,13 @@ def cached_dataset(
     boxes = _boxes(cached)
     h, edge_index, edge_attr = graph.tensors(where, first, one_molecule=boxes is None)
     ends, origin = (cast(np.ndarray, cached.array(name)) for name in ("ends", "origin"))
-    longest = int(np.diff(ends, prepend=0).max())
+    lengths = np.diff(ends, prepend=0)
+    num_frames = cached.about["arrays"]["positions"]["shape"][0]
+    if ends.ndim != 1 or len(ends) == 0 or (lengths < 0).any() or ends[-1] != num_frames:
+        raise ValueError(
+            f"{cached.folder / 'ends.npy'} must end at the {num_frames} frames there are; delete the folder"
+        )
+    longest = int(lengths.max())
     if longest < span:
         raise TooShort(
             f"{where}: x must have at least span={span} frames that are equally far apart, got at most {longest} in a "
@@ -80,6 +89,17 @@ def cached_dataset(
         atomic_numbers=None if graph.z is None else torch.from_numpy(graph.z.astype(np.int64)),
         frame_time=about["frame_time"],
     )
+
+
+def hint_at_cache(where: str, shape: tuple[int, ...]) -> None:
+    """Warn where positions of this shape, kept in memory, are more than half of what the machine has."""
+    there, needed = physical_memory(), 4 * math.prod(shape)
+    if there is not None and needed > there / 2:
+        warnings.warn(
+            f"{where}: {needed / 2**30:.3g} GiB of positions are kept in memory, of which there are "
+            f"{there / 2**30:.3g} GiB; cache: FOLDER keeps them on disk",
+            stacklevel=4,
+        )
 
 
 def _make(folder: pathlib.Path, where: str, how: How, read: Read) -> dict:

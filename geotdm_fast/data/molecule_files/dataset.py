@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from geotdm_fast.data.checks import check_auto, check_flag
 from geotdm_fast.data.drift import check_drift
 from geotdm_fast.data.given_graph import GivenGraph
-from geotdm_fast.data.molecule_files.cached import CacheOf, cached_dataset
+from geotdm_fast.data.molecule_files.cached import CacheOf, cached_dataset, hint_at_cache
 from geotdm_fast.data.molecule_files.formats import READERS
 from geotdm_fast.data.molecule_files.molecule_reading import How, Read, read_molecule
 from geotdm_fast.data.molecule_files.reading import OpenFile
@@ -117,6 +117,7 @@ def file_dataset(
         if cache is not None:
             return cached_dataset(where, CacheOf(cache, path, topology), how, rules, wanted, read, name)
         molecule, motion, even, unit, time = read()[:5]
+        hint_at_cache(where, motion.shape)
         own = OwnSource(where, "x", motion, None, "times", molecule.first, None, unit, even, lambda: motion.boxes)
         graph = molecule.graph(where, types, rules).checked(where, len(molecule.first))
         items, z = own_windows(own, graph, wanted)

@@ -1,0 +1,42 @@
+"""The program that trains on a file larger than memory."""
+
+import pytest
+import torch
+
+from bench.data import cache
+
+pytest.importorskip("mdtraj")
+
+
+def test_the_same_training_with_and_without_a_cache(tmp_path):
+    frames = cache.make_file(tmp_path, 0.0003)
+    assert frames == 125 and cache.make_file(tmp_path, 0.0003) == 125
+    trained = []
+    for name in ("memory", "cached whole"):
+        arguments = ["--worker", name, "--frames", str(frames), "--folder", str(tmp_path)]
+        step = cache.make_trainer(cache._parser().parse_args(arguments))
+        assert len(step.source.data) == frames - cache.SPAN + 1
+        for number in range(2):
+            step(step.source.training(number), 1e-4, number + 1)
+        trained.append(step)
+    memory, cached = (step.named_state() for step in trained)
+    assert all(torch.equal(memory[name], cached[name]) for name in memory)
+    (positions,) = tmp_path.glob("cache-whole/*/positions.npy")
+    cache._put_out(positions)
+    assert positions.stat().st_size > 12 * cache.ATOMS * frames
+
+
+def test_a_table():
+    row = {
+        "gigabytes": 8.0,
+        "windows": dict.fromkeys(cache.NAMES, 100),
+        "steps_per_second": dict.fromkeys(cache.NAMES, 12.5),
+        "ratio_to_memory": dict.fromkeys(cache.NAMES[1:], 0.987),
+        "memory_mib": {name: {"anonymous_peak": 400, "resident_peak": 700} for name in cache.NAMES},
+    }
+    text = cache.report(row)
+    assert text.count("12.50 steps/s") == 3 and text.count("(0.987 of memory)") == 2 and "at most 400 MiB" in text
+
+
+def test_memory_of_the_process_is_known():
+    assert cache._status("VmHWM") >= cache._status("RssAnon") > 1000 and cache._status("Nothing") == 0
