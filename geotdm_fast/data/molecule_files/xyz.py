@@ -46,7 +46,7 @@ class XyzFile:
     def __init__(self, path: pathlib.Path):
         self.path = path
         self._cursor = Cursor(lambda: open_text(path))
-        self._last_cell: tuple[bytes, np.ndarray] | None = None
+        self._last_cell: tuple[bytes, list[float]] | None = None
         self._first(*self._scan())
 
     def _scan(self) -> tuple[dict[bytes, bytes], list[bytes]]:
@@ -158,16 +158,16 @@ class XyzFile:
         with self._cursor.before(numbers[0]) as file:
             for start in range(0, len(numbers), size):
                 chunk = numbers[start : start + size].tolist()
-                x, cells = np.empty((len(chunk), len(atoms), 3)), []
+                x, cells = np.empty((len(chunk), 3, self.num_atoms)), []
                 for t, number in enumerate(chunk):
-                    skipped = (number - self._cursor.position) * (self.num_atoms + 2)
-                    next(itertools.islice(file, skipped, skipped), None)
-                    x[t], cell = self._frame(file, number, atoms)
-                    cells.append(cell)
+                    if skipped := (number - self._cursor.position) * (self.num_atoms + 2):
+                        next(itertools.islice(file, skipped, skipped), None)
+                    cells.append(self._frame(file, number, x[t]))
                     self._cursor.position = number + 1
-                yield Frames(np.array(chunk), x, self._cells(cells, chunk))
+                yield Frames(np.array(chunk), x.transpose(0, 2, 1)[:, atoms], self._cells(cells, chunk))
 
-    def _frame(self, file: IO[bytes], number: int, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def _frame(self, file: IO[bytes], number: int, x: np.ndarray) -> list[float] | None:
+        """Read a frame: its positions into x [3, N], and its cell, nine numbers, None without one."""
         file.readline()
         keys = self._keys(file.readline())
         if keys.get(b"properties") != self._properties:
@@ -180,7 +180,8 @@ class XyzFile:
                 f"{self.path} must have the same atoms in every frame, got others in frame {number}: {came}"
             )
         try:
-            x = np.array([list(map(float, tokens[self._columns.position + k :: width])) for k in range(3)])
+            for k in range(3):
+                x[k] = list(map(float, tokens[self._columns.position + k :: width]))
         except ValueError as error:
             for i in range(self.num_atoms):
                 words = tokens[i * width + self._columns.position :][:3]
@@ -190,17 +191,17 @@ class XyzFile:
                     ) from error
             raise
         lattice = keys.get(b"lattice")
-        return x.T[atoms], None if lattice is None else self._cell(lattice, number)
+        return None if lattice is None else self._cell(lattice, number)
 
-    def _cell(self, text: bytes, number: int) -> np.ndarray:
+    def _cell(self, text: bytes, number: int) -> list[float]:
         if self._last_cell is not None and self._last_cell[0] == text:
             return self._last_cell[1]
         try:
-            cell = np.array(list(map(float, text.split()))).reshape(3, 3)
-        except ValueError as error:
-            raise ValueError(
-                f"{self.path}: Lattice of frame {number} must be nine numbers, got {shown(text)}"
-            ) from error
+            cell = list(map(float, text.split()))
+        except ValueError:
+            cell = []
+        if len(cell) != 9:
+            raise ValueError(f"{self.path}: Lattice of frame {number} must be nine numbers, got {shown(text)}")
         self._last_cell = text, cell
         return cell
 
@@ -208,7 +209,7 @@ class XyzFile:
         lacking = [number for number, cell in zip(chunk, cells, strict=True) if cell is None]
         if lacking and len(lacking) < len(cells):
             raise ValueError(f"{self.path} must have a Lattice in every frame or none, got none in frame {lacking[0]}")
-        return None if lacking else np.stack(cells)
+        return None if lacking else np.array(cells).reshape(-1, 3, 3)
 
 
 def _is_number(word: bytes) -> bool:
