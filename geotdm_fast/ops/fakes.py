@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+Fake = TypeVar("Fake", bound=Callable[..., Any])
 # By the name of the op. Their arguments are those of the sources, so they tell a module that was made of others.
 FAKES: dict[str, Callable[..., Any]] = {}
 
@@ -29,7 +30,7 @@ def other_op() -> str | None:
     return None
 
 
-def _fake(function: Callable[..., Any]) -> Callable[..., Any]:
+def _fake(function: Fake) -> Fake:
     FAKES[function.__name__.removeprefix("_")] = function
     return function
 
