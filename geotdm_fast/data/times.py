@@ -85,10 +85,10 @@ def runs_in_time(
             joined[-1] = np.concatenate([kept, run])
         else:
             joined.append(run)
+    anew = "" if len(joined) == 1 else f"; {len(joined) - 1} runs start over, and no window goes on into one of these"
     warnings.warn(
         f"{where}: {name} run back {len(runs) - 1} times, first to {times[first]:g} in frame {frames[first]} after "
-        f"{times[first - 1]:g}: {num_left_out} frames that come again later are left out, and no window goes from "
-        f"one run into another",
+        f"{times[first - 1]:g}: {num_left_out} frames that come again later are left out{anew}",
         stacklevel=4,
     )
     return joined, again

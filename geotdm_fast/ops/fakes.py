@@ -1,21 +1,49 @@
-"""Shapes and dtypes of what the compiled ops return, for tracing without data; importing it registers them."""
+"""Shapes and dtypes of what the compiled ops return, for tracing without data."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from geotdm_fast import _C  # type: ignore[attr-defined]  # compiled, without hints
+Fake = TypeVar("Fake", bound=Callable[..., Any])
+# By the name of the op. Their arguments are those of the sources, so they tell a module that was made of others.
+FAKES: dict[str, Callable[..., Any]] = {}
 
-_PANEL = _C.build_info()["panel"]
+
+def register() -> None:
+    """Tell torch of all of them, of a loaded module in which `other_op` finds nothing."""
+    for name, function in FAKES.items():
+        torch.library.register_fake(f"geotdm_fast::{name}")(function)
+
+
+def other_op() -> str | None:
+    """The first op that the loaded module lacks, or has with other arguments than these, and how; None if all fit."""
+    for name, function in FAKES.items():
+        op = getattr(torch.ops.geotdm_fast, name, None)
+        if op is None:
+            return f"it has no op {name}"
+        expected, came = list(inspect.signature(function).parameters), [a.name for a in op.default._schema.arguments]
+        if came != expected:
+            return f"the arguments of its op {name} must be {', '.join(expected)}, got {', '.join(came)}"
+    return None
+
+
+def _fake(function: Fake) -> Fake:
+    FAKES[function.__name__.removeprefix("_")] = function
+    return function
 
 
 def _rows(h: Tensor) -> Tensor:
     """[N, T, H up to a whole panel]: rows that a forward keeps for its backward."""
-    return h.new_empty(*h.shape[:2], -(-h.shape[2] // _PANEL) * _PANEL)
+    from geotdm_fast import _C  # type: ignore[attr-defined]  # compiled, without hints
+
+    panel = _C.build_info()["panel"]
+    return h.new_empty(*h.shape[:2], -(-h.shape[2] // panel) * panel)
 
 
-@torch.library.register_fake("geotdm_fast::egcl_forward")
+@_fake
 def _egcl_forward(
     x: Tensor,
     h: Tensor,
@@ -35,7 +63,7 @@ def _egcl_forward(
     return torch.empty_like(x), torch.empty_like(h), [*(_rows(h) for _ in range(4)), *moves] if keep else []
 
 
-@torch.library.register_fake("geotdm_fast::egcl_backward")
+@_fake
 def _egcl_backward(
     grad_x_out: Tensor,
     grad_h_out: Tensor,
@@ -82,7 +110,7 @@ def _gv_ff_backward(
     return torch.empty_like(k), torch.empty_like(u), grad_params
 
 
-@torch.library.register_fake("geotdm_fast::temporal_attention_forward")
+@_fake
 def _temporal_attention_forward(
     x: Tensor, h: Tensor, turns: Tensor, params: Sequence[Tensor], window: int, keep: bool, precision: int
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -93,7 +121,7 @@ def _temporal_attention_forward(
     return torch.empty_like(x), torch.empty_like(h), kept
 
 
-@torch.library.register_fake("geotdm_fast::temporal_attention_backward")
+@_fake
 def _temporal_attention_backward(
     grad_x_out: Tensor,
     grad_h_out: Tensor,
@@ -108,7 +136,7 @@ def _temporal_attention_backward(
     return torch.empty_like(x), torch.empty_like(h), [p.new_empty(p.shape) for p in params]
 
 
-@torch.library.register_fake("geotdm_fast::diffusion_step")
+@_fake
 def _diffusion_step(
     x: Tensor,
     before: Tensor,
@@ -123,14 +151,14 @@ def _diffusion_step(
     return None
 
 
-@torch.library.register_fake("geotdm_fast::radius_graph")
+@_fake
 def _radius_graph(x: Tensor, batch: Tensor | None, cutoff: float, loop: bool) -> tuple[Tensor, Tensor]:
     num_edges = torch.library.get_ctx().new_dynamic_size()
     num_rows = x.shape[0] * x.shape[1]
     return x.new_empty(2, num_edges, dtype=torch.int64), x.new_empty(num_rows, dtype=torch.int32)
 
 
-@torch.library.register_fake("geotdm_fast::radius_neighbours")
+@_fake
 def _radius_neighbours(
     x: Tensor, batch: Tensor | None, cutoff: float, capacity: int, loop: bool
 ) -> tuple[Tensor, Tensor]:
@@ -138,7 +166,7 @@ def _radius_neighbours(
     return x.new_empty(num_rows, capacity, dtype=torch.int32), x.new_empty(num_rows, dtype=torch.int32)
 
 
-@torch.library.register_fake("geotdm_fast::radius_graph_periodic")
+@_fake
 def _radius_graph_periodic(
     x: Tensor,
     batch: Tensor | None,
@@ -154,7 +182,7 @@ def _radius_graph_periodic(
     return edge_index, x.new_empty(edge_index.shape[1], 3, dtype=torch.int8), degree
 
 
-@torch.library.register_fake("geotdm_fast::radius_neighbours_periodic")
+@_fake
 def _radius_neighbours_periodic(
     x: Tensor,
     batch: Tensor | None,

@@ -12,12 +12,14 @@ from typing import cast
 import torch
 
 import geotdm_fast
+from geotdm_fast.ops.fakes import other_op, register
 
 HOW = "with torch, ninja and a C++ compiler at hand: pip install --no-build-isolation . in the sources"
 
 
 def load_module() -> tuple[ModuleType | None, str | None]:
-    """(`geotdm_fast._C`, None), or (None, what is wrong with it): not built, built with another torch, not loading.
+    """(`geotdm_fast._C`, None), or (None, what is wrong with it): not built, built with another torch, not loading,
+    built from other sources than these.
 
     Raises ValueError where GEOTDM_CPU_ISA names no instruction set.
     """
@@ -35,6 +37,10 @@ def load_module() -> tuple[ModuleType | None, str | None]:
     except ImportError as error:
         return None, f"not loading: {error}"
     module.build_info()
+    other = other_op()
+    if other is not None:
+        return None, f"built from other sources than this package: {other} (anew, {HOW})"
+    register()
     return module, None
 
 

@@ -6,8 +6,6 @@ from torch import Tensor
 from geotdm_fast.ops.module import load_module, warn_missing
 
 _C, missing = load_module()
-if _C is not None:
-    from geotdm_fast.ops import fakes  # noqa: F401 - registers
 
 # The kernels take and return float32; bfloat16 is converted at the op's border.
 DTYPES = (torch.float32, torch.bfloat16)

@@ -29,7 +29,9 @@ def test_even_times_are_one_stretch():
 def test_a_restarted_run_replaces_the_frames_that_it_wrote_again():
     """As `gmx trjcat`: the frames from the checkpoint on are those of the second run."""
     times = np.array([*range(60), *range(50, 110)])
-    with pytest.warns(UserWarning, match=r"f\.xtc: times run back 1 times, first to 50 in frame 60 after 59: 10"):
+    with pytest.warns(
+        UserWarning, match=r"f\.xtc: times run back 1 times, first to 50 .* after 59: 10 .* are left out$"
+    ):
         runs, again = runs_in_time("f.xtc", "times", times)
     assert [run.tolist() for run in runs] == [[*range(50), *range(60, 120)]] and again == [(50, 60)]
     with pytest.warns(UserWarning, match="times run back 2 times, .*: 4 frames"):
@@ -51,7 +53,7 @@ def test_every_frame_is_looked_at_before_every_nth_is_taken():
 
 
 def test_a_run_that_starts_over_is_a_stretch_of_its_own():
-    with pytest.warns(UserWarning, match="first to 0 in frame 5 after 4: 0 frames"):
+    with pytest.warns(UserWarning, match="frame 5 after 4: 0 frames .*; 1 runs start over, and no window goes"):
         assert frames_of([0, 1, 2, 3, 4, 0, 1, 2]) == [[0, 1, 2, 3, 4], [5, 6, 7]]
     with pytest.warns(UserWarning, match="run back 1 times"):
         assert frames_of([0, 1, 2, 3, 4, 0, 1, 2], every=2) == [[0, 2, 4], [5, 7]]
