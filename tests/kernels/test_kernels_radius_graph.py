@@ -65,11 +65,11 @@ def test_every_edge(num_nodes, num_frames, dim, num_graphs, loop, dtype, search,
     assert_as_defined(x, 0.9, batch, loop, capacity=129)
 
 
-# `device` is a word, the same in every example. An interpreted one takes a second; tests/ops/test_radius_graph.py has
-# hundreds of the same kind for the other implementations.
 FIXED = {"num_nodes": 24, "num_frames": None, "dim": 3, "num_graphs": None}
 
 
+# `device` is a word, the same in every example. An interpreted one takes a second; tests/ops/test_radius_graph.py has
+# hundreds of the same kind for the other implementations.
 @example(**FIXED, dtype=torch.float32, cells=True, loop=False, seed=0)
 @example(**FIXED, dtype=torch.bfloat16, cells=False, loop=True, seed=1)
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
