@@ -110,6 +110,14 @@ def device(request) -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_waits_for_the_disk():
+    """No machine loses its power in a test: what a killed process wrote is there without."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def real_curves():
     """The picture of a training takes a second: its file is left empty, but where a test asks for `curves`."""
     from geotdm_fast.training.output import Output

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from native_cases import poisoned
 
@@ -65,8 +65,14 @@ def test_every_edge(num_nodes, num_frames, dim, num_graphs, loop, dtype, search,
     assert_as_defined(x, 0.9, batch, loop, capacity=129)
 
 
-# `device` is a word, the same in every example.
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FIXED = {"num_nodes": 24, "num_frames": None, "dim": 3, "num_graphs": None}
+
+
+# `device` is a word, the same in every example. An interpreted one takes a second; tests/ops/test_radius_graph.py has
+# hundreds of the same kind for the other implementations.
+@example(**FIXED, dtype=torch.float32, cells=True, loop=False, seed=0)
+@example(**FIXED, dtype=torch.bfloat16, cells=False, loop=True, seed=1)
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     num_nodes=st.integers(0, 40),
     num_frames=st.sampled_from([None, 1, 3]),
