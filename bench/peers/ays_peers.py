@@ -1,6 +1,6 @@
 """The interpolator of Align Your Structures in plain PyTorch, in the structure of its official code.
 
-Tensors are [N, C, T], noisy frames are picked by their numbers, features of edges are repeated for every frame, and the inputs
+Tensors are [N, C, T], noisy frames are picked, features of edges are repeated for every frame, and the inputs
 of the edge MLP are written out. It loads the state dict of `geotdm_fast.ays.EGInterpolator`, takes the same call and
 returns the same results.
 """
