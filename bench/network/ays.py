@@ -78,7 +78,7 @@ def make(sizes: Sizes, name: str, device: str) -> tuple[nn.Module, dict]:
     else:
         plain = PlainInterpolator(**config)
         plain.load_state_dict(network.state_dict())
-        network = plain
+        network, inputs["noisy"] = plain, (~inputs["cond_mask"]).nonzero()[:, 0]
     frozen = ("s_modules.", "input_linear.", "embedding.")
     for key, parameter in network.named_parameters():
         parameter.requires_grad_(not key.startswith(frozen))

@@ -1,6 +1,6 @@
 """The interpolator of Align Your Structures in plain PyTorch, in the structure of its official code.
 
-Tensors are [N, C, T], noisy frames are picked by a mask, features of edges are repeated for every frame, and the inputs
+Tensors are [N, C, T], noisy frames are picked, features of edges are repeated for every frame, and the inputs
 of the edge MLP are written out. It loads the state dict of `geotdm_fast.ays.EGInterpolator`, takes the same call and
 returns the same results.
 """
@@ -101,15 +101,15 @@ class PlainInterpolator(nn.Module):
         batch: Tensor,
         cond_mask: Tensor,
         original_frames: Tensor,
+        noisy: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """As the network's forward."""
-        start, noisy, num_frames = x, ~cond_mask, len(cond_mask)
+        """As the network's forward; noisy: [M] int64, the noisy frames, which a compiler cannot read from a mask."""
+        start, num_frames = x, len(cond_mask)
         atoms = self.embedding.input_linear(torch.cat([self.embedding.atom_embedding(h), f], dim=-1))
         rows = torch.cat([atoms, sinusoid(diffusion_t, self.time_emb_dim, x.dtype)], dim=-1)
         z = self.input_linear(rows[:, None].repeat(1, num_frames, 1)).transpose(1, 2)  # [N, H, T]
         edges = self.embedding.edge_embedding(edge_attr)[..., None].repeat(1, 1, num_frames)
-        y = original_frames.clone()
-        y[:, :, noisy] = x
+        y = _put(original_frames, noisy, x)
         for i in range(self.n_layers):
             y_s, k = self.s_modules[i](y[:, :, noisy], z[:, :, noisy], edge_index, edges[:, :, noisy])
             y, z = _put(y, noisy, y_s), _put(z, noisy, k)
@@ -131,6 +131,4 @@ class PlainInterpolator(nn.Module):
 
 
 def _put(value: Tensor, noisy: Tensor, part: Tensor) -> Tensor:
-    value = value.clone()
-    value[:, :, noisy] = part
-    return value
+    return value.index_copy(2, noisy, part)

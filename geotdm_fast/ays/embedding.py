@@ -37,9 +37,11 @@ class Embedding(nn.Module):
                 check_index(where, name, index, size)
 
 
-def first_features(layer: nn.Linear, atoms: Tensor, step: Tensor, time_emb_dim: int, num_frames: int) -> Tensor:
+def first_features(
+    layer: nn.Linear, atoms: Tensor, step: Tensor, time_emb_dim: int, num_frames: int, precision: str
+) -> Tensor:
     """h [N, T, H] of atoms [N, node_dim] at diffusion steps [N]: a view, alike in every frame."""
     if is_plain(layer):
-        return ops.node_embedding(atoms, step, layer.weight, layer.bias, num_frames)
+        return ops.node_embedding(atoms, step, layer.weight, layer.bias, num_frames, precision)
     rows = layer(torch.cat([atoms, sinusoid(step, time_emb_dim, atoms.dtype)], dim=-1))
     return rows[:, None].expand(-1, num_frames, -1)

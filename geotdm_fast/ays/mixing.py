@@ -61,9 +61,10 @@ class _NormedAndMixed(torch.autograd.Function):
         grad_share = None
         if wanted[4]:
             # sum grad (k - norm(z)) over the noisy frames, norm(z) = weight zhat + bias.
-            zhat = (z.narrow(1, *where) - mean.narrow(1, *where)) * rstd.narrow(1, *where)
-            of_norm = (noisy * zhat).sum((0, 1)) @ weight + noisy.sum((0, 1)) @ bias
-            grad_share = torch.sum(noisy * k) - of_norm
+            wide = torch.promote_types(z.dtype, torch.float32)
+            zhat = (z.narrow(1, *where).to(wide) - mean.narrow(1, *where)) * rstd.narrow(1, *where)
+            of_norm = (noisy * zhat).sum((0, 1)) @ weight.to(wide) + noisy.sum((0, 1), dtype=wide) @ bias.to(wide)
+            grad_share = (torch.sum(noisy * k, dtype=wide) - of_norm).to(share.dtype)
             del zhat
         grad_k = noisy * share if wanted[1] else None
         of_norm = grad.clone(memory_format=torch.contiguous_format)

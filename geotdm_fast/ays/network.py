@@ -1,7 +1,7 @@
 """What all networks of Align Your Structures share: arguments, checks, the first layer, and calls of layers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -130,12 +130,12 @@ class Network(PrecisionMixin, nn.Module):
         """
         where = f"{type(self).__name__}.forward"
         self._check(where, diffusion_t, x, h, f, edge_index, edge_attr, batch, model_kwargs)
-        graph = model_kwargs.get("graph", edge_index)
+        graph = _graph_of(edge_index, model_kwargs)
         if not isinstance(graph, Graph):
             graph = Graph.static(graph, len(x))
         atoms, edges = self.embedding(h, f, edge_attr)
         given = self._given(where, x, model_kwargs)
-        z = first_features(self.input_linear, atoms, diffusion_t, self.time_emb_dim, given.num_frames)
+        z = first_features(self.input_linear, atoms, diffusion_t, self.time_emb_dim, given.num_frames, self.precision)
         x_out, h_out = self._denoise(x.transpose(1, 2), z, Batch(graph, edges, batch, given))
         return x_out.transpose(1, 2), h_out.transpose(1, 2)
 
@@ -174,7 +174,7 @@ class Network(PrecisionMixin, nn.Module):
         check_tensor(where, "x", x, ("N", 3, "M"), integer=False)
         check_tensor(where, "h", h, (len(x),), integer=True)
         check_tensor(where, "diffusion_t", diffusion_t, (len(x),))
-        graph = model_kwargs.get("graph", edge_index)
+        graph = _graph_of(edge_index, model_kwargs)
         if isinstance(graph, Graph):
             graph.check_fits(where, len(x), x.shape[2])
             check_tensor(where, "edge_attr", edge_attr, (graph.num_edges,), integer=True)
@@ -188,6 +188,12 @@ class Network(PrecisionMixin, nn.Module):
         self.embedding.check(where, h, f, graph, edge_attr)
         if reads_values(batch):
             check_graph_values(where, len(x), None if isinstance(graph, Graph) else graph, batch)
+
+
+def _graph_of(edge_index: Tensor | Graph | None, model_kwargs: dict) -> Tensor | Graph:
+    """The graph, whichever argument brings it; what is neither is refused by the checks."""
+    graph = model_kwargs.get("graph")
+    return cast("Tensor | Graph", edge_index if graph is None else graph)
 
 
 def spatial_layers(n_layers: int, hidden_dim: int, edge_dim: int, pre_norm: bool, layer: type = BasicESLayer) -> Any:

@@ -151,6 +151,7 @@ def test_official_ddim_by_its_formula():
         x_0 = (y - (1 - abar[step]) ** 0.5 * eps) / abar[step] ** 0.5
         sigma = eta * ((1 - abar[behind]) / (1 - abar[step]) * (1 - abar[step] / abar[behind])) ** 0.5
         y = abar[behind] ** 0.5 * x_0 + (1 - abar[behind] - sigma**2) ** 0.5 * eps + sigma * torch.randn(x.shape)
+        y = y * (50 / y.square().mean(dim=(1, 2), keepdim=True).sqrt()).clamp(max=1)
     assert_same(ours, y, 1e-5)
 
 

@@ -71,3 +71,16 @@ def test_a_share_of_one_keeps_the_structure_models_features():
     assert torch.equal(out[:, 1:], k)
     out.sum().backward()
     assert torch.isfinite(z.grad).all() and alpha.grad == 0
+
+
+def test_bfloat16_sums_in_float32():
+    results = []
+    for dtype, run in ((torch.bfloat16, normed_and_mixed), (torch.float64, plain)):
+        z, k, norm, alpha = (v.to(dtype) for v in inputs((0,)))
+        leaves = [v.detach().requires_grad_() for v in (z, k, alpha)]
+        out = run(leaves[0], leaves[1], norm, leaves[2], given_of((0,)))
+        cotangent = torch.linspace(-1, 1, out.numel()).to(dtype).view_as(out)
+        results.append([out, *torch.autograd.grad(out, [*leaves, norm.weight, norm.bias], cotangent)])
+    for ours, expected in zip(*results, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert_same(ours, expected, 3e-2)
