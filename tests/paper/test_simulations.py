@@ -23,7 +23,7 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr("geotdm_fast.paper.report.pictures", lambda *_, **__: None)
 
 
-def write_liquid(path, z, num_frames=240):
+def write_liquid(path, z, num_frames=300):
     """Molecules of elements z, bonds of 1 angstrom, at sites of a lattice of 3 x 3 x 2: they drift apart in a box."""
     rng = np.random.default_rng(0)
     sites = 4.0 * np.stack(np.meshgrid(range(3), range(3), range(2), indexing="ij"), -1).reshape(-1, 3)
@@ -35,7 +35,7 @@ def write_liquid(path, z, num_frames=240):
     np.savez(path, R=x.reshape(num_frames, -1, 3).astype("f4"), z=z, cell=box, pbc=np.ones(3, bool))
 
 
-def write_chain(path, num_frames=240):
+def write_chain(path, num_frames=300):
     """A zigzag of nine atoms other than hydrogen that shake."""
     place = np.arange(9)
     chain = np.stack([1.25 * place, 0.7 * (place % 2), 0.2 * (place % 3)], axis=-1)
