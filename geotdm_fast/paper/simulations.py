@@ -39,7 +39,7 @@ SIMULATIONS = {
         stride=(1, 20),
         section={"atom_types": [18], "graph": {"radius": 5.5}},
         network={"n_layers": 3, "node_dim": 3, "edge_dim": 0, "cutoff": 5.5, "hidden_dim": 32, "n_layers_ref": 1},
-        train={"num_steps": 4000, "batch_size": 1},
+        train={"num_steps": 12000, "batch_size": 1},
         scores=("rdf", "msd", "rmsf"),
     ),
     "water": Simulation(
