@@ -1,4 +1,4 @@
-"""How rollouts drift after trainings with and without noise and history in the given frames."""
+"""How rollouts drift after trainings with and without noise and history: `python -m bench.sampling.rollout`."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ import warnings
 
 import torch
 
-from bench.common import record
+from bench.common import arguments, record
 from bench.sampling.rollout_scores import scores, table
 from bench.sampling.rollout_systems import ARMS, System, config_of, systems, widened
 from geotdm_fast import load
@@ -19,6 +19,17 @@ from geotdm_fast.plots.drift import plot_drift
 from geotdm_fast.runtime.files import write_json
 from geotdm_fast.training import train
 
+DESCRIPTION = """\
+Train each system on for equal further steps in every arm, from the model that comes with the package or, where there is
+none, from one that is trained first; roll 20 test trajectories out over 20 blocks by dpmpp_2m in 5 steps; print scores
+of the blocks and draw them. What is trained is kept in --out and not trained again.
+
+Systems: charged, which is simulated; the others where their files are given. Arms:
+"""
+EPILOG = """\
+  python -m bench.sampling.rollout --systems charged
+  python -m bench.sampling.rollout --ethanol ethanol.npz --alanine alanine.npz --pedestrians recordings/
+  python -m bench.sampling.rollout --systems charged --arms noise --do score report"""
 PROGRAM = "bench.sampling.rollout"
 # Trajectories that are rolled out.
 GRAPHS = 20
@@ -31,7 +42,11 @@ def main(argv: list[str] | None = None) -> int:
         if args.threads is not None:
             torch.set_num_threads(args.threads)
         files = {name: path for name in ("ethanol", "alanine", "pedestrians") if (path := getattr(args, name))}
-        chosen = {name: one for name, one in systems(files).items() if name in args.systems}
+        found = systems(files)
+        missing = [name for name in args.systems or [] if name not in found]
+        if missing:
+            raise ValueError(f"--systems {missing[0]} needs its data: --{missing[0]}")
+        chosen = {name: found[name] for name in args.systems or found}
         for name, system in chosen.items():
             for arm in args.arms:
                 if arm in ("history", "near") and system.longer is None:
@@ -89,15 +104,22 @@ def report(out: pathlib.Path, chosen: dict[str, System]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     names = ["charged", "ethanol", "alanine", "pedestrians"]
-    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description=__doc__)
-    parser.add_argument("--systems", nargs="+", choices=names, default=names)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--do", nargs="+", choices=["train", "score", "report"], default=["train", "score", "report"])
-    parser.add_argument("--ethanol", type=pathlib.Path, metavar="FILE.npz")
-    parser.add_argument("--alanine", type=pathlib.Path, metavar="FILE.npz")
-    parser.add_argument("--pedestrians", type=pathlib.Path, metavar="DIR")
-    parser.add_argument("--blocks", type=int, default=20)
-    parser.add_argument("--threads", type=int)
+    listed = "\n".join(f"  {name:8} {about}" for name, about in ARMS.items())
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {PROGRAM}",
+        description=DESCRIPTION + listed,
+        epilog=f"examples:\n{EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--systems", nargs="+", choices=names, help="default: all whose data are given")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="default: all")
+    work = ["train", "score", "report"]
+    parser.add_argument("--do", nargs="+", choices=work, default=work, help="default: all")
+    parser.add_argument("--ethanol", type=pathlib.Path, metavar="FILE.npz", help="R [frames, 9, 3] in angstrom, z")
+    parser.add_argument("--alanine", type=pathlib.Path, metavar="FILE.npz", help="alanine dipeptide: R, z")
+    parser.add_argument("--pedestrians", type=pathlib.Path, metavar="DIR", help="recordings of ETH and UCY")
+    parser.add_argument("--blocks", type=arguments.count, default=20, metavar="N", help="default: 20")
+    parser.add_argument("--threads", type=arguments.count, metavar="N", help="default: torch's own choice, every core")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("outputs/rollout"), metavar="DIR")
     return parser
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_models import made_samples
 
+from bench.sampling.rollout import main
 from bench.sampling.rollout_scores import scores, table
 from bench.sampling.rollout_systems import ARMS, config_of, systems, widened
 from geotdm_fast.checkpoint import load_checkpoint
@@ -97,3 +98,20 @@ def test_a_told_network_begins_as_the_one_that_it_is_made_of(tmp_path):
         for level in (0.0, 2.0):
             found = call(after, torch.cat([h, torch.full((5, 1), level)], dim=1))
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_system_without_its_data_is_refused(capsys):
+    assert main(["--systems", "ethanol"]) == 2
+    assert "bench.sampling.rollout: error: --systems ethanol needs its data: --ethanol" in capsys.readouterr().err
+
+
+def test_one_block_of_an_arm_is_trained_scored_and_reported(tmp_path, capsys, monkeypatch):
+    tiny = systems({})["charged"]
+    train = tiny.train | {"num_systems": 4}
+    tiny = dataclasses.replace(tiny, steps=1, train=train, test=tiny.test | {"num_systems": 2, "num_frames": 30})
+    monkeypatch.setattr("bench.sampling.rollout.systems", lambda files: {"charged": tiny})
+    words = ["--out", str(tmp_path), "--blocks", "1", "--arms", "without", "near"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "| 1 | without |" in said and "| 1 | near |" in said and "| 1 | the data |" in said
+    assert (tmp_path / "rollout_charged.png").stat().st_size > 10_000

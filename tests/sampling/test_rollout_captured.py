@@ -80,3 +80,11 @@ def test_a_graph_by_the_given_frames_has_room_so_that_one_capture_serves_all_blo
     assert len(edges) == 5 and recorder.replays == 5 * 2
     assert (len(set(edges)) > 1) == (graph == {"radius": 2.5}), "the data's own are complete"
     assert len(recorder.tapes) <= 2, "another one where a later block is the first to need more room"
+
+
+def test_batches_of_one_size_share_a_capture_whatever_their_given_frames():
+    expected = model_of(by_distance("given")).forecast(systems(6, num_frames=12), seed=1, steps=2, batch_size=2)
+    model, recorder = on_tape(by_distance("given"))
+    found = model.forecast(systems(6, num_frames=12), seed=1, steps=2, batch_size=2)
+    np.testing.assert_allclose(found.samples, expected.samples, rtol=1e-4, atol=1e-4)
+    assert len(recorder.tapes) == 1 and recorder.replays == 3 * 2
