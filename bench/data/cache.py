@@ -198,10 +198,13 @@ def work(args: argparse.Namespace) -> int:
 
         limit = int(args.limit * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    # MDTraj's DCD reader prints: answers go where standard output was, and what is printed to the errors.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     peak = Peak()
     begin = time.perf_counter()
     trainer = make_trainer(args)
-    answer = lambda what: print(json.dumps(what), flush=True)
+    answer = lambda what: print(json.dumps(what), file=answers, flush=True)
     answer({"windows": len(trainer.source.data), "seconds": time.perf_counter() - begin})
     number = 0
     for line in sys.stdin:
