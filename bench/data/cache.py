@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ ratio to memory of each turn's neighbours, and the memory of each process: the p
 of those of its own (RssAnon). The cache is put out of the system's memory first, so that windows come from the disk."""
 ATOMS, SPAN, GIVEN = 200, 10, 4
 BATCH = 16
-BLOCK = 1000  # frames that are made at once
+BLOCK, VARIANTS = 1000, 7  # frames that are made at once, and how many such blocks differ
 NAMES = ("memory", "cached part", "cached whole")
 
 
@@ -46,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     workers: dict[str, Worker] = {}
     ready: dict[str, dict] = {}
     try:
-        for name in NAMES:  # one after the other: two of them make a cache
+        for name in reversed(NAMES):  # they open their data side by side, the largest first
             workers[name] = Worker(args, name, frames if name == "cached whole" else part)
+        for name in NAMES:
             ready[name] = one = workers[name].ready()
             print(f"{name}: {one['windows']} windows, opened in {one['seconds']:.1f} s", file=sys.stderr)
         if args.only_make:
@@ -100,8 +102,6 @@ def report(row: dict) -> str:
 
 def make_file(folder: pathlib.Path, gigabytes: float) -> int:
     """`run.dcd` and `run.pdb` in the folder, if they are not there; the number of frames."""
-    from mdtraj.formats import DCDTrajectoryFile
-
     frames = int(gigabytes * 1e9 / (12 * ATOMS))
     rest = np.zeros((ATOMS, 3))
     rest[:, 0] = 1.5 * (np.arange(ATOMS) - ATOMS / 2)
@@ -111,13 +111,40 @@ def make_file(folder: pathlib.Path, gigabytes: float) -> int:
     path = folder / "run.dcd"
     if path.is_file() and path.stat().st_size > 12 * ATOMS * frames:
         return frames
+    header, frame = _layout(folder)
+    block = np.repeat(frame, BLOCK)
     rng = np.random.default_rng(0)
-    noise = 0.03 * rng.normal(size=(BLOCK, ATOMS, 3))
-    with DCDTrajectoryFile(str(path), "w") as file:
-        for first in range(0, frames, BLOCK):
-            number = min(BLOCK, frames - first)
-            file.write((rest + noise[rng.permutation(BLOCK)[:number]][:, rng.permutation(ATOMS)]).astype(np.float32))
+    noise = (0.03 * rng.normal(size=(VARIANTS, 3, BLOCK, ATOMS)) + rest.T[:, None]).astype(np.float32)
+    with open(path, "wb") as file:
+        file.write(header[:8] + struct.pack("<i", frames) + header[12:])  # the number of frames is its third number
+        for number in range(-(-frames // BLOCK)):
+            for axis in range(3):  # no frame is an earlier one
+                block[f"axis{axis}"] = noise[number % VARIANTS, axis] + np.float32(1e-4 * number)
+            file.write(block[: frames - number * BLOCK].tobytes())
     return frames
+
+
+def _layout(folder: pathlib.Path) -> tuple[bytes, np.ndarray]:
+    """The header of a DCD file as MDTraj writes it, and one frame of it, [1], with its axes' positions."""
+    from mdtraj.formats import DCDTrajectoryFile
+
+    sizes, path = [], folder / "layout.dcd"
+    for number in (1, 2):
+        with DCDTrajectoryFile(str(path), "w") as file:
+            file.write(np.zeros((number, ATOMS, 3), np.float32))
+        sizes.append(path.stat().st_size)
+    data, size = path.read_bytes(), sizes[1] - sizes[0]
+    path.unlink()
+    header = data[: sizes[1] - 2 * size]
+    # Before the positions there may be a box; each axis is between its two lengths.
+    record = 4 * ATOMS + 8
+    offsets = [size - (3 - axis) * record + 4 for axis in range(3)]
+    frame = np.frombuffer(bytearray(data[-size:]), np.uint8)
+    axes = [(f"axis{axis}", "<f4", ATOMS) for axis in range(3)]
+    kind = np.dtype(
+        {"names": [n for n, *_ in axes], "formats": [(f, n) for _, f, n in axes], "offsets": offsets, "itemsize": size}
+    )
+    return header, frame.view(kind)
 
 
 def _put_out(path: pathlib.Path) -> None:
@@ -172,10 +199,13 @@ def work(args: argparse.Namespace) -> int:
 
         limit = int(args.limit * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    # MDTraj's DCD reader prints: answers go where standard output was, and what is printed to the errors.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     peak = Peak()
     begin = time.perf_counter()
     trainer = make_trainer(args)
-    answer = lambda what: print(json.dumps(what), flush=True)
+    answer = lambda what: print(json.dumps(what), file=answers, flush=True)
     answer({"windows": len(trainer.source.data), "seconds": time.perf_counter() - begin})
     number = 0
     for line in sys.stdin:

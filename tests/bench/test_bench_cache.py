@@ -5,12 +5,15 @@ import torch
 
 from bench.data import cache
 
-pytest.importorskip("mdtraj")
+mdtraj = pytest.importorskip("mdtraj")
 
 
 def test_the_same_training_with_and_without_a_cache(tmp_path):
     frames = cache.make_file(tmp_path, 0.0003)
     assert frames == 125 and cache.make_file(tmp_path, 0.0003) == 125
+    loaded = mdtraj.load(str(tmp_path / "run.dcd"), top=str(tmp_path / "run.pdb"))
+    assert loaded.xyz.shape == (frames, cache.ATOMS, 3)
+    assert 0.02 < (10 * loaded.xyz[1:, :, 1]).std() < 0.04 and abs(loaded.xyz[:, 0, 0].mean() + 15) < 0.01
     trained = []
     for name in ("memory", "cached whole"):
         arguments = ["--worker", name, "--frames", str(frames), "--folder", str(tmp_path)]

@@ -138,7 +138,8 @@ class MdtrajFile:
                 start = int(numbers[0])
                 file.seek(start)
             for part in self._chunks(file, None if every else atoms, int(numbers[-1]) + 1 - start):
-                here = numbers[(numbers >= start) & (numbers < start + len(part))] - start
+                begin, end = np.searchsorted(numbers, [start, start + len(part)])
+                here = numbers[begin:end] - start
                 start += len(part)
                 self._cursor.position = start
                 if len(here):

@@ -92,7 +92,9 @@ class Motion(StoredArray):
         with progress_bar(total=self.shape[0], desc=about, unit=" frames", disable=not self._progress) as bar:
             for part in self._plan.parts:
                 for numbers, x, cells in self._as_stored(part) if self._box is None else self._followed(part):
-                    here = np.isin(numbers, part.wanted, assume_unique=True)
+                    # Of millions of frames: a search in order, not a comparison with all of them for each chunk.
+                    place = np.minimum(np.searchsorted(part.wanted, numbers), len(part.wanted) - 1)
+                    here = part.wanted[place] == numbers
                     if here.any():
                         if cells is not None:
                             self._cells.append(cells[here])

@@ -3,6 +3,7 @@
 Source: the XDR library xdrfile; all numbers are big-endian and fill multiples of four bytes.
 """
 
+import array
 import os
 import pathlib
 import struct
@@ -27,8 +28,9 @@ class Headers(NamedTuple):
 def read_headers(path: pathlib.Path, kind: str) -> Headers:
     """The headers of all frames of an `xtc` or `trr`; ValueError for another or a broken file."""
     read = {"xtc": _xtc_frame, "trr": _trr_frame}[kind]
-    times: list[np.floating] = []
-    present: list[bool] = []
+    # Nine bytes a frame: a file of 100 GB may have tens of millions. A float64 holds every float32.
+    times, present = array.array("d"), bytearray()
+    dtype: np.dtype | None = None
     atoms: int | None = None
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -45,11 +47,11 @@ def read_headers(path: pathlib.Path, kind: str) -> Headers:
                 raise ValueError(f"{path} must have {atoms} atoms in every frame, got {num_atoms} in {len(times)}")
             if num_atoms < 0 or length <= 0 or start + length > size:
                 raise ValueError(f"{path} must hold whole frames, got an end within frame {len(times)}")
-            atoms = num_atoms
+            atoms, dtype = num_atoms, time.dtype
             times.append(time)
             present.append(has_positions)
             file.seek(start + length)
-    return Headers(np.array(times, times[0].dtype if times else None), np.array(present, bool), atoms or 0)
+    return Headers(np.array(times, dtype), np.array(present, bool), atoms or 0)
 
 
 def _numbers(file: BinaryIO, code: str) -> tuple:
