@@ -5,7 +5,7 @@ import yaml
 from molecule_frames import motion, write, xyz_text
 from tiny_training import tiny_config
 
-from geotdm_fast.checkpoint import load_tensors
+from geotdm_fast.checkpoint import CONFIG_KEY, load_tensors
 from geotdm_fast.cli import main
 from geotdm_fast.cli.data_options import with_cache
 
@@ -29,7 +29,7 @@ def test_train_and_sample_with_a_cache_of_several_runs(tmp_path, capsys, monkeyp
     assert main(["train", config_file(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu", *data]) == 0
     assert len([*(tmp_path / "cache").iterdir()]) == 4, "of train and val, two runs each"
     _, metadata = load_tensors(tmp_path / "out" / "last.safetensors")
-    assert "cache" not in metadata["config"], "where a cache lies is of one machine"
+    assert f'"cache": "{tmp_path / "cache"}"' in metadata[CONFIG_KEY], "kept as the paths of the data are"
     out = tmp_path / "samples.npz"
     sample = ["sample", str(tmp_path / "out"), "--out", str(out), "--num-graphs", "1", "--num-samples", "1", *data]
     assert main([*sample, "--device", "cpu", "--method", "ddim", "--steps", "2"]) == 0, capsys.readouterr().err
