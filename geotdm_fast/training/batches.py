@@ -150,7 +150,7 @@ class BatchSource:
             Draw(
                 items[a:b], steps[a:b], weight[a:b], noise[nodes(a, b)], None if turn is None else turn[a:b],
                 None if level is None else level[a:b], None if context is None else context[nodes(a, b)],
-                None if gathered is None else gathered[part],
+                gathered=None if gathered is None else gathered[part],
             )
             for part, (a, b) in enumerate(itertools.pairwise(cuts))
         ]  # fmt: skip
