@@ -1,6 +1,6 @@
 """What all networks of Align Your Structures share: arguments, checks, the first layer, and calls of layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
