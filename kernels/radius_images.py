@@ -59,7 +59,7 @@ def radius_shifts_kernel(
         shift = m_0.to(tl.float64) * tl.load(p_column) + m_1.to(tl.float64) * tl.load(p_column + 3)
         shift += m_2.to(tl.float64) * tl.load(p_column + 6)
         tl.store(p_shift + (place * num_images + k) * 3 + d, tl.where(exists, shift, float("nan")), mask=m_k)
-    m_k = m_k & (place == 0)
+    m_k = k < tl.where(place == 0, num_images, 0)
     tl.store(p_number + k * 3, m_0.to(tl.int8), mask=m_k)
     tl.store(p_number + k * 3 + 1, m_1.to(tl.int8), mask=m_k)
     tl.store(p_number + k * 3 + 2, m_2.to(tl.int8), mask=m_k)
