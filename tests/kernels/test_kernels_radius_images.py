@@ -56,7 +56,7 @@ def gas(num_nodes, num_frames, vectors, device, seed=0, spread=1.0):
         ("cubic", 0.7, 17, 1, ALL, None, False),  # over half the box
         ("triclinic", 1.3, 5, 1, ALL, 2, True),  # over the box
         ("flat", 0.2, 31, 2, ALL, None, False),
-        ("sheared", 0.2, 40, 1, OPEN, None, False),
+        ("sheared", 0.4, 40, 1, OPEN, None, False),
         ("triclinic", 0.9, 12, 2, torch.tensor([False, True, False]), 2, False),
         ("cubic", 0.3, 40, 1, torch.tensor([False, False, False]), None, True),
     ],
@@ -155,12 +155,12 @@ def test_without_rows(cells, device, shape):
 
 @pytest.mark.recorded("interpreted")
 def test_edges_are_those_of_the_cpu(cells, device):
-    """`radius_graph` counts and then lists; a lattice of 300 atoms, in five cells along each vector."""
-    x = torch.cartesian_prod(*[torch.arange(5.0)] * 3)[:, None].to(device)
-    boxes = CellSearch.within("test", 5 * torch.eye(3, device=device), 1.0)
+    """`radius_graph` counts and then lists; a lattice of 64 atoms."""
+    x = torch.cartesian_prod(*[torch.arange(4.0)] * 3)[:, None].to(device)
+    boxes = CellSearch.within("test", 4 * torch.eye(3, device=device), 1.0)
     with backend("triton"):
         edges, image = radius_graph(x, 1.0, cell=boxes)
-    assert edges.shape == (2, 6 * 125), "each has six neighbours, exactly at the cutoff"
+    assert edges.shape == (2, 6 * 64), "each has six neighbours, exactly at the cutoff"
     expected = reference.radius_graph(x, 1.0, cell=boxes)
     assert edges.equal(expected[0]) and image.equal(expected[1])
 
