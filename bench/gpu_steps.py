@@ -93,7 +93,8 @@ def second_tier(run: Programs) -> list[Step]:
         Step("temporal layers", [*run.temporal, *layers], 60, tier=2),
         Step("temporal long", [*run.temporal, *long], 50, tier=2),
         Step("edges", [*run.layer, "--sweep", "edges", "--precision", "bf16"], 40, tier=2),
-        Step("radius", [*run.radius, "(auto or table or all) and not 50000"], 30, tier=2),
+        Step("radius", [*run.radius, "(auto or table or all) and not 50000 and not box"], 30, tier=2),
+        Step("radius in boxes", [*run.radius, "box and (table or auto) and (21 or 4096)"], 20, tier=2),
         Step("boxes", [*run.periodic, "--atoms", "100", "4096", "50000", "--ours-alone"], 60, tier=2),
         Step("train tf32", [*run.train, *nbody, "--precision", "tf32", *compiled, "--repeats", "3"], 110, tier=2),
     ]

@@ -104,8 +104,10 @@ def of_benchmarks(capability: int) -> list[str]:
 
     A training step and a sampling step launch the same layers, over all frames and over the given ones alone.
     """
-    calls = [partial(call_search, SearchCase(by_cells, 3, capability), 3341) for by_cells in (False, True)]
-    calls.append(partial(call_search, SearchCase(False, 3, capability, in_boxes=True), 3341))
+    searches = [
+        SearchCase(by_cells, 3, capability, in_boxes) for by_cells, in_boxes in product((False, True), repeat=2)
+    ]
+    calls = [partial(call_search, case, 3341) for case in searches]
     for name, num_graphs in GRAPHS.items():
         workload = make_workload(name, num_graphs=num_graphs)
         width, has_term = workload.arguments["hidden_dim"], workload.arguments["edge_dim"] > 0

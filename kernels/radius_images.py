@@ -39,6 +39,32 @@ def radius_wrap_kernel(
     tl.store(p_away + row * 3 + 2, w_2.to(tl.int8), mask=m_row)
 
 
+@triton.jit(do_not_specialize=["box_frames", "images_0", "images_1", "images_2"])
+def radius_shifts_kernel(
+    p_vectors, p_pbc, p_shift, p_number, box_frames, images_0, images_1, images_2, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Images -images_k .. images_k along each vector: number [K, 3] int8 in lexicographic order, shift
+    [boxes, box_frames, K, 3] of each in every box, NaN along a direction that is open."""
+    place = tl.program_id(0).to(tl.int64)
+    k = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    width_1, width_2 = 2 * images_1 + 1, 2 * images_2 + 1
+    m_0, m_1, m_2 = k // (width_1 * width_2) - images_0, (k // width_2) % width_1 - images_1, k % width_2 - images_2
+    num_images = (2 * images_0 + 1) * width_1 * width_2
+    m_k = k < num_images
+    p_flag = p_pbc + place // box_frames * 3
+    exists = ((m_0 == 0) | (tl.load(p_flag) != 0)) & ((m_1 == 0) | (tl.load(p_flag + 1) != 0))
+    exists = exists & ((m_2 == 0) | (tl.load(p_flag + 2) != 0))
+    for d in tl.static_range(3):
+        p_column = p_vectors + place * 9 + d
+        shift = m_0.to(tl.float64) * tl.load(p_column) + m_1.to(tl.float64) * tl.load(p_column + 3)
+        shift += m_2.to(tl.float64) * tl.load(p_column + 6)
+        tl.store(p_shift + (place * num_images + k) * 3 + d, tl.where(exists, shift, float("nan")), mask=m_k)
+    m_k = k < tl.where(place == 0, num_images, 0)
+    tl.store(p_number + k * 3, m_0.to(tl.int8), mask=m_k)
+    tl.store(p_number + k * 3 + 1, m_1.to(tl.int8), mask=m_k)
+    tl.store(p_number + k * 3 + 2, m_2.to(tl.int8), mask=m_k)
+
+
 @triton.jit(
     do_not_specialize=["num_nodes", "num_frames", "num_images", "box_frames", "frame_step", "capacity"],
 )
@@ -49,8 +75,8 @@ def radius_images_kernel(
 ):  # fmt: skip
     """Candidates of a row are c * num_images + k, image k of the c-th node: so senders come out in their order.
 
-    node, begin, end: as in `radius_pairs_kernel`; shift [boxes, box_frames, num_images, 3]: NaN for an image that is
-    none; number [num_images, 3] int8. sender, image: the first of each row's; degree: how many, -1 for what is nowhere.
+    node, begin, end: as in `radius_pairs_kernel`; shift, number: as above. sender, image: the first of each row's;
+    degree: how many, -1 for what is nowhere.
     """
     num_blocks = tl.cdiv(num_nodes, BLOCK)
     t = tl.program_id(0) // num_blocks

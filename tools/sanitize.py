@@ -14,8 +14,9 @@ FOLDER = ROOT / "build" / "sanitize"
 TESTS = (
     "test_egcl.py",
     "test_temporal_attention.py",
-    "test_radius_graph.py",
+    "test_radius_graph*.py",
     "test_graphs_search.py",
+    "test_graphs_periodic.py",
     "test_native_*.py",
 )
 FLAGS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"

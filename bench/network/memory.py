@@ -1,6 +1,8 @@
 """Peak memory of forward + backward, against the number of frames and of edges; a fresh process for every figure."""
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import pathlib
@@ -19,6 +21,7 @@ DESCRIPTION = """\
 Peak memory of one call with the gradients of all parameters, as the operating system sees it: the highest resident set
 during the call (VmHWM, reset before it) over that before the call, in a fresh process for every figure. So scratch
 memory of kernels and what the allocator does not give back count too; weights and inputs, the same for all, do not.
+What making them left free is given back to the system first, else the call would take it and seem to need less.
 On CUDA: the peak of torch's allocator over what it held before."""
 EPILOG = """\
   python -m bench.network.memory --sweep frames            workload long, T = 64 ... 1024, one graph
@@ -110,6 +113,7 @@ def peak_of(call: Callable[[], object], device: torch.device) -> tuple[int, str]
         torch.cuda.reset_peak_memory_stats(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before, "torch.cuda.max_memory_allocated"
+    _give_back_freed_memory()
     try:
         before = _status("VmRSS")
         pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -120,6 +124,14 @@ def peak_of(call: Callable[[], object], device: torch.device) -> tuple[int, str]
         return _ru_maxrss() - before, "ru_maxrss"
     call()
     return _status("VmHWM") - before, "VmHWM"
+
+
+def _give_back_freed_memory() -> None:
+    """What is free in the heap of glibc's malloc is the system's again; another C library keeps what it keeps."""
+    gc.collect()
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _status(field: str) -> int:

@@ -25,12 +25,13 @@ from bench.common.timing import synchronize
 from bench.common.workloads import LARGE_ATOMS, LARGE_DENSITY
 from geotdm_fast import backend, radius_graph, radius_neighbors
 from geotdm_fast.ops import kernels, neighbour_search
+from geotdm_fast.reference import CellSearch
 
 
 class Case(NamedTuple):
     """A gas of the density of a protein and of water: systems x frames x nodes, and a cutoff in angstrom.
 
-    positions: [N, T, 3] instead of the gas
+    positions: [N, T, 3] instead of the gas; in_box: whether the gas is in a periodic cube
     """
 
     graphs: int
@@ -38,16 +39,25 @@ class Case(NamedTuple):
     nodes: int
     cutoff: float
     positions: Tensor | None = None
+    in_box: bool = False
+
+    @property
+    def side(self) -> float:
+        """Of the cube that holds the gas."""
+        return (self.nodes / LARGE_DENSITY) ** (1 / 3)
 
     def make(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
         """x [N, T, 3] and batch [N]."""
         if self.positions is not None:
             return self.positions.to(device), None
         generator = torch.Generator().manual_seed(0)
-        side = (self.nodes / LARGE_DENSITY) ** (1 / 3)
-        x = side * torch.rand(self.graphs * self.nodes, self.frames, 3, generator=generator)
+        x = self.side * torch.rand(self.graphs * self.nodes, self.frames, 3, generator=generator)
         batch = torch.arange(self.graphs).repeat_interleave(self.nodes)
         return x.to(device), batch.to(device) if self.graphs > 1 else None
+
+    def boxes(self, device: torch.device | str = "cpu") -> CellSearch | None:
+        """As a search takes them: made once, so that nothing waits for the device."""
+        return CellSearch.within("bench", self.side * torch.eye(3, device=device), self.cutoff) if self.in_box else None
 
 
 CASES = {
@@ -60,15 +70,21 @@ CASES = {
     "protein, 8 A": Case(1, 1, LARGE_ATOMS, 8.0),
     "protein, 5 A, 10 frames": Case(1, 10, LARGE_ATOMS, 5.0),
     "50000, 5 A": Case(1, 1, 50_000, 5.0),
+    "21 in boxes, 3840 frames": Case(1, 3840, 21, 3.0, in_box=True),
+    "100 in a box, 10 frames": Case(1, 10, 100, 5.0, in_box=True),
+    "300 in a box, 10 frames": Case(1, 10, 300, 5.0, in_box=True),
+    "1000 in a box, 10 frames": Case(1, 10, 1000, 5.0, in_box=True),
+    "4096 in a box": Case(1, 1, 4096, 5.0, in_box=True),
+    "50000 in a box": Case(1, 1, 50_000, 5.0, in_box=True),
 }
 SEARCHES = ("auto", "table", "all pairs", "reference", "query_pairs", "sparse_distance_matrix", "vesin", "matscipy")
 
 
 def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Callable[[], object]:
     """The search as a function of nothing."""
-    x, batch = case.make(device)
+    (x, batch), boxes = case.make(device), case.boxes(device)
     if search == "auto":
-        return lambda: radius_graph(x, case.cutoff, batch)
+        return lambda: radius_graph(x, case.cutoff, batch, cell=boxes)
     if search == "all pairs":
 
         def all_pairs():
@@ -77,17 +93,17 @@ def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Ca
                 mock.patch.object(neighbour_search, "is_compiled", lambda x: False),
                 mock.patch.object(neighbour_search, "_MANY", case.nodes + 1),
             ):
-                return radius_graph(x, case.cutoff, batch)
+                return radius_graph(x, case.cutoff, batch, cell=boxes)
 
         return all_pairs
     if search == "table":  # its capacity is known
-        capacity = int(radius_neighbors(x, case.cutoff, 0, batch).needed)
-        return lambda: radius_neighbors(x, case.cutoff, capacity, batch, max_num_nodes=case.nodes)
+        capacity = int(radius_neighbors(x, case.cutoff, 0, batch, cell=boxes).needed)
+        return lambda: radius_neighbors(x, case.cutoff, capacity, batch, max_num_nodes=case.nodes, cell=boxes)
     if search == "reference":
 
         def reference():
             with backend("reference"):
-                return radius_graph(x, case.cutoff, batch)
+                return radius_graph(x, case.cutoff, batch, cell=boxes)
 
         return reference
     groups = x.double().view(case.graphs, case.nodes, case.frames, 3).transpose(1, 2).flatten(0, 1)
@@ -96,12 +112,14 @@ def make_call(search: str, case: Case, device: torch.device | str = "cpu") -> Ca
         from vesin import NeighborList
 
         find = NeighborList(cutoff=case.cutoff, full_list=False, n_threads=torch.get_num_threads())
-        box = np.zeros((3, 3))
-        return lambda: [find.compute(points, box, False, "ij") for points in groups]
+        box, wanted = case.side * np.eye(3) * case.in_box, "ijS" if case.in_box else "ij"
+        return lambda: [find.compute(points, box, case.in_box, wanted) for points in groups]
     if search == "matscipy":
         from matscipy.neighbours import neighbour_list
 
-        return lambda: [neighbour_list("ij", positions=points, cutoff=case.cutoff) for points in groups]
+        given = {"cell": case.side * np.eye(3), "pbc": True} if case.in_box else {}
+        wanted = "ijS" if case.in_box else "ij"
+        return lambda: [neighbour_list(wanted, positions=points, cutoff=case.cutoff, **given) for points in groups]
     from scipy.spatial import cKDTree
 
     if search == "query_pairs":
@@ -132,6 +150,10 @@ def why_not(search: str, case: Case) -> str | None:
     """Why the search is left out, or None."""
     if search == "reference" and case.graphs * case.nodes > 30_000:
         return "looks at every pair of all graphs: a minute"
+    if case.in_box and search in ("query_pairs", "sparse_distance_matrix"):
+        return "knows no images beyond half a box"
+    if case.in_box and search in ("all pairs", "reference") and case.nodes > 1000:
+        return "looks at all images of every pair: tens of seconds"
     if search in ("vesin", "matscipy") and importlib.util.find_spec(search) is None:
         return f"{search} is not installed"
     return None
@@ -149,12 +171,14 @@ def count(found: object, search: str) -> int:
     """How many edges, both directions counted, without loops."""
     if isinstance(found, Tensor):
         return found.shape[1]
+    if search in ("auto", "all pairs", "reference"):  # in a box: edges and images
+        return found[0].shape[1]
     if search == "table":
         return int(found.count.sum())
     if search == "vesin":
-        return 2 * sum(len(i) for i, _ in found)
+        return 2 * sum(len(i) for i, *_ in found)
     if search == "matscipy":
-        return sum(len(i) for i, _ in found)
+        return sum(len(i) for i, *_ in found)
     if search == "query_pairs":
         return 2 * sum(len(pairs) for pairs in found)
     return sum(int((entries["i"] != entries["j"]).sum()) for entries in found)

@@ -31,11 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     if triton.knobs.runtime.interpret:
         sys.exit("codegen: TRITON_INTERPRET must not be set: interpreted kernels are not compiled")
     limits = json.loads(LIMITS.read_text())
-    rows, broken = [], []
+    rows, broken, seen = [], [], set()
     for case in cases(args):
         for launch in launches(case):
-            if args.kernel and launch.name not in args.kernel:
+            if (args.kernel and launch.name not in args.kernel) or (str(case), launch) in seen:
                 continue
+            seen.add((str(case), launch))
             counts = compiled_counts(launch, case.capability)
             rows.append(row(case, launch, counts))
             broken += [f"{rows[-1]['what']}: {problem}" for problem in problems(case, launch, counts, limits)]
@@ -77,7 +78,7 @@ def cases(args: argparse.Namespace) -> Iterator[AnyCase]:
         for by_cells in (False, True):
             for dim in (2, 3) if args.every_variant else (3,):
                 yield SearchCase(by_cells, dim, capability)
-        yield SearchCase(False, 3, capability, in_boxes=True)
+            yield SearchCase(by_cells, 3, capability, in_boxes=True)
         for by_graph in (False, True):
             for dim in (2, 3) if args.every_variant else (3,):
                 yield StepCase(by_graph, dim, capability)
@@ -100,7 +101,7 @@ def row(case: AnyCase, launch: Launch, counts: Counts) -> dict:
 
 
 # What they decide must be the reference's to the last bit.
-EXACT = ("radius_pairs", "radius_search", "radius_wrap", "radius_images")
+EXACT = ("radius_pairs", "radius_search", "radius_wrap", "radius_images", "radius_shifts", "radius_image_search")
 # Products of H x H, and SiLUs of H, for an edge-frame: recomputed ones and those that the floor counts. One more where
 # the kernel sums a weight's gradient (SUMS).
 PASSES = {"egcl_edges": (2, 3), "egcl_edges_backward": (4, 3)}

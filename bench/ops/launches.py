@@ -113,7 +113,8 @@ def call_search(case: SearchCase, num_nodes: int = 1011, dtype: torch.dtype = to
         boxes = lambda *shape: torch.empty(*shape, dtype=torch.float64, device="meta")
         cell = Cell(boxes(1, 1, 3, 3), torch.empty(1, 3, dtype=torch.bool, device="meta"))
         search = CellSearch(cell, boxes(1, 1, 3, 3), boxes(1, 1, 3, 3), (1, 1, 1), ("cutoff", 5.0))
-        radius_images_launch.radius_images_table(x, 5.0, 63, batch, False, search)
+        with mock.patch.object(radius_images_launch, "CELLS_FROM", 1 if case.by_cells else 2**31):
+            radius_images_launch.radius_images_table(x, 5.0, 63, batch, False, search)
         return
     with mock.patch.object(radius_graph_launch, "CELLS_FROM", 1 if case.by_cells else 2**31):
         radius_graph_launch.radius_table(x, 5.0, 63, batch, False)

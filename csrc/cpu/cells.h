@@ -1,14 +1,15 @@
 // Points of one group in cells, so that two within reach of one another are in the same cell or in two that touch.
 //
-// Along each axis points get the number of their slab; only slabs with points are counted, so neither gaps nor a point
-// far out make more of them, and where cells would be many more than points, neighbouring slabs are taken together.
+// Along each axis points get the number of their slab; where cells would be many more than points, neighbouring slabs
+// are taken together.
 #pragma once
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <vector>
+
+#include "slabs.h"
 
 namespace geotdm {
 
@@ -47,12 +48,10 @@ class Cells {
  public:
   // points: [dim] rows of n; the first three are divided. reach: two points farther apart along an axis, as S rounds
   // the difference, need not be looked at together. A point with a coordinate that is not finite may be in any cell.
-  void build(const S* points, int64_t dim, int64_t n, S reach) { build(points, dim, n, reach, n); }
-  // num_receivers: how many of the points look for others.
-  void build(const S* points, int64_t dim, int64_t n, S reach, int64_t num_receivers) {
+  void build(const S* points, int64_t dim, int64_t n, S reach) {
     num_points_ = n;
     size_ = {1, 1, 1};
-    if (num_receivers < kWorthwhile) {
+    if (n < kWorthwhile) {
       members_.resize(n);
       for (int64_t i = 0; i < n; ++i) members_[i] = static_cast<int32_t>(i);
       first_ = {0, static_cast<int32_t>(n)};
@@ -61,7 +60,7 @@ class Cells {
     const int64_t axes = std::min<int64_t>(dim, 3);
     for (int64_t a = 0; a < axes; ++a) {
       slab_[a].resize(n);
-      size_[a] = divide(points + a * n, n, reach, slab_[a].data());
+      size_[a] = slabs_.divide(points + a * n, n, reach, most(n), slab_[a].data());
     }
     std::array<int, 3> shift{};
     while (double(size_[0]) * double(size_[1]) * double(size_[2]) > double(most(n))) {
@@ -103,50 +102,6 @@ class Cells {
   // Cells, and slabs before empty ones are left out.
   static int64_t most(int64_t n) { return std::min<int64_t>(2 * n, 1 << 30); }
 
-  // The slab of each point along one axis; returns how many there are. Points in slabs that differ by two or more are
-  // farther apart than `reach`.
-  int64_t divide(const S* at, int64_t n, S reach, int32_t* slab) {
-    double low = INFINITY, high = -INFINITY;
-    for (int64_t i = 0; i < n; ++i)
-      if (std::isfinite(at[i])) low = std::min<double>(low, at[i]), high = std::max<double>(high, at[i]);
-    if (!(low < high)) {
-      std::fill(slab, slab + n, 0);
-      return 1;
-    }
-    // A little wider, so that no rounding of what follows matters.
-    const double per_slab = 1 / (reach * (1 + 1e-5)), length = (high - low) * per_slab;
-    if (!(length < double(most(n)))) return divide_sorted(at, n, reach, slab);
-    number_.assign(static_cast<int64_t>(length) + 2, 0);
-    for (int64_t i = 0; i < n; ++i) {
-      slab[i] = std::isfinite(at[i]) ? static_cast<int32_t>((at[i] - low) * per_slab) : 0;
-      number_[slab[i]] = 1;
-    }
-    int32_t count = 0;
-    for (int32_t& number : number_) {
-      const int32_t has_points = number;
-      number = count;
-      count += has_points;
-    }
-    for (int64_t i = 0; i < n; ++i) slab[i] = number_[slab[i]];
-    return count;
-  }
-
-  // The same of points over a length of many more slabs than points: one begins at a point, the next at the first one
-  // out of its reach.
-  int64_t divide_sorted(const S* at, int64_t n, S reach, int32_t* slab) {
-    sorted_.clear();
-    std::copy_if(at, at + n, std::back_inserter(sorted_), [](S value) { return std::isfinite(value); });
-    std::sort(sorted_.begin(), sorted_.end());
-    size_t count = 1;
-    for (const S value : sorted_)
-      if (value - sorted_[count - 1] > reach) sorted_[count++] = value;
-    for (int64_t i = 0; i < n; ++i) {
-      const auto after = std::upper_bound(sorted_.begin(), sorted_.begin() + count, at[i]);
-      slab[i] = std::isfinite(at[i]) ? static_cast<int32_t>(after - sorted_.begin()) - 1 : 0;
-    }
-    return static_cast<int64_t>(count);
-  }
-
   void sort_by_cell() {
     first_.assign(size_[0] * size_[1] * size_[2] + 2, 0);
     for (const int32_t cell : cell_) ++first_[cell + 2];
@@ -160,8 +115,8 @@ class Cells {
   std::array<int64_t, 3> size_{};               // cells along each axis
   std::vector<int32_t> first_, members_;        // where each cell begins in the list of points
   std::array<std::vector<int32_t>, 3> slab_{};  // of each point, along each axis
-  std::vector<int32_t> cell_, number_;
-  std::vector<S> sorted_;
+  std::vector<int32_t> cell_;
+  Slabs<S> slabs_;
 };
 
 }  // namespace geotdm

@@ -157,8 +157,10 @@ class Table {
     for (int64_t k = 0; k < capacity_; ++k) to[k] = k < degree ? from[k] : -1;
     degree_[row] = static_cast<int32_t>(degree);
     if (!has_images_) return;
-    for (int64_t k = degree; k < capacity_; ++k) images_[k] = 0;
-    unpack_images(images_.data(), capacity_, image_ + 3 * row * capacity_);
+    const int64_t kept = std::min(degree, capacity_);
+    int8_t* image_to = image_ + 3 * row * capacity_;
+    unpack_images(images_.data(), kept, image_to);
+    if (kept < capacity_) std::memset(image_to + 3 * kept, 0, 3 * (capacity_ - kept));
   }
   void lose(int32_t row) {
     room(0);

@@ -16,11 +16,17 @@ template <typename S>
 using FindNear = int64_t (*)(int64_t dim, const S* at, const S* candidates, int64_t stride, int64_t count, S limit,
                              const int32_t* name, int32_t* found);
 
-// The same in three dimensions for squares that are not exact: writes the places of the candidates that may be near,
-// |c - at|^2 <= upper. doubtful: set where one of them is above `lower`.
+// What an edge says of its sender in a periodic box: its row, and its image but for the receiver's part.
+struct Sends {
+  int32_t row;
+  uint32_t image;  // three int8 and a byte of nothing
+};
+
+// The same in three dimensions for squares that are not exact: of the candidates that may be near, |c - at|^2 <= upper,
+// writes the rows, and the images plus `away`, byte by byte. doubtful: set where one of them is above `lower`.
 template <typename S>
 using FindMaybe = int64_t (*)(const S* at, const S* candidates, int64_t stride, int64_t count, S lower, S upper,
-                              int32_t* found, bool* doubtful);
+                              const Sends* sends, uint32_t away, int32_t* row, uint32_t* image, bool* doubtful);
 
 struct RadiusSearch {
   FindNear<float> find_float;

@@ -34,7 +34,8 @@ def radius_neighbors(
 
     x, cutoff, batch, loop: as for `geotdm_fast.radius_graph`; every edge is the same
     capacity: the most senders of a receiver, its loop included
-    max_num_nodes: the most nodes of a graph, if known: graphs of a thousand and more are searched by cells on CUDA
+    max_num_nodes: the most nodes of a graph, if known: graphs of a thousand and more (in boxes: of 256 and more) are
+        searched by cells on CUDA
     cell, pbc: periodic boxes, as for `radius_graph`; then senders come with their `image` [M, capacity, 3] int8
     Returns `Neighbours(sender, count, needed, finite, image)`: `.check()` raises where the capacity was too small,
     naming the one that would do, `.edge_index()` and `.edge_image()` give what `radius_graph` does.
@@ -53,7 +54,8 @@ def radius_neighbors(
     if max_num_nodes is not None:
         _check_number("max_num_nodes", max_num_nodes, 1)
     if cell is not None:
-        return _in_boxes(x, cutoff, capacity, batch, loop, CellSearch.within(_WHERE, cell, cutoff, pbc, batch))
+        boxes = CellSearch.within(_WHERE, cell, cutoff, pbc, batch)
+        return _in_boxes(x, cutoff, capacity, batch, loop, max_num_nodes, boxes)
     check_no_pbc(_WHERE, pbc)
     if current_backend() == "reference":
         return reference.radius_neighbours(x, cutoff, capacity, batch, loop)
@@ -73,14 +75,20 @@ radius_neighbours = radius_neighbors
 
 
 def _in_boxes(
-    x: Tensor, cutoff: float, capacity: int, batch: Tensor | None, loop: bool, boxes: CellSearch
+    x: Tensor,
+    cutoff: float,
+    capacity: int,
+    batch: Tensor | None,
+    loop: bool,
+    max_num_nodes: int | None,
+    boxes: CellSearch,
 ) -> Neighbours:
     frames = x.detach() if x.dim() == 3 else x.detach()[:, None]
     boxes.check_fits(_WHERE, frames)
     if kernels.take_search(_WHERE, x, current_backend()):
         from geotdm_fast.kernels.radius_images_launch import radius_images_table
 
-        return counted_images(*radius_images_table(frames, cutoff, capacity, batch, loop, boxes))
+        return counted_images(*radius_images_table(frames, cutoff, capacity, batch, loop, boxes, max_num_nodes))
     if current_backend() == "reference":
         return reference.radius_neighbours(frames, cutoff, capacity, batch, loop, cell=boxes)
     if neighbour_search.is_compiled(x):

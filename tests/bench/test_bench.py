@@ -410,14 +410,27 @@ def test_the_workloads_are_documented():
     assert all(f"W-{name}" in notes for name in SIZES)
 
 
-@pytest.mark.parametrize("search", ["auto", "all pairs", "reference", "query_pairs", "sparse_distance_matrix"])
-def test_radius_graph_searches_are_checked_before_they_are_timed(search):
-    case = bench_radius_graph.Case(3, 2, 40, 3.0)
+@pytest.mark.parametrize(
+    ("search", "in_box"),
+    [
+        *((search, False) for search in ("auto", "all pairs", "reference", "query_pairs", "sparse_distance_matrix")),
+        *((search, True) for search in ("auto", "table", "all pairs", "reference")),
+    ],
+)
+def test_radius_graph_searches_are_checked_before_they_are_timed(search, in_box):
+    case = bench_radius_graph.Case(3, 2, 40, 3.0, in_box=in_box)
     call = bench_radius_graph.make_call(search, case)
     bench_radius_graph.check(call, case, search, "cpu")
     wrong = bench_radius_graph.make_call(search, case._replace(cutoff=3.2))
     with pytest.raises(ValueError, match=f"{search} finds [0-9]+ edges instead of [0-9]+, so it is not timed"):
         bench_radius_graph.check(wrong, case, search, "cpu")
+
+
+def test_every_search_in_a_box_is_timed_or_told_why_not():
+    case = bench_radius_graph.CASES["4096 in a box"]
+    told = {search: bench_radius_graph.why_not(search, case) for search in bench_radius_graph.SEARCHES[:6]}
+    assert told["auto"] is told["table"] is None
+    assert all("images" in told[search] for search in bench_radius_graph.SEARCHES[2:6])
 
 
 @pytest.mark.parametrize("suite", ["bench_egcl", "bench_temporal_attention"])
