@@ -91,12 +91,12 @@ def _egcl_backward(
     return torch.empty_like(x), torch.empty_like(h), grad_edge_term, grad_shift, grad_params
 
 
-@torch.library.register_fake("geotdm_fast::gv_ff_forward")
+@_fake
 def _gv_ff_forward(k: Tensor, u: Tensor, params: Sequence[Tensor], low_precision: bool) -> tuple[Tensor, Tensor]:
     return torch.empty_like(k), torch.empty_like(u)
 
 
-@torch.library.register_fake("geotdm_fast::gv_ff_backward")
+@_fake
 def _gv_ff_backward(
     grad_q: Tensor,
     grad_w: Tensor,
