@@ -1,6 +1,6 @@
 """What all networks of Align Your Structures share: arguments, checks, the first layer, and calls of layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -246,6 +246,8 @@ def alphas(count: int, value: float) -> nn.ParameterList:
     return nn.ParameterList([nn.Parameter(torch.tensor(value)) for _ in range(count)])
 
 
-def embeddings(node_dim: int, ft_dim: int, edge_dim: int, hidden_dim: int, time_emb_dim: int) -> Sequence[nn.Module]:
+def embeddings(
+    node_dim: int, ft_dim: int, edge_dim: int, hidden_dim: int, time_emb_dim: int
+) -> tuple[nn.Linear, Embedding]:
     """`input_linear` and `embedding`."""
     return nn.Linear(node_dim + time_emb_dim, hidden_dim), Embedding(node_dim, ft_dim, edge_dim)

@@ -1,6 +1,6 @@
 """The structure model first, then blocks of temporal, spatial and temporal layers."""
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -75,7 +75,7 @@ class EGStack(Network):
             y, z = self._turned(given.put(y, moved), call), given.put(z, k)
             if i == 0:
                 z = z + self.cond_embedding(given.flags(z.device))
-        for i, block in enumerate(self.tst_blocks):
+        for i, block in enumerate(cast("list[nn.ModuleDict]", list(self.tst_blocks))):
             y, z = self._over_time(block["temporal_1"], y, z, call)
             z = self._normed(i, "norm_t1", z)
             moved, r = run_spatial(block["spatial"], given.noisy(y), given.noisy(z), call)
@@ -94,7 +94,8 @@ class EGStack(Network):
         return self._turned(call.given.put(y, call.given.noisy(moved)), call), z + r
 
     def _normed(self, i: int, name: str, z: Tensor) -> Tensor:
-        return self.norms[i][name](z) if self.use_norm and name in self.norms[i] else z
+        norms = cast(nn.ModuleDict, self.norms[i]) if self.use_norm else {}
+        return norms[name](z) if name in norms else z
 
     def _turned(self, y: Tensor, call: Batch) -> Tensor:
         """Every frame turned onto frame 0, where the network does so."""

@@ -320,13 +320,12 @@ class _NativeEGCL(torch.autograd.Function):
                 **_native_flags(ctx.options),
             )
         )
-        if not wants_params:
-            grads = grads._replace(params=[None] * len(params))
-        elif edge_attr is not None:
+        if wants_params and edge_attr is not None:
             edge_attr = torch.where(_has_edge(ctx.edges[0], edge_attr.shape[0]), edge_attr, 0)
             with no_autocast(x.device.type):
                 _edge_weight(grads.params[0], h.shape[-1])[:] = grads.edge_term.T @ edge_attr
-        return _of_edges(grads, params[0], ctx.edges[0], wanted).in_order()
+        found = _of_edges(grads, params[0], ctx.edges[0], wanted)
+        return (found if wants_params else found._replace(params=[None] * len(params))).in_order()
 
 
 def _native_flags(options: EGCLOptions) -> dict[str, bool | float | None]:
