@@ -94,7 +94,9 @@ class EGStack(Network):
         return self._turned(call.given.put(y, call.given.noisy(moved)), call), z + r
 
     def _normed(self, i: int, name: str, z: Tensor) -> Tensor:
-        norms = cast(nn.ModuleDict, self.norms[i]) if self.use_norm else {}
+        if not self.use_norm:
+            return z
+        norms = cast(nn.ModuleDict, self.norms[i])
         return norms[name](z) if name in norms else z
 
     def _turned(self, y: Tensor, call: Batch) -> Tensor:
