@@ -28,6 +28,8 @@ That is why it seldom reaches the published model. Fewer threads than cores mean
 Liquids, the peptide and the protein are not the paper's. Beside ADE and FDE their rows have scores of molecules
 (docs/scores.md): the mean difference of radial distribution functions, of mean squared displacements (relative), of the
 distributions of bond lengths and torsions, and of RMSF (angstrom); in brackets the floor, true windows beside others.
+They fall short of the truth: drawn argon moves too little and its structure is blurred, as a mean is. The peptide and
+the protein had two minutes; they stay behind the mean of the given frames, and behind standing still, in ADE.
 """
 _NO_PAPER = "The preset `paper` wants a GPU (pedestrians: an hour or two of a CPU) and has no rows yet of: {}."
 _NONE = "There are no rows yet.\n"
