@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from geotdm_fast.conditions import Conditions
 from geotdm_fast.runtime.choices import check_choice, check_keys
 from geotdm_fast.runtime.shown import shown
 
@@ -227,6 +226,8 @@ def _converted(value: Any, setting: Setting, where: str) -> Any:
     if kind == "graph" and isinstance(value, (str, Mapping)):
         return value if isinstance(value, str) else dict(value)
     if kind == "conditions" and isinstance(value, Mapping):
+        from geotdm_fast.conditions import Conditions  # which imports torch
+
         told = Conditions.parse(value, where)
         return None if told is None else told.as_config()
     if kind == "ranges" and _are_ranges(value):

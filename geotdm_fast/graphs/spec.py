@@ -81,11 +81,11 @@ class GraphSpec:
         edge_attr: Tensor | None,
         batch: Tensor,
         cell: Cell | None = None,
-        capacity: int = FIRST_CAPACITY,
+        capacity: int | None = None,
     ) -> GraphRule:
         """The rule of a batch; edge_index [2, E], edge_attr [E, A] or None: the data's; cell: its periodic boxes.
 
-        capacity: the most edges of a receiver within `radius` that there is room for
+        capacity: the most edges of a receiver within `radius` that there is room for; None: `FIRST_CAPACITY`
         Waits for the device. Raises ValueError for features that change from frame to frame.
         """
         bonds: dict[str, Tensor] = {}
@@ -93,7 +93,7 @@ class GraphSpec:
             bonds = {"bonds": edge_index, "bond_attr": self.bond_attr(edge_attr, edge_index)}
         if self.radius is None:
             return NearestRule(cast(int, self.knn), batch, cell=cell, **bonds)
-        return RadiusRule(self.radius, capacity, batch, cell=cell, **bonds)
+        return RadiusRule(self.radius, capacity or FIRST_CAPACITY, batch, cell=cell, **bonds)
 
     def bond_attr(self, edge_attr: Tensor | None, edge_index: Tensor) -> Tensor:
         """[E, A + 1]: the features of the data's edges, and a 1."""

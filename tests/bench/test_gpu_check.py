@@ -172,15 +172,15 @@ def test_a_step_that_fails_or_hangs_is_reported_and_the_rest_goes_on(tmp_path, c
     code = lambda text: [sys.executable, "-c", text]
     made = [
         Step("tests", code("print('why', 1 + 1); raise SystemExit(3)"), 60),
-        Step("layer", code("import time; print('begun', flush=True); time.sleep(60)"), 3),
+        Step("layer", code("import time; print('begun', flush=True); time.sleep(60)"), 6),
         Step("edges", code("import os; assert 'TRITON_INTERPRET' not in os.environ"), 60),
     ]
     monkeypatch.setattr(gpu_check, "steps", lambda args: made)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert gpu_check.main(["--device", "cpu", "--trial", "--out", str(tmp_path)]) == 1
-    assert [made_.status for made_ in made] == ["failed, exit status 3", "stopped after its 3 s", "ok"]
+    assert [made_.status for made_ in made] == ["failed, exit status 3", "stopped after its 6 s", "ok"]
     shown = capsys.readouterr().out
-    assert "tests: failed, exit status 3\n  why 2" in shown and "layer: stopped after its 3 s\n  begun" in shown
+    assert "tests: failed, exit status 3\n  why 2" in shown and "layer: stopped after its 6 s\n  begun" in shown
     assert shown.rstrip().endswith("NOT WELL: tests, layer")
     made[2].status = "left out"
     assert gpu_check.main(["--device", "cpu", "--trial", "--minutes", "0", "--out", str(tmp_path)]) == 1

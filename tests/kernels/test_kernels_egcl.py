@@ -313,8 +313,8 @@ def test_rows_beyond_2_to_the_31_numbers(device):
         x, pq, last.int(), table([0, 1]), table([1, 1], torch.float32), last.flip(0).int(), x, kept.halved,
         params.edge_w1, params.edge_b2, params.coord_b1, params.coord_w2, params.coord_b2, x_out, m_sum, x, x,
         2, 1, params.edge_w1.stride(0), 0.0, DIM=3, WIDTH=width, PADDED=width, BLOCK=tiles.block, SLICE=tiles.slice,
-        HAS_TERM=False, HAS_CUTOFF=False, HAS_SHIFT=False, NORMALIZE=True, PRE_NORM=False, PRECISION="fp32",
-        num_warps=tiles.num_warps, num_stages=tiles.num_stages,
+        HAS_TERM=False, HAS_CUTOFF=False, HAS_SHIFT=False, NORMALIZE=True, PRE_NORM=False, IS_RESIDUAL=True,
+        PRECISION="fp32", num_warps=tiles.num_warps, num_stages=tiles.num_stages,
     )  # fmt: skip
     assert torch.equal(x_out[last], expected_x) and torch.equal(m_sum[last], kept.m_sum)
 
