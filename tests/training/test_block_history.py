@@ -311,7 +311,7 @@ def test_windows_that_are_too_short_are_refused_by_name():
     with pytest.raises(ValueError, match=message + r"blocks, got 9; data\.train\.span or data\.train\.num_frames says"):
         check_fits(config, systems(1), "train")
     config["diffusion"]["prior"] = "com"
-    message = r"needs 3 \+ n x 3 frames, n >= 1, of data\.train \(data\): 3 given ones and n to draw in each of 3 .*, got 10"
+    message = r"needs 3 \+ n x 3 frames, n >= 1, of data\.train \(data\): 3 given ones and n to .* of 3 blocks, got 10"
     with pytest.raises(ValueError, match=message):
         HistoryWindows.of(config, 10, "data")
     assert HistoryWindows.of(config, 9, "data") == HistoryWindows(2, 3, 5)
