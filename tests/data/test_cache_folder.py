@@ -310,7 +310,7 @@ def test_a_folder_of_caches_is_looked_into(tmp_path):
     path, made = made_cache(tmp_path)
     file_dataset(path, split="val", span=7, cache=tmp_path / "cache")
     found = dict(inspect_file(tmp_path / "cache").facts)
-    assert found["kind"].startswith("2 caches") and found[made.name] == f"60 frames of 9 atoms of {path}, 7.5e-06 GiB"
+    assert found["kind"].startswith("2 caches") and found[made.name] == f"60 frames of 9 atoms of {path}, 6.93e-06 GiB"
     assert any(text.startswith("12 frames of 9 atoms") and "split val" in text for text in found.values())
     shown = inspect_file(path, keys={"cache": str(tmp_path / "cache")})
     assert shown.facts == inspect_file(path).facts
