@@ -76,11 +76,16 @@ def check_conditions(
         told.check_range(where, values)
 
 
-class _Told(Sequence[Trajectory]):
+class ToldEach(Sequence[Trajectory]):
     """Trajectories with conditions of their own: values [1 or trajectories, C] of `names`."""
 
     def __init__(self, items: Sequence[Trajectory], names: tuple[str, ...], values: Tensor):
         self.items, self.names, self.values = items, names, values
+
+    @property
+    def in_files(self) -> bool:
+        """Whether some of the trajectories are read when asked for."""
+        return _in_files(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -101,7 +106,13 @@ def _told(items: Sequence[Trajectory], names: tuple[str, ...], values: Tensor) -
         return told
     if len(values) == 1 and isinstance(items, Joined):
         return Joined([_told(part, names, values) for part in items.parts])
-    return _Told(items, names, values)
+    return ToldEach(items, names, values)
+
+
+def _in_files(items: Sequence[Trajectory]) -> bool:
+    if isinstance(items, Joined):
+        return any(_in_files(part) for part in items.parts)
+    return isinstance(items, StoredWindows) or (isinstance(items, ToldEach) and items.in_files)
 
 
 def _merged(
@@ -135,7 +146,8 @@ def _rows(items: Sequence[Trajectory]) -> Iterator[tuple[tuple[str, ...], Tensor
             yield from _rows(part)
     else:
         for i in range(len(items)):
-            yield items[i].condition_names, _row(items[i])
+            item = items[i]
+            yield item.condition_names, _row(item)
 
 
 def _row(item: Trajectory | Windows | StoredWindows) -> Tensor:

@@ -152,11 +152,13 @@ def open_datasets(
                 if LAG in conditions:
                     conditions = conditions | {LAG: lag_of(kind, entry, conditions[LAG], part)}
                 parts[number] = with_conditions(part, conditions, "conditions")
-    of = {where: [parts[i] for i, e in enumerate(entries) if e[0] == where and i in parts] for where in sections}
+    opened_parts = {
+        where: [parts[i] for i, e in enumerate(entries) if e[0] == where and i in parts] for where in sections
+    }
     for where, errors in too_short.items():
         with _named(where):
-            leave_out_short(where, errors, len(of[where]))
-    return {where: _joined(where, found) for where, found in of.items()}
+            leave_out_short(where, errors, len(opened_parts[where]))
+    return {where: _joined(where, found) for where, found in opened_parts.items()}
 
 
 def _file_of(kind: str, entry: Mapping) -> tuple:

@@ -145,7 +145,7 @@ class BatchSource:
         weight = torch.full((len(items),), real / len(items))
         nodes = lambda a, b: slice(ends[a - 1] if a else 0, ends[b - 1])
         cuts = self._cuts(len(items))
-        gathered = self._gathered(range(step, step + 1 + _AHEAD), self._parts)
+        gathered = self._gathered("training", range(step, step + 1 + _AHEAD), self._parts)
         return [
             Draw(
                 items[a:b], steps[a:b], weight[a:b], noise[nodes(a, b)], None if turn is None else turn[a:b],
@@ -175,9 +175,12 @@ class BatchSource:
         items = self._items(step)
         return [items[a:b] for a, b in itertools.pairwise(self._cuts(len(items)))]
 
-    def _gathered(self, numbers: Sequence[int], parts_of: Callable[[int], list[Tensor]]) -> list[Gathered] | None:
+    def _gathered(
+        self, kind: str, numbers: Sequence[int], parts_of: Callable[[int], list[Tensor]]
+    ) -> list[Gathered] | None:
         """The windows of the parts of the first of these batches, read from files; those of the others are begun.
 
+        kind: of the batches, which tells their numbers from those of others
         None where windows are on the device.
         """
         if not isinstance(self.data, StreamedData):
@@ -185,7 +188,7 @@ class BatchSource:
         gather = self.data.gather
         parts = {number: parts_of(number) for number in numbers}
         read = lambda number: lambda: [gather(items) for items in parts[number]]
-        return self._ahead.get([((parts_of.__name__, number), read(number)) for number in numbers])
+        return self._ahead.get([((kind, number), read(number)) for number in numbers])
 
     def validation_batches(self, max_graphs: int | None = None) -> int:
         """How many batches `validation` has, those of all processes together."""
@@ -207,7 +210,7 @@ class BatchSource:
 
         for number, first in enumerate(firsts):
             (items,) = parts_from(first)
-            gathered = self._gathered(firsts[number : number + 1 + _AHEAD], parts_from)
+            gathered = self._gathered("validation", firsts[number : number + 1 + _AHEAD], parts_from)
             structure = self.data.structure(items)
             sample = torch.full_like(items, OF_LIKELIHOOD)
             shape = (self.data.dim, self.num_noisy)
@@ -225,7 +228,7 @@ class BatchSource:
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
         windows = draw.items if draw.gathered is None else draw.gathered
-        batch, steps, weight = self.data.drawn(windows, draw.steps, draw.weight, structure, draw.turn)  # type: ignore[arg-type]  # of streamed data they are gathered
+        batch, steps, weight = self.data.drawn(windows, draw.steps, draw.weight, structure, draw.turn)
         if self.windows is not None and self.windows.num_blocks:
             batch = self.windows.block(batch, self.windows.num_blocks)
         if draw.given is not None:

@@ -62,7 +62,8 @@ class BlockHistory:
         rng = random_streams.generator(self.seed, random_streams.HISTORY, step)
         chance, level = torch.rand(2, generator=rng).tolist()
         with torch.no_grad(), trusted():
-            batch = self.data.batch(draw.items, structure, draw.turn)
+            windows_drawn = draw.items if draw.gathered is None else draw.gathered
+            batch, _, _ = self.data.drawn(windows_drawn, draw.steps, draw.weight, structure, draw.turn)
             truth = windows.block(batch, windows.num_blocks).x[..., : windows.num_given]
             if chance >= self.share:
                 return truth.contiguous()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from geotdm_fast import ops
 from geotdm_fast.data import Batch, Trajectory, TrajectoryDataset
 from geotdm_fast.data.cache import StoredWindows
+from geotdm_fast.data.conditions import ToldEach
 from geotdm_fast.data.periodic import boxes_of
 from geotdm_fast.data.trajectory import description
 from geotdm_fast.data.windows import Joined, Windows
@@ -153,37 +154,36 @@ class DeviceData:
         turn: [B, D, D] float32 - x <- turn x of every graph, and its box with it
         Launches alone, no wait: a CUDA graph may capture it.
         """
-        cut = ops.cut_windows(self._tables, structure.layout, items)
-        return self._batch(cut, self._boxes_of(items, turn), self._conditions_of(items), structure, turn)
+        return self._batch(self._cut(items, structure), items, structure, turn)
 
     def drawn(
-        self, items: Tensor, steps: Tensor, weight: Tensor, structure: Structure, turn: Tensor | None = None
+        self, windows: Any, steps: Tensor, weight: Tensor, structure: Structure, turn: Tensor | None = None
     ) -> tuple[Batch, Tensor, Tensor]:
-        """The same batch, with steps [B] given to its nodes [N] and weight [B], shared out, to its scored nodes [M]."""
-        cut = ops.cut_windows(self._tables, structure.layout, items, steps, weight)
-        batch = self._batch(cut, self._boxes_of(items, turn), self._conditions_of(items), structure, turn)
-        return batch, cast(Tensor, cut.steps), cast(Tensor, cut.weight)
+        """The same batch, with steps [B] given to its nodes [N] and weight [B], shared out, to its scored nodes [M].
 
-    def _boxes_of(self, items: Tensor, turn: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        return (None, None) if self._boxes is None else self._boxes.batch(items, turn)
+        windows: trajectories [B] int64, as `batch` takes them; of `StreamedData` what it gathered of them
+        """
+        cut = self._cut(windows, structure, steps, weight)
+        return self._batch(cut, windows, structure, turn), cast(Tensor, cut.steps), cast(Tensor, cut.weight)
 
-    def _conditions_of(self, items: Tensor) -> Tensor | None:
-        return None if self._conditions is None else self._conditions[items]
+    # Of windows as `drawn` takes them:
 
-    def _batch(
-        self,
-        cut: CutBatch,
-        boxes: tuple[Tensor | None, Tensor | None],
-        conditions: Tensor | None,
-        structure: Structure,
-        turn: Tensor | None,
-    ) -> Batch:
+    def _cut(self, windows: Any, structure: Structure, *steps_and_weight: Tensor) -> CutBatch:
+        return ops.cut_windows(self._tables, structure.layout, windows, *steps_and_weight)
+
+    def _boxes_of(self, windows: Any, turn: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        return (None, None) if self._boxes is None else self._boxes.batch(windows, turn)
+
+    def _conditions_of(self, windows: Any) -> Tensor | None:
+        return None if self._conditions is None else self._conditions[windows]
+
+    def _batch(self, cut: CutBatch, windows: Any, structure: Structure, turn: Tensor | None) -> Batch:
         x = cut.x
         if self.project:
             x = x - mean_by_graph(x.mean(dim=-1), structure.batch)[structure.batch].unsqueeze(-1)
         if turn is not None:
             x = turn[structure.batch] @ x
-        cell, pbc = boxes
+        cell, pbc = self._boxes_of(windows, turn)
         return Batch(
             x=x,
             h=cut.h,
@@ -194,7 +194,7 @@ class DeviceData:
             num_graphs=structure.num_graphs,
             cell=cell,
             pbc=pbc,
-            conditions=conditions,
+            conditions=self._conditions_of(windows),
             condition_names=self._condition_names,
         )
 
@@ -280,9 +280,17 @@ def _numbered(counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def blocks_of_items(items: Sequence[Trajectory]) -> list[Windows | StoredWindows]:
-    """`items` as windows of shared tensors, or of files; a trajectory that shares nothing is a window of its own."""
+    """`items` as windows of shared tensors, or of files; a trajectory that shares nothing is a window of its own.
+
+    Raises ValueError for windows of files that have numbers of their own as conditions: all would be read into memory.
+    """
     if isinstance(items, (Windows, StoredWindows)):
         return [items]
+    if isinstance(items, ToldEach) and items.in_files:
+        raise ValueError(
+            f"the conditions {', '.join(items.names)} of windows that lie in a cache must be one number for each file, "
+            "as conditions of the data section gives them, got one for each window; without cache they may be"
+        )
     if isinstance(items, Joined):
         return [block for part in items.parts for block in blocks_of_items(part)]
     blocks: list[Windows | StoredWindows] = []

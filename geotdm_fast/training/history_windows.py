@@ -36,8 +36,9 @@ class HistoryWindows:
         is_learned = network["learn_ref_frame"] and config["diffusion"].get("prior") in (None, "learned")
         wanted = network["num_w"] if is_learned else drawn
         if rest or drawn < 1 or drawn != wanted:
-            each = str(wanted) if is_learned else "as many"
-            total = f"{given + (blocks + 1) * wanted} frames" if is_learned else "other windows"
+            each, total = "n", f"{given} + n x {blocks + 1} frames, n >= 1,"
+            if is_learned:
+                each, total = str(wanted), f"{given + (blocks + 1) * wanted} frames"
             raise ValueError(
                 f"train.block_history {blocks} needs {total} of data.train ({name}): {given} given ones and {each} to "
                 f"draw in each of {blocks + 1} blocks, got {length}; data.train.span or data.train.num_frames says how "

@@ -1,5 +1,6 @@
 """The weights that a training begins with."""
 
+import pathlib
 from collections.abc import Mapping
 
 import torch
@@ -12,22 +13,25 @@ from geotdm_fast.state_dicts import is_safetensors, plain_state_dict
 
 
 def initial_network(config: Mapping) -> EGTN:
-    """The network on the CPU, with the weights of `train.start_from`, or else those that follow from `train.seed`.
-
-    train.start_from: what `checkpoint_file` takes; ours or an official one
-    The global generator is left alone. Raises FileNotFoundError where there is no such file, ValueError for weights of
-    other names or shapes than the network's.
-    """
-    train = config["train"]
+    """The network on the CPU, with the weights that follow from `train.seed`. The global generator is left alone."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would reseed every GPU.
-        torch.default_generator.manual_seed(train["seed"])
-        network = build_network(config)
-    if train["start_from"] is not None:
-        path = checkpoint_file(train["start_from"])
-        if is_safetensors(path):
-            state = plain_state_dict(load_tensors(path)[0], path)
-        else:
-            state = load_official_state_dict(path)
-        load_state_dict(network, state, f"train.start_from: {path}")
-    return network
+        torch.default_generator.manual_seed(config["train"]["seed"])
+        return build_network(config)
+
+
+def load_initial_weights(network: EGTN, start_from: str, directory: pathlib.Path) -> None:
+    """Copy the weights of `train.start_from` into the network, in place, on whatever device.
+
+    start_from: what `checkpoint_file` takes; ours or an official one; directory: of the run
+    Raises FileNotFoundError where there is no such file, ValueError for weights of other names or shapes than the
+    network's, and for a file in the folder of the run, whose files are replaced.
+    """
+    path = checkpoint_file(start_from)
+    if path.resolve().parent == directory.resolve():
+        raise ValueError(
+            f"train.start_from must lie outside of the folder of the run, {directory}, whose files are replaced, got "
+            f"{path}; train.exp_name names another folder"
+        )
+    state = plain_state_dict(load_tensors(path)[0], path) if is_safetensors(path) else load_official_state_dict(path)
+    load_state_dict(network, state, f"train.start_from: {path}")

@@ -26,7 +26,7 @@ from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.history_windows import HistoryWindows
-from geotdm_fast.training.initial_weights import initial_network
+from geotdm_fast.training.initial_weights import initial_network, load_initial_weights
 from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output, held
 from geotdm_fast.training.rewind import Rewind
@@ -160,7 +160,10 @@ class _Run:
         at_most, own_windows = self.train_config["eval_graphs"], None
         if dataset is not None:
             if check_fits(self.config, dataset, "val") != num_noisy:
-                raise ValueError(f"data.val must have {windows.num_frames} frames as data.train")
+                came = dataset[0].num_frames
+                raise ValueError(
+                    f"data.val ({dataset.name}) must have the model's {windows.num_frames} frames, got {came}"
+                )
             data = data_for_training(dataset, self.ours.device)
         else:
             data, at_most, own_windows = training_data, at_most or GRAPHS_TO_VALIDATE, windows
@@ -175,6 +178,7 @@ class _Run:
         path = self.output.state_path
         (found,) = self.ours.agree(int(self.ours.writes and resume and path.is_file()))
         if not found:
+            self._take_initial_weights()
             self.output.start_anew()
             return
         self.progress, sums = load_state(path, self.step, self.config, self.fingerprint)
@@ -184,6 +188,15 @@ class _Run:
         step, total = self.progress.step, self.total
         nothing_left = f"; its {total} steps are done" if total is not None and step >= total else ""
         self._say(f"resuming {self.output.directory} at step {step}{nothing_left}")
+
+    def _take_initial_weights(self) -> None:
+        """Begin with the weights of `train.start_from`, where it names some, in the average too."""
+        if self.train_config["start_from"] is None:
+            return
+        load_initial_weights(self.network, self.train_config["start_from"], self.output.directory)
+        if self.average is not None:
+            self.for_use.load_state_dict(self.network.state_dict())
+        self.step.mark_changed()
 
     def loop(self) -> pathlib.Path:
         """Train to the end, or to a stop; either way with a checkpoint last."""

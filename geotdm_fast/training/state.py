@@ -89,7 +89,10 @@ def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerpr
     check_same_training(earlier, config, where=f"cannot resume from {path}", hint=hint)
 
     def validated(c):
-        return (c["data"].get("val"), c["train"]["eval"], c["train"]["eval_graphs"])
+        val = c["data"].get("val")
+        # Where its frames are kept changes no value.
+        val = val if val is None else {key: value for key, value in val.items() if key != "cache"}
+        return (val, c["train"]["eval"], c["train"]["eval_graphs"])
 
     if validated(earlier) != validated(config):
         progress.best = None

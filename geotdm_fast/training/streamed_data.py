@@ -1,6 +1,7 @@
 """A data set whose windows lie in files: each batch's are read on the host, and go to the device with its noise."""
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -8,12 +9,13 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from geotdm_fast import ops
 from geotdm_fast.data import Batch, TrajectoryDataset
 from geotdm_fast.data.cache import StoredWindows
 from geotdm_fast.data.windows import Windows
-from geotdm_fast.reference import Cell, WindowTables
+from geotdm_fast.reference import Cell, CutBatch, WindowTables
 from geotdm_fast.runtime.checks import check_finite
 from geotdm_fast.training.device_boxes import checked_vectors
 from geotdm_fast.training.device_data import (
@@ -44,12 +46,16 @@ class Gathered(NamedTuple):
     pbc: Tensor | None
     conditions: Tensor | None
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Gathered":
+        """The same with `change` of every tensor."""
+        return tree_map_only(Tensor, change, self)
+
 
 class StreamedData(DeviceData):
     """A `TrajectoryDataset` of which some windows are `StoredWindows`; batches equal those of `DeviceData` bit for bit.
 
-    On the device there are features and edges alone. `gather` reads the windows of a batch, and may be called in
-    another thread; `drawn` takes what it gives in the place of trajectories.
+    On the device there are features and edges alone. `gather` reads the windows of a batch, in whatever thread; `drawn`
+    takes what it gives in the place of trajectories. Tables of trajectories, as `DeviceData` has them, there are none.
 
     Raises ValueError as `DeviceData` does; positions in files were looked at when they were written.
     """
@@ -84,8 +90,10 @@ class StreamedData(DeviceData):
         self._box_frames = max((1 if v is None or v.shape[1] == 1 else self.num_frames) for v in self._vectors)
         self._condition_names = blocks[0].condition_names
         told = [cast(Tensor, block.conditions) for block in blocks] if self._condition_names else None
-        self._conditions = None if told is None else torch.stack(told).float().cpu()  # [blocks, C]
+        self._conditions_of_blocks = None if told is None else torch.stack(told).float().cpu()  # [blocks, C]
         self._open_files: OrderedDict[int, int] = OrderedDict()
+        # Training and validation read ahead in a thread each: none may close a file that the other reads.
+        self._reading = threading.Lock()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -116,10 +124,14 @@ class StreamedData(DeviceData):
     def gather(self, items: Tensor) -> Gathered:
         """The windows `items` [B] int64, read into memory that is pinned where they go to a GPU.
 
-        The same for the same items, in whatever thread; not in two at once. Raises ValueError naming a file that was
-        cut meanwhile.
+        The same for the same items, in whatever thread; of two at once one waits. Raises ValueError naming a file that
+        was cut meanwhile.
         """
-        numbers = items.numpy()
+        with self._reading:
+            gathered = self._gather(items.numpy())
+        return gathered if self.device.type != "cuda" else gathered.map(Tensor.pin_memory)
+
+    def _gather(self, numbers: np.ndarray) -> Gathered:
         block = self._block_of(numbers)
         within = numbers - np.concatenate([[0], self._ends[:-1]])[block]
         nodes = self._table[block, 0]
@@ -141,11 +153,9 @@ class StreamedData(DeviceData):
                 vectors = vectors[trajectory if len(vectors) > 1 else 0]
                 cell[i] = vectors if len(vectors) == 1 else vectors[start : start + self.num_frames]
                 pbc[i] = own.boxes.pbc
-        conditions = None if self._conditions is None else self._conditions[torch.from_numpy(block)]
-        gathered = Gathered(torch.from_numpy(x), torch.from_numpy(first), cell, pbc, conditions)
-        if self.device.type != "cuda":
-            return gathered
-        return Gathered(*(None if value is None else value.pin_memory() for value in gathered))  # type: ignore[arg-type]  # None only where it was
+        told = self._conditions_of_blocks
+        conditions = None if told is None else told[torch.from_numpy(block)]
+        return Gathered(torch.from_numpy(x), torch.from_numpy(first), cell, pbc, conditions)
 
     def _read(self, number: int, block: Windows | StoredWindows, window: int, out: np.ndarray) -> tuple[int, int]:
         """Read a window into out [N, D, T]; the trajectory and the frame at which it begins."""
@@ -164,30 +174,27 @@ class StreamedData(DeviceData):
         if number in self._open_files:
             self._open_files.move_to_end(number)
             return self._open_files[number]
-        if len(self._open_files) == _OPEN_FILES:
+        if len(self._open_files) >= _OPEN_FILES:
             os.close(self._open_files.popitem(last=False)[1])
         self._open_files[number] = open_file()
         return self._open_files[number]
 
     def batch(self, items: Tensor, structure: Structure, turn: Tensor | None = None) -> Batch:
         """The trajectories `items` [B] int64, read, on the device, as `collate` would lay them side by side."""
-        gathered = Gathered(*(None if part is None else part.to(self.device) for part in self.gather(items)))  # type: ignore[arg-type]  # None only where it was
-        cut = ops.cut_windows(self._tables_of(gathered), structure.layout, self._places(gathered))
-        return self._batch(cut, _turned(gathered, turn), gathered.conditions, structure, turn)
+        gathered = self.gather(items).map(lambda tensor: tensor.to(self.device))
+        return self._batch(self._cut(gathered, structure), gathered, structure, turn)
 
-    def drawn(  # type: ignore[override]  # what is cut comes with the batch
-        self, items: Gathered, steps: Tensor, weight: Tensor, structure: Structure, turn: Tensor | None = None
-    ) -> tuple[Batch, Tensor, Tensor]:
-        """As `DeviceData.drawn`, of windows that were gathered, on the device. Launches alone."""
-        cut = ops.cut_windows(self._tables_of(items), structure.layout, self._places(items), steps, weight)
-        batch = self._batch(cut, _turned(items, turn), items.conditions, structure, turn)
-        return batch, cast(Tensor, cut.steps), cast(Tensor, cut.weight)
+    def _cut(self, windows: Gathered, structure: Structure, *steps_and_weight: Tensor) -> CutBatch:
+        tables = self._tables._replace(first=windows.first, x=windows.x)
+        places = torch.arange(len(windows.first), device=self.device)
+        return ops.cut_windows(tables, structure.layout, places, *steps_and_weight)
 
-    def _tables_of(self, gathered: Gathered) -> WindowTables:
-        return self._tables._replace(first=gathered.first, x=gathered.x)
+    def _boxes_of(self, windows: Gathered, turn: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        cell = windows.cell
+        return cell if cell is None or turn is None else cell @ turn[:, None].mT, windows.pbc
 
-    def _places(self, gathered: Gathered) -> Tensor:
-        return torch.arange(len(gathered.first), device=self.device)
+    def _conditions_of(self, windows: Gathered) -> Tensor | None:
+        return windows.conditions
 
 
 def data_for_training(dataset: TrajectoryDataset, device: torch.device | str) -> DeviceData:
@@ -201,9 +208,3 @@ def _shape_of(block: Windows | StoredWindows) -> tuple[int, int]:
     if isinstance(block, StoredWindows):
         return block.num_nodes, block.dim
     return block.x.shape[1], block.x.shape[2]
-
-
-def _turned(gathered: Gathered, turn: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """The boxes of a batch, turned as its positions are."""
-    cell = gathered.cell
-    return cell if cell is None or turn is None else cell @ turn[:, None].mT, gathered.pbc

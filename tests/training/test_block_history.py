@@ -311,7 +311,8 @@ def test_windows_that_are_too_short_are_refused_by_name():
     with pytest.raises(ValueError, match=message + r"blocks, got 9; data\.train\.span or data\.train\.num_frames says"):
         check_fits(config, systems(1), "train")
     config["diffusion"]["prior"] = "com"
-    with pytest.raises(ValueError, match=r"needs other windows of data\.train .*: 3 given ones and as many .*, got 10"):
+    message = r"needs 3 \+ n x 3 frames, n >= 1, of data\.train \(data\): 3 given ones and n to .* of 3 blocks, got 10"
+    with pytest.raises(ValueError, match=message):
         HistoryWindows.of(config, 10, "data")
     assert HistoryWindows.of(config, 9, "data") == HistoryWindows(2, 3, 5)
 
@@ -321,7 +322,10 @@ def test_validation_has_the_frames_of_the_model(tmp_path):
     config["data"]["val"]["num_frames"] = 9
     with pytest.raises(ValueError, match=r"denoise_model\.num_w must be 6, the frames to predict, got 3"):
         train(config, output_dir=tmp_path, device="cpu", progress=False)
-    del config["data"]["val"]
+    config["diffusion"]["prior"] = "last_frame"
+    with pytest.raises(ValueError, match=r"data\.val \(.+\) must have the model's 6 frames, got 9"):
+        train(config, output_dir=tmp_path, device="cpu", progress=False)
+    del config["diffusion"]["prior"], config["data"]["val"]
     config["train"] |= {"num_steps": 2, "eval": "nll"}
     with pytest.warns(UserWarning, match="chosen by the loss on training data"):
         train(config, output_dir=tmp_path, device="cpu", progress=False)

@@ -1,17 +1,26 @@
 """What a training begins with."""
 
+import pathlib
+import shutil
+
 import pytest
 import torch
 from tiny_training import tiny_config
 
 from geotdm_fast.checkpoint import build_network, load_tensors, save_checkpoint
 from geotdm_fast.training import train
-from geotdm_fast.training.initial_weights import initial_network
+from geotdm_fast.training.initial_weights import initial_network, load_initial_weights
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def started(start_from, config=None, directory=pathlib.Path("elsewhere")) -> torch.nn.Module:
+    network = initial_network(config or tiny_config())
+    load_initial_weights(network, str(start_from), directory)
+    return network
 
 
 @pytest.fixture
@@ -29,9 +38,9 @@ def test_weights_follow_from_the_seed_or_are_those_of_a_file(tmp_path, trained):
     drawn = initial_network(tiny_config())
     assert same(drawn, initial_network(tiny_config())) and not same(drawn, initial_network(tiny_config(seed=1)))
     for text in ("run", "run/best.safetensors", "official.pt"):
-        assert same(initial_network(tiny_config(start_from=str(tmp_path / text))), trained)
+        assert same(started(tmp_path / text), trained)
     assert torch.equal(torch.get_rng_state(), state)
-    assert initial_network({**_shipped(), "train": {"seed": 0, "start_from": "nbody_charged_small"}}).n_layers == 4
+    assert started("nbody_charged_small", {**_shipped(), "train": {"seed": 0}}).n_layers == 4
 
 
 def _shipped() -> dict:
@@ -47,17 +56,29 @@ def test_a_training_goes_on_from_them_and_is_resumed(tmp_path, trained, monkeypa
     train(config(2), output_dir=tmp_path / "more", device="cpu", progress=False)
     state, _ = load_tensors(tmp_path / "more" / "state.safetensors")
     for name, value in trained.state_dict().items():
-        torch.testing.assert_close(state[f"weights.{name}"], value, rtol=0, atol=1e-5)
-    train(config(4), output_dir=tmp_path / "more", device="cpu", progress=False)
+        for kind in ("weights", "average"):
+            torch.testing.assert_close(state[f"{kind}.{name}"], value, rtol=0, atol=1e-5)
     train(config(4), output_dir=tmp_path / "whole", device="cpu", progress=False)
+    shutil.rmtree(tmp_path / "run")  # a resume reads the state alone
+    train(config(4), output_dir=tmp_path / "more", device="cpu", progress=False)
     one, other = (load_tensors(tmp_path / name / "last.safetensors")[0] for name in ("more", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
+def test_a_run_does_not_begin_with_the_weights_that_it_replaces(tmp_path, trained):
+    before = (tmp_path / "run" / "best.safetensors").read_bytes()
+    for text in ("run", "run/best.safetensors", "run/../run"):
+        message = r"train\.start_from must lie outside of the folder of the run, .*run, .* got .*best\.safetensors"
+        with pytest.raises(ValueError, match=message):
+            config = tiny_config(start_from=str(tmp_path / text), num_steps=2)
+            train(config, output_dir=tmp_path / "run", device="cpu", progress=False)
+    assert (tmp_path / "run" / "best.safetensors").read_bytes() == before
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path, trained):
-    wide = tiny_config(start_from=str(tmp_path / "run"))
+    wide = tiny_config()
     wide["denoise_model"]["hidden_dim"] = 24
     with pytest.raises(ValueError, match=r"train\.start_from: .*best\.safetensors: \S+ must be \[24\S*.*, got \[16"):
-        initial_network(wide)
+        started(tmp_path / "run", wide)
     with pytest.raises(FileNotFoundError, match="no such file"):
-        initial_network(tiny_config(start_from=str(tmp_path / "none.safetensors")))
+        started(tmp_path / "none.safetensors")

@@ -1,7 +1,10 @@
 """Training on windows that lie in files: batches, their order and every step are those of data in memory."""
 
 import dataclasses
+import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,8 +17,11 @@ from test_training_step import assert_same_state, make_step, run, steps_config
 from tiny_training import assert_same_run, tiny_config
 
 from geotdm_fast import backend
+from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import file_dataset, open_dataset
+from geotdm_fast.data.conditions import conditions_of, with_conditions
+from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.training import streamed_data, train
 from geotdm_fast.training.ahead import Ahead
 from geotdm_fast.training.batches import BatchSource
@@ -120,6 +126,26 @@ def test_conditions_go_with_the_windows(files, tmp_path):
     assert_same_batches(data_for_training(memory, "cpu"), data_for_training(cached, "cpu"))
 
 
+def test_numbers_for_each_window_are_refused_where_windows_lie_in_files(files, tmp_path):
+    memory, cached = both(tmp_path, section(files, "long", "short"))
+    told = [with_conditions(data, {"pull": torch.arange(float(len(data)))}) for data in (memory, cached)]
+    assert len(data_for_training(told[0], "cpu")) == len(memory)
+    for dataset in (told[1], join_datasets([told[1], told[0]]), with_conditions(told[1], {"temperature": 3.0})):
+        with pytest.raises(
+            ValueError, match=r"the conditions \w+ of windows that lie in a cache must be one number for"
+        ):
+            data_for_training(dataset, "cpu")
+    with_all = with_conditions(cached, {"temperature": 3.0})
+    assert data_for_training(with_all, "cpu").gather(torch.tensor([5])).conditions.tolist() == [[3.0]]
+
+
+def test_conditions_are_looked_at_in_one_reading(files, tmp_path, monkeypatch):
+    _, cached = both(tmp_path, section(files, "long"))
+    told, read, real = with_conditions(cached, {"pull": range(len(cached))}), [], type(cached.items).__getitem__
+    monkeypatch.setattr(type(cached.items), "__getitem__", lambda self, i: (read.append(i), real(self, i))[1])
+    assert conditions_of(told)[1][:, 0].tolist() == list(range(len(cached))) and read == list(range(len(cached)))
+
+
 def test_what_is_in_memory_may_stand_beside_what_is_not(files, tmp_path):
     about = {"span": 5, "atom_types": [1, 6, 8]}
     stored = file_dataset(files["water"], cache=tmp_path / "cache", **about)
@@ -150,6 +176,29 @@ def test_more_files_than_may_be_open(files, tmp_path, monkeypatch):
     streamed = data_for_training(cached, "cpu")
     assert_same_batches(data_for_training(memory, "cpu"), streamed, steps=3)
     assert len(streamed._open_files) == 1
+
+
+def test_two_threads_read_one_after_the_other(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed_data, "_OPEN_FILES", 1)
+    memory, cached = both(tmp_path, section(files, "long", "short", "water"))
+    streamed, inside, most = data_for_training(cached, "cpu"), [], []
+    real = streamed._read
+
+    def read(*args):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.001)
+        found = real(*args)
+        inside.pop()
+        return found
+
+    monkeypatch.setattr(streamed, "_read", read)
+    items = [torch.randperm(len(cached), generator=torch.Generator().manual_seed(i))[:9] for i in range(6)]
+    with ThreadPoolExecutor(2) as pool:
+        gathered = list(pool.map(streamed.gather, items))
+    assert max(most) == 1 and len(streamed._open_files) == 1
+    for one, windows in zip(items, gathered, strict=True):
+        assert torch.equal(windows.x, torch.cat([memory[i].x.flatten() for i in one.tolist()]))
 
 
 def test_steps_asked_for_out_of_order_are_the_same(files, tmp_path):
@@ -221,6 +270,40 @@ def test_a_training_and_its_resume_are_those_of_memory(files, tmp_path):
     train(longer(config_of(files, **options)), output_dir=tmp_path / "run", device="cpu", progress=False)
     train(longer(cached), output_dir=tmp_path / "memory", device="cpu", progress=False)
     assert_same_run(tmp_path / "memory", tmp_path / "run")
+
+
+def test_given_frames_that_the_model_draws_are_those_of_memory(files, tmp_path, monkeypatch):
+    about = {"num_steps": 7, "block_history": 1, "accumulate": 2, "rotate": True, "eval_every_step": 3}
+
+    def made(cache=None):
+        config = config_of(files, cache=cache, **about)
+        config["data"]["train"]["span"] = 6
+        return config
+
+    threads, real = set(), StreamedData.gather
+    monkeypatch.setattr(
+        StreamedData, "gather", lambda self, items: (threads.add(threading.current_thread().name), real(self, items))[1]
+    )
+    train(made(), output_dir=tmp_path / "memory", device="cpu", progress=False)
+    assert not threads
+    train(made(tmp_path / "cache"), output_dir=tmp_path / "run", device="cpu", progress=False)
+    assert_same_run(tmp_path / "memory", tmp_path / "run")
+    assert threads == {"windows_0"}, "no window is read while the step waits"
+
+
+def test_a_cache_that_is_added_keeps_the_best_value(files, tmp_path):
+    about = {"num_steps": 4, "eval_every_step": 2}
+    best = []
+    for cache in (None, tmp_path / "cache", tmp_path / "other", None):
+        train(config_of(files, cache=cache, **about), output_dir=tmp_path / "run", device="cpu", progress=False)
+        _, metadata = load_tensors(tmp_path / "run" / "state.safetensors")
+        best.append(json.loads(metadata["progress"])["best"])
+    assert best[0] is not None and best == [best[0]] * 4
+    other = config_of(files, **about)
+    other["data"]["val"]["stride"] = 2
+    train(other, output_dir=tmp_path / "run", device="cpu", progress=False)
+    _, metadata = load_tensors(tmp_path / "run" / "state.safetensors")
+    assert json.loads(metadata["progress"])["best"] is None
 
 
 # --- in a second thread -----------------------------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """The arrays of a cache: `.npy` files that are written row by row, checked when opened, and read by ranges of rows."""
 
+import contextlib
+import io
+import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
@@ -15,7 +18,8 @@ from geotdm_fast.runtime.shown import shown
 class ArrayWriter:
     """Writes an `.npy` of `shape` row by row, and never more than one block in memory. A context manager.
 
-    Plain writes, not a map: on a full disk a write raises OSError, where a map would end the process.
+    Plain writes, not a map: on a full disk a write raises OSError, which names the file, where a map would end the
+    process.
     """
 
     def __init__(self, path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype):
@@ -23,26 +27,60 @@ class ArrayWriter:
 
     def __enter__(self) -> "ArrayWriter":
         self._file = open(self.path, "wb")
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": self.shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        self._file.write(_header_of(self.shape, self.dtype))
         return self
 
     def write(self, block: np.ndarray) -> None:
         """Some rows more, [b, ...]."""
-        self._file.write(np.ascontiguousarray(block, dtype=self.dtype).data)
+        with writing(self.path):
+            self._file.write(np.ascontiguousarray(block, dtype=self.dtype).data)
         self.rows += len(block)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
+        with writing(self.path):
+            try:
+                if kind is None:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
         if kind is None and self.rows != self.shape[0]:
             raise ValueError(f"{self.path} must get {self.shape[0]} rows, got {self.rows}")
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """An OSError within names the file that is written, which writes to an open file do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def keep_rows(path: pathlib.Path, rows: np.ndarray, block_bytes: int) -> None:
+    """Leave these ascending rows [M] alone in an `.npy` that `ArrayWriter` wrote, in its place: no room is needed.
+
+    block_bytes: moved at a time. Cut short it leaves a file of no use.
+    """
+    stored = StoredRows(path)
+    each = math.prod(stored.shape[1:]) * stored.dtype.itemsize
+    step = max(1, block_bytes // max(1, each))
+    with writing(path), open(path, "r+b") as file:
+        before = np.load(path, mmap_mode="r", allow_pickle=False)
+        for first in range(0, len(rows), step):
+            # A row never moves onto one that is to come.
+            block = before[rows[first : first + step]]
+            file.seek(stored.begin + first * each)
+            file.write(block.data)
+        file.truncate(stored.begin + len(rows) * each)
+        file.seek(0)
+        file.write(_header_of((len(rows), *stored.shape[1:]), stored.dtype, length=stored.begin))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_array(path: pathlib.Path, array: np.ndarray) -> None:
@@ -85,6 +123,18 @@ def check_array_file(path: pathlib.Path, expected: Mapping) -> None:
             )
 
 
+def _header_of(shape: tuple[int, ...], dtype: np.dtype, length: int | None = None) -> bytes:
+    """What an `.npy` begins with; of `length` bytes, by spaces before its last, which ends the line."""
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    made = io.BytesIO()
+    np.lib.format.write_array_header_1_0(made, about)
+    header = made.getvalue()
+    if length is None or length == len(header):
+        return header
+    text = header[10:-1].rstrip().ljust(length - 11) + b"\n"
+    return header[:8] + len(text).to_bytes(2, "little") + text
+
+
 class _Header(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -109,7 +159,7 @@ def _header(path: pathlib.Path) -> _Header:
 
 
 class StoredRows:
-    """Rows of an `.npy` that are read when asked for, [rows, ...].
+    """Rows of an `.npy` that are read when asked for, [rows, ...]; they begin at byte `begin`.
 
     By reads at a place of the file, not by a map: the pages of a map count to the memory of the process, and Python
     waits as a whole for one that is not there yet, while a read lets other threads go on.
@@ -117,7 +167,7 @@ class StoredRows:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        self.shape, self.dtype, self._begin = _header(path)
+        self.shape, self.dtype, self.begin = _header(path)
         self._row = int(np.prod(self.shape[1:])) * self.dtype.itemsize
 
     def __len__(self) -> int:
@@ -129,7 +179,7 @@ class StoredRows:
 
     def read_into(self, descriptor: int, first: int, out: np.ndarray) -> None:
         """Rows first ... first + len(out) - 1 into the contiguous `out`; ValueError where the file ends before."""
-        view, place = out.data.cast("B"), self._begin + first * self._row
+        view, place = out.data.cast("B"), self.begin + first * self._row
         while len(view):
             count = os.preadv(descriptor, [view], place)
             if count == 0:
@@ -145,10 +195,6 @@ class StoredRows:
         finally:
             os.close(descriptor)
         return out
-
-    def mapped(self) -> np.ndarray:
-        """All of it as a read-only map, for one look at everything."""
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
 
 def read_small(path: pathlib.Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geotdm_fast.data.cache.arrays import check_array_file, describe_array, named_error, read_small
+from geotdm_fast.data.cache.arrays import check_array_file, describe_array, named_error, read_small, writing
 from geotdm_fast.data.cache.source import key_of
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.folder_lock import locked
@@ -67,28 +67,30 @@ class FrameCache:
         One process makes it, others wait. What is not whole is never found: it is made aside and renamed. Warnings of
         the making are raised again each time the cache is found.
         Raises OSError naming the folder where it cannot be written, ValueError or FileNotFoundError naming the file
-        where a cache is damaged.
+        where a cache is damaged, and what `make` raises of other files as it is.
         """
         found = self._find(span)
         told, vanished = False, 0
         aside = self.root / f".{self.key}-{span}"
         while found is None:
             try:
-                with locked(aside, "making the cache in"):
-                    # The process that held the lock before may have made it.
-                    found = self._find(span) or self._made(span, make, aside / "building")
-            except OSError as error:
-                vanished += error.errno == errno.ENOENT
-                if error.errno != errno.EAGAIN and (error.errno != errno.ENOENT or vanished > _MOST_VANISHED):
-                    raise
-                if error.errno == errno.EAGAIN and not told:
+                with contextlib.ExitStack() as held:
+                    refused = _refused(held, aside)
+                    if refused is None:
+                        # The process that held the lock before may have made it.
+                        found = self._find(span) or self._made(span, make, aside / "building")
+            finally:
+                with contextlib.suppress(OSError):
+                    aside.rmdir()  # it stays where another process has its lock in it
+            if refused is not None:
+                vanished += refused.errno == errno.ENOENT
+                if vanished > _MOST_VANISHED:
+                    raise refused
+                if refused.errno == errno.EAGAIN and not told:
                     say(f"another process is making the cache {self.root / self.key}-{span}; waiting for it")
                     told = True
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
                 found = self._find(span)
-            finally:
-                with contextlib.suppress(OSError):
-                    aside.rmdir()  # it stays where another process has its lock in it
         for text in found.about["warnings"]:
             warnings.warn(text.replace(found.about["where"], where, 1), stacklevel=4)
         return found
@@ -116,12 +118,14 @@ class FrameCache:
             texts = dict.fromkeys(str(one.message) for one in said if issubclass(one.category, UserWarning))
             arrays = {file.stem: describe_array(file) for file in sorted(building.glob("*.npy"))}
             own = {"key": self.key, "source": self.source, "arrays": arrays, "warnings": list(texts)}
-            with open(building / ABOUT, "w") as file:
+            with writing(building / ABOUT), open(building / ABOUT, "w") as file:
                 file.write(json.dumps(about | own, indent=1) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(building, self.root / f"{self.key}-{span}")
         except OSError as error:
+            if not _is_within(building.parent, error.filename):
+                raise
             raise named_error(error, self.root / f"{self.key}-{span}") from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -129,6 +133,22 @@ class FrameCache:
         if found is None:
             raise ValueError(f"cache: {self.root}: the cache {self.key}-{span} must be found once made, got nothing")
         return found
+
+
+def _refused(held: contextlib.ExitStack, aside: pathlib.Path) -> OSError | None:
+    """Hold the lock of a making; else the error, where another process has it or has just taken its folder away."""
+    try:
+        held.enter_context(locked(aside, "making the cache in"))
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.ENOENT):
+            raise
+        return error
+    return None
+
+
+def _is_within(aside: pathlib.Path, file: object) -> bool:
+    """Whether what an error names is a file that is being made, not one that it is made of."""
+    return isinstance(file, (str, os.PathLike)) and aside.resolve() in pathlib.Path(file).resolve().parents
 
 
 def caches_in(root: pathlib.Path) -> list[pathlib.Path]:
@@ -147,7 +167,7 @@ def check_room(folder: pathlib.Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         text = f"it needs {needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB are free"
-        raise OSError(errno.ENOSPC, f"No space left on device: {text}")
+        raise OSError(errno.ENOSPC, f"No space left on device: {text}", str(folder))
 
 
 # What `about.json` must have, and of what kind.
@@ -196,7 +216,7 @@ def _wrong_field(about: object) -> str | None:
     frames, atoms = [*arrays[POSITIONS]["shape"], None, None][:2]
     shapes = {
         POSITIONS: [[frames, atoms, 3]], "first": [[atoms, 3]], "elements": [[atoms]], "origin": [[3]],
-        "box": [[frames, 3, 3], [1, 3, 3]], "times": [[frames]], "frames": [[frames]],
+        "box": [[frames, 3, 3], [1, 3, 3]],
     }  # fmt: skip
     for name, expected in shapes.items():
         if name in arrays and arrays[name]["shape"] not in expected:

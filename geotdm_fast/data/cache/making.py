@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from geotdm_fast.data.cache.arrays import ArrayWriter, write_array
+from geotdm_fast.data.cache.arrays import ArrayWriter, keep_rows, write_array
 from geotdm_fast.data.cache.folder import POSITIONS, check_room
 from geotdm_fast.data.drift import centres, drift_masses
 from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.own_windows import OwnSource, chosen_stretches, frames_left
 from geotdm_fast.data.positions import Kept, blocks_of_one, check_size, checksums, repeats_of, too_large
 
-_BLOCK_BYTES = 2**24  # of a file that is copied without some of its frames
+_BLOCK_BYTES = 2**24  # of a file that are moved at a time, where some of its frames are left out
 
 
 class Making(NamedTuple):
@@ -31,9 +31,9 @@ class Making(NamedTuple):
     remove_drift: bool
 
 
-def write_frames(folder: pathlib.Path, making: Making) -> np.ndarray:
+def write_frames(folder: pathlib.Path, making: Making) -> None:
     """Write the positions [T, N, 3] float32 and, beside them, `ends` [S] (of stretches), `origin` [3] float64, and
-    `box` [1 or T, 3, 3] float32 where there is one. Returns the places [T] of the kept frames among those read.
+    `box` [1 or T, 3, 3] float32 where there is one.
 
     Memory: one block of positions, 24 bytes a frame, and 108 more where the box changes from frame to frame.
     Raises ValueError for positions that are not finite, OSError where the disk is full. Warns as `own_windows` does.
@@ -53,7 +53,8 @@ def write_frames(folder: pathlib.Path, making: Making) -> np.ndarray:
         repeats = repeats_of(kept.x[0].numpy(), sums)
         left, stretches = frames_left(where, Kept(kept.x, kept.origin, repeats), stretches)
         if left is not None:
-            _keep_rows(path, left)
+            del kept  # a map of the whole file
+            keep_rows(path, left, _BLOCK_BYTES)
     write_array(folder / "ends.npy", stretches.ends)
     write_array(folder / "origin.npy", origin)
     boxes = source.boxes()
@@ -69,7 +70,6 @@ def write_frames(folder: pathlib.Path, making: Making) -> np.ndarray:
         stored=source.x.dtype,
         repeats=making.z is None,
     )
-    return stretches.frames
 
 
 def _changed_blocks(
@@ -101,14 +101,3 @@ def _as_kept(path: pathlib.Path) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(frames).permute(1, 2, 0)[None]
-
-
-def _keep_rows(path: pathlib.Path, rows: np.ndarray) -> None:
-    """Write the file anew with these rows alone."""
-    before = np.load(path, mmap_mode="r", allow_pickle=False)
-    step = max(1, _BLOCK_BYTES // max(1, before[0].nbytes))
-    aside = path.with_name("left.part")
-    with ArrayWriter(aside, (len(rows), *before.shape[1:]), before.dtype) as writer:
-        for first in range(0, len(rows), step):
-            writer.write(before[rows[first : first + step]])
-    aside.replace(path)

@@ -25,6 +25,7 @@ from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.bars import say
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.memory import physical_memory
+from geotdm_fast.runtime.shown import shown
 
 
 class CacheOf(NamedTuple):
@@ -62,7 +63,8 @@ def cached_dataset(
     num_frames = cached.about["arrays"]["positions"]["shape"][0]
     if ends.ndim != 1 or len(ends) == 0 or (lengths < 0).any() or ends[-1] != num_frames:
         raise ValueError(
-            f"{cached.folder / 'ends.npy'} must end at the {num_frames} frames there are; delete the folder"
+            f"{cached.folder / 'ends.npy'} must hold ascending ends of stretches, the last the {num_frames} frames "
+            f"there are, got {shown(ends.tolist())}; delete the folder {cached.folder}, and it is made anew"
         )
     longest = int(lengths.max())
     if longest < span:
@@ -104,13 +106,11 @@ def hint_at_cache(where: str, shape: tuple[int, ...]) -> None:
 
 def _make(folder: pathlib.Path, where: str, how: How, read: Read) -> dict:
     """Write the arrays of a cache, and return what it says of itself beside them."""
-    molecule, motion, even, unit, frame_time, plan, times = read
+    molecule, motion, even, unit, frame_time, plan = read
     own = OwnSource(where, "x", motion, None, "times", molecule.first, None, unit, even, lambda: motion.boxes)
     factor = 1.0 if molecule.z is None else unit_factor(where, unit)
-    places = write_frames(folder, Making(own, factor, molecule.z, how.remove_drift))
-    numbers = np.concatenate([part.wanted for part in plan.parts])[places]
-    arrays = {"first": molecule.first, "elements": molecule.z, "bonds": molecule.bonds, "frames": numbers}
-    arrays["times"] = None if times is None else times[numbers]
+    write_frames(folder, Making(own, factor, molecule.z, how.remove_drift))
+    arrays = {"first": molecule.first, "elements": molecule.z, "bonds": molecule.bonds}
     for name, array in arrays.items():
         if array is not None:
             write_array(folder / f"{name}.npy", array)

@@ -48,7 +48,7 @@ class How(NamedTuple):
 
 class Read(NamedTuple):
     """motion: read when asked for its blocks; even: its stretches, where the file's times tell them; unit: of length;
-    frame_time: between two frames; plan: which frames of the file; times: of all its frames, or None."""
+    frame_time: between two frames; plan: which frames of the file."""
 
     molecule: Molecule
     motion: Motion
@@ -56,7 +56,6 @@ class Read(NamedTuple):
     unit: str
     frame_time: float | None
     plan: Plan
-    times: np.ndarray | None
 
 
 def read_molecule(
@@ -100,4 +99,4 @@ def read_molecule(
     even = plan.stretches if plan.timed else None
     step = frame_slice(where, how.frames, how.every, source.num_frames).step
     unit = "angstrom" if how.unit is None else how.unit
-    return Read(molecule, motion, even, unit, frame_time(source.times, step), plan, source.times)
+    return Read(molecule, motion, even, unit, frame_time(source.times, step), plan)

@@ -1,4 +1,4 @@
-"""A file whose frames lie in a cache: the same numbers as in memory, made once, whole or not at all."""
+"""The folder of a cache: made once, whole or not at all, and what is damaged or not ours is named."""
 
 import errno
 import json
@@ -9,182 +9,18 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
+from cached_files import boxed_xyz, made_cache, plain_xyz, same
 from full_disk import full_disk
-from molecule_frames import ETHANOL, NAMES, dump_text, motion, pdb_text, write, xyz_text
+from molecule_frames import motion, write, xyz_text
 from warm_python import WarmPython
 
 from geotdm_fast.data import file_dataset, open_datasets
-from geotdm_fast.data.cache import StoredWindows, folder
-from geotdm_fast.data.cache.arrays import describe_array
+from geotdm_fast.data.cache import folder
+from geotdm_fast.data.cache.arrays import ArrayWriter, StoredRows, describe_array, keep_rows
 from geotdm_fast.data.cache.source import describe_source, key_of
 from geotdm_fast.data.molecule_files.reading import OpenFile
-from geotdm_fast.data.stretches import TooShort
 from geotdm_fast.inspection.look import inspect_file
 from geotdm_fast.runtime.sampled_digest import PIECE_BYTES, PIECES, sampled_sha256
-
-BOX = 9.0
-
-
-def boxed_xyz(path, frames=60, changes=False):
-    """Ethanol that drifts through a box, its atoms put back into it, and times."""
-    x = motion(frames, drift=(0.21, -0.1, 0.05))
-    size = lambda t: BOX * (1 + 0.001 * (t % 7) * changes)
-    wrapped = np.stack([frame % size(t) for t, frame in enumerate(x)])
-    comment = lambda t: (
-        f'Lattice="{size(t)} 0 0 0 {size(t)} 0 0 0 {size(t)}" pbc="T T T" Properties=species:S:1:pos:R:3 time={t * 0.5}'
-    )
-    return write(path / f"boxed{int(changes)}.xyz", xyz_text(wrapped, comment=comment))
-
-
-def plain_xyz(path, frames=60, **more):
-    return write(path / "plain.xyz", xyz_text(motion(frames, **more)))
-
-
-def written_twice_xyz(path):
-    """Frames 20 to 29 come again after frame 29, and the run starts anew at the end; there are no times."""
-    x = motion(60)
-    order = [*range(30), *range(20, 60), *range(15)]
-    return write(path / "twice.xyz", xyz_text(x[order]))
-
-
-def gap_dump(path):
-    """A LAMMPS dump whose steps have a gap after frame 12."""
-    x = motion(60)
-    values = lambda t, i: f"{i} {'CCOHHHHHH'[i]} " + " ".join(f"{c:.6f}" for c in x[t, i])
-    text = dump_text(x, "id element x y z", values, box="ff ff ff").split("ITEM: TIMESTEP\n")[1:]
-    frames = [
-        f"ITEM: TIMESTEP\n{100 * t + (5000 if t > 12 else 0)}\n{part.split(chr(10), 1)[1]}"
-        for t, part in enumerate(text)
-    ]
-    return write(path / "gap.lammpstrj", "".join(frames))
-
-
-def far_xyz(path):
-    return write(path / "far.xyz", xyz_text(motion(60) + np.array([1.5e6, 0, -2e6])))
-
-
-def beads_pdb(path):
-    return write(path / "beads.pdb", pdb_text(motion(40), NAMES, elements=[name[0] for name in NAMES]))
-
-
-def same(one, other) -> None:
-    """Two data sets are the same, bit for bit."""
-    assert len(one) == len(other) and one.name == other.name and one.unit == other.unit
-    assert one.frame_time == other.frame_time
-    assert (one.atomic_numbers is None) == (other.atomic_numbers is None)
-    if one.atomic_numbers is not None:
-        assert torch.equal(one.atomic_numbers, other.atomic_numbers)
-    stored = other.items.in_memory()
-    assert torch.equal(one.items.x, stored.x) and np.array_equal(one.items.places, stored.places)
-    for i in (0, len(one) // 2, len(one) - 1):
-        a, b = one[i], other[i]
-        for name in ("x", "h", "edge_index", "edge_attr", "scored", "origin", "cell", "pbc"):
-            mine, theirs = getattr(a, name), getattr(b, name)
-            assert (mine is None) == (theirs is None), name
-            assert mine is None or (mine.dtype == theirs.dtype and torch.equal(mine, theirs)), name
-
-
-CASES = {
-    "plain": (plain_xyz, {"span": 7}),
-    "a split, strides": (plain_xyz, {"span": 5, "stride": 3, "split": "val"}),
-    "frames": (plain_xyz, {"span": 5, "frames": [3, 50, 2], "with_h": False}),
-    "every": (plain_xyz, {"span": 4, "every": 3, "split": "train", "split_ratio": [0.7, 0.3, 0]}),
-    "project": (plain_xyz, {"span": 5, "project": True}),
-    "nm": (plain_xyz, {"span": 5, "unit": "bohr"}),
-    "box": (boxed_xyz, {"span": 6}),
-    "box, drift removed": (boxed_xyz, {"span": 6, "remove_drift": True, "split": "test"}),
-    "box that changes, drift removed": (lambda path: boxed_xyz(path, changes=True), {"span": 6, "remove_drift": True}),
-    "box left out": (lambda path: boxed_xyz(path, changes=True), {"span": 6, "box": "no", "every": 2}),
-    "as stored": (boxed_xyz, {"span": 6, "unwrap": "no"}),
-    "written twice": (written_twice_xyz, {"span": 6}),
-    "written twice, drift removed": (written_twice_xyz, {"span": 6, "remove_drift": True}),
-    "a gap in time": (gap_dump, {"span": 9}),
-    "far from 0": (far_xyz, {"span": 6}),
-    "beads": (beads_pdb, {"span": 6, "types": "name", "cutoff": 2.5}),
-    "bonds given": (plain_xyz, {"span": 6, "bonds": [[0, 1], [1, 2]], "fully_connected": True}),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_bits_and_warnings_are_those_of_memory(tmp_path, case):
-    make, options = CASES[case]
-    path = make(tmp_path)
-
-    def opened(**more):
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            dataset = file_dataset(path, **options, **more)
-        return dataset, sorted({str(one.message) for one in said})
-
-    expected, told = opened()
-    for _ in range(2):  # made, then found
-        cached, again = opened(cache=tmp_path / "cache")
-        assert isinstance(cached.items, StoredWindows)
-        same(expected, cached)
-        assert again == told
-    if "twice" in case or "gap" in case or "far" in case:
-        assert any(len(text) for text in told) or "far" in case
-    if "far" in case:
-        assert cached[0].origin is not None and cached[0].origin.abs().max() > 1e6
-    assert len(list((tmp_path / "cache").iterdir())) == 1, "nothing is left beside the cache"
-
-
-@pytest.mark.parametrize("kind", ["xtc", "dcd"])
-def test_formats_of_other_packages_and_selections(tmp_path, kind):
-    mdtraj = pytest.importorskip("mdtraj")
-    topology = beads_pdb(tmp_path)
-    x = motion(90, drift=(0.2, 0, 0)) % BOX
-    path = tmp_path / f"run.{kind}"
-    trajectory = mdtraj.Trajectory(x / 10, mdtraj.load_topology(str(topology)), time=np.arange(90) * 2.0)
-    trajectory.unitcell_lengths, trajectory.unitcell_angles = np.full((90, 3), BOX / 10), np.full((90, 3), 90.0)
-    trajectory.save(str(path))
-    options = {"topology": topology, "selection": "element C or element O", "remove_drift": True, "every": 2, "span": 5}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for split in ("train", "val", "test"):
-            expected = file_dataset(path, split=split, **options)
-            for _ in range(2):
-                same(expected, file_dataset(path, split=split, cache=tmp_path / "cache", **options))
-
-
-def test_it_is_opened_once(tmp_path, monkeypatch):
-    path = plain_xyz(tmp_path)
-    expected = file_dataset(path, span=7, cache=tmp_path / "cache").items.in_memory().x
-    monkeypatch.setattr(OpenFile, "molecules", lambda *_: pytest.fail("the file was opened again"))
-    # Windows, graphs and names may be others, and the file may have moved.
-    moved = path.rename(tmp_path / "moved.xyz")
-    for options in ({"span": 9, "stride": 2}, {"span": 60}, {"max_hops": 1}, {"name": "another", "project": True}):
-        found = file_dataset(moved, cache=tmp_path / "cache", **{"span": 7} | options)
-        assert torch.equal(found.items.in_memory().x, expected)
-    assert found.name == "another" and len(file_dataset(moved, cache=tmp_path / "cache", span=60)) == 1
-    with pytest.raises(pytest.fail.Exception, match="opened again"):
-        file_dataset(moved, cache=tmp_path / "cache", span=7, every=2)
-
-
-def test_a_file_that_changed_is_read_again(tmp_path):
-    path, cache = plain_xyz(tmp_path), tmp_path / "cache"
-    before = file_dataset(path, span=7, cache=cache)
-    plain_xyz(tmp_path, seed=1)
-    os.utime(path, ns=(1, 1))
-    after = file_dataset(path, span=7, cache=cache)
-    assert not torch.equal(before[0].x, after[0].x)
-    same(file_dataset(path, span=7), after)
-    assert len(list(cache.iterdir())) == 2, "the earlier one stays until it is deleted"
-
-
-def test_a_stretch_that_has_room_for_shorter_windows_alone_has_a_cache_of_its_own(tmp_path):
-    path, cache = gap_dump(tmp_path), tmp_path / "cache"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for span, caches in ((20, 1), (14, 1), (47, 1), (13, 2), (5, 2), (20, 2)):
-            same(file_dataset(path, span=span), file_dataset(path, span=span, cache=cache))
-            assert len(list(cache.iterdir())) == caches
-        with pytest.raises(
-            TooShort, match="must have at least span=48 frames that are equally far apart, got at most 47"
-        ):
-            file_dataset(path, span=48, cache=cache)
-    assert len(list(cache.iterdir())) == 2
 
 
 def test_what_is_written(tmp_path):
@@ -194,23 +30,15 @@ def test_what_is_written(tmp_path):
         file_dataset(path, span=6, cache=tmp_path / "cache", frames=[10, None], every=2)
     (made,) = (tmp_path / "cache").iterdir()
     arrays = {file.stem: np.load(file, allow_pickle=False) for file in made.glob("*.npy")}
-    assert sorted(arrays) == ["box", "elements", "ends", "first", "frames", "origin", "positions", "times"]
+    assert sorted(arrays) == ["box", "elements", "ends", "first", "origin", "positions"]
     assert arrays["positions"].shape == (25, 9, 3) and arrays["positions"].dtype == np.float32
     assert arrays["box"].shape == (25, 3, 3) and arrays["ends"].tolist() == [25]
-    assert arrays["frames"].tolist() == [*range(10, 60, 2)] and arrays["times"][:2].tolist() == [5.0, 6.0]
     about = json.loads((made / "about.json").read_text())
     assert about["source"]["files"]["path"]["bytes"] == path.stat().st_size
     assert about["arrays"]["positions"]["bytes"] == (made / "positions.npy").stat().st_size
 
 
 # --- what is not whole, or not ours -----------------------------------------------------------------------------------
-
-
-def _made(tmp_path):
-    path = plain_xyz(tmp_path)
-    file_dataset(path, span=7, cache=tmp_path / "cache")
-    (made,) = (tmp_path / "cache").iterdir()
-    return path, made
 
 
 def _short(made):
@@ -289,13 +117,16 @@ DAMAGE = [
     (_about(pbc=[True] * 3), "got another field 'pbc'"),
     (_about(unit="gone"), "got another field 'unit'"),
     (_other_first, "got another shape of the array 'first'"),
-    (_other_ends, r"ends\.npy must end at the 60 frames there are"),
+    (
+        _other_ends,
+        r"ends\.npy must hold ascending ends .* the 60 frames there are, got \[70\]; delete the folder .*cache/",
+    ),
 ]
 
 
 @pytest.mark.parametrize("damage, message", DAMAGE, ids=[message[:30] for _, message in DAMAGE])
 def test_a_damaged_cache_is_an_error_that_names_the_file(tmp_path, damage, message):
-    path, made = _made(tmp_path)
+    path, made = made_cache(tmp_path)
     damage(made)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         file_dataset(path, span=7, cache=tmp_path / "cache")
@@ -304,20 +135,12 @@ def test_a_damaged_cache_is_an_error_that_names_the_file(tmp_path, damage, messa
 
 
 def test_a_name_of_an_array_is_of_no_other_folder(tmp_path):
-    path, made = _made(tmp_path)
+    path, made = made_cache(tmp_path)
     about = json.loads((made / "about.json").read_text())
     about["arrays"]["../x"] = about["arrays"]["positions"]
     (made / "about.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=r"another array '\.\./x'"):
         file_dataset(path, span=7, cache=tmp_path / "cache")
-
-
-def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path):
-    path, made = _made(tmp_path)
-    dataset = file_dataset(path, span=7, cache=tmp_path / "cache")
-    _short(made)
-    with pytest.raises(ValueError, match=r"positions\.npy must have 60 rows, got an end before"):
-        dataset[50]
 
 
 def test_a_making_that_fails_leaves_nothing(tmp_path, monkeypatch):
@@ -341,7 +164,7 @@ def _interrupted(*_, **__):
 
 
 def test_what_a_killed_process_left_is_made_anew(tmp_path):
-    path, made = _made(tmp_path)
+    path, made = made_cache(tmp_path)
     left = made.parent / f".{made.name}" / "building"
     left.parent.mkdir()
     made.rename(left)
@@ -363,6 +186,36 @@ def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"it needs 6\.03e-06 GiB, and 9\.31e-07 GiB are free") as caught:
         file_dataset(path, span=7, cache=cache)
     assert caught.value.errno == errno.ENOSPC and not [*cache.glob("*")]
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_named_at_once(tmp_path, monkeypatch):
+    path, cache, tried = plain_xyz(tmp_path), tmp_path / "cache", []
+
+    def vanished(*_, **__):
+        tried.append(1)
+        path.with_name("away.xyz").read_bytes()
+
+    monkeypatch.setattr(OpenFile, "molecules", vanished)
+    with pytest.raises(FileNotFoundError) as caught:
+        file_dataset(path, span=7, cache=cache)
+    assert caught.value.filename == str(tmp_path / "away.xyz") and "cache" not in str(caught.value)
+    assert len(tried) == 1 and not [*cache.glob("*")]
+    monkeypatch.setattr(OpenFile, "molecules", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken disk")))
+    with pytest.raises(OSError, match=r"^\[Errno 5\] broken disk$"):
+        file_dataset(path, span=7, cache=tmp_path)  # a file in the folder of the caches is no cache
+
+
+def test_frames_left_out_need_no_room_beside(tmp_path):
+    """A run of which frames were written twice: the file is made shorter in its place, whatever its header."""
+    rng, path = np.random.default_rng(0), tmp_path / "rows.npy"
+    for count, wanted in ((100, np.arange(1, 100, 3)), (11, np.array([0, 10])), (5, np.arange(4)), (3, np.arange(0))):
+        x = rng.normal(size=(count, 4, 3)).astype(np.float32)
+        with ArrayWriter(path, x.shape, x.dtype) as writer:
+            writer.write(x)
+        keep_rows(path, wanted, block_bytes=100)
+        begin = StoredRows(path).begin
+        assert begin % 64 == 0 and path.stat().st_size == begin + 48 * len(wanted)
+        assert np.array_equal(np.load(path), x[wanted])
 
 
 def test_the_cache_must_be_a_folder(tmp_path):
@@ -453,38 +306,13 @@ def test_the_digest_of_a_large_file_sees_its_pieces(tmp_path):
     assert digest(PIECE_BYTES) == plain, "what lies between the pieces is not read"
 
 
-def test_windows_are_numbered_as_in_memory(tmp_path):
-    path = plain_xyz(tmp_path)
-    a, b = file_dataset(path, span=7, stride=4), file_dataset(path, span=7, stride=4, cache=tmp_path / "cache")
-    assert torch.equal(a[-1].x, b[-1].x) and len(b.subset([3, 1])) == 2
-    for index in (len(b), -len(b) - 1):
-        with pytest.raises(IndexError):
-            b[index]
-    b[0].x.add_(1)  # memory of its own: nothing in the file changes
-    assert torch.equal(a[0].x, b[0].x)
-    assert np.allclose(ETHANOL, a[0].x[..., 0].numpy(), atol=0.2)
-
-
 def test_a_folder_of_caches_is_looked_into(tmp_path):
-    path, made = _made(tmp_path)
+    path, made = made_cache(tmp_path)
     file_dataset(path, split="val", span=7, cache=tmp_path / "cache")
     found = dict(inspect_file(tmp_path / "cache").facts)
-    assert found["kind"].startswith("2 caches") and found[made.name] == f"60 frames of 9 atoms of {path}, 7.5e-06 GiB"
+    assert found["kind"].startswith("2 caches") and found[made.name] == f"60 frames of 9 atoms of {path}, 6.93e-06 GiB"
     assert any(text.startswith("12 frames of 9 atoms") and "split val" in text for text in found.values())
     shown = inspect_file(path, keys={"cache": str(tmp_path / "cache")})
     assert shown.facts == inspect_file(path).facts
     _short(made)
     assert "damaged: " in dict(inspect_file(tmp_path / "cache").facts)[made.name]
-
-
-def test_positions_that_fill_the_memory_are_told_of_the_cache(tmp_path, monkeypatch):
-    path = plain_xyz(tmp_path)  # 6480 bytes of positions
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        file_dataset(path, span=7)
-        monkeypatch.setattr("geotdm_fast.data.molecule_files.cached.physical_memory", lambda: 12000)
-        file_dataset(path, span=7, cache=tmp_path / "cache")
-    with pytest.warns(
-        UserWarning, match=r"6\.03e-06 GiB of positions are kept in memory.*cache: FOLDER keeps them on disk"
-    ):
-        file_dataset(path, span=7)
