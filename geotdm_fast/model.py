@@ -353,8 +353,7 @@ class Model:
     ) -> Tensor:
         """[B] float - the bound on the negative log-likelihood (nats) of every trajectory, `num_timesteps` calls each.
 
-        See `scores.evaluation.likelihoods`; data, arrays, conditions and extrapolate as for `sample`,
-        and what it raises.
+        See `scores.evaluation.likelihoods`; data, arrays, conditions, extrapolate and errors as for `sample`.
         """
         from geotdm_fast.scores.evaluation import likelihoods
 
