@@ -15,7 +15,7 @@ from geotdm_fast.config.files import load_config
 from geotdm_fast.data.conditions import check_conditions, with_conditions
 from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.given_frames import as_given_frames
-from geotdm_fast.data.trajectory import Batch, TrajectoryDataset, collate
+from geotdm_fast.data.trajectory import TrajectoryDataset, collate
 from geotdm_fast.diffusion import GeoTDM, Sampler
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import num_edge_features
@@ -131,8 +131,7 @@ class Model:
         length = section.get("span") or section.get("num_frames") or people
         if length is None:
             return self.task.window(num_w)
-        given = len(self.task.given_frames)  # windows of training may be longer, see `training.HistoryWindows`
-        return given + (length - given) // (1 + self.config.get("train", {}).get("block_history", 0))
+        return self.task.without_history(length, self.config.get("train", {}).get("block_history", 0))
 
     def forecast(self, data: Any, num_samples: int = 1, **options: Any) -> Samples:
         """Draw the frames behind the given ones; data, arrays and options as for `sample`.
@@ -354,11 +353,11 @@ class Model:
     ) -> Tensor:
         """[B] float - the bound on the negative log-likelihood (nats) of every trajectory, `num_timesteps` calls each.
 
-        See `scores.evaluation.likelihoods`; data, arrays, conditions and extrapolate as for `sample`.
+        See `scores.evaluation.likelihoods`; data, arrays, conditions, extrapolate and errors as for `sample`.
         """
         from geotdm_fast.scores.evaluation import likelihoods
 
-        batch = data if isinstance(data, Batch) else collate(self.dataset(data, "likelihood", **arrays))
+        batch = collate(self.dataset(data, "likelihood", **arrays))
         return likelihoods(self.diffusion, batch, self.task, seed=seed, batch_size=batch_size, progress=progress)
 
     def __repr__(self) -> str:

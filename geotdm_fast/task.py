@@ -104,6 +104,11 @@ class Task:
             return self.num_frames or num_noisy
         return max(len(self.given_frames) + num_noisy, self.given_frames[-1] + 1)
 
+    def without_history(self, length: int, num_blocks: int) -> int:
+        """T of a window of training of `length` = G + (K + 1) (T - G) frames with K = num_blocks blocks of history."""
+        given = len(self.given_frames)
+        return given + (length - given) // (1 + num_blocks)
+
     def mask(self, num_frames: int) -> Tensor:
         """[1, 1, T] float32: 1 on given frames, as `GeoTDM` takes it. ValueError for ranges that do not fit."""
         return cond_mask(self.given, num_frames)

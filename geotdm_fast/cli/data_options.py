@@ -7,6 +7,7 @@ from pathlib import Path
 
 from geotdm_fast.cli.renamed import warn_renamed
 from geotdm_fast.cli.telling import tell
+from geotdm_fast.conditions import is_number
 from geotdm_fast.config.files import SPLITS
 from geotdm_fast.runtime.shown import listed, plain, shown
 
@@ -153,27 +154,44 @@ def _carried(section: dict, old: str | None, known: Iterable[str], split: str | 
     return kept | ({} if split is None else {"split": split}), []
 
 
+def _of_the_window(section: dict, config: Mapping) -> dict:
+    """A section of training with windows of the model, without those of history before them: train.block_history."""
+    from geotdm_fast.task import Task
+
+    blocks, trained = config.get("train", {}).get("block_history", 0), config["data"].get("train", {})
+    long = trained.get("span") or trained.get("num_frames")
+    keys = [key for key in ("span", "num_frames") if type(section.get(key)) is int]
+    if not blocks or any(section[key] != long for key in keys):
+        return section
+    task = Task.of_config(config)
+    return section | {key: task.without_history(section[key], blocks) for key in keys}
+
+
 def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, str]:
     """The data section that `sample` and `evaluate` open, and its name for messages.
 
     config: of the checkpoint, whose section `--split` (default test) is taken, or that of `--data-config`; then
-    `--data`, then `--set` change it.
+    `--data`, then `--set` change it. Windows of training that are longer than the model's, for `train.block_history`,
+    are as long as the model's but for a rollout.
     """
     name = args.split or "test"
     sections, source = config["data"], "the checkpoint's configuration"
     if args.data_config is not None:
         sections, source = _sections_of(args.data_config, name), args.data_config
     values = data_values(args.set, name)
+    taken = name if name in sections else next(iter(sections), name)
     if "kind" in values:
         section = {}
     elif name in sections:
         section = dict(sections[name])
     elif args.data is not None:
-        section = dict(next(iter(sections.values()), {}))
+        section = dict(sections.get(taken, {}))
         section |= {key: name for key in ("split", "mode") if key in section}
     else:
         raise ValueError(f"--split: {source} has no data section '{name}', only {listed(sections)}")
     where = f"data.{name}"
+    if taken == "train" and getattr(args, "rollout", None) is None:
+        section = _of_the_window(section, config)
     if args.data is not None:
         section, told = with_data(section, args.data, args.topology, where=where)
         if told:
@@ -242,7 +260,7 @@ def _with_conditions(section: dict, values: dict, where: str) -> dict:
     if before == "time":
         changed.pop("every", None)
     if before == "frames":
-        if not isinstance(lag, (int, float)) or isinstance(lag, bool) or lag != int(lag):
+        if not is_number(lag) or lag != int(lag):
             raise ValueError(
                 f"--set conditions.lag: {where} counts frames, it must be a whole number, got {shown(lag)}"
             )

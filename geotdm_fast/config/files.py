@@ -6,6 +6,7 @@ ignored: training writes its own log.
 """
 
 import copy
+import glob
 import os
 import pathlib
 import warnings
@@ -97,18 +98,31 @@ def portable_config(config: Mapping) -> dict:
     """A copy of a configuration in normal form without what is of one machine: folders of data, a cache, the time
     limit.
 
-    A file or folder of data, or each of a list of files, keeps its own name.
+    A file or folder of data, or each of a list of files, keeps its own name, and so do the weights to start from. A
+    pattern of files stays as it is; one from the root of the file system on begins with its first part that has a
+    wildcard.
     """
     portable = copy.deepcopy(dict(config))
-    name = lambda path: pathlib.Path(path).name
     for section in portable["data"].values():
-        for key in ("path", "root", "topology"):
+        for key in ("path", "root", "topology", "recordings"):
             value = section.get(key)
             if value is not None:
-                section[key] = [name(path) for path in value] if isinstance(value, (list, tuple)) else name(value)
+                section[key] = [_own_name(p) for p in value] if isinstance(value, (list, tuple)) else _own_name(value)
         section.pop("cache", None)
-    portable["train"]["max_minutes"] = None
+    train = portable["train"]
+    if train.get("start_from") is not None:
+        train["start_from"] = _own_name(train["start_from"])
+    train["max_minutes"] = None
     return portable
+
+
+def _own_name(path: str) -> str:
+    """What is left of the path of a file, a folder or a pattern on another machine."""
+    whole = pathlib.PurePath(path)
+    if not glob.has_magic(str(path)):
+        return whole.name
+    wild = next(number for number, part in enumerate(whole.parts) if glob.has_magic(part))
+    return pathlib.PurePath(*whole.parts[wild:]).as_posix() if whole.is_absolute() else str(path)
 
 
 def override(raw: dict, text: str) -> None:

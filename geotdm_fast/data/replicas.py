@@ -83,13 +83,27 @@ def chosen_files(where: str, section: dict, lists: Sequence[str]) -> dict:
     return section
 
 
-def leave_out_short(where: str, errors: Mapping[str, TooShort], others: int) -> None:
-    """Warn of files, by their paths, that have no room for a window; where there are no others, raise for the first."""
-    (path, error), more = next(iter(errors.items())), f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-    if others == 0:
+def leave_out_short(where: str, parts: Mapping[int, tuple[str, str]], errors: Mapping[int, TooShort]) -> None:
+    """Warn of parts that have no room for a window; where there are no others, raise for the first.
+
+    parts: the file and, where there are several, the lag of each part of a section, by its number; errors: of some
+    A lag at which no file has room is told too: nothing is learned of it.
+    """
+    error = next(iter(errors.values()))
+    if len(errors) == len(parts):
         raise error
+    left_out = [f"{path} at {lag}" if lag else path for path, lag in (parts[number] for number in errors)]
+    more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    of_what = "parts (a file at one lag)" if any(lag for _, lag in parts.values()) else "files"
     warnings.warn(
-        f"{where}: {len(errors)} of {len(errors) + others} files have no room for a window and are left out, "
-        f"{path}{more}: {plain(error)}",
+        f"{where}: {len(errors)} of {len(parts)} {of_what} have no room for a window and are left out, "
+        f"{left_out[0]}{more}: {plain(error)}",
         stacklevel=3,
     )
+    kept = {lag for number, (_, lag) in parts.items() if number not in errors}
+    if lost := [lag for lag in dict.fromkeys(lag for _, lag in parts.values()) if lag not in kept]:
+        warnings.warn(
+            f"{where}: no file has room for a window at {', '.join(lost)}, of which there are no data then; a shorter "
+            "span or longer files make room",
+            stacklevel=3,
+        )

@@ -124,6 +124,7 @@ def open_datasets(
     """
     entries: list[tuple[str, str, dict, dict]] = []
     first: dict[tuple, int] = {}
+    has_lags: dict[str, bool] = {}
     for where, section in sections.items():
         section = normalise_section(section, where)
         kind = section.pop("kind")
@@ -131,11 +132,14 @@ def open_datasets(
         if kind in _FILES:
             section = chosen_files(where, section, _LISTS[kind])
         told = section.pop(_CONDITIONS, {})
-        for entry, conditions in entries_told(where, _entries(where, kind, section), told):
+        own = _entries(where, kind, section)
+        at_lags = entries_told(where, own, told)
+        has_lags[where] = len(at_lags) > len(own)
+        for entry, conditions in at_lags:
             first.setdefault(_file_of(kind, entry), len(entries))
             entries.append((where, kind, entry, conditions))
     parts: dict[int, TrajectoryDataset] = {}
-    too_short: dict[str, dict[str, TooShort]] = {}
+    too_short: dict[str, list[tuple[int, TooShort]]] = {}
     with OpenFile() if file is None else contextlib.nullcontext(file) as opened:
         # File by file, so that one is open at a time; the sort leaves the sections of a file in their order.
         for number, (where, kind, entry, conditions) in sorted(
@@ -147,7 +151,7 @@ def open_datasets(
                 try:
                     part = _OPENERS[kind](dict(entry), where, progress, **more)
                 except TooShort as error:
-                    too_short.setdefault(where, {})[str(entry["path"])] = error
+                    too_short.setdefault(where, []).append((number, error))
                     continue
                 if LAG in conditions:
                     conditions = conditions | {LAG: lag_of(kind, entry, conditions[LAG], part)}
@@ -157,13 +161,21 @@ def open_datasets(
     }
     for where, errors in too_short.items():
         with _named(where):
-            leave_out_short(where, errors, len(opened_parts[where]))
+            parts_of = {i: _part_of(*e[2:], has_lags[where]) for i, e in enumerate(entries) if e[0] == where}
+            leave_out_short(where, parts_of, dict(errors))
     return {where: _joined(where, found) for where, found in opened_parts.items()}
 
 
 def _file_of(kind: str, entry: Mapping) -> tuple:
     """What is opened for an entry."""
     return (kind, *(str(entry.get(key)) for key in ("path", "topology")))
+
+
+def _part_of(entry: Mapping, conditions: Mapping, has_lags: bool) -> tuple[str, str]:
+    """The file of an entry, and its lag where the section has several."""
+    lag, every = conditions.get(LAG), entry.get("every")
+    at = f"conditions.lag {lag:g}" if isinstance(lag, float) else f"every {every or 1}"
+    return str(entry.get("path", entry.get("molecule_name"))), at if has_lags else ""
 
 
 def _joined(where: str, parts: list[TrajectoryDataset]) -> TrajectoryDataset:

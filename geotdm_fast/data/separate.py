@@ -75,11 +75,8 @@ def _parts(batch: Batch, name: str, value: Any) -> list[Any]:
         return [value] * batch.num_graphs
     if name == "cell":
         return [cell[0] if len(cell) == 1 else cell for cell in value]
-    if isinstance(value, list) or name in (
-        "origin",
-        "pbc",
-        "conditions",
-    ):  # one for each graph, without an axis of its own there
+    # One for each graph, without an axis of its own there.
+    if isinstance(value, list) or name in ("origin", "pbc", "conditions"):
         return list(value)
     owner = owners(batch, name)
     counts = torch.bincount(owner, minlength=batch.num_graphs).tolist()

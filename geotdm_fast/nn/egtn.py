@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from geotdm_fast import ops
 from geotdm_fast.conditioning import Frames, frames_of
-from geotdm_fast.conditions import Conditions, check_finite_conditions
+from geotdm_fast.conditions import Conditions
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.graphs.graph import as_graph
+from geotdm_fast.nn.condition_embedding import ConditionMixin
 from geotdm_fast.nn.given_graph import (
     GivenGraph,
     as_called,
@@ -28,7 +29,6 @@ from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Cell, check_cutoff
 from geotdm_fast.reference.node_embedding import part_of_layer
-from geotdm_fast.reference.row_sums import num_graphs, take_rows
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import (
     check_finite,
@@ -46,7 +46,7 @@ KEYWORDS = ("cond_mask", "x_given", "compute_ref", "graph", "cell", "conditions"
 UNUSED_KEYWORDS = ("num", "v", "num_nodes", "system_id", "select_index", "ptr", "scored", "num_graphs")
 
 
-class EGTN(PrecisionMixin, nn.Module):
+class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
     """Equivariant geometric trajectory network (arXiv 2410.13027, Sec. 4.1): spatial and temporal layers in turn.
 
     n_layers: pairs of layers; node_dim: F; edge_dim: A, 0 for none; hidden_dim: H
@@ -133,12 +133,8 @@ class EGTN(PrecisionMixin, nn.Module):
                 self.s_modules_ref.append(spatial_layer(spatial, in_space))
                 self.t_modules_ref.append(temporal_layer(temporal, over_time))
             self.ws = nn.Parameter(torch.ones(num_w))
-        if self.conditions is not None:
-            # Drawn last: the weights of a seed are the same with and without conditions.
-            width = len(self.conditions.names) * time_emb_dim
-            self.condition_linear = nn.Linear(width, hidden_dim, bias=False)
-            if learn_ref_frame:
-                self.condition_linear_ref = nn.Linear(width, hidden_dim, bias=False)
+        # Drawn last: the weights of a seed are the same with and without conditions.
+        self._draw_condition_layers(hidden_dim)
 
     def forward(
         self,
@@ -300,48 +296,6 @@ class EGTN(PrecisionMixin, nn.Module):
         """What the first layer makes of diffusion steps [M], for a network in `dtype`: [M, H]."""
         step = sinusoid(diffusion_t, self.time_emb_dim, dtype)
         return part_of_layer(step, self.input_linear.weight[:, self.node_dim :], None, self.precision)
-
-    def embed_conditions(self, conditions: Tensor | None, batch: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """What is added to the first layer's result for the conditions [graphs, C], for a network in `dtype`: [N, H].
-
-        None where the network is told none.
-        """
-        return self._embedded_conditions("condition_linear", conditions, batch, dtype)
-
-    def _embedded_conditions(
-        self, layer: str, conditions: Tensor | None, batch: Tensor | None, dtype: torch.dtype
-    ) -> Tensor | None:
-        conditions = self._check_conditions(conditions, batch)
-        if conditions is None or self.conditions is None:
-            return None
-        wide = torch.promote_types(dtype, torch.float32)
-        scaled = self.conditions.scaled(conditions.to(wide))
-        psi = sinusoid(scaled.flatten(), self.time_emb_dim, dtype).unflatten(0, scaled.shape).flatten(1)  # [G, C E]
-        linear = cast(nn.Linear, getattr(self, layer))
-        told = part_of_layer(psi, linear.weight, None, self.precision) if is_plain(linear) else linear(psi)
-        return told if batch is None else take_rows(told, batch)
-
-    def _told(self, z: Tensor, layer: str, conditions: Tensor | None, batch: Tensor | None) -> Tensor:
-        """z [N, T, H] with what the conditions add."""
-        told = self._embedded_conditions(layer, conditions, batch, z.dtype)
-        return z if told is None else z + told[:, None].to(z.dtype)
-
-    def _check_conditions(self, conditions: Tensor | None, batch: Tensor | None) -> Tensor | None:
-        """The conditions, which are there where the network is told any, and only there."""
-        if self.conditions is None:
-            if conditions is not None:
-                raise ValueError("EGTN: conditions must be None for a network that is told none")
-            return None
-        names = self.conditions.names
-        if conditions is None:
-            raise ValueError(f"EGTN: conditions [graphs, {len(names)}] must be given, of {', '.join(names)}; got none")
-        conditions = check_tensor("EGTN", "conditions", conditions, ("graphs", len(names)), integer=False)
-        check_same_device("EGTN", **{"the network": like(self)}, conditions=conditions)
-        if reads_values(conditions):
-            check_finite_conditions("EGTN", names, conditions)
-            expected = 1 if batch is None else num_graphs(batch)
-            check_tensor("EGTN", "conditions", conditions, (expected, len(names)))
-        return conditions
 
     def _reference_frame(
         self,

@@ -10,7 +10,7 @@ from tiny_training import log_of, tiny_config
 import geotdm_fast
 from geotdm_fast.cli import main
 from geotdm_fast.config.files import normalise_config
-from geotdm_fast.data import nbody_dataset
+from geotdm_fast.data import collate, nbody_dataset
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.samples.npz import read_samples
 from geotdm_fast.training import train
@@ -96,6 +96,17 @@ def test_a_forecast_is_told(model):
     assert np.abs(other.samples - rolled.samples)[..., 3:].max() > 1e-5
     found = [float(model.likelihood(data(), conditions={"lag": lag}).sum()) for lag in (0.1, 0.2)]
     assert found[0] != found[1] and np.isfinite(found).all()
+    batch = collate(data())
+    assert float(model.likelihood(batch, conditions={"lag": 0.2}).sum()) == found[1]
+    with pytest.raises(ValueError, match=r"likelihood: the condition lag must be in the trained range .* got 0.3"):
+        model.likelihood(batch, conditions={"lag": 0.3})
+    assert model.likelihood(batch, conditions={"lag": 0.3}, extrapolate=True).isfinite().all()
+    with pytest.raises(ValueError, match="likelihood: the condition lag must be in the trained range"):
+        model.likelihood(collate(with_conditions(data(), {"lag": 0.3})))
+    with pytest.raises(ValueError, match="likelihood: the condition lag is missing"):
+        model.likelihood(batch)
+    with pytest.raises(TypeError, match="likelihood: z must come with positions"):
+        model.likelihood(collate(with_conditions(data(), {"lag": 0.1})), z=[1] * 5)
 
 
 @pytest.mark.parametrize(
@@ -194,8 +205,9 @@ def test_frames_are_counted_where_the_training_did(tmp_path, capsys):
     assert (
         status == 0 and set(two.conditions[:, 0]) == {2.0} and np.array_equal(two.target, read(data(2, num_systems=3)))
     )
-    assert sampled(tmp_path / "run", tmp_path, "--set", "conditions.lag=0.5")[0] != 0
-    assert "--set conditions.lag" in capsys.readouterr().err
+    for lag in ("0.5", ".inf", ".nan"):
+        assert sampled(tmp_path / "run", tmp_path, "--set", f"conditions.lag={lag}")[0] != 0
+        assert "--set conditions.lag: data.test counts frames, it must be a whole number" in capsys.readouterr().err
 
 
 def test_stated_ranges_hold_the_data(tmp_path):

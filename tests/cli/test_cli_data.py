@@ -13,10 +13,12 @@ from tiny_models import (
     write_checkpoint,
     write_ethanol,
 )
+from tiny_training import tiny_config
 
+from geotdm_fast.checkpoint import load_checkpoint
 from geotdm_fast.checkpoint_paths import shipped_models
 from geotdm_fast.cli import build_parser, main
-from geotdm_fast.cli.data_options import with_data
+from geotdm_fast.cli.data_options import sampled_section, with_data
 from geotdm_fast.samples.npz import read_samples
 
 
@@ -240,3 +242,26 @@ def test_recordings_of_several_sections_are_told(folder, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main(["train", str(tmp_path / "config.yaml"), "--data", str(folder / "people.txt"), "--quiet"])
     assert "data.train and data.val read the same recordings from end to end" in capsys.readouterr().err
+
+
+def test_windows_of_training_are_as_long_as_the_models(folder, tmp_path):
+    config = tiny_config(block_history=2)
+    config["data"]["train"]["num_frames"] = 12  # 3 given ones and 3 to draw in each of 3 blocks
+    model = write_checkpoint(tmp_path / "m.safetensors", config)
+    out = tmp_path / "s.npz"
+    words = ["sample", model, "--split", "train", "--method", "ddim", "--steps", "2", "--quiet", "--out", str(out)]
+    assert main(words) == 0
+    assert read_samples(out).samples.shape == (1, 30, 3, 3)
+    parser, config = build_parser(), load_checkpoint(model)[1]
+
+    def section(*options):
+        return sampled_section(config, parser.parse_args([*words, *options]))[0]
+
+    assert section()["num_frames"] == 6 and config["data"]["train"]["num_frames"] == 12
+    assert section("--split", "val")["num_frames"] == 6
+    assert section("--rollout", "9")["num_frames"] == 12
+    assert section("--set", "data.num_frames=9")["num_frames"] == 9
+    assert section("--split", "test", "--data", str(folder / "ethanol.npz"))["span"] == 6
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({"data": {"train": config["data"]["train"] | {"num_frames": 6}}}))
+    assert section("--data-config", str(other))["num_frames"] == 6

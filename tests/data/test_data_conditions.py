@@ -109,6 +109,13 @@ def test_a_trajectory_file_has_times(tmp_path):
     assert each(found, "lag") == [2.0] * 6 + [6.0] * 2
     whole = open_dataset(section | {"every": 3, "stride": 4}, progress=False)
     assert torch.equal(found[7].x, whole[1].x) and whole.frame_time == 6.0
+    run[:20].save_xtc(str(tmp_path / "b.xtc"))
+    told = {"path": [section["path"], str(tmp_path / "b.xtc")], "conditions": {"lag": 6.0}}
+    seen = given_frames_dataset(section | told, [True] * 3 + [False] * 2)
+    assert each(seen, "lag") == [6.0] * 2 and len(seen) == 2
+    for item, frames in zip(seen, ([17, 20, 23], [13, 16, 19]), strict=True):
+        expected = torch.from_numpy(x[frames] * 10).float().permute(1, 2, 0).diff(dim=-1)
+        torch.testing.assert_close(item.x[..., :3].diff(dim=-1), expected, rtol=0, atol=0.03)  # .xtc rounds
 
 
 def test_a_number_for_each_file(tmp_path):
@@ -225,3 +232,44 @@ def test_given_frames_have_one_lag(tmp_path):
     for keys in ({"conditions": {"lag": [0.5, 1.0]}}, {"every": [1, 2], "conditions": {"lag": "time"}}):
         with pytest.raises(ValueError, match="the given frames must have one lag"):
             given_frames_dataset(section | keys, given)
+    cut = given_frames_dataset(section | {"conditions": {"lag": 1.0}}, given)
+    assert each(cut, "lag") == [1.0] and torch.equal(cut[0].x, found[0].x)
+    part = given_frames_dataset(section | {"frames": [0, 20], "conditions": {"lag": 1.0}}, given)
+    steps = lambda frames: torch.from_numpy(x[frames]).float().permute(1, 2, 0).diff(dim=-1)
+    torch.testing.assert_close(part[0].x[..., :3].diff(dim=-1), steps([14, 16, 18]), rtol=1e-5, atol=1e-5)
+    none = given_frames_dataset(section | {"conditions": None}, given)
+    torch.testing.assert_close(none[0].x[..., :3].diff(dim=-1), steps([21, 22, 23]), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"data: conditions.lag must be a whole number of the file's frames, .* 0.75"):
+        given_frames_dataset(section | {"conditions": {"lag": 0.75}}, given)
+    with pytest.raises(ValueError, match=r"data: conditions.lag must be 0.5, the time between .* got 1"):
+        given_frames_dataset(section | {"every": 1, "conditions": {"lag": 1.0}}, given)
+    with pytest.raises(ValueError, match=r"a.npz must have the 13 given frames, got 12"):
+        given_frames_dataset(section | {"conditions": {"lag": 1.0}}, [True] * 13 + [False])
+    walk(tmp_path / "b.npz", times=np.arange(24) * 0.25)
+    both = [section["path"], str(tmp_path / "b.npz")]
+    with pytest.raises(ValueError, match=r"lag 1 must be as many frames in every file, got 2 in .*a.npz and 4 in .*b"):
+        given_frames_dataset({"kind": "npz", "path": both, "conditions": {"lag": 1.0}}, given)
+
+
+def test_given_frames_of_molecules_and_people_are_told(tmp_path):
+    x = np.array([[0, 0, 0], [0.957, 0, 0], [-0.24, 0.927, 0]]) + 0.02 * np.random.default_rng(0).normal(size=(9, 3, 3))
+    np.savez(tmp_path / "water.npz", R=x, z=[8, 1, 1])
+    section = {"kind": "md17", "root": str(tmp_path), "molecule_name": "water", "split": "test"}
+    given = [True] * 3 + [False] * 2
+    conditions = {"temperature": 300, "lag": "frames"}
+    found = given_frames_dataset(section | {"down_sample_every": 5, "conditions": conditions}, given)
+    assert each(found, "temperature") == [300.0] and each(found, "lag") == [5.0], "as those of the training"
+    torch.testing.assert_close(found[0].x[..., :3], torch.from_numpy(x[-3:]).float().permute(1, 2, 0))
+    counted = given_frames_dataset(section | {"every": 2, "conditions": conditions}, given)
+    assert each(counted, "lag") == [2.0]
+    path = tmp_path / "now.txt"
+    path.write_text("".join(f"{6 * t} {p} {0.5 * t} {p}\n" for t in range(9) for p in (1, 2)))
+    people = {"recordings": [str(path)], "graph": "complete"}
+    given = [True] * 8 + [False] * 12
+    told = given_frames_dataset(people | {"conditions": {"crowd": [2], "lag": "frames"}}, given)
+    assert each(told, "crowd") == [2.0] * 2 and each(told, "lag") == [1.0] * 2
+    assert torch.equal(told[1].x, given_frames_dataset(people, given)[1].x) and not told[1].has_target
+    with pytest.raises(ValueError, match="data: the given frames must have one lag"):
+        given_frames_dataset(people | {"conditions": {"lag": [1, 2]}}, given)
+    with pytest.raises(ValueError, match="crowd must be a number, or one for each of the 1 files"):
+        given_frames_dataset(people | {"conditions": {"crowd": [2, 3]}}, given)

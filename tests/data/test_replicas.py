@@ -1,7 +1,10 @@
 """Several runs of one system: patterns of paths, splits by run or in time, and runs too short for a window."""
 
 import os
+import re
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from molecule_frames import motion, write, xyz_text
@@ -55,6 +58,32 @@ def test_every_window_is_of_one_file_and_files_weigh_by_their_windows(runs):
     alone = [open_dataset(section(path=f"runs/{i}/traj.xyz")) for i in range(3)]
     expected = torch.cat([torch.stack([item.x for item in own]) for own in alone])
     assert torch.equal(torch.stack([item.x for item in dataset]), expected)
+
+
+def test_a_lag_without_room_is_told(tmp_path):
+    paths = [str(tmp_path / f"{name}.npz") for name in ("long", "short")]
+    for path, frames in zip(paths, (24, 9), strict=True):
+        np.savez(path, x=np.random.default_rng(0).normal(size=(frames, 3, 3)), time=np.arange(frames) * 0.5)
+    made = {"kind": "npz", "path": paths, "span": 5}
+    told = r"1 of 4 parts \(a file at one lag\) have no room for a window and are left out, .*short.npz at {}: "
+    for keys, lag in (
+        ({"conditions": {"lag": [0.5, 2.0]}}, "conditions.lag 2"),
+        ({"every": [1, 4], "conditions": {"lag": "time"}}, "every 4"),
+        ({"every": [1, 4]}, "every 4"),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert len(open_dataset(made | keys)) == 20 + 2 + 5
+        assert len(caught) == 1 and re.search(told.format(lag), str(caught[0].message))
+    alone = made | {"path": paths[1], "conditions": {"lag": [0.5, 2.0]}}
+    with pytest.warns(UserWarning) as caught:
+        assert len(open_dataset(alone)) == 5
+    assert [re.search("data: (.*?),", str(one.message))[1] for one in caught] == [
+        "1 of 2 parts (a file at one lag) have no room for a window and are left out",
+        "no file has room for a window at conditions.lag 2",
+    ]
+    with pytest.raises(ValueError, match="must have at least span=30 frames, got 9"):
+        open_dataset(alone | {"span": 30})
 
 
 def test_a_split_in_time_is_of_every_file(runs):
