@@ -37,7 +37,7 @@ def gv_ff_backward(
 ) -> GVFFGradients:
     """The gradients, by one kernel, and by torch's products over rows those of the weights where they are wanted.
 
-    Deterministic where torch's products are.
+    Deterministic where torch's products are, which round as `torch.set_float32_matmul_precision` says.
     """
     grad_k, grad_u = torch.empty_like(k), torch.empty_like(u)
     p, grad_out, grad_z = (torch.empty_like(k) for _ in range(3))

@@ -109,9 +109,12 @@ def radius_image_search_kernel(
         key = group_hash(group) ^ cell_hash(cell_0.to(tl.int64), 0)
         key = key ^ cell_hash(cell_1.to(tl.int64), 1) ^ cell_hash(cell_2.to(tl.int64), 2)
         key = key & (num_keys - 1)
-        begin = tl.load(p_bucket + key, mask=m_row, other=0)
-        end = tl.load(p_bucket + key + 1, mask=m_row, other=0)
+        # Where no images are looked at, the cells beside may still be in one.
+        m_image = m_row & (tl.abs(m_0) <= images_0) & (tl.abs(m_1) <= images_1) & (tl.abs(m_2) <= images_2)
+        begin = tl.load(p_bucket + key, mask=m_image, other=0)
+        end = tl.load(p_bucket + key + 1, mask=m_image, other=0)
         k = ((m_0 + images_0) * (2 * images_1 + 1) + m_1 + images_1) * (2 * images_2 + 1) + m_2 + images_2
+        k = tl.where(m_image, k, home)
         p_image = p_shift + (place * num_images + k) * 3
         for start in tl.range(0, tl.max(end - begin), COLUMNS):
             o_col = begin[:, None] + start + tl.arange(0, COLUMNS)[None, :]

@@ -45,11 +45,12 @@ def radius_shifts_kernel(
 ):  # fmt: skip
     """Images -images_k .. images_k along each vector: number [K, 3] int8 in lexicographic order, shift
     [boxes, box_frames, K, 3] of each in every box, NaN along a direction that is open."""
-    place = tl.program_id(0).to(tl.int64)
-    k = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     width_1, width_2 = 2 * images_1 + 1, 2 * images_2 + 1
-    m_0, m_1, m_2 = k // (width_1 * width_2) - images_0, (k // width_2) % width_1 - images_1, k % width_2 - images_2
     num_images = (2 * images_0 + 1) * width_1 * width_2
+    num_blocks = tl.cdiv(num_images, BLOCK)
+    place = (tl.program_id(0) // num_blocks).to(tl.int64)
+    k = tl.program_id(0) % num_blocks * BLOCK + tl.arange(0, BLOCK)
+    m_0, m_1, m_2 = k // (width_1 * width_2) - images_0, (k // width_2) % width_1 - images_1, k % width_2 - images_2
     m_k = k < num_images
     p_flag = p_pbc + place // box_frames * 3
     exists = ((m_0 == 0) | (tl.load(p_flag) != 0)) & ((m_1 == 0) | (tl.load(p_flag + 1) != 0))

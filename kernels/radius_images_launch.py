@@ -107,7 +107,8 @@ def radius_images_table(
     of_box = box, inverse, shift, numbers, pbc
     given = _Given(moved, away, batch, *of_box, number(cutoff), number(squared(cutoff)), num_nodes, num_frames)
     with on_device(x):
-        radius_shifts_kernel[(shift[..., 0, 0].numel(), triton.cdiv(num_images, SHIFTS_BLOCK))](
+        # Along one axis: CUDA's others end at 65,535 programs.
+        radius_shifts_kernel[(shift[..., 0, 0].numel() * triton.cdiv(num_images, SHIFTS_BLOCK),)](
             vectors, pbc, shift, numbers, given.of_frame[0], *boxes.images,
             BLOCK=SHIFTS_BLOCK, num_warps=1, enable_fp_fusion=False,
         )  # fmt: skip

@@ -4,14 +4,19 @@
     python -m tools.superpose_frames adenylate_kinase.npz ca.npz --atoms ca
 
 --atoms names an array of the file that lists the atoms to keep; bonds between them are kept, by their new numbers.
+Arrays that are neither positions, atoms, bonds, times nor their unit are left out, which is said.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from geotdm_fast.runtime.files import read_npz, write_npz
+
+# The arrays that are kept.
+KEPT = ("R", "z", "time", "times", "step", "steps", "bonds", "unit")
 
 
 def superpose(x: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -28,11 +33,11 @@ def superpose(x: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def chosen(arrays: dict[str, np.ndarray], atoms: str | None) -> dict[str, np.ndarray]:
-    """The arrays R, z and, where there are any, time and bonds, of the atoms that the array `atoms` lists.
+    """The arrays `KEPT`, where there are any, of the atoms that the array `atoms` lists.
 
     Raises ValueError where there is no such array, or it lists no atoms.
     """
-    kept = {name: arrays[name] for name in ("R", "z", "time", "bonds", "unit") if name in arrays}
+    kept = {name: arrays[name] for name in KEPT if name in arrays}
     if atoms is None:
         return kept
     number = kept["R"].shape[-2]
@@ -55,7 +60,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--atoms", metavar="ARRAY")
     args = parser.parse_args()
-    arrays = chosen(read_npz(args.file, required=("R", "z")), args.atoms)
+    try:
+        found = read_npz(args.file, required=("R", "z"))
+        arrays = chosen(found, args.atoms)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    left_out = [name for name in found if name not in (*KEPT, args.atoms)]
+    if left_out:
+        print(f"{args.out}: without {', '.join(left_out)} of {args.file}", file=sys.stderr)
     x = arrays["R"]
     first = x.reshape(-1, *x.shape[-2:])[0]
     write_npz(args.out, **{**arrays, "R": superpose(x, first).astype(np.float32)})

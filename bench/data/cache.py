@@ -25,6 +25,8 @@ ATOMS, SPAN, GIVEN = 200, 10, 4
 BATCH = 16
 BLOCK, VARIANTS = 1000, 7  # frames that are made at once, and how many such blocks differ
 NAMES = ("memory", "cached part", "cached whole")
+# What is made in the folder.
+OWN = ("run.pdb", "run.dcd", "cache-part", "cache-whole")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Everything but what the processes that train do."""
     folder = pathlib.Path(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    check_own(folder)
     frames = make_file(folder, args.gigabytes)
     part = max(100, int(frames * min(1.0, args.part / args.gigabytes)))
     workers: dict[str, Worker] = {}
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         for worker in workers.values():
             worker.close()
         if not (args.keep or args.only_make):
-            shutil.rmtree(folder)
+            remove_own(folder)
     ratios = {name: float(np.median(np.array(rates[name]) / np.array(rates["memory"]))) for name in NAMES[1:]}
     row = {
         "benchmark": "cache",
@@ -100,14 +103,45 @@ def report(row: dict) -> str:
     return "\n".join(lines)
 
 
-def make_file(folder: pathlib.Path, gigabytes: float) -> int:
-    """`run.dcd` and `run.pdb` in the folder, if they are not there; the number of frames."""
-    frames = int(gigabytes * 1e9 / (12 * ATOMS))
+def check_own(folder: pathlib.Path) -> None:
+    """Raise ValueError where the folder has files of these names that are of something else."""
+    pdb = folder / "run.pdb"
+    is_ours = pdb.is_file() and pdb.read_bytes() == _topology().encode()
+    others = [name for name in OWN if (folder / name).exists()]
+    if others and not is_ours:
+        raise ValueError(f"--folder: {folder} must have no {', '.join(others)} of something else")
+
+
+def remove_own(folder: pathlib.Path) -> None:
+    """Delete the files and caches of this program, and the folder if nothing else is in it."""
+    for name in OWN:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _rest() -> np.ndarray:
+    """Where the atoms are at rest, [ATOMS, 3]."""
     rest = np.zeros((ATOMS, 3))
     rest[:, 0] = 1.5 * (np.arange(ATOMS) - ATOMS / 2)
+    return rest
+
+
+def _topology() -> str:
+    """What `run.pdb` holds."""
     atom = "ATOM  {:5d}  C   GLY A   1    {:8.3f}{:8.3f}{:8.3f}  1.00  0.00           C"
-    lines = [atom.format(i + 1, *place) for i, place in enumerate(rest)]
-    (folder / "run.pdb").write_text("\n".join([*lines, "END", ""]))
+    lines = [atom.format(i + 1, *place) for i, place in enumerate(_rest())]
+    return "\n".join([*lines, "END", ""])
+
+
+def make_file(folder: pathlib.Path, gigabytes: float) -> int:
+    """`run.dcd` and `run.pdb` in the folder, if they are not there; the number of frames."""
+    frames, rest = int(gigabytes * 1e9 / (12 * ATOMS)), _rest()
+    (folder / "run.pdb").write_text(_topology())
     path = folder / "run.dcd"
     if path.is_file() and path.stat().st_size > 12 * ATOMS * frames:
         return frames
@@ -293,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a turn (default: 4)")
     parser.add_argument(
-        "--folder", default="bench-cache", help="for the files, deleted at the end (default: bench-cache)"
+        "--folder", default="bench-cache", help="for the files, which are deleted at the end (default: bench-cache)"
     )
     parser.add_argument("--keep", action="store_true", help="leave the files where they are")
     parser.add_argument("--only-make", action="store_true", help="make the files and the caches, and leave them there")

@@ -69,7 +69,7 @@ class Group {
       const Vector x = {from[0], from[search.axis_stride], from[2 * search.axis_stride]};
       const auto row = static_cast<int32_t>(node[i] * search.num_frames + frame);
       const size_t place = nodes_.size();
-      Vector away{};
+      Vector away{}, terms{};
       bool usable = std::isfinite(x[0]) && std::isfinite(x[1]) && std::isfinite(x[2]);
       for (int k = 0; usable && k < 3; ++k) {
         const Vector term = {x[0] * inverse[k], x[1] * inverse[3 + k], x[2] * inverse[6 + k]};
@@ -78,14 +78,15 @@ class Group {
           away[k] = floor_of(s);
           usable = std::abs(away[k]) <= double(search.boxes.most_away);
         }
-        const double terms = std::abs(term[0]) + std::abs(term[1]) + std::abs(term[2]);
-        most_terms[k] = std::max(most_terms[k], terms);
-        fraction_[k][place] = std::isfinite(terms) ? s - away[k] : 0;
+        terms[k] = std::abs(term[0]) + std::abs(term[1]) + std::abs(term[2]);
+        fraction_[k][place] = std::isfinite(terms[k]) ? s - away[k] : 0;
       }
       if (!usable) {
         lost_.push_back(row);
         continue;
       }
+      // Of those that are lost they may be so large that everything would be near to everything.
+      for (int k = 0; k < 3; ++k) most_terms[k] = std::max(most_terms[k], terms[k]);
       Vector moved;
       for (int d = 0; d < 3; ++d)
         moved[d] = x[d] - (away[0] * vectors_[d] + away[1] * vectors_[3 + d] + away[2] * vectors_[6 + d]);

@@ -73,7 +73,8 @@ def load_tensors_of(path: PathLike) -> tuple[dict[str, Tensor], dict | None]:
     """Names and tensors of a network in a file, without `denoiser.` before them, and the configuration if it holds one.
 
     path: ours; a state dict of any suffix, bare or under `state_dict` and others; a Lightning file. Only tensors are
-    read (`weights_only`): a file that would execute code is refused. Raises ValueError for a file of a GeoTDM model.
+    read (`weights_only`): a file that would execute code is refused. Raises ValueError for a file of a GeoTDM model,
+    and for one with a name both with and without `denoiser.`.
     """
     held: Any = None
     if is_safetensors(path):
@@ -88,6 +89,9 @@ def load_tensors_of(path: PathLike) -> tuple[dict[str, Tensor], dict | None]:
         tensors = load_official_state_dict(path)
     if isinstance(held, Mapping) and "denoise_model" in held:
         raise ValueError(f"{path}: {_OF_GEOTDM}")
+    for name in tensors:
+        if PREFIX + name in tensors:
+            raise ValueError(f"{path} must have one tensor of a name, got both {name} and {PREFIX}{name}")
     tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
     check_is_ays(tensors, path)
     return tensors, held

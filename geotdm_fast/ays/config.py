@@ -1,5 +1,6 @@
 """The official YAML files of Align Your Structures: read unchanged, and made into a network and its diffusion."""
 
+import math
 import os
 import re
 import warnings
@@ -121,31 +122,56 @@ def _without_empty(section: Any, table: Mapping[str, Setting]) -> Any:
 def _dataset(section: Any, where: str) -> dict:
     section = as_section(section, where)
     paths = {key: value for key, value in section.items() if isinstance(key, str) and _PATH.fullmatch(key)}
+    given = as_section(section.get("paths") or {}, f"{where}.paths")
     own = (*_LISTS, "paths", "order", "ratio")
     plain = {key: value for key, value in section.items() if key not in paths and key not in own}
     check_keys(where, plain, (*DATASET, *_LISTS))
     filled = fill(plain, DATASET, where)
+    paths = given or paths
     for key, value in paths.items():
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{where}.{key} must be a path, got {shown(value)}")
     features = section.get("features", list(NAMES))
-    if not isinstance(features, list):
-        raise ValueError(f"{where}.features must be a list of names, got {shown(features)}")
-    for name in features:
+    for name in _names(features, f"{where}.features"):
         check_choice(f"{where}.features", name, FEATURES)
-    order = section["order"] if "order" in section else _order(section.get("transforms", ["edge_order|3"]), where)
+    if "order" in section:
+        order = fill({"order": section["order"]}, _ORDER, where)["order"]
+    else:
+        order = _order(section.get("transforms", ["edge_order|3"]), where)
+    datasets = _names(section.get("datasets") or [], f"{where}.datasets")
+    about = {"paths": dict(paths), "features": list(features), "order": order}
+    return filled | about | {"datasets": list(datasets), "ratio": _ratio(section, where)}
+
+
+_ORDER = {"order": Setting("int", 1, "bonds that an edge may be long", least=1)}
+
+
+def _names(value: Any, where: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{where} must be a list of names, got {shown(value)}")
+    return value
+
+
+def _ratio(section: Mapping, where: str) -> dict[str, float]:
+    """The share of each set, by its name."""
     mixing = as_section(section.get("mixing") or {}, f"{where}.mixing")
-    about = {"paths": dict(section.get("paths") or paths), "features": list(features), "order": order}
-    ratio = dict(section.get("ratio") or mixing.get("ratio") or {})
-    return filled | about | {"datasets": list(section.get("datasets") or []), "ratio": ratio}
+    key, ratio = ("ratio", section["ratio"]) if section.get("ratio") else ("mixing.ratio", mixing.get("ratio"))
+    ratio = as_section(ratio or {}, f"{where}.{key}")
+    for name, share in ratio.items():
+        is_number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        if not isinstance(name, str) or not is_number or not 0 <= share < math.inf:
+            expected = "must have names and numbers of at least 0"
+            raise ValueError(f"{where}.{key} {expected}, got {shown(share)} for {shown(name)}")
+    return dict(ratio)
 
 
 def _order(transforms: Any, where: str) -> int:
     """The number in ['edge_order|3']; 1 without transforms."""
     if not transforms:
         return 1
-    found = re.fullmatch(r"edge_order\|(\d+)", transforms[0]) if isinstance(transforms, list) else None
-    if found is None or len(transforms) != 1 or int(found[1]) < 1:
+    is_text = isinstance(transforms, list) and len(transforms) == 1 and isinstance(transforms[0], str)
+    found = re.fullmatch(r"edge_order\|(\d+)", transforms[0]) if is_text else None
+    if found is None or int(found[1]) < 1:
         raise ValueError(f"{where}.transforms must be ['edge_order|N'] with N of at least 1, got {shown(transforms)}")
     return int(found[1])
 

@@ -1,6 +1,5 @@
 """Diffusion of Align Your Structures: GeoTDM's unconditional algebra, with given frames for the network alone."""
 
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -53,7 +52,7 @@ class OurDiffusion(Rollouts, OfficialDDIM, GaussianDiffusion):
         self.model_mean_type, self.model_var_type, self.loss_type = model_mean_type, model_var_type, loss_type
         self.rescale_timesteps = rescale_timesteps
         self.use_kabsch_alignment = use_kabsch_alignment
-        self._of_network: tuple[weakref.ref, GeoTDM] | None = None
+        self._of_network: tuple[nn.Module, GeoTDM] | None = None
 
     def with_network(self, model: nn.Module, device: torch.device | str | None = None) -> GeoTDM:
         """The same diffusion as a `geotdm_fast.GeoTDM` of this network, in mode `uncond`: for `Sampler`, say.
@@ -61,13 +60,13 @@ class OurDiffusion(Rollouts, OfficialDDIM, GaussianDiffusion):
         device: where noise is drawn; None: where the network is. Its losses are not aligned.
         """
         known = self._of_network
-        if known is None or known[0]() is not model:
+        if known is None or known[0] is not model:
             if getattr(bare(model), "learn_ref_frame", None) is not False:
                 raise TypeError(f"OurDiffusion: model must be a network of geotdm_fast.ays, got {type(model).__name__}")
             types = (self.model_mean_type, self.model_var_type, self.loss_type)
             about = (self.beta_schedule_name, self.num_timesteps, *types)
             made = GeoTDM(model, *about, "cpu", self.rescale_timesteps, "uncond")
-            known = self._of_network = (weakref.ref(model), made)
+            known = self._of_network = (model, made)
         diffusion = known[1]
         diffusion.device = next(model.parameters()).device if device is None else device
         return diffusion

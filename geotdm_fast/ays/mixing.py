@@ -29,7 +29,8 @@ def normed_and_mixed(z: Tensor, k: Tensor, norm: nn.Module | None, alpha: Tensor
     if not fuses or type(norm) is not nn.LayerNorm or not _is_affine(norm):
         z = z if norm is None else norm(z)
         return given.put(z, mixed(k, given.noisy(z), alpha))
-    share = z.new_tensor(0.5) if alpha is None else torch.sigmoid(alpha).to(z.dtype)
+    # Filled on the device: a copy from the host would end a capture.
+    share = z.new_full((), 0.5) if alpha is None else torch.sigmoid(alpha).to(z.dtype)
     return _NormedAndMixed.apply(z.contiguous(), k, norm.weight, norm.bias, share, where, norm.eps)
 
 

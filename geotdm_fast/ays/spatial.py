@@ -76,8 +76,9 @@ class _ShiftLayer(SpatialLayer):
         self, x: Tensor, h: Tensor, graph: Tensor | Graph, edge_attr: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """`rows` by calls of the parts as they are: with hooks, or of somebody else."""
-        y, k = EGCL.called_rows(self, x, h, graph, edge_attr)  # type: ignore[arg-type]  # has all that it reads
-        return self._finish(x, y - x, k)
+        # The shift itself, not x' - x: far out that would be rounded to what x has room for.
+        u, k = EGCL.called_rows(self, x, h, graph, edge_attr, residual=False)  # type: ignore[arg-type]  # has all of it
+        return self._finish(x, u, k)
 
     def _finish(self, x: Tensor, u: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError

@@ -74,11 +74,15 @@ def run(args: argparse.Namespace) -> int:
             check_suffix(option, path, suffixes)
     from_file = is_samples(Path(args.checkpoint))
     _check_options(args, from_file)
-    beside = {}
+    beside: dict[str, dict] = {}
+    if args.beside and args.out is None:
+        raise ValueError("--beside draws beside this rollout, so --out must name the picture, got none")
     for text in args.beside:
         label, _, path = text.partition("=")
         if not label or not path:
             raise ValueError(f"--beside must be LABEL=FILE.json, got {plain(text)}")
+        if label == args.label or label in beside:
+            raise ValueError(f"--beside: the label {shown(label)} must be used once")
         beside[label] = _scores_in(Path(path))
     if not from_file:
         check_sampling_paths(args)

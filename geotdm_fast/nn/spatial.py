@@ -77,9 +77,12 @@ class ESLayer(SpatialLayer):
         return EGCLWeights(params, options)
 
     def called_rows(
-        self, x: Tensor, h: Tensor, graph: Tensor | Graph, edge_attr: Tensor | None
+        self, x: Tensor, h: Tensor, graph: Tensor | Graph, edge_attr: Tensor | None, *, residual: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """`rows` by calls of the MLPs as they are: with hooks, or parts of somebody else."""
+        """`rows` by calls of the MLPs as they are: with hooks, or parts of somebody else.
+
+        residual: False gives x' - x in the place of x'
+        """
         graph = as_graph(graph, x.shape[0])
         (edge_index,), layout = graph.tables("reference"), graph.layout("reference")
         x_rows, h_rows = layout.rows(x), layout.rows(h)  # [M, T, ...]
@@ -90,7 +93,8 @@ class ESLayer(SpatialLayer):
             inputs.append(edge_attr if edge_attr.dim() == 3 else edge_attr[:, None].expand(-1, x_rows.shape[1], -1))
         m = self.edge_mlp(torch.cat(inputs, dim=-1))
         near = None if self.cutoff is None else polynomial_envelope(edges.square, self.cutoff)
-        x_out = moved(x_rows, edges, self.coord_mlp(m), row, self.normalize and not self.pre_norm, near)
+        normalize = self.normalize and not self.pre_norm
+        x_out = moved(x_rows, edges, self.coord_mlp(m), row, normalize, near, residual)
         m_sum = sum_rows(m if near is None else near * m, row, len(x_rows)).to(m.dtype)
         h_out = self.node_mlp(torch.cat([h_rows, m_sum], dim=-1))
         return layout.back(x_out, *x.shape[:2]), layout.back(h_out, *x.shape[:2])

@@ -25,8 +25,9 @@ def gv_ff(k: Tensor, u: Tensor, params: GVFFParams, *, precision: str = "fp32") 
     and for any number of threads, keeps nothing for its backward but its inputs, and sums no gradient of parameters
     that ask for none. Sums are float32; products take bfloat16 factors for bfloat16 k or params and for
     `precision="bf16"` where the CPU has AMX or AVX512_BF16. Under `create_graph=True` the backward is the reference's.
-    On CUDA a Triton kernel runs each direction, which keeps q beside its inputs; torch's products sum the weights'
-    gradients. Other inputs, `torch.compile` on CUDA, and all within transforms of `torch.func` run the reference.
+    On CUDA a Triton kernel runs each direction, which keeps q beside its inputs; torch's float32 products sum the
+    weights' gradients, rounded as `torch.set_float32_matmul_precision` says, whatever `precision` is. Other inputs,
+    `torch.compile` on CUDA, and all within transforms of `torch.func` run the reference.
     Raises ValueError where `backend("triton")` is asked for and the Triton kernels do not take the input.
     """
     check_choice("gv_ff: precision", precision, PRECISIONS)

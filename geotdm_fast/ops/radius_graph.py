@@ -136,12 +136,13 @@ def _in_boxes_by_kernels(
     """Counted, then listed in a table that is wide enough."""
     from geotdm_fast.kernels.radius_images_launch import radius_images_table
 
-    *_, degree = radius_images_table(x, cutoff, 0, batch, loop, boxes)
+    most_nodes = _most_nodes(x, batch)
+    *_, degree = radius_images_table(x, cutoff, 0, batch, loop, boxes, most_nodes)
     least, most = (int(degree.min()), int(degree.max())) if len(degree) else (0, 0)
     if least < 0:
         check_near_enough(_WHERE, x, boxes, batch)
     check_capacity(degree, len(degree), max_num_neighbors)
-    found = counted_images(*radius_images_table(x, cutoff, most, batch, loop, boxes))
+    found = counted_images(*radius_images_table(x, cutoff, most, batch, loop, boxes, most_nodes))
     return found.edge_index(), found.edge_image()
 
 
@@ -150,10 +151,17 @@ def _by_kernels(x: Tensor, cutoff: float, batch: Tensor | None, max_num_neighbor
     from geotdm_fast.kernels.radius_graph_launch import radius_table
 
     frames = x if x.dim() == 3 else x[:, None]
-    _, degree = radius_table(frames, cutoff, 0, batch, loop)
+    most_nodes = _most_nodes(frames, batch)
+    _, degree = radius_table(frames, cutoff, 0, batch, loop, most_nodes)
     check_capacity(degree, len(degree), max_num_neighbors)
-    sender, degree = radius_table(frames, cutoff, int(degree.max()) if len(degree) else 0, batch, loop)
+    capacity = int(degree.max()) if len(degree) else 0
+    sender, degree = radius_table(frames, cutoff, capacity, batch, loop, most_nodes)
     return counted(sender, degree, x).edge_index()
+
+
+def _most_nodes(x: Tensor, batch: Tensor | None) -> int | None:
+    """Of one graph, as `max_num_nodes` of the tables: small graphs of a large batch are not searched by cells."""
+    return None if batch is None else Groups.of(batch, len(x), x.device).most or None
 
 
 def _grouped(x: Tensor, batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from geotdm_fast.plots import style
 from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.shown import shown
 
 # Score, the same of the data, what the axis says, and what it is multiplied by.
 _PANELS = (
@@ -27,7 +28,10 @@ def plot_drift(
     """Draw what `scores.drift.drift` returned, a panel for each score; path: .png, .pdf or .svg.
 
     label: what the legend calls it; beside: further results of the same data, by what it calls them
+    Raises ValueError where one of these is called `label` too.
     """
+    if label in (beside or {}):
+        raise ValueError(f"plot_drift: beside must not have the label {shown(label)}, which is the result's own")
     results = {label: result} | dict(beside or {})
     blocks = [block for one in results.values() for block in one["blocks"]]
     panels = [panel for panel in _PANELS if any(block[panel[0]] is not None for block in blocks)]

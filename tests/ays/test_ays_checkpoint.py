@@ -50,6 +50,14 @@ def test_official_files(kind, tmp_path):
         load_checkpoint(path)
 
 
+def test_a_name_with_and_without_its_prefix_is_refused(tmp_path):
+    state = {f"denoiser.{key}": value for key, value in network("structure").state_dict().items()}
+    bias = "input_linear.bias"
+    torch.save({"state_dict": state | {bias: state[f"denoiser.{bias}"] + 1}}, tmp_path / "both.ckpt")
+    with pytest.raises(ValueError, match=rf"both.ckpt must have one tensor.*got both {bias} and denoiser\.{bias}"):
+        load_checkpoint(tmp_path / "both.ckpt", config=CONFIGS["structure"])
+
+
 def test_a_file_that_would_execute_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):

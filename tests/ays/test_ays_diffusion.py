@@ -1,5 +1,8 @@
 """Alignment, losses, DDIM and rollouts of Align Your Structures."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -240,6 +243,19 @@ def test_our_sampler_draws_from_these_networks():
     diffusion = OurDiffusion("linear", 1000)
     sample = Sampler(diffusion.with_network(model), "ddim", 5).draw(x.shape, about)
     assert sample.shape == x.shape and torch.isfinite(sample).all()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+def test_a_copy_of_one_that_was_used(copied):
+    model, (x, about) = Tame("interpolator", "forward"), batch_of((0,))
+    diffusion = OurDiffusion("linear", STEPS)
+    assert diffusion.with_network(model) is diffusion.with_network(model)
+    other = copied(diffusion)
+    drawn = []
+    for made in (diffusion, other):
+        torch.manual_seed(3)
+        drawn.append(made.p_sample_loop(model, x.shape, model_kwargs=about))
+    assert torch.equal(*drawn) and other.with_network(model) is not diffusion.with_network(model)
 
 
 def test_the_bound_has_all_its_terms():

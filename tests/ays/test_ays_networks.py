@@ -173,6 +173,22 @@ def test_layers_with_hooks_are_called_and_give_the_same_numbers():
     assert len(calls) == 4
 
 
+def test_a_normalised_shift_is_not_rounded_to_what_positions_have_room_for():
+    """With a hook, in float32, of a layer whose shifts are small, beside float64."""
+    torch.manual_seed(0)
+    layer = ays.ESLayer(16, 0, 16, nn.SiLU())
+    with torch.no_grad():
+        for parameter in layer.coord_mlp.parameters():
+            parameter.mul_(1e-2)
+    x, h, edges = 40 + torch.randn(5, 3, 6), torch.randn(5, 16, 6), torch.cartesian_prod(*[torch.arange(5)] * 2).T
+    x_out, h_out = layer.double()(x.double(), h.double(), edges, None)
+    layer.float().coord_mlp.register_forward_hook(lambda *_: None)
+    ours = layer(x, h, edges, None)
+    assert (x_out - x).norm() > 1
+    assert_same(ours[0] - x, x_out - x, 2e-5)
+    assert_same(ours[1], h_out, 1e-6)
+
+
 def test_a_sorted_graph_in_place_of_edges():
     model, (x, about) = network("interpolator", "forward"), molecules(given=(0,))
     expected = called(model, x, about)

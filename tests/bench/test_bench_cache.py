@@ -41,5 +41,27 @@ def test_a_table():
     assert text.count("12.50 steps/s") == 3 and text.count("(0.987 of memory)") == 2 and "at most 400 MiB" in text
 
 
+def test_only_what_the_program_made_is_deleted(tmp_path):
+    (tmp_path / "mine.txt").write_text("kept")
+    (tmp_path / "cache-of-mine").mkdir()
+    cache.check_own(tmp_path)
+    cache.make_file(tmp_path, 0.0003)
+    (tmp_path / "cache-whole" / "a").mkdir(parents=True)
+    cache.check_own(tmp_path)
+    cache.remove_own(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache-of-mine", "mine.txt"]
+    (tmp_path / "empty").mkdir()
+    cache.remove_own(tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+
+
+@pytest.mark.parametrize("name", ["run.pdb", "run.dcd", "cache-part"])
+def test_files_of_somebody_else_are_neither_written_over_nor_deleted(name, tmp_path, capsys):
+    (tmp_path / name).write_text("mine")
+    assert cache.main(["--folder", str(tmp_path), "--out", str(tmp_path / "out.jsonl")]) == 2
+    assert f"--folder: {tmp_path} must have no {name} of something else" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_memory_of_the_process_is_known():
     assert cache._status("VmHWM") >= cache._status("RssAnon") > 1000 and cache._status("Nothing") == 0

@@ -1,5 +1,7 @@
 """The compiled search in periodic boxes: cells and ghosts against all images of all pairs, and the bare ops."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,32 @@ def test_a_liquid_of_thousands_against_scipy():
     assert r.norm(dim=1).max() <= 3.0 and image.abs().max() == 1
     key = edges[0] * 6000 + edges[1]
     assert (key.diff() > 0).all(), "sorted, each neighbour once"
+
+
+def test_one_that_exploded_does_not_bring_everything_near_to_everything():
+    x = 30 * torch.rand(4000, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    boxes = CellSearch.within("test", 30 * torch.eye(3, dtype=torch.float64), 2.0)
+    far = x.clone()
+    far[7] = torch.tensor([1e18, -1e18, 2e18])
+
+    def searched(positions):
+        times = []
+        for _ in range(3):
+            begin = time.process_time()
+            found = radius_neighbours(positions, 2.0, 40, cell=boxes)
+            times.append(time.process_time() - begin)
+        return found, min(times)
+
+    (whole, alone), (found, beside) = searched(x), searched(far)
+    assert beside < 4 * alone + 0.01
+    assert int(whole.needed) <= 40 and not found.finite and found.count[7] == 0
+    edges = []
+    for table in (whole, found):
+        is_there = table.sender >= 0
+        numbers = [is_there.nonzero()[:, :1], table.sender[is_there][:, None], table.image[is_there]]
+        edges.append(torch.cat(numbers, 1).long())
+    kept = edges[0][(edges[0][:, :2] != 7).all(1)]
+    assert edges[1].equal(kept) and len(kept) > 10_000
 
 
 def test_any_number_of_threads_gives_the_same_bits():

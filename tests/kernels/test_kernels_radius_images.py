@@ -100,6 +100,36 @@ def test_points_far_out_in_the_open(cells, device, span):
     assert_as_defined(x, 1.4, boxes)
 
 
+def test_no_images_are_looked_at_in_a_box_that_is_periodic(cells, device):
+    """A search made for open boxes: cells beside may be in an image, which is not looked at."""
+    vectors, x = vectors_of("cubic").to(device), gas(20, 1, vectors_of("cubic"), device)
+    boxes = CellSearch.within("test", vectors, 1.4, torch.tensor([False, True, False], device=device))
+    boxes = boxes.with_cell(Cell.of("test", vectors))
+    assert boxes.images == (0, 1, 0)
+    found = assert_as_defined(x, 1.4, boxes)
+    assert (found.image[..., 1] != 0).any()
+
+
+def test_programs_are_as_many_as_cuda_allows(monkeypatch):
+    """Along its second and third axis 65,535."""
+    launch, grids = pytest.importorskip("geotdm_fast.kernels.radius_images_launch"), []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return lambda *args, **options: None
+
+    for name in [name for name in vars(launch) if name.endswith("_kernel")]:
+        monkeypatch.setattr(launch, name, Kernel())
+    cell = Cell.of("test", torch.eye(3, dtype=torch.float64))
+    boxes = CellSearch.within("test", cell, 0.9)._replace(images=(64, 64, 64))
+    for cells_from in (1, 2**31):
+        monkeypatch.setattr(launch, "CELLS_FROM", cells_from)
+        launch.radius_images_table(torch.zeros(3, 1, 3), 0.9, 4, None, False, boxes)
+    assert len(grids) >= 7 and max(grid[0] for grid in grids) > 65_535
+    assert all(most <= 65_535 for grid in grids for most in grid[1:])
+
+
 @pytest.mark.recorded("interpreted")
 def test_keys_shared_by_cells_find_nothing_twice(cells, monkeypatch, device):
     """Four keys for all cells, graphs and frames."""
@@ -176,4 +206,7 @@ def test_max_num_nodes_decides_how_to_search(monkeypatch, device):
         radius_neighbours(x[:100], 0.1, 4, cell=boxes)
         radius_neighbours(x, 0.1, 4, batch, max_num_nodes=4, cell=boxes)
         radius_neighbours(x, 0.1, 4, batch, cell=boxes)
-    assert taken == ["pairs", "pairs", "cells"]
+        assert taken == ["pairs", "pairs", "cells"]
+        radius_graph(x, 0.1, batch, cell=boxes)
+        radius_graph(x, 0.1, batch // 128, cell=boxes)
+    assert taken[3:] == ["pairs", "pairs", "cells", "cells"], "counted, then listed"

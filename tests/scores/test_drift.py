@@ -9,6 +9,7 @@ from tiny_models import charged_config, made_samples, write_checkpoint
 
 from geotdm_fast.cli import main
 from geotdm_fast.config.files import normalise_config
+from geotdm_fast.plots.drift import plot_drift
 from geotdm_fast.samples.npz import write_samples
 from geotdm_fast.scores.drift import drift, report
 
@@ -196,9 +197,19 @@ def test_several_rollouts_are_drawn_side_by_side(samples, tmp_path, capsys, monk
         (f"b={tmp_path / 'bad.json'}", "bad.json must hold scores that `geotdm drift --json` wrote, got no JSON"),
         (f"b={tmp_path / 'list.json'}", "got no blocks"),
         (f"b={tmp_path / 'text.json'}", "got 'much' for ade"),
+        (f"rollout={tmp_path / 'd.json'}", "--beside: the label 'rollout' must be used once"),
     ):
-        assert main([*base, "--beside", text]) == 2
+        assert main([*base, "--out", str(tmp_path / "no.png"), "--beside", text]) == 2
         assert message in capsys.readouterr().err
+    twice = ["--beside", f"b={tmp_path / 'd.json'}"] * 2
+    assert main([*base, "--out", str(tmp_path / "no.png"), *twice]) == 2
+    assert "--beside: the label 'b' must be used once" in capsys.readouterr().err
+    assert main([*base, *twice[:2]]) == 2
+    assert "so --out must name the picture, got none" in capsys.readouterr().err
+    assert not (tmp_path / "no.png").exists()
+    result = json.loads((tmp_path / "d.json").read_text())
+    with pytest.raises(ValueError, match="beside must not have the label 'a'"):
+        plot_drift(result, tmp_path / "no.png", label="a", beside={"a": result})
 
 
 def test_help(capsys):
