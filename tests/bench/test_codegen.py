@@ -54,6 +54,14 @@ def test_kernels_with_a_cutoff_in_periodic_boxes_stay_within_the_limits():
 
 @pytest.mark.recorded("codegen")
 @needs_triton
+def test_the_gated_feed_forward_stays_within_the_limits():
+    done = run("--width", "128", "--precision", "bf16", "--capability", "90", "--kernel", "gv_ff")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 kernels compiled, 0 over a limit" in done.stdout
+
+
+@pytest.mark.recorded("codegen")
+@needs_triton
 def test_the_neighbour_search_stays_within_the_limits():
     kernels = ["radius_pairs", "radius_cells", "radius_search", "radius_wrap", "radius_images"]
     kernels += ["radius_shifts", "radius_image_grid", "radius_image_cells", "radius_image_search", "radius_image_order"]

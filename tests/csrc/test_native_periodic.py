@@ -93,8 +93,9 @@ def test_a_liquid_of_thousands_against_scipy():
 
 
 def test_one_that_exploded_does_not_bring_everything_near_to_everything():
-    x = 30 * torch.rand(4000, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    boxes = CellSearch.within("test", 30 * torch.eye(3, dtype=torch.float64), 2.0)
+    size = torch.tensor([300.0, 10.0, 10.0], dtype=torch.float64)
+    x = size * torch.rand(4000, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    boxes = CellSearch.within("test", size.diag(), 2.0)
     far = x.clone()
     far[7] = torch.tensor([1e18, -1e18, 2e18])
 
