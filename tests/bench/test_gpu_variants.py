@@ -37,9 +37,9 @@ def test_the_benchmarks_need_one_machine_code_for_each_constants_types_and_optio
     # For each precision; the sums of a chunk and of the later ones, of moves and of features, by block.
     assert count["egcl_edges"] == count["egcl_edges_backward"] == 3
     assert count["egcl_edge_sum"] == 8 and count["egcl_weight"] <= 9
-    assert count["gv_ff"] == count["gv_ff_backward"] == 3
+    assert count["gv_ff"] == 3 and count["gv_ff_backward"] == 1
     assert {number for name, number in count.items() if name.startswith("radius_")} == {1}
-    assert count["all"] == sum(number for name, number in count.items() if name != "all") <= 75
+    assert count["all"] == sum(number for name, number in count.items() if name != "all") <= 73
 
 
 @pytest.mark.recorded("codegen")
