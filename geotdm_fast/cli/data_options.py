@@ -7,7 +7,6 @@ from pathlib import Path
 
 from geotdm_fast.cli.renamed import warn_renamed
 from geotdm_fast.cli.telling import tell
-from geotdm_fast.conditions import is_number
 from geotdm_fast.config.files import SPLITS
 from geotdm_fast.runtime.shown import listed, plain, shown
 
@@ -253,6 +252,8 @@ def _with_conditions(section: dict, values: dict, where: str) -> dict:
     known = section.get(CONDITIONS) or {}
     merged = {**known, **conditions} if isinstance(known, dict) else conditions
     changed = section | values | {CONDITIONS: merged}
+    from geotdm_fast.conditions import is_number  # which imports torch
+
     lag = conditions.get("lag")
     if lag is None or isinstance(lag, str) or "every" in values:
         return changed
