@@ -12,13 +12,11 @@ from geotdm_fast.ays.rollouts import Rollouts
 from geotdm_fast.diffusion.chain import GradientFunction
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
 from geotdm_fast.diffusion.geotdm import GeoTDM
-from geotdm_fast.diffusion.inputs import check_start
+from geotdm_fast.diffusion.inputs import check_start, loss_draws
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
 from geotdm_fast.diffusion.progress import Progress
 from geotdm_fast.graphs import Graph
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.reference.row_sums import num_graphs
-from geotdm_fast.runtime.checks import check_index, check_tensor, is_trusted
 
 
 class OurDiffusion(Rollouts, OfficialDDIM, GaussianDiffusion):
@@ -148,14 +146,7 @@ class OurDiffusion(Rollouts, OfficialDDIM, GaussianDiffusion):
         """
         model_kwargs = check_start("training_losses", "uncond", x_start, model_kwargs, noise)
         batch = model_kwargs["batch"]
-        if noise is None:
-            noise = torch.randn_like(x_start)
-        if t is None:
-            t = torch.randint(0, self.num_timesteps, size=(num_graphs(batch),)).to(x_start.device)[batch]
-        else:
-            check_tensor("training_losses", "t", t, (x_start.shape[0],), integer=True)
-            if not is_trusted():
-                check_index("training_losses", "t", t, self.num_timesteps)
+        noise, t = loss_draws(x_start, t, noise, batch, self.num_timesteps)
         x_start = self.project_to_subspace(x_start, batch)
         noise = self.project_to_subspace(noise, batch)
         x_t = self.q_sample(x_start, t, noise=noise)

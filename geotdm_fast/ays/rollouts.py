@@ -38,15 +38,11 @@ class Rollouts:
 
         ddim: draw by `ddim_sample_loop` with ddim_steps and eta
         """
-        about: dict[str, Any] = {"cond_fn": cond_fn, "progress": progress}
-        this = cast("OurDiffusion", self)
-
-        def draw(noise: Tensor | None, model_kwargs: dict) -> Tensor:
-            if ddim:
-                more = {"steps": ddim_steps, "eta": eta} | about
-                return this.ddim_sample_loop(model, shape, noise=noise, model_kwargs=model_kwargs, **more)
-            return this.p_sample_loop(model, shape, noise=noise, model_kwargs=model_kwargs, **about)
-
+        if ddim:
+            loop = cast("OurDiffusion", self).ddim_sample_loop
+            draw = _drawing(loop, model, shape, steps=ddim_steps, eta=eta, cond_fn=cond_fn, progress=progress)
+        else:
+            draw = self._ancestral(model, shape, cond_fn, progress)
         return _blocks("ar_block_diffusion", draw, noise, model_kwargs, num_blocks)
 
     def uncond_block_diffusion(
@@ -107,14 +103,19 @@ class Rollouts:
 
     def _ancestral(
         self, model: nn.Module, shape: Sequence[int], cond_fn: GradientFunction | None, progress: Progress
-    ) -> "Callable[[Tensor | None, dict], Tensor]":
-        this = cast("OurDiffusion", self)
+    ) -> Callable[[Tensor | None, dict], Tensor]:
+        return _drawing(cast("OurDiffusion", self).p_sample_loop, model, shape, cond_fn=cond_fn, progress=progress)
 
-        def draw(noise: Tensor | None, model_kwargs: dict) -> Tensor:
-            about: dict[str, Any] = {"cond_fn": cond_fn, "progress": progress}
-            return this.p_sample_loop(model, shape, noise=noise, model_kwargs=model_kwargs, **about)
 
-        return draw
+def _drawing(
+    loop: Callable[..., Tensor], model: nn.Module, shape: Sequence[int], **about: Any
+) -> Callable[[Tensor | None, dict], Tensor]:
+    """What draws a block by `loop`, of its noise and model_kwargs."""
+
+    def draw(noise: Tensor | None, model_kwargs: dict) -> Tensor:
+        return loop(model, shape, noise=noise, model_kwargs=model_kwargs, **about)
+
+    return draw
 
 
 def _blocks(

@@ -252,8 +252,6 @@ def _with_conditions(section: dict, values: dict, where: str) -> dict:
     known = section.get(CONDITIONS) or {}
     merged = {**known, **conditions} if isinstance(known, dict) else conditions
     changed = section | values | {CONDITIONS: merged}
-    from geotdm_fast.conditions import is_number  # which imports torch
-
     lag = conditions.get("lag")
     if lag is None or isinstance(lag, str) or "every" in values:
         return changed
@@ -261,6 +259,8 @@ def _with_conditions(section: dict, values: dict, where: str) -> dict:
     if before == "time":
         changed.pop("every", None)
     if before == "frames":
+        from geotdm_fast.conditions import is_number  # which imports torch
+
         if not is_number(lag) or lag != int(lag):
             raise ValueError(
                 f"--set conditions.lag: {where} counts frames, it must be a whole number, got {shown(lag)}"

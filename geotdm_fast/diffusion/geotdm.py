@@ -13,7 +13,7 @@ from geotdm_fast.conditioning import frames_of
 from geotdm_fast.diffusion import likelihood
 from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
-from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_start
+from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_start, loss_draws
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
 from geotdm_fast.diffusion.official_names import MethodChain, OfficialNames, replaced_parts, sampled_steps
 from geotdm_fast.diffusion.plan import ancestral_plan
@@ -22,8 +22,8 @@ from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graphs import Graph
 from geotdm_fast.nn.egtn import EGTN, takes_graph
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.reference.row_sums import mean_by_graph, num_graphs, take_rows
-from geotdm_fast.runtime.checks import check_index, check_tensor, is_trusted, reads_values
+from geotdm_fast.reference.row_sums import mean_by_graph, take_rows
+from geotdm_fast.runtime.checks import check_index, check_tensor, reads_values
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.runtime.shown import shown
@@ -365,14 +365,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         model_kwargs = check_start("training_losses", self.mode, x_start, model_kwargs, noise)
         model_kwargs = self.with_graph(model_kwargs)
         batch = model_kwargs["batch"]
-        if noise is None:
-            noise = torch.randn_like(x_start)
-        if t is None:
-            t = torch.randint(0, self.num_timesteps, size=(num_graphs(batch),)).to(x_start.device)[batch]
-        else:
-            check_tensor("training_losses", "t", t, (x_start.shape[0],), integer=True)
-            if not is_trusted():
-                check_index("training_losses", "t", t, self.num_timesteps)
+        noise, t = loss_draws(x_start, t, noise, batch, self.num_timesteps)
         x_ref = self.get_ref_frame(model_kwargs)
         if self.mode == "uncond":
             noise = self.project_to_subspace(noise, batch)

@@ -1,13 +1,16 @@
-"""What `GeoTDM` checks before it computes, so that an error names the method and the argument."""
+"""What `GeoTDM` checks and draws before it computes; errors name the method and the argument."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from geotdm_fast.conditioning import frames_of
+from geotdm_fast.reference.row_sums import num_graphs
 from geotdm_fast.runtime.checks import (
     check_finite,
     check_graph_values,
+    check_index,
     check_same_device,
     check_shape,
     check_tensor,
@@ -71,6 +74,20 @@ def check_start(where: str, mode: str, x_start: Tensor, model_kwargs: dict | Non
     if noise is not None:
         check_tensor(where, "noise", noise, tuple(x_start.shape), integer=False)
     return model_kwargs
+
+
+def loss_draws(
+    x_start: Tensor, t: Tensor | None, noise: Tensor | None, batch: Tensor, num_timesteps: int
+) -> tuple[Tensor, Tensor]:
+    """Noise like x_start and steps t [N] of `training_losses`: as given, else drawn in this order, a step a graph."""
+    if noise is None:
+        noise = torch.randn_like(x_start)
+    if t is None:
+        return noise, torch.randint(0, num_timesteps, size=(num_graphs(batch),)).to(x_start.device)[batch]
+    check_tensor("training_losses", "t", t, (x_start.shape[0],), integer=True)
+    if not is_trusted():
+        check_index("training_losses", "t", t, num_timesteps)
+    return noise, t
 
 
 def check_ref_frame(where: str, mode: str, x_ref: Tensor, shape: Sequence[int]) -> None:

@@ -47,6 +47,11 @@ class Draw(NamedTuple):
     given: Tensor | None = None
     gathered: Gathered | None = None
 
+    @property
+    def windows(self) -> Tensor | Gathered:
+        """What `DeviceData.drawn` takes."""
+        return self.items if self.gathered is None else self.gathered
+
     def to(self, device: torch.device) -> "Draw":
         """Copies on `device`, which nobody waits for."""
         return tree_map_only(Tensor, lambda tensor: to_device(tensor, device), self)
@@ -227,8 +232,7 @@ class BatchSource:
 
     def on_device(self, draw: Draw, structure: Structure) -> Noised:
         """The same for a draw that is on the device already. Launches alone: a CUDA graph may capture it."""
-        windows = draw.items if draw.gathered is None else draw.gathered
-        batch, steps, weight = self.data.drawn(windows, draw.steps, draw.weight, structure, draw.turn)
+        batch, steps, weight = self.data.drawn(draw.windows, draw.steps, draw.weight, structure, draw.turn)
         if self.windows is not None and self.windows.num_blocks:
             batch = self.windows.block(batch, self.windows.num_blocks)
         if draw.given is not None:

@@ -62,8 +62,7 @@ class BlockHistory:
         rng = random_streams.generator(self.seed, random_streams.HISTORY, step)
         chance, level = torch.rand(2, generator=rng).tolist()
         with torch.no_grad(), trusted():
-            windows_drawn = draw.items if draw.gathered is None else draw.gathered
-            batch, _, _ = self.data.drawn(windows_drawn, draw.steps, draw.weight, structure, draw.turn)
+            batch, _, _ = self.data.drawn(draw.windows, draw.steps, draw.weight, structure, draw.turn)
             truth = windows.block(batch, windows.num_blocks).x[..., : windows.num_given]
             if chance >= self.share:
                 return truth.contiguous()
