@@ -87,6 +87,11 @@ class TrainingStep:
         self.mark_changed()
 
     @property
+    def num_padded(self) -> int:
+        """How many captures of padded batches there are now; 0 where batches are not padded."""
+        return 0 if self._padding is None else len(self._padded)
+
+    @property
     def state(self) -> list[Tensor]:
         """Every tensor that a step changes."""
         average = [] if self.average is None else [self.average.tensor]

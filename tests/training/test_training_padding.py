@@ -10,6 +10,7 @@ from test_training_step import assert_same_state, make_step, run, steps_config
 from geotdm_fast import backend
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import TrajectoryDataset
+from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.runtime.buckets import Buckets
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.step import TrainingStep
@@ -71,7 +72,7 @@ def test_six_steps_move_the_weights_as_eager_ones_do(name):
     "kind", ["uncond", "com", "accumulate", "muon", "context noise", "people", "conditions", "gaps"]
 )
 def test_every_kind_of_training(kind):
-    dataset = {"people": people, "conditions": lambda: told()}.get(kind, lambda: molecules((5, 7, 11)))()
+    dataset = {"people": people, "conditions": told}.get(kind, lambda: molecules((5, 7, 11)))()
     config = small(dataset, **{"accumulate": {"accumulate": 2}, "muon": {"optimizer": "muon"}}.get(kind, {}))
     if kind == "uncond":
         config["diffusion"]["mode"] = "uncond"
@@ -93,8 +94,6 @@ def test_every_kind_of_training(kind):
 
 
 def told() -> TrajectoryDataset:
-    from geotdm_fast.data.conditions import with_conditions
-
     return joined(*(with_conditions(molecules((n,)), {"lag": lag}) for n, lag in ((5, 0.1), (9, 0.2))))
 
 
@@ -155,8 +154,8 @@ def test_captures_are_few_and_said():
     step = make_step(dataset, record=record, config=steps_config(dataset, batch_size=3, cuda_graph_sizes=2))
     number, buckets = step._padding.number, step._padding.buckets
     assert step.lines == [
-        f"train: the graphs of data.train differ: batches are padded, in the first epoch to {number} sizes of nodes and "
-        "edges; at most 2 CUDA graphs are kept"
+        f"train: the graphs of data.train differ: batches are padded, in the first epoch to {number} sizes of nodes "
+        "and edges; at most 2 CUDA graphs are kept"
     ]
     run(step, 0, step.source.per_epoch)
     assert len(step._padded) <= 2 and len(record.tapes) >= number and record.replays == step.source.per_epoch
@@ -188,5 +187,5 @@ def test_a_capture_that_fails_leaves_the_step_eager():
 
 @pytest.mark.parametrize("key", [0, 1.5])
 def test_the_number_is_checked(key):
-    with pytest.raises(ValueError, match="train.cuda_graph_sizes"):
+    with pytest.raises(ValueError, match=r"train\.cuda_graph_sizes"):
         normalise_config(steps_config(molecules((5,)), cuda_graph_sizes=key))
