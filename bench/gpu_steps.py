@@ -176,29 +176,16 @@ def trial_steps(args: argparse.Namespace, run: Programs) -> list[Step]:
     np.savez(gas, R=np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32), z=np.ones(6, dtype=np.int64))
     layer = ["--trial", "--repeats", "1", "--limit", "1", "--threads", "1", "--precision", "bf16", "--sheet", "H100"]
     layer += ["--compiler", "aot_eager"]
-    mixed = [
-        "--graphs",
-        "2",
-        "--frames",
-        "3",
-        "--layers",
-        "1",
-        "--hidden-dim",
-        "16",
-        "--threads",
-        "1",
-        "--repeats",
-        "1",
-    ]
-    small = ["--graphs", "1", "--frames", "3", "--layers", "1", "--hidden-dim", "16", "--threads", "1"]
-    small += ["--workload", "nbody", "--no-compile", "--ours-first", "--repeats", "1"]
+    tiny = ["--graphs", "1", "--frames", "3", "--layers", "1", "--hidden-dim", "16", "--threads", "1"]
+    tiny += ["--repeats", "1"]
+    small = [*tiny, "--workload", "nbody", "--no-compile", "--ours-first"]
     edges = ["--sweep", "edges", "--cutoffs", "1", "2", "--large", str(gas), "--directions", "forward"]
     kernels = files_of_tests("kernels_*")
     return [
         Step("build", [*run.build, "--dry-run"], 60),
         Step("tests", [*run.pytest, *kernels, "-k", "test_another_stream"], 60, interpreted=True),
         Step("train nbody", [*run.train, *small], 60),
-        Step("train mixed", [*run.mixed, *mixed], 60),
+        Step("train mixed", [*run.mixed, *tiny], 60),
         Step("sample nbody", [*run.sample, *small, "--timesteps", "25"], 60),
         Step("temporal nbody", [*run.temporal, *layer, "--workload", "nbody"], 60, interpreted=True),
         Step("layer nbody", [*run.layer, *layer, "--workload", "nbody"], 90, interpreted=True),

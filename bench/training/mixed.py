@@ -20,10 +20,10 @@ HOPS, KINDS, GIVEN = 3, 4, 10
 # Loss and gradient's norm after some steps, captured beside eager: sums over padded rows round in another order.
 CLOSE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-2}
 DESCRIPTION = f"""\
-Time training steps on chains of {FEWEST} to {MOST} atoms with edges to {HOPS} hops, a batch of other chains in every step:
-ours as `geotdm train` runs it (on CUDA captured graphs of padded batches, of which a few serve all) and eager, launch by
-launch, without padding. Both begin with the same weights and take turns; every size is captured before a clock starts.
-Loss and gradient must be the same after the steps before, to rounding."""
+Time training steps on chains of {FEWEST} to {MOST} atoms with edges to {HOPS} hops, other ones in every batch: ours as
+`geotdm train` runs it (on CUDA captured graphs of padded batches, of which a few serve all) and eager, launched kernel
+by kernel, without padding. Both begin with the same weights and take turns; nearly all is captured before a clock
+starts. Loss and gradient must be the same after the steps before, to rounding."""
 EPILOG = """\
   python -m bench.training.mixed --device cuda --precision bf16                    what the GPU check runs
   python -m bench.training.mixed --graphs 2 --layers 1 --hidden-dim 16             a trial in seconds"""
