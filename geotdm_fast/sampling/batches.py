@@ -14,7 +14,7 @@ from geotdm_fast.graphs import Graph
 from geotdm_fast.graphs.padding import padded_rows
 from geotdm_fast.graphs.spec import FIRST_CAPACITY
 from geotdm_fast.nn.evaluating import evaluating
-from geotdm_fast.runtime.buckets import Buckets
+from geotdm_fast.runtime.buckets import Sizes
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.runtime.memory import is_out_of_memory
 from geotdm_fast.runtime.shown import shown
@@ -229,7 +229,7 @@ class Drawer:
         sizes = [tuple(len(b.samples) * count for count in self.pick.sizes(b.graphs)) for b in batches]
         if len(set(sizes)) <= most:
             return None
-        return Room(Buckets.at_most(most, sizes)[0], *self.pick.largest)
+        return Room(Sizes.at_most(most, sizes), *self.pick.largest)
 
     @staticmethod
     def _numbers(block: Block) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from geotdm_fast.graphs import Graph, GraphRule
+from geotdm_fast.graphs import GraphRule
 from geotdm_fast.graphs.padding import (
     at_places,
     padded_batch,
@@ -17,16 +17,19 @@ from geotdm_fast.graphs.padding import (
 from geotdm_fast.nn.egtn import EGTN, takes_graph
 from geotdm_fast.nn.plain import bare, why_not_plain
 from geotdm_fast.reference import Cell
-from geotdm_fast.runtime.buckets import Buckets
+from geotdm_fast.runtime.buckets import Sizes
+
+# Places for edges of a node are a multiple of this; those that have none cost a forward nothing.
+_WIDTH = 16
 
 
 class Room(NamedTuple):
     """What the batches of a request are padded to.
 
-    buckets: sizes of nodes and of edges; most_nodes: of the largest graph; most_edges: that a node of any receives
+    sizes: of nodes and edges; most_nodes: of the largest graph; most_edges: that a node of any receives
     """
 
-    buckets: Buckets
+    sizes: Sizes
     most_nodes: int
     most_edges: int
 
@@ -45,8 +48,9 @@ def padded(model_kwargs: dict, num_graphs: int, room: Room) -> tuple[dict, int]:
     stays the same, bit for bit.
     """
     batch, graph = model_kwargs["batch"], model_kwargs["graph"]
-    own = len(batch)
-    size, more_graphs = room.buckets.size(own), room.buckets.step(own)
+    num_edges = model_kwargs["edge_index"].shape[1]
+    size, edges = room.sizes.of((len(batch), num_edges))
+    more_graphs = room.sizes.step(size)
     told: dict[str, Any] = dict(model_kwargs)
     told["batch"] = batch = padded_batch(batch, size, num_graphs, more_graphs)
     for name in ("h", "x_given"):
@@ -58,24 +62,16 @@ def padded(model_kwargs: dict, num_graphs: int, room: Room) -> tuple[dict, int]:
     if told.get("cell") is not None:
         told["cell"] = Cell(*(padded_rows(value, total) for value in told["cell"]))
     if isinstance(graph, GraphRule):
-        told["graph"] = _padded_rule(graph, batch, told, room)
+        told["graph"] = _padded_rule(graph, batch, told, room, edges)
         return told, total
-    told["graph"], source = _padded_graph(graph, batch, told.get("cell"), room.buckets)
-    if told.get("edge_attr") is not None and graph.edge_attr is None:
+    if graph.has_room:  # by distance: as many places for every node, and some more for bonds that another batch has
+        edges = -(-graph.num_edges // graph.num_nodes // _WIDTH) * _WIDTH * size
+    told["graph"], source = padded_graph(graph, size, edges, batch, told.get("cell"))
+    if told.get("edge_attr") is not None and not graph.has_room:
         told["edge_attr"] = at_places(told["edge_attr"], source)
     return told, total
 
 
-def _padded_graph(graph: Graph, batch: Tensor, cell: Cell | None, buckets: Buckets) -> tuple[Graph, Tensor]:
-    num_edges = buckets.size(graph.num_edges)
-    if graph.has_room:  # as many places for every node, a few more where its bonds are fewer than another batch's
-        per_node = graph.num_edges // max(graph.num_nodes, 1)
-        num_edges = -(-per_node // 4) * 4 * len(batch)
-    return padded_graph(graph, len(batch), num_edges, batch, cell)
-
-
-def _padded_rule(rule: GraphRule, batch: Tensor, told: dict, room: Room) -> GraphRule:
+def _padded_rule(rule: GraphRule, batch: Tensor, told: dict, room: Room, num_bonds: int) -> GraphRule:
     rule = with_tables(rule, padded_tables(rule, batch, room.most_nodes, room.most_edges)).with_cell(told.get("cell"))
-    if rule.features is None:
-        return rule
-    return with_more_bonds(rule, room.buckets.size(len(rule.features) - 1))
+    return with_more_bonds(rule, num_bonds)

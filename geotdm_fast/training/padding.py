@@ -18,7 +18,7 @@ from geotdm_fast.graphs.padding import (
 )
 from geotdm_fast.reference import BatchLayout
 from geotdm_fast.reference.row_sums import remember_num_graphs
-from geotdm_fast.runtime.buckets import Buckets
+from geotdm_fast.runtime.buckets import Sizes
 from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.training.batches import BatchSource, Draw
 from geotdm_fast.training.device_data import Structure
@@ -65,7 +65,7 @@ class PaddedStructure(NamedTuple):
 
 
 class Padding:
-    """Gives the draws of `source` as many nodes, edges and graphs as the next larger size has (`Buckets`).
+    """Gives the draws of `source` as many nodes, edges and graphs as one of a few sizes has (`Sizes`).
 
     A batch of B graphs with N nodes gets nodes that are graphs of their own, copies of the first node of the batch
     without an edge: no neighbour, centre or box of another node changes. Their weight and noise are 0, so they add
@@ -75,7 +75,7 @@ class Padding:
 
     most: sizes that the batches may have: they get coarser, up to a factor of 2, until those of the first epoch have no
         more
-    buckets, number: what was chosen, and how many sizes the batches looked at have then
+    sizes, number: what was chosen, and how many sizes the batches looked at have then
     """
 
     def __init__(self, source: BatchSource, objective: Objective, most: int):
@@ -83,7 +83,9 @@ class Padding:
         counts = self._data.graphs.counts()
         steps = range(min(source.per_epoch, _LOOKED_AT))
         batches = [self._data.graph_numbers(items.numpy()) for step in steps for items in source.parts(step)]
-        self.buckets, self.number = Buckets.at_most(most, [counts[graphs].sum(0).tolist() for graphs in batches])
+        sums = [counts[graphs].sum(0).tolist() for graphs in batches]
+        self.sizes = Sizes.at_most(most, sums)
+        self.number = self.sizes.number(sums)
         self._most_nodes, self._most_edges = int(counts[:, 0].max()), 0
         if objective.has_rule:
             self._most_edges = self._data.graphs.most_edges()
@@ -102,10 +104,10 @@ class Padding:
         """A draw and its structure with rows to spare, on the host."""
         graphs = self._data.graph_numbers(draw.items.numpy())
         plain = self._data.graphs.structure(graphs, torch.device("cpu"))
-        size, num_nodes = self.buckets.size, len(plain.batch)
-        # At least one graph without a node: the spare scored nodes are its.
-        more_graphs = self.buckets.step(num_nodes)
-        nodes, edges = size(num_nodes), size(plain.graph.num_edges)
+        nodes, edges, scored = self.sizes.of((len(plain.batch), plain.graph.num_edges, len(plain.scored)))
+        scored = nodes if plain.all_scored else scored
+        # At least one graph has no node: the scored nodes to spare are its.
+        more_graphs = self.sizes.step(nodes)
         batch = padded_batch(plain.batch, nodes, plain.num_graphs, more_graphs)
         graph, source = padded_graph(plain.graph, nodes, edges)
         num_graphs = plain.num_graphs + more_graphs
@@ -116,20 +118,16 @@ class Padding:
                 _filled(plain.node, nodes, 0),
                 at_places(plain.graph_of_edge, source),
                 at_places(plain.edge, source),
-                *self._scored(plain, nodes, num_graphs),
+                _filled(plain.graph_of_scored, scored, num_graphs - 1),
+                _filled(plain.share_of_scored, scored, 0),
             ),
             graph=GraphParts.of(graph),
-            scored=torch.arange(nodes) if plain.all_scored else _filled(plain.scored, size(len(plain.scored)), 0),
+            scored=torch.arange(nodes) if plain.all_scored else _filled(plain.scored, scored, 0),
             rule=None if rule is None else padded_tables(rule, batch, self._most_nodes, self._most_edges),
             num_graphs=num_graphs,
             all_scored=plain.all_scored,
         )
         return _padded_draw(draw, nodes, more_graphs), structure
-
-    def _scored(self, plain: Structure, nodes: int, num_graphs: int) -> tuple[Tensor, Tensor]:
-        """graph_of_scored and share_of_scored; the last graph has neither a node nor a weight."""
-        size = nodes if plain.all_scored else self.buckets.size(len(plain.scored))
-        return _filled(plain.graph_of_scored, size, num_graphs - 1), _filled(plain.share_of_scored, size, 0)
 
 
 def _padded_draw(draw: Draw, nodes: int, more_graphs: int) -> Draw:

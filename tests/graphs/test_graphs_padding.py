@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from geotdm_fast import backend, egcl
+from geotdm_fast import backend
 from geotdm_fast.data.windows import complete_edges
 from geotdm_fast.graphs import Graph, NearestRule, RadiusRule
 from geotdm_fast.graphs.padding import (
@@ -16,6 +16,7 @@ from geotdm_fast.graphs.padding import (
     with_more_bonds,
     with_tables,
 )
+from geotdm_fast.ops import egcl
 from geotdm_fast.reference import EGCLParams
 from geotdm_fast.reference.row_sums import num_graphs
 

@@ -87,9 +87,8 @@ def test_other_requests(kind):
         options = {"num_samples": 2, "batch_size": 4}
     elif kind == "few sizes":
         dataset = chains((5, 7, 5, 7, 5))
-    config = tiny(dataset, mode=mode)
-    if kind == "conditions":
-        config = normalise_config(config | {"conditions": {"heat": [5.0, 40.0]}})
+    told = {"conditions": {"heat": [5.0, 40.0]}} if kind == "conditions" else {}
+    config = tiny(dataset, mode=mode, **told)
     draw = lambda *request: sampled(*request, **options)
     plain, padded, record = both_ways(dataset, config, draw)
     assert torch.equal(plain, padded)
