@@ -1,7 +1,10 @@
 """Graphs with rows and places to spare: the same edges, tables that hold together, and the same results."""
 
+import contextlib
+
 import pytest
 import torch
+from exact_sums import ExactSums
 
 from geotdm_fast import backend
 from geotdm_fast.data.windows import complete_edges
@@ -88,7 +91,9 @@ def test_the_spatial_op_gives_the_same_bits(kernels, per_frame, device):
 
     def run(x, h, edge_attr, graph, weight):
         inputs = [value.clone().requires_grad_() for value in (x, h, edge_attr)]
-        with backend({"native": "auto"}.get(kernels, kernels)):
+        # The reference is torch's own operations, some of whose instructions depend on the number of rows.
+        as_any_size = ExactSums() if kernels == "reference" else contextlib.nullcontext()
+        with backend({"native": "auto"}.get(kernels, kernels)), as_any_size:
             x_out, h_out = egcl(*inputs[:2], graph, inputs[2], params)
             loss = ((x_out.sin() + h_out.cos().mean(-1, keepdim=True)) * weight).sum()
             return [x_out, h_out, *torch.autograd.grad(loss, inputs)]

@@ -3,8 +3,11 @@
 import pytest
 import torch
 from exact_sums import ExactSums
+from mixed_molecules import molecules, small
 from tape import TapeRecorder
-from test_training_device_data import joined, molecule, people
+from test_block_history import made as with_history
+from test_training_device_data import joined, people
+from test_training_periodic import NEAR, liquid
 from test_training_step import assert_same_state, make_step, run, steps_config
 
 from geotdm_fast import backend
@@ -15,23 +18,6 @@ from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.step import TrainingStep
 
 ATOMS = (5, 7, 8, 11, 14, 19, 26, 40)
-
-
-def molecules(atoms=ATOMS, frames=7, **more) -> TrajectoryDataset:
-    """Three windows of each of these chains of carbon and oxygen."""
-    return joined(*(molecule([6, 8, 6, 6] * (n // 4) + [6] * (n % 4), frames, seed=n, **more) for n in atoms))
-
-
-def small(dataset, graph=None, **train) -> dict:
-    """A configuration of a few numbers: in `ExactSums` every product is made number by number."""
-    config = steps_config(dataset, **{"batch_size": 3, "rotate": True} | train)
-    config["denoise_model"] |= {"hidden_dim": 8, "time_emb_dim": 4}
-    if graph is not None:
-        config["denoise_model"] |= {"graph": graph, "edge_dim": config["denoise_model"]["edge_dim"] + 1}
-        if not graph.get("bonds"):
-            config["denoise_model"]["edge_dim"] = 0
-        config = normalise_config(config)
-    return config
 
 
 def eager_and_captured(dataset, config, num_steps=6, change=lambda step: None) -> tuple[TrainingStep, TrainingStep]:
@@ -60,7 +46,7 @@ GRAPHS = {
 @pytest.mark.parametrize("name", GRAPHS)
 def test_six_steps_move_the_weights_as_eager_ones_do(name):
     """Bit for bit, moments, average, loss and norm too, where no sum depends on the order of its terms."""
-    dataset = molecules()
+    dataset = molecules(ATOMS)
     with ExactSums(), backend("reference"):
         eager, captured = eager_and_captured(dataset, small(dataset, GRAPHS[name]))
     assert_same_state(captured, eager)
@@ -110,11 +96,39 @@ def test_streamed_and_processes():
         assert_same_state(*states)
 
 
+@pytest.mark.parametrize("changes", [False, True], ids=["constant", "changing"])
+@pytest.mark.parametrize("graph", NEAR, ids=str)
+def test_periodic_boxes(graph, changes):
+    """Liquids of different size, each trajectory in a box of its own."""
+    dataset = joined(*(liquid(3, nodes, changes=changes, seed=nodes) for nodes in (7, 9, 12)))
+    config = small(dataset, graph)
+    config["denoise_model"]["cutoff"] = None if "knn" in graph else 2.5
+    with ExactSums(), backend("reference"):
+        eager, captured = eager_and_captured(dataset, config, 3)
+    assert_same_state(captured, eager)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_given_frames_that_the_network_drew(share):
+    """The chains before a step are padded and captured too, and draw the same frames."""
+    dataset = molecules((5, 7, 11), 10, span=8)
+    config = small(dataset, block_history=1, cond_mask=[[0, 2]])
+    config["diffusion"]["model_mean_type"] = "start_x"
+    states, record = [], TapeRecorder()
+    for recorder in (None, record):
+        with ExactSums(), backend("reference"):
+            step = with_history(dataset, config=config, record=recorder, share=share)
+            states.append(run(step, 0, 4))
+    assert_same_state(*states)
+    chains = 0 if share == 0 else len(step.objective.diffusion.captures)
+    assert len(record.tapes) >= step.num_padded + chains > chains >= share
+
+
 # --- in ordinary sums -------------------------------------------------------------------------------------------------
 
 
 def test_loss_and_norm_are_the_same_to_rounding(device):
-    dataset = molecules()
+    dataset = molecules(ATOMS)
     config = steps_config(dataset, batch_size=4, rotate=True)
     record = TapeRecorder() if device == "cpu" else None
     eager = run(make_step(dataset, device, config=config | {"train": config["train"] | {"cuda_graph": False}}), 0, 6)
@@ -125,7 +139,7 @@ def test_loss_and_norm_are_the_same_to_rounding(device):
 
 def test_what_stands_in_changes_no_bit():
     """Another trajectory, other noise, turns and steps in the rows to spare: the same loss and gradient."""
-    dataset = molecules()
+    dataset = molecules(ATOMS)
     step = make_step(dataset, record=TapeRecorder(), config=steps_config(dataset, batch_size=4, rotate=True))
     gradients, generator = [], torch.Generator().manual_seed(0)
     for is_other in (False, True):
@@ -149,7 +163,7 @@ def test_what_stands_in_changes_no_bit():
 
 
 def test_captures_are_few_and_said():
-    dataset, record = molecules(), TapeRecorder()
+    dataset, record = molecules(ATOMS), TapeRecorder()
     step = make_step(dataset, record=record, config=steps_config(dataset, batch_size=3, cuda_graph_sizes=2))
     number = step._padding.number
     assert step.lines == [
