@@ -146,7 +146,7 @@ def _padded_draw(draw: Draw, nodes: int, more_graphs: int) -> Draw:
             pbc=of_graphs(gathered.pbc),
             conditions=of_graphs(gathered.conditions),
         )
-    return Draw(
+    return draw._replace(
         items=padded_rows(draw.items, num_graphs),
         steps=_filled(draw.steps, num_graphs, 0),
         weight=_filled(draw.weight, num_graphs, 0),

@@ -60,12 +60,12 @@ class TrainingStep:
         self._in_parts = train["accumulate"] > 1 or ours.world_size > 1
         self._record, self._say = record, say
         self._captures: dict[Structure | None, Captured] = {}
+        self._padding: Padding | None = None
         self.captures = (device.type == "cuda" or record is not None) and train["cuda_graph"]
         self._history = history
         objective.grows = not self.captures
         if history is not None:
             history.capture(on=self.captures, record=record)
-        self._padding: Padding | None = None
         if self.captures and not source.data.same_graph:
             most = train["cuda_graph_sizes"]
             self._padding = Padding(source, objective, most)
