@@ -79,31 +79,31 @@ class Padding:
     """
 
     def __init__(self, source: BatchSource, objective: Objective, most: int):
-        self._data, self._objective = source.data, objective
-        counts = self._data.graphs.counts()
+        self._source, self._objective = source, objective
+        data, counts = source.data, source.data.graphs.counts()
         steps = range(min(source.per_epoch, _LOOKED_AT))
-        batches = [self._data.graph_numbers(items.numpy()) for step in steps for items in source.parts(step)]
+        batches = [data.graph_numbers(items.numpy()) for step in steps for items in source.parts(step)]
         sums = [counts[graphs].sum(0).tolist() for graphs in batches]
         self.sizes = Sizes.at_most(most, sums)
         self.number = self.sizes.number(sums)
         self._most_nodes, self._most_edges = int(counts[:, 0].max()), 0
         if objective.has_rule:
-            self._most_edges = self._data.graphs.most_edges()
-            objective.look_into(source.noised(self._smallest(source)))
+            self._most_edges = data.graphs.most_edges()
+            objective.look_into(source.noised(self._smallest()))
 
-    def _smallest(self, source: BatchSource) -> Draw:
+    def _smallest(self) -> Draw:
         """The trajectory of the smallest graph: in periodic boxes its nearest neighbours are farthest away."""
-        data = self._data
+        data = self._source.data
         sizes = data.sizes_of(np.arange(len(data)))
         items = torch.tensor([int(sizes.argmin())])
         gathered = data.gather(items) if isinstance(data, StreamedData) else None
-        noise = torch.zeros(int(sizes.min()), data.dim, source.num_noisy)
+        noise = torch.zeros(int(sizes.min()), data.dim, self._source.num_noisy)
         return Draw(items, torch.zeros_like(items), torch.zeros(1), noise, None, gathered=gathered)
 
     def __call__(self, draw: Draw) -> tuple[Draw, PaddedStructure]:
         """A draw and its structure with rows to spare, on the host."""
-        graphs = self._data.graph_numbers(draw.items.numpy())
-        plain = self._data.graphs.structure(graphs, torch.device("cpu"))
+        data = self._source.data
+        plain = data.graphs.structure(data.graph_numbers(draw.items.numpy()), torch.device("cpu"))
         nodes, edges, scored = self.sizes.of((len(plain.batch), plain.graph.num_edges, len(plain.scored)))
         scored = nodes if plain.all_scored else scored
         # At least one graph has no node: the scored nodes to spare are its.

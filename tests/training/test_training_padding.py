@@ -1,5 +1,6 @@
 """Steps on molecules of different size: captured for a few padded sizes, and moved by what the molecules say alone."""
 
+import numpy as np
 import pytest
 import torch
 from exact_sums import ExactSums
@@ -16,6 +17,7 @@ from geotdm_fast.data import TrajectoryDataset
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.step import TrainingStep
+from geotdm_fast.training.streamed_data import StreamedData
 
 ATOMS = (5, 7, 8, 11, 14, 19, 26, 40)
 
@@ -82,7 +84,19 @@ def told() -> TrajectoryDataset:
     return joined(*(with_conditions(molecules((n,)), {"lag": lag}) for n, lag in ((5, 0.1), (9, 0.2))))
 
 
-def test_streamed_and_processes():
+@pytest.mark.parametrize("in_boxes", [False, True])
+def test_windows_that_are_read_from_files(in_boxes):
+    dataset = molecules((5, 7, 11), cell=np.eye(3) * 99, pbc=[1, 1, 1]) if in_boxes else molecules((5, 7, 11))
+    states = []
+    for record in (None, TapeRecorder()):
+        step = make_step(dataset, record=record, config=small(dataset))
+        step.source.data = StreamedData(dataset)
+        with ExactSums(), backend("reference"):
+            states.append(run(step, 0, 3))
+    assert_same_state(*states)
+
+
+def test_processes():
     """A rank's share of a batch, and one that has no graph of it and stands in with one."""
     dataset = molecules((5, 7))
     for rank in (0, 3):
