@@ -105,6 +105,7 @@ def chains(args: argparse.Namespace) -> tuple[TrajectoryDataset, Workload]:
         "edge_dim": HOPS,
         "hidden_dim": args.hidden_dim,
         "time_emb_dim": 32,
+        "act_fn": "silu",
         "learn_ref_frame": True,
         "n_layers_ref": 2,
         "num_w": args.frames - num_given,
