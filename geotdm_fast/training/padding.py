@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from geotdm_fast.graphs.padding import (
     GraphParts,
@@ -19,7 +18,7 @@ from geotdm_fast.graphs.padding import (
 from geotdm_fast.reference import BatchLayout
 from geotdm_fast.reference.row_sums import remember_num_graphs
 from geotdm_fast.runtime.buckets import Sizes
-from geotdm_fast.runtime.copies import to_device
+from geotdm_fast.runtime.copies import all_to_device
 from geotdm_fast.training.batches import BatchSource, Draw
 from geotdm_fast.training.device_data import Structure
 from geotdm_fast.training.objective import Objective
@@ -61,7 +60,7 @@ class PaddedStructure(NamedTuple):
 
     def to(self, device: torch.device) -> "PaddedStructure":
         """Copies on `device`, which nobody waits for."""
-        return tree_map_only(Tensor, lambda tensor: to_device(tensor, device), self)
+        return all_to_device(self, device)
 
 
 class Padding:
