@@ -157,12 +157,14 @@ class CaptureCache:
 
     shares_memory: whether all have what their functions make in the same memory, see `CUDAGraphRecorder`; then it is
         bounded by the largest, beside `capacity` times inputs
+    made: how many captures were made since there were none
     """
 
     def __init__(self, capacity: int = 4, record: Recorder | None = None, *, shares_memory: bool = False):
         if capacity < 1:
             raise ValueError(f"CaptureCache: capacity must be at least 1, got {capacity}")
         self.capacity, self.record, self.shares_memory = capacity, record, shares_memory
+        self.made = 0
         self._sharing: Recorder | None = None
         self._known: OrderedDict[Hashable, Captured] = OrderedDict()
 
@@ -186,6 +188,7 @@ class CaptureCache:
             record = self._sharing_recorder(inputs) if self.shares_memory else self.record
             found = Captured(function, inputs, state=state, generators=generators, record=record)
             found.wanted = wanted
+            self.made += 1
         else:
             found.load(inputs)
         return found
@@ -217,6 +220,7 @@ class CaptureCache:
     def clear(self) -> None:
         """Let all captures go that are not lent."""
         self._keep(0)
+        self.made = 0
 
     def __len__(self) -> int:
         return len(self._known)

@@ -74,7 +74,7 @@ class Padding:
 
     most: sizes that the batches may have: they get coarser, up to a factor of 2, until those of the first epoch have no
         more
-    sizes, number: what was chosen, and how many sizes the batches looked at have then
+    sizes: what was chosen; looked_at, number: how many batches of the first epoch, and how many sizes they have
     """
 
     def __init__(self, source: BatchSource, objective: Objective, most: int):
@@ -84,7 +84,7 @@ class Padding:
         batches = [data.graph_numbers(items.numpy()) for step in steps for items in source.parts(step)]
         sums = [counts[graphs].sum(0).tolist() for graphs in batches]
         self.sizes = Sizes.at_most(most, sums)
-        self.number = self.sizes.number(sums)
+        self.looked_at, self.number = len(sums), self.sizes.number(sums)
         self._most_nodes, self._most_edges = int(counts[:, 0].max()), 0
         if objective.has_rule:
             self._most_edges = data.graphs.most_edges()

@@ -69,9 +69,9 @@ class TrainingStep:
         if self.captures and not source.data.same_graph:
             most = train["cuda_graph_sizes"]
             self._padding = Padding(source, objective, most)
-            self._padded = CaptureCache(most, record, shares_memory=True)
+            self._padded, self._said_more = CaptureCache(most, record, shares_memory=True), False
             self._say(
-                f"train: the graphs of data.train differ: batches are padded, in the first epoch to "
+                f"train: the graphs of data.train differ: the first {self._padding.looked_at} batches are padded to "
                 f"{self._padding.number} sizes of nodes and edges; at most {most} CUDA graphs are kept"
             )
 
@@ -184,6 +184,12 @@ class TrainingStep:
             return False
         captured.replay()
         self._padded.give_back(captured)
+        if self._padded.made > self._padded.capacity and not self._said_more:
+            self._said_more = True
+            self._say(
+                f"train: batches have more than {self._padded.capacity} sizes, so CUDA graphs are made again and again, "
+                "which costs a few steps each; a larger train.cuda_graph_sizes keeps more"
+            )
         return True
 
     def _capture(self, function: Callable, inputs: tuple | Tensor, structure: Structure | None) -> Captured | None:

@@ -181,13 +181,26 @@ def test_captures_are_few_and_said():
     step = make_step(dataset, record=record, config=steps_config(dataset, batch_size=3, cuda_graph_sizes=2))
     number = step._padding.number
     assert step.lines == [
-        f"train: the graphs of data.train differ: batches are padded, in the first epoch to {number} sizes of nodes "
-        "and edges; at most 2 CUDA graphs are kept"
+        f"train: the graphs of data.train differ: the first {step.source.per_epoch} batches are padded to {number} "
+        "sizes of nodes and edges; at most 2 CUDA graphs are kept"
     ]
     run(step, 0, step.source.per_epoch)
     assert len(step._padded) <= 2 and len(record.tapes) >= number and record.replays == step.source.per_epoch
     fine = make_step(dataset, record=TapeRecorder(), config=steps_config(dataset, batch_size=3))
     assert 2 >= number < fine._padding.number <= 16, "coarser, for they would be more"
+
+
+def test_more_sizes_than_captures_are_said_once():
+    dataset = molecules((5, 40))
+    step = make_step(dataset, record=TapeRecorder(warm_up=0), config=small(dataset, batch_size=1, cuda_graph_sizes=1))
+    run(step, 0, 6)
+    assert step.lines[1:] == [
+        "train: batches have more than 1 sizes, so CUDA graphs are made again and again, which costs a few steps each; a "
+        "larger train.cuda_graph_sizes keeps more"
+    ]
+    assert step._padding.number == 2 and step.num_padded == 1 < step._padded.made
+    step.enlarge()
+    assert step.num_padded == step._padded.made == 0
 
 
 def test_equal_graphs_are_not_padded():
