@@ -187,8 +187,8 @@ class TrainingStep:
         if self._padded.made > self._padded.capacity and not self._said_more:
             self._said_more = True
             self._say(
-                f"train: batches have more than {self._padded.capacity} sizes, so CUDA graphs are made again and again, "
-                "which costs a few steps each; a larger train.cuda_graph_sizes keeps more"
+                f"train: batches have more than {self._padded.capacity} sizes: CUDA graphs are made again and again, for "
+                "the time of a few steps each; a larger train.cuda_graph_sizes keeps more"
             )
         return True
 
