@@ -184,10 +184,11 @@ class TrainingStep:
             return False
         captured.replay()
         self._padded.give_back(captured)
-        if self._padded.made > self._padded.capacity and not self._said_more:
+        most = self._padded.capacity
+        if self._padded.made > most and not self._said_more:
             self._said_more = True
             self._say(
-                f"train: batches have more than {self._padded.capacity} sizes: CUDA graphs are made again and again, for "
+                f"train: batches have more than {most} sizes: CUDA graphs are made again and again, in "
                 "the time of a few steps each; a larger train.cuda_graph_sizes keeps more"
             )
         return True
