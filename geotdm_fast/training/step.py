@@ -158,8 +158,11 @@ class TrainingStep:
 
     def _run(self, function: Callable, inputs: tuple | Tensor, structure: Structure | PaddedStructure | None) -> None:
         if self.captures:
-            done = self._replay_padded if isinstance(structure, PaddedStructure) else self._replay
-            if done(function, inputs, structure):
+            if isinstance(structure, PaddedStructure):
+                is_done = self._replay_padded(function, inputs, structure)
+            else:
+                is_done = self._replay(function, inputs, structure)
+            if is_done:
                 return
         function(inputs, structure)
 
@@ -175,7 +178,7 @@ class TrainingStep:
         known.replay()
         return True
 
-    def _replay_padded(self, function: Callable, inputs: tuple, structure: PaddedStructure) -> bool:
+    def _replay_padded(self, function: Callable, inputs: tuple | Tensor, structure: PaddedStructure) -> bool:
         """The same of a capture that any structure of this size may use."""
         try:
             captured = self._padded.borrow(self._on_padded, (function, inputs, structure), state=self.state)
