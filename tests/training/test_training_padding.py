@@ -15,6 +15,7 @@ from geotdm_fast import backend
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import TrajectoryDataset
 from geotdm_fast.data.conditions import with_conditions
+from geotdm_fast.graphs import spec
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.step import TrainingStep
 from geotdm_fast.training.streamed_data import StreamedData
@@ -119,6 +120,26 @@ def test_periodic_boxes(graph, changes):
     with ExactSums(), backend("reference"):
         eager, captured = eager_and_captured(dataset, config, 3)
     assert_same_state(captured, eager)
+
+
+def test_room_for_more_edges_is_made_for_every_size(monkeypatch):
+    """Steps that found none are done again: the same weights as with room from the start."""
+    dataset, states = molecules((5, 7, 11)), []
+    for capacity in (1, 32):
+        monkeypatch.setattr(spec, "FIRST_CAPACITY", capacity)
+        step = make_step(dataset, record=TapeRecorder(warm_up=0), config=small(dataset, GRAPHS["radius"]))
+        kept = [tensor.detach().clone() for tensor in step.state]
+        assert step.may_overflow
+        with ExactSums(), backend("reference"):
+            run(step, 0, 2)
+            while step.objective.overflowed():
+                assert capacity == 1
+                with torch.no_grad():
+                    torch._foreach_copy_(step.state, kept)
+                step.enlarge()
+                run(step, 0, 2)
+        states.append(step)
+    assert_same_state(*states)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
