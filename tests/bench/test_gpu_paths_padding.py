@@ -30,6 +30,7 @@ def test_training_steps(implementation, graph):
     """A batch of a size that is captured waits for nothing, whichever molecules it has."""
     dataset = molecules((5, 7, 11))
     config = small(dataset, graph, batch_size=2)
+    config["denoise_model"] |= {"hidden_dim": 16, "time_emb_dim": 8}  # what kernels for CUDA take
     here = run(make_step(dataset, config=config), 0, 3)
     with PretendedGPU() as gpu, backend(implementation):
         there = run(make_step(dataset, "cuda", config=config), 0, 3)
