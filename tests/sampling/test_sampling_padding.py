@@ -71,11 +71,14 @@ def test_other_requests(kind):
         assert len(record.tapes) == 2, "as they are"
 
 
-def test_molecules_in_boxes_of_their_own():
+@pytest.mark.parametrize(
+    "graph", [{"radius": 2.5, "of": "current"}, {"radius": 2.5, "bonds": True}, {"knn": 4}], ids=str
+)
+def test_molecules_in_boxes_of_their_own(graph):
     """Edges by distance in boxes of different size and filling."""
     parts = [liquid(2, nodes, frames=5, seed=nodes) for nodes in (6, 7, 9, 10, 13, 17)]
     dataset = joined(*parts)
-    config = tiny(dataset, {"radius": 2.5, "of": "current"}, cutoff=2.5)
+    config = tiny(dataset, graph, cutoff=graph.get("radius"))
     plain, padded, record = both_ways(dataset, config, sampled)
     assert torch.equal(plain, padded)
     assert len(record.tapes) < len(dataset)
