@@ -46,7 +46,7 @@ class Programs:
         self.layer = rows("bench.ops.layer_speed", "layer")
         self.temporal = [*self.layer, "--layer", "temporal"]
         self.train, self.sample = rows("bench.training.train", "train"), rows("bench.sampling.sample", "sample")
-        self.mixed = rows("bench.training.mixed", "mixed")
+        self.mixed = rows("bench.training.mixed", "train")  # a file for both
         self.kernels = rows("bench.ops.kernel_times", "kernels")
         self.periodic = rows("bench.network.periodic", "layer")
         self.radius = [*self.pytest, "bench/ops/bench_radius_graph.py", *device, "--benchmark-sort", "name"]
