@@ -13,6 +13,7 @@ from geotdm_fast.diffusion.sampler import Sampler
 from geotdm_fast.graphs import Graph
 from geotdm_fast.graphs.padding import padded_rows
 from geotdm_fast.graphs.spec import FIRST_CAPACITY
+from geotdm_fast.nn.egtn import why_no_room
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.runtime.buckets import Sizes
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
@@ -21,7 +22,7 @@ from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.blocks import Block
 from geotdm_fast.sampling.batch_size import default_batch_size, default_shard_size, measured_batch_size, release_memory
 from geotdm_fast.sampling.graphs import GraphPicker
-from geotdm_fast.sampling.padding import Room, is_plain_network, padded
+from geotdm_fast.sampling.padding import Room, padded
 from geotdm_fast.sampling.progress import TrajectoryBar
 from geotdm_fast.task import Task
 
@@ -223,7 +224,7 @@ class Drawer:
         That is where steps are not captured, and where the sizes are few as they are: of one graph, of alike ones.
         """
         diffusion = self._sampler.diffusion
-        if not (self._is_captured and is_plain_network(diffusion.denoise_network)):
+        if not self._is_captured or why_no_room(diffusion.denoise_network) is not None:
             return None
         most = cast(CaptureCache, diffusion.captures).capacity
         sizes = [tuple(len(b.samples) * count for count in self.pick.sizes(b.graphs)) for b in batches]

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from geotdm_fast.graphs import GraphRule
 from geotdm_fast.graphs.padding import (
@@ -14,8 +14,6 @@ from geotdm_fast.graphs.padding import (
     with_more_bonds,
     with_tables,
 )
-from geotdm_fast.nn.egtn import EGTN, takes_graph
-from geotdm_fast.nn.plain import bare, why_not_plain
 from geotdm_fast.reference import Cell
 from geotdm_fast.runtime.buckets import Sizes
 
@@ -32,12 +30,6 @@ class Room(NamedTuple):
     sizes: Sizes
     most_nodes: int
     most_edges: int
-
-
-def is_plain_network(network: nn.Module) -> bool:
-    """Whether a call of `network` is one of our own code alone, which knows graphs with room."""
-    inner = bare(network)
-    return isinstance(inner, EGTN) and takes_graph(network) and why_not_plain(inner) is None
 
 
 def padded(model_kwargs: dict, num_graphs: int, room: Room) -> tuple[dict, int]:

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from geotdm_fast.nn.egtn import why_no_room
 from geotdm_fast.runtime.checks import trusted
 from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, Recorder
@@ -67,13 +68,7 @@ class TrainingStep:
         if history is not None:
             history.capture(on=self.captures, record=record)
         if self.captures and not source.data.same_graph:
-            most = train["cuda_graph_sizes"]
-            self._padding = Padding(source, objective, most)
-            self._padded, self._said_more = CaptureCache(most, record, shares_memory=True), False
-            self._say(
-                f"train: the graphs of data.train differ: the first {self._padding.looked_at} batches are padded to "
-                f"{self._padding.number} sizes of nodes and edges; at most {most} CUDA graphs are kept"
-            )
+            self._pad(train["cuda_graph_sizes"])
 
     @property
     def may_overflow(self) -> bool:
@@ -215,6 +210,19 @@ class TrainingStep:
         if self._history is not None:
             self._history.capture(on=False, record=None)
         self._say(f"train: the step runs without a CUDA graph: {why}")
+
+    def _pad(self, most: int) -> None:
+        """Batches of different graphs are padded to about `most` sizes from now on, where the network may see that."""
+        why_not = why_no_room(self.objective.diffusion.denoise_network)
+        if why_not is not None:
+            self._give_up(f"the graphs of data.train differ, and {why_not}")
+            return
+        self._padding = padding = Padding(self.source, self.objective, most)
+        self._padded, self._said_more = CaptureCache(most, self._record, shares_memory=True), False
+        self._say(
+            f"train: the graphs of data.train differ: the first {padding.looked_at} batches are padded to "
+            f"{padding.number} sizes of nodes and edges; at most {most} CUDA graphs are kept"
+        )
 
     def _forget(self) -> None:
         """Let all captures go."""

@@ -244,6 +244,20 @@ def test_a_capture_that_fails_leaves_the_step_eager():
     torch.testing.assert_close(step.sums, plain.sums, rtol=1e-5, atol=0)
 
 
+def test_a_network_with_parts_of_somebody_else_is_given_the_batches_as_they_are():
+    dataset = molecules((5, 7))
+    config = small(dataset)
+    one, lines = make_step(dataset, config=config), []
+    one.objective.diffusion.denoise_network.s_modules[0].register_forward_hook(lambda *about: None)
+    parts = (one.objective, one.weights, one.average, one.source, one.ours)
+    step = TrainingStep(config["train"], *parts, say=lines.append, record=TapeRecorder())
+    assert lines == [
+        "train: the step runs without a CUDA graph: the graphs of data.train differ, and s_modules.0 is ESLayer, with "
+        "hooks or a forward of its own"
+    ]
+    assert not step.captures and step._padding is None and step.objective.grows
+
+
 @pytest.mark.parametrize("key", [0, 1.5])
 def test_the_number_is_checked(key):
     with pytest.raises(ValueError, match=r"train\.cuda_graph_sizes"):
