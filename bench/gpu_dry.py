@@ -20,6 +20,7 @@ from typing import NamedTuple
 from bench.gpu_steps import files_of_tests
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+PATHS = ("gpu_paths", "gpu_paths_padding")
 KERNELS = ("kernels_egcl", "kernels_radius_graph", "trajectory_noise", "diffusion_step")
 
 
@@ -44,9 +45,10 @@ def steps(folder: pathlib.Path, arguments: Sequence[str] = ()) -> list[Step]:
     tests = [*python, "pytest", "-q", "-p", "no:cacheprovider", "-rs"]
     record = lambda name: ["--record-launches", str(folder / name)]
     files = [file for name in KERNELS for file in files_of_tests(name)]
+    paths = [file for name in PATHS for file in files_of_tests(name)]
     variants = [*python, "bench.gpu_variants", "--launches", str(folder / "paths"), str(folder / "inexact"), *arguments]
     return [
-        Step("paths", [*tests, "-m", "dry or not gpu", *record("paths"), "tests/bench/test_gpu_paths.py"]),
+        Step("paths", [*tests, "-m", "dry or not gpu", *record("paths"), *paths]),
         Step("inexact", [*tests, "-m", "not gpu", "--inexact", *record("inexact"), *files]),
         Step("fused", [*tests, "-m", "dry", "tests/csrc/test_cuda_contracted.py"]),
         Step("variants", variants),

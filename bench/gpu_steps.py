@@ -46,6 +46,7 @@ class Programs:
         self.layer = rows("bench.ops.layer_speed", "layer")
         self.temporal = [*self.layer, "--layer", "temporal"]
         self.train, self.sample = rows("bench.training.train", "train"), rows("bench.sampling.sample", "sample")
+        self.mixed = rows("bench.training.mixed", "train")  # a file for both
         self.kernels = rows("bench.ops.kernel_times", "kernels")
         self.periodic = rows("bench.network.periodic", "layer")
         self.radius = [*self.pytest, "bench/ops/bench_radius_graph.py", *device, "--benchmark-sort", "name"]
@@ -80,7 +81,7 @@ def first_tier(run: Programs) -> list[Step]:
 
 
 def second_tier(run: Programs) -> list[Step]:
-    """Memory errors and races; compiled peers; the other precisions; long trajectories; many edges."""
+    """Memory errors and races; compiled peers; the other precisions; long trajectories; many edges; mixed molecules."""
     nbody = ["--workload", "nbody", "--graphs", "128"]
     compiled = ["--implementations", "ours", "official", "official_compiled", "efficient_compiled", "--ours-first"]
     layers = [*nbody, "--precision", "bf16", "tf32", "--limit", "2", "--repeats", "10"]
@@ -96,6 +97,7 @@ def second_tier(run: Programs) -> list[Step]:
         Step("radius", [*run.radius, "(auto or table or all) and not 50000 and not box"], 30, tier=2),
         Step("radius in boxes", [*run.radius, "box and (table or auto) and (21 or 4096)"], 20, tier=2),
         Step("boxes", [*run.periodic, "--atoms", "100", "4096", "50000", "--ours-alone"], 60, tier=2),
+        Step("train mixed", [*run.mixed, "--graphs", "128", "--precision", "bf16"], 60, tier=2),
         Step("train tf32", [*run.train, *nbody, "--precision", "tf32", *compiled, "--repeats", "3"], 110, tier=2),
     ]
 
@@ -174,14 +176,16 @@ def trial_steps(args: argparse.Namespace, run: Programs) -> list[Step]:
     np.savez(gas, R=np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32), z=np.ones(6, dtype=np.int64))
     layer = ["--trial", "--repeats", "1", "--limit", "1", "--threads", "1", "--precision", "bf16", "--sheet", "H100"]
     layer += ["--compiler", "aot_eager"]
-    small = ["--graphs", "1", "--frames", "3", "--layers", "1", "--hidden-dim", "16", "--threads", "1"]
-    small += ["--workload", "nbody", "--no-compile", "--ours-first", "--repeats", "1"]
+    tiny = ["--graphs", "1", "--frames", "3", "--layers", "1", "--hidden-dim", "16", "--threads", "1"]
+    tiny += ["--repeats", "1"]
+    small = [*tiny, "--workload", "nbody", "--no-compile", "--ours-first"]
     edges = ["--sweep", "edges", "--cutoffs", "1", "2", "--large", str(gas), "--directions", "forward"]
     kernels = files_of_tests("kernels_*")
     return [
         Step("build", [*run.build, "--dry-run"], 60),
         Step("tests", [*run.pytest, *kernels, "-k", "test_another_stream"], 60, interpreted=True),
         Step("train nbody", [*run.train, *small], 60),
+        Step("train mixed", [*run.mixed, *tiny], 60),
         Step("sample nbody", [*run.sample, *small, "--timesteps", "25"], 60),
         Step("temporal nbody", [*run.temporal, *layer, "--workload", "nbody"], 60, interpreted=True),
         Step("layer nbody", [*run.layer, *layer, "--workload", "nbody"], 90, interpreted=True),

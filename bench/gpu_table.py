@@ -20,6 +20,9 @@ def table(done: list[Step], rows: list[dict]) -> str:
     if trained:
         columns = ["training step", "precision", "who", "captured", "ms", "steps/s", "x best peer", "error"]
         parts.append(text_table(columns, trained))
+    mixed = [mixed_cells(row) for row in rows if row["benchmark"] == "mixed"]
+    if mixed:
+        parts.append(text_table(["step on mixed molecules", "precision", "who", "captures", "ms"], mixed))
     chains = [chain_cells(row) for row in rows if row["benchmark"] == "sample" and "seconds" in row]
     if chains:
         columns = [
@@ -118,3 +121,9 @@ def train_cells(row: dict) -> list[str]:
         f"{row['times_best_peer']:.2f}" if "times_best_peer" in row else "",
         f"{row['error']:.0e}",
     ]
+
+
+def mixed_cells(row: dict) -> list[str]:
+    """A row of bench.training.mixed for the table."""
+    captures = str(row["captures"]) if row["captured"] else ""
+    return [f"W-{row['workload']}", row["precision"], row["implementation"], captures, f"{1e3 * row['seconds']:.3f}"]

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from geotdm_fast.training.step import TrainingStep
 # What all do: 1000 steps of noise, Adam, clipping, an average.
 NUM_TIMESTEPS, RATE, CLIP, DECAY = 1000, 1e-4, 1.0, 0.999
 BATCHES = 4  # of different data
+SIZES_KEPT = 16  # captured steps, where graphs differ in size
 # Rounding of matrix products, by the names of `set_precision`, and what the gate calls it.
 PRECISIONS = {"fp32": "float32", "tf32": "tf32", "bf16": "mixed"}
 
@@ -39,7 +40,10 @@ def dataset_of(workload: Workload) -> TrajectoryDataset:
 
 
 class OurTrainer:
-    """`geotdm_fast.training` without files: what a step of `geotdm train` does. record: as of `TrainingStep`."""
+    """`geotdm_fast.training` without files: what a step of `geotdm train` does.
+
+    record, say: as of `TrainingStep`; captures: whether steps may be captured
+    """
 
     def __init__(
         self,
@@ -48,13 +52,17 @@ class OurTrainer:
         precision: str,
         device: str,
         record: Recorder | None = None,
+        *,
+        captures: bool = True,
+        say: Callable[[str], None] = print,
     ):
         train = {
             "optimizer": "adam",
             "weight_decay": 0.0,
             "clip": CLIP,
             "accumulate": 1,
-            "cuda_graph": True,
+            "cuda_graph": captures,
+            "cuda_graph_sizes": SIZES_KEPT,
         }
         network = workload.network().to(device).set_precision(precision)
         copied = copy.deepcopy(network)
@@ -71,7 +79,8 @@ class OurTrainer:
         )
         average = WeightAverage(copied, self.weights, DECAY)
         alone = Processes(0, 1, torch.device(device))
-        self.step = TrainingStep(train, self.objective, self.weights, average, self.source, alone, record=record)
+        parts = (self.objective, self.weights, average, self.source, alone)
+        self.step = TrainingStep(train, *parts, say=say, record=record)
         self.number = 0
 
     def train(self) -> None:

@@ -24,9 +24,9 @@ The same command goes on where a stopped or killed run left off: a kill costs th
 Ctrl-C, SIGTERM and SIGHUP (a closed terminal) write a checkpoint first. One run at a time: another training into the
 same folder is refused.
 
-On CUDA the step is captured as a graph and replayed where all trajectories have the same nodes and edges; a line says
-where it is not. train.precision bf16 or tf32 rounds the factors of matrix products; weights stay float32. A batch that
-does not fit into memory goes in parts: train.accumulate.
+On CUDA the step is captured as a graph and replayed; where trajectories have graphs of different size, batches are
+padded to a few sizes, and a line says how many (train.cuda_graph_sizes). train.precision bf16 or tf32 rounds the
+factors of matrix products; weights stay float32. A batch that does not fit into memory goes in parts: train.accumulate.
 
 Trajectories larger than memory: --cache DIR writes the frames of molecules' files (.xtc, .dcd, ...) into DIR once, as
 plain arrays, and a second thread reads the windows of the next steps from there; the numbers are the same. Several runs

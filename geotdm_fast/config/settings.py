@@ -123,7 +123,9 @@ TRAIN = {
     "ema_decay": Setting("float", 0.0, "decay of the averaged weights that are saved for use; 0: off", least=0),
     "precision": Setting("str", "fp32", "what the factors of matrix products are rounded to; weights, sums and "
                          "moments of gradients stay float32", choices=("fp32", "tf32", "bf16")),
-    "cuda_graph": Setting("bool", True, "on CUDA, capture the step if all trajectories have the same graph"),
+    "cuda_graph": Setting("bool", True, "on CUDA, capture the step"),
+    "cuda_graph_sizes": Setting("int", 16, "where trajectories have graphs of different size, batches are padded to "
+                                "about so many sizes, and so many captured steps are kept", least=1),
     "eval": Setting("str", "loss", "validation by the loss with fixed noise, or by the NLL (S times dearer)",
                     choices=("loss", "nll")),
     "eval_every_epoch": Setting("int", 1, "epochs between two validations", least=1),

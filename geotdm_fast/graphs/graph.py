@@ -293,8 +293,10 @@ class Graph:
         return edge_attr if order is None else edge_attr[order]
 
     def of_edges(self, edge_attr: Tensor) -> Tensor:
-        """Edge features [E, A], 0 where there is room but no edge: what lies there may be NaN."""
-        return edge_attr.where(self.num_rows > self.edge_index[0, :, None], 0) if self.has_room else edge_attr
+        """Edge features [E, ...], 0 where there is room but no edge: what lies there may be NaN."""
+        if not self.has_room:
+            return edge_attr
+        return edge_attr.where((self.num_rows > self.edge_index[0]).view(-1, *[1] * (edge_attr.dim() - 1)), 0)
 
     def of_frames(self, num_frames: int) -> "Graph":
         """The same edges as a graph of every frame: edge e of frame t is e T + t."""

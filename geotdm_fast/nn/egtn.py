@@ -21,7 +21,7 @@ from geotdm_fast.nn.given_graph import (
     own_graph,
 )
 from geotdm_fast.nn.layers import SpatialLayer, TemporalLayer
-from geotdm_fast.nn.plain import is_plain, like, warn_called_by_modules, why_not_plain
+from geotdm_fast.nn.plain import bare, is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise
 from geotdm_fast.nn.spatial_layers import SpatialOptions, spatial_layer
@@ -422,6 +422,17 @@ def takes_graph(network: nn.Module) -> bool:
     inner = cast(nn.Module, network._modules.get("module", network))
     is_ours = type(inner).forward is EGTN.forward and "forward" not in vars(inner)
     return is_ours and inner._compiled_call_impl is None
+
+
+def why_no_room(network: nn.Module) -> str | None:
+    """Why a call of `network` is not to be given a graph with room for more nodes and edges than there are, or None.
+
+    Code of somebody else, which would be called with it, need not know what places without an edge are.
+    """
+    inner = bare(network)
+    if not (isinstance(inner, EGTN) and takes_graph(network)):
+        return f"the network is called as {type(network).__name__}"
+    return why_not_plain(inner)
 
 
 def _check_keywords(model_kwargs: dict) -> None:

@@ -1,12 +1,13 @@
 """A function of tensors, captured once as a CUDA graph and replayed on other values."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from geotdm_fast.runtime.tensor_cache import normal_tensors
 
@@ -98,21 +99,26 @@ class Captured:
 class CUDAGraphRecorder:
     """Records a call as a CUDA graph, after three calls on a stream of its own, in which kernels are chosen and made.
 
+    shares_memory: whether all graphs of this recorder have the memory that they work in together. Then none of their
+        calls may return a tensor, and two of them may not run at the same time, on two streams
     The default generator of the device, and `generators`, are afterwards as they were before.
     """
 
     WARM_UP = 3
 
-    def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()):
+    def __init__(
+        self, device: torch.device, generators: Sequence[torch.Generator] = (), *, shares_memory: bool = False
+    ):
         if device.type != "cuda":
             raise ValueError(f"Captured: inputs must be on cuda, got {device}")
-        self.device, self.generators = device, generators
+        self.device, self.generators, self.shares_memory = device, generators, shares_memory
+        self._shared: tuple[torch.cuda.Stream, Any] | None = None
 
     def __call__(self, call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         with torch.cuda.device(self.device):
             default = torch.cuda.default_generators[torch.cuda.current_device()]
             states = [(generator, generator.get_state()) for generator in {default, *self.generators}]
-            side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+            (side, pool), current = self._stream_and_pool(), torch.cuda.current_stream()
             graph = torch.cuda.CUDAGraph()
             for generator in {*self.generators} - {default}:  # that one a capture registers by itself
                 graph.register_generator_state(generator)
@@ -124,7 +130,7 @@ class CUDAGraphRecorder:
                 current.wait_stream(side)
                 # torch.cuda.graph stays on its stream where a capture fails. Other threads may go on allocating, as
                 # those that load data do.
-                in_graph = torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local")
+                in_graph = torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local")
                 with torch.cuda.stream(side), in_graph:
                     results = call()
                 current.wait_stream(side)
@@ -133,6 +139,14 @@ class CUDAGraphRecorder:
                     generator.set_state(value)
         return results, graph.replay
 
+    def _stream_and_pool(self) -> tuple[torch.cuda.Stream, Any]:
+        """Where to capture: freed memory of a pool goes to the stream alone that it was allocated on."""
+        if not self.shares_memory:
+            return torch.cuda.Stream(), None
+        if self._shared is None:
+            self._shared = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        return self._shared
+
 
 class CaptureCache:
     """The captures of some functions: made when they are first asked for, lent to one user at a time, and the
@@ -140,12 +154,18 @@ class CaptureCache:
 
     Each holds its inputs, its results and what its function makes, so memory is bounded by `capacity` of those and
     those that are lent. A copy of a cache, by `copy` or `pickle`, is empty: a graph belongs to its memory.
+
+    shares_memory: whether all have what their functions make in the same memory, see `CUDAGraphRecorder`; then it is
+        bounded by the largest, beside `capacity` times inputs
+    made: how many captures were made since there were none
     """
 
-    def __init__(self, capacity: int = 4, record: Recorder | None = None):
+    def __init__(self, capacity: int = 4, record: Recorder | None = None, *, shares_memory: bool = False):
         if capacity < 1:
             raise ValueError(f"CaptureCache: capacity must be at least 1, got {capacity}")
-        self.capacity, self.record = capacity, record
+        self.capacity, self.record, self.shares_memory = capacity, record, shares_memory
+        self.made = 0
+        self._sharing: Recorder | None = None
         self._known: OrderedDict[Hashable, Captured] = OrderedDict()
 
     def borrow(
@@ -154,17 +174,21 @@ class CaptureCache:
         inputs: Any,
         key: Hashable = (),
         generators: Sequence[torch.Generator] = (),
+        state: Sequence[Tensor] = (),
     ) -> Captured:
         """A capture of `function` with `inputs` in place, which nobody else has until it is given back.
 
         key: what else the launches depend on, beside torch's settings
+        generators, state: as `Captured` takes them; the same tensors of state at every call with this function and key
         """
         wanted = (function, key, _settings(), signature(inputs), tuple(generators))
         found = self._known.pop(wanted, None)
         if found is None:
             self._keep(self.capacity - 1)  # before there is another
-            found = Captured(function, inputs, generators=generators, record=self.record)
+            record = self._sharing_recorder(inputs) if self.shares_memory else self.record
+            found = Captured(function, inputs, state=state, generators=generators, record=record)
             found.wanted = wanted
+            self.made += 1
         else:
             found.load(inputs)
         return found
@@ -185,11 +209,24 @@ class CaptureCache:
             _wait_for(oldest)
             del oldest
 
+    def _sharing_recorder(self, inputs: Any) -> Recorder:
+        if self.record is not None:
+            return self.record
+        if self._sharing is None:
+            device = next(leaf.device for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+            self._sharing = CUDAGraphRecorder(device, shares_memory=True)
+        return self._sharing
+
+    def clear(self) -> None:
+        """Let all captures go that are not lent."""
+        self._keep(0)
+        self.made = 0
+
     def __len__(self) -> int:
         return len(self._known)
 
     def __reduce__(self) -> tuple:
-        return CaptureCache, (self.capacity, self.record)
+        return functools.partial(CaptureCache, shares_memory=self.shares_memory), (self.capacity, self.record)
 
 
 def _wait_for(captured: Captured) -> None:

@@ -11,13 +11,18 @@ from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.sampler import Sampler
 from geotdm_fast.graphs import Graph
+from geotdm_fast.graphs.padding import padded_rows
 from geotdm_fast.graphs.spec import FIRST_CAPACITY
+from geotdm_fast.nn.egtn import why_no_room
 from geotdm_fast.nn.evaluating import evaluating
+from geotdm_fast.runtime.buckets import Sizes
+from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.runtime.memory import is_out_of_memory
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.blocks import Block
 from geotdm_fast.sampling.batch_size import default_batch_size, default_shard_size, measured_batch_size, release_memory
 from geotdm_fast.sampling.graphs import GraphPicker
+from geotdm_fast.sampling.padding import Room, padded
 from geotdm_fast.sampling.progress import TrajectoryBar
 from geotdm_fast.task import Task
 
@@ -90,6 +95,7 @@ class Drawer:
         self._sampler, self._whole, self._batch, self._task, self._seed = sampler, batch, batch, task, seed
         self._prepared: Inputs | None = None
         self._room = FIRST_CAPACITY  # of graphs by the given frames, where steps are captured
+        self._padding: Room | None = None
 
     @property
     def num_steps(self) -> int:
@@ -147,6 +153,7 @@ class Drawer:
     def _parts(self, block: Block, bar: TrajectoryBar) -> Iterator[tuple[Block, Tensor]]:
         """The block in batches, each with its [k, n, D, T_noisy]."""
         waiting = block.split(self.batch_size)[::-1]
+        self._padding = self._padding_of(waiting)
         while waiting:
             part = waiting.pop()
             if part.size > self.batch_size:
@@ -186,11 +193,44 @@ class Drawer:
         graph, sample = self._numbers(block)
         with evaluating(sampler.diffusion.denoise_network):
             inputs = self._inputs(block)
-            _, dim, num_frames = inputs.shape
-            of_node = inputs.model_kwargs["batch"]
-            noise = TrajectoryNoise(self._seed, graph, sample, of_node, dim, num_frames, inputs.dtype)
-            drawn = sampler.draw(inputs.shape, inputs.model_kwargs, noise, progress=step, x_ref=inputs.x_ref)
+            drawn = self._drawn(sampler, inputs, graph, sample, step)
         return drawn.cpu().unflatten(0, (len(block.samples), -1))
+
+    def _drawn(
+        self,
+        sampler: Sampler,
+        inputs: "Inputs",
+        graph: Tensor,
+        sample: Tensor,
+        step: Callable[[], None],
+        rollout_block: int = 0,
+    ) -> Tensor:
+        """[N, D, T_noisy]: what the sampler draws of trajectories graph, sample [n], padded where that is wanted."""
+        num_nodes, dim, num_frames = inputs.shape
+        kwargs, x_ref = inputs.model_kwargs, inputs.x_ref
+        if self._padding is not None:
+            kwargs, total = padded(kwargs, len(graph), self._padding)
+            graph, sample = padded_rows(graph, total), padded_rows(sample, total)
+            x_ref = None if x_ref is None else padded_rows(x_ref, len(kwargs["batch"]))
+        batch = kwargs["batch"]
+        about = (graph, sample, batch, dim, num_frames, inputs.dtype, rollout_block)
+        noise = TrajectoryNoise(self._seed, *about)
+        drawn = sampler.draw((len(batch), dim, num_frames), kwargs, noise, progress=step, x_ref=x_ref)
+        return drawn[:num_nodes]
+
+    def _padding_of(self, batches: list[Block]) -> Room | None:
+        """What these batches are padded to, so that they have no more sizes than captures are kept; None: they are not.
+
+        That is where steps are not captured, and where the sizes are few as they are: of one graph, of alike ones.
+        """
+        diffusion = self._sampler.diffusion
+        if not self._is_captured or why_no_room(diffusion.denoise_network) is not None:
+            return None
+        most = cast(CaptureCache, diffusion.captures).capacity
+        sizes = [tuple(len(b.samples) * count for count in self.pick.sizes(b.graphs)) for b in batches]
+        if len(set(sizes)) <= most:
+            return None
+        return Room(Sizes.at_most(most, sizes), *self.pick.largest)
 
     @staticmethod
     def _numbers(block: Block) -> tuple[Tensor, Tensor]:
@@ -217,14 +257,17 @@ class Drawer:
             self._prepared = Inputs(key, tuple(x_start.shape), x_start.dtype, model_kwargs, x_ref)
         return self._prepared
 
+    @property
+    def _is_captured(self) -> bool:
+        captures = self._sampler.diffusion.captures
+        return captures is not None and (self.device.type == "cuda" or captures.record is not None)
+
     def _with_graph(self, model_kwargs: dict) -> dict:
         """`model_kwargs` with the graph of a batch. Where steps are captured, one by the given frames has as much room
         as the ones before: a capture serves all of one size."""
-        captures = self._sampler.diffusion.captures
-        is_captured = captures is not None and (self.device.type == "cuda" or captures.record is not None)
-        model_kwargs = self._sampler.diffusion.with_graph(model_kwargs, self._room if is_captured else None)
+        model_kwargs = self._sampler.diffusion.with_graph(model_kwargs, self._room if self._is_captured else None)
         graph = model_kwargs.get("graph")
-        if is_captured and isinstance(graph, Graph) and graph.capacity is not None:
+        if self._is_captured and isinstance(graph, Graph) and graph.capacity is not None:
             self._room = max(self._room, graph.capacity)
         return model_kwargs
 

@@ -31,6 +31,17 @@ class GraphPicker:
         start = int(first[graphs.start])
         return slice(start, start + int(counts[graphs.start : graphs.stop].sum()))
 
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Nodes of the largest graph, and the most edges that a node of any receives."""
+        degree = torch.bincount(self._batch.edge_index[0].long(), minlength=1)
+        return int(self._nodes.count.max()), int(degree.max())
+
+    def sizes(self, graphs: range) -> tuple[int, int]:
+        """Nodes and edges of consecutive graphs."""
+        count = lambda owned: int(owned.count[graphs.start : graphs.stop].sum())
+        return count(self._nodes), count(self._edges)
+
     def __call__(self, graphs: Iterable[int] | Tensor) -> Batch:
         """The batch made of the graphs, in that order; one may come several times."""
         batch = self._batch

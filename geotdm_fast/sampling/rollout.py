@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.data.trajectory import Batch
-from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.sampler import Sampler
 from geotdm_fast.nn.egtn import EGTN
 from geotdm_fast.nn.evaluating import evaluating
@@ -128,9 +127,7 @@ class RolloutDrawer(Drawer):
                     inputs = self._following(block, inputs, number, state)
                 if state.all_exploded:
                     break
-                _, dim, num_frames = inputs.shape
-                noise = TrajectoryNoise(self._seed, graph, sample, of_node, dim, num_frames, inputs.dtype, number)
-                drawn = sampler.draw(inputs.shape, inputs.model_kwargs, noise, progress=step, x_ref=inputs.x_ref)
+                drawn = self._drawn(sampler, inputs, graph, sample, step, number)
                 kept.append(state.take(drawn, rollout, self._reach, number).cpu())
         missing = rollout.num_frames - sum(part.shape[-1] for part in kept)
         whole = torch.cat([*kept, kept[0].new_full((*kept[0].shape[:-1], missing), float("nan"))], dim=-1)

@@ -150,7 +150,7 @@ class BatchSource:
         weight = torch.full((len(items),), real / len(items))
         nodes = lambda a, b: slice(ends[a - 1] if a else 0, ends[b - 1])
         cuts = self._cuts(len(items))
-        gathered = self._gathered("training", range(step, step + 1 + _AHEAD), self._parts)
+        gathered = self._gathered("training", range(step, step + 1 + _AHEAD), self.parts)
         return [
             Draw(
                 items[a:b], steps[a:b], weight[a:b], noise[nodes(a, b)], None if turn is None else turn[a:b],
@@ -175,7 +175,7 @@ class BatchSource:
         parts = min(self.accumulate, last - first)
         return [first + (last - first) * part // parts for part in range(parts + 1)]
 
-    def _parts(self, step: int) -> list[Tensor]:
+    def parts(self, step: int) -> list[Tensor]:
         """The trajectories of each part of this process's share of training step `step`."""
         items = self._items(step)
         return [items[a:b] for a, b in itertools.pairwise(self._cuts(len(items)))]

@@ -62,7 +62,7 @@ class DeviceData:
     checked here, once: finite positions, edges and scored nodes within their graph. Files of a cache are read whole;
     `StreamedData` leaves windows there.
 
-    sizes: [trajectories] - nodes of each, on the host
+    sizes: [trajectories] - nodes of each, on the host; graphs: the different graphs that they have
     num_frames, dim: T and D of every trajectory
     Raises ValueError naming the data set for trajectories that differ in D, T, F or A, and for bad values.
     """
@@ -92,7 +92,7 @@ class DeviceData:
             first_h += len(rows_of_all(block.h))
             first_attr += 0 if block.edge_attr is None else len(rows_of_all(block.edge_attr))
         table = np.concatenate(tables)
-        self._graph_of, self._graphs = table[:, -1], graphs
+        self._graph_of, self.graphs = table[:, -1], graphs
         self.sizes = graphs.num_nodes()[self._graph_of]
         first = torch.from_numpy(table[:, :-1].copy()).to(self.device)
 
@@ -125,14 +125,14 @@ class DeviceData:
         """The nodes of the trajectories `items` [B] int64: [B]."""
         return self.sizes[items]
 
-    def _graph_numbers(self, items: np.ndarray) -> np.ndarray:
+    def graph_numbers(self, items: np.ndarray) -> np.ndarray:
         """Which of the different graphs the trajectories `items` [B] have: [B]."""
         return self._graph_of[items]
 
     @property
     def same_graph(self) -> bool:
         """Whether all trajectories have the same nodes and edges: then batches of one size have one `Structure`."""
-        return len(self._graphs) == 1
+        return len(self.graphs) == 1
 
     @property
     def boxes(self) -> Cell | None:
@@ -143,9 +143,9 @@ class DeviceData:
         """The structure of the batch of the trajectories `items` [B] int64, on the host; the same object where it is
         the same structure and `same_graph`. Nothing waits for the device."""
         if not self.same_graph:
-            return self._graphs.structure(self._graph_numbers(items.numpy()), self.device)
+            return self.graphs.structure(self.graph_numbers(items.numpy()), self.device)
         if len(items) not in self._structures:
-            self._structures[len(items)] = self._graphs.structure(np.zeros(len(items), dtype=np.int64), self.device)
+            self._structures[len(items)] = self.graphs.structure(np.zeros(len(items), dtype=np.int64), self.device)
         return self._structures[len(items)]
 
     def batch(self, items: Tensor, structure: Structure, turn: Tensor | None = None) -> Batch:
@@ -236,6 +236,15 @@ class Graphs:
 
     def num_nodes(self) -> np.ndarray:
         return np.array([num_nodes for num_nodes, _, _ in self._known])
+
+    def counts(self) -> np.ndarray:
+        """[graphs, 3] int64: nodes, edges and scored nodes of each."""
+        return np.array([(num_nodes, edges.shape[1], len(scored)) for num_nodes, edges, scored in self._known])
+
+    def most_edges(self) -> int:
+        """The most edges that a node of any graph receives."""
+        degrees = [torch.bincount(edges[0].long()) for _, edges, _ in self._known if edges.shape[1]]
+        return max((int(degree.max()) for degree in degrees), default=0)
 
     def check(self, name: str) -> None:
         """Raise ValueError unless edges and scored nodes are within their graphs, and each graph scores a node."""

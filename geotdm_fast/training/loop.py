@@ -52,8 +52,8 @@ def train(
     """Train a model as `config` says and return the path of the last checkpoint (`last.safetensors`).
 
     Objective: the mean over graphs of the mean over a graph's scored nodes of the diffusion loss; Adam; the gradient's
-    norm clipped. On CUDA the step is a captured graph where all trajectories have the same graph (`TrainingStep`). The
-    run is a function of the config alone: the same seed gives the same order, diffusion steps and noise, whatever the
+    norm clipped. On CUDA the step is a captured graph, of padded batches where graphs differ (`TrainingStep`). The run
+    is a function of the config alone: the same seed gives the same order, diffusion steps and noise, whatever the
     number of processes and restarts (bit for bit on the CPU with the same number of threads and processes; sums round
     differently otherwise).
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.data import Batch
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
+from geotdm_fast.graphs.padding import RuleTables, with_tables
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import graph_of_frame, num_edge_features
 from geotdm_fast.nn.plain import bare
@@ -16,6 +17,7 @@ from geotdm_fast.reference import Cell
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import Noised
 from geotdm_fast.training.conditions import check_told
+from geotdm_fast.training.device_data import Structure
 from geotdm_fast.training.history_windows import HistoryWindows
 
 
@@ -33,6 +35,7 @@ class Objective:
         self.grows = True
         self._spec = cast(EGTN, bare(diffusion.denoise_network)).graph_spec
         self._rules: WeakKeyDictionary[Graph, GraphRule] = WeakKeyDictionary()
+        self._first: Graph | None = None  # whose rule counts for those of all padded batches
 
     def split(self, noised: Noised) -> tuple[Tensor, dict]:
         """x_start [N, D, T_noisy] and model_kwargs, as `Task.split`, with the graph as it is, or its rule."""
@@ -58,6 +61,27 @@ class Objective:
             return rule
         mask = model_kwargs.get("cond_mask")
         return graph_of_frame(rule, batch.x, None if mask is None else frames_of(mask))
+
+    @property
+    def has_rule(self) -> bool:
+        """Whether the network has a graph by distance."""
+        return self._spec is not None
+
+    def look_into(self, noised: Noised) -> None:
+        """Make the rule of a graph by distance that those of padded batches are made of. Waits for the device."""
+        self._first = noised.graph
+        self.split(noised)
+
+    def rule_on_host(self, structure: Structure) -> GraphRule | None:
+        """The rule of a batch on the host, without boxes and features of bonds; None without a graph by distance."""
+        if self._spec is None:
+            return None
+        return self._spec.rule(structure.graph.edge_index, None, structure.batch)
+
+    def take(self, graph: Graph, tables: RuleTables | None) -> None:
+        """Let the edges by distance of a batch whose own edges are `graph` follow `tables`. Waits for nothing."""
+        if tables is not None and self._first is not None:
+            self._rules[graph] = with_tables(self._rules[self._first], tables)
 
     @property
     def is_by_distance(self) -> bool:

@@ -6,9 +6,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from geotdm_fast.nn.egtn import why_no_room
 from geotdm_fast.runtime.checks import trusted
 from geotdm_fast.runtime.copies import to_device
-from geotdm_fast.runtime.cuda_graphs import Captured, Recorder
+from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, Recorder
 from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training.batches import BatchSource, Draw
 from geotdm_fast.training.block_history import BlockHistory
@@ -17,17 +18,20 @@ from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.optimizer import Optimizer
+from geotdm_fast.training.padding import PaddedStructure, Padding
 
 
 class TrainingStep:
     """Moves `weights` by one step (`Optimizer`) on the mean loss of a global batch; nothing waits for the device.
 
-    The gradient is the sum over the parts of the batch (one after another) and over the processes. Where all graphs of
-    the data are alike, a step on CUDA is one captured graph for each size of batch; with several parts or processes
-    two: one for the gradient of a part, one for what follows the all-reduce. Otherwise the same Python runs eagerly.
+    The gradient is the sum over the parts of the batch (one after another) and over the processes. A step on CUDA is
+    one captured graph for each size of batch; with several parts or processes two: one for the gradient of a part, one
+    for what follows the all-reduce. Where the graphs of the data differ, batches are padded to a few sizes (`Padding`),
+    and the `cuda_graph_sizes` graphs that were used last are kept, which share the memory that they work in. On other
+    devices, and where a capture fails, the same Python runs eagerly, and nothing is padded.
 
     train: the section of the configuration; source: the batches; average: moved too, or None
-    say: told in a line why a step on CUDA is not captured
+    say: told in a line how many sizes there are where batches are padded, and why a step on CUDA is not captured
     history: draws the given frames of every step before it, or None
     record: makes the graph (`Captured`); by default a CUDA graph, and none on other devices
 
@@ -57,13 +61,14 @@ class TrainingStep:
         self._in_parts = train["accumulate"] > 1 or ours.world_size > 1
         self._record, self._say = record, say
         self._captures: dict[Structure | None, Captured] = {}
+        self._padding: Padding | None = None
         self.captures = (device.type == "cuda" or record is not None) and train["cuda_graph"]
         self._history = history
         objective.grows = not self.captures
         if history is not None:
             history.capture(on=self.captures, record=record)
         if self.captures and not source.data.same_graph:
-            self._give_up("the graphs of data.train differ in nodes or edges")
+            self._pad(train["cuda_graph_sizes"])
 
     @property
     def may_overflow(self) -> bool:
@@ -73,8 +78,13 @@ class TrainingStep:
     def enlarge(self) -> None:
         """Make room for edges that were missing; what was captured is of another size."""
         self.objective.enlarge()
-        self._captures.clear()
+        self._forget()
         self.mark_changed()
+
+    @property
+    def num_padded(self) -> int:
+        """How many captures of padded batches there are now; 0 where batches are not padded."""
+        return 0 if self._padding is None else len(self._padded)
 
     @property
     def state(self) -> list[Tensor]:
@@ -106,37 +116,80 @@ class TrainingStep:
         coefficients = to_device(torch.tensor([rate, share]), self.weights.flat.device)
         if not self._in_parts:
             (draw,) = parts
-            structure = self._structure(draw)
-            self._run(self._whole, (self._there(draw, structure, number), coefficients), structure)
+            draw, structure = self._there(draw, number)
+            self._run(self._whole, (draw, coefficients), structure)
             return
         for draw in parts:
-            structure = self._structure(draw)
-            self._run(self._gradient, self._there(draw, structure, number), structure)
+            self._run(self._gradient, *self._there(draw, number))
         self.ours.add_up(cast(Tensor, self.weights.flat.grad))
         self._run(self._update, coefficients, None)
 
-    def _there(self, draw: Draw, structure: Structure, number: int) -> Draw:
-        """The draw on the device, with its history."""
-        draw = draw.to(self.weights.flat.device)
+    def _there(self, draw: Draw, number: int) -> tuple[Draw, Structure | PaddedStructure]:
+        """The draw on the device, with its history, and its structure."""
+        device = self.weights.flat.device
+        known: Structure | PaddedStructure
+        if self._padding is None:
+            known = self._structure(draw)
+        else:
+            draw, padded = self._padding(draw)
+            known = padded.to(device)
+        draw = draw.to(device)
         if self._history is None:
-            return draw
+            return draw, known
         self.weights.mark_changed()
-        return draw._replace(given=self._history.given(draw, structure, number - 1))
+        structure = self._plain(known)
+        return draw._replace(given=self._history.given(draw, structure, number - 1)), known
 
     def _structure(self, draw: Draw) -> Structure:
         return self.source.data.structure(draw.items)
 
-    def _run(self, function: Callable, inputs: tuple | Tensor, structure: Structure | None) -> None:
+    def _plain(self, structure: Structure | PaddedStructure) -> Structure:
+        """The structure as the data take it. Launches alone: a CUDA graph may capture it."""
+        if isinstance(structure, Structure):
+            return structure
+        plain = structure.structure()
+        self.objective.take(plain.graph, structure.rule)
+        return plain
+
+    def _run(self, function: Callable, inputs: tuple | Tensor, structure: Structure | PaddedStructure | None) -> None:
         if self.captures:
-            known = self._captures.get(structure)
-            if known is None:
-                known = self._capture(function, inputs, structure)
+            if isinstance(structure, PaddedStructure):
+                is_done = self._replay_padded(function, inputs, structure)
             else:
-                known.load(inputs)
-            if known is not None:
-                known.replay()
+                is_done = self._replay(function, inputs, structure)
+            if is_done:
                 return
         function(inputs, structure)
+
+    def _replay(self, function: Callable, inputs: tuple | Tensor, structure: Structure | None) -> bool:
+        """Run the capture of this structure, a new one if there is none; False where it cannot be captured."""
+        known = self._captures.get(structure)
+        if known is None:
+            known = self._capture(function, inputs, structure)
+        else:
+            known.load(inputs)
+        if known is None:
+            return False
+        known.replay()
+        return True
+
+    def _replay_padded(self, function: Callable, inputs: tuple | Tensor, structure: PaddedStructure) -> bool:
+        """The same of a capture that any structure of this size may use."""
+        try:
+            captured = self._padded.borrow(self._on_padded, (function, inputs, structure), state=self.state)
+        except RuntimeError as error:
+            self._give_up(str(error).splitlines()[0])
+            return False
+        captured.replay()
+        self._padded.give_back(captured)
+        most = self._padded.capacity
+        if self._padded.made > most and not self._said_more:
+            self._said_more = True
+            self._say(
+                f"train: batches have more than {most} sizes: CUDA graphs are made again and again, in "
+                "the time of a few steps each; a larger train.cuda_graph_sizes keeps more"
+            )
+        return True
 
     def _capture(self, function: Callable, inputs: tuple | Tensor, structure: Structure | None) -> Captured | None:
         """The capture, with `inputs` in place; None, and no further one is tried, where it cannot be."""
@@ -152,22 +205,47 @@ class TrainingStep:
     def _give_up(self, why: str) -> None:
         self.captures = False
         self.objective.grows = True
-        self._captures.clear()
+        self._forget()
+        self._padding = None
         if self._history is not None:
             self._history.capture(on=False, record=None)
         self._say(f"train: the step runs without a CUDA graph: {why}")
 
+    def _pad(self, most: int) -> None:
+        """Batches of different graphs are padded to about `most` sizes from now on, where the network may see that."""
+        why_not = why_no_room(self.objective.diffusion.denoise_network)
+        if why_not is not None:
+            self._give_up(f"the graphs of data.train differ, and {why_not}")
+            return
+        self._padding = padding = Padding(self.source, self.objective, most)
+        self._padded, self._said_more = CaptureCache(most, self._record, shares_memory=True), False
+        self._say(
+            f"train: the graphs of data.train differ: the first {padding.looked_at} batches are padded to "
+            f"{padding.number} sizes of nodes and edges; at most {most} CUDA graphs are kept"
+        )
+
+    def _forget(self) -> None:
+        """Let all captures go."""
+        self._captures.clear()
+        if self._padding is not None:
+            self._padded.clear()
+
     # --- what is captured -----------------------------------------------------------------------------------------
 
-    def _whole(self, inputs: tuple[Draw, Tensor], structure: Structure) -> None:
+    def _on_padded(self, inputs: tuple[Callable, tuple, PaddedStructure]) -> None:
+        """A function of what `_run` takes; all of it is among the inputs, so that one capture serves all of a size."""
+        function, given, structure = inputs
+        function(given, structure)
+
+    def _whole(self, inputs: tuple[Draw, Tensor], structure: Structure | PaddedStructure) -> None:
         draw, coefficients = inputs
         self._gradient(draw, structure)
         self._update(coefficients, None)
 
-    def _gradient(self, draw: Draw, structure: Structure) -> None:
+    def _gradient(self, draw: Draw, structure: Structure | PaddedStructure) -> None:
         """Add a part's gradient and loss."""
         with trusted():
-            loss = self.objective.loss(self.source.on_device(draw, structure))
+            loss = self.objective.loss(self.source.on_device(draw, self._plain(structure)))
         self.weights.backward(loss)
         self.sums[0].add_(loss.detach())
 

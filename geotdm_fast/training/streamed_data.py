@@ -66,20 +66,20 @@ class StreamedData(DeviceData):
         self.num_frames, self.project = blocks[0].span, blocks[0].project
         self._check_alike(blocks)
         self.dim = _shape_of(blocks[0])[1]
-        self._graphs, self._structures = Graphs(), {}
+        self.graphs, self._structures = Graphs(), {}
         self._blocks = blocks
         self._ends = np.cumsum([len(block) for block in blocks])
         # Of each block: nodes, the number of its graph, its first rows of h and edge_attr.
         table, first_h, first_attr = [], 0, 0
         for block in blocks:
-            number = self._graphs.number(_shape_of(block)[0], block.edge_index, block.scored)
+            number = self.graphs.number(_shape_of(block)[0], block.edge_index, block.scored)
             table.append((_shape_of(block)[0], number, first_h, first_attr))
             first_h += len(rows_of_all(block.h))
             first_attr += 0 if block.edge_attr is None else len(rows_of_all(block.edge_attr))
             if isinstance(block, Windows):
                 check_finite("DeviceData", f"the positions of {self.name}", block.x)
         self._table = np.array(table, dtype=np.int64)
-        self._graphs.check(self.name)
+        self.graphs.check(self.name)
         rows = lambda values: torch.cat([rows_of_all(value) for value in values]).float().to(self.device).contiguous()
         edge_attr = None if blocks[0].edge_attr is None else rows([cast(Tensor, block.edge_attr) for block in blocks])
         nothing = torch.zeros(0, device=self.device)
@@ -118,7 +118,7 @@ class StreamedData(DeviceData):
     def _block_of(self, items: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._ends, items, side="right")
 
-    def _graph_numbers(self, items: np.ndarray) -> np.ndarray:
+    def graph_numbers(self, items: np.ndarray) -> np.ndarray:
         return self._table[self._block_of(items), 1]
 
     def gather(self, items: Tensor) -> Gathered:

@@ -16,11 +16,12 @@ from bench.gpu_steps import Step
 from bench.network import memory, periodic
 from bench.ops import kernel_times, layer, layer_speed
 from bench.sampling import sample
-from bench.training import train
+from bench.training import mixed, train
 from tools import cuda_module
 
 PROGRAMS = {
     "layer_speed": layer_speed, "kernel_times": kernel_times, "train": train, "sample": sample, "periodic": periodic,
+    "mixed": mixed,
 }  # fmt: skip
 
 

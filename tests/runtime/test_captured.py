@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import pickle
 
 import pytest
@@ -232,6 +233,29 @@ def test_made_in_inference_mode_it_works_outside():
     with torch.inference_mode():
         captured = Captured(double, (torch.ones(2), None), record=TapeRecorder())
     assert captured.replay((torch.full((2,), 4.0), None)).tolist() == [8.0, 8.0]
+
+
+def adds(inputs, *, to):
+    to.add_((inputs @ inputs.T).relu().sum())
+
+
+def test_captures_of_a_cache_that_share_what_they_work_in(device):
+    """Used in any order, each adds what its inputs say, and making one leaves the sum as it was."""
+    total, expected = torch.zeros((), device=device), 0.0
+    cache, function = CaptureCache(3, recorder(device), shares_memory=True), functools.partial(adds, to=total)
+    for number, size in enumerate((5, 3, 4, 5, 4, 3, 3, 2, 5)):
+        x = torch.full((size, 2), float(number), device=device)
+        captured = cache.borrow(function, x, state=[total])
+        assert float(total) == expected
+        captured.replay()
+        cache.give_back(captured)
+        expected += 2 * number**2 * size**2
+        assert float(total) == expected
+    assert len(cache) == 3 and cache.made == 5
+    other = copy.copy(cache)
+    assert other.shares_memory and other.capacity == 3 and len(other) == other.made == 0
+    cache.clear()
+    assert len(cache) == cache.made == 0
 
 
 @pytest.mark.gpu

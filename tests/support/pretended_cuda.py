@@ -190,7 +190,7 @@ class PretendedGPU(TorchDispatchMode):
 class PretendedGraph:
     """In the place of `CUDAGraphRecorder`: warm-up, a call that is captured, and replays, which are calls as well."""
 
-    def __init__(self, device: torch.device, generators=()):
+    def __init__(self, device: torch.device, generators=(), *, shares_memory: bool = False):
         assert device == DEVICE and not generators
 
     def __call__(self, call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:

@@ -16,12 +16,12 @@ from geotdm_fast.reference.row_sums import num_graphs
 from geotdm_fast.training.device_data import DeviceData
 
 
-def molecule(z, frames=12, seed=0, **more):
+def molecule(z, frames=12, seed=0, span=5, **more):
     """A chain of atoms, one angstrom and a bit apart, that shakes."""
     place = np.zeros((len(z), 3))
     place[:, 0] = 1.3 * np.arange(len(z))
     x = place + 0.05 * np.random.default_rng(seed).normal(size=(frames, len(z), 3))
-    return array_dataset(x, z=z, span=5, **more)
+    return array_dataset(x, z=z, span=span, **more)
 
 
 def joined(*datasets) -> TrajectoryDataset:

@@ -1,0 +1,95 @@
+"""Molecules of different size in one request: a few captures serve all its batches, which draw what they did."""
+
+import pytest
+import torch
+from mixed_molecules import molecules, sampled, tiny
+from tape import TapeRecorder
+from test_training_device_data import joined
+from test_training_periodic import liquid
+from tiny_models import tiny_diffusion
+from tolerances import assert_same
+
+from geotdm_fast.data import collate
+from geotdm_fast.data.conditions import with_conditions
+from geotdm_fast.diffusion import Sampler
+from geotdm_fast.runtime.cuda_graphs import CaptureCache
+from geotdm_fast.sampling.rollout import roll_out
+from geotdm_fast.sampling.rollout_blocks import Rollout
+from geotdm_fast.task import Task
+
+ATOMS = (5, 6, 7, 9, 12, 15, 19, 24, 31, 40)
+GRAPHS = {
+    "bonds": None,
+    "radius": {"radius": 2.0, "of": "current"},
+    "radius, with bonds": {"radius": 1.5, "bonds": True, "of": "current"},
+    "of the given frames": {"radius": 2.0},
+    "of the given frames, with bonds": {"radius": 2.0, "bonds": True},
+    "nearest": {"knn": 3, "of": "current"},
+}
+
+
+def both_ways(dataset, config, draw):
+    """What is drawn with plain steps, and with recorded ones, and the recorder."""
+    drawn, record = [], TapeRecorder()
+    for recorder in (None, record):
+        diffusion = tiny_diffusion(config)
+        diffusion.captures = None if recorder is None else CaptureCache(record=recorder)
+        drawn.append(draw(Sampler(diffusion, "ddim", 5, eta=0.5), collate(dataset), Task.of_config(config)))
+    return *drawn, record
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_positions_are_the_same_bit_for_bit(name):
+    """Ten molecules of 5 to 40 atoms, one by one, in no more captures than are kept."""
+    dataset = molecules(ATOMS, 5)
+    plain, padded, record = both_ways(dataset, tiny(dataset, GRAPHS[name]), sampled)
+    assert torch.equal(plain, padded) and plain.isfinite().all()
+    assert len(record.tapes) <= CaptureCache().capacity < len(ATOMS)
+    assert record.replays == 5 * len(ATOMS)
+
+
+@pytest.mark.parametrize("kind", ["uncond", "conditions", "several samples", "few sizes"])
+def test_other_requests(kind):
+    dataset, options = molecules(ATOMS, 5), {}
+    mode = "uncond" if kind == "uncond" else "cond"
+    if kind == "conditions":
+        dataset = joined(*(with_conditions(molecules((n,), 5), {"heat": float(n)}) for n in ATOMS))
+    elif kind == "several samples":
+        options = {"num_samples": 2, "batch_size": 4}
+    elif kind == "few sizes":
+        dataset = molecules((5, 7, 5, 7, 5), 5)
+    told = {"conditions": {"heat": [5.0, 40.0]}} if kind == "conditions" else {}
+    config = tiny(dataset, mode=mode, **told)
+    draw = lambda *request: sampled(*request, **options)
+    plain, padded, record = both_ways(dataset, config, draw)
+    if kind == "conditions":  # a product of one row for each graph, which torch makes otherwise of one alone
+        assert_same(padded, plain, 1e-5)
+    else:
+        assert torch.equal(plain, padded)
+    assert len(record.tapes) <= 4
+    if kind == "few sizes":
+        assert len(record.tapes) == 2, "as they are"
+
+
+@pytest.mark.parametrize(
+    "graph", [{"radius": 2.5, "of": "current"}, {"radius": 2.5, "bonds": True}, {"knn": 4}], ids=str
+)
+def test_molecules_in_boxes_of_their_own(graph):
+    """Edges by distance in boxes of different size and filling."""
+    parts = [liquid(2, nodes, frames=5, seed=nodes) for nodes in (6, 7, 9, 10, 13, 17)]
+    dataset = joined(*parts)
+    config = tiny(dataset, graph, cutoff=graph.get("radius"))
+    plain, padded, record = both_ways(dataset, config, sampled)
+    assert torch.equal(plain, padded)
+    assert len(record.tapes) < len(dataset)
+
+
+def test_a_rollout_goes_through_the_same_captures():
+    dataset = molecules(ATOMS, 5)
+    config = tiny(dataset)
+    rollout = Rollout.of(Task.of_config(config), 5, 7)
+    options = {"num_samples": 1, "seed": 3, "batch_size": 1, "progress": False}
+    draw = lambda *request: roll_out(*request, rollout, **options)
+    plain, padded, record = both_ways(dataset, config, draw)
+    assert torch.equal(plain, padded) and plain.shape[-1] == 7
+    assert len(record.tapes) <= 4

@@ -1,0 +1,50 @@
+"""Arithmetic in float32 tensors that does not depend on how many rows there are, for tests bit for bit.
+
+Two programs that add the same terms, and zeros, give the same bits here. In torch's own arithmetic they need not: sums
+and products of matrices are cut into parts by their sizes, and the last elements of a tensor, which fill no vector of
+the processor, pass other instructions than those before.
+"""
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_ONE = 2.0**40
+_PRODUCTS = {"aten.mm": 0, "aten.bmm": 0, "aten.addmm": 1, "aten.baddbmm": 1}  # which argument is the first factor
+_OF_ELEMENTS = ("aten.silu", "aten.silu_backward", "aten.sin", "aten.cos", "aten.exp", "aten.sigmoid", "aten.tanh")
+_VECTORS = 64  # elements: a whole number of vectors, however a loop is unrolled
+
+
+class ExactSums(TorchDispatchMode):
+    """In its block products of matrices and sums over an axis are exact in whole numbers of 2^-40, and functions of
+    elements the same for all of them."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = str(func.overloadpacket)
+        if name in _PRODUCTS:
+            first = _PRODUCTS[name]
+            product = _product(*args[first : first + 2])
+            return args[0] + product if first else product
+        if name == "aten.sum" and args[0].is_floating_point():
+            dims = (args[1] if len(args) > 1 else None) or list(range(args[0].dim()))
+            keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
+            return _total(args[0].double(), dims, keep).to(kwargs.get("dtype") or args[0].dtype)
+        if name in _OF_ELEMENTS:
+            return func(*map(_in_vectors, args), **kwargs)[: args[0].numel()].view(args[0].shape)
+        return func(*args, **kwargs)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a [..., M, K] times b [..., K, N]."""
+    return _total(a.double()[..., :, :, None] * b.double()[..., None, :, :], [-2], False).to(a.dtype)
+
+
+def _total(terms: Tensor, dims: list[int], keep: bool) -> Tensor:
+    whole = (terms * _ONE).round().to(torch.int64)
+    return (whole.sum(dims, keepdim=keep) if dims else whole).double() / _ONE
+
+
+def _in_vectors(value: Tensor) -> Tensor:
+    """The elements one after the other, and zeros until they fill vectors."""
+    return torch.nn.functional.pad(value.reshape(-1), (0, -value.numel() % _VECTORS))
