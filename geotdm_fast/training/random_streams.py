@@ -20,10 +20,16 @@ def epoch_order(seed: int, epoch: int, num_graphs: int) -> Tensor:
 
 
 def steps_and_noise(
-    rng: torch.Generator, num_graphs: int, shape: tuple[int, int, int], num_timesteps: int
+    rng: torch.Generator, num_graphs: int, shape: tuple[int, int, int], num_timesteps: int, are_real: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """A uniform diffusion step for each graph [B] int64 and normal noise of `shape` [N, D, T] float32."""
-    steps = torch.randint(0, num_timesteps, (num_graphs,), generator=rng)
+    """A uniform diffusion step for each graph [B] int64 and normal noise of `shape` [N, D, T] float32.
+
+    are_real: the steps are real numbers in [0, num_timesteps), [B] float32
+    """
+    if are_real:
+        steps = num_timesteps * torch.rand(num_graphs, generator=rng)
+    else:
+        steps = torch.randint(0, num_timesteps, (num_graphs,), generator=rng)
     return steps, torch.randn(shape, generator=rng)
 
 
