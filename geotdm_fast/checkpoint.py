@@ -51,6 +51,7 @@ DIFFUSION_KEYS = (
     "rescale_timesteps",
     "prior",
     "sigma",
+    "time_power",
     "model_mean_type",
     "model_var_type",
 )

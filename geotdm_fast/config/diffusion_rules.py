@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 
 # What goes with each kind; the first of the means is the default.
-MEAN_TYPES = {"gaussian": ("epsilon", "start_x", "previous_x"), "flow": ("start_x", "velocity")}
+MEAN_TYPES = {"gaussian": ("epsilon", "start_x", "previous_x"), "flow": ("displacement", "start_x", "velocity")}
 PRIORS = {
     "gaussian": ("learned", "com", "com_last", "last_frame", "none"),
     "flow": ("learned", "last_frame", "walk", "velocity"),
 }
-SIGMA = 1.0
+# Of a flow, where nothing else is asked for.
+SIGMA, TIME_POWER = 1.0, 1.0
 
 
-def draws_times(config: Mapping) -> bool:
-    """Whether training draws real times, as a flow's, and not whole diffusion steps."""
-    return config["diffusion"].get("kind") == "flow"
+def time_power(config: Mapping) -> float | None:
+    """Of the real times that training draws of a flow; None of a diffusion, which has whole steps."""
+    diffusion = config["diffusion"]
+    if diffusion.get("kind", "gaussian") != "flow":
+        return None
+    return diffusion.get("time_power") or TIME_POWER
 
 
 def derive_diffusion(config: Mapping, where: str) -> None:
@@ -38,8 +42,9 @@ def derive_diffusion(config: Mapping, where: str) -> None:
 def _check_gaussian(diffusion: Mapping, where: str) -> None:
     from geotdm_fast.diffusion.schedules import get_named_beta_schedule
 
-    if diffusion["sigma"] is not None:
-        raise ValueError(f"{where}: diffusion.sigma is of diffusion.kind flow, got it for kind gaussian")
+    for key in ("sigma", "time_power"):
+        if diffusion[key] is not None:
+            raise ValueError(f"{where}: diffusion.{key} is of diffusion.kind flow, got it for kind gaussian")
     try:
         get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
     except ValueError as error:
@@ -51,10 +56,11 @@ def _derive_flow(config: Mapping, where: str) -> None:
     for key, default in (("beta_schedule_name", "linear"), ("model_var_type", "fixed_large")):
         if diffusion[key] != default:
             raise ValueError(f"{where}: diffusion.{key} does not go with diffusion.kind flow, got {diffusion[key]}")
-    if diffusion["sigma"] is None:
-        diffusion["sigma"] = SIGMA
-    if not diffusion["sigma"] > 0:
-        raise ValueError(f"{where}: diffusion.sigma must be above 0, got {diffusion['sigma']:g}")
+    for key, default in (("sigma", SIGMA), ("time_power", TIME_POWER)):
+        if diffusion[key] is None:
+            diffusion[key] = default
+        if not diffusion[key] > 0:
+            raise ValueError(f"{where}: diffusion.{key} must be above 0, got {diffusion[key]:g}")
     if diffusion["mode"] == "uncond" and diffusion["prior"] is not None:
         raise ValueError(
             f"{where}: diffusion.prior of a flow must be left out with diffusion.mode uncond: no frame is given"

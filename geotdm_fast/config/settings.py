@@ -80,9 +80,11 @@ DIFFUSION = {
     ),
     "sigma": Setting("float", None, "flow: noise of the prior, of each step of a walk, in the unit of the stored "
                      "positions (null: 1)", least=0),
+    "time_power": Setting("float", None, "flow: training draws times S (1 - (1 - u)^p) of uniform u, with more of them "
+                          "near the prior the larger p is (null: 1)", least=0),
     "model_mean_type": Setting(
-        "str", None, "what the network predicts (null: epsilon, of a flow start_x); velocity: of a flow",
-        choices=("epsilon", "start_x", "previous_x", "velocity"),
+        "str", None, "what the network predicts (null: epsilon, of a flow displacement, x_0 - x_t); velocity: of a flow",
+        choices=("epsilon", "start_x", "previous_x", "displacement", "velocity"),
     ),
     "model_var_type": Setting(
         "str", "fixed_large", "the reverse steps' variance", choices=("fixed_large", "fixed_small")

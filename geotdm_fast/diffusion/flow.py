@@ -22,7 +22,7 @@ from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.runtime.tensor_cache import normal_tensors
 
-PREDICTIONS = ("start_x", "velocity")
+PREDICTIONS = ("displacement", "start_x", "velocity")
 
 
 class Flow(FramedDiffusion):
@@ -33,7 +33,7 @@ class Flow(FramedDiffusion):
         x_t = (1 - l) x_start + l x_prior,  l = t / S,  0 < t <= S
         u = x_start - x_prior
 
-    Training regresses the network at (x_t, t) on u or on x_start; the minimiser is the mean of either, given x_t. A
+    Training regresses the network at (x_t, t) on u or on x_start; the minimiser is the mean, given x_t. A
     chain starts from x_prior at l = 1 and follows dx/d(-l) = u to the data at l = 0. Literature on flows has time
     1 - l; here it is counted as steps of a diffusion are, S of noise and 0 of data, so that the network's embedding of
     steps and `Sampler.refine` mean the same for both.
@@ -41,7 +41,9 @@ class Flow(FramedDiffusion):
     denoise_network: `EGTN`, bare or wrapped
     num_timesteps: S: what the network is told of l = 1, and the most calls of a chain
     device: where sampling draws its noise
-    prediction: `start_x` - the network's output is x_start - x_ref, and u = (x_start - x_t) / l; `velocity` - it is u
+    prediction: what the network's output is: `displacement` - x_start - x_t = l u, so that the positions behind the
+        last layer are the data; `start_x` - x_start - x_ref, as that of a `GeoTDM`, and u = (x_start - x_t) / l;
+        `velocity` - u
     rescale_timesteps: the network sees l * 1000 instead of l S
     mode: `cond`, or `uncond`: data, noise and output are projected to zero mean over the nodes and frames of a graph,
         and the prior is N(0, sigma^2 I) there
@@ -59,14 +61,13 @@ class Flow(FramedDiffusion):
 
     methods = tuple(FLOW_SOLVERS)
     fast_method = "euler"
-    draws_times = True
 
     def __init__(
         self,
         denoise_network: nn.Module,
         num_timesteps: int,
         device: torch.device | str | int,
-        prediction: str = "start_x",
+        prediction: str = "displacement",
         rescale_timesteps: bool = False,
         mode: str = "cond",
         prior: str | None = None,
@@ -156,12 +157,15 @@ class Flow(FramedDiffusion):
         """As for `GeoTDM`; a chain over part of the path makes all its calls there.
 
         Guidance moves u by l / (1 - l) Sigma grad log p(y | x_t): what moving the score by the gradient does to the
-        mean of the data. At l = 1 nothing is known of y, the gradient is 0, and so is its factor.
+        mean of the data. At l = 1 that is infinity times the gradient 0, x_prior telling nothing of y: the first call of
+        a whole chain is not guided, which many calls make up for.
         """
         level = 1.0 if noised_steps is None else noised_steps / self.num_timesteps
         levels, rows = FLOW_SOLVERS[method](num_steps, level, spacing)
         zeros, ones = np.zeros(num_steps), np.ones(num_steps)
-        on_x, on_output = (zeros, ones) if self.prediction == "velocity" else (-1 / levels, 1 / levels)
+        # u = on_x x_t + on_output output
+        on_x = -1 / levels if self.prediction == "start_x" else zeros
+        on_output = ones if self.prediction == "velocity" else 1 / levels
         coefficients = np.concatenate([np.stack([on_x, on_output], axis=1), rows, zeros[:, None]], axis=1)
         on_velocity = np.divide(levels, 1 - levels, out=zeros.copy(), where=levels < 1)
         guidance = np.stack([rows[:, 1] * on_velocity, on_velocity], axis=1)
@@ -214,7 +218,7 @@ class Flow(FramedDiffusion):
         model_kwargs: dict | None = None,
         noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Mean squared error of u or x_start at one random time of each graph (Lipman et al. 2023, Eq. 23).
+        """Mean squared error of what is predicted at one random time of each graph (Lipman et al. 2023, Eq. 23).
 
         t: [N] in 0 ... S, any number type, the same within a graph; noise: z [N, D, T_noisy]. They are drawn when they
             are not given: noise, then t = S U[0, 1).
@@ -238,7 +242,7 @@ class Flow(FramedDiffusion):
         level = (t.to(data.dtype) / self.num_timesteps)[:, None, None]
         x_t = data + level * (noise - data)
         output = self._output_at(self.to_absolute(x_t, x_ref), t, model_kwargs)
-        target = data if self.prediction == "start_x" else data - noise
+        target = {"displacement": data - x_t, "start_x": data, "velocity": data - noise}[self.prediction]
         mse = nn.functional.mse_loss(output, target, reduction="none").mean(dim=(1, 2))
         return {"mse": mse, "loss": mse}
 

@@ -28,7 +28,16 @@ def _quadratic(share: np.ndarray) -> np.ndarray:
     return share**2
 
 
-FLOW_SPACINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"uniform": _uniform, "quadratic": _quadratic}
+def _early(share: np.ndarray) -> np.ndarray:
+    """Closer towards the prior: the last step is the longest."""
+    return 1 - (1 - share) ** 2
+
+
+FLOW_SPACINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "uniform": _uniform,
+    "quadratic": _quadratic,
+    "early": _early,
+}
 
 
 def flow_levels(num_steps: int, level: float, spacing: str) -> np.ndarray:

@@ -26,12 +26,10 @@ class FramedDiffusion:
 
     denoise_network: `EGTN`, bare or wrapped; num_timesteps: S; mode, prior, device: as for `GeoTDM`
     methods: names that `Sampler` takes, the first of them by default; fast_method: the one for a few calls
-    draws_times: whether training draws the step of a graph as a real number in [0, S), not as one of 0 ... S - 1
     """
 
     methods: ClassVar[tuple[str, ...]] = ()
     fast_method: ClassVar[str] = ""
-    draws_times: ClassVar[bool] = False
 
     denoise_network: nn.Module
     num_timesteps: int

@@ -83,7 +83,7 @@ class BatchSource:
 
     data: the trajectories
     batch_size: graphs of a global batch; accumulate: parts that a process's share of it is cut into
-    num_timesteps: diffusion steps S; draws_times: they are real numbers in [0, S) (`FramedDiffusion.draws_times`)
+    num_timesteps: diffusion steps S; time_power: None, or of the real times of a flow (`random_streams.times`)
     num_noisy: frames that are diffused
     rotate: whether every graph is turned by a random rotation
     context: noise on the given frames of training, not of validation; None: none
@@ -103,7 +103,7 @@ class BatchSource:
         rotate: bool = False,
         context: ContextNoise | None = None,
         windows: HistoryWindows | None = None,
-        draws_times: bool = False,
+        time_power: float | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -112,7 +112,7 @@ class BatchSource:
         self.batch_size = batch_size
         self.accumulate = accumulate
         self.num_timesteps = num_timesteps
-        self.draws_times = draws_times
+        self.time_power = time_power
         self.num_noisy = num_noisy
         self.rotate = rotate
         self.context = context
@@ -140,7 +140,7 @@ class BatchSource:
         # Drawn for the global batch, so that the numbers do not depend on how many processes there are.
         sizes = torch.from_numpy(self.data.sizes_of(items.numpy()))
         shape = (int(sizes.sum()), self.data.dim, self.num_noisy)
-        steps, noise = random_streams.steps_and_noise(rng, len(items), shape, self.num_timesteps, self.draws_times)
+        steps, noise = random_streams.steps_and_noise(rng, len(items), shape, self.num_timesteps, self.time_power)
         turn = None
         if self.rotate:
             rng = random_streams.generator(self.seed, random_streams.ROTATION, step)
@@ -209,8 +209,11 @@ class BatchSource:
         """
         count = min(len(self.data), max_graphs or len(self.data))
         rng = random_streams.generator(self.seed, random_streams.VALIDATION)
-        spread = (torch.randperm(count, generator=rng) * 2 + 1) * self.num_timesteps
-        spread = spread / (2 * count) if self.draws_times else spread // (2 * count)
+        place = torch.randperm(count, generator=rng) * 2 + 1
+        if self.time_power is None:
+            spread = place * self.num_timesteps // (2 * count)
+        else:
+            spread = random_streams.times(place / (2 * count), self.num_timesteps, self.time_power)
         firsts = range(self.rank * self.batch_size, count, self.world_size * self.batch_size)
 
         def parts_from(first: int) -> list[Tensor]:
