@@ -88,9 +88,7 @@ def build_network_for(tensors: Mapping[str, Tensor], config: Mapping, source: Pa
     return build_network({"denoise_model": section})
 
 
-def build_diffusion(
-    network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu"
-) -> GeoTDM | Flow:
+def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu") -> GeoTDM | Flow:
     """The `GeoTDM` of `config['diffusion']`, or its `Flow` where `kind` says so: `DIFFUSION_KEYS`.
 
     num_timesteps is required, and beta_schedule_name for a `GeoTDM`.

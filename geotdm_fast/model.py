@@ -37,8 +37,9 @@ class Model:
         samples = model.forecast(data, num_samples=5, method="dpmpp_2m", steps=5)
         model.evaluate(samples)
 
-    network: `EGTN`; diffusion: `GeoTDM` or `Flow` of that network; task: which frames are given; config: sections denoise_model,
-        diffusion, train and data as a checkpoint holds them; name: of the checkpoint's file, which samples carry
+    network: `EGTN`; diffusion: `GeoTDM` or `Flow` of that network; task: which frames are given; config: sections
+        denoise_model, diffusion, train and data as a checkpoint holds them; name: of the checkpoint's file, which
+        samples carry
 
     `forecast`, `rollout`, `interpolate` and `generate` take what `geotdm_fast.data.convert.to_dataset` takes: a data
     set, a `Trajectory` or `Batch`, positions [frames, N, D], a list of `ase.Atoms`, `Data` or `Batch` of PyTorch
@@ -353,7 +354,8 @@ class Model:
     ) -> Tensor:
         """[B] float - the bound on the negative log-likelihood (nats) of every trajectory, `num_timesteps` calls each.
 
-        Raises ValueError for a `Flow`, which has none. See `scores.evaluation.likelihoods`; data, arrays, conditions, extrapolate and errors as for `sample`.
+        ValueError for a `Flow`, which has none. See `scores.evaluation.likelihoods`; data, arrays, conditions,
+        extrapolate and errors as for `sample`.
         """
         from geotdm_fast.scores.evaluation import likelihoods
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 # What goes with each kind; the first of the means is the default.
-MEAN_TYPES = {"gaussian": ("epsilon", "start_x", "previous_x"), "flow": ("displacement", "start_x", "velocity")}
+MEAN_TYPES = {"gaussian": ("epsilon", "start_x", "previous_x"), "flow": ("start_x", "velocity", "displacement")}
 PRIORS = {
     "gaussian": ("learned", "com", "com_last", "last_frame", "none"),
     "flow": ("learned", "last_frame", "walk", "velocity"),

@@ -22,7 +22,7 @@ from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.runtime.tensor_cache import normal_tensors
 
-PREDICTIONS = ("displacement", "start_x", "velocity")
+PREDICTIONS = ("start_x", "velocity", "displacement")
 
 
 class Flow(FramedDiffusion):
@@ -41,9 +41,9 @@ class Flow(FramedDiffusion):
     denoise_network: `EGTN`, bare or wrapped
     num_timesteps: S: what the network is told of l = 1, and the most calls of a chain
     device: where sampling draws its noise
-    prediction: what the network's output is: `displacement` - x_start - x_t = l u, so that the positions behind the
-        last layer are the data; `start_x` - x_start - x_ref, as that of a `GeoTDM`, and u = (x_start - x_t) / l;
-        `velocity` - u
+    prediction: what the network's output is: `start_x` - x_start - x_ref, as that of a `GeoTDM`, and
+        u = (x_start - x_t) / l; `velocity` - u; `displacement` - x_start - x_t = l u, so that the positions behind the
+        last layer are the data
     rescale_timesteps: the network sees l * 1000 instead of l S
     mode: `cond`, or `uncond`: data, noise and output are projected to zero mean over the nodes and frames of a graph,
         and the prior is N(0, sigma^2 I) there
@@ -67,7 +67,7 @@ class Flow(FramedDiffusion):
         denoise_network: nn.Module,
         num_timesteps: int,
         device: torch.device | str | int,
-        prediction: str = "displacement",
+        prediction: str = "start_x",
         rescale_timesteps: bool = False,
         mode: str = "cond",
         prior: str | None = None,
@@ -83,7 +83,9 @@ class Flow(FramedDiffusion):
         self.learn_ref_frame = bare(denoise_network).learn_ref_frame
         if mode == "uncond":
             if prior not in (None, "none"):
-                raise ValueError(f"Flow: prior must be left out in mode 'uncond', which starts from noise, got '{prior}'")
+                raise ValueError(
+                    f"Flow: prior must be left out in mode 'uncond', which starts from noise, got '{prior}'"
+                )
             prior = "none"
         else:
             prior = prior or ("learned" if self.learn_ref_frame else "walk")
@@ -157,8 +159,8 @@ class Flow(FramedDiffusion):
         """As for `GeoTDM`; a chain over part of the path makes all its calls there.
 
         Guidance moves u by l / (1 - l) Sigma grad log p(y | x_t): what moving the score by the gradient does to the
-        mean of the data. At l = 1 that is infinity times the gradient 0, x_prior telling nothing of y: the first call of
-        a whole chain is not guided, which many calls make up for.
+        mean of the data. At l = 1 that is infinity times the gradient 0, x_prior telling nothing of y: the first call
+        of a whole chain is not guided, which many calls make up for.
         """
         level = 1.0 if noised_steps is None else noised_steps / self.num_timesteps
         levels, rows = FLOW_SOLVERS[method](num_steps, level, spacing)
@@ -230,7 +232,7 @@ class Flow(FramedDiffusion):
         if t is None:
             t = self.num_timesteps * torch.rand(num_graphs(batch)).to(x_start.device)[batch]
         check_tensor("training_losses", "t", t, (x_start.shape[0],))
-        if not is_trusted() and len(t) and not (0 <= float(t.min()) and float(t.max()) <= self.num_timesteps):
+        if not is_trusted() and len(t) and (float(t.min()) < 0 or float(t.max()) > self.num_timesteps):
             raise ValueError(
                 f"training_losses: t must be in 0..{self.num_timesteps}, got {float(t.min()):g}..{float(t.max()):g}"
             )

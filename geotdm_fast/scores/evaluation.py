@@ -126,7 +126,13 @@ def evaluate(
 
 
 def likelihoods(
-    diffusion: "FramedDiffusion", batch: Batch, task: Task, *, seed: int, batch_size: int | None = None, progress: bool = True
+    diffusion: "FramedDiffusion",
+    batch: Batch,
+    task: Task,
+    *,
+    seed: int,
+    batch_size: int | None = None,
+    progress: bool = True,
 ) -> Tensor:
     """Bound on the negative log-likelihood (nats) of every graph, [B] float: `num_timesteps` network calls per chunk.
 

@@ -20,7 +20,11 @@ def epoch_order(seed: int, epoch: int, num_graphs: int) -> Tensor:
 
 
 def steps_and_noise(
-    rng: torch.Generator, num_graphs: int, shape: tuple[int, int, int], num_timesteps: int, time_power: float | None = None
+    rng: torch.Generator,
+    num_graphs: int,
+    shape: tuple[int, int, int],
+    num_timesteps: int,
+    time_power: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A uniform diffusion step for each graph [B] int64 and normal noise of `shape` [N, D, T] float32.
 

@@ -46,7 +46,9 @@ class Exact(nn.Module):
     """The mean of u or of x_start - x_ref, given x_t, where x_start - x_ref ~ mean + N(0, spread^2 Sigma) and the
     prior is N(0, sigma^2 Sigma) there: for any Sigma
 
-        E[x_start - x_ref | x_t] = mean + (1 - l) spread^2 / ((1 - l)^2 spread^2 + l^2 sigma^2) (x_t - x_ref - (1 - l) mean)
+        E[x_start - x_ref | x_t] = mean + (1 - l) spread^2 / v (x_t - x_ref - (1 - l) mean)
+
+    with v = (1 - l)^2 spread^2 + l^2 sigma^2.
     """
 
     learn_ref_frame = False
@@ -310,7 +312,7 @@ def test_times_of_a_loss_are_real_and_checked():
 
 
 def test_a_flow_has_no_likelihood():
-    with pytest.raises(ValueError, match="diffusion.kind flow has no likelihood"):
+    with pytest.raises(ValueError, match=r"diffusion\.kind flow has no likelihood"):
         exact_flow().calc_bpd_loop(torch.zeros(1, DIM, 4), kwargs_of(1))
 
 
@@ -321,7 +323,7 @@ def test_a_flow_has_no_likelihood():
         ({"prior": "learned"}, "Flow: prior 'learned' needs a network built with learn_ref_frame=True"),
         ({"mode": "uncond"}, "Flow: prior must be left out in mode 'uncond'"),
         ({"mode": "both"}, "Flow: mode must be one of cond, uncond; got 'both'"),
-        ({"prediction": "epsilon"}, "Flow: prediction must be one of displacement, start_x, velocity; got 'epsilon'"),
+        ({"prediction": "epsilon"}, "Flow: prediction must be one of start_x, velocity, displacement; got 'epsilon'"),
         ({"sigma": 0.0}, "Flow: sigma must be above 0 and finite, got 0.0"),
         ({"sigma": float("nan")}, "Flow: sigma must be above 0 and finite, got nan"),
         ({"num_timesteps": 0}, "Flow: num_timesteps must be at least 1, got 0"),
@@ -338,7 +340,10 @@ def test_what_a_sampler_of_a_flow_refuses():
     flow = exact_flow()
     for options, message in (
         ({"method": "ddpm"}, "Sampler: method must be one of euler, heun, ab2; got 'ddpm'"),
-        ({"spacing": "log_snr"}, r"Sampler: spacing \(of a flow\) must be one of uniform, quadratic, early; got 'log_snr'"),
+        (
+            {"spacing": "log_snr"},
+            r"Sampler: spacing \(of a flow\) must be one of uniform, quadratic, early; got 'log_snr'",
+        ),
         ({"eta": 0.5}, "eta is of the method 'ddim' alone"),
         ({"num_steps": S + 1}, r"num_steps must be in 1\.\.40"),
     ):
@@ -391,7 +396,9 @@ def test_all_solvers_share_a_capture_that_reads_nothing_else(device):
     for method, calls in (("euler", 5), ("heun", 7), ("ab2", 3)):
         run = lambda made, m=method, n=calls: seeded(lambda: Sampler(made, m, n).draw(shape, kwargs))
         assert_same(run(graph), run(eager(flow)), 1e-5)
-        refine = lambda made, m=method: seeded(lambda: Sampler(made, m, 4).refine(kwargs["x_given"][..., 3:], 9, kwargs))
+        refine = lambda made, m=method: seeded(
+            lambda: Sampler(made, m, 4).refine(kwargs["x_given"][..., 3:], 9, kwargs)
+        )
         assert_same(refine(graph), refine(eager(flow)), 1e-5)
     assert len(graph.captures) == 1
     if isinstance(graph.captures.record, TapeRecorder):

@@ -73,9 +73,11 @@ def test_times_are_real_numbers_and_the_same_in_every_process_and_batch():
     source = BatchSource(DeviceData(dataset, "cpu"), batch_size=4, **about)
     steps = torch.cat([draw.steps for number in range(40) for draw in source.training(number)])
     assert steps.dtype == torch.float32 and (steps % 1 != 0).any()
-    assert 0 <= float(steps.min()) and float(steps.max()) < 25
+    assert float(steps.min()) >= 0 and float(steps.max()) < 25
     assert float(steps.mean()) == pytest.approx(12.5, abs=4 * 25 / (12 * len(steps)) ** 0.5)
-    shares = [BatchSource(DeviceData(dataset, "cpu"), batch_size=4, rank=rank, world_size=2, **about) for rank in (0, 1)]
+    shares = [
+        BatchSource(DeviceData(dataset, "cpu"), batch_size=4, rank=rank, world_size=2, **about) for rank in (0, 1)
+    ]
     joined = torch.cat([draw.steps for share in shares for draw in share.training(0)])
     assert torch.equal(joined, source.training(0)[0].steps)
     # Validation: spread evenly, a graph's own whatever the batches.
@@ -93,7 +95,11 @@ def test_a_larger_power_draws_times_nearer_the_prior():
     assert torch.equal(random_streams.times(uniform, 25, 1.0), 25 * (1 - (1 - uniform)))
     assert_same(random_streams.times(uniform, 25, 2.0), 25 * (2 * uniform - uniform**2), 1e-6)
     assert time_power(as_flow(tiny_config(), time_power=3)) == 3.0
-    assert (time_power(as_flow(tiny_config())), time_power(tiny_config()), time_power({"diffusion": {}})) == (1, None, None)
+    assert (time_power(as_flow(tiny_config())), time_power(tiny_config()), time_power({"diffusion": {}})) == (
+        1,
+        None,
+        None,
+    )
 
 
 def test_whole_steps_are_drawn_as_before():
@@ -137,7 +143,7 @@ def test_a_checkpoint_says_its_kind(diffusion, tmp_path):
     flow = made.diffusion
     assert isinstance(flow, Flow)
     assert (flow.prior, flow.sigma) == (diffusion["prior"], diffusion.get("sigma", 1.0))
-    assert flow.prediction == diffusion.get("model_mean_type", "displacement")
+    assert flow.prediction == diffusion.get("model_mean_type", "start_x")
     made.save(tmp_path / "again.safetensors")
     again = geotdm_fast.load(tmp_path / "again.safetensors", device="cpu")
     data = open_dataset(config["data"]["test"], progress=False)
