@@ -83,7 +83,7 @@ DIFFUSION = {
     "time_power": Setting("float", None, "flow: training draws times S (1 - (1 - u)^p) of uniform u, with more of them "
                           "near the prior the larger p is (null: 1)", least=0),
     "model_mean_type": Setting(
-        "str", None, "what the network predicts (null: epsilon, of a flow start_x); displacement and velocity: of a flow",
+        "str", None, "what the network predicts (null: epsilon, of a flow start_x); a flow also displacement, velocity",
         choices=("epsilon", "start_x", "previous_x", "displacement", "velocity"),
     ),
     "model_var_type": Setting(
