@@ -40,15 +40,9 @@ def derive_diffusion(config: Mapping, where: str) -> None:
 
 
 def _check_gaussian(diffusion: Mapping, where: str) -> None:
-    from geotdm_fast.diffusion.schedules import get_named_beta_schedule
-
     for key in ("sigma", "time_power"):
         if diffusion[key] is not None:
             raise ValueError(f"{where}: diffusion.{key} is of diffusion.kind flow, got it for kind gaussian")
-    try:
-        get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
-    except ValueError as error:
-        raise ValueError(f"{where}: diffusion.beta_schedule_name, diffusion.num_timesteps: {error}") from error
 
 
 def _derive_flow(config: Mapping, where: str) -> None:

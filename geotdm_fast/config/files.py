@@ -227,3 +227,14 @@ def _derive(config: dict, where: str) -> None:
         raise ValueError(f"{where}: train.context_noise_told needs train.context_noise above 0")
     _check_history(config, where)
     derive_diffusion(config, where)
+    if diffusion["kind"] == "gaussian":
+        _check_schedule(diffusion, where)
+
+
+def _check_schedule(diffusion: Mapping, where: str) -> None:
+    from geotdm_fast.diffusion.schedules import get_named_beta_schedule
+
+    try:
+        get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
+    except ValueError as error:
+        raise ValueError(f"{where}: diffusion.beta_schedule_name, diffusion.num_timesteps: {error}") from error

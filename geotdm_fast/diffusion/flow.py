@@ -1,6 +1,6 @@
 """Flow matching over geometric trajectories: the same network, from a prior that knows the given frames."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ class Flow(FramedDiffusion):
         if not 0 < sigma < float("inf"):
             raise ValueError(f"Flow: sigma must be above 0 and finite, got {shown(sigma)}")
         self.denoise_network = denoise_network
-        self.learn_ref_frame = bare(denoise_network).learn_ref_frame
+        self.learn_ref_frame = cast(bool, bare(denoise_network).learn_ref_frame)
         if mode == "uncond":
             if prior not in (None, "none"):
                 raise ValueError(

@@ -75,7 +75,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
             if not isinstance(value, kind):
                 raise TypeError(f"GeoTDM: {name} must be a {kind.__name__}, got {shown(value)}")
         self.denoise_network = denoise_network
-        self.learn_ref_frame = bare(denoise_network).learn_ref_frame
+        self.learn_ref_frame = cast(bool, bare(denoise_network).learn_ref_frame)
         if prior is None:
             prior = "none" if mode == "uncond" else "learned" if self.learn_ref_frame else "com"
         check_choice("GeoTDM: prior", prior, PRIORS)
