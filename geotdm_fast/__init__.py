@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
+    from geotdm_fast.diffusion import Flow, GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
     from geotdm_fast.model import Model, load
     from geotdm_fast.nn import EGTN, ESLayer, ETLayer
     from geotdm_fast.ops.backend import backend
@@ -18,6 +18,7 @@ __all__ = [
     "EGTN",
     "ESLayer",
     "ETLayer",
+    "Flow",
     "GeoTDM",
     "LossType",
     "Model",
@@ -36,6 +37,7 @@ _MODULE_OF = {
     "EGTN": "nn",
     "ESLayer": "nn",
     "ETLayer": "nn",
+    "Flow": "diffusion",
     "GeoTDM": "diffusion",
     "LossType": "diffusion",
     "Model": "model",

@@ -14,8 +14,9 @@ from typing import IO, cast
 import torch
 from torch import Tensor
 
+from geotdm_fast.config.diffusion_rules import MEAN_TYPES, SIGMA
 from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, as_section, converted
-from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
+from geotdm_fast.diffusion import Flow, GeoTDM, LossType, ModelMeanType, ModelVarType
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.choices import check_choice, check_keys
@@ -43,11 +44,14 @@ UNREADABLE = (
     RecursionError,
 )
 DIFFUSION_KEYS = (
+    "kind",
     "beta_schedule_name",
     "num_timesteps",
     "mode",
     "rescale_timesteps",
     "prior",
+    "sigma",
+    "time_power",
     "model_mean_type",
     "model_var_type",
 )
@@ -84,15 +88,34 @@ def build_network_for(tensors: Mapping[str, Tensor], config: Mapping, source: Pa
     return build_network({"denoise_model": section})
 
 
-def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu") -> GeoTDM:
-    """The `GeoTDM` of `config['diffusion']`: `DIFFUSION_KEYS`, of which the first two are required."""
+def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu") -> GeoTDM | Flow:
+    """The `GeoTDM` of `config['diffusion']`, or its `Flow` where `kind` says so: `DIFFUSION_KEYS`.
+
+    num_timesteps is required, and beta_schedule_name for a `GeoTDM`.
+    """
     section = as_section(config["diffusion"], "config section diffusion")
     check_keys("config section diffusion", section, DIFFUSION_KEYS)
     section = converted(section, DIFFUSION, "diffusion")
-    mean_type = section.get("model_mean_type", "epsilon")
+    kind = section.get("kind", "gaussian")
+    check_choice("diffusion.kind", kind, MEAN_TYPES)
+    mean_type = section.get("model_mean_type") or MEAN_TYPES[kind][0]
     var_type = section.get("model_var_type", "fixed_large")
-    check_choice("diffusion.model_mean_type", mean_type, [member.name.lower() for member in ModelMeanType])
+    check_choice("diffusion.model_mean_type", mean_type, MEAN_TYPES[kind])
     check_choice("diffusion.model_var_type", var_type, [member.name.lower() for member in ModelVarType])
+    mode, prior = section.get("mode", "cond"), section.get("prior")
+    rescale_timesteps = bool(section.get("rescale_timesteps", False))
+    if kind == "flow":
+        sigma = section.get("sigma")
+        return Flow(
+            network,
+            section["num_timesteps"],
+            device,
+            prediction=mean_type,
+            rescale_timesteps=rescale_timesteps,
+            mode=mode,
+            prior=prior,
+            sigma=SIGMA if sigma is None else sigma,
+        )
     return GeoTDM(
         network,
         section["beta_schedule_name"],
@@ -101,9 +124,9 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
         ModelVarType[var_type.upper()],
         LossType.MSE,
         device,
-        rescale_timesteps=bool(section.get("rescale_timesteps", False)),
-        mode=section.get("mode", "cond"),
-        prior=section.get("prior"),
+        rescale_timesteps=rescale_timesteps,
+        mode=mode,
+        prior=prior,
     )
 
 

@@ -16,7 +16,7 @@ from geotdm_fast.data.conditions import check_conditions, with_conditions
 from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.given_frames import as_given_frames
 from geotdm_fast.data.trajectory import TrajectoryDataset, collate
-from geotdm_fast.diffusion import GeoTDM, Sampler
+from geotdm_fast.diffusion import Flow, GeoTDM, Sampler
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import num_edge_features
 from geotdm_fast.nn.plain import bare
@@ -37,8 +37,9 @@ class Model:
         samples = model.forecast(data, num_samples=5, method="dpmpp_2m", steps=5)
         model.evaluate(samples)
 
-    network: `EGTN`; diffusion: `GeoTDM` of that network; task: which frames are given; config: sections denoise_model,
-        diffusion, train and data as a checkpoint holds them; name: of the checkpoint's file, which samples carry
+    network: `EGTN`; diffusion: `GeoTDM` or `Flow` of that network; task: which frames are given; config: sections
+        denoise_model, diffusion, train and data as a checkpoint holds them; name: of the checkpoint's file, which
+        samples carry
 
     `forecast`, `rollout`, `interpolate` and `generate` take what `geotdm_fast.data.convert.to_dataset` takes: a data
     set, a `Trajectory` or `Batch`, positions [frames, N, D], a list of `ase.Atoms`, `Data` or `Batch` of PyTorch
@@ -47,7 +48,7 @@ class Model:
     step alone, not on batch_size.
     """
 
-    def __init__(self, network: EGTN, diffusion: GeoTDM, task: Task, config: Mapping, name: str = "model"):
+    def __init__(self, network: EGTN, diffusion: GeoTDM | Flow, task: Task, config: Mapping, name: str = "model"):
         task.check_mode("Model", diffusion.mode)
         self.network, self.diffusion, self.task, self.config, self.name = network, diffusion, task, config, name
 
@@ -162,7 +163,7 @@ class Model:
         data: Any,
         num_samples: int = 1,
         *,
-        method: str = "ddpm",
+        method: str | None = None,
         steps: int | None = None,
         spacing: str = "uniform",
         eta: float = 0.0,
@@ -202,7 +203,7 @@ class Model:
         overlap: int | None = None,
         bound: float = BOUND,
         features: FeatureFunction | None = None,
-        method: str = "ddpm",
+        method: str | None = None,
         steps: int | None = None,
         spacing: str = "uniform",
         eta: float = 0.0,
@@ -290,7 +291,7 @@ class Model:
         return people_features(given[..., :past], num_frames)
 
     def sampler(
-        self, method: str = "ddpm", steps: int | None = None, spacing: str = "uniform", eta: float = 0.0
+        self, method: str | None = None, steps: int | None = None, spacing: str = "uniform", eta: float = 0.0
     ) -> Sampler:
         """The `Sampler` of this model's diffusion."""
         return Sampler(self.diffusion, method, steps, spacing, eta)
@@ -353,7 +354,8 @@ class Model:
     ) -> Tensor:
         """[B] float - the bound on the negative log-likelihood (nats) of every trajectory, `num_timesteps` calls each.
 
-        See `scores.evaluation.likelihoods`; data, arrays, conditions, extrapolate and errors as for `sample`.
+        ValueError for a `Flow`, which has none. See `scores.evaluation.likelihoods`; data, arrays, conditions,
+        extrapolate and errors as for `sample`.
         """
         from geotdm_fast.scores.evaluation import likelihoods
 

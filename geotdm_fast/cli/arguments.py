@@ -68,9 +68,9 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
     )
     how.add_argument(
         "--method",
-        default="ddpm",
         metavar="NAME",
-        help="ddpm (as the model was made; default), ddim, dpmpp_2m, dpmpp_2m_sde",
+        help="ddpm (as the model was made; default), ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler (its default), "
+        "heun, ab2",
     )
     how.add_argument("--steps", type=count, metavar="S", help="calls of the network (default: the model's own steps)")
     how.add_argument(

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from geotdm_fast.config.diffusion_rules import derive_diffusion
 from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, EVAL, TRAIN, as_section, describe, fill
 from geotdm_fast.runtime.choices import check_keys
 from geotdm_fast.runtime.parsing import parse_yaml
@@ -195,7 +196,6 @@ def _check_history(config: dict, where: str) -> None:
 
 def _derive(config: dict, where: str) -> None:
     """Settings that follow from others, and those that must agree."""
-    from geotdm_fast.diffusion.schedules import get_named_beta_schedule
     from geotdm_fast.reference import check_cutoff
 
     diffusion, train, network = config["diffusion"], config["train"], config["denoise_model"]
@@ -226,9 +226,15 @@ def _derive(config: dict, where: str) -> None:
     if train["context_noise_told"] and not train["context_noise"] > 0:
         raise ValueError(f"{where}: train.context_noise_told needs train.context_noise above 0")
     _check_history(config, where)
+    derive_diffusion(config, where)
+    if diffusion["kind"] == "gaussian":
+        _check_schedule(diffusion, where)
+
+
+def _check_schedule(diffusion: Mapping, where: str) -> None:
+    from geotdm_fast.diffusion.schedules import get_named_beta_schedule
+
     try:
         get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
     except ValueError as error:
         raise ValueError(f"{where}: diffusion.beta_schedule_name, diffusion.num_timesteps: {error}") from error
-    if diffusion["prior"] == "learned" and not network["learn_ref_frame"]:
-        raise ValueError(f"{where}: diffusion.prior learned needs denoise_model.learn_ref_frame true")

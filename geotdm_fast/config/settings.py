@@ -67,16 +67,24 @@ DENOISE_MODEL = {
 }
 
 DIFFUSION = {
+    "kind": Setting("str", "gaussian", "gaussian: diffusion, as published; flow: flow matching, docs/flow.md",
+                    choices=("gaussian", "flow")),
     "beta_schedule_name": Setting("str", "linear", "noise schedule, by name"),
-    "num_timesteps": Setting("int", REQUIRED, "diffusion steps S", least=1),
+    "num_timesteps": Setting("int", REQUIRED, "diffusion steps S; of a flow the scale of its time", least=1),
     "mode": Setting("str", "cond", "forecast or interpolate given frames, or generate", choices=("cond", "uncond")),
     "rescale_timesteps": Setting("bool", None, "tell the network steps on a scale of 1000 (pedestrians: true)"),
     "prior": Setting(
-        "str", None, "prior's mean (null: as learn_ref_frame says)",
-        choices=("learned", "com", "com_last", "last_frame", "none"),
+        "str", None, "prior's mean (null: as learn_ref_frame says, else com, of a flow walk); of a flow last_frame, "
+        "learned, velocity, which goes on from the last given frame, or walk, a random walk from there",
+        choices=("learned", "com", "com_last", "last_frame", "none", "walk", "velocity"),
     ),
+    "sigma": Setting("float", None, "flow: noise of the prior, of each step of a walk, in the unit of the stored "
+                     "positions (null: 1)", least=0),
+    "time_power": Setting("float", None, "flow: training draws times S (1 - (1 - u)^p) of uniform u, with more of them "
+                          "near the prior the larger p is (null: 1)", least=0),
     "model_mean_type": Setting(
-        "str", "epsilon", "what the network predicts", choices=("epsilon", "start_x", "previous_x")
+        "str", None, "what the network predicts (null: epsilon, of a flow start_x); a flow also displacement, velocity",
+        choices=("epsilon", "start_x", "previous_x", "displacement", "velocity"),
     ),
     "model_var_type": Setting(
         "str", "fixed_large", "the reverse steps' variance", choices=("fixed_large", "fixed_small")

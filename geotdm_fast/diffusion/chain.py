@@ -25,7 +25,7 @@ from geotdm_fast.runtime.checks import trusted
 from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, CUDAGraphRecorder
 
 if TYPE_CHECKING:
-    from geotdm_fast.diffusion.geotdm import GeoTDM
+    from geotdm_fast.diffusion.framed import FramedDiffusion
 
 # (x_t, t) to the gradient of a log probability.
 GradientFunction = Callable[[Tensor, Tensor], Tensor]
@@ -95,7 +95,7 @@ def step_of_nodes(inputs: StepInputs) -> Tensor:
 class Chain:
     """Denoises x along a plan: `for _ in chain.steps(): ...`, with `x` and `x_0` after each.
 
-    diffusion: a `GeoTDM`; x: [N, D, T_noisy] - x_t of the first step, relative to x_ref; it is copied
+    diffusion: a `GeoTDM` or a `Flow`; x: [N, D, T_noisy] - x_t of the first step, relative to x_ref; it is copied
     x_ref: [N, D, 1 or T_noisy], or None in mode `uncond`; model_kwargs: as for the loops, checked
     noise: None for torch's global generator, one `randn` for each step of a plan that is random
     cond_fn: called before each step, outside of any graph
@@ -103,7 +103,7 @@ class Chain:
 
     def __init__(
         self,
-        diffusion: "GeoTDM",
+        diffusion: "FramedDiffusion",
         plan: Plan,
         x: Tensor,
         x_ref: Tensor | None,
@@ -141,7 +141,7 @@ class Chain:
 
     @property
     def x_0(self) -> Tensor:
-        """The last step's prediction of x_0; overwritten by the next one."""
+        """The last step's prediction of x_0 (of a `Flow`: of its velocity); overwritten by the next one."""
         return self.inputs.before
 
     def steps(self, progress: Progress = False) -> Iterator[None]:
@@ -195,12 +195,12 @@ class Chain:
                 tensor.add_(gradient, alpha=weight)
 
     @staticmethod
-    def _captures(diffusion: "GeoTDM", x: Tensor) -> CaptureCache | None:
+    def _captures(diffusion: "FramedDiffusion", x: Tensor) -> CaptureCache | None:
         """Where graphs are kept, or None where none is captured."""
         captures = diffusion.captures
         return captures if captures is not None and (x.is_cuda or captures.record is not None) else None
 
-    def _inputs(self, diffusion: "GeoTDM", x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
+    def _inputs(self, diffusion: "FramedDiffusion", x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
         """Everything that the chain needs, on the device of x."""
         # A capture warms up with steps beyond the last.
         total, device = diffusion.num_timesteps + CUDAGraphRecorder.WARM_UP, x.device

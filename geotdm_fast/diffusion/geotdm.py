@@ -1,35 +1,34 @@
 """Diffusion over geometric trajectories with an equivariant network (arXiv 2410.13027, Sec. 4)."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.conditioning import frames_of
 from geotdm_fast.diffusion import likelihood
 from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
+from geotdm_fast.diffusion.framed import FramedDiffusion
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_start, loss_draws
+from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
 from geotdm_fast.diffusion.official_names import MethodChain, OfficialNames, replaced_parts, sampled_steps
-from geotdm_fast.diffusion.plan import ancestral_plan
-from geotdm_fast.diffusion.priors import FIXED_PRIORS, PRIORS
+from geotdm_fast.diffusion.plan import Plan, ancestral_plan, method_plan
+from geotdm_fast.diffusion.priors import PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
-from geotdm_fast.graphs import Graph
-from geotdm_fast.nn.egtn import EGTN, takes_graph
+from geotdm_fast.diffusion.step_subsets import choose_steps
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.reference.row_sums import mean_by_graph, take_rows
 from geotdm_fast.runtime.checks import check_index, check_tensor, reads_values
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.runtime.shown import shown
 
 
-class GeoTDM(OfficialNames, GaussianDiffusion):
+class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
     """Trains and samples an `EGTN`; constructor, methods and returns are those of the official `GeoTDM`.
 
     denoise_network: `EGTN`, bare or wrapped (DistributedDataParallel)
@@ -49,6 +48,9 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
     (see `EGTN.forward`; it may hold `graph` in place of both of the edges) and in mode `cond` also `cond_mask` and
     `x_given`. Noise comes from torch's global generator.
     """
+
+    methods = tuple(METHODS)
+    fast_method = "dpmpp_2m"
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
             if not isinstance(value, kind):
                 raise TypeError(f"GeoTDM: {name} must be a {kind.__name__}, got {shown(value)}")
         self.denoise_network = denoise_network
-        self.learn_ref_frame = bare(denoise_network).learn_ref_frame
+        self.learn_ref_frame = cast(bool, bare(denoise_network).learn_ref_frame)
         if prior is None:
             prior = "none" if mode == "uncond" else "learned" if self.learn_ref_frame else "com"
         check_choice("GeoTDM: prior", prior, PRIORS)
@@ -91,60 +93,38 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         self.captures: CaptureCache | None = CaptureCache()
         self._held_ref_frame: tuple[dict, Tensor] | None = None
 
-    # --- reference frame and subspace -----------------------------------------------------------------------------
-
-    def project_to_subspace(self, x: Tensor, batch: Tensor) -> Tensor:
-        """x minus its mean over the nodes and frames of each graph; the result has (T n - 1) D dimensions a graph."""
-        return x - take_rows(mean_by_graph(x.mean(dim=-1), batch), batch).unsqueeze(-1)
-
-    def get_ref_frame(self, model_kwargs: dict | None = None) -> Tensor | None:
-        """x_ref, [N, D, 1] or [N, D, T_noisy], computed anew; None in mode `uncond`."""
-        if self.mode == "uncond":
-            return None
-        model_kwargs = check_model_kwargs("get_ref_frame", self.mode, model_kwargs)
-        held = self._held_ref_frame
-        if held is not None and held[0] is model_kwargs:
-            return held[1]
-        if self.prior == "learned":
-            return self.denoise_network(diffusion_t=None, x=None, compute_ref=True, **model_kwargs)
-        frames = frames_of(model_kwargs["cond_mask"])
-        return FIXED_PRIORS[self.prior](model_kwargs["x_given"], frames, model_kwargs["batch"])
-
     def clear_ref_frame(self) -> None:
         """Nothing: no reference frame is kept. Loops written for the official code call it."""
 
-    @contextlib.contextmanager
-    def _holding_ref_frame(self, model_kwargs: dict) -> Iterator[Tensor | None]:
-        """x_ref, which is not computed again within the block: for a loop over steps that owns `model_kwargs`."""
-        x_ref = self.get_ref_frame(model_kwargs)
-        self._held_ref_frame = None if x_ref is None else (model_kwargs, x_ref)
-        try:
-            yield x_ref
-        finally:
-            self._held_ref_frame = None
+    @property
+    def _reads_graph(self) -> bool:
+        return type(self) is GeoTDM and not self.replaced_parts() and super()._reads_graph
 
-    def to_relative(self, x: Tensor, x_ref: Tensor | None, batch: Tensor) -> Tensor:
-        """Positions in the frame where the diffusion happens."""
-        return x - cast(Tensor, x_ref) if self.mode == "cond" else self.project_to_subspace(x, batch)
+    def replaced_parts(self) -> list[str]:
+        return replaced_parts(self, GeoTDM)
 
-    def to_absolute(self, x: Tensor, x_ref: Tensor | None) -> Tensor:
-        """The inverse of `to_relative` in mode `cond`; x itself in mode `uncond`."""
-        return x + cast(Tensor, x_ref) if self.mode == "cond" else x
+    def plan(
+        self, method: str, num_steps: int, spacing: str, eta: float = 0.0, noised_steps: int | None = None
+    ) -> Plan:
+        abar = self.alphas_cumprod[:noised_steps]
+        timesteps = choose_steps(min(num_steps, len(abar)), abar, spacing)
+        is_large = self.model_var_type is ModelVarType.FIXED_LARGE
+        rows = METHODS[method](np.append(abar[timesteps], 1.0), eta, is_large)
+        return method_plan(self, self.model_mean_type, timesteps, rows, method == "ddpm")
 
-    def with_graph(self, model_kwargs: dict, room: int | None = None) -> dict:
-        """`model_kwargs`, with `graph` where the network reads one: made and sorted once for all calls.
+    def noised(self, x_start: Tensor, noised_steps: int, z: Tensor, model_kwargs: dict) -> Tensor:
+        t = torch.full((x_start.shape[0],), noised_steps - 1, device=x_start.device)
+        return self.q_sample(x_start, t, noise=z)
 
-        room: of a graph by the given frames, the edges of a receiver that it has room for, or more where it needs them;
-            None: those that there are
-        Not where somebody else's code is between, which may call the network with other edges.
-        """
-        is_ours = type(self) is GeoTDM and not replaced_parts(self, GeoTDM) and takes_graph(self.denoise_network)
-        if model_kwargs.get("graph") is not None or not is_ours:
-            return model_kwargs
-        network = cast(EGTN, bare(self.denoise_network))
-        if network.graph_spec is not None:
-            return model_kwargs | {"graph": network.graph_of(model_kwargs, room)}
-        return model_kwargs | {"graph": Graph.static(model_kwargs["edge_index"], len(model_kwargs["batch"]))}
+    def described(self) -> dict[str, Any]:
+        return {
+            "tables": {"alphas_cumprod": self.alphas_cumprod},
+            "mode": self.mode,
+            "prior": self.prior,
+            "model_mean_type": self.model_mean_type.name.lower(),
+            "model_var_type": self.model_var_type.name.lower(),
+            "rescale_timesteps": bool(self.rescale_timesteps),
+        }
 
     # --- one step -------------------------------------------------------------------------------------------------
 
@@ -155,11 +135,6 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
     def _network_output(self, x: Tensor, t: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> Tensor:
         """The network at relative positions x, projected in mode `uncond`."""
         return self._output_at(self.to_absolute(x, x_ref), t, model_kwargs)
-
-    def _output_at(self, x: Tensor, t: Tensor, model_kwargs: dict) -> Tensor:
-        """The same at absolute positions."""
-        output, _ = self.denoise_network(x=x, diffusion_t=self.scale_timesteps(t), **model_kwargs)
-        return self.project_to_subspace(output, model_kwargs["batch"]) if self.mode == "uncond" else output
 
     def _noised(self, x_start: Tensor, x_ref: Tensor | None, t: Tensor, noise: Tensor, batch: Tensor) -> Tensor:
         """q(x_t | x_0) of absolute positions, in absolute positions."""
@@ -343,7 +318,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         cond_fn: GradientFunction | None,
     ) -> Chain | MethodChain:
         """The model's own chain from step num_steps - 1 on."""
-        if replaced_parts(self, GeoTDM):
+        if self.replaced_parts():
             return MethodChain(partial(sampled_steps, self, num_steps, x, model_kwargs, cond_fn), x)
         plan = ancestral_plan(self, self.model_mean_type, self.model_var_type, num_steps)
         return Chain(self, plan, x, x_ref, model_kwargs, cond_fn=cond_fn)
@@ -398,11 +373,3 @@ class GeoTDM(OfficialNames, GaussianDiffusion):
         with self._holding_ref_frame(model_kwargs) as x_ref:
             x_start = self.to_relative(x_start, x_ref, model_kwargs["batch"])
             return likelihood.bound(self, x_start, model_kwargs, falling_steps(self.num_timesteps, progress), noise)
-
-    # --- shared ---------------------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the network, in which sampling draws its noise."""
-        parameter = next(self.denoise_network.parameters(), None)
-        return torch.get_default_dtype() if parameter is None else parameter.dtype

@@ -11,7 +11,7 @@ from geotdm_fast.diffusion.model_types import ModelMeanType, ModelVarType
 class Plan(NamedTuple):
     """A chain of n steps, in float64.
 
-    timesteps: [n] int64, falling
+    timesteps: [n], falling - int64; of a `Flow` real numbers in (0, S], float64
     coefficients: [n, 6] - the rows (p, q, a, b, c, s) of `geotdm_fast.reference.diffusion_step`
     guidance: [n, 2] - what a gradient of a log probability is multiplied by to move x' and x_0
     """

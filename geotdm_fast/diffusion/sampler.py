@@ -1,29 +1,25 @@
-"""Sampling a `GeoTDM` by any method, on any subset of its steps."""
+"""Sampling a `GeoTDM` or a `Flow` by any of its methods, in as many calls of the network as one likes."""
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
-from geotdm_fast.diffusion.geotdm import GeoTDM
+from geotdm_fast.diffusion.framed import FramedDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_ref_frame, check_start
-from geotdm_fast.diffusion.methods import METHODS
-from geotdm_fast.diffusion.model_types import ModelVarType
-from geotdm_fast.diffusion.official_names import replaced_parts, warn_of_replaced_parts
-from geotdm_fast.diffusion.plan import Plan, method_plan
+from geotdm_fast.diffusion.official_names import warn_of_replaced_parts
 from geotdm_fast.diffusion.progress import Progress
-from geotdm_fast.diffusion.step_subsets import choose_steps
 from geotdm_fast.runtime.choices import check_choice
 
 
 class Sampler:
-    """Draws trajectories from a `GeoTDM`.
+    """Draws trajectories from a `GeoTDM` or a `Flow`.
 
-    method: `ddpm` - ancestral, as the model was made and the paper samples; `ddim`; `dpmpp_2m`; `dpmpp_2m_sde`
+    method: of a `GeoTDM`: `ddpm` - ancestral, as the model was made and the paper samples; `ddim`; `dpmpp_2m`;
+        `dpmpp_2m_sde`. Of a `Flow`: `euler`, `heun`, `ab2`. None: the first of them
     num_steps: calls of the network, 1 ... S; default S
-    spacing: which steps: `uniform`, `quadratic` or `log_snr`
+    spacing: which steps: `uniform`, `quadratic` or, of a `GeoTDM`, `log_snr`
     eta: noise of `ddim`, 0 ... 1
 
     Every method keeps the model's equivariance: a step is a sum of equivariant terms with scalar factors.
@@ -32,13 +28,14 @@ class Sampler:
 
     def __init__(
         self,
-        diffusion: GeoTDM,
-        method: str = "ddpm",
+        diffusion: FramedDiffusion,
+        method: str | None = None,
         num_steps: int | None = None,
         spacing: str = "uniform",
         eta: float = 0.0,
     ):
-        check_choice("Sampler: method", method, METHODS)
+        method = diffusion.methods[0] if method is None else method
+        check_choice("Sampler: method", method, diffusion.methods)
         total = diffusion.num_timesteps
         if num_steps is not None and not 1 <= num_steps <= total:
             raise ValueError(f"Sampler: num_steps must be in 1..{total}, the model's steps, got {num_steps}")
@@ -46,10 +43,10 @@ class Sampler:
             raise ValueError(f"Sampler: eta must be in 0..1, got {eta}")
         if eta and method != "ddim":
             raise ValueError(f"Sampler: eta is of the method 'ddim' alone, got {eta} with '{method}'")
-        warn_of_replaced_parts("Sampler", replaced_parts(diffusion, GeoTDM))
+        warn_of_replaced_parts("Sampler", diffusion.replaced_parts())
         self.diffusion, self.method, self.spacing, self.eta = diffusion, method, spacing, eta
         self.num_steps = num_steps or total
-        self.plan = self._plan(total)
+        self.plan = diffusion.plan(method, self.num_steps, spacing, eta)
 
     @torch.no_grad()
     def draw(
@@ -63,7 +60,7 @@ class Sampler:
     ) -> Tensor:
         """Trajectories [N, D, T_noisy], with x_ref added in mode `cond`, in the network's dtype.
 
-        shape: [N, D, T_noisy]; model_kwargs: as for `GeoTDM.p_sample_loop`
+        shape: [N, D, T_noisy]; model_kwargs: as for `GeoTDM`
         noise: where the noise comes from; default: torch's global generator of the diffusion's device
         cond_fn: (x_t, t) to the gradient of a log probability; it moves the mean of `ddpm` (Sohl-Dickstein et al. 2015)
                  and the prediction of the other methods (Song et al. 2020)
@@ -76,8 +73,9 @@ class Sampler:
             x_ref = diffusion.get_ref_frame(model_kwargs)
         else:
             check_ref_frame("Sampler.draw", diffusion.mode, x_ref, shape)
-        start = torch.randn(*shape, device=diffusion.device, dtype=diffusion.dtype) if noise is None else noise(0)
-        chain = Chain(diffusion, self.plan, start, x_ref, model_kwargs, noise, cond_fn)
+        z = torch.randn(*shape, device=diffusion.device, dtype=diffusion.dtype) if noise is None else noise(0)
+        start = diffusion.start(z, model_kwargs)
+        chain = Chain(diffusion, self.plan, start, x_ref, model_kwargs, noise, self._guided_by(cond_fn, model_kwargs))
         return diffusion.to_absolute(chain.finish(progress), x_ref)
 
     @torch.no_grad()
@@ -104,16 +102,10 @@ class Sampler:
         start = torch.randn_like(x_start) if noise is None else noise(0)
         if diffusion.mode == "uncond":
             start = diffusion.project_to_subspace(start, model_kwargs["batch"])
-        t = torch.full((x_start.shape[0],), noised_steps - 1, device=x_start.device)
-        x_t = diffusion.q_sample(x_start, t, noise=start)
-        chain = Chain(diffusion, self._plan(noised_steps), x_t, x_ref, model_kwargs, noise, cond_fn)
+        x_t = diffusion.noised(x_start, noised_steps, start, model_kwargs)
+        plan = diffusion.plan(self.method, self.num_steps, self.spacing, self.eta, noised_steps)
+        chain = Chain(diffusion, plan, x_t, x_ref, model_kwargs, noise, self._guided_by(cond_fn, model_kwargs))
         return diffusion.to_absolute(chain.finish(progress), x_ref)
 
-    def _plan(self, noised_steps: int) -> Plan:
-        """The chain from step noised_steps - 1 down to the data."""
-        abar = self.diffusion.alphas_cumprod[:noised_steps]
-        timesteps = choose_steps(min(self.num_steps, noised_steps), abar, self.spacing)
-        levels = np.append(abar[timesteps], 1.0)
-        is_large = self.diffusion.model_var_type is ModelVarType.FIXED_LARGE
-        rows = METHODS[self.method](levels, self.eta, is_large)
-        return method_plan(self.diffusion, self.diffusion.model_mean_type, timesteps, rows, self.method == "ddpm")
+    def _guided_by(self, cond_fn: GradientFunction | None, model_kwargs: dict) -> GradientFunction | None:
+        return None if cond_fn is None else self.diffusion.guided_by(cond_fn, model_kwargs)

@@ -29,18 +29,15 @@ def describe(
     diffusion = sampler.diffusion
     network = bare(diffusion.denoise_network)
     weights = network.state_dict()
-    tables = {"alphas_cumprod": torch.from_numpy(diffusion.alphas_cumprod)}
+    described = diffusion.described()
+    tables = {name: torch.from_numpy(table) for name, table in described.pop("tables").items()}
     fields = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
     conditioning = task.given if task.is_conditional else task.num_frames
     request: dict[str, object] = {
         "checkpoint": checkpoint,
         "weights_sha256": tensors_sha256(weights),
         "diffusion_sha256": tensors_sha256(tables),
-        "mode": diffusion.mode,
-        "prior": diffusion.prior,
-        "model_mean_type": diffusion.model_mean_type.name.lower(),
-        "model_var_type": diffusion.model_var_type.name.lower(),
-        "rescale_timesteps": bool(diffusion.rescale_timesteps),
+        **described,
         "dtype": str(diffusion.dtype).removeprefix("torch."),
         "precision": network.precision,
         "data": dataset.name,

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.data.trajectory import Batch, Trajectory, collate
-from geotdm_fast.diffusion import GeoTDM, Sampler
+from geotdm_fast.diffusion import FramedDiffusion, Sampler
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.ops import backend
@@ -92,7 +92,7 @@ class Motion:
 
 
 def check_equivariance(
-    diffusion: GeoTDM,
+    diffusion: FramedDiffusion,
     task: Task,
     *,
     precisions: tuple[str, ...] = tuple(ROUNDOFF),
@@ -149,7 +149,7 @@ def _deviations(subject: "_Subject", kind: str, precisions: tuple[str, ...]) -> 
 class _Subject:
     """A diffusion with data, and its quantities for the data as they are or moved."""
 
-    def __init__(self, diffusion: GeoTDM, task: Task, batch: Batch, num_steps: int | None, seed: int):
+    def __init__(self, diffusion: FramedDiffusion, task: Task, batch: Batch, num_steps: int | None, seed: int):
         self.diffusion, self.task, self.batch, self.seed = diffusion, task, batch, seed
         self.sampler = Sampler(diffusion, num_steps=num_steps)
         self.device = torch.device(diffusion.device)

@@ -18,7 +18,7 @@ from geotdm_fast.scores.tables import cell_text, text_table
 from geotdm_fast.task import Task
 
 if TYPE_CHECKING:
-    from geotdm_fast.diffusion import GeoTDM
+    from geotdm_fast.diffusion import FramedDiffusion
     from geotdm_fast.scores.md import MoleculeScores
 
 SCORES = {"cond": ("ade", "nll"), "uncond": ("marginal", "classification", "prediction", "nll")}
@@ -126,13 +126,19 @@ def evaluate(
 
 
 def likelihoods(
-    diffusion: "GeoTDM", batch: Batch, task: Task, *, seed: int, batch_size: int | None = None, progress: bool = True
+    diffusion: "FramedDiffusion",
+    batch: Batch,
+    task: Task,
+    *,
+    seed: int,
+    batch_size: int | None = None,
+    progress: bool = True,
 ) -> Tensor:
     """Bound on the negative log-likelihood (nats) of every graph, [B] float: `num_timesteps` network calls per chunk.
 
     Random: one noise for each graph and step, which depends on `seed`, the graph and the step alone, so `batch_size`
     changes nothing but memory. The caller's generators are left alone. Positions count in the stored unit. Raises as
-    `GeoTDM.calc_bpd_loop` does.
+    `GeoTDM.calc_bpd_loop` does; ValueError for a `Flow`.
     """
     from geotdm_fast.diffusion.noise import likelihood_noise
     from geotdm_fast.metrics import nll_per_graph

@@ -27,7 +27,7 @@ _AHEAD = 2
 class Draw(NamedTuple):
     """What is drawn on the host for some graphs of a global batch: all that differs from step to step.
 
-    items: [B] int64 - which trajectories; steps: [B] int64 - the diffusion step of each
+    items: [B] int64 - which trajectories; steps: [B] int64 - the diffusion step of each (of a flow its time, float32)
     weight: [B] float32 - 1 / (graphs in the global batch); 0 for stand-ins
     noise: [N, D, T_noisy] float32 - standard normal
     turn: [B, D, D] float32 - the rotation of each graph, or None
@@ -62,7 +62,7 @@ class Noised:
     """Graphs of a global batch, with what the diffusion draws for them.
 
     batch: the graphs; graph: their edges
-    steps: [N] int64 - the diffusion step of each node, the same within a graph
+    steps: [N] int64 - the diffusion step of each node, the same within a graph (of a flow its time, float32)
     noise: [N, D, T_noisy] float32 - standard normal
     graph_of_scored: [M] int64 - the graph of each scored node
     weight: [M] float32 - 1 / (scored nodes of the node's graph) / (graphs in the global batch); 0 for stand-ins
@@ -83,7 +83,7 @@ class BatchSource:
 
     data: the trajectories
     batch_size: graphs of a global batch; accumulate: parts that a process's share of it is cut into
-    num_timesteps: diffusion steps S
+    num_timesteps: diffusion steps S; time_power: None, or of the real times of a flow (`random_streams.times`)
     num_noisy: frames that are diffused
     rotate: whether every graph is turned by a random rotation
     context: noise on the given frames of training, not of validation; None: none
@@ -103,6 +103,7 @@ class BatchSource:
         rotate: bool = False,
         context: ContextNoise | None = None,
         windows: HistoryWindows | None = None,
+        time_power: float | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -111,6 +112,7 @@ class BatchSource:
         self.batch_size = batch_size
         self.accumulate = accumulate
         self.num_timesteps = num_timesteps
+        self.time_power = time_power
         self.num_noisy = num_noisy
         self.rotate = rotate
         self.context = context
@@ -138,7 +140,7 @@ class BatchSource:
         # Drawn for the global batch, so that the numbers do not depend on how many processes there are.
         sizes = torch.from_numpy(self.data.sizes_of(items.numpy()))
         shape = (int(sizes.sum()), self.data.dim, self.num_noisy)
-        steps, noise = random_streams.steps_and_noise(rng, len(items), shape, self.num_timesteps)
+        steps, noise = random_streams.steps_and_noise(rng, len(items), shape, self.num_timesteps, self.time_power)
         turn = None
         if self.rotate:
             rng = random_streams.generator(self.seed, random_streams.ROTATION, step)
@@ -207,7 +209,11 @@ class BatchSource:
         """
         count = min(len(self.data), max_graphs or len(self.data))
         rng = random_streams.generator(self.seed, random_streams.VALIDATION)
-        spread = (torch.randperm(count, generator=rng) * 2 + 1) * self.num_timesteps // (2 * count)
+        place = torch.randperm(count, generator=rng) * 2 + 1
+        if self.time_power is None:
+            spread = place * self.num_timesteps // (2 * count)
+        else:
+            spread = random_streams.times(place / (2 * count), self.num_timesteps, self.time_power)
         firsts = range(self.rank * self.batch_size, count, self.world_size * self.batch_size)
 
         def parts_from(first: int) -> list[Tensor]:

@@ -18,7 +18,7 @@ from geotdm_fast.training.history_windows import HistoryWindows
 from geotdm_fast.training.objective import Objective
 
 # Calls of the network for a block, by the method that needs fewest.
-CALLS, METHOD = 5, "dpmpp_2m"
+CALLS = 5
 # A forecast that goes farther, in the largest displacements of the data, has exploded and is no history.
 FARTHEST = 10.0
 
@@ -68,7 +68,8 @@ class BlockHistory:
                 return truth.contiguous()
             given = batch.x[..., : windows.num_given]
             noised_steps = max(1, math.ceil(level * self.level * self.objective.diffusion.num_timesteps))
-            sampler = Sampler(self.objective.diffusion, METHOD, min(CALLS, noised_steps))
+            diffusion = self.objective.diffusion
+            sampler = Sampler(diffusion, diffusion.fast_method, min(CALLS, noised_steps))
             with evaluating(self.objective.diffusion.denoise_network):
                 for number in range(windows.num_blocks):
                     block = windows.block(batch, number)

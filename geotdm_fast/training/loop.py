@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.checkpoint import build_diffusion
+from geotdm_fast.config.diffusion_rules import time_power
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
@@ -127,6 +128,7 @@ class _Run:
             rotate=train["rotate"],
             context=_context_noise(config, ours.device),
             windows=windows,
+            time_power=time_power(config),
             rank=ours.rank,
             world_size=ours.world_size,
         )

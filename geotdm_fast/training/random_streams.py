@@ -20,11 +20,26 @@ def epoch_order(seed: int, epoch: int, num_graphs: int) -> Tensor:
 
 
 def steps_and_noise(
-    rng: torch.Generator, num_graphs: int, shape: tuple[int, int, int], num_timesteps: int
+    rng: torch.Generator,
+    num_graphs: int,
+    shape: tuple[int, int, int],
+    num_timesteps: int,
+    time_power: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A uniform diffusion step for each graph [B] int64 and normal noise of `shape` [N, D, T] float32."""
-    steps = torch.randint(0, num_timesteps, (num_graphs,), generator=rng)
+    """A uniform diffusion step for each graph [B] int64 and normal noise of `shape` [N, D, T] float32.
+
+    time_power: None, or the steps are times, real numbers in [0, num_timesteps), [B] float32, see `times`
+    """
+    if time_power is None:
+        steps = torch.randint(0, num_timesteps, (num_graphs,), generator=rng)
+    else:
+        steps = times(torch.rand(num_graphs, generator=rng), num_timesteps, time_power)
     return steps, torch.randn(shape, generator=rng)
+
+
+def times(uniform: Tensor, num_timesteps: int, power: float) -> Tensor:
+    """t = S (1 - (1 - u)^p) of uniform u: the larger p, the nearer the prior at S."""
+    return num_timesteps * (1 - (1 - uniform) ** power)
 
 
 def rotations(rng: torch.Generator, count: int, dim: int) -> Tensor:

@@ -10,7 +10,7 @@ from test_training_step import PRIORS, make_step, nbody, run, steps_config
 from tiny_models import charged_config, write_checkpoint
 from tolerances import assert_same
 
-from geotdm_fast import Sampler, backend
+from geotdm_fast import Flow, Sampler, backend
 from geotdm_fast.cli import main
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.diffusion.noise import TrajectoryNoise
@@ -109,7 +109,7 @@ TRAINING = [
     "linear_attention gaps bf16",
     *(
         pytest.param(kind, marks=pytest.mark.dry)
-        for kind in ("prefix", "gaps tf32", "uncond bf16", *PRIORS, "convolution gaps", "muon tf32")
+        for kind in ("prefix", "gaps tf32", "uncond bf16", *PRIORS, "convolution gaps", "muon tf32", "flow gaps")
     ),
 ]
 
@@ -124,6 +124,8 @@ def settings(kind: str) -> dict:
         elif word == "uncond":
             config["diffusion"]["mode"] = "uncond"
             train |= {"cond_mask": None, "tot_len": 3}
+        elif word == "flow":
+            config["diffusion"] = {"kind": "flow", "num_timesteps": 25, "prior": "walk", "sigma": 0.2}
         elif word in PRIORS:
             config["diffusion"]["prior"] = word
         elif word in ("convolution", "linear_attention"):
@@ -199,6 +201,17 @@ class Request:
         return seeded(lambda: self.made.p_sample_loop(self.shape, model_kwargs=self.model_kwargs))
 
 
+class FlowRequest(Request):
+    """The same of a flow."""
+
+    def __init__(self, device: str):
+        super().__init__("ends of a molecule", device)
+        self.made = Flow(self.made.denoise_network, 25, device, prior="walk", sigma=0.2)
+
+    def draw(self, num_steps: int) -> torch.Tensor:
+        return Sampler(self.made, "heun", num_steps).draw(self.shape, self.model_kwargs, noise=self.noise)
+
+
 class RuleRequest(Request):
     """The same with edges by the positions of every step, and a third of the edges as bonds."""
 
@@ -232,6 +245,18 @@ def test_a_sampler(name, implementation):
         few, many = (waits_of(gpu, request, num_steps) for num_steps in (2, 3))
         assert few == many < 12 and gpu.graphs == len(request.made.captures) == 1
     assert_same(found, expected, CLOSE[CHAINS[name].get("precision", "fp32")])
+
+
+@pytest.mark.recorded("gpu paths", always=r"reference")
+@pytest.mark.parametrize("implementation", [pytest.param("auto", marks=pytest.mark.dry), "reference"])
+def test_a_sampler_of_a_flow(implementation):
+    expected = FlowRequest("cpu").draw(2)
+    with PretendedGPU() as gpu, backend(implementation):
+        request = FlowRequest("cuda")
+        found = request.draw(2).cpu()
+        few, many = (waits_of(gpu, request, num_steps) for num_steps in (2, 3))
+        assert few == many < 12 and gpu.graphs == len(request.made.captures) == 1
+    assert_same(found, expected, CLOSE["fp32"])
 
 
 @pytest.mark.recorded("gpu paths")

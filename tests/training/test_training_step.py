@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from geotdm_fast import backend
 from geotdm_fast.checkpoint import build_diffusion, build_network
 from geotdm_fast.conditioning import frames_of
+from geotdm_fast.config.diffusion_rules import time_power
 from geotdm_fast.ops import time_phases
 from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.task import Task, _mask_on
@@ -50,6 +51,7 @@ def make_step(dataset, device="cpu", record=None, config=None, **train) -> Train
         num_noisy=3,
         accumulate=train["accumulate"],
         rotate=train["rotate"],
+        time_power=time_power(config),
     )
     objective = Objective(build_diffusion(network, config, device), Task.of_config(config), source.data.boxes)
     average = WeightAverage(copied, weights, 0.9)
