@@ -8,12 +8,14 @@ TORCH_CUDA_ARCH_LIST mean what they always do; MAX_JOBS limits how many compiler
 """
 
 import os
+import platform
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
@@ -48,13 +50,13 @@ def is_asked_for(name: str) -> bool:
 
 
 class BuildExt(build_ext):
-    """Compiles in a folder that outlives pip's temporary ones, one for each torch and Python: only changes cost."""
+    """Compiles in a folder that outlives pip's temporary ones, one for each torch: only changes cost."""
 
     def finalize_options(self):
         given = self.build_temp  # to this very command
         super().finalize_options()
         torch = runpy.run_path(str(ninja_build.torch_folder() / "version.py"))["__version__"]
-        folder = ROOT / "build" / f"torch-{torch}-{cpu_module.SUFFIX.split('.')[1]}"
+        folder = ROOT / "build" / f"torch-{torch}-{platform.machine()}"
         self.folder = Path(given or folder).absolute()
         self.parallel = self.parallel or len(RECIPES)  # both modules at once
 
@@ -69,15 +71,21 @@ class BuildExt(build_ext):
         self.copy_file(str(built), str(module))
 
     def get_ext_filename(self, fullname):
-        """The module for CUDA is the same for every Python."""
-        name = super().get_ext_filename(fullname)
-        is_cuda = fullname.split(".")[-1] == cuda_module.IN_SOURCE.stem
-        return name.removesuffix(cpu_module.SUFFIX) + ".so" if is_cuda else name
+        """A module is the same for every Python, so its name says none."""
+        return os.path.join(*fullname.split(".")) + ".so"
 
     def copy_extensions_to_source(self):
         for ext in self.extensions:
             RECIPES[ext.name].IN_SOURCE.unlink(missing_ok=True)
         super().copy_extensions_to_source()
+
+
+class BdistWheel(bdist_wheel):
+    """Neither module knows anything of Python, so a wheel is for every one."""
+
+    def get_tag(self):
+        *_, system = super().get_tag()
+        return "py3", "none", system
 
 
 def main():
@@ -108,7 +116,7 @@ def main():
         packages=[*find_packages(include=["geotdm_fast*"]), "geotdm_fast.kernels"],
         package_dir={"geotdm_fast.kernels": "kernels"},
         ext_modules=modules,
-        cmdclass={"build_py": BuildPy, "build_ext": BuildExt},
+        cmdclass={"build_py": BuildPy, "build_ext": BuildExt, "bdist_wheel": BdistWheel},
     )
 
 

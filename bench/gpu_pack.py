@@ -1,6 +1,6 @@
 """Build here what a check on a GPU elsewhere would wait for: `python -m bench.gpu_pack`, then carry .gpu/ along.
 
-Run it with the Python, torch and triton of the machine with the GPU. .gpu/ gets both compiled modules, the CUDA one for
+Run it with the torch and triton of the machine with the GPU. .gpu/ gets both compiled modules, the CUDA one for
 --architectures alone, and Triton's cache with every kernel that the tests and benchmarks launch. `bench.gpu_check`
 begins with `bench.common.build_in_place`, which unpacks what fits the machine and the sources there, or compiles them.
 """
@@ -12,6 +12,7 @@ import json
 import lzma
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -73,12 +74,10 @@ def compile_kernels(cache: pathlib.Path, architectures: str) -> bool:
 
 
 def described() -> dict[str, str]:
-    """What a pack is bound to: sources, Python, torch."""
-    from tools import cpu_module
-
+    """What a pack is bound to: sources, processor, torch, which Triton's cache depends on."""
     return {
         "sources": digest(),
-        "python": cpu_module.SUFFIX,
+        "machine": platform.machine(),
         "torch": importlib.metadata.version("torch").split("+")[0],
     }
 

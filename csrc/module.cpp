@@ -1,4 +1,4 @@
-// Every file that needs torch's headers, compiled as one: each alone would read them for 20 seconds.
+// Every file that needs torch's headers, compiled as one, for each reads them anew.
 #include "cpu/diffusion_step.cpp"
 #include "cpu/egcl.cpp"
 #include "cpu/gv_ff.cpp"

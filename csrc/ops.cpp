@@ -1,15 +1,15 @@
-// The schemas of all ops, and what this build is (`geotdm_fast._C.build_info`).
-#include <pybind11/pybind11.h>
-#include <torch/library.h>
-#include <torch/version.h>
+// The schemas of all ops, and what this build is: by torch's stable ABI and without Python's, so that one file serves
+// every torch from 2.10 on and every Python.
+#include <torch/csrc/stable/library.h>
+#include <torch/headeronly/version.h>
+
+#include <sstream>
 
 #include "cpu/kernels.h"
 #include "temporal_schemas.h"
 
-// geotdm_fast/ops/module.py finds it in the file: loading beside another torch could crash.
-[[gnu::used]] static const char built_with[] = "geotdm_fast._C built with torch " TORCH_VERSION;
-
-TORCH_LIBRARY(geotdm_fast, m) {
+STABLE_TORCH_LIBRARY(geotdm_fast, m) {
+  m.def("build_info() -> str");
   m.def(
       "egcl_forward(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor? edge_term, Tensor? shift, "
       "Tensor[] params, bool normalize, bool pre_norm, float? cutoff, bool residual, bool keep, "
@@ -41,21 +41,23 @@ TORCH_LIBRARY(geotdm_fast, m) {
       "int most_boxes_away, float cutoff, int capacity, bool loop) -> (Tensor sender, Tensor image, Tensor degree)");
 }
 
-PYBIND11_MODULE(_C, m) {
-  m.doc() = "CPU kernels of geotdm_fast; importing it registers the ops.";
-  m.def(
-      "build_info",
-      [] {
-        pybind11::dict info;
-        info["isa"] = geotdm::kernels(false).isa;
-        info["low_precision_isa"] = geotdm::kernels(true).isa;
-        info["compiler"] = __VERSION__;
-        info["torch"] = TORCH_VERSION;
-        info["panel"] = geotdm::kernels(false).panel;
-        return info;
-      },
-      "The instruction set that runs on this machine, and the one for products of bfloat16 (amx, avx512bf16, or the "
-      "same: then they are float32), the compiler, torch, and the panel: the width of what an op keeps for its "
-      "backward "
-      "is a multiple of that many floats.");
+namespace geotdm {
+
+namespace {
+
+// As JSON: the instruction set that runs on this machine, and the one for products of bfloat16 (amx, avx512bf16, or the
+// same: then they are float32), the compiler, the torch whose headers were read, and the panel: the width of what an op
+// keeps for its backward is a multiple of that many floats.
+std::string build_info() {
+  std::ostringstream text;
+  text << R"({"isa": ")" << kernels(false).isa << R"(", "low_precision_isa": ")" << kernels(true).isa
+       << R"(", "compiler": ")" << __VERSION__ << R"(", "torch": ")" << TORCH_VERSION << R"(", "panel": )"
+       << kernels(false).panel << "}";
+  return text.str();
 }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(geotdm_fast, CompositeExplicitAutograd, m) { m.impl("build_info", TORCH_BOX(&build_info)); }
+
+}  // namespace geotdm

@@ -1,25 +1,26 @@
-"""How geotdm_fast._C, the module for the CPU, is compiled."""
+"""How geotdm_fast._C, the module for the CPU, is compiled.
+
+It is written against torch's stable ABI and not against Python, so one file runs beside every torch from 2.10 on and
+any Python.
+"""
 
 import os
 import platform
 import shlex
-import sysconfig
 from pathlib import Path
 
 from tools import ninja_build
 
 ROOT = Path(__file__).resolve().parent.parent
-SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
-IN_SOURCE = ROOT / "geotdm_fast" / f"_C{SUFFIX}"  # where an editable install has the module
+IN_SOURCE = ROOT / "geotdm_fast" / "_C.so"  # where an editable install has the module
 
 FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno -fno-trapping-math"
 # Nothing in the kernels throws, and what cleans up after a throw would be shared by the files of all instruction sets.
 KERNEL_FLAGS = "-fno-exceptions"
 # Squares are rounded before they are added, as the reference has it.
 EXACT = "-ffp-contract=off"
-# The loops over threads are in torch's headers. OpenMP itself is not linked: torch has loaded one, and a second would
-# have threads of its own.
-TORCH_SOURCES = {"module": f"-fopenmp {EXACT}", "cpu/kernels": "-fopenmp"}
+TORCH_SOURCES = {"module": EXACT}
+CHOICE = {"cpu/kernels": "", ninja_build.SINGLE_THREADED: ""}
 KERNELS = {"cpu/kernels_baseline": ""}
 SEARCHES = {"cpu/radius_search_baseline": EXACT}
 if platform.machine() in ("x86_64", "AMD64"):
@@ -36,25 +37,21 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 def sources() -> list[Path]:
     """The files to compile."""
-    return [ROOT / "csrc" / f"{name}.cpp" for name in (*TORCH_SOURCES, *KERNELS, *SEARCHES)]
+    return [ROOT / "csrc" / f"{name}.cpp" for name in (*TORCH_SOURCES, *CHOICE, *KERNELS, *SEARCHES)]
 
 
 def what_is_missing() -> str | None:
     """What the module cannot be built without and this machine lacks, or None."""
-    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
-        return "no headers of Python (install python3-dev)"
     return ninja_build.what_is_missing()
 
 
 def compile_module(folder: Path) -> Path:
     """Compile what has changed since the last time in `folder`; raises CalledProcessError where it does not compile."""
     torch = ninja_build.torch_folder()
-    include = [f"-I{sysconfig.get_path('include')}"]
-    for part in ("", "torch/csrc/api/include"):  # pybind11 is among torch's headers
-        include += ["-isystem", str(torch / "include" / part)]
-    options = {name: shlex.join(include) + " " + flags for name, flags in TORCH_SOURCES.items()}
+    include = shlex.join([ninja_build.STABLE_ABI, "-isystem", str(torch / "include")])
+    options = {name: f"{include} {flags}" for name, flags in TORCH_SOURCES.items()} | CHOICE
     options |= {name: f"{KERNEL_FLAGS} {flags}" for name, flags in (KERNELS | SEARCHES).items()}
-    libraries = shlex.join([f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"])
+    libraries = shlex.join([f"-L{torch / 'lib'}", "-ltorch_cpu"])
     cxx = shlex.join(ninja_build.compiler())
     flags, link = f"{FLAGS} {os.environ.get('CXXFLAGS', '')}", os.environ.get("LDFLAGS", "")
     edges, objects = ninja_build.objects(folder, dict(zip(sources(), options.values(), strict=True)))

@@ -22,7 +22,6 @@ OLDEST_ARCHITECTURE = 80
 # 8.0 runs on 8.6 and 8.9 too, the last one's PTX on everything newer.
 ARCHITECTURES, ARCHITECTURES_BEFORE_12_8 = "8.0 9.0a 10.0+PTX", "8.0+PTX 9.0a"
 
-STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10
 HOST_FLAGS = "-fPIC -fvisibility=hidden -Wall -Wextra"
 FLAGS = f"-std=c++20 -O3 -lineinfo -Xcompiler {HOST_FLAGS.replace(' ', ',')}"
 
@@ -113,9 +112,11 @@ def compile_module(folder: Path) -> Path:
     wanted = architectures(version)
     about = {"VERSION": "{}.{}".format(*version), "ARCHITECTURES": " ".join(wanted)}
     defined = [f'-DGEOTDM_CUDA_{name}="{text}"' for name, text in about.items()]
-    binding = shlex.join([STABLE_ABI, *defined, "-isystem", str(torch / "include")])
+    binding = shlex.join([ninja_build.STABLE_ABI, *defined, "-isystem", str(torch / "include")])
     kernels, kernel_objects = ninja_build.objects(folder, dict.fromkeys(sources(), ""))
-    ops, ops_objects = ninja_build.objects(folder, {FOLDER / "ops.cpp": binding}, "compile_host")
+    ops, ops_objects = ninja_build.objects(
+        folder, {FOLDER / "ops.cpp": binding, FOLDER.parent / f"{ninja_build.SINGLE_THREADED}.cpp": ""}, "compile_host"
+    )
     # libtorch leads to libtorch_cpu and, in a build for CUDA, to libtorch_cuda, whose names the binding looks for; it
     # has none of its own, so the linker would leave it out. No device code is left to link.
     link = f"-shared -cudart static --no-device-link $in -o $out -L {shlex.quote(str(torch / 'lib'))}"

@@ -8,6 +8,11 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+# Both modules are written against torch's stable ABI as torch 2.10 has it.
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+# A file in csrc/ that both link, so that they run on older systems than the compiler's.
+SINGLE_THREADED = "single_threaded"
+
 
 def compiler() -> list[str]:
     """The C++ compiler and its options: CXX, or the first one on PATH."""

@@ -60,7 +60,7 @@ def library(name: str) -> str:
 
 def loaded_isa(environment: dict[str, str]) -> str:
     """The widest instruction set that runs, of the module with the sanitizers and no other."""
-    code = "from geotdm_fast.ops import native; print(native._C.__file__, native.build_info()['low_precision_isa'])"
+    code = "from geotdm_fast.ops import native; print(native._C.path, native.build_info()['low_precision_isa'])"
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=FOLDER / "lib", env=environment, stdout=subprocess.PIPE, check=True, text=True
     )

@@ -1,7 +1,7 @@
 """Make the sources importable where they are, nothing installed: `python -m bench.common.build_in_place`.
 
-Compiles geotdm_fast/_C.*.so and, for a torch with CUDA, _C_cuda.so by setup.py's own recipes, or unpacks them where
-`bench.gpu_pack` made them for these sources, this Python and this torch; and links kernels/ to where the package has
+Compiles geotdm_fast/_C.so and, for a torch with CUDA, _C_cuda.so by setup.py's own recipes, or unpacks them where
+`bench.gpu_pack` made them for these sources, this machine and this torch; and links kernels/ to where the package has
 it, unless it is installed there.
 """
 
@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -42,9 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_all(recipes: dict[str, ModuleType], dry_run: bool = False) -> bool:
     """Compile the modules side by side; whether that went well."""
-    from tools import cpu_module
-
-    folder = ROOT / "build" / "in_place" / cpu_module.SUFFIX.split(".")[1]
+    folder = ROOT / "build" / "in_place" / platform.machine()
     with ThreadPoolExecutor() as pool:
         built = [pool.submit(build, name, recipe, folder / name, dry_run) for name, recipe in recipes.items()]
         return all(one.result() for one in built)

@@ -1,8 +1,4 @@
 // The op diffusion_step on the CPU: one pass over the positions, and one before it where graphs have their mean taken.
-#include <ATen/Parallel.h>
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <torch/library.h>
-
 #include "checks.h"
 
 namespace geotdm {
@@ -14,8 +10,8 @@ struct Strided {  // float [N, D, T] of any strides; T may be 1 for all frames
   int64_t n = 0, d = 0, t = 0;
 
   Strided() = default;
-  explicit Strided(const at::Tensor& x)
-      : data(x.const_data_ptr<float>()), n(x.stride(0)), d(x.stride(1)), t(x.size(2) == 1 ? 0 : x.stride(2)) {}
+  explicit Strided(const Tensor& x)
+      : data(geotdm::data(x)), n(x.stride(0)), d(x.stride(1)), t(x.size(2) == 1 ? 0 : x.stride(2)) {}
   const float* row(int64_t node, int64_t axis) const { return data + node * n + axis * d; }
 };
 
@@ -57,41 +53,38 @@ struct Step {
   }
 };
 
-void diffusion_step(const at::Tensor& x, const at::Tensor& before, const std::optional<at::Tensor>& positions,
-                    const at::Tensor& output, const std::optional<at::Tensor>& noise,
-                    const std::optional<at::Tensor>& x_ref, const std::optional<at::Tensor>& first,
-                    const at::Tensor& coefficients, const at::Tensor& step) {
-  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+void diffusion_step(const Tensor& x, const Tensor& before, const std::optional<Tensor>& positions, const Tensor& output,
+                    const std::optional<Tensor>& noise, const std::optional<Tensor>& x_ref,
+                    const std::optional<Tensor>& first, const Tensor& coefficients, const Tensor& step) {
   const char* op = "diffusion_step";
-  TORCH_CHECK_VALUE(x.dim() == 3, op, ": x must be [N, D, T], got ", x.sizes());
+  check(x.dim() == 3, op, "x must be [N, D, T], got ", listed(x.sizes()));
   check_dense(op, "x", x, x.sizes());
   check_dense(op, "before", before, x.sizes());
-  check(op, "output", output, x.sizes());
-  if (noise) check(op, "noise", *noise, x.sizes());
-  TORCH_CHECK_VALUE(positions.has_value() == x_ref.has_value(), op, ": positions must come with x_ref");
+  check_tensor(op, "output", output, x.sizes());
+  if (noise) check_tensor(op, "noise", *noise, x.sizes());
+  check(positions.has_value() == x_ref.has_value(), op, "positions must come with x_ref");
   if (x_ref) {
     check_dense(op, "positions", *positions, x.sizes());
-    check(op, "x_ref", *x_ref, {x.size(0), x.size(1), x_ref->dim() == 3 && x_ref->size(2) == 1 ? 1 : x.size(2)});
+    check_tensor(op, "x_ref", *x_ref, {x.size(0), x.size(1), x_ref->dim() == 3 && x_ref->size(2) == 1 ? 1 : x.size(2)});
   }
   check_dense(op, "coefficients", coefficients, {coefficients.dim() == 2 ? coefficients.size(0) : 0, 6});
-  check_dense(op, "step", step, {1}, at::kLong);
-  const int64_t k = *step.const_data_ptr<int64_t>(), num_nodes = x.size(0), dim = x.size(1);
-  TORCH_CHECK_VALUE(k >= 0 && k < coefficients.size(0), op, ": step must be in 0..", coefficients.size(0) - 1, ", got ",
-                    k);
+  check_dense(op, "step", step, {1}, ScalarType::Long);
+  const int64_t k = *index_data(step), num_nodes = x.size(0), dim = x.size(1);
+  check(k >= 0 && k < coefficients.size(0), op, "step must be in 0..", coefficients.size(0) - 1, ", got ", k);
   if (first) check_offsets(op, "first", *first, first->numel() - 1, num_nodes);
   if (x.numel() == 0) return;
 
-  const float* row = coefficients.const_data_ptr<float>() + 6 * k;
+  const float* row = data(coefficients) + 6 * k;
   Step a{dim, x.size(2), row[0], row[1], row[2], row[3], row[4], row[5]};
-  a.x = x.mutable_data_ptr<float>(), a.before = before.mutable_data_ptr<float>();
-  a.positions = positions ? positions->mutable_data_ptr<float>() : nullptr;
+  a.x = mutable_data(x), a.before = mutable_data(before);
+  a.positions = positions ? mutable_data(*positions) : nullptr;
   a.output = Strided(output);
   if (noise) a.noise = Strided(*noise);
   if (x_ref) a.ref = Strided(*x_ref);
-  const int64_t* offsets = first ? first->const_data_ptr<int64_t>() : nullptr;
+  const int64_t* offsets = first ? index_data(*first) : nullptr;
   const int64_t count = first ? first->numel() - 1 : num_nodes, each = x.numel() / count;
   // A few thousand numbers are done before a second thread has begun.
-  at::parallel_for(0, count, std::max<int64_t>(1, 32768 / std::max<int64_t>(each, 1)), [&](int64_t begin, int64_t end) {
+  parallel_for(count, std::max<int64_t>(1, 32768 / std::max<int64_t>(each, 1)), [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g)
       for (int64_t axis = 0; axis < dim; ++axis) {
         const int64_t from = offsets ? offsets[g] : g, to = offsets ? offsets[g + 1] : g + 1;
@@ -104,6 +97,6 @@ void diffusion_step(const at::Tensor& x, const at::Tensor& before, const std::op
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(geotdm_fast, CPU, m) { m.impl("diffusion_step", diffusion_step); }
+STABLE_TORCH_LIBRARY_IMPL(geotdm_fast, CPU, m) { m.impl("diffusion_step", TORCH_BOX(&diffusion_step)); }
 
 }  // namespace geotdm

@@ -4,9 +4,6 @@
 // and ends the receiver by keep(row, degree); or by lose(row) where it is near to nothing.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -58,19 +55,19 @@ class Edges {
  public:
   explicit Edges(int32_t* degree, bool has_images = false) : degree_(degree), has_images_(has_images) {}
 
-  // [2, E]: receivers and senders. image: [E, 3] int8 is made, where there are images.
-  at::Tensor edge_index(int64_t num_rows, const at::TensorOptions& options, at::Tensor* image = nullptr) const {
+  // [2, E]: receivers and senders. image: where there are images, takes them, [E, 3] int8.
+  Tensor edge_index(int64_t num_rows, std::optional<Tensor>* image = nullptr) const {
     std::vector<int64_t> first(num_rows + 1, 0);
     for (int64_t row = 0; row < num_rows; ++row) first[row + 1] = first[row] + std::max(degree_[row], 0);
     const int64_t num_edges = first.back();
-    auto edges = at::empty({2, num_edges}, options.dtype(at::kLong));
-    int64_t *receiver = edges.mutable_data_ptr<int64_t>(), *sender = receiver + num_edges;
+    auto edges = empty({2, num_edges}, ScalarType::Long);
+    int64_t *receiver = mutable_data<int64_t>(edges), *sender = receiver + num_edges;
     int8_t* images = nullptr;
-    if (has_images_) {
-      *image = at::empty({num_edges, 3}, options.dtype(at::kChar));
-      images = image->mutable_data_ptr<int8_t>();
+    if (image) {
+      *image = empty({num_edges, 3}, ScalarType::Char);
+      images = mutable_data<int8_t>(**image);
     }
-    parallel(static_cast<int64_t>(blocks_.size()), 0, options, [&](int64_t begin, int64_t end, float*) {
+    parallel(static_cast<int64_t>(blocks_.size()), 0, [&](int64_t begin, int64_t end, float*) {
       for (int64_t b = begin; b < end; ++b) {
         const int32_t* from = blocks_[b]->sender.get();
         const Image* image_from = blocks_[b]->image.get();

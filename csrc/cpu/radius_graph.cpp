@@ -1,9 +1,6 @@
 // The neighbour search on the CPU: every graph in every frame is a group of points, searched cell by cell.
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include "cells.h"
@@ -24,8 +21,8 @@ struct Search {
   bool loop;
   FindNear<S> find_near;
 
-  Search(const at::Tensor& positions, double cutoff, bool with_loops)
-      : x(positions.const_data_ptr<S>()),
+  Search(const Tensor& positions, double cutoff, bool with_loops)
+      : x(data<S>(positions)),
         num_frames(positions.size(1)),
         dim(positions.size(2)),
         node_stride(positions.stride(0)),
@@ -120,8 +117,7 @@ class Searcher {
 
 // Searches every group. make_found(): what takes the senders in one thread; is asked for often.
 template <typename S, typename MakeFound>
-void search_groups(const Search<S>& search, const Graphs& graphs, const at::TensorOptions& options,
-                   const MakeFound& make_found) {
+void search_groups(const Search<S>& search, const Graphs& graphs, const MakeFound& make_found) {
   constexpr int64_t kLarge = 2048;  // nodes of a graph that all threads search together
   std::vector<int64_t> small;
   for (int64_t graph = 0; graph < graphs.count(); ++graph) {
@@ -132,67 +128,61 @@ void search_groups(const Search<S>& search, const Graphs& graphs, const at::Tens
     Group<S> group;
     for (int64_t frame = 0; frame < search.num_frames; ++frame) {
       group.load(search, graphs, graph, frame);
-      parallel(group.num_cells(), 0, options, [&](int64_t first, int64_t last, float*) {
+      parallel(group.num_cells(), 0, [&](int64_t first, int64_t last, float*) {
         Searcher<S> searcher(search);
         auto found = make_found();
         searcher.run(group, first, last, found);
       });
     }
   }
-  parallel(static_cast<int64_t>(small.size()) * search.num_frames, 0, options,
-           [&](int64_t first, int64_t last, float*) {
-             Group<S> group;
-             Searcher<S> searcher(search);
-             auto found = make_found();
-             for (int64_t g = first; g < last; ++g) {
-               group.load(search, graphs, small[g / search.num_frames], g % search.num_frames);
-               searcher.run(group, 0, group.num_cells(), found);
-             }
-           });
+  parallel(static_cast<int64_t>(small.size()) * search.num_frames, 0, [&](int64_t first, int64_t last, float*) {
+    Group<S> group;
+    Searcher<S> searcher(search);
+    auto found = make_found();
+    for (int64_t g = first; g < last; ++g) {
+      group.load(search, graphs, small[g / search.num_frames], g % search.num_frames);
+      searcher.run(group, 0, group.num_cells(), found);
+    }
+  });
 }
 
 template <typename MakeFound>
-void search_all(const at::Tensor& x, const std::optional<at::Tensor>& batch, double cutoff, bool loop,
+void search_all(const Tensor& x, const std::optional<Tensor>& batch, double cutoff, bool loop,
                 const MakeFound& make_found) {
   const Graphs graphs(batch, x.size(0));
-  const auto options = x.options().dtype(at::kFloat);
-  if (x.scalar_type() == at::kDouble)
-    search_groups(Search<double>(x, cutoff, loop), graphs, options, make_found);
+  if (has_dtype(x, ScalarType::Double))
+    search_groups(Search<double>(x, cutoff, loop), graphs, make_found);
   else
-    search_groups(Search<float>(x, cutoff, loop), graphs, options, make_found);
+    search_groups(Search<float>(x, cutoff, loop), graphs, make_found);
 }
 
 // edge_index [2, E], and the degree of each receiver.
-std::tuple<at::Tensor, at::Tensor> radius_graph(const at::Tensor& x, const std::optional<at::Tensor>& batch,
-                                                double cutoff, bool loop) {
-  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+std::tuple<Tensor, Tensor> radius_graph(const Tensor& x, const std::optional<Tensor>& batch, double cutoff, bool loop) {
   check_search_inputs("radius_graph", x, batch);
   const int64_t num_rows = x.size(0) * x.size(1);
-  auto degree = at::empty({num_rows}, x.options().dtype(at::kInt));
-  Edges edges(degree.mutable_data_ptr<int32_t>());
+  auto degree = empty({num_rows}, ScalarType::Int);
+  Edges edges(mutable_data<int32_t>(degree));
   search_all(x, batch, cutoff, loop, [&] { return Edges::Found(edges); });
-  return {edges.edge_index(num_rows, x.options().dtype(at::kFloat)), degree};
+  return {edges.edge_index(num_rows), degree};
 }
 
 // sender [N T, capacity], and how many there are of each receiver, more than that or not.
-std::tuple<at::Tensor, at::Tensor> radius_neighbours(const at::Tensor& x, const std::optional<at::Tensor>& batch,
-                                                     double cutoff, int64_t capacity, bool loop) {
-  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+std::tuple<Tensor, Tensor> radius_neighbours(const Tensor& x, const std::optional<Tensor>& batch, double cutoff,
+                                             int64_t capacity, bool loop) {
   check_search_inputs("radius_neighbours", x, batch);
-  TORCH_CHECK_VALUE(capacity >= 0, "radius_neighbours: capacity must not be negative, got ", capacity);
+  check(capacity >= 0, "radius_neighbours", "capacity must not be negative, got ", capacity);
   const int64_t num_rows = x.size(0) * x.size(1);
-  const auto options = x.options().dtype(at::kInt);
-  auto sender = at::empty({num_rows, capacity}, options), degree = at::empty({num_rows}, options);
-  int32_t *to = sender.mutable_data_ptr<int32_t>(), *number = degree.mutable_data_ptr<int32_t>();
+  auto sender = empty({num_rows, capacity}, ScalarType::Int), degree = empty({num_rows}, ScalarType::Int);
+  int32_t *to = mutable_data<int32_t>(sender), *number = mutable_data<int32_t>(degree);
   search_all(x, batch, cutoff, loop, [&] { return Table(to, number, capacity); });
   return {sender, degree};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(geotdm_fast, CPU, m) {
-  m.impl("radius_graph", radius_graph);
-  m.impl("radius_neighbours", radius_neighbours);
+STABLE_TORCH_LIBRARY_IMPL(geotdm_fast, CPU, m) {
+  m.impl("radius_graph", TORCH_BOX(&radius_graph));
+  m.impl("radius_neighbours", TORCH_BOX(&radius_neighbours));
 }
 
 }  // namespace geotdm

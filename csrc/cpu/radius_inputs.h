@@ -1,8 +1,6 @@
 // What both forms of the neighbour search are given.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -18,7 +16,7 @@ namespace geotdm {
 struct Graphs {
   std::vector<int64_t> node, first;
 
-  Graphs(const std::optional<at::Tensor>& batch, int64_t num_nodes) : node(num_nodes), first{0} {
+  Graphs(const std::optional<Tensor>& batch, int64_t num_nodes) : node(num_nodes), first{0} {
     std::iota(node.begin(), node.end(), 0);
     if (!batch) {
       first.push_back(num_nodes);
@@ -34,12 +32,12 @@ struct Graphs {
   int64_t size(int64_t graph) const { return first[graph + 1] - first[graph]; }
 };
 
-inline void check_search_inputs(const char* op, const at::Tensor& x, const std::optional<at::Tensor>& batch) {
-  TORCH_CHECK_VALUE(x.dim() == 3 && x.size(2) > 0, op, ": x must be [N, T, D], got ", x.sizes());
-  check(op, "x", x, x.sizes(), x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-  if (batch) check_dense(op, "batch", *batch, {x.size(0)}, at::kLong);
-  TORCH_CHECK_VALUE(x.size(0) * x.size(1) <= std::numeric_limits<int32_t>::max(), op,
-                    ": nodes times frames must be under 2^31, got ", x.size(0) * x.size(1));
+inline void check_search_inputs(const char* op, const Tensor& x, const std::optional<Tensor>& batch) {
+  check(x.dim() == 3 && x.size(2) > 0, op, "x must be [N, T, D], got ", listed(x.sizes()));
+  check_tensor(op, "x", x, x.sizes(), has_dtype(x, ScalarType::Double) ? ScalarType::Double : ScalarType::Float);
+  if (batch) check_dense(op, "batch", *batch, {x.size(0)}, ScalarType::Long);
+  check(x.size(0) * x.size(1) <= std::numeric_limits<int32_t>::max(), op, "nodes times frames must be under 2^31, got ",
+        x.size(0) * x.size(1));
 }
 
 }  // namespace geotdm

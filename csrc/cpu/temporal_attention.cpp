@@ -1,8 +1,5 @@
 // The op temporal_attention on the CPU: memory and loops around the kernels of temporal_forward.h, temporal_backward.h.
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/library.h>
+#include <tuple>
 
 #include "checks.h"
 #include "tensors.h"
@@ -12,23 +9,21 @@ namespace geotdm {
 
 namespace {
 
-using Tensors = std::vector<at::Tensor>;
-
 // The order of TemporalAttentionParams in geotdm_fast/reference/temporal_attention.py.
 enum { kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, kXW1, kXB1, kXW2, kXB2, kTimeW, kTimeB };
 
 // Of the op's argument `precision`: 0 float32, 1 tf32, which the CPU takes for float32, 2 bfloat16.
 constexpr int64_t kBfloat16 = 2;
 
-TemporalSizes sizes(const Kernels& k, const at::Tensor& x, const at::Tensor& h, int64_t window) {
+TemporalSizes sizes(const Kernels& k, const Tensor& x, const Tensor& h, int64_t window) {
   const int64_t reach = std::min(window, x.size(1) - 1);
   return {x.size(0), x.size(1), x.size(2), h.size(2), round_up(h.size(2), k.panel), reach};
 }
 
-void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, const at::Tensor& turns,
-                  at::TensorList params, int64_t window, int64_t precision) {
+void check_inputs(const char* op, const Tensor& x, const Tensor& h, const Tensor& turns, const Tensors& params,
+                  int64_t window, int64_t precision) {
   check_rows(op, x, h);
-  TORCH_CHECK_VALUE(x.size(1) > 0, op, ": x must have at least one frame, got ", x.sizes());
+  check(x.size(1) > 0, op, "x must have at least one frame, got ", listed(x.sizes()));
   const int64_t width = h.size(2);
   const int64_t time_emb_dim = params.size() > kTimeW && params[kTimeW].dim() == 2 ? params[kTimeW].size(1) : 0;
   const ParamShape shapes[] = {
@@ -38,19 +33,19 @@ void check_inputs(const char* op, const at::Tensor& x, const at::Tensor& h, cons
       {"x_w1", width, width},          {"x_b1", width, 0},  {"x_w2", 1, width},     {"x_b2", 1, 0},
       {"time_w", width, time_emb_dim}, {"time_b", width, 0}};
   check_params(op, params, shapes);
-  check(op, "turns", turns, {x.size(1), time_emb_dim / 2 * 2});
-  TORCH_CHECK_VALUE(window >= 0, op, ": window must not be negative, got ", window);
-  TORCH_CHECK_VALUE(0 <= precision && precision <= kBfloat16, op, ": precision must be 0, 1 or 2, got ", precision);
+  check_tensor(op, "turns", turns, {x.size(1), time_emb_dim / 2 * 2});
+  check(window >= 0, op, "window must not be negative, got ", window);
+  check(0 <= precision && precision <= kBfloat16, op, "precision must be 0, 1 or 2, got ", precision);
 }
 
-TemporalWeights forward_weights(Weights& w, at::TensorList p) {
+TemporalWeights forward_weights(Weights& w, const Tensors& p) {
   return {w.matrix(p[kQW1]), w.matrix(p[kQW2]), w.matrix(p[kKW1]), w.matrix(p[kKW2]),
           w.matrix(p[kVW1]), w.matrix(p[kVW2]), w.matrix(p[kXW1]), w.vector(p[kQB1]),
           w.vector(p[kQB2]), w.vector(p[kKB1]), w.vector(p[kKB2]), w.vector(p[kVB1]),
           w.vector(p[kVB2]), w.vector(p[kXB1]), w.vector(p[kXW2]), *data(p[kXB2])};
 }
 
-TemporalWeights transposed_weights(Weights& w, at::TensorList p) {
+TemporalWeights transposed_weights(Weights& w, const Tensors& p) {
   TemporalWeights t{};
   t.q1 = w.transposed(p[kQW1]), t.q2 = w.transposed(p[kQW2]);
   t.k1 = w.transposed(p[kKW1]), t.k2 = w.transposed(p[kKW2]);
@@ -59,28 +54,30 @@ TemporalWeights transposed_weights(Weights& w, at::TensorList p) {
   return t;
 }
 
-// Of psi [2 reach + 1, H] as TimeEmbedding has it.
-PsiTable psi_table(Weights& w, const at::Tensor& psi) { return {w.transposed(psi), w.matrix(psi)}; }
+// Of psi [2 reach + 1, H].
+PsiTable psi_table(Weights& w, const TimeEmbedding& time, const Tensors& p, int64_t width) {
+  const Tensor table = time.psi(p[kTimeW], p[kTimeB]);
+  const Matrix psi = Matrix(table).slice(0, width);
+  return {w.transposed(psi), w.matrix(psi)};
+}
 
 // kept: q, k, v, the hidden layers of the MLPs and the gate, for the way back; empty without `keep`.
-std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at::Tensor& x, const at::Tensor& h,
-                                                                       const at::Tensor& turns, at::TensorList params,
-                                                                       int64_t window, bool keep, int64_t precision) {
-  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+std::tuple<Tensor, Tensor, Tensors> temporal_attention_forward(const Tensor& x, const Tensor& h, const Tensor& turns,
+                                                               const Tensors& params, int64_t window, bool keep,
+                                                               int64_t precision) {
   check_inputs("temporal_attention_forward", x, h, turns, params, window, precision);
   const Kernels& k = kernels(precision == kBfloat16);
   const TemporalSizes size = sizes(k, x, h, window);
   const TimeEmbedding time(turns, params[kTimeW].size(1), size.reach);
-  const auto options = h.options();
   Weights packed(k);
-  auto rows = [&] { return at::empty({size.num_nodes, size.num_frames, size.stride}, options); };
-  auto x_out = at::empty_like(x), h_out = at::empty_like(h);
+  auto rows = [&] { return empty({size.num_nodes, size.num_frames, size.stride}); };
+  auto x_out = torch::stable::empty_like(x), h_out = torch::stable::empty_like(h);
   Tensors kept;
   if (keep)
-    kept = {rows(), rows(), rows(), at::empty({4, size.num_nodes, size.num_frames, size.stride}, options),
-            at::empty({size.num_nodes, size.num_frames}, options)};
+    kept = {rows(), rows(), rows(), empty({4, size.num_nodes, size.num_frames, size.stride}),
+            empty({size.num_nodes, size.num_frames})};
 
-  TemporalForward a{size, forward_weights(packed, params), psi_table(packed, time.psi(params[kTimeW], params[kTimeB]))};
+  TemporalForward a{size, forward_weights(packed, params), psi_table(packed, time, params, size.width)};
   a.x = data(x), a.h = data(h);
   a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
   if (keep) {
@@ -88,15 +85,15 @@ std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_forward(const at:
     a.hidden = mutable_data(kept[3]), a.gate = mutable_data(kept[4]);
   }
   parallel(
-      size.num_nodes, k.temporal_nodes_scratch(size), options,
+      size.num_nodes, k.temporal_nodes_scratch(size),
       [&](int64_t i, int64_t j, float* memory) { k.temporal_nodes(a, i, j, memory); }, nodes_per_tile(size.num_frames));
   return {x_out, h_out, kept};
 }
 
-std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_backward(
-    const at::Tensor& grad_x_out, const at::Tensor& grad_h_out, const at::Tensor& x, const at::Tensor& h,
-    const at::Tensor& turns, at::TensorList params, at::TensorList kept, int64_t window, int64_t precision) {
-  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(const Tensor& grad_x_out, const Tensor& grad_h_out,
+                                                                const Tensor& x, const Tensor& h, const Tensor& turns,
+                                                                const Tensors& params, const Tensors& kept,
+                                                                int64_t window, int64_t precision) {
   const char* op = "temporal_attention_backward";
   check_inputs(op, x, h, turns, params, window, precision);
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
@@ -112,30 +109,28 @@ std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_backward(
               {"hidden", {4, size.num_nodes, size.num_frames, size.stride}},
               {"gate", {size.num_nodes, size.num_frames}}});
   const int64_t width = size.width, stride = size.stride;
-  const auto options = h.options();
   Weights packed(k);
-  auto grad_x = at::empty_like(x), grad_h = at::empty_like(h);
+  auto grad_x = torch::stable::empty_like(x), grad_h = torch::stable::empty_like(h);
   TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params),
-                     psi_table(packed, time.psi(params[kTimeW], params[kTimeB]))};
+                     psi_table(packed, time, params, size.width)};
   a.x = data(x), a.h = data(h), a.q = data(kept[0]), a.k = data(kept[1]), a.v = data(kept[2]);
   a.hidden = data(kept[3]), a.gate = data(kept[4]);
   a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);
   a.grad_x = mutable_data(grad_x), a.grad_h = mutable_data(grad_h);
 
   const TemporalSlot s(size);
-  Slots slots(s.size, options);
+  Slots slots(s.size);
   slots.run(
       size.num_nodes, k.temporal_nodes_backward_scratch(size),
       [&](int64_t i, int64_t j, float* slot, float* memory) { k.temporal_nodes_backward(a, i, j, slot, memory); });
 
   const SlotReader read(slots, width, stride);
-  Tensors grads{read.matrix(s.q1),   read.vector(s.q_b1), read.matrix(s.q2),
-                read.vector(s.q_b2), read.matrix(s.k1),   read.vector(s.k_b1),
-                read.matrix(s.k2),   read.vector(s.k_b2), read.matrix(s.v1),
-                read.vector(s.v_b1), read.matrix(s.v2),   read.vector(s.v_b2),
-                read.matrix(s.x1),   read.vector(s.x_b1), read.vector(s.x2).view({1, width}),
-                read.scalar(s.x_b2)};
-  for (auto& grad : grads) grad = grad.clone(at::MemoryFormat::Contiguous);
+  Tensors grads{dense(read.matrix(s.q1)),      dense(read.vector(s.q_b1)), dense(read.matrix(s.q2)),
+                dense(read.vector(s.q_b2)),    dense(read.matrix(s.k1)),   dense(read.vector(s.k_b1)),
+                dense(read.matrix(s.k2)),      dense(read.vector(s.k_b2)), dense(read.matrix(s.v1)),
+                dense(read.vector(s.v_b1)),    dense(read.matrix(s.v2)),   dense(read.vector(s.v_b2)),
+                dense(read.matrix(s.x1)),      dense(read.vector(s.x_b1)), dense_row(read.vector(s.x2)),
+                dense(read.numbers(s.x_b2, 1))};
   auto [grad_time_w, grad_time_b] = time.backward(read.matrix(s.psi, size.lags()));
   grads.push_back(grad_time_w), grads.push_back(grad_time_b);
   return {grad_x, grad_h, grads};
@@ -143,9 +138,9 @@ std::tuple<at::Tensor, at::Tensor, Tensors> temporal_attention_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(geotdm_fast, CPU, m) {
-  m.impl("temporal_attention_forward", temporal_attention_forward);
-  m.impl("temporal_attention_backward", temporal_attention_backward);
+STABLE_TORCH_LIBRARY_IMPL(geotdm_fast, CPU, m) {
+  m.impl("temporal_attention_forward", TORCH_BOX(&temporal_attention_forward));
+  m.impl("temporal_attention_backward", TORCH_BOX(&temporal_attention_backward));
 }
 
 }  // namespace geotdm

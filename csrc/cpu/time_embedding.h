@@ -2,12 +2,8 @@
 // and in float32 whatever the precision: it is little work, and so every run gives the same bits.
 #pragma once
 
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-
 #include <cstdlib>
-#include <tuple>
+#include <utility>
 
 #include "tensors.h"
 
@@ -16,47 +12,48 @@ namespace geotdm {
 class TimeEmbedding {
  public:
   // turns [T, 2 (E / 2)] of the frames 0 ... T - 1: cos, sin by turns; dim: E.
-  TimeEmbedding(const at::Tensor& turns, int64_t dim, int64_t reach) : dim_(dim), lags_(2 * reach + 1) {
-    // Row sigma: [sinusoid(reach - sigma) | 1], so that the bias is one more column of the weight.
-    embedded_ = at::zeros({lags_, round_up(dim + 1, k_.panel)}, turns.options());
-    const auto dense = turns.contiguous();
+  TimeEmbedding(const Matrix& turns, int64_t dim, int64_t reach)
+      // Row sigma: [sinusoid(reach - sigma) | 1], so that the bias is one more column of the weight.
+      : dim_(dim), lags_(2 * reach + 1), columns_(round_up(dim + 1, k_.panel)), embedded_(zeros({lags_, columns_})) {
     const int64_t n = dim / 2;
     for (int64_t sigma = 0; sigma < lags_; ++sigma) {
       const int64_t tau = reach - sigma;
-      const float* turn = data(dense) + std::abs(tau) * 2 * n;
-      float* to = mutable_data(embedded_) + sigma * embedded_.size(1);
+      const int64_t turn = std::abs(tau) * turns.row_stride;
+      float* to = mutable_data(embedded_) + sigma * columns_;
       for (int64_t i = 0; i < n; ++i) {
-        to[i] = tau < 0 ? -turn[2 * i + 1] : turn[2 * i + 1];
-        to[n + i] = turn[2 * i];
+        const float sine = turns.from[turn + (2 * i + 1) * turns.column_stride];
+        to[i] = tau < 0 ? -sine : sine;
+        to[n + i] = turns.from[turn + 2 * i * turns.column_stride];
       }
       to[dim] = 1;
     }
   }
 
-  // Row sigma: psi(reach - sigma), [2 reach + 1, H].
-  at::Tensor psi(const at::Tensor& time_w, const at::Tensor& time_b) const {
-    const int64_t width = time_w.size(0);
+  // Row sigma: psi(reach - sigma), [2 reach + 1, H and up to a whole panel that nobody wrote].
+  Tensor psi(const Tensor& time_w, const Tensor& time_b) const {
+    const Vector bias(time_b);
+    const int64_t width = bias.size, columns = round_up(width, k_.panel);
     Weights packed(k_);
-    const float* weight = packed.matrix(at::cat({time_w, time_b.unsqueeze(1)}, 1));
-    auto out = at::empty({lags_, round_up(width, k_.panel)}, embedded_.options());
-    k_.gemm(lags_, width, dim_ + 1, data(embedded_), embedded_.size(1), weight, mutable_data(out), out.size(1), false);
-    return out.narrow(1, 0, width);
+    const float* weight = packed.matrix(side_by_side(time_w, {bias.from, width, 1, bias.stride}));
+    auto out = empty({lags_, columns});
+    k_.gemm(lags_, width, dim_ + 1, data(embedded_), columns_, weight, mutable_data(out), columns, false);
+    return out;
   }
 
-  // The gradients of time_w and time_b from that of psi, in rows of whole panels.
-  std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_psi) const {
-    const int64_t width = grad_psi.size(1), columns = embedded_.size(1);
-    auto out = at::zeros({width, columns}, embedded_.options());
-    k_.gemm_at(width, dim_ + 1, lags_, data(grad_psi), grad_psi.stride(0), data(embedded_), columns, mutable_data(out),
-               columns);
-    const auto dense = at::MemoryFormat::Contiguous;
-    return {out.narrow(1, 0, dim_).clone(dense), out.select(1, dim_).clone(dense)};
+  // The gradients of time_w and time_b from that of psi.
+  std::pair<Tensor, Tensor> backward(const Matrix& grad_psi) const {
+    const int64_t width = grad_psi.columns;
+    const auto out = zeros({width, columns_});
+    k_.gemm_at(width, dim_ + 1, lags_, grad_psi.from, grad_psi.row_stride, data(embedded_), columns_, mutable_data(out),
+               columns_);
+    const Matrix grad(out);
+    return {dense(grad.slice(0, dim_)), dense(grad.column(dim_))};
   }
 
  private:
   const Kernels& k_ = kernels(false);
-  int64_t dim_, lags_;
-  at::Tensor embedded_;
+  int64_t dim_, lags_, columns_;
+  Tensor embedded_;
 };
 
 }  // namespace geotdm

@@ -8,11 +8,11 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
-#include <sstream>
 #include <stdexcept>
 #include <tuple>
 #include <vector>
 
+#include "../errors.h"
 #include "../temporal_schemas.h"
 #include "temporal_attention.h"
 
@@ -36,7 +36,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Tensors = std::vector<Tensor>;
-using Shape = std::vector<int64_t>;
 
 #ifdef GEOTDM_EMULATE
 constexpr auto kDevice = torch::headeronly::DeviceType::CPU;
@@ -50,38 +49,19 @@ constexpr const char* kDeviceName = "cuda";
 using torch::stable::accelerator::DeviceGuard;
 #endif
 
-// torch's Python raises ValueError for it; TORCH_CHECK_VALUE is no part of the stable ABI.
-template <class... Parts>
-void check(bool right, const char* op, const Parts&... parts) {
-  if (right) return;
-  std::ostringstream text;
-  text << op << ": ";
-  (text << ... << parts);
-  throw std::invalid_argument(text.str());
-}
-
-template <class Numbers>
-std::string listed(const Numbers& numbers) {
-  std::ostringstream text;
-  text << '[';
-  for (size_t i = 0; i < numbers.size(); ++i) text << (i ? ", " : "") << numbers[i];
-  text << ']';
-  return text.str();
-}
-
 // What the kernels read through a bare pointer; `expected` says the shape in words.
-void check_tensor(const char* op, const char* name, const Tensor& t, const Shape& shape, const std::string& expected,
+template <class Expected>
+void check_tensor(const char* op, const char* name, const Tensor& t, Shape shape, const Expected& expected,
                   int32_t device_index) {
-  const auto sizes = t.sizes();
-  const bool fits = std::equal(sizes.begin(), sizes.end(), shape.begin(), shape.end());
-  check(fits && t.scalar_type() == ScalarType::Float, op, name, " must be ", expected, " float32, got ", listed(sizes),
-        " ", torch::headeronly::toString(t.scalar_type()));
+  const Shape sizes = t.sizes();
+  check(sizes.equals(shape) && t.scalar_type() == ScalarType::Float, op, name, " must be ", expected, " float32, got ",
+        listed(sizes), " ", torch::headeronly::toString(t.scalar_type()));
   check(t.device().type() == kDevice && t.get_device_index() == device_index, op, name, " must be on ", kDeviceName,
         ", the same device as x, got another");
   check(t.is_contiguous(), op, name, " must be contiguous, got strides ", listed(t.strides()));
 }
 
-void check_tensor(const char* op, const char* name, const Tensor& t, const Shape& shape, int32_t device_index) {
+void check_tensor(const char* op, const char* name, const Tensor& t, Shape shape, int32_t device_index) {
   check_tensor(op, name, t, shape, listed(shape), device_index);
 }
 
@@ -120,9 +100,9 @@ TemporalAttention checked(const char* op, Tensor& x, Tensor& h, Tensor& turns, T
                                            "v_b1", "v_w2", "v_b2", "x_w1", "x_b1", "x_w2", "x_b2", "time_w", "time_b"};
   static_assert(std::size(kNames) == kNumParams);
   for (int i = 0; i < kNumParams; ++i) {
-    const int64_t rows = i == kXW2 || i == kXB2 ? 1 : width, columns = i == kTimeW ? time_emb_dim : width;
+    const int64_t sizes[] = {i == kXW2 || i == kXB2 ? 1 : width, i == kTimeW ? time_emb_dim : width};
     // Weights and biases take turns.
-    check_tensor(op, kNames[i], params[i], i % 2 ? Shape{rows} : Shape{rows, columns}, device);
+    check_tensor(op, kNames[i], params[i], Shape(sizes, i % 2 ? 1 : 2), device);
   }
 
   TemporalAttention in{};
@@ -138,7 +118,7 @@ TemporalAttention checked(const char* op, Tensor& x, Tensor& h, Tensor& turns, T
 }
 
 Tensor make_workspace(const Tensor& like, size_t bytes) {
-  return torch::stable::new_empty(like, Shape{static_cast<int64_t>(bytes)}, ScalarType::Byte);
+  return torch::stable::new_empty(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
 }
 
 // Calls `function(&call, stream)` on the current stream of the device, which is current.
@@ -176,9 +156,8 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(Tensor grad_x_ou
   TemporalBackward call{};
   call.in = checked(op, x, h, turns, params, window, precision);
   const int32_t device = x.get_device_index();
-  const auto shape_of = [](const Tensor& t) { return Shape(t.sizes().begin(), t.sizes().end()); };
-  check_tensor(op, "grad_x_out", grad_x_out, shape_of(x), device);
-  check_tensor(op, "grad_h_out", grad_h_out, shape_of(h), device);
+  check_tensor(op, "grad_x_out", grad_x_out, x.sizes(), device);
+  check_tensor(op, "grad_h_out", grad_h_out, h.sizes(), device);
   check(kept.empty(), op, "kept must be empty, got ", kept.size(), " tensors");
   const DeviceGuard guard(device);
   for (Tensor* t : {&grad_x_out, &grad_h_out}) *t = aligned(*t);

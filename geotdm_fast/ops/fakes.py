@@ -1,6 +1,8 @@
 """Shapes and dtypes of what the compiled ops return, for tracing without data."""
 
+import functools
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ def register() -> None:
 
 def other_op() -> str | None:
     """The first op that the loaded module lacks, or has with other arguments than these, and how; None if all fit."""
-    for name, function in FAKES.items():
+    for name, function in {"build_info": build_info, **FAKES}.items():
         op = getattr(torch.ops.geotdm_fast, name, None)
         if op is None:
             return f"it has no op {name}"
@@ -30,6 +32,12 @@ def other_op() -> str | None:
     return None
 
 
+@functools.cache
+def build_info() -> dict[str, str | int]:
+    """What the loaded module says of its build; see `native.build_info`. It is asked once: tracing could not ask it."""
+    return json.loads(torch.ops.geotdm_fast.build_info())
+
+
 def _fake(function: Fake) -> Fake:
     FAKES[function.__name__.removeprefix("_")] = function
     return function
@@ -37,9 +45,7 @@ def _fake(function: Fake) -> Fake:
 
 def _rows(h: Tensor) -> Tensor:
     """[N, T, H up to a whole panel]: rows that a forward keeps for its backward."""
-    from geotdm_fast import _C  # type: ignore[attr-defined]  # compiled, without hints
-
-    panel = _C.build_info()["panel"]
+    panel = int(build_info()["panel"])
     return h.new_empty(*h.shape[:2], -(-h.shape[2] // panel) * panel)
 
 

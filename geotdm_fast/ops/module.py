@@ -1,47 +1,47 @@
 """Loads the compiled CPU module, or says why the package runs without it."""
 
 import functools
-import importlib
-import importlib.machinery
-import re
 import warnings
 from pathlib import Path
-from types import ModuleType
-from typing import cast
+from typing import NamedTuple
 
 import torch
 
 import geotdm_fast
-from geotdm_fast.ops.fakes import other_op, register
+from geotdm_fast.ops.fakes import build_info, other_op, register
 
 HOW = "with torch, ninja and a C++ compiler at hand: pip install --no-build-isolation . in the sources"
 
 
-def load_module() -> tuple[ModuleType | None, str | None]:
-    """(`geotdm_fast._C`, None), or (None, what is wrong with it): not built, built with another torch, not loading,
-    built from other sources than these.
+class Module(NamedTuple):
+    """The module that is loaded: its file, and what it says of its build (`native.build_info`)."""
+
+    path: Path
+    info: dict[str, str | int]
+
+
+def load_module() -> tuple[Module | None, str | None]:
+    """(`geotdm_fast._C`, None), or (None, what is wrong with it): not built, not loading, built from other sources than
+    these.
+
+    It knows torch by its stable ABI alone, and nothing of Python, so one file runs beside every torch from 2.10 on.
 
     Raises ValueError where GEOTDM_CPU_ISA names no instruction set.
     """
     # in this package's own folder: an editable install of another copy would offer the module of that one
-    spec = importlib.machinery.PathFinder.find_spec("geotdm_fast._C", geotdm_fast.__path__)
-    if spec is None or spec.origin is None:
+    path = Path(geotdm_fast.__path__[0]) / "_C.so"
+    if not path.is_file():
         return None, f"not built ({HOW})"
-    # One that was compiled with another torch may crash as it loads, so the file is asked before.
-    built = re.search(rb"geotdm_fast\._C built with torch (\d+\.\d+)", Path(spec.origin).read_bytes())
-    own = cast("re.Match[str]", re.match(r"\d+\.\d+", torch.__version__))[0]
-    if built and built[1].decode() != own:
-        return None, f"built with torch {built[1].decode()}, and this is {torch.__version__} (anew, {HOW})"
     try:
-        module = importlib.import_module("geotdm_fast._C")
-    except ImportError as error:
+        torch.ops.load_library(path)
+    except OSError as error:
         return None, f"not loading: {error}"
-    module.build_info()
     other = other_op()
     if other is not None:
         return None, f"built from other sources than this package: {other} (anew, {HOW})"
+    info = build_info()
     register()
-    return module, None
+    return Module(path, info), None
 
 
 @functools.cache

@@ -17,7 +17,7 @@ def build_info() -> dict[str, str | int] | None:
     `isa` and `low_precision_isa` are the instruction sets of float32 and of bfloat16 products, `compiler`, `torch`, and
     `panel` (see fakes.py).
     """
-    return None if _C is None else _C.build_info()
+    return None if _C is None else _C.info
 
 
 def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:

@@ -63,7 +63,11 @@ def test_what_is_packed_is_put_into_its_places(place, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("changed", "told"),
-    [("sources", "is for sources "), ("python", "is for python .other"), ("torch", "is for torch 1.0, and here is 2.")],
+    [
+        ("sources", "is for sources "),
+        ("machine", "is for machine .other"),
+        ("torch", "is for torch 1.0, and here is 2."),
+    ],
 )
 def test_what_does_not_fit_is_compiled_instead(place, changed, told, capsys, monkeypatch):
     assert gpu_pack.main(["--no-kernels"]) == 0
@@ -73,7 +77,7 @@ def test_what_does_not_fit_is_compiled_instead(place, changed, told, capsys, mon
     else:
         manifest = place / ".gpu" / "pack.json"
         said = json.loads(manifest.read_text())
-        manifest.write_text(json.dumps(said | {changed: {"python": ".other", "torch": "1.0"}[changed]}))
+        manifest.write_text(json.dumps(said | {changed: {"machine": ".other", "torch": "1.0"}[changed]}))
     assert gpu_pack.unpack().startswith(f".gpu/ {told}")
     built = []
     monkeypatch.setattr(build_in_place, "build_all", lambda recipes, dry_run: built.append(set(recipes)) or True)

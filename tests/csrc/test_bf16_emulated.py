@@ -20,7 +20,7 @@ TESTS = """
 import sys
 import pytest
 from geotdm_fast.ops import native
-assert native._C.__file__.startswith(sys.argv[1]), native._C.__file__
+assert native._C.path.is_relative_to(sys.argv[1]), native._C.path
 assert native.build_info()["low_precision_isa"] == sys.argv.pop(2), native.build_info()
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[2:]]))
 """
@@ -31,15 +31,14 @@ def emulated(tmp_path_factory):
     """A folder to import the package from."""
     folder = copy_of_sources(tmp_path_factory.mktemp("emulated"), with_objects=True)
     cpu_module = recipe(folder=folder)
-    cpu_module.TORCH_SOURCES["cpu/kernels"] += " -DGEOTDM_EMULATE"
+    cpu_module.CHOICE["cpu/kernels"] += " -DGEOTDM_EMULATE"
     flags = "-O1 -Wno-psabi -DGEOTDM_EMULATE"  # later flags win: -O3 compiles vectors this wide for a minute
     if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
         flags += " -mavx2 -mfma"
     for name in ("cpu/kernels_avx512", "cpu/kernels_avx512bf16", "cpu/kernels_amx"):
         cpu_module.KERNELS[name] = flags
     cpu_module.SEARCHES["cpu/radius_search_avx512"] = f"{flags} {cpu_module.EXACT}"
-    objects = folder / "build" / f"torch-{torch.__version__}-{cpu_module.SUFFIX.split('.')[1]}"
-    module = cpu_module.compile_module(objects)
+    module = cpu_module.compile_module(folder / "build" / f"torch-{torch.__version__}-{platform.machine()}")
     shutil.copy2(module, folder / "geotdm_fast" / module.name)
     return folder
 

@@ -163,9 +163,9 @@ X = torch.rand(5, 2, 3)
 ERRORS = [
     (ValueError, r"x must be \[N, T, D\], got \[5, 6\]", (X.flatten(1), None)),
     (ValueError, r"x must be \[N, T, D\], got \[5, 2, 0\]", (X[..., :0], None)),
-    (TypeError, "x must be Float, got Half", (X.half(), None)),
+    (ValueError, "x must be Float, got Half", (X.half(), None)),
     (ValueError, r"batch must be \[5\], got \[4\]", (X, BATCH[1:])),
-    (TypeError, "batch must be Long, got Int", (X, BATCH.int())),
+    (ValueError, "batch must be Long, got Int", (X, BATCH.int())),
     (ValueError, "batch must be contiguous", (X, torch.stack([BATCH, BATCH], 1)[:, 0])),
     (ValueError, r"nodes times frames must be under 2\^31, got 2147483648", (X[:1, :1].expand(2**21, 2**10, 3), None)),
 ]

@@ -46,7 +46,7 @@ def test_an_op_that_the_module_lacks_or_has_otherwise_is_named(monkeypatch, name
 def test_a_stale_module_is_a_warning_with_what_helps_and_the_reference_runs(tmp_path):
     package = pathlib.Path(geotdm_fast.__file__).parent
     shutil.copytree(package, tmp_path / "geotdm_fast", ignore=shutil.ignore_patterns("checkpoints", "__pycache__"))
-    module = tmp_path / "geotdm_fast" / pathlib.Path(native._C.__file__).name
+    module = tmp_path / "geotdm_fast" / native._C.path.name
     content = module.read_bytes()
     assert content.count(b"radius_graph_periodic(Tensor") == 1
     # As from sources in which the op had another name.

@@ -61,7 +61,7 @@ def load_binding() -> None:
     H may be up to BINDING_WIDTH.
     """
     include = ninja_build.torch_folder() / "include"
-    more = f"-DTORCH_TARGET_VERSION=0x020a000000000000 -isystem {shlex.quote(str(include))}"
+    more = f"{ninja_build.STABLE_ABI} -isystem {shlex.quote(str(include))}"
     libraries = f"-L{shlex.quote(str(include.parent / 'lib'))} -ltorch -ltorch_cpu"
     edges, objects = ninja_build.objects(FOLDER, {CUDA / "ops.cpp": more})
     linked = [*objects, _name(BINDING_WIDTH)]

@@ -36,7 +36,7 @@ x_out, h_out = network(torch.zeros(5), x, h, edge_index, torch.randn(5, 1), None
 (x_out.square().sum() + h_out.square().sum()).backward()
 numbers = [x_out, h_out, *(p.grad for p in network.parameters() if p.grad is not None)]
 np.save(sys.argv[1], torch.cat([n.detach().flatten() for n in numbers]).numpy())
-print(ops.native._C.__file__ if ops.native._C else None, ops.status()[0].active)
+print(ops.native._C.path if ops.native._C else None, ops.status()[0].active)
 """
 
 # STEP once for each instruction set, in processes that begin where torch is imported.
@@ -116,14 +116,14 @@ def test_wheel_has_the_module_and_no_sources(wheel):
     assert len(folders) == 2 and "geotdm_fast" in folders  # and the .dist-info
     kernels = {f"geotdm_fast/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
     assert kernels <= set(names) and len(kernels) > 1
-    assert "none-any" not in wheel.name
+    assert re.fullmatch(r"geotdm_fast-[\d.]+-py3-none-linux_\w+\.whl", wheel.name), "for every Python"
 
 
 @pytest.mark.recorded("builds")
 @needs_compiler
 def test_wheel_installs_and_runs(wheel, environment, tmp_path):
     said = installed(environment, tmp_path, wheel)
-    assert str(environment.parent.parent) in said and "_C.c" in said and " cpu (" in said
+    assert str(environment.parent.parent) in said and "_C.so" in said and " cpu (" in said
 
 
 @pytest.mark.recorded("builds")
@@ -199,16 +199,14 @@ def test_without_the_module_the_reference_runs_with_one_warning(bare_sources, tm
 
 @pytest.mark.recorded("builds")
 @needs_compiler
-def test_a_module_for_another_torch_is_not_loaded(unpacked, tmp_path):
+def test_a_module_that_does_not_load_is_told(unpacked, tmp_path):
     shutil.copytree(unpacked / "geotdm_fast", tmp_path / "geotdm_fast")
     module = tmp_path / "geotdm_fast" / recipe().IN_SOURCE.name
-    here = ".".join(torch.__version__.split(".")[:2])
-    mark = b"geotdm_fast._C built with torch "
     content = module.read_bytes()
-    assert content.count(mark + here.encode()) == 1
-    module.write_bytes(content.replace(mark + here.encode(), mark + b"2." + b"0" * (len(here) - 2)))
+    # As beside a torch that is older than its stable ABI.
+    module.write_bytes(content.replace(b"torch_library_impl\0", b"torch_library_none\0"))
     said = run(tmp_path, "-c", STEP, tmp_path / "numbers.npy")
-    assert f"geotdm_fast._C is built with torch 2.00, and this is {torch.__version__}" in said
+    assert "geotdm_fast._C is not loading: " in said and "undefined symbol: torch_library_none" in said
     assert "None reference" in said
 
     module.write_bytes(b"no library")
