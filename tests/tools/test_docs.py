@@ -1,8 +1,9 @@
-"""What `make docs` adds to the pages: help, keys, docstrings as Markdown."""
+"""What `make docs` adds to the pages: help, keys, docstrings as Markdown; forms and hooks that are no code."""
 
 import importlib.util
 
 import pytest
+import yaml
 from places import ROOT
 
 from tools import docs_pages
@@ -42,3 +43,19 @@ Returns
         "- `x, y`: [N] float - two\n    and more of it\n- `z`: the last\n\n"
         "Raises ValueError: never.\nReturns\n\n- `a`: one\n    of two\n- `b`: two"
     )
+
+
+def test_forms_and_hooks_are_whole():
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert len(forms) > 2
+    for path in forms:
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.name == "config.yml":
+            continue
+        assert {"name", "description", "body"} <= set(form)
+        assert all(part["type"] in ("textarea", "checkboxes") and part["attributes"]["label"] for part in form["body"])
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for hook in repository["hooks"]:
+        program = "mypy" if "mypy" in hook["entry"] else hook["entry"].split()[0].removeprefix(".venv/bin/")
+        assert f"\n{program}==" in pins
