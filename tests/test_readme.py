@@ -1,4 +1,4 @@
-"""The README is one screen of what and why. What it shows is run by tests/test_documents.py."""
+"""The README is one screen of what and why. What it shows is run by tests/docs/test_documents.py."""
 
 import re
 import subprocess
