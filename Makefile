@@ -99,6 +99,7 @@ demo: $(READY)
 	@$(PY) -m geotdm_fast.cli.demo $(DEMO_ARGS)
 
 docs: $(READY)
+	@$(PY) -c 'import mkdocs' 2>/dev/null || { echo 'make docs: no mkdocs; it is the extra docs, for Python 3.11.5 or newer'; exit 1; }
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 # mypy runs beside the tests: it needs one core for half a minute.
