@@ -31,11 +31,12 @@ endif
 CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix) csrc/*/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench cubins record gpu-check gpu-pack gpu-dry reproduce test sanitize lint style format venv clean distclean
+.PHONY: help demo docs bench cubins record gpu-check gpu-pack gpu-dry reproduce test sanitize lint style format venv clean distclean
 
 help:
 	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
 	@echo 'make test       lint and the whole test suite (10 minutes on two cores; make record says what it spares)'
+	@echo 'make docs       build the pages of docs/ into build/site, strictly (Python 3.11.5 or newer)'
 	@echo 'make bench      time and memory against the peers, for the record on an idle machine (a quarter of an hour)'
 	@echo 'make gpu-check  build, test and measure on a GPU, a table last (13 minutes at most; PY=python3 installs nothing)'
 	@echo 'make gpu-pack   build here what gpu-check would build on an H100, into .gpu/ (PY=...: its Python, torch, triton)'
@@ -96,6 +97,10 @@ reproduce: $(READY)
 
 demo: $(READY)
 	@$(PY) -m geotdm_fast.cli.demo $(DEMO_ARGS)
+
+docs: $(READY)
+	@$(PY) -c 'import mkdocs' 2>/dev/null || { echo 'make docs: no mkdocs; it is the extra docs, for Python 3.11.5 or newer'; exit 1; }
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 # mypy runs beside the tests: it needs one core for half a minute.
 test: style

@@ -1,4 +1,4 @@
-"""Launches the EGCL kernels: tensors in, tensors out, on the current stream of their device."""
+"""Launchers of the EGCL kernels: tensors in, tensors out, on the current stream of the tensors' device."""
 
 import contextlib
 from typing import NamedTuple
@@ -14,14 +14,17 @@ from geotdm_fast.reference.row_sums import receivers
 
 
 class TritonTables(NamedTuple):
-    """Edges sorted by receiver, in the tables that the kernels read.
+    """The edges of a graph of N nodes, sorted by receiver, in the tables that the Triton kernels of EGCL read.
 
-    node, first_edge: [N] int32, degree: [N] float32 - receivers by falling degree, so that neighbouring rows of a tile
-    end together and the longest tiles start first, and of each the first edge
-    receiver, sender: [E] int32 - of every edge; first: [N + 1] int64 - the edges of receiver i begin at first[i]; there
-        are first[N] edges, and places behind hold any numbers in 0..N-1
-    sender_first: [N + 1], by_sender: [E] int64 - the edges of sender j, ascending, begin at sender_first[j]
-    divisor: [N] float32 - the degree of every node, at least 1
+    node: [N] int32 - the nodes by falling degree. So rows of a tile end at nearly the same edge, and long tiles start
+        first
+    first_edge: [N] int32, degree: [N] float32 - the first edge and the degree of node[k]
+    receiver, sender: [E] int32 - the two ends of each edge
+    first: [N + 1] int64 - the edges of receiver i begin at first[i]; first[N] is the number of edges. Places behind it
+        are no edges, and hold any numbers in 0..N-1
+    sender_first: [N + 1] int64, by_sender: [E] int64 - the edges of sender j, ascending, begin at
+        by_sender[sender_first[j]]
+    divisor: [N] float32 - max(degree of node i, 1)
     """
 
     node: Tensor
@@ -36,9 +39,9 @@ class TritonTables(NamedTuple):
 
 
 def graph_tables(first: Tensor, sender: Tensor, sender_first: Tensor, by_sender: Tensor) -> TritonTables:
-    """Of edges sorted by receiver, first [N + 1], sender [E], and by sender, sender_first [N + 1], by_sender [E].
+    """`TritonTables` from the tables of `geotdm_fast.graphs.edges.EdgeTables`, which describes them.
 
-    Places from first[N] on, which have no edge, get the last node as receiver.
+    Places without an edge get the last node as their receiver. Nothing waits for the device.
     """
     degree = first.diff()
     node = torch.argsort(degree, descending=True, stable=True)
@@ -50,11 +53,14 @@ def graph_tables(first: Tensor, sender: Tensor, sender_first: Tensor, by_sender:
 
 
 class Kept(NamedTuple):
-    """What the forward keeps for the backward; zero beyond H, pq and halved in bfloat16 where the products are.
+    """The tensors that the forward of EGCL keeps for its backward. They are 0 in channels beyond H.
 
-    pq: [N, T, 2, padded H] - P / 2 and Q / 2; m_sum: [N, T, padded H]
-    halved: [2, padded H, padded H] - W2 / 2 and U1 / 2; moves: [N, T, 4], what x' is made of with a cutoff, or empty
-    edge_term: [E, H] - W_a a, or None
+    pq: [N, T, 2, padded H] - P / 2 and Q / 2, the parts of the first product that belong to receiver and sender
+    m_sum: [N, T, padded H] - sum over the messages of each receiver
+    halved: [2, padded H, padded H] - W2 / 2 and U1 / 2
+    moves: [N, T, 4] - sums that x' is made of where there is a cutoff; else empty
+    edge_term: [E, H] - W_a a of each edge, or None without edge features
+    `pq` and `halved` are bfloat16 where the products are.
     """
 
     pq: Tensor
@@ -76,14 +82,17 @@ def egcl_forward(
     *,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Kept]:
-    """`geotdm_fast.reference.egcl`, by three kernels; nothing of the size of edges times frames is in memory.
+    """Equal to `geotdm_fast.reference.egcl`, by three kernels. No tensor grows with edges times frames.
 
-    x: [N, T, D], h: [N, T, H], edge_attr: [E, A] = a in the order of the graph, edge_term: [E, H] = W_a a, made here
-    from edge_attr where it is None, params; all float32 and contiguous
-    configuration: of the kernel over edges, in place of the table's
-    shift: [E, D] in the order of the graph, float32 and contiguous, or None without periodic boxes
-    A graph that changes from frame to frame is one over N * T nodes with T = 1. Deterministic. Raises ValueError from
-    2^31 rows or edges on.
+    x: [N, T, D], h: [N, T, H] - positions and features
+    graph: the edges; a graph that changes from frame to frame is one of N T nodes with T = 1
+    edge_attr: [E, A] - edge features a, in the order of the graph, or None
+    edge_term: [E, H] - W_a a of each edge; None: the first kernel makes it from edge_attr
+    params, options: of the layer
+    configuration: of the kernel over edges; None: that of the table of configurations
+    shift: [E, D] - n C of each edge in a periodic box, in the order of the graph; None: no boxes
+    All tensors are float32 and contiguous. Returns x', h' and what the backward needs. Equal inputs give equal bits.
+    Raises ValueError from 2^31 rows or edges on.
     """
     precision = options.precision
     num_nodes, num_frames, dim = x.shape
@@ -135,12 +144,12 @@ def egcl_forward(
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which need not be that of the tensors."""
+    """A block in which Triton launches on the device of `x`, which need not be the current one."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 def capability(x: Tensor) -> int:
-    """80, 90, 100: of the GPU that holds x; 90 in the interpreter."""
+    """The compute capability of the GPU that holds `x`, as 80, 90 or 100; 90 in Triton's interpreter."""
     if not x.is_cuda:
         return 90
     major, minor = torch.cuda.get_device_capability(x.device)
@@ -148,15 +157,15 @@ def capability(x: Tensor) -> int:
 
 
 def multiprocessors(x: Tensor) -> int:
-    """Of the GPU that holds x; few in the interpreter, so that a program has several tiles there."""
+    """Multiprocessors of the GPU that holds `x`; 3 in the interpreter, so that a program there has several tiles."""
     return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
 
 
 def inverse_cutoff(options: EGCLOptions) -> float:
-    """What the kernels multiply distances by; without a cutoff they read nothing."""
+    """1 / cutoff, by which the kernels multiply distances; 0 without a cutoff, where they do not read it."""
     return 0.0 if options.cutoff is None else 1 / options.cutoff
 
 
 def executed(precision: str, x: Tensor) -> str:
-    """PRECISION of the kernels: what the GPU rounds in hardware is emulated in the interpreter."""
+    """PRECISION of the kernels. A GPU rounds to `tf32` and `bf16` itself; in the interpreter kernels emulate that."""
     return precision if x.is_cuda or precision == "fp32" else f"{precision}_emulated"

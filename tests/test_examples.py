@@ -1,73 +1,60 @@
-"""The commands of examples/ run, one after the other, on less."""
+"""The scripts of examples/ run from end to end, on less: the numbers of their first cells are replaced."""
 
 import pathlib
 import re
-import shlex
 import shutil
+import subprocess
 
-import numpy as np
 import pytest
+import warm_python
 from places import ROOT
-from tiny_models import ETHANOL, ETHANOL_POSITIONS
 
-from geotdm_fast.cli import main
+from geotdm_fast.nn import temporal_layers
 
-# What makes a command small: by the words that it begins with, options in place of its own or behind it.
-SMALL = {
-    ("simulate", "md:argon"): {"--num-frames": "160", "--equilibrate": "0.5", "--engine": "own"},
-    ("train",): {
-        "--set": ("train.num_steps=2", "train.eval_graphs=1", "denoise_model.n_layers=1", "data.train.stride=20")
-    },
-    ("sample",): {"--num-graphs": "1", "--num-samples": "2", "--steps": "1"},
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+# What is asked of each number, where a script has it.
+SMALL = {"NUM_SYSTEMS": 6, "NUM_TRAJECTORIES": 20, "NUM_SAMPLES": 2, "NUM_STEPS": 2, "NUM_GRAPHS": 4, "STEPS": 2}
+# What a script leaves behind.
+WRITTEN = {
+    "forecast.py": ["forecast/forecast.png", "forecast/samples.npz"],
+    "own_data.py": ["own_data/run/best.safetensors", "own_data/forecast.png"],
+    "generate.py": ["generate/run/best.safetensors", "generate/trajectories.png"],
+    "interpolate.py": ["interpolate/run/best.safetensors"],
+    "scale_out.py": ["scale_out/run/best.safetensors", "scale_out/samples/manifest.json"],
+    "custom_prior.py": [],
+    "custom_temporal_layer.py": [],
 }
 
 
-def write_molecule() -> None:
-    """`run.xtc` and `run.pdb`: 240 frames of ethanol, an atom of which shakes by 0.02 angstrom, 0.5 ps apart."""
-    mdtraj = pytest.importorskip("mdtraj")
-    topology = mdtraj.Topology()
-    residue = topology.add_residue("EOH", topology.add_chain())
-    for i, number in enumerate(ETHANOL):
-        element = mdtraj.element.Element.getByAtomicNumber(int(number))
-        topology.add_atom(f"{element.symbol}{i}", element, residue)
-    x = 0.1 * (ETHANOL_POSITIONS + 0.02 * np.random.default_rng(3).normal(size=(240, *ETHANOL_POSITIONS.shape)))
-    run = mdtraj.Trajectory(x, topology, time=0.5 * np.arange(len(x)))
-    run.save_xtc("run.xtc")
-    run[0].save_pdb("run.pdb")
+def run_warm(words, check=False):
+    """In place of `subprocess.run` of a command of torchrun: its processes are forks of one that has imported torch."""
+    count = int(words[words.index("--nproc-per-node") + 1])
+    for done in warm_python.run_together(count, *words[words.index("--nproc-per-node") + 2 :]):
+        assert done.returncode == 0, done.stderr
 
 
-# What a reader of an example has before.
-FILES = {"molecule.md": write_molecule}
-
-
-def commands(text: str) -> list[list[str]]:
-    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
-
-
-def smaller(words: list[str]) -> list[str]:
-    for begin, options in SMALL.items():
-        if tuple(words[: len(begin)]) != begin:
-            continue
-        for option, value in options.items():
-            if isinstance(value, tuple):
-                words = [*words, *(word for each in value for word in (option, each))]
-            elif option in words:
-                words[words.index(option) + 1] = value
-            else:
-                words = [*words, option, value]
-    return words
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.md")), ids=lambda path: path.name)
-def test_commands_of_an_example(path, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_runs(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", run_warm)
+    monkeypatch.setattr(temporal_layers, "TEMPORAL", dict(temporal_layers.TEMPORAL))  # a script adds to it
     shutil.copytree(ROOT / "configs", "configs")
-    FILES.get(path.name, lambda: None)()
-    for program, *words in commands(path.read_text(encoding="utf-8")):
-        assert program == "geotdm"
-        assert main(smaller(words)) == 0, f"{words}: {capsys.readouterr().err}"
-        written = words[words.index("--out") + 1] if "--out" in words else "."
-        assert pathlib.Path(written).exists()
-    assert list(pathlib.Path().glob("**/*.png"))
+    text = path.read_text(encoding="utf-8")
+    for name, value in SMALL.items():
+        text = re.sub(rf"^{name} = \d+", f"{name} = {value}", text, flags=re.MULTILINE)
+    exec(compile(text, str(path), "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out
+    for name in WRITTEN[path.name]:
+        assert (pathlib.Path("outputs/examples") / name).exists(), name
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_is_a_notebook(path):
+    """Cells of code and of Markdown, as Jupyter reads the percent format; a title first."""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# %% [markdown]\n# # ")
+    cells = re.split(r"^# %%", text, flags=re.MULTILINE)[1:]
+    assert len(cells) > 3
+    for cell in cells:
+        if cell.startswith(" [markdown]"):
+            assert all(line.startswith("#") or not line for line in cell.splitlines()[1:]), cell

@@ -1,6 +1,7 @@
-"""The thin loop: what does not change is prepared once, and a step is one function of tensors that stay in place.
+"""The loop of every sampler: it prepares once what does not change, and runs one step after the other.
 
-On CUDA the step is captured once as a graph and replayed; elsewhere the same function runs as it is.
+A step, `advance`, is a function of tensors that keep their addresses. On CUDA it is captured as a graph and replayed;
+elsewhere the same function is called.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,15 +35,24 @@ NoiseFunction = Callable[[int], Tensor]
 
 
 class StepInputs(NamedTuple):
-    """All that a step reads and writes.
+    """All tensors that a step, `advance`, reads and writes.
 
-    Written: x, before, positions (`geotdm_fast.reference.diffusion_step`, as x_ref and first), index [1] int64: steps
-    done. Tables of R rows, as many for chains of any length: coefficients [R, 6], t [R], what the network is told of
-    the step, and rows [R, H], what its first layer makes of that.
-    features: [N, 1 or T, H] - what that makes of the nodes' features
-    network, features, rows: None where the network is not an `EGTN` itself
-    noise: [N, D, T] - z of this step, put there before it; counters - of the noise by counter; both None: drawn, if
-    is_random, from torch's global generator
+    A step writes these:
+    x: [N, D, T_noisy] - x_t, relative to x_ref
+    before: [N, D, T_noisy] - the prediction of x_0: that of the previous step when it is read, then that of this step
+    positions: [N, D, T_noisy] - x + x_ref, what the network sees; None: x itself
+    index: [1] int64 - how many steps are done
+
+    A step reads these. Tables have R rows, one for each step and then zeros, R being the same for chains of any length:
+    x_ref: [N, D, 1 or T_noisy] - the reference frame, or None
+    first: [B + 1] int64 - where each graph begins, for the projection to zero mean; None: no projection
+    coefficients: [R, 6] - of `geotdm_fast.reference.diffusion_step`
+    t: [R] - the number that the network is told of the step
+    rows: [R, H] - what the network's first layer makes of that number
+    features: [N, 1 or T, H] - what the first layer makes of the nodes' features
+    network: the prepared network. network, features and rows are None where the network is no `EGTN`, and is called
+    noise: [N, D, T_noisy] - z of this step, written before it; counters: of noise that the step computes itself by
+        counter. Where both are None, and is_random holds, the step draws from torch's global generator
     """
 
     x: Tensor
@@ -62,9 +72,11 @@ class StepInputs(NamedTuple):
 
 
 def advance(inputs: StepInputs, call: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
-    """One step, in place; nothing in it waits for the device.
+    """Do one step of a chain in place: predict, combine, add noise, count.
 
-    call: (positions, t [N]) to the network's output, where the network is not prepared
+    call: (positions, t [N]) to the output of the network, for a network that is not prepared; None: the prepared
+        network
+    Nothing waits for the device: a CUDA graph may capture it.
     """
     positions = inputs.x if inputs.positions is None else inputs.positions
     if call is None:
@@ -88,17 +100,22 @@ def advance(inputs: StepInputs, call: Callable[[Tensor, Tensor], Tensor] | None 
 
 
 def step_of_nodes(inputs: StepInputs) -> Tensor:
-    """What the network is told of the step: [N]."""
+    """The number that the network is told of the current step, for every node: [N]."""
     return inputs.t.index_select(0, inputs.index).expand(inputs.x.shape[0])
 
 
 class Chain:
-    """Denoises x along a plan: `for _ in chain.steps(): ...`, with `x` and `x_0` after each.
+    """Denoises x along a plan of steps.
 
-    diffusion: a `GeoTDM` or a `Flow`; x: [N, D, T_noisy] - x_t of the first step, relative to x_ref; it is copied
-    x_ref: [N, D, 1 or T_noisy], or None in mode `uncond`; model_kwargs: as for the loops, checked
-    noise: None for torch's global generator, one `randn` for each step of a plan that is random
-    cond_fn: called before each step, outside of any graph
+        for _ in chain.steps():
+            chain.x, chain.x_0    # after this step
+
+    diffusion: the `GeoTDM` or `Flow`; plan: steps and coefficients of a sampling method
+    x: [N, D, T_noisy] - x_t of the first step, relative to x_ref; the chain works on a copy
+    x_ref: [N, D, 1 or T_noisy] - the reference frame; None in mode `uncond`
+    model_kwargs: as for `GeoTDM.p_sample_loop`, checked
+    noise: k to the noise of step k; None: each step of a random plan draws one `randn` from torch's global generator
+    cond_fn: (x_t, t) to the gradient that guides the step. It is called before each step, outside of any CUDA graph
     """
 
     def __init__(
@@ -145,14 +162,17 @@ class Chain:
         return self.inputs.before
 
     def steps(self, progress: Progress = False) -> Iterator[None]:
-        """Do a step and yield, until the plan is done or nobody asks for more; once for each chain."""
+        """An iterator that does one step each time, to the end of the plan. A chain has one."""
         try:
             yield from self._steps(progress)
         finally:
             self._give_back()
 
     def finish(self, progress: Progress = False) -> Tensor:
-        """Do all steps: x. Where a rule that grows had no room for all edges, it gets it, and the chain is repeated."""
+        """Do all steps and return x.
+
+        Where a graph by distance had no room for all edges, it gets more room, and the chain runs again from its start.
+        """
         for _ in self.steps(progress):
             pass
         if self._rule is None or not self._rule.grows or not self._rule.overflowed():
@@ -175,7 +195,7 @@ class Chain:
             yield
 
     def _give_back(self) -> None:
-        """Keep x and x_0 apart from the graph, whose memory is the next chain's."""
+        """Copy x and x_0 out of the captured graph, whose memory the next chain overwrites, and give the graph back."""
         if self._captured is not None:
             if self._rule is not None:  # the graph counted in a copy
                 counted = cast(GraphRule, cast(Prepared, self.inputs.network).rule)
@@ -185,7 +205,7 @@ class Chain:
             self._captured = None
 
     def _guided(self, cond_fn: GradientFunction, weights: Sequence[float]) -> None:
-        """A step whose x' and x_0 are moved by the gradient at x_t, in the subspace where there is one."""
+        """Do a step, then move x and x_0 by the gradient at x_t, projected to zero mean where the mode asks for it."""
         inputs = self.inputs
         gradient = cond_fn(inputs.x.clone(), step_of_nodes(inputs)).to(inputs.x.dtype)
         self._step()
@@ -196,12 +216,12 @@ class Chain:
 
     @staticmethod
     def _captures(diffusion: "FramedDiffusion", x: Tensor) -> CaptureCache | None:
-        """Where graphs are kept, or None where none is captured."""
+        """The cache of captured steps; None where steps are not captured (on the CPU, or switched off)."""
         captures = diffusion.captures
         return captures if captures is not None and (x.is_cuda or captures.record is not None) else None
 
     def _inputs(self, diffusion: "FramedDiffusion", x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
-        """Everything that the chain needs, on the device of x."""
+        """The `StepInputs` of this chain, on the device of x."""
         # A capture warms up with steps beyond the last.
         total, device = diffusion.num_timesteps + CUDAGraphRecorder.WARM_UP, x.device
         dtype = x.dtype if x_ref is None else torch.promote_types(x.dtype, x_ref.dtype)
@@ -266,5 +286,5 @@ def _call(network: Callable, x: Tensor, t: Tensor, model_kwargs: dict) -> Tensor
 
 
 def _to_rows(values: np.ndarray, count: int) -> np.ndarray:
-    """`values` with zeros behind, in all `count` rows: chains of any length have tables of one shape."""
+    """`values`, followed by zeros up to `count` rows, so that chains of any length have tables of one shape."""
     return np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), dtype=values.dtype)])

@@ -1,4 +1,4 @@
-"""The edges of a graph in the order that kernels read them."""
+"""Edges sorted by receiver and by sender: the tables that the kernels of `egcl` read."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,15 @@ from torch import Tensor
 
 
 class EdgeTables(NamedTuple):
-    """Edges sorted by receiver, and for every sender the edges that leave it.
+    """The E edges of a graph of M rows, sorted by receiver, and an index of them by sender.
 
-    first: [M + 1] int64 - the edges of receiver i are first[i] .. first[i + 1] - 1; first[M] is how many there are
-    sender: [E] int64 - of every edge; places from first[M] on have no edge, and hold a number in 0 .. M - 1
-    sender_first: [M + 1], by_sender: [E] int64 - the edges of sender j, ascending, begin at sender_first[j]
+    A row is a node, or a node in a frame where every frame has its own edges.
+
+    first: [M + 1] int64 - edges first[i] .. first[i + 1] - 1 go to receiver i; first[M] is the number of edges
+    sender: [E] int64 - the sender of each edge. Where there is room for more edges than there are, places from first[M]
+        on are no edges, and hold a number in 0..M-1
+    sender_first: [M + 1] int64, by_sender: [E] int64 - the edges of sender j are by_sender[sender_first[j]] ..
+        by_sender[sender_first[j + 1] - 1], ascending
     """
 
     first: Tensor
@@ -21,10 +25,12 @@ class EdgeTables(NamedTuple):
 
 
 def sorted_edges(edge_index: Tensor, num_rows: int) -> tuple[Tensor | None, EdgeTables]:
-    """The tables of `edge_index` [2, E], and the place there of every sorted edge [E]; None where they came sorted.
+    """Sort `edge_index` by receiver. Returns (order, tables): edge k of the tables is edge order[k] of `edge_index`.
 
-    Edges of one receiver stay in their order. On CUDA the host waits once. Raises ValueError for an index outside
-    0..num_rows-1: the kernels trust their indices.
+    edge_index: [2, E] int64 or int32 - receivers, senders; num_rows: M
+    order: [E] int64, or None where the edges were sorted already. Edges of one receiver keep their order
+    Waits once for a CUDA device, so no CUDA graph may capture it. Raises ValueError for an index outside 0..num_rows-1,
+    because the kernels do not check indices.
     """
     if torch.compiler.is_compiling():
         order, *tables = _sorted_edges_op(edge_index, num_rows)
@@ -44,19 +50,22 @@ def sorted_edges(edge_index: Tensor, num_rows: int) -> tuple[Tensor | None, Edge
 
 
 def by_sender(sender: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
-    """sender_first and by_sender of `EdgeTables`; a sender num_rows is of no edge, and comes behind the others."""
+    """`sender_first` and `by_sender` of `EdgeTables`, for the senders [E] of edges that are sorted by receiver.
+
+    A sender equal to num_rows marks a place without an edge; these places come last.
+    """
     sender, by_sender = sender.sort(stable=True)
     return _first(sender, num_rows), by_sender
 
 
 def _first(ascending: Tensor, num_rows: int) -> Tensor:
-    """[num_rows + 1]: how many of `ascending` are below each number."""
+    """[num_rows + 1]: for each i the number of entries of `ascending` that are smaller than i."""
     return torch.searchsorted(ascending, torch.arange(num_rows + 1, dtype=ascending.dtype, device=ascending.device))
 
 
 @torch.library.custom_op("geotdm_fast::sorted_edges", mutates_args=())
 def _sorted_edges_op(edge_index: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """`sorted_edges` for `torch.compile`, which cannot trace it: the order, whatever it is, and the tables."""
+    """`sorted_edges` as an op that `torch.compile` does not look into; the order is always a tensor."""
     order, tables = sorted_edges(edge_index, num_rows)
     if order is None:
         order = torch.arange(edge_index.shape[1], device=edge_index.device)

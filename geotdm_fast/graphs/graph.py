@@ -1,4 +1,4 @@
-"""One prepared graph of a batch: the edges in the tables that kernels read, each made once and held here."""
+"""`Graph`: the edges of a batch, and every table of them that an implementation reads, each made once."""
 
 import contextlib
 import copy
@@ -28,9 +28,12 @@ KINDS = ("native", "triton", "reference")
 
 
 class RowLayout(NamedTuple):
-    """How tensors [N, T, ...] of nodes and frames become the rows of tables.
+    """How tensors [N, T, ...] become the rows that edges connect.
 
-    by_row: every frame of a node is a row, [N T, 1, ...]; spare: one row more, of zeros, for places without an edge
+    by_row: True where every frame has its own edges: then node i in frame t is row i T + t, of one frame, [N T, 1,
+        ...]. False: a row is a node, [N, T, ...]
+    spare: True where there is room for more edges than there are: a last row of zeros is added, to which the places
+        without an edge point
     """
 
     by_row: bool
@@ -48,24 +51,24 @@ class RowLayout(NamedTuple):
 
 
 class Graph:
-    """The edges of a batch, given wherever an op or a network takes `edge_index`.
+    """The edges of a batch. Ops and networks take a `Graph` wherever they take `edge_index`.
 
-    Made by `static`, the same edges in every frame; `per_frame`, edges of every frame; `radius` and `nearest`, edges of
-    every frame by its positions, with room for a number of edges that does not depend on them.
+    Its makers are `static`, the same edges in every frame; `per_frame`, edges of each frame; `radius` and `nearest`,
+    edges of each frame by its positions, in tables whose size does not depend on them.
 
-    num_nodes: N; num_frames: T where every frame has its own edges, between rows i T + t; None where they are the same
-        in all frames, between nodes
-    edge_index: [2, E] int64 - receivers and senders, in the order of edge features; where there is room for more edges
-        than there are, places without an edge hold the number of rows twice
-    num_edges: E, that room included
-    edge_attr: [E, A] - features that the edges came with, or None
-    images: `EdgeImages` where nodes are in periodic boxes, or None
-    capacity: the most edges of a receiver that a search had room for; needed: [] int - the most that there were, on the
-        device; both None where there was room for all
+    num_nodes: N
+    num_frames: T where every frame has its own edges, which connect rows i T + t; None where all frames have the same
+        edges, which connect nodes
+    edge_index: [2, E] int64 - receivers and senders, in the order of the edge features. Where there is room for more
+        edges than there are, both entries of an unused place are the number of rows
+    num_edges: E, unused places included
+    edge_attr: [E, A] - features that the maker gave the edges, or None
+    images: `EdgeImages`, which image of a sender an edge means, where there are periodic boxes; else None
+    capacity: how many edges of a receiver a search had room for; needed: [] int, on the device - how many there were at
+        most. Both are None where there was room for all
 
-    What is made of the edges is made when it is first asked for, and held. Whoever owns the batch makes the graph and
-    passes it down, so that layers, steps of a chain and steps of training share one. Not for changes: neither the graph
-    nor the edges that it was made from.
+    A table is made when it is first asked for, and kept. Whoever owns the batch makes the graph and passes it on, so
+    that layers and steps share the tables. Neither the graph nor the tensors that it was made from may be changed.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Graph:
         capacity: int | None = None,
         needed: Tensor | None = None,
     ):
-        """tables: of edges that are in their order, with room for more; None: they are sorted when they are wanted"""
+        """tables: of edges that are sorted already, with unused places; None: sorted when first asked for."""
         self.num_nodes, self.num_frames = num_nodes, num_frames
         self.edge_index, self.edge_attr, self.images = edge_index, edge_attr, images
         self.capacity, self.needed = capacity, needed
@@ -217,7 +220,7 @@ class Graph:
 
     @property
     def boxes_change(self) -> bool:
-        """Whether the same edges are in boxes that change from frame to frame."""
+        """Whether all frames have the same edges while the periodic boxes change from frame to frame."""
         return self.num_frames is None and self.images is not None and self.images.num_frames != 1
 
     def check_fits(self, where: str, num_nodes: int, num_frames: int) -> None:
@@ -233,10 +236,10 @@ class Graph:
         raise ValueError(f"{where}: the graph must be of {expected}, got one of {self.num_nodes} nodes{frames}")
 
     def tables(self, kind: str) -> "tuple[Tensor, ...]":
-        """What an implementation reads, of `num_rows` rows.
+        """The edges as an implementation reads them, for a graph of `num_rows` rows.
 
-        `native`: `geotdm_fast.graphs.edges.EdgeTables`; `triton`: `geotdm_fast.kernels.egcl_launch.TritonTables`; both
-        of edges sorted by receiver. `reference`: edge_index alone
+        kind: `native` gives `geotdm_fast.graphs.edges.EdgeTables`, `triton`
+            `geotdm_fast.kernels.egcl_launch.TritonTables`, both sorted by receiver; `reference` gives (edge_index,)
         Raises ValueError for another kind, and for an index out of range.
         """
         check_choice("Graph.tables: kind", kind, KINDS)
@@ -256,7 +259,7 @@ class Graph:
         return RowLayout(self.num_frames is not None, self.has_room and kind == "reference")
 
     def overflowed(self) -> bool:
-        """Whether edges are missing for want of room. Waits for the device."""
+        """Whether a search found more edges than it had room for, so that some are missing. Waits for the device."""
         return self.needed is not None and bool(self.needed > cast(int, self.capacity))
 
     def shift(self, num_frames: int) -> Tensor | None:
@@ -293,13 +296,13 @@ class Graph:
         return edge_attr if order is None else edge_attr[order]
 
     def of_edges(self, edge_attr: Tensor) -> Tensor:
-        """Edge features [E, ...], 0 where there is room but no edge: what lies there may be NaN."""
+        """Edge features [E, ...] with 0 in places without an edge, where the input may hold NaN."""
         if not self.has_room:
             return edge_attr
         return edge_attr.where((self.num_rows > self.edge_index[0]).view(-1, *[1] * (edge_attr.dim() - 1)), 0)
 
     def of_frames(self, num_frames: int) -> "Graph":
-        """The same edges as a graph of every frame: edge e of frame t is e T + t."""
+        """The same edges as a graph in which every frame has its own: edge e of frame t is edge e T + t."""
         if self.num_frames is not None:
             raise ValueError(f"Graph.of_frames: the edges must be the same in all frames, got {self.num_frames} frames")
         if num_frames not in self._of_frames:
@@ -375,7 +378,10 @@ class Graph:
 
 
 def as_graph(edges: "Tensor | Graph", num_nodes: int) -> Graph:
-    """A graph as it is; of edge_index [2, E] a new one, the same in every frame, which lasts as long as it is held."""
+    """`graph` itself if it is a `Graph`; of edge_index [2, E] a new one whose edges are the same in every frame.
+
+    A new graph keeps its tables as long as the caller holds it.
+    """
     return edges if isinstance(edges, Graph) else Graph.static(edges, num_nodes)
 
 
@@ -394,12 +400,12 @@ def _checked_images(
 
 
 def _lasting_tensors() -> contextlib.AbstractContextManager:
-    """What is made in the block serves a later training too, also where it is made in `torch.inference_mode`."""
+    """A block whose tensors a later training may use, even if it runs within `torch.inference_mode`."""
     return contextlib.nullcontext() if torch.compiler.is_compiling() else normal_tensors()
 
 
 def _lasting(tensor: Tensor) -> Tensor:
-    """`tensor`, or a copy that a later training may keep for its backward."""
+    """`tensor`, or a copy of it where it is an inference tensor, which no backward may keep."""
     if torch.compiler.is_compiling() or not tensor.is_inference():
         return tensor
     with normal_tensors():

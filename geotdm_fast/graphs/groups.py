@@ -1,4 +1,4 @@
-"""Which nodes of a batch are of one graph, in the order that searches read them."""
+"""The nodes of a batch, graph by graph, as neighbour searches read them."""
 
 from typing import NamedTuple
 
@@ -7,10 +7,11 @@ from torch import Tensor
 
 
 class Groups(NamedTuple):
-    """Which nodes are of one graph.
+    """The nodes of a batch, graph by graph.
 
-    node: [N] int64 - graph by graph, ascending in each; begin, end: [N] int64 - where in it the graph of each node is
-    most: how many nodes the largest graph has
+    node: [N] int64 - all nodes, those of graph 0 first, ascending within a graph
+    begin, end: [N] int64 - the nodes of the graph of node i are node[begin[i]] .. node[end[i] - 1]
+    most: number of nodes of the largest graph
     """
 
     node: Tensor
@@ -20,7 +21,10 @@ class Groups(NamedTuple):
 
     @classmethod
     def of(cls, batch: Tensor | None, num_nodes: int, device: torch.device) -> "Groups":
-        """Of batch [N], in any order, or of one graph. Waits for the device where there is a batch."""
+        """The groups of `batch` [N], in any order; None: all nodes are one graph.
+
+        Waits for the device where there is a batch.
+        """
         node = torch.arange(num_nodes, device=device)
         if batch is None:
             return cls(node, torch.zeros_like(node), torch.full_like(node, num_nodes), num_nodes)

@@ -1,4 +1,4 @@
-"""Edges of a table of fixed width in tables of fixed size: nothing waits for the device, whatever the positions."""
+"""From a table of neighbours of fixed width to edges sorted by receiver, in tensors of fixed size."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,15 @@ from geotdm_fast.graphs.edges import EdgeTables, by_sender
 
 
 def packed(sender: Tensor, is_edge: Tensor) -> tuple[EdgeTables, Tensor, Tensor]:
-    """The edges of a table, sorted by receiver, with room for M K.
+    """The edges that a table of neighbours holds, sorted by receiver, in tensors with room for all M K places.
 
-    sender: [M, K] int - of the row's edges; is_edge: [M, K] bool - where there is one
-    Returns the tables; edge_index [2, M K] int64, whose places without an edge are (M, M), a row behind the last; and
-    slot [M K] int64: which place of the table, row K + column, an edge comes from, 0 where there is none.
-    Deterministic; a CUDA graph may capture it.
+    sender: [M, K] int - neighbour k of row i
+    is_edge: [M, K] bool - whether that place of the table is an edge
+    Returns
+        tables: `EdgeTables`
+        edge_index: [2, M K] int64 - unused places are (M, M), the number of a row behind the last one
+        slot: [M K] int64 - the place i K + k of the table that an edge comes from, 0 in unused places
+    Equal inputs give equal bits. Nothing waits for the device: a CUDA graph may capture it.
     """
     num_rows, width = is_edge.shape
     room, device = is_edge.numel(), is_edge.device

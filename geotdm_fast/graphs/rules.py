@@ -250,10 +250,11 @@ class GraphRule:
 
 
 class RadiusRule(GraphRule):
-    """Two nodes of a graph at most `cutoff` apart have an edge in both directions: `Graph.radius`, and bonds.
+    """A rule whose edges join, in both directions, any two nodes of a graph at most `cutoff` apart; bonds beside them.
 
-    cutoff: in the unit of the positions that the network gets; capacity: the most neighbours of a node within it
-    Further arguments, attributes and errors: `GraphRule`.
+    cutoff: in the unit of the positions that the network gets
+    capacity: for how many neighbours of a node within the cutoff there is room
+    Further arguments, attributes and errors: `GraphRule`. The search is that of `Graph.radius`.
     """
 
     def __init__(
@@ -277,9 +278,9 @@ class RadiusRule(GraphRule):
 
 
 class NearestRule(GraphRule):
-    """The `k` nearest other nodes of the own graph send to a node: `Graph.nearest`, and bonds. There is always room.
+    """A rule whose edges lead to each node from the `k` nearest other nodes of its graph; bonds beside them.
 
-    Further arguments, attributes and errors: `GraphRule`.
+    There is always room. Further arguments, attributes and errors: `GraphRule`. The search is that of `Graph.nearest`.
     """
 
     def __init__(

@@ -17,9 +17,9 @@ _PLAIN = (nn.Linear.forward, nn.SiLU.forward, nn.Sequential.forward, nn.Module.f
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a call of `module` is the forward of this package or of torch's Linear or SiLU, and nothing else.
+    """Whether calling `module` does nothing but the forward of this package's class, or of torch's Linear or SiLU.
 
-    A Linear whose weight is parametrised is plain; one with hooks, or wrapped by an adapter, is not.
+    A Linear with a parametrised weight is plain. One with hooks, or wrapped by an adapter, is not.
     """
     forward = type(module).forward
     is_known = forward in _PLAIN or str(getattr(forward, "__module__", "")).startswith(_OURS)
@@ -27,7 +27,10 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def why_not_plain(module: nn.Module) -> str | None:
-    """The first part of `module`, itself left out, whose call would do more than its weights tell; or None."""
+    """The reason why the ops must not read the weights of `module` themselves, as text; None where they may.
+
+    The reason names the first part of `module` whose call does more than its weights tell.
+    """
     parts = [(name, part, _read_by(module)) for name, part in module._modules.items()]
     while parts:
         name, part, read = parts.pop()
@@ -69,6 +72,6 @@ def like(module: nn.Module) -> Tensor:
 
 @functools.cache
 def warn_called_by_modules(where: str, why: str) -> None:
-    """Say once that nothing is fused."""
+    """Warn, once for each reason, that a network is called module by module, which is slower."""
     text = f"{where}: {why}: its layers are called module by module, by plain PyTorch, which is slower"
     warnings.warn(text, RuntimeWarning, stacklevel=4)

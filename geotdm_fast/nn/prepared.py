@@ -1,7 +1,7 @@
-"""The denoising network in two parts: what a batch decides once, and what the noisy positions and the step change.
+"""The denoising network in two parts: `EGTN.prepare`, once for a batch, and `denoise`, once for a diffusion step.
 
-`EGTN.forward` is one after the other; a chain of diffusion steps prepares once and calls `denoise` for every step. All
-that `denoise` reads is in its arguments, so a CUDA graph can hold it.
+`EGTN.forward` is the one followed by the other. A chain of diffusion steps prepares once and calls `denoise` in every
+step. `denoise` reads its arguments alone, so a CUDA graph can hold the call.
 """
 
 from typing import NamedTuple, cast
@@ -14,19 +14,22 @@ from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal, SpatialWeig
 
 
 class Layer(NamedTuple):
-    """A spatial layer, and the temporal one behind it, as tuples that a CUDA graph can hold."""
+    """One spatial layer with its graph, and the temporal layer that follows.
+
+    Both are named tuples of tensors and numbers, which a CUDA graph can hold.
+    """
 
     spatial: PreparedSpatial
     temporal: PreparedTemporal
 
     def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions y [N, T, D] and features z [N, T, H] to the same shapes."""
+        """Apply both layers. y: [N, T, D] positions, z: [N, T, H] features; returns the same shapes."""
         y, z = self.spatial.run(y, z)
         return self.temporal.run(y, z)
 
 
 class UnpreparedLayer(NamedTuple):
-    """The same where the graph changes with the positions: parameters, for `Layer` once it is there."""
+    """A pair of layers whose graph follows the positions: `on` gives the `Layer` for a graph."""
 
     spatial: SpatialWeights
     temporal: PreparedTemporal
@@ -38,10 +41,12 @@ class UnpreparedLayer(NamedTuple):
 
 
 class CalledLayer(NamedTuple):
-    """The same as modules, called as torch calls them: for layers that have hooks or parts of somebody else.
+    """A pair of layers that are called as modules, because a part of them has hooks or comes from another package.
 
-    edge_index: [2, E], or the graph where that does not say all of it (`as_called`)
+    edge_index: [2, E], or a `Graph` where two rows of indices do not say everything, see `as_called`
     edge_attr: [E, A], [E, A, T] or None
+    batch: [N] int64 - the graph of each node
+    frames: numbers of the frames that the temporal layer sees, None for 0..T-1
     """
 
     spatial: nn.Module
@@ -52,22 +57,25 @@ class CalledLayer(NamedTuple):
     frames: tuple[int, ...] | None = None
 
     def on(self, graph: Graph, y: Tensor, z: Tensor) -> "CalledLayer":
-        """The layer on `graph`."""
+        """The same layers on `graph`, with its edge features."""
         return self._replace(edge_index=graph, edge_attr=graph.edge_attr)
 
     def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions y [N, T, D] and features z [N, T, H] to the same shapes."""
+        """Call both modules. y: [N, T, D] positions, z: [N, T, H] features; returns the same shapes."""
         x, h = self.spatial(y.transpose(1, 2), z.transpose(1, 2), self.edge_index, self.edge_attr, self.batch)
         x, h = self.temporal(x, h) if self.frames is None else self.temporal(x, h, frames=self.frames)
         return x.transpose(1, 2), h.transpose(1, 2)
 
 
 class Prepared(NamedTuple):
-    """What `EGTN.prepare` found.
+    """What `EGTN.prepare` makes of a batch; `denoise` reads it.
 
-    given: [N, T, D] - scaled given frames in their places, anything elsewhere; None: all frames are noisy
-    frames: which are noisy, None with `given`; num_frames: T
-    rule: makes the graph of every call from its positions; None: the layers have theirs
+    given: [N, T, D] - the scaled given frames in their places; the other places hold anything. None: no frame is given
+    frames: which frames are given and which are noisy; None together with `given`
+    num_frames: T
+    layers: in the order of the network
+    scale: the network sees positions multiplied by it
+    rule: makes a graph of the positions in every call; None: every layer holds its graph
     """
 
     given: Tensor | None
@@ -79,9 +87,16 @@ class Prepared(NamedTuple):
 
 
 def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Noisy positions x [N, D, T_noisy] and the first layer's result z [N, T, H] to the network's results.
+    """The layers of the network, on noisy positions x and the embedding z of features and diffusion step.
 
-    Returns (positions after the last layer - x) / scale, [N, T_noisy, D], and the features of all frames, [N, T, H].
+        y = scale x, with the given frames in their places
+        y, z = layer(y, z)                    for every layer
+        output = (y - x) / scale              in the noisy frames
+
+    x: [N, D, T_noisy] - noisy positions
+    z: [N, T, H] - what the first, linear layer made of the features and the step
+    Returns the output [N, T_noisy, D], and the features of all frames [N, T, H]. Nothing waits for the device: a CUDA
+    graph may capture the call.
     """
     given, frames, _, layers, scale, rule = prepared
     start = y = x.transpose(1, 2)  # [N, T_noisy, D]

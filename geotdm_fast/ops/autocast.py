@@ -1,4 +1,4 @@
-"""What runs around the compiled ops keeps the dtype that it is given."""
+"""Switches `torch.autocast` off around compiled ops, which choose their own precision."""
 
 import contextlib
 
@@ -6,6 +6,9 @@ import torch
 
 
 def no_autocast(device_type: str) -> contextlib.AbstractContextManager:
-    """A block whose products are float32, also within `torch.autocast`; entering the latter costs, so only there."""
+    """A context in which products keep the dtype of their factors, even within `torch.autocast`.
+
+    device_type: `cpu` or `cuda`. Outside of autocast this is an empty context, since entering autocast takes time.
+    """
     enabled = torch.is_autocast_enabled(device_type)
     return torch.autocast(device_type, enabled=False) if enabled else contextlib.nullcontext()

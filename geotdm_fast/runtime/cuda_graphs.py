@@ -1,4 +1,4 @@
-"""A function of tensors, captured once as a CUDA graph and replayed on other values."""
+"""A CUDA graph of a function of tensors: recorded once, then replayed on other values without its Python."""
 
 import functools
 from collections import OrderedDict
@@ -16,21 +16,27 @@ Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 
 
 class Captured:
-    """`function(inputs)`, whose kernels are launched again by `replay` without running any of its Python.
+    """The recording of one call `function(inputs)`; `replay` launches its kernels again without its Python.
 
-    function: reads and writes its inputs, what it makes itself, and tensors that stay where they are as long as this
-        object lives; waits for nothing on the device. It is called a few times before it is captured.
-    inputs: tensors, and what else the function takes, in tuples, named tuples, lists and dictionaries. The function
-        gets copies of the tensors, which stay in place: `self.inputs`, of the same structure. It may change them:
-        a replay goes on from there, unless it is given inputs.
-    state: tensors beside the inputs that the function changes; they come back from the making as they were
-    generators: those that it draws from, on CUDA, beside the default one; each replay draws new numbers, the same ones
-        after the same seed as the function called by itself. Making leaves them, and the default one, as they were
-    record: what makes the graph; default: a CUDA graph on the device of the first tensor
+        captured = Captured(function, inputs)
+        results = captured.replay(other_inputs)
 
-    `self.results` is what the function returned; a replay writes it anew in place, so copy what must last. Replays
-    belong to the current stream, and wait for those before them on other streams. Not for two threads at once.
-    Raises ValueError without a tensor; what the function or its capture raises.
+    function: called a few times before it is recorded. It may read and write its inputs, tensors that it makes, and
+        tensors that stay at their addresses as long as this object lives. It must not wait for the device (`.item()`,
+        an `if` on a tensor, a copy to the host)
+    inputs: tensors and other values in tuples, named tuples, lists and dictionaries. The tensors are copied; the
+        copies, `self.inputs` in the same structure, keep their addresses. Where the function changes them, a replay
+        without inputs goes on from the changed values
+    state: further tensors that the function changes. After recording they hold what they held before
+    generators: random generators that the function draws from, beside the default one of the device. Every replay draws
+        new numbers: those that the function itself would draw after the same seed. Recording leaves all generators as
+        they were
+    record: how the recording is made; default: a CUDA graph on the device of the first tensor
+
+    `self.results` is what the function returned. Every replay overwrites the tensors in it, so copy what must last. A
+    replay runs on the current stream, and waits for earlier replays on other streams. Two threads must not use one
+    object at the same time. Raises ValueError where `inputs` hold no tensor, and what the function or its recording
+    raises.
     """
 
     def __init__(
@@ -66,8 +72,11 @@ class Captured:
         self.load(inputs)
 
     def load(self, inputs: Any) -> None:
-        """Copy `inputs` into place. Raises ValueError unless they have structure, shapes, dtypes and devices of those
-        that were captured, and the same values where they are not tensors."""
+        """Copy the tensors of `inputs` over `self.inputs`.
+
+        Raises ValueError unless structure, shapes, dtypes and devices are those of the recording, and values that are
+        no tensors are equal.
+        """
         self._wait_for_other_streams()
         leaves, _ = tree_flatten(inputs)
         came = signature(inputs)
@@ -78,7 +87,10 @@ class Captured:
             torch._foreach_copy_(self._static, given)
 
     def replay(self, inputs: Any = None) -> Any:
-        """Run the function again, on `inputs` if they are given, else on what is in place; its results."""
+        """Launch the recorded kernels and return `self.results`.
+
+        inputs: loaded before; None: the recording goes on from what `self.inputs` holds
+        """
         if inputs is None:
             self._wait_for_other_streams()
         else:
@@ -97,11 +109,13 @@ class Captured:
 
 
 class CUDAGraphRecorder:
-    """Records a call as a CUDA graph, after three calls on a stream of its own, in which kernels are chosen and made.
+    """Records a call as a CUDA graph, on a stream of its own.
+
+    The function is called three times before, so that kernels are compiled and chosen outside of the graph. The default
+    generator of the device, and `generators`, are then put back to where they were.
 
     shares_memory: whether all graphs of this recorder have the memory that they work in together. Then none of their
         calls may return a tensor, and two of them may not run at the same time, on two streams
-    The default generator of the device, and `generators`, are afterwards as they were before.
     """
 
     WARM_UP = 3
@@ -149,15 +163,17 @@ class CUDAGraphRecorder:
 
 
 class CaptureCache:
-    """The captures of some functions: made when they are first asked for, lent to one user at a time, and the
-    `capacity` that were used last are kept.
+    """Recordings (`Captured`) by function and kind of input: made when first asked for, lent to one user at a time.
 
-    Each holds its inputs, its results and what its function makes, so memory is bounded by `capacity` of those and
-    those that are lent. A copy of a cache, by `copy` or `pickle`, is empty: a graph belongs to its memory.
-
+    capacity: how many recordings are kept beside those that are lent; the least recently used one goes first. Each
+        holds its inputs, its results and the function's intermediate tensors, which bounds the memory
+    record: as for `Captured`
     shares_memory: whether all have what their functions make in the same memory, see `CUDAGraphRecorder`; then it is
         bounded by the largest, beside `capacity` times inputs
-    made: how many captures were made since there were none
+    made: how many recordings were made since there were none
+
+    A copy of a cache, by `copy` or `pickle`, is empty, since a CUDA graph is bound to the memory of its process. Raises
+    ValueError for a capacity below 1.
     """
 
     def __init__(self, capacity: int = 4, record: Recorder | None = None, *, shares_memory: bool = False):
@@ -176,9 +192,11 @@ class CaptureCache:
         generators: Sequence[torch.Generator] = (),
         state: Sequence[Tensor] = (),
     ) -> Captured:
-        """A capture of `function` with `inputs` in place, which nobody else has until it is given back.
+        """A recording of `function` that holds `inputs`, for the caller alone until `give_back`.
 
-        key: what else the launches depend on, beside torch's settings
+        A kept recording is taken where function, `key`, torch's settings, generators and the signature of the inputs
+        agree; otherwise a new one is made.
+        key: whatever else decides which kernels the function launches
         generators, state: as `Captured` takes them; the same tensors of state at every call with this function and key
         """
         wanted = (function, key, _settings(), signature(inputs), tuple(generators))
@@ -194,7 +212,7 @@ class CaptureCache:
         return found
 
     def give_back(self, captured: Captured) -> None:
-        """Keep a capture that was borrowed for whoever asks next."""
+        """Keep a borrowed recording for the next `borrow` of its kind."""
         replaced = self._known.pop(captured.wanted, None)
         if replaced is not None and replaced is not captured:
             _wait_for(replaced)  # two chains had one each
@@ -203,7 +221,7 @@ class CaptureCache:
         self._keep(self.capacity)
 
     def _keep(self, count: int) -> None:
-        """Let the captures go that were not used for longest."""
+        """Drop the least recently used recordings until `count` are left."""
         while len(self._known) > count:
             _, oldest = self._known.popitem(last=False)
             _wait_for(oldest)
@@ -230,14 +248,17 @@ class CaptureCache:
 
 
 def _wait_for(captured: Captured) -> None:
-    """Before a capture is let go: its memory must not go to others while it runs."""
+    """Wait until the device is done with a recording that is dropped: its memory must not be reused before."""
     if captured.device.type == "cuda":
         torch.cuda.synchronize(captured.device)
 
 
 def signature(inputs: Any) -> tuple:
-    """What of `inputs` a capture is bound to: structure, shape, dtype and device of tensors and which of them are the
-    same, and the values of everything else."""
+    """What two inputs must have in common to share a recording.
+
+    They agree in structure, in shape, dtype and device of every tensor, in which leaves are the same tensor, and in the
+    values of everything else.
+    """
     leaves, spec = tree_flatten(inputs)
     first: dict[int, int] = {}
     parts = []
@@ -251,7 +272,7 @@ def signature(inputs: Any) -> tuple:
 
 
 def _settings() -> tuple:
-    """What of torch's own settings decides which kernels run."""
+    """The settings of torch that decide which kernels an operation launches."""
     autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
     fp32 = torch.backends.cuda.matmul.fp32_precision
     return torch.is_grad_enabled(), autocast, fp32, torch.are_deterministic_algorithms_enabled()

@@ -18,7 +18,11 @@ _NAME = re.compile(r"shard-(\d{6,})\.npz")
 
 
 class Shard(NamedTuple):
-    """samples: of the graphs and samples of `block`, numbered from 0."""
+    """One shard of a folder of samples.
+
+    block: which graphs and samples of the request it holds
+    samples: these, numbered from 0
+    """
 
     block: Block
     samples: Samples

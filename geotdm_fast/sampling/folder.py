@@ -29,7 +29,11 @@ from geotdm_fast.task import Task
 
 
 class Outcome(NamedTuple):
-    """shards: how many the folder holds; drawn: how many of them are new, over all processes."""
+    """What `sample_to_folder` did.
+
+    shards: how many shards the folder holds
+    drawn: how many of them are new, over all processes
+    """
 
     shards: int
     drawn: int

@@ -28,12 +28,17 @@ _X, _FRAMES, _H, _EDGE_ATTR = range(4)
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What a batch is but for its numbers: sizes, edges and who belongs to whom. Tensors are on the device.
+    """Everything of a batch that does not depend on which windows are in it: sizes, edges, and the graph of each part.
 
-    batch, node: [N] int64 - the graph of each node, and its number there
-    graph: its edge_index is [2, E] int64; graph_of_edge, edge: [E] int64 - the graph of each edge, and its number there
-    scored, graph_of_scored: [M] int64; share_of_scored: [M] float32 - 1 / (scored nodes of the graph)
-    all_scored: whether `scored` is 0 ... N - 1
+    All tensors are on the device. Batches of one size share a structure where all trajectories have the same graph.
+
+    batch: [N] int64 - the graph of each node; node: [N] int64 - its number within that graph
+    graph: the edges of the batch, edge_index [2, E]
+    graph_of_edge: [E] int64 - the graph of each edge; edge: [E] int64 - its number within that graph
+    scored: [M] int64 - the nodes that the loss counts; graph_of_scored: [M] int64 - the graph of each
+    share_of_scored: [M] float32 - 1 / (number of scored nodes of that graph)
+    num_graphs: B
+    all_scored: whether `scored` is 0..N-1
     """
 
     batch: Tensor
@@ -56,15 +61,16 @@ class Structure:
 
 
 class DeviceData:
-    """A `TrajectoryDataset` in a few tensors on `device`; `batch` cuts windows out of them, and equals `collate`.
+    """All trajectories of a data set in a few tensors on `device`, from which `batch` cuts the windows of a batch.
 
-    Windows that overlap share their frames, and trajectories of one molecule their features and edges. Values are
-    checked here, once: finite positions, edges and scored nodes within their graph. Files of a cache are read whole;
-    `StreamedData` leaves windows there.
+    `batch` gives what `collate` gives for the same trajectories. Overlapping windows share their frames, and
+    trajectories of one molecule share features and edges, so that memory is that of the data. The constructor checks
+    all values once: positions must be finite, edges and scored nodes must lie within their graph. Windows in files are
+    read into memory; `StreamedData` leaves them in the files.
 
-    sizes: [trajectories] - nodes of each, on the host; graphs: the different graphs that they have
+    sizes: [trajectories] - number of nodes of each, on the host; graphs: the different graphs that they have
     num_frames, dim: T and D of every trajectory
-    Raises ValueError naming the data set for trajectories that differ in D, T, F or A, and for bad values.
+    Raises ValueError, naming the data set, for trajectories that differ in D, T, F or A, and for bad values.
     """
 
     def __init__(self, dataset: TrajectoryDataset, device: torch.device | str = "cpu"):
@@ -126,12 +132,12 @@ class DeviceData:
         return self.sizes[items]
 
     def graph_numbers(self, items: np.ndarray) -> np.ndarray:
-        """Which of the different graphs the trajectories `items` [B] have: [B]."""
+        """For each of the trajectories `items` [B] int64 the number of its graph among `graphs`: [B]."""
         return self._graph_of[items]
 
     @property
     def same_graph(self) -> bool:
-        """Whether all trajectories have the same nodes and edges: then batches of one size have one `Structure`."""
+        """Whether all trajectories have the same nodes and edges, so that batches of one size share a `Structure`."""
         return len(self.graphs) == 1
 
     @property
@@ -140,8 +146,10 @@ class DeviceData:
         return None if self._boxes is None else self._boxes.every
 
     def structure(self, items: Tensor) -> Structure:
-        """The structure of the batch of the trajectories `items` [B] int64, on the host; the same object where it is
-        the same structure and `same_graph`. Nothing waits for the device."""
+        """The `Structure` of the batch of the trajectories `items` [B] int64, which are on the host.
+
+        Where `same_graph` holds, equal sizes give the same object. Nothing waits for the device.
+        """
         if not self.same_graph:
             return self.graphs.structure(self.graph_numbers(items.numpy()), self.device)
         if len(items) not in self._structures:
@@ -149,19 +157,22 @@ class DeviceData:
         return self._structures[len(items)]
 
     def batch(self, items: Tensor, structure: Structure, turn: Tensor | None = None) -> Batch:
-        """The trajectories `items` [B] int64, on the device, as `collate` would lay them side by side.
+        """The batch of the trajectories `items` [B] int64, which are on the device; equal to what `collate` gives.
 
-        turn: [B, D, D] float32 - x <- turn x of every graph, and its box with it
-        Launches alone, no wait: a CUDA graph may capture it.
+        structure: of these trajectories, by `structure`
+        turn: [B, D, D] float32 - positions and box of graph b are multiplied by turn[b]; None: they stay
+        Nothing waits for the device: a CUDA graph may capture the call.
         """
         return self._batch(self._cut(items, structure), items, structure, turn)
 
     def drawn(
         self, windows: Any, steps: Tensor, weight: Tensor, structure: Structure, turn: Tensor | None = None
     ) -> tuple[Batch, Tensor, Tensor]:
-        """The same batch, with steps [B] given to its nodes [N] and weight [B], shared out, to its scored nodes [M].
+        """The batch of `batch`, and what a loss needs of every node: diffusion steps [N] and weights [M].
 
-        windows: trajectories [B] int64, as `batch` takes them; of `StreamedData` what it gathered of them
+        windows: [B] int64 - trajectories, on the device; of `StreamedData` what its `gather` returned
+        steps: [B] int64 - diffusion step of each graph, which each of its nodes gets
+        weight: [B] float32 - weight of each graph, which is divided evenly among its M_b scored nodes
         """
         cut = self._cut(windows, structure, steps, weight)
         return self._batch(cut, windows, structure, turn), cast(Tensor, cut.steps), cast(Tensor, cut.weight)
@@ -211,7 +222,7 @@ class DeviceData:
 
 
 class Graphs:
-    """The different graphs of a data set (nodes, edges, scored nodes), each kept once."""
+    """The different graphs (nodes, edges, scored nodes) of a data set, each stored once and known by its number."""
 
     def __init__(self):
         self._known: list[tuple[int, Tensor, Tensor]] = []
@@ -222,7 +233,7 @@ class Graphs:
         return len(self._known)
 
     def number(self, num_nodes: int, edge_index: Tensor, scored: Tensor) -> int:
-        """The number of this graph, a new one if it is unknown."""
+        """The number of this graph; a graph that is not there yet is added."""
         same_object = (num_nodes, id(edge_index), id(scored))
         if same_object not in self._by_object:
             content = (num_nodes, edge_index.numpy().tobytes(), scored.numpy().tobytes())
@@ -255,7 +266,7 @@ class Graphs:
                 raise ValueError(f"DeviceData: scored of {name} must hold a node of every graph, got none")
 
     def structure(self, graphs: np.ndarray, device: torch.device) -> Structure:
-        """The batch of these graphs, built on the host and copied without waiting."""
+        """The `Structure` of a batch of the graphs with these numbers; made on the host, copied without waiting."""
         known = [self._known[number] for number in graphs]
         sizes = torch.tensor([num_nodes for num_nodes, _, _ in known])
         first_node = sizes.cumsum(0) - sizes
@@ -283,7 +294,7 @@ class Graphs:
 
 
 def _numbered(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Of groups of these sizes laid side by side: the group of every member, and its number there."""
+    """For groups of the sizes `counts` in a row: the group of every member, and its number within the group."""
     group = torch.repeat_interleave(counts)
     return group, torch.arange(len(group)) - (counts.cumsum(0) - counts)[group]
 

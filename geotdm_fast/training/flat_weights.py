@@ -11,17 +11,19 @@ ALIGNMENT = 64
 
 
 class FlatWeights:
-    """Moves the parameters of `network` into one tensor: they become views of it, their gradients views of `flat.grad`.
+    """Puts all parameters of `network` into one tensor `flat`, and all gradients into `flat.grad`, as views.
 
-    So one all-reduce, one norm, one Adam and one moving average serve all of them, with a launch each instead of a
-    launch or a loop over hundreds of tensors, and every one stays where it is, as a captured graph asks for. Numbers
-    between two weights are 0, and their gradients too, so that no update moves them. Matrices (two sides, both longer
-    than 1) come last, those of one shape one after another, so that they are one batch of matrices.
+    One all-reduce, one norm, one step of Adam and one moving average then serve all weights, with one launch each.
+    Weights and gradients keep their addresses, which a captured CUDA graph needs.
 
-    flat: [P] float32 nn.Parameter - the weights, on the network's device; `flat.grad` adds up what `backward` gives,
-        and is None for a network that is not trained (no parameter requires a gradient)
-    num_others: the numbers in front, which belong to no matrix
-    Raises TypeError unless every parameter is float32: master weights are, whatever the precision of products.
+    The layout: vectors and numbers first, then matrices (two axes, both longer than 1), those of one shape next to each
+    other, so that they form one batch of matrices. Every weight begins at a multiple of 64 numbers. The numbers between
+    two weights, and their gradients, are 0 and stay 0.
+
+    flat: [P] float32 nn.Parameter, on the network's device. `flat.grad` sums what `backward` gives; it is None where no
+        parameter requires a gradient
+    num_others: how many numbers come before the first matrix
+    Raises TypeError unless every parameter is float32; products may have a lower precision, weights may not.
     """
 
     def __init__(self, network: nn.Module):
@@ -50,7 +52,7 @@ class FlatWeights:
                 parameters[name].grad = gradient
 
     def backward(self, loss: Tensor) -> None:
-        """`loss.backward()` for these weights, whose gradients are then added by a few launches, not by one each."""
+        """Add the gradient of `loss` to `flat.grad`, as `loss.backward()` would, but all parameters at once."""
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         found = torch.autograd.grad(loss, trained, self._one, allow_unused=True)
         # In one dimension strides are alike, as the fast path of _foreach_add_ asks for.
@@ -63,12 +65,12 @@ class FlatWeights:
         torch._foreach_add_(gradients, added)
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
-        """The part of every parameter in a tensor laid out as `flat` (a moment, say): views, in their shapes."""
+        """{name: view in its shape} of every parameter in `flat`, any tensor of this layout (a moment, say)."""
         flat = flat.detach()
         return {name: flat[first : first + shape.numel()].view(shape) for name, (first, shape) in self._places.items()}
 
     def matrices(self, flat: Tensor) -> list[Tensor]:
-        """The matrices in a tensor laid out as `flat`: of each shape a view [n, r, c]."""
+        """All matrices in a tensor `flat` of this layout: for each shape r x c one view [n, r, c]."""
         flat = flat.detach()
         matrices = (place for place in self._places.values() if place[0] >= self.num_others)
         views = []
@@ -80,12 +82,16 @@ class FlatWeights:
         return views
 
     def mark_changed(self) -> None:
-        """Tell those who keep what they made of a weight: a change through `flat`, or by a replay, does not show."""
+        """Tell autograd, and caches of things made from weights, that the weights changed.
+
+        A change through `flat`, or by the replay of a CUDA graph, does not raise the version of the parameters by
+        itself.
+        """
         torch.autograd.graph.increment_version(self._parameters)
 
 
 def _matrix_shape(parameter: Tensor) -> tuple[int, ...]:
-    """The shape of a matrix; () for what is none."""
+    """The shape of `parameter` if it is a matrix, with two axes longer than 1; else ()."""
     is_matrix = parameter.dim() == 2 and min(parameter.shape) > 1
     return tuple(parameter.shape) if is_matrix else ()
 

@@ -1,4 +1,4 @@
-"""Captured steps that found no room for all edges of a graph by distance are undone, and done again with more."""
+"""Undoes captured training steps that had no room for all edges of a graph by distance, and has them done again."""
 
 import torch
 
@@ -8,11 +8,12 @@ from geotdm_fast.training.step import TrainingStep
 
 
 class Rewind:
-    """Where a run goes back to: the last step at which all edges had room.
+    """Keeps the last point of a training at which no edge was missing, and goes back to it.
 
-    A step that is a CUDA graph cannot make room, and reading at once whether there was any would make the host wait. So
-    `settle` is asked wherever the run reads its sums or weights anyway: before a line of the log, a validation, a
-    checkpoint. Costs nothing where the network has no graph by distance, or steps are not captured: rules grow then.
+    A step in a CUDA graph cannot make room for more edges, and asking after every step whether there was room would
+    make the host wait. So `settle` asks wherever the run reads sums or weights anyway: before a line of the log, a
+    validation and a checkpoint. It costs nothing where edges do not go by distance, or where steps are not captured:
+    then the room grows by itself.
     """
 
     def __init__(self, step: TrainingStep, ours: Processes, progress: Progress):
@@ -20,7 +21,7 @@ class Rewind:
         self.keep(progress)
 
     def settle(self, progress: Progress) -> bool:
-        """Whether all edges had room since the last time; where not, `progress` and the weights go back to it."""
+        """True if no edge was missing since the last call. Else weights and `progress` go back there: False."""
         if not self._step.may_overflow:
             return True
         (overflowed,) = self._ours.agree(int(self._step.objective.overflowed()))
@@ -35,7 +36,7 @@ class Rewind:
         return False
 
     def keep(self, progress: Progress) -> None:
-        """Go back to here, where it must be: all edges had room so far."""
+        """Make the current weights and progress the point to go back to. No edge may be missing by now."""
         if self._step.may_overflow:
             self._state = [tensor.detach().clone() for tensor in self._step.state]
             self._steps = progress.step, progress.summed_steps

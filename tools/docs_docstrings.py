@@ -1,0 +1,48 @@
+"""Extension of griffe for mkdocs.yml: docstrings as Markdown, a line `name: meaning` as an item of a list."""
+
+import re
+
+import griffe
+
+ITEM = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
+
+
+class Docstrings(griffe.Extension):
+    """Rewrites the docstring of every object that is read."""
+
+    def on_instance(self, *, obj: griffe.Object, **_) -> None:
+        """Called by griffe for each module, class, function and attribute."""
+        if obj.docstring is not None:
+            obj.docstring.value = as_markdown(obj.docstring.value)
+
+
+def as_markdown(text: str) -> str:
+    """A docstring of the house with its arguments as a list; formulas, indented behind a blank line, stay code."""
+    lines: list[str] = []
+    kind = "blank"
+    for line in text.split("\n"):
+        bare = line.strip()
+        indent, item = len(line) - len(line.lstrip()), ITEM.match(bare)
+        if not bare:
+            now = "blank"
+        elif (kind in ("item", "continued") and indent >= 4) or (kind == "listed" and indent >= 8):
+            now = "continued"
+        elif indent >= 4 and kind in ("blank", "formula"):
+            now = "formula"
+        elif item and indent == 0 and lines:  # the first line is a sentence
+            now = "item"
+        elif item and kind in ("prose", "listed"):
+            now = "listed"  # what is indented below `Returns`
+        else:
+            now = "prose"
+        in_list, was_in_list = now in ("item", "listed", "continued"), kind in ("item", "listed", "continued")
+        if lines and lines[-1] and bare and in_list != was_in_list:
+            lines.append("")
+        if item and now in ("item", "listed"):
+            lines.append(f"- `{item[1]}`: {item[2]}")
+        elif now == "continued":
+            lines.append(f"    {bare}")
+        else:
+            lines.append(line if now == "formula" else bare)
+        kind = "listed" if now == "continued" and kind == "listed" else now
+    return "\n".join(lines)
