@@ -37,7 +37,7 @@ ROOMS = {
     "task": {"conditioning", "runtime"},
     "nn": _MODELS,
     "diffusion": {*_MODELS, "nn"},
-    "ays": {*_MODELS, "nn", "diffusion", "config", "checkpoint", "state_dicts"},
+    "ays": {*_MODELS, "nn", "diffusion", "config", "checkpoint", "data", "state_dicts"},
     "data": _MODELS,
     "samples": {"conditioning", "data", "runtime", "task"},
     "metrics": {"reference", "runtime"},

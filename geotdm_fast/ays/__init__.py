@@ -10,12 +10,12 @@ from geotdm_fast.ays.ddim import ddim_timesteps
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.ays.egtn import EGTN
 from geotdm_fast.ays.interpolator import EGInterpolator
-from geotdm_fast.ays.molecule import molecule_graph
 from geotdm_fast.ays.simple import EGInterpolatorSimple
 from geotdm_fast.ays.spatial import BasicESLayer, ESLayer
 from geotdm_fast.ays.stack import EGStack
 from geotdm_fast.ays.structure import BasicES
 from geotdm_fast.ays.vectors import GV_FF
+from geotdm_fast.data.chemistry.rdkit_graph import molecule_graph
 from geotdm_fast.nn.temporal import ETLayer
 
 __all__ = [

@@ -13,13 +13,13 @@ from geotdm_fast.ays.config_tables import DATASET, DENOISER, DIFFUSION, OPTIM, R
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.ays.egtn import EGTN
 from geotdm_fast.ays.interpolator import EGInterpolator
-from geotdm_fast.ays.molecule import FEATURES, NAMES
 from geotdm_fast.ays.network import Network
 from geotdm_fast.ays.simple import EGInterpolatorSimple
 from geotdm_fast.ays.stack import EGStack
 from geotdm_fast.ays.structure import BasicES
 from geotdm_fast.config.files import override, read_yaml
 from geotdm_fast.config.settings import Setting, as_section, fill
+from geotdm_fast.data.chemistry.names import COLUMNS, OFFICIAL
 from geotdm_fast.runtime.choices import check_choice, check_keys
 from geotdm_fast.runtime.shown import shown
 
@@ -131,9 +131,9 @@ def _dataset(section: Any, where: str) -> dict:
     for key, value in paths.items():
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{where}.{key} must be a path, got {shown(value)}")
-    features = section.get("features", list(NAMES))
+    features = section.get("features", list(OFFICIAL))
     for name in _names(features, f"{where}.features"):
-        check_choice(f"{where}.features", name, FEATURES)
+        check_choice(f"{where}.features", name, COLUMNS)
     if "order" in section:
         order = fill({"order": section["order"]}, _ORDER, where)["order"]
     else:
