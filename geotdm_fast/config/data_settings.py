@@ -58,7 +58,7 @@ DATA = {
     "npz": _OWN,
     "file": _OWN
     | {
-        "topology": DataKey("the file that names the atoms of a trajectory of bare positions (.xtc, .dcd, ...)"),
+        "topology": DataKey("the file that names the atoms of bare positions (.xtc, ...); {folder}/a.pdb: beside each"),
         "reader": DataKey("ase, mdtraj or mdanalysis", "auto"),
         "format": DataKey("the format by its usual suffix, where the file's name does not say it"),
         "selection": DataKey("atoms to keep, in the selection language of MDTraj or MDAnalysis"),

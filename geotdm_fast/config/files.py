@@ -40,7 +40,7 @@ def load_sampling_config(path: str | os.PathLike, overrides: Iterable[str] = ())
     for text in overrides:
         override(raw, text)
     where = str(path)
-    _check_sections(raw, ("data", "eval"), where)
+    check_sections(raw, ("data", "eval"), where)
     return {"data": _data_section(raw["data"], f"{where}: data"), "eval": fill(raw["eval"], EVAL, f"{where}: eval")}
 
 
@@ -52,18 +52,20 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
     and not null.
     Raises ValueError naming the section and the key.
     """
+    from geotdm_fast.config.ays_files import from_official, is_ays, is_official, normalise_ays
+
+    if isinstance(raw, Mapping):
+        raw = from_official(raw, where) if is_official(raw) else raw
+        if is_ays(raw):
+            return normalise_ays(raw, where)
     if isinstance(raw, Mapping) and "eval" in raw and "train" not in raw:
         raise ValueError(
             f"{where}: this is a sampling config (section 'eval'), which `geotdm sample` reads; training needs a "
             "section 'train'"
         )
-    _check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where)
-    data = as_section(raw["data"], f"{where}: data")
-    check_keys(f"{where}: section data", data, SPLITS)
-    if "train" not in data:
-        raise ValueError(f"{where}: section data must have the key 'train', got {listed(data)}")
-    given = [split for split in SPLITS if data.get(split) is not None or split == "train"]
-    config = {"data": {split: _data_section(data[split], f"{where}: data.{split}") for split in given}}
+    check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where)
+    given = data_sections(raw, where)
+    config = {"data": {split: _data_section(section, f"{where}: data.{split}") for split, section in given.items()}}
     for name, table in (("denoise_model", DENOISE_MODEL), ("diffusion", DIFFUSION), ("train", TRAIN)):
         config[name] = fill(raw[name], table, f"{where}: {name}")
     _derive(config, where)
@@ -142,7 +144,7 @@ def override(raw: dict, text: str) -> None:
         raise ValueError(f"override '{plain(text)}': the value must be YAML ({error})") from error
 
 
-def _check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None:
+def check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None:
     raw = as_section(raw, where)
     check_keys(where, raw, (*required, IGNORED))
     missing = [name for name in required if name not in raw]
@@ -151,6 +153,15 @@ def _check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None
     if IGNORED in raw:
         # A fixed text: Python shows the same warning from the same line once.
         warnings.warn("config section 'wandb' is ignored: training writes log.jsonl and loss.png", stacklevel=2)
+
+
+def data_sections(raw: Mapping, where: str) -> dict[str, Any]:
+    """The sections `train`, and where they are given `val` and `test`, of a raw configuration. Raises ValueError."""
+    data = as_section(raw["data"], f"{where}: data")
+    check_keys(f"{where}: section data", data, SPLITS)
+    if "train" not in data:
+        raise ValueError(f"{where}: section data must have the key 'train', got {listed(data)}")
+    return {split: data[split] for split in SPLITS if data.get(split) is not None or split == "train"}
 
 
 def _data_section(section: Any, where: str) -> dict:
@@ -193,16 +204,8 @@ def _check_history(config: dict, where: str) -> None:
         )
 
 
-def _derive(config: dict, where: str) -> None:
-    """Settings that follow from others, and those that must agree."""
-    from geotdm_fast.diffusion.schedules import get_named_beta_schedule
-    from geotdm_fast.reference import check_cutoff
-
-    diffusion, train, network = config["diffusion"], config["train"], config["denoise_model"]
-    check_cutoff(f"{where}: denoise_model", network["cutoff"], network["envelope"])
-    network["graph"] = _graph(config, where)
-    if diffusion["rescale_timesteps"] is None:
-        diffusion["rescale_timesteps"] = config["data"]["train"]["kind"] == "pedestrian"
+def check_train(train: dict, where: str) -> None:
+    """Set the schedule that follows from other settings of a training; ValueError for those that do not agree."""
     if train["schedule"] is None:
         train["schedule"] = "none" if train["lr_decay_every"] is None else "step"
     if train["schedule"] == "step" and train["lr_decay_every"] is None:
@@ -216,6 +219,19 @@ def _derive(config: dict, where: str) -> None:
             raise ValueError(f"{where}: train must have one of num_epochs, num_steps, max_minutes, got none")
         if train["schedule"] == "cosine":
             raise ValueError(f"{where}: train.schedule cosine needs train.num_epochs or train.num_steps")
+
+
+def _derive(config: dict, where: str) -> None:
+    """Settings that follow from others, and those that must agree."""
+    from geotdm_fast.diffusion.schedules import get_named_beta_schedule
+    from geotdm_fast.reference import check_cutoff
+
+    diffusion, train, network = config["diffusion"], config["train"], config["denoise_model"]
+    check_cutoff(f"{where}: denoise_model", network["cutoff"], network["envelope"])
+    network["graph"] = _graph(config, where)
+    if diffusion["rescale_timesteps"] is None:
+        diffusion["rescale_timesteps"] = config["data"]["train"]["kind"] == "pedestrian"
+    check_train(train, where)
     needed, unused = ("cond_mask", "tot_len") if diffusion["mode"] == "cond" else ("tot_len", "cond_mask")
     if train[needed] is None:
         raise ValueError(f"{where}: diffusion.mode {diffusion['mode']} needs train.{needed}")

@@ -68,7 +68,7 @@ def conformer_dataset(
 
     path: `.sdf` or `.mol`, whose bonds RDKit reads; `.npz` with x (or R) [N, 3] of all atoms side by side, z [N] and
         batch [N] or ptr [G + 1], and if wanted h [N, F], edge_index [2, E] with edge_attr [E] (types of edges), or
-        bonds [M, 2]; or any file of structures that ASE reads (.xyz, .extxyz, .traj, .db, ...). Molecules of any
+        bonds [M, 2], or x [frames, N, 3] of one molecule; or any file of structures that ASE reads (.xyz, .extxyz, .traj, .db, ...). Molecules of any
         number and size, one conformer an entry
     split: train, val or test, by the order in the file; None for all
     with_h: keep hydrogen atoms
@@ -152,7 +152,9 @@ def _of_npz(where, path, split, ratio, rules: _Rules, factor: float) -> Iterator
     if len(names) != 1 or "z" not in arrays:
         came = ", ".join(sorted(arrays)) or "nothing"
         raise ValueError(f"{where} must hold the positions as one of x and R, and z, got {came}")
-    x = check_positions(where, names[0], arrays[names[0]], "N, 3", dtype=np.float64) * factor
+    x = check_positions(where, names[0], arrays[names[0]], "N, 3 or frames, N, 3", dtype=np.float64) * factor
+    if x.ndim == 3:
+        x, arrays = _side_by_side(where, x, arrays)
     z = check_array(where, "z", arrays["z"], "N")
     check_shape(where, "z", z, (len(x),))
     z = z.astype(np.int64)
@@ -194,6 +196,23 @@ def _of_npz(where, path, split, ratio, rules: _Rules, factor: float) -> Iterator
         about = (torch.from_numpy(place[edges[:, is_own]]), attr, None if h is None else torch.from_numpy(h[own]))
         numbers = torch.from_numpy(z[own])
         yield _Conformer(x[own], numbers, graph_of_pairs(where, numbers, *about, rules.features))
+
+
+def _side_by_side(where: str, x: np.ndarray, arrays: dict) -> tuple[np.ndarray, dict]:
+    """The frames [frames, N, 3] of one molecule as that many molecules: x, and the arrays beside it."""
+    frames, num_atoms = x.shape[:2]
+    for name in ("batch", "ptr"):
+        if name in arrays:
+            raise ValueError(f"{where}: {name} goes with x [N, 3] of molecules side by side, got x {list(x.shape)}")
+    made = {"ptr": np.arange(frames + 1) * num_atoms}
+    for name in ("z", "h", "edge_attr"):
+        if name in arrays:
+            made[name] = np.concatenate([arrays[name]] * frames)
+    offsets = np.arange(frames) * num_atoms
+    for name, axis in (("edge_index", 1), ("bonds", 0)):
+        if name in arrays:
+            made[name] = np.concatenate([arrays[name] + offset for offset in offsets], axis=axis)
+    return x.reshape(-1, 3), made
 
 
 def _by_distance(

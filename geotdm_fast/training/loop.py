@@ -5,15 +5,17 @@ import math
 import pathlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from geotdm_fast.checkpoint import build_diffusion
+from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
+from geotdm_fast.data.windows import Joined
+from geotdm_fast.families import build_diffusion, is_ays
 from geotdm_fast.runtime.bars import progress_bar, say
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import ProcessDied, Processes, processes
@@ -51,11 +53,11 @@ def train(
 ) -> pathlib.Path:
     """Train a model as `config` says and return the path of the last checkpoint (`last.safetensors`).
 
-    Objective: the mean over graphs of the mean over a graph's scored nodes of the diffusion loss; Adam; the gradient's
-    norm clipped. On CUDA the step is a captured graph where all trajectories have the same graph (`TrainingStep`). The
-    run is a function of the config alone: the same seed gives the same order, diffusion steps and noise, whatever the
-    number of processes and restarts (bit for bit on the CPU with the same number of threads and processes; sums round
-    differently otherwise).
+    Objective: the mean over graphs of the mean over a graph's scored nodes of the diffusion loss; for models of Align
+    Your Structures (`denoise_model.type`) the mean over all nodes. Adam; the gradient's norm clipped. On CUDA the step
+    is a captured graph where all trajectories have the same graph (`TrainingStep`). The run is a function of the config
+    alone: the same seed gives the same order, diffusion steps and noise, whatever the number of processes and restarts
+    (bit for bit on the CPU with the same number of threads and processes; sums round differently otherwise).
 
     config: as `geotdm_fast.config.files.load_config` returns it
     output_dir: default train.output_base_path/train.exp_name; it receives
@@ -94,6 +96,17 @@ def _block_history(
     return BlockHistory(data, objective, windows, seed=train["seed"], share=share, level=level)
 
 
+def _shares(ratio: Sequence[float] | None, dataset: TrajectoryDataset) -> list[tuple[int, float]] | None:
+    """The size of each entry of the list of data.train, and how often it is drawn; None where that is by size."""
+    if ratio is None:
+        return None
+    items = dataset.items
+    sizes = [len(part) for part in items.parts] if isinstance(items, Joined) else [len(items)]
+    if len(sizes) != len(ratio):
+        raise ValueError(f"data.train: ratio must be {len(sizes)} numbers, one for each file that is read, got {ratio}")
+    return list(zip(sizes, ratio, strict=True))
+
+
 def _default_directory(train: Mapping) -> pathlib.Path:
     return pathlib.Path(train["output_base_path"]) / str(train["exp_name"])
 
@@ -127,6 +140,9 @@ class _Run:
             rotate=train["rotate"],
             context=_context_noise(config, ours.device),
             windows=windows,
+            shares=_shares(config["data"]["train"].get("ratio"), dataset),
+            by_nodes=is_ays(config),
+            free_share=free_share(config) if is_ays(config) else 0.0,
             rank=ours.rank,
             world_size=ours.world_size,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast.config.ays_files import is_ays
 from geotdm_fast.diffusion.noise import likelihood_noise
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.runtime.bars import progress_bar
@@ -50,6 +51,7 @@ class Validation:
             num_timesteps=self.num_timesteps,
             num_noisy=num_noisy,
             windows=windows,
+            by_nodes=is_ays(config),
             # Whole batches go round the processes.
             rank=processes.rank,
             world_size=processes.world_size,

@@ -144,6 +144,10 @@ def test_conformers_of_an_npz(tmp_path):
     own = conformer_dataset(tmp_path / "t.npz", features=["own"])
     assert own[1].edge_index.tolist() == [[0, 1], [1, 0]] and own[1].edge_attr.tolist() == [[4], [4]]
     assert own[1].h[:, 1:].tolist() == [[18, 19], [20, 21], [22, 23]] and own[0].edge_index.shape == (2, 0)
+    np.savez(tmp_path / "f.npz", R=np.stack([WATER, 1.1 * WATER]), z=[8, 1, 1], bonds=[[0, 1]])
+    frames = conformer_dataset(tmp_path / "f.npz")
+    assert [len(item.x) for item in frames] == [3, 3] and frames[1].edge_index.tolist() == [[0, 1], [1, 0]]
+    torch.testing.assert_close(frames[1].x, 1.1 * frames[0].x)
     np.savez(tmp_path / "b.npz", **about, bonds=[[9, 10]])
     bonded = conformer_dataset(tmp_path / "b.npz")
     assert bonded[1].edge_index.tolist() == [[0, 1], [1, 0]]
