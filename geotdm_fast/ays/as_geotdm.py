@@ -99,7 +99,7 @@ class AysDiffusion(GeoTDM):
         model_kwargs: dict | None = None,
         noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """`OurDiffusion.training_losses` of the network, at an x_t that is turned onto x_0 where the section says so."""
+        """`OurDiffusion.training_losses` of the network: at an x_t turned onto x_0 where the section says so."""
         return self._official.training_losses(self.denoise_network, x_start, t, model_kwargs, noise)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from geotdm_fast.config.ays_tables import DENOISER, DIFFUSION
 from geotdm_fast.config.files import SPLITS, check_sections, check_train, data_sections
 from geotdm_fast.config.settings import DIFFUSION as GEOTDM_DIFFUSION
-from geotdm_fast.config.settings import TRAIN, as_section, fill
+from geotdm_fast.config.settings import TRAIN, as_section, fill, tables_as_text
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.shown import shown
 
@@ -58,6 +58,13 @@ def normalise_ays(raw: Mapping, where: str = "config") -> dict:
     config["train"] = fill(told, TRAIN, f"{where}: train")
     _check_ays_train(config, where)
     return config
+
+
+def ays_manual() -> str:
+    """All settings of these models as text, for `geotdm train --keys`; those of `train` are everybody's."""
+    tables = {SECTION: DENOISER, "diffusion": {key: value for key, value in _OURS.items() if key != "mode"}}
+    about = "models of Align Your Structures have these instead, and the data keys features, molecule and ratio:"
+    return f"{about}\n\n{tables_as_text(tables)}"
 
 
 def free_share(config: Mapping) -> float:

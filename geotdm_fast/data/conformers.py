@@ -68,8 +68,8 @@ def conformer_dataset(
 
     path: `.sdf` or `.mol`, whose bonds RDKit reads; `.npz` with x (or R) [N, 3] of all atoms side by side, z [N] and
         batch [N] or ptr [G + 1], and if wanted h [N, F], edge_index [2, E] with edge_attr [E] (types of edges), or
-        bonds [M, 2], or x [frames, N, 3] of one molecule; or any file of structures that ASE reads (.xyz, .extxyz, .traj, .db, ...). Molecules of any
-        number and size, one conformer an entry
+        bonds [M, 2]; `.npz` with x [frames, N, 3] and z [N] of one molecule; or any file of structures that ASE reads
+        (.xyz, .extxyz, .traj, .db, ...). Molecules of any number and size, one conformer an entry
     split: train, val or test, by the order in the file; None for all
     with_h: keep hydrogen atoms
     max_hops: atoms so many bonds apart are joined by an edge

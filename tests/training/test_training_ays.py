@@ -114,14 +114,15 @@ def test_sets_are_drawn_by_their_shares(folder):
     assert min(int(source.training(step)[0].items.min()) for step in range(4)) >= 6
     config["data"]["train"]["ratio"] = [0.5, 0.5]
     run(config, folder / "mixed")
-    config["data"]["train"]["path"] = [str(folder / "*ol.npz"), str(folder / "*.np*")]
-    with pytest.raises((ValueError, TypeError)):
+    config["data"]["train"] |= {"path": [str(folder / "[ew]*.npz")], "ratio": [1.0]}
+    with pytest.raises(ValueError, match=r"data\.train: ratio must be 2 numbers, one for each file that is read"):
         run(config, folder / "mixed_wrong")
 
 
 def test_both_stages(folder, structure):
     log = [json.loads(line) for line in (structure / "log.jsonl").read_text().splitlines()]
-    assert log[0]["loss"] == pytest.approx(1, abs=0.4) and "val_loss" in log[-1]
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert losses[0] == pytest.approx(1, abs=0.4) and any("val_loss" in line for line in log)
     pretrained, _ = load_tensors(structure / "best.safetensors")
     about = {"pretrain_ckpt": str(structure), "freeze_spatial": True}
     config = interpolator_config(folder, network=about)
@@ -244,7 +245,7 @@ def test_what_does_not_fit(folder, structure):
     with pytest.raises(ValueError, match=r"denoise_model\.ft_dim must be 13, the features of atoms in data\.train"):
         run(config, folder / "no")
     config = interpolator_config(folder, network={"pretrain_ckpt": str(structure), "node_dim": 5})
-    with pytest.raises(ValueError, match=r"denoise_model\.pretrain_ckpt: .* must be \[5, 18\], got \[6, 19\]"):
+    with pytest.raises(ValueError, match=r"denoise_model\.pretrain_ckpt: .* must be \[100, 5\], got \[100, 6\]"):
         run(config, folder / "no")
     config = interpolator_config(folder, network={"pretrain_ckpt": str(folder / "none.safetensors")})
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
@@ -260,7 +261,7 @@ def test_models_of_the_other_family(folder, structure):
         run(structure_config(folder, start_from=str(folder / "geotdm")), folder / "no")
     with pytest.raises(ValueError, match="this is a checkpoint of Align Your Structures"):
         run(tiny_config(start_from=str(structure)), folder / "no")
-    with pytest.raises(ValueError, match=r"cannot resume .* denoise_model"):
+    with pytest.raises(ValueError, match=r"cannot resume .* data\.train\.kind must be 'nbody'"):
         run(structure_config(folder), folder / "geotdm")
 
 
