@@ -258,7 +258,7 @@ def _say_left_out(dataset: Mapping, train: Mapping, where: str) -> None:
         if dataset[key] not in (None, 1, 1.0):
             told.append(f"dataset.{key} is passed over: all data are read")
     if not _is_of_conformers(dataset) and dataset["frame_rate"] > 1:
-        told.append(f"windows begin at every {dataset['frame_rate']}th frame, not at any")
+        told.append(f"windows begin at frames whose number {dataset['frame_rate']} divides, not at any")
     if train["resume_from_checkpoint"]:
         told.append("train.resume_from_checkpoint is passed over: a run goes on from its own folder")
     if told:

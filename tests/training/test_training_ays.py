@@ -6,8 +6,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import warm_python
 from tiny_ays import INTERPOLATOR, SIZES, SPAN, interpolator_config, structure_config, write_runs
-from tiny_training import assert_same_run, tiny_config
+from tiny_training import RUN, assert_same_run, log_of, tiny_config
 
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.checkpoint import load_tensors
@@ -269,3 +270,16 @@ def test_frames_that_are_given_are_centred(folder):
     data = open_dataset(interpolator_config(folder)["data"]["train"])
     means = np.array([item.x.mean(0).abs().max() for item in data])
     assert means.max() < 1e-5
+
+
+def test_two_processes_equal_one(folder, structure):
+    about = {"pretrain_ckpt": str(structure), "freeze_spatial": True}
+    settings = {"batch_size": 5, "accumulate": 2, "num_steps": 4, "log_every_step": 1, "eval_batch_size": 2}
+    config = interpolator_config(folder, "unconditional_forward", about, **settings)
+    run(config, folder / "one_process")
+    for done in warm_python.run_together(2, "-c", RUN, json.dumps(config), str(folder / "two_processes")):
+        assert done.returncode == 0, done.stderr
+    one, two = log_of(folder / "one_process"), log_of(folder / "two_processes")
+    assert [record.keys() for record in one] == [record.keys() for record in two]
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
