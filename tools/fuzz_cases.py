@@ -89,7 +89,7 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
         "weights .safetensors": Case(weights, lambda b, rng: damage.damaged(b, rng, head=4096), draw()),
         "weights without checksum": Case(weights, damage.damaged_safetensors, draw()),
         "Align Your Structures .yaml": Case(folder / "ays.yaml", damage.damaged_text, _read_ays),
-        "Align Your Structures .yaml to train with": Case(folder / "ays.yaml", damage.damaged_text, _read_config_quietly),
+        "Align Your Structures to train": Case(folder / "ays.yaml", damage.damaged_text, _read_config_quietly),
         "Align Your Structures of ours .yaml": Case(folder / "own.yaml", damage.damaged_text, _read_config_quietly),
         "conformers .npz": Case(data / "conformers.npz", damage.damaged_npz, opens(kind="conformers", path=str)),
         "conformers .xyz": Case(data / "m.xyz", damage.damaged_text, opens(kind="conformers", path=str)),

@@ -95,9 +95,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Train; 0 when the run ended or its time was up. A signal exits with 128 + its number."""
-    from geotdm_fast.config.files import normalise_config, override, read_yaml
+    from geotdm_fast.config.files import normalise_config, override, read_training_file
 
-    raw = read_yaml(args.config)
+    raw = read_training_file(args.config)
     check_data_files(args)
 
     import torch

@@ -5,6 +5,7 @@ which. Which frames are given follows from `denoise_model.conditioning` and the 
 """
 
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -176,9 +177,10 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
 
     A pickle of molecules `X.pkl` is read as `X.sdf`, and a folder of runs as `*/*/traj.xtc` with `system.pdb` and
     `mol.sdf` beside each: nothing in a data file is executed. What has no counterpart is said in a warning.
+    Environment variables in paths get their values where they are set; who opens a path with another says so.
     Raises ValueError for data that come as pickles alone.
     """
-    from geotdm_fast.config.ays_official import expanded, normalise_config
+    from geotdm_fast.config.ays_official import normalise_config
 
     config = normalise_config(raw, where)
     dataset, train = config["dataset"], config["train"]
@@ -192,7 +194,7 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
         )
     data = {}
     for split in SPLITS:
-        paths = [expanded(p, f"{where}: dataset") for p in _official_paths(dataset, split, where)]
+        paths = [os.path.expandvars(path) for path in _official_paths(dataset, split, where)]
         if paths:
             data[split] = _official_data(dataset, paths)
     if "train" not in data:

@@ -25,13 +25,22 @@ IGNORED = "wandb"
 def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> dict:
     """Read a training configuration (YAML) into the normal form, see `normalise_config`.
 
-    overrides: `section.key=value` texts, the value in YAML (`train.lr=1e-3`, `data.train.root=/data`)
+    overrides: `section.key=value` texts, the value in YAML (`train.lr=1e-3`, `data.train.root=/data`), in the sections
+        that this returns
     Raises FileNotFoundError, or ValueError naming the file, the section, the key, what was expected and what came.
     """
-    raw = read_yaml(path)
+    raw = read_training_file(path)
     for text in overrides:
         override(raw, text)
     return normalise_config(raw, where=str(path))
+
+
+def read_training_file(path: str | os.PathLike) -> dict:
+    """The mapping in a training's YAML file; an official file of Align Your Structures as one of ours."""
+    from geotdm_fast.config.ays_files import from_official, is_official
+
+    raw = read_yaml(path)
+    return from_official(raw, str(path)) if is_official(raw) else raw
 
 
 def load_sampling_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> dict:
@@ -106,14 +115,15 @@ def portable_config(config: Mapping) -> dict:
     """
     portable = copy.deepcopy(dict(config))
     for section in portable["data"].values():
-        for key in ("path", "root", "topology", "recordings"):
+        for key in ("path", "root", "topology", "molecule", "recordings"):
             value = section.get(key)
             if value is not None:
                 section[key] = [_own_name(p) for p in value] if isinstance(value, (list, tuple)) else _own_name(value)
         section.pop("cache", None)
     train = portable["train"]
-    if train.get("start_from") is not None:
-        train["start_from"] = _own_name(train["start_from"])
+    for weights, key in ((train, "start_from"), (portable["denoise_model"], "pretrain_ckpt")):
+        if weights.get(key) is not None:
+            weights[key] = _own_name(weights[key])
     train["max_minutes"] = None
     return portable
 

@@ -114,6 +114,30 @@ def test_given_frames_and_rollouts(folder, model, tmp_path):
     assert read_samples(tmp_path / "long.npz").samples.shape[-1] == 9
 
 
+def test_nothing_is_given(folder, tmp_path, capsys):
+    config = interpolator_config(folder, "unconditional_forward")
+    config["diffusion"]["model_mean_type"] = "start_x"
+    save_checkpoint(folder / "both.safetensors", tame_network(config), config)
+    words = [
+        "sample",
+        str(folder / "both.safetensors"),
+        "--device",
+        "cpu",
+        "--quiet",
+        "--method",
+        "ddim",
+        "--steps",
+        "3",
+    ]
+    assert main([*words, "--free", "--out", str(tmp_path / "f.npz")]) == 0
+    samples = read_samples(tmp_path / "f.npz")
+    assert samples.mode == "uncond" and samples.samples.shape[-1] == SPAN
+    assert main([*words, "--out", str(tmp_path / "g.npz")]) == 0
+    assert read_samples(tmp_path / "g.npz").samples.shape[-1] == SPAN - 1
+    assert main(["sample", "nbody_charged_small", "--free", "--out", "a.npz", "--device", "cpu"]) == 2
+    assert "--free is for a model of Align Your Structures" in capsys.readouterr().err
+
+
 def test_a_structure_model_is_sampled_for_another_file(folder, tmp_path, capsys):
     config = structure_config(folder)
     config["diffusion"]["model_mean_type"] = "start_x"
@@ -171,7 +195,7 @@ def test_official_files_are_trained_and_sampled(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.sdf").write_text("".join(ETHENE.format(x=1.3 + 0.01 * i) for i in range(6)))
     (tmp_path / "structure.yaml").write_text(yaml.safe_dump(official(tmp_path, "structure")))
-    assert main(["train", "structure.yaml", "--device", "cpu", "--quiet"]) == 0
+    assert main(["train", "structure.yaml", "--device", "cpu", "--quiet", "--max-minutes", "5"]) == 0
     assert "pickles are not read, files .sdf of the same names are" in capsys.readouterr().err
     config = load_config(tmp_path / "outputs" / "official_structure" / "config.yaml")
     assert config["train"]["batch_size"] == 4 and config["train"]["accumulate"] == 2
@@ -212,6 +236,10 @@ def test_official_files_are_trained_and_sampled(tmp_path, monkeypatch, capsys):
     torch.save({"state_dict": {f"denoiser.{name}": value for name, value in weights.items()}}, "official.ckpt")
     assert main(["sample", "official.ckpt", "--config", "runs.yaml", *about, "--out", "o.npz"]) == 0
     assert np.array_equal(read_samples("o.npz").samples, read_samples("s.npz").samples)
+    monkeypatch.delenv("AYS_ROOT")
+    assert main(["train", "runs.yaml", "--device", "cpu", "--quiet", "--out", "other"]) == 2
+    assert "${AYS_ROOT}/runs/*/*/traj.xtc: no file has such a name" in capsys.readouterr().err
+    assert load_config("runs.yaml")["train"]["cond_mask"] == [[0, 1]]
 
 
 def test_keys_are_listed(capsys):
