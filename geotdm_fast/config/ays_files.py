@@ -244,7 +244,6 @@ def _official_data(dataset: Mapping, paths: list[str]) -> dict:
     if _is_of_conformers(dataset):
         as_sdf = [path.removesuffix(".pkl") + ".sdf" if path.endswith(".pkl") else path for path in paths]
         return {"kind": "conformers", "path": one(as_sdf), **about}
-    about.pop("ratio", None)  # of runs, of which a set has many
     rate = dataset["frame_rate"]
     span = dataset["expected_time_dim"] or math.ceil(dataset["num_frames"] / rate)
     runs = [f"{path.rstrip('/')}/*/*/traj.xtc" for path in paths]

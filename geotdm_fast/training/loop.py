@@ -1,17 +1,19 @@
 """The training loop."""
 
 import copy
+import itertools
 import math
 import pathlib
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.config.files import normalise_config
+from geotdm_fast.data.replicas import expanded_paths
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.data.windows import Joined
@@ -96,15 +98,24 @@ def _block_history(
     return BlockHistory(data, objective, windows, seed=train["seed"], share=share, level=level)
 
 
-def _shares(ratio: Sequence[float] | None, dataset: TrajectoryDataset) -> list[tuple[int, float]] | None:
-    """The size of each entry of the list of data.train, and how often it is drawn; None where that is by size."""
+def _shares(section: Mapping, dataset: TrajectoryDataset) -> list[tuple[int, float]] | None:
+    """The size of each entry of the list of paths, and how often it is drawn; None where that is by size.
+
+    A pattern is one entry, whatever the number of its files. Raises ValueError where files were left out.
+    """
+    ratio, items = section.get("ratio"), dataset.items
     if ratio is None:
         return None
-    items = dataset.items
     sizes = [len(part) for part in items.parts] if isinstance(items, Joined) else [len(items)]
-    if len(sizes) != len(ratio):
-        raise ValueError(f"data.train: ratio must be {len(sizes)} numbers, one for each file that is read, got {ratio}")
-    return list(zip(sizes, ratio, strict=True))
+    entries = section.get("path") or section["molecule_name"]
+    counts = [len(expanded_paths("data.train", [entry])) for entry in entries]
+    if len(sizes) != sum(counts):
+        raise ValueError(
+            f"data.train: ratio needs all {sum(counts)} files of the list, of which {len(sizes)} have windows"
+        )
+    ends = list(itertools.accumulate(counts))
+    grouped = [sum(sizes[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+    return list(zip(grouped, ratio, strict=True))
 
 
 def _default_directory(train: Mapping) -> pathlib.Path:
@@ -140,7 +151,7 @@ class _Run:
             rotate=train["rotate"],
             context=_context_noise(config, ours.device),
             windows=windows,
-            shares=_shares(config["data"]["train"].get("ratio"), dataset),
+            shares=_shares(config["data"]["train"], dataset),
             by_nodes=is_ays(config),
             free_share=free_share(config) if is_ays(config) else 0.0,
             rank=ours.rank,

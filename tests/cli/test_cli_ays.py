@@ -114,6 +114,13 @@ def test_given_frames_and_rollouts(folder, model, tmp_path):
     assert read_samples(tmp_path / "long.npz").samples.shape[-1] == 9
 
 
+def test_a_checkpoint_is_scored(model, capsys):
+    words = ["--num-samples", "2", "--method", "ddim", "--steps", "3", "--device", "cpu", "--quiet"]
+    assert main(["evaluate", model, "--scores", "ade,nll", *words]) == 0
+    said = capsys.readouterr().out
+    assert "4 frames from 1 given; 2 graphs x 2 samples" in said and "NLL at most" in said
+
+
 def test_nothing_is_given(folder, tmp_path, capsys):
     config = interpolator_config(folder, "unconditional_forward")
     config["diffusion"]["model_mean_type"] = "start_x"

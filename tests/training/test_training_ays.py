@@ -21,6 +21,7 @@ from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.initial_weights import initial_network
+from geotdm_fast.training.loop import _shares
 from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.random_streams import mixed_order
 
@@ -115,8 +116,12 @@ def test_sets_are_drawn_by_their_shares(folder):
     assert min(int(source.training(step)[0].items.min()) for step in range(4)) >= 6
     config["data"]["train"]["ratio"] = [0.5, 0.5]
     run(config, folder / "mixed")
-    config["data"]["train"] |= {"path": [str(folder / "[ew]*.npz")], "ratio": [1.0]}
-    with pytest.raises(ValueError, match=r"data\.train: ratio must be 2 numbers, one for each file that is read"):
+    section = config["data"]["train"] | {"path": [str(folder / "[ew]*.npz"), str(folder / "water.npz")]}
+    data = open_dataset(section | {"ratio": [2, 1]})
+    (all_of_both, _), (water, _) = _shares(section | {"ratio": [2, 1]}, data)
+    assert all_of_both + water == len(data) and water < all_of_both
+    config["data"]["train"] |= {"split_by": "replica", "split_ratio": [0.5, 0.5, 0]}
+    with pytest.raises(ValueError, match=r"data\.train: ratio needs all 2 files of the list, of which 1 have windows"):
         run(config, folder / "mixed_wrong")
 
 
