@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geotdm_fast.checkpoint import build_diffusion, load_checkpoint, save_checkpoint
+from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.checkpoint_paths import checkpoint_file
 from geotdm_fast.conditions import Conditions
 from geotdm_fast.config.files import load_config
@@ -17,6 +17,7 @@ from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.given_frames import as_given_frames
 from geotdm_fast.data.trajectory import TrajectoryDataset, collate
 from geotdm_fast.diffusion import Flow, GeoTDM, Sampler
+from geotdm_fast.families import build_diffusion, is_ays, load_checkpoint
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import num_edge_features
 from geotdm_fast.nn.plain import bare
@@ -51,7 +52,7 @@ class Model:
     """
 
     def __init__(self, network: EGTN, diffusion: GeoTDM | Flow, task: Task, config: Mapping, name: str = "model"):
-        task.check_mode("Model", diffusion.mode)
+        task.check_mode("Model", diffusion.task_mode)
         self.network, self.diffusion, self.task, self.config, self.name = network, diffusion, task, config, name
 
     @classmethod
@@ -63,7 +64,7 @@ class Model:
         device: torch.device | str | None = None,
         precision: str = "fp32",
     ) -> "Model":
-        """The model of a checkpoint, in evaluation mode.
+        """The model of a checkpoint, in evaluation mode: an `AysModel` where it is one of Align Your Structures.
 
         source: a file of weights, the folder of a training (its best weights), or the name of a model that comes with
             the package
@@ -80,6 +81,10 @@ class Model:
                 raise ValueError(f"{path}: the config inside must have a section '{section}', got {listed(config)}")
         network.set_precision(precision)
         config = {"data": {}} | config
+        if is_ays(config):
+            from geotdm_fast.ays_model import AysModel
+
+            cls = AysModel
         return cls(network, build_diffusion(network, config, device), Task.of_config(config), config, path.name)
 
     def save(self, path: PathLike) -> None:

@@ -47,8 +47,8 @@ def check_is_geotdm(names: Iterable[str], source: PathLike) -> None:
     """Raise ValueError for tensors of a model of Align Your Structures, whose layers have some of the same names."""
     if any(name.startswith(("embedding.", "denoiser.")) for name in names):
         raise ValueError(
-            f"{source}: this is a checkpoint of Align Your Structures, whose layers compute something else; "
-            "geotdm_fast.ays.checkpoint.load_checkpoint reads it"
+            f"{source}: this is a checkpoint of Align Your Structures, whose layers compute something else; its "
+            "configuration has denoise_model.type, or is an official file with the section denoiser"
         )
 
 

@@ -89,6 +89,10 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
         "weights .safetensors": Case(weights, lambda b, rng: damage.damaged(b, rng, head=4096), draw()),
         "weights without checksum": Case(weights, damage.damaged_safetensors, draw()),
         "Align Your Structures .yaml": Case(folder / "ays.yaml", damage.damaged_text, _read_ays),
+        "Align Your Structures to train": Case(folder / "ays.yaml", damage.damaged_text, _read_config_quietly),
+        "Align Your Structures of ours .yaml": Case(folder / "own.yaml", damage.damaged_text, _read_config_quietly),
+        "conformers .npz": Case(data / "conformers.npz", damage.damaged_npz, opens(kind="conformers", path=str)),
+        "conformers .xyz": Case(data / "m.xyz", damage.damaged_text, opens(kind="conformers", path=str)),
         "Align Your Structures .ckpt": Case(folder / "ays.ckpt", damage.damaged_zip, _load_ays(folder / "ays.yaml")),
         "weights .pt": Case(folder / "zip.pt", damage.damaged_zip, draw("--config", folder / "config.yaml")),
         "weights .pt of old torch": Case(
@@ -144,6 +148,10 @@ def _ays(folder: pathlib.Path) -> None:
     network, _, _ = from_yaml(folder / "ays.yaml")
     state = {f"denoiser.{name}": value for name, value in network.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, folder / "ays.ckpt")
+    section = {"kind": "npz", "path": "a.npz", "span": 6, "features": ["degree"], "project": "frames"}
+    own = {"denoise_model": {"type": "interpolator", "conditioning": "forward", **sizes}, "data": {"train": section}}
+    own |= {"diffusion": {"num_timesteps": 50}, "train": {"exp_name": "a", "num_steps": 2, "batch_size": 4}}
+    (folder / "own.yaml").write_text(yaml.safe_dump(own))
 
 
 def _read_ays(path: pathlib.Path) -> None:
@@ -168,6 +176,12 @@ def _read_config(path: pathlib.Path) -> None:
     from geotdm_fast.config.files import load_config
 
     load_config(path)
+
+
+def _read_config_quietly(path: pathlib.Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what has no counterpart
+        _read_config(path)
 
 
 def _look_at(dataset) -> None:
@@ -220,6 +234,9 @@ def _write_molecules(data: pathlib.Path, rng: Generator) -> None:
     start = rng.normal(scale=2.0, size=(len(z), 3))
     x = (start + np.cumsum(rng.normal(scale=0.02, size=(30, len(z), 3)), 0)).astype(np.float32)
     np.savez(data / "molecule.npz", R=x, z=z)
+    pairs = np.array([[0, 1], [1, 0]])
+    side_by_side = {"x": x[:2].reshape(-1, 3), "z": np.concatenate([z, z]), "ptr": [0, len(z), 2 * len(z)]}
+    np.savez(data / "conformers.npz", **side_by_side, edge_index=pairs, edge_attr=[2, 2])
     np.savez(data / "boxed.npz", R=x, z=z, cell=_BOX * np.linspace(1, 1.1, 30)[:, None, None], pbc=np.ones(3, bool))
     text, boxed = "", ""
     box = 'Lattice="' + " ".join(map(str, _BOX.ravel())) + '" Properties=species:S:1:pos:R:3 pbc="T T F"'

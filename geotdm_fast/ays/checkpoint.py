@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.ays.config import NETWORKS, build_network
-from geotdm_fast.ays.config_tables import DENOISER
 from geotdm_fast.ays.network import Network
 from geotdm_fast.checkpoint import (
     CONFIG_KEY,
     check_state_dict,
     load_official_state_dict,
 )
+from geotdm_fast.config.ays_files import is_ays
+from geotdm_fast.config.ays_tables import DENOISER
 from geotdm_fast.config.settings import fill
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.parsing import parse_json
-from geotdm_fast.runtime.tensor_files import load_tensors, save_tensors
+from geotdm_fast.runtime.tensor_files import load_tensors, read_metadata, save_tensors
 from geotdm_fast.state_dicts import is_safetensors, plain_state_dict
 
 # Before the names of a network's tensors in a Lightning file.
@@ -27,7 +28,10 @@ PREFIX = "denoiser."
 
 
 def save_checkpoint(path: PathLike, network: torch.nn.Module, config: Mapping) -> None:
-    """Write the network's state dict and `config` (with `denoiser` and `diffusion`) to one safetensors file."""
+    """Write the network's state dict and `config` to one safetensors file.
+
+    config: with `denoise_model` and `diffusion`, or `denoiser` as official files have it
+    """
     save_tensors(path, dict(bare(network).state_dict()), {CONFIG_KEY: json.dumps(config)})
 
 
@@ -37,7 +41,8 @@ def load_checkpoint(
     """The network of a checkpoint, in eval mode on `device`, and its configuration.
 
     path: a file that `save_checkpoint` wrote; or, with `config`, an official file (`load_tensors_of`)
-    config: `geotdm_fast.ays.config.load_config` of the training's YAML file; our own files hold theirs
+    config: of the training's YAML file, by `geotdm_fast.config.load_config` or `geotdm_fast.ays.config.load_config`;
+        our own files hold theirs
     Raises FileNotFoundError, or ValueError for a corrupt file, one without a configuration, and one of a GeoTDM model.
     """
     tensors, held = load_tensors_of(path)
@@ -57,7 +62,8 @@ def _network_for(tensors: Mapping[str, Tensor], config: Mapping, source: PathLik
     Nothing of its size is allocated before: `config` may come from a damaged file. Raises ValueError naming `source`.
     """
     try:
-        section = fill(config["denoiser"], DENOISER, "denoiser")
+        name = "denoise_model" if is_ays(config) else "denoiser"
+        section = fill(config[name], DENOISER, name)
         if section["n_layers"] > len(tensors):
             raise ValueError(f"n_layers must be at most {len(tensors)}, the tensors there, got {section['n_layers']}")
         with torch.device("meta"):
@@ -87,7 +93,7 @@ def load_tensors_of(path: PathLike) -> tuple[dict[str, Tensor], dict | None]:
                 raise ValueError(f"{path}: the config inside must be JSON, got none ({error})") from error
     else:
         tensors = load_official_state_dict(path)
-    if isinstance(held, Mapping) and "denoise_model" in held:
+    if isinstance(held, Mapping) and "denoise_model" in held and not is_ays(held):
         raise ValueError(f"{path}: {_OF_GEOTDM}")
     for name in tensors:
         if PREFIX + name in tensors:
@@ -95,6 +101,20 @@ def load_tensors_of(path: PathLike) -> tuple[dict[str, Tensor], dict | None]:
     tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
     check_is_ays(tensors, path)
     return tensors, held
+
+
+def holds_ays(path: PathLike) -> bool:
+    """Whether a file is one of ours with a configuration of a model of Align Your Structures. Reads no tensors.
+
+    Raises FileNotFoundError; a damaged file is none, and whoever reads it says what is wrong.
+    """
+    if not is_safetensors(path):
+        return False
+    try:
+        held = parse_json(read_metadata(path).get(CONFIG_KEY, ""))
+    except ValueError:
+        return False
+    return isinstance(held, Mapping) and (is_ays(held) or "denoiser" in held)
 
 
 def load_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], source: PathLike) -> None:
@@ -131,8 +151,8 @@ def load_pretrained(network: torch.nn.Module, path: PathLike, *, freeze: bool) -
 
 
 _OF_GEOTDM = (
-    "this is a checkpoint of a GeoTDM model, whose layers have the same names and compute something else; "
-    "geotdm_fast.load reads it"
+    "this is a checkpoint of a GeoTDM model, whose layers have the same names and compute something else; that of a "
+    "model of Align Your Structures has denoise_model.type in its configuration"
 )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast.diffusion.ays_ddim import clipped, ddim_timesteps, finite
 from geotdm_fast.diffusion.chain import GradientFunction
 from geotdm_fast.diffusion.inputs import check_loop
 from geotdm_fast.diffusion.model_types import ModelMeanType
@@ -15,24 +16,6 @@ from geotdm_fast.runtime.checks import check_tensor
 
 if TYPE_CHECKING:
     from geotdm_fast.ays.diffusion import OurDiffusion
-
-# A node whose RMS over its frames is above this length is scaled down to it.
-MOST_RMS = 50.0
-
-
-def ddim_timesteps(num_timesteps: int, steps: int) -> np.ndarray:
-    """tau [steps] int64: round(linspace(S - 1, 0, steps)), made strictly falling, from S - 1 to 0.
-
-    Raises ValueError unless 2 <= steps <= num_timesteps.
-    """
-    if not 2 <= steps <= num_timesteps:
-        raise ValueError(f"ddim_timesteps: steps must be in 2..{num_timesteps}, got {steps}")
-    tau = np.round(np.linspace(num_timesteps - 1, 0, steps)).astype(np.int64)
-    for i in range(1, steps):
-        tau[i] = min(tau[i], tau[i - 1] - 1)
-    tau = np.clip(tau, 0, None)
-    tau[-1] = 0
-    return tau
 
 
 class OfficialDDIM:
@@ -110,31 +93,20 @@ class OfficialDDIM:
         eps = self._ddim_eps(model, x, t, model_kwargs)
         if cond_fn is not None:
             spread = float(this.sqrt_one_minus_alphas_cumprod[step])
-            eps = eps - spread * _finite(cond_fn(x, this.scale_timesteps(t)))
-        x_0 = _finite(this.predict_xstart_from_eps(x, t, eps))
+            eps = eps - spread * finite(cond_fn(x, this.scale_timesteps(t)))
+        x_0 = finite(this.predict_xstart_from_eps(x, t, eps))
         abar, abar_behind = (float(np.float32(this.alphas_cumprod[s])) for s in (step, behind))
         sigma = eta * ((1 - abar_behind) / (1 - abar) * max(1 - abar / abar_behind, 0.0)) ** 0.5
         direction = max(1 - abar_behind - sigma**2, 0.0) ** 0.5
         z = torch.randn_like(x)
-        return _finite(_clipped(abar_behind**0.5 * x_0 + direction * eps + sigma * z)), x_0
+        return finite(clipped(abar_behind**0.5 * x_0 + direction * eps + sigma * z)), x_0
 
     def _ddim_eps(self, model: nn.Module, x: Tensor, t: Tensor, model_kwargs: dict) -> Tensor:
         this = cast("OurDiffusion", self)
         output, _ = model(x=x, diffusion_t=this.scale_timesteps(t), **model_kwargs)
-        output = _finite(this.project_to_subspace(output, model_kwargs["batch"]).float())
+        output = finite(this.project_to_subspace(output, model_kwargs["batch"]).float())
         if this.model_mean_type is ModelMeanType.EPSILON:
             return output
         if this.model_mean_type is ModelMeanType.PREVIOUS_X:
             output = this.predict_xstart_from_xprev(x, t, output)
-        return _finite(this.predict_eps_from_xstart(x, t, output))
-
-
-def _finite(x: Tensor) -> Tensor:
-    """NaN becomes 0, infinity a million."""
-    return torch.nan_to_num(x, nan=0.0, posinf=1e6, neginf=-1e6)
-
-
-def _clipped(x: Tensor) -> Tensor:
-    """x [N, 3, M] whose nodes have an RMS of at most `MOST_RMS`."""
-    rms = x.pow(2).mean(dim=(1, 2), keepdim=True).sqrt()
-    return x * (MOST_RMS / (rms + 1e-8)).clamp(max=1.0)
+        return finite(this.predict_eps_from_xstart(x, t, output))

@@ -4,11 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
+from geotdm_fast.data.chemistry.names import NUM_ATOMS, NUM_EDGE_TYPES
 from geotdm_fast.nn.plain import is_plain
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import check_index, check_tensor, reads_values
-
-NUM_ATOMS, NUM_EDGE_TYPES = 100, 50
 
 
 class Embedding(nn.Module):

@@ -77,6 +77,8 @@ class Network(PrecisionMixin, nn.Module):
 
     # What `geotdm_fast.GeoTDM` asks of a network: these have no learned prior.
     learn_ref_frame = False
+    # Their edges are the molecule's; no graph follows the positions.
+    graph_spec = None
     # How many frames each conditioning may give; None: the network takes no given frames.
     conditionings: ClassVar[dict[str, tuple[int, ...]] | None] = None
 

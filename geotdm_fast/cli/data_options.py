@@ -16,6 +16,7 @@ _YAML = (".yaml", ".yml")
 CONDITIONS = "conditions"
 _PHASE_SPLITS = {"training": "train", "validation": "val", "testing": "test"}
 _RECORDINGS = (".txt", ".csv", ".tsv")
+_MOLECULES = (".sdf", ".sd", ".mol")
 
 
 def add_data_files(parser, help: str) -> None:
@@ -120,7 +121,9 @@ def _is_there(topology: object) -> bool:
 
 
 def _kind_of(paths: list[str], old: str | None) -> str:
-    """The kind that reads these files: npz (or md17, if the section was of that), file, or pedestrian."""
+    """The kind that reads these files: npz (or md17, if the section was of that), file, conformers, or pedestrian."""
+    if old == "conformers" or all(Path(path).suffix.lower() in _MOLECULES for path in paths):
+        return "conformers"
     npz = {Path(path).suffix.lower() == ".npz" for path in paths}
     if len(npz) > 1:
         raise ValueError(f"--data: several files must be all .npz or none, got {', '.join(paths[:4])}")

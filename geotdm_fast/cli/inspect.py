@@ -10,13 +10,16 @@ bonds, and what reading it warns of; then the parts of a configuration that woul
 
 FILE is an .npz of your own or of `geotdm sample` (also a folder of it), a trajectory of molecules in a format of ASE,
 MDTraj or MDAnalysis, or a recording of pedestrians (.txt, .csv, .tsv). Its suffix says which. Of a folder of `--cache`
-it says of which files, how large and whether whole each cache is."""
+it says of which files, how large and whether whole each cache is. An .sdf holds conformers, and so does any other file
+with --set data.kind=conformers; --set "data.features=[degree, hydrogens]" says what a model of Align Your Structures
+would train on (docs/ays.md)."""
 
 EXAMPLES = """\
   geotdm inspect my_molecule.npz
   geotdm inspect run.xtc --topology run.pdb
   geotdm inspect run.xtc --topology run.pdb --set "data.selection=protein and not element H"
   geotdm inspect dump.lammpstrj --set data.elements='{1: O, 2: H}'
+  geotdm inspect conformers.sdf
   geotdm inspect samples/
   geotdm inspect frames/                   (the DIR of geotdm train --cache DIR)"""
 

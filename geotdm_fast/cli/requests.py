@@ -26,6 +26,10 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
     molecules: the option that needs them; other data are refused before any work is done
     """
     model = open_model(args.checkpoint, args.config, device, args.precision)
+    if getattr(args, "free", False):
+        if not hasattr(model, "free"):
+            raise ValueError("--free is for a model of Align Your Structures that was trained with nothing given, too")
+        model = model.free()
     if getattr(args, "eval", None) is not None:
         from geotdm_fast.cli.sampling_file import agreed
 

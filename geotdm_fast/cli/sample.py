@@ -29,6 +29,8 @@ evaluate` and `geotdm plot` need. Positions are in the unit of the data divided 
 --given FILE is for forecasts whose future nobody knows yet: the last frames of each trajectory in FILE, as many as the
 model is given, are taken; target is empty then, and `geotdm evaluate` has nothing to compare with.
 
+--free draws all frames of a model of Align Your Structures that was trained with frame 0 and without it.
+
 --rollout FRAMES goes on beyond the frames that the model was trained to draw, block by block: the last frames of a
 block are the given ones of the next. The model must be given frames at the beginning of its window. target reaches as
 far as the data do and is NaN behind: longer data make a longer truth, such as --set data.num_frames=410 (simulated
@@ -64,6 +66,7 @@ EXAMPLES = """\
   geotdm sample nbody_charged_small --rollout 400 --set data.num_frames=410 --num-graphs 20 --out long.npz
   geotdm sample outputs/my_molecule --rollout 5000 --given last_frames.npz --out long/ --xtc long.xtc
   geotdm sample outputs/my_molecule --given last_frames.npz --num-samples 20 --out future.npz
+  geotdm sample outputs/ays_interpolator_small --method ays_ddim --steps 50 --out samples.npz          docs/ays.md
   geotdm sample outputs/nbody_lags --set conditions.lag=0.2 --out samples.npz  docs/conditions.md
   geotdm sample ckpt_best.pt --config nbody_train_cond.yaml --out samples.npz
   geotdm sample md17_sampling.yaml                                            into <output_base_path>/<...>_eval/
@@ -81,6 +84,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--given",
         metavar="FILE",
         help="forecast where the future is unknown: the last frames of each trajectory in FILE are the given ones",
+    )
+    parser.add_argument(
+        "--free",
+        action="store_true",
+        help="give nothing, where the model was trained so in half of its steps (conditioning unconditional_forward)",
     )
     rollout = parser.add_argument_group("a rollout")
     rollout.add_argument(

@@ -30,7 +30,10 @@ factors of matrix products; weights stay float32. A batch that does not fit into
 
 Trajectories larger than memory: --cache DIR writes the frames of molecules' files (.xtc, .dcd, ...) into DIR once, as
 plain arrays, and a second thread reads the windows of the next steps from there; the numbers are the same. Several runs
-of one system: --data 'runs/*/traj.xtc' and one --topology; split_by: replica keeps whole runs for validation."""
+of one system: --data 'runs/*/traj.xtc' and one --topology; split_by: replica keeps whole runs for validation.
+
+Models of Align Your Structures have the key denoise_model.type, and are trained in two stages: a structure model, then
+an interpolator around it; their official files are read as they are. docs/ays.md has the commands."""
 
 EXAMPLES = """\
   geotdm train configs/nbody_charged_small.yaml
@@ -40,6 +43,7 @@ EXAMPLES = """\
   geotdm train configs/md_file.yaml --data 'runs/*/traj.xtc' --topology run.pdb --cache /scratch/frames
   geotdm train configs/molecules.yaml --data ethanol.npz aspirin.npz          (one model for several molecules)
   geotdm train configs/nbody_charged.yaml --set train.batch_size=64 --set train.exp_name=half --device cuda
+  geotdm train configs/ays_structure_small.yaml --data ethanol.npz                (then ays_interpolator_small.yaml)
   torchrun --nproc-per-node 2 -m geotdm_fast train configs/nbody_charged.yaml      (one process per GPU)
 
 then:
@@ -49,10 +53,11 @@ then:
 
 class _ShowKeys(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
+        from geotdm_fast.config.ays_files import ays_manual
         from geotdm_fast.config.data_settings import data_manual
         from geotdm_fast.config.settings import manual
 
-        print(data_manual(), manual(), sep="\n\n")
+        print(data_manual(), manual(), ays_manual(), sep="\n\n")
         parser.exit()
 
 
@@ -90,9 +95,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Train; 0 when the run ended or its time was up. A signal exits with 128 + its number."""
-    from geotdm_fast.config.files import normalise_config, override, read_yaml
+    from geotdm_fast.config.files import normalise_config, override, read_training_file
 
-    raw = read_yaml(args.config)
+    raw = read_training_file(args.config)
     check_data_files(args)
 
     import torch

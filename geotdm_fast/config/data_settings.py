@@ -14,6 +14,8 @@ class DataKey(NamedTuple):
 
 
 _PROJECT = DataKey("subtract the mean of each window, as unconditional models want it", "false")
+_FEATURES = DataKey("[degree, hydrogens, ...] of atoms for Align Your Structures, [own] for h of the file")
+_RATIO = DataKey("[0.5, 0.5, ...] how often the entries of a list of paths are drawn in training", "null: by size")
 _FRAMES = {
     "graph": DataKey("bonds, complete, {radius: R} or {knn: K}, with bonds: HOPS and of: current", "bonds"),
     "frames": DataKey("[start, stop] or [start, stop, step] of the frames to read, before splits and windows"),
@@ -21,13 +23,16 @@ _FRAMES = {
     "conditions": DataKey("numbers that the network is told: {temperature: 300, lag: L, [L, ...], time or frames}"),
 }
 _MOLECULES = {
-    "project": _PROJECT,
+    "project": _PROJECT._replace(doc=f"{_PROJECT.doc}; frames: of each frame"),
     "cutoff": DataKey("longest bond where bonds are found by distance", "null: by covalent radii; md17: 1.6 angstrom"),
     "max_hops": DataKey("atoms so many bonds apart are joined by an edge", "3"),
     "fully_connected": DataKey("join all atoms", "false"),
     "bonds": DataKey("[[i, j], ...] bonded atoms, instead of the file's or those by distance"),
     "num_types": DataKey("atomic numbers below it are features", "10"),
     "atom_types": DataKey("[1, 6, 8, ...] atomic numbers that are features, for the same ones in several molecules"),
+    "features": _FEATURES,
+    "molecule": DataKey("an SDF or MOL file of the same atoms, whose bond orders and features RDKit reads; or a list"),
+    "ratio": _RATIO,
 }
 _OWN = {
     "path": DataKey("the file, or a list of files and patterns (runs/*/x.xtc), whose windows are joined", REQUIRED),
@@ -53,13 +58,26 @@ DATA = {
     "npz": _OWN,
     "file": _OWN
     | {
-        "topology": DataKey("the file that names the atoms of a trajectory of bare positions (.xtc, .dcd, ...)"),
+        "topology": DataKey("the file that names the atoms of bare positions (.xtc, ...); {folder}/a.pdb: beside each"),
         "reader": DataKey("ase, mdtraj or mdanalysis", "auto"),
         "format": DataKey("the format by its usual suffix, where the file's name does not say it"),
         "selection": DataKey("atoms to keep, in the selection language of MDTraj or MDAnalysis"),
         "elements": DataKey("symbols or atomic numbers where the file names none: of each atom, or {name: symbol}"),
         "types": DataKey("element; or name, for coarse-grained beads", "element"),
         "cache": DataKey("a folder for frames as plain arrays, made once: for files larger than memory"),
+    },
+    "conformers": {
+        "path": DataKey("the file, or a list of files, whose molecules are joined", REQUIRED),
+        "split": DataKey(f"{_SPLIT}, by the order in the file", "null: all"),
+        "split_ratio": DataKey("shares of train, val and test", "[0.6, 0.2, 0.2]"),
+        "with_h": DataKey("keep hydrogen atoms", "true"),
+        "max_hops": DataKey("atoms so many bonds apart are joined by an edge", "3"),
+        "cutoff": DataKey("longest bond where bonds are found by distance", "null: by covalent radii"),
+        "features": DataKey("features of atoms, by name", "[degree, hydrogens]; of SDF the eight official ones"),
+        "project": DataKey("subtract the mean of each molecule", "frames"),
+        "name": DataKey("what the data are called in tables and pictures", "the file's name"),
+        "unit": DataKey("unit of the positions", "angstrom"),
+        "ratio": _RATIO,
     },
     "md17": {
         "path": DataKey("the .npz of a molecule; or root and molecule_name"),
@@ -103,6 +121,7 @@ DATA = {
 _ABOUT = {
     "npz": "arrays of your own: x or R, and if there are any z, h, edge_index, edge_attr, bonds, cell, pbc",
     "file": "molecules in a format of ASE, MDTraj or MDAnalysis",
+    "conformers": "one frame of each of many molecules: .sdf by RDKit, .npz, or any format of ASE",
     "md17": "the .npz files of MD17",
     "nbody": "simulated particles",
     "pedestrian": "recordings of people who walk",

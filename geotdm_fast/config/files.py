@@ -26,13 +26,22 @@ IGNORED = "wandb"
 def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> dict:
     """Read a training configuration (YAML) into the normal form, see `normalise_config`.
 
-    overrides: `section.key=value` texts, the value in YAML (`train.lr=1e-3`, `data.train.root=/data`)
+    overrides: `section.key=value` texts, the value in YAML (`train.lr=1e-3`, `data.train.root=/data`), in the sections
+        that this returns
     Raises FileNotFoundError, or ValueError naming the file, the section, the key, what was expected and what came.
     """
-    raw = read_yaml(path)
+    raw = read_training_file(path)
     for text in overrides:
         override(raw, text)
     return normalise_config(raw, where=str(path))
+
+
+def read_training_file(path: str | os.PathLike) -> dict:
+    """The mapping in a training's YAML file; an official file of Align Your Structures as one of ours."""
+    from geotdm_fast.config.ays_files import from_official, is_official
+
+    raw = read_yaml(path)
+    return from_official(raw, str(path)) if is_official(raw) else raw
 
 
 def load_sampling_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> dict:
@@ -41,7 +50,7 @@ def load_sampling_config(path: str | os.PathLike, overrides: Iterable[str] = ())
     for text in overrides:
         override(raw, text)
     where = str(path)
-    _check_sections(raw, ("data", "eval"), where)
+    check_sections(raw, ("data", "eval"), where)
     return {"data": _data_section(raw["data"], f"{where}: data"), "eval": fill(raw["eval"], EVAL, f"{where}: eval")}
 
 
@@ -53,18 +62,20 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
     and not null.
     Raises ValueError naming the section and the key.
     """
+    from geotdm_fast.config.ays_files import from_official, is_ays, is_official, normalise_ays
+
+    if isinstance(raw, Mapping):
+        raw = from_official(raw, where) if is_official(raw) else raw
+        if is_ays(raw):
+            return normalise_ays(raw, where)
     if isinstance(raw, Mapping) and "eval" in raw and "train" not in raw:
         raise ValueError(
             f"{where}: this is a sampling config (section 'eval'), which `geotdm sample` reads; training needs a "
             "section 'train'"
         )
-    _check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where)
-    data = as_section(raw["data"], f"{where}: data")
-    check_keys(f"{where}: section data", data, SPLITS)
-    if "train" not in data:
-        raise ValueError(f"{where}: section data must have the key 'train', got {listed(data)}")
-    given = [split for split in SPLITS if data.get(split) is not None or split == "train"]
-    config = {"data": {split: _data_section(data[split], f"{where}: data.{split}") for split in given}}
+    check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where)
+    given = data_sections(raw, where)
+    config = {"data": {split: _data_section(section, f"{where}: data.{split}") for split, section in given.items()}}
     for name, table in (("denoise_model", DENOISE_MODEL), ("diffusion", DIFFUSION), ("train", TRAIN)):
         config[name] = fill(raw[name], table, f"{where}: {name}")
     _derive(config, where)
@@ -105,14 +116,15 @@ def portable_config(config: Mapping) -> dict:
     """
     portable = copy.deepcopy(dict(config))
     for section in portable["data"].values():
-        for key in ("path", "root", "topology", "recordings"):
+        for key in ("path", "root", "topology", "molecule", "recordings"):
             value = section.get(key)
             if value is not None:
                 section[key] = [_own_name(p) for p in value] if isinstance(value, (list, tuple)) else _own_name(value)
         section.pop("cache", None)
     train = portable["train"]
-    if train.get("start_from") is not None:
-        train["start_from"] = _own_name(train["start_from"])
+    for weights, key in ((train, "start_from"), (portable["denoise_model"], "pretrain_ckpt")):
+        if weights.get(key) is not None:
+            weights[key] = _own_name(weights[key])
     train["max_minutes"] = None
     return portable
 
@@ -143,7 +155,7 @@ def override(raw: dict, text: str) -> None:
         raise ValueError(f"override '{plain(text)}': the value must be YAML ({error})") from error
 
 
-def _check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None:
+def check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None:
     raw = as_section(raw, where)
     check_keys(where, raw, (*required, IGNORED))
     missing = [name for name in required if name not in raw]
@@ -152,6 +164,15 @@ def _check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None
     if IGNORED in raw:
         # A fixed text: Python shows the same warning from the same line once.
         warnings.warn("config section 'wandb' is ignored: training writes log.jsonl and loss.png", stacklevel=2)
+
+
+def data_sections(raw: Mapping, where: str) -> dict[str, Any]:
+    """The sections `train`, and where they are given `val` and `test`, of a raw configuration. Raises ValueError."""
+    data = as_section(raw["data"], f"{where}: data")
+    check_keys(f"{where}: section data", data, SPLITS)
+    if "train" not in data:
+        raise ValueError(f"{where}: section data must have the key 'train', got {listed(data)}")
+    return {split: data[split] for split in SPLITS if data.get(split) is not None or split == "train"}
 
 
 def _data_section(section: Any, where: str) -> dict:
@@ -194,15 +215,8 @@ def _check_history(config: dict, where: str) -> None:
         )
 
 
-def _derive(config: dict, where: str) -> None:
-    """Settings that follow from others, and those that must agree."""
-    from geotdm_fast.reference import check_cutoff
-
-    diffusion, train, network = config["diffusion"], config["train"], config["denoise_model"]
-    check_cutoff(f"{where}: denoise_model", network["cutoff"], network["envelope"])
-    network["graph"] = _graph(config, where)
-    if diffusion["rescale_timesteps"] is None:
-        diffusion["rescale_timesteps"] = config["data"]["train"]["kind"] == "pedestrian"
+def check_train(train: dict, where: str) -> None:
+    """Set the schedule that follows from other settings of a training; ValueError for those that do not agree."""
     if train["schedule"] is None:
         train["schedule"] = "none" if train["lr_decay_every"] is None else "step"
     if train["schedule"] == "step" and train["lr_decay_every"] is None:
@@ -216,6 +230,18 @@ def _derive(config: dict, where: str) -> None:
             raise ValueError(f"{where}: train must have one of num_epochs, num_steps, max_minutes, got none")
         if train["schedule"] == "cosine":
             raise ValueError(f"{where}: train.schedule cosine needs train.num_epochs or train.num_steps")
+
+
+def _derive(config: dict, where: str) -> None:
+    """Settings that follow from others, and those that must agree."""
+    from geotdm_fast.reference import check_cutoff
+
+    diffusion, train, network = config["diffusion"], config["train"], config["denoise_model"]
+    check_cutoff(f"{where}: denoise_model", network["cutoff"], network["envelope"])
+    network["graph"] = _graph(config, where)
+    if diffusion["rescale_timesteps"] is None:
+        diffusion["rescale_timesteps"] = config["data"]["train"]["kind"] == "pedestrian"
+    check_train(train, where)
     needed, unused = ("cond_mask", "tot_len") if diffusion["mode"] == "cond" else ("tot_len", "cond_mask")
     if train[needed] is None:
         raise ValueError(f"{where}: diffusion.mode {diffusion['mode']} needs train.{needed}")

@@ -283,8 +283,13 @@ def describe(value: Any) -> str:
 
 def manual() -> str:
     """All settings as text, for `geotdm train --keys`."""
+    return tables_as_text({"denoise_model": DENOISE_MODEL, "diffusion": DIFFUSION, "train": TRAIN})
+
+
+def tables_as_text(tables: Mapping[str, Mapping[str, Setting]]) -> str:
+    """The settings of sections, one a line."""
     lines = []
-    for section, table in (("denoise_model", DENOISE_MODEL), ("diffusion", DIFFUSION), ("train", TRAIN)):
+    for section, table in tables.items():
         lines.append(f"{section}:")
         for key, setting in table.items():
             default = "required" if setting.default is REQUIRED else f"default {_as_written(setting.default)}"

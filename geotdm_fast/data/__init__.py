@@ -1,6 +1,7 @@
 """Trajectories from simulators, molecules, recordings and files: all end as `Trajectory`, batched by `collate`."""
 
 from geotdm_fast.data.arrays import array_dataset, npz_dataset
+from geotdm_fast.data.conformers import conformer_dataset
 from geotdm_fast.data.given_frames import given_frames_dataset
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.md17 import md17_dataset
@@ -19,6 +20,7 @@ __all__ = [
     "TrajectoryDataset",
     "array_dataset",
     "collate",
+    "conformer_dataset",
     "draw_systems",
     "file_dataset",
     "given_frames_dataset",

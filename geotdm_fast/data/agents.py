@@ -57,7 +57,7 @@ def ragged_windows(
     graph_frame: np.ndarray,
     starts: np.ndarray,
     span: int,
-    project: bool,
+    project: bool | str,
     boxes: Boxes | None = None,
 ) -> tuple[Joined, list[Tensor] | None]:
     """Windows of graphs side by side, and for molecules the atomic numbers of each window.

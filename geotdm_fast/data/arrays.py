@@ -45,7 +45,7 @@ def npz_dataset(
     frames: Sequence[int | None] | str | None = None,
     every: int | None = None,
     with_h: bool = True,
-    project: bool = False,
+    project: bool | str = False,
     cutoff: float | None = None,
     max_hops: int = 3,
     fully_connected: bool = False,
@@ -184,7 +184,7 @@ def array_dataset(
     split_ratio: Sequence[float] = SPLIT_RATIO,
     frames: Sequence[int | None] | str | None = None,
     every: int | None = None,
-    project: bool = False,
+    project: bool | str = False,
     cutoff: float | None = None,
     max_hops: int = 3,
     fully_connected: bool = False,
@@ -224,7 +224,7 @@ def array_dataset(
     span: frames in a window; by default 30 of one trajectory, all of each of many
     stride: frames between the starts of windows
     frames, every: which frames there are at all, before splits and windows, see `frame_slice`
-    project: subtract the mean over nodes and frames of each window
+    project: subtract the mean over nodes and frames of each window; `frames`: that over nodes of each frame
     cutoff, max_hops, fully_connected, num_types, atom_types: as in `molecule_graph`
     unit: of positions. Molecules in nm, bohr or pm become angstrom, which is what is meant where nothing is said
     unwrap: auto, where there is a periodic box: atoms are followed from frame to frame by their nearest image, and with

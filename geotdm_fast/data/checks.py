@@ -39,6 +39,15 @@ def check_flag(where: str, name: str, value: bool) -> bool:
     return bool(value)
 
 
+def check_project(where: str, value: bool | str) -> bool | str:
+    """`value` if it is True, False or `frames`: which mean is subtracted from windows, see `windows.centred`."""
+    if isinstance(value, str):
+        if value != "frames":
+            raise ValueError(f"{where}: project must be true, false or frames, got {shown(value)}")
+        return value
+    return check_flag(where, "project", value)
+
+
 def check_auto(where: str, name: str, value: str | bool) -> bool:
     """Whether `value` is auto, not no; YAML reads a bare `no` as false."""
     if isinstance(value, (bool, np.bool_)):

@@ -28,7 +28,7 @@ _PASSED_OVER = (
 )
 _OF_A_MOLECULE = (
     *("with_h", "max_hops", "fully_connected", "bonds", "num_types", "atom_types"),
-    *("project", "frames", "every", "conditions"),
+    *("project", "frames", "every", "conditions", "features", "molecule"),
 )
 _ONE_LAG = "the given frames must have one lag; --set conditions.lag=... says which"
 

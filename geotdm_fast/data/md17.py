@@ -7,7 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from geotdm_fast.data.checks import SPLITS, check_array, check_count, check_flag, check_positions, check_shape
+from geotdm_fast.data.checks import (
+    SPLITS,
+    check_array,
+    check_count,
+    check_flag,
+    check_positions,
+    check_project,
+    check_shape,
+)
 from geotdm_fast.data.distances import check_distances
 from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.molecule import heavy_atoms, molecule_graph, renumbered_bonds
@@ -48,7 +56,7 @@ def md17_dataset(
     span: int = 30,
     num_windows: int | None = None,
     with_h: bool = True,
-    project: bool = False,
+    project: bool | str = False,
     velocities: bool = False,
     cutoff: float = CUTOFF,
     max_hops: int = 3,
@@ -68,7 +76,7 @@ def md17_dataset(
     frames: which frames there are at all, of all but the last, see `frame_slice`
     num_windows: at most so many windows; 5000, 1000 and 1000 by default
     with_h: keep hydrogen atoms
-    project: subtract the mean over nodes and frames, as the unconditional model wants it
+    project: subtract the mean over nodes and frames, as the unconditional model wants it; frames: that of each frame
     velocities: give every window a field `v` [N, 3, T]: how far the atoms move to the file's next frame (angstrom)
     cutoff, max_hops, fully_connected, bonds, num_types, atom_types: as in `molecule_graph`; bonds of all atoms
     Raises FileNotFoundError, ValueError for a bad or too short file, naming what would do. Warns of steps out of all
@@ -79,7 +87,7 @@ def md17_dataset(
     span = check_count(where, "span", span)
     num_windows = NUM_WINDOWS[split] if num_windows is None else check_count(where, "num_windows", num_windows)
     with_h = check_flag(where, "with_h", with_h)
-    project = check_flag(where, "project", project)
+    project = check_project(where, project)
     velocities = check_flag(where, "velocities", velocities)
     z = read_npz(path, required=("R", "z"), only=("z",))["z"]
     where = f"{where}: {path}"

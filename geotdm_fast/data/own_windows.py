@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from geotdm_fast.data.agents import absent_windows, ragged_windows
-from geotdm_fast.data.checks import check_array, check_count, check_flag, check_positions, check_shape
+from geotdm_fast.data.checks import check_array, check_count, check_flag, check_positions, check_project, check_shape
 from geotdm_fast.data.distances import check_distances, unit_factor
 from geotdm_fast.data.drift import without_drift
 from geotdm_fast.data.frames import frame_slice
@@ -77,7 +77,7 @@ class Wanted:
     split_ratio: Sequence[float]
     frames: Sequence[int | None] | str | None
     every: int | None
-    project: bool
+    project: bool | str
     remove_drift: bool = False
 
     def checked(self, where: str) -> "Wanted":
@@ -87,7 +87,7 @@ class Wanted:
             span=None if self.span is None else check_count(where, "span", self.span),
             stride=check_count(where, "stride", self.stride),
             split_ratio=check_ratio(where, self.split_ratio),
-            project=check_flag(where, "project", self.project),
+            project=check_project(where, self.project),
             remove_drift=check_flag(where, "remove_drift", self.remove_drift),
         )
 

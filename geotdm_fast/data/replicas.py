@@ -13,6 +13,8 @@ from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.shown import plain
 
 SPLIT_BY = ("time", "replica")
+# What stands for the folder of a path in the name of a file beside it.
+FOLDER = "{folder}"
 
 
 def expanded_paths(where: str, path: Any) -> Any:
@@ -52,6 +54,7 @@ def chosen_files(where: str, section: dict, lists: Sequence[str]) -> dict:
     none, as of two files that of val.
     """
     section = section | {"path": expanded_paths(where, section["path"])}
+    section |= {key: _beside(section["path"], section[key]) for key in lists if key != "path" and key in section}
     if section.pop("split_by", "time") != "replica":
         return section
     paths = section["path"] if isinstance(section["path"], (list, tuple)) else [section["path"]]
@@ -81,6 +84,14 @@ def chosen_files(where: str, section: dict, lists: Sequence[str]) -> dict:
             name: value if name == LAG else of_chosen(f"conditions.{name}", value) for name, value in told.items()
         }
     return section
+
+
+def _beside(paths: Any, value: Any) -> Any:
+    """A text with `{folder}` as one for every path, with the folder that the path is in; anything else as it is."""
+    if not isinstance(value, str) or FOLDER not in value:
+        return value
+    of = lambda path: value.replace(FOLDER, os.path.dirname(os.fspath(path)) or ".")
+    return [of(path) for path in paths] if isinstance(paths, (list, tuple)) else of(paths)
 
 
 def leave_out_short(where: str, parts: Mapping[int, tuple[str, str]], errors: Mapping[int, TooShort]) -> None:

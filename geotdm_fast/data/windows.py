@@ -25,9 +25,14 @@ def frames_last(x: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=np.float32))
 
 
-def centred(x: Tensor) -> Tensor:
-    """`x [N, D, T]` minus its mean over nodes and frames, as the unconditional model wants it."""
-    return x - x.mean(dim=(0, 2), keepdim=True)
+def centred(x: Tensor, project: bool | str = True) -> Tensor:
+    """`x [N, D, T]` minus its mean over nodes and frames, as the unconditional model wants it.
+
+    project: `frames` subtracts the mean over nodes of each frame; False nothing
+    """
+    if not project:
+        return x
+    return x - x.mean(dim=(0,) if project == "frames" else (0, 2), keepdim=True)
 
 
 def places_of(num_trajectories: int, starts: np.ndarray) -> np.ndarray:
@@ -43,7 +48,8 @@ class Windows(Sequence[Trajectory]):
 
     places: [M, 2] - the (trajectory, first frame) of every window
     h: [B, N, F] - node features of every trajectory; edge_attr: [B, E, A] or None
-    project: subtract the mean over nodes and frames of each window, which leaves no origin
+    project: subtract the mean over nodes and frames of each window, or with `frames` that of each frame, which leaves
+        no origin
     origin: [B, D] float64 or None - what was subtracted from the positions of every trajectory
     v: [B, N, D, T] - velocities, which become the windows' field `v`; None: they have none
     boxes: of the trajectories and frames of x; None: they have none
@@ -61,7 +67,7 @@ class Windows(Sequence[Trajectory]):
         h: Tensor,
         edge_index: Tensor,
         edge_attr: Tensor | None,
-        project: bool = False,
+        project: bool | str = False,
         origin: Tensor | None = None,
         v: Tensor | None = None,
         boxes: Boxes | None = None,
@@ -84,7 +90,7 @@ class Windows(Sequence[Trajectory]):
     def __getitem__(self, index: int) -> Trajectory:  # type: ignore[override]  # no slices
         trajectory, start = map(int, self.places[index])
         x = self.x[trajectory, :, :, start : start + self.span]
-        x = centred(x) if self.project else x
+        x = centred(x, self.project)
         edge_attr = None if self.edge_attr is None else self.edge_attr[trajectory]
         origin = None if self.origin is None else self.origin[trajectory]
         window = Trajectory(x, self.h[trajectory], self.edge_index, edge_attr, self.scored, origin)

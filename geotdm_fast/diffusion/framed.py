@@ -40,6 +40,11 @@ class FramedDiffusion:
     captures: CaptureCache | None
     _held_ref_frame: tuple[dict, Tensor] | None
 
+    @property
+    def task_mode(self) -> str:
+        """The mode of the `Task` that the model is asked: whether frames are given (`cond`) or not (`uncond`)."""
+        return self.mode
+
     # --- reference frame and subspace -----------------------------------------------------------------------------
 
     def project_to_subspace(self, x: Tensor, batch: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.diffusion import likelihood
+from geotdm_fast.diffusion import ays_ddim, likelihood
 from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
 from geotdm_fast.diffusion.framed import FramedDiffusion
 from geotdm_fast.diffusion.gaussian import GaussianDiffusion
@@ -49,7 +49,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
     `x_given`. Noise comes from torch's global generator.
     """
 
-    methods = tuple(METHODS)
+    methods = (*METHODS, ays_ddim.NAME)
     fast_method = "dpmpp_2m"
 
     def __init__(
@@ -107,6 +107,10 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         self, method: str, num_steps: int, spacing: str, eta: float = 0.0, noised_steps: int | None = None
     ) -> Plan:
         abar = self.alphas_cumprod[:noised_steps]
+        if method == ays_ddim.NAME:
+            timesteps = ays_ddim.ddim_timesteps(len(abar), num_steps + 1)
+            rows = METHODS["ddim"](abar[timesteps], eta, False)
+            return method_plan(self, self.model_mean_type, timesteps[:-1], rows, False)
         timesteps = choose_steps(min(num_steps, len(abar)), abar, spacing)
         is_large = self.model_var_type is ModelVarType.FIXED_LARGE
         rows = METHODS[method](np.append(abar[timesteps], 1.0), eta, is_large)

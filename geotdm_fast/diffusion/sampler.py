@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from geotdm_fast.diffusion import ays_ddim
 from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
 from geotdm_fast.diffusion.framed import FramedDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_ref_frame, check_start
@@ -17,10 +18,14 @@ class Sampler:
     """Draws trajectories from a `GeoTDM` or a `Flow`.
 
     method: of a `GeoTDM`: `ddpm` - ancestral, as the model was made and the paper samples; `ddim`; `dpmpp_2m`;
-        `dpmpp_2m_sde`. Of a `Flow`: `euler`, `heun`, `ab2`. None: the first of them
-    num_steps: calls of the network, 1 ... S; default S
-    spacing: which steps: `uniform`, `quadratic` or, of a `GeoTDM`, `log_snr`
-    eta: noise of `ddim`, 0 ... 1
+        `dpmpp_2m_sde`; and `ays_ddim`, the DDIM of Align Your Structures: it ends at the model's step 0 and not at the
+        data, so that noise of size sqrt(beta_0) remains, and scales a node down whose RMS is above 50
+        (`diffusion.ays_ddim`). It is of mode `uncond`, and `draw` alone. Where the network gives NaN the whole graph
+        becomes 0 instead of one number. Of a `Flow`: `euler`, `heun`, `ab2`. None: the first of them
+    num_steps: calls of the network, 1 ... S; default S. Of `ays_ddim` at most S - 1, one less than its official `steps`
+    spacing: which steps: `uniform`, `quadratic` or, of a `GeoTDM`, `log_snr`; `ays_ddim` has its own, by the name
+        `uniform`
+    eta: noise of `ddim` and `ays_ddim`, 0 ... 1
 
     Every method keeps the model's equivariance: a step is a sum of equivariant terms with scalar factors.
     Raises ValueError for names and numbers out of range.
@@ -37,11 +42,14 @@ class Sampler:
         method = diffusion.methods[0] if method is None else method
         check_choice("Sampler: method", method, diffusion.methods)
         total = diffusion.num_timesteps
+        if method == ays_ddim.NAME:
+            _check_ays_ddim(diffusion, num_steps, spacing)
+            num_steps = num_steps or total - 1
         if num_steps is not None and not 1 <= num_steps <= total:
             raise ValueError(f"Sampler: num_steps must be in 1..{total}, the model's steps, got {num_steps}")
         if not 0 <= eta <= 1:
             raise ValueError(f"Sampler: eta must be in 0..1, got {eta}")
-        if eta and method != "ddim":
+        if eta and method not in ("ddim", ays_ddim.NAME):
             raise ValueError(f"Sampler: eta is of the method 'ddim' alone, got {eta} with '{method}'")
         warn_of_replaced_parts("Sampler", diffusion.replaced_parts())
         self.diffusion, self.method, self.spacing, self.eta = diffusion, method, spacing, eta
@@ -76,6 +84,10 @@ class Sampler:
         z = torch.randn(*shape, device=diffusion.device, dtype=diffusion.dtype) if noise is None else noise(0)
         start = diffusion.start(z, model_kwargs)
         chain = Chain(diffusion, self.plan, start, x_ref, model_kwargs, noise, self._guided_by(cond_fn, model_kwargs))
+        if self.method == ays_ddim.NAME:
+            for _ in chain.steps(progress):
+                chain.x.copy_(ays_ddim.finite(ays_ddim.clipped(chain.x)))
+            return chain.x
         return diffusion.to_absolute(chain.finish(progress), x_ref)
 
     @torch.no_grad()
@@ -93,6 +105,8 @@ class Sampler:
         The chain visits at most `num_steps` of them. Arguments and return as in `draw`.
         """
         diffusion, total = self.diffusion, self.diffusion.num_timesteps
+        if self.method == ays_ddim.NAME:
+            raise ValueError(f"Sampler.refine: method must end at the data, got '{self.method}'")
         if not 1 <= noised_steps <= total:
             raise ValueError(f"Sampler.refine: noised_steps must be in 1..{total}, got {noised_steps}")
         check_start("Sampler.refine", diffusion.mode, x_start, model_kwargs)
@@ -109,3 +123,14 @@ class Sampler:
 
     def _guided_by(self, cond_fn: GradientFunction | None, model_kwargs: dict) -> GradientFunction | None:
         return None if cond_fn is None else self.diffusion.guided_by(cond_fn, model_kwargs)
+
+
+def _check_ays_ddim(diffusion: FramedDiffusion, num_steps: int | None, spacing: str) -> None:
+    """ValueError where the method `ays_ddim` cannot be."""
+    if diffusion.mode != "uncond":
+        raise ValueError(f"Sampler: method 'ays_ddim' is of mode 'uncond', got a model of mode '{diffusion.mode}'")
+    if spacing != "uniform":
+        raise ValueError(f"Sampler: method 'ays_ddim' has a spacing of its own, by the name 'uniform', got '{spacing}'")
+    most = diffusion.num_timesteps - 1
+    if num_steps is not None and not 1 <= num_steps <= most:
+        raise ValueError(f"Sampler: num_steps must be in 1..{most} for 'ays_ddim', got {num_steps}")

@@ -120,6 +120,13 @@ def _suggest(
         node_dim = 3 * _TYPES_BY_DEFAULT
         if types[-1] >= _TYPES_BY_DEFAULT:
             data["atom_types"], node_dim = types, 3 * len(types)
+    if section.get("features") is not None:
+        sections = {split: data | {"split": split} for split in ("train", "val", "test")}
+        found.config = {
+            "data": sections,
+            "denoise_model": {"type": "interpolator", "ft_dim": first.h.shape[1] - 1, "conditioning": "forward"},
+        }
+        return
     edge_dim = 0 if first.edge_attr is None else first.edge_attr.shape[1]
     sections = {split: data | {"split": split} for split in ("train", "val", "test")}
     found.config = _config(sections, node_dim, edge_dim, span // 3, span)

@@ -12,8 +12,8 @@ _ALIGNED = 128
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` of the CPU on `device`; for CUDA through pinned memory, so that the host goes on at once."""
-    if device.type != "cuda":
+    """`tensor` on `device`; from the CPU to CUDA through pinned memory, so that the host goes on at once."""
+    if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 

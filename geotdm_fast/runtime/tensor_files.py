@@ -1,7 +1,9 @@
 """Safetensors with texts beside the tensors: equal content gives equal bytes, and damage is noticed."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,17 +50,30 @@ def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises FileNotFoundError, or ValueError for a file that is not whole or whose SHA-256 is not that of its content.
     Files of others and of earlier versions have none.
     """
+    with _opened(path) as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    expected = metadata.pop(DIGEST_KEY, None)
+    if expected is not None and tensors_sha256(tensors, metadata) != expected:
+        raise ValueError(f"{path} is damaged: its SHA-256 is not that of what was written; take an earlier copy")
+    return tensors, metadata
+
+
+def read_metadata(path: PathLike) -> dict[str, str]:
+    """The metadata of a safetensors file, whose tensors are not read or checked. Raises as `load_tensors` does."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextlib.contextmanager
+def _opened(path: PathLike) -> Iterator[Any]:
+    """The file, for safetensors' functions. FileNotFoundError, ValueError for one that is not whole."""
     from safetensors import SafetensorError, safe_open
 
     try:
         # On the CPU, whatever torch.set_default_device says.
         with safe_open(path, framework="pt", device="cpu") as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} must be a safetensors file, got a corrupt or foreign one ({plain(error)})") from error
-    expected = metadata.pop(DIGEST_KEY, None)
-    if expected is not None and tensors_sha256(tensors, metadata) != expected:
-        raise ValueError(f"{path} is damaged: its SHA-256 is not that of what was written; take an earlier copy")
-    return tensors, metadata

@@ -155,14 +155,19 @@ def make_samples(
     *,
     seed: int,
     checkpoint: str,
+    first_graph: int = 0,
 ) -> Samples:
-    """Put what `sampling.sample` drew for `batch` together with the truth and the data set's metadata."""
+    """Put what `sampling.sample` drew for `batch` together with the truth and the data set's metadata.
+
+    first_graph: the place in `dataset` of the first graph of `batch`
+    """
     if task.is_conditional:
         given = task.mask(batch.x.shape[-1]).flatten().bool().numpy()
     else:
         given = np.zeros(samples.shape[-1], bool)
     x = batch.x.cpu().numpy().astype(np.float32)[..., : len(given)]
-    numbers = [dataset.numbers_of(i) for i in range(batch.num_graphs)] if dataset.atomic_numbers is not None else []
+    graphs = range(first_graph, first_graph + batch.num_graphs)
+    numbers = [dataset.numbers_of(i) for i in graphs] if dataset.atomic_numbers is not None else []
     return Samples(
         samples=samples.cpu().numpy().astype(np.float32),
         target=x[..., ~given] if batch.has_target else x[..., :0],

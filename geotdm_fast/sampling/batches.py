@@ -89,7 +89,7 @@ class Drawer:
     batch_size = 1
 
     def __init__(self, sampler: Sampler, batch: Batch, task: Task, seed: int):
-        task.check_mode("sample", sampler.diffusion.mode)
+        task.check_mode("sample", sampler.diffusion.task_mode)
         self.device = torch.device(sampler.diffusion.device)
         self.pick = GraphPicker(batch)
         self._sampler, self._whole, self._batch, self._task, self._seed = sampler, batch, batch, task, seed

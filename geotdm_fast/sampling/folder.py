@@ -132,6 +132,7 @@ def _draw(
                 task,
                 seed=request["seed"],
                 checkpoint=request["checkpoint"],
+                first_graph=block.graphs.start,
             )
             drawer.tell(f"sample: {shard_path(folder, number)}", drawn)
             writer.put(functools.partial(write_shard, folder, manifest, number, samples))

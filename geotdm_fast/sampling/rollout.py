@@ -139,7 +139,9 @@ class RolloutDrawer(Drawer):
     def _following(self, block: Block, before: Inputs, number: int, state: "_State") -> Inputs:
         """The inputs of a later block, whose prior is finite: what it is not of explodes in this block."""
         inputs = self._inputs_of(block, before, number, state.given)
-        broken = ~_all_by_trajectory(inputs.x_ref.isfinite().flatten(1).all(1), state)  # type: ignore[union-attr]
+        if inputs.x_ref is None:
+            return inputs
+        broken = ~_all_by_trajectory(inputs.x_ref.isfinite().flatten(1).all(1), state)
         if not bool(broken.any()):
             return inputs
         state.explode(broken, number)

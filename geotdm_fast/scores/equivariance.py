@@ -116,7 +116,9 @@ def check_equivariance(
     for name, chosen, known in (("precisions", precisions, ROUNDOFF), ("kinds", kinds, KINDS)):
         for one in chosen:
             check_choice(f"check_equivariance: {name}", one, known)
-    network = cast(EGTN, bare(diffusion.denoise_network))
+    network = bare(diffusion.denoise_network)
+    if not isinstance(network, EGTN):
+        raise ValueError(f"check_equivariance: the network must be an EGTN, got {type(network).__name__}")
     dtype = diffusion.dtype
     before, was_training = network.precision, network.training
     network.eval()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
@@ -35,6 +36,7 @@ class Draw(NamedTuple):
     context: [N, D, G] float32 - what is added to the given frames, or None
     given: [N, D, G] float32 - the given frames, where they are not the data's (`BlockHistory`), or None
     gathered: the windows of `items`, where they are read from files, else None
+    is_free: whether nothing is given, and all frames are noisy
     """
 
     items: Tensor
@@ -46,6 +48,7 @@ class Draw(NamedTuple):
     context: Tensor | None = None
     given: Tensor | None = None
     gathered: Gathered | None = None
+    is_free: bool = False
 
     @property
     def windows(self) -> Tensor | Gathered:
@@ -67,6 +70,7 @@ class Noised:
     graph_of_scored: [M] int64 - the graph of each scored node
     weight: [M] float32 - 1 / (scored nodes of the node's graph) / (graphs in the global batch); 0 for stand-ins
     all_scored: whether the scored nodes are all, in order
+    is_free: whether nothing is given, and all frames are noisy
     """
 
     batch: Batch
@@ -76,6 +80,7 @@ class Noised:
     graph_of_scored: Tensor
     weight: Tensor
     all_scored: bool
+    is_free: bool = False
 
 
 class BatchSource:
@@ -88,6 +93,9 @@ class BatchSource:
     rotate: whether every graph is turned by a random rotation
     context: noise on the given frames of training, not of validation; None: none
     windows: how the windows of the data are cut, of which the last block is made; None: not at all
+    shares: how often each set of the data is drawn in training, with its size; None: every graph once in an epoch
+    by_nodes: a graph's weight is the share of its nodes in the global batch, instead of 1 / graphs
+    free_share: the share of training steps in which nothing is given, by a coin
     rank, world_size: which share of each batch to make
     """
 
@@ -104,6 +112,9 @@ class BatchSource:
         context: ContextNoise | None = None,
         windows: HistoryWindows | None = None,
         time_power: float | None = None,
+        shares: Sequence[tuple[int, float]] | None = None,
+        by_nodes: bool = False,
+        free_share: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -117,6 +128,9 @@ class BatchSource:
         self.rotate = rotate
         self.context = context
         self.windows = windows
+        self.shares = shares
+        self.by_nodes = by_nodes
+        self.free_share = free_share
         self.rank = rank
         self.world_size = world_size
         self._orders: dict[int, Tensor] = {}
@@ -139,7 +153,8 @@ class BatchSource:
         rng = random_streams.generator(self.seed, random_streams.STEP, step)
         # Drawn for the global batch, so that the numbers do not depend on how many processes there are.
         sizes = torch.from_numpy(self.data.sizes_of(items.numpy()))
-        shape = (int(sizes.sum()), self.data.dim, self.num_noisy)
+        is_free = self.free_share > 0 and random_streams.is_free(self.seed, step, self.free_share)
+        shape = (int(sizes.sum()), self.data.dim, self.data.num_frames if is_free else self.num_noisy)
         steps, noise = random_streams.steps_and_noise(rng, len(items), shape, self.num_timesteps, self.time_power)
         turn = None
         if self.rotate:
@@ -149,7 +164,7 @@ class BatchSource:
         if self.context is not None:
             level, context = self.context.drawn(self.seed, step, sizes, self.data.dim)
         ends = sizes.cumsum(0).tolist()
-        weight = torch.full((len(items),), real / len(items))
+        weight = real * self._weights(sizes)
         nodes = lambda a, b: slice(ends[a - 1] if a else 0, ends[b - 1])
         cuts = self._cuts(len(items))
         gathered = self._gathered("training", range(step, step + 1 + _AHEAD), self.parts)
@@ -157,7 +172,7 @@ class BatchSource:
             Draw(
                 items[a:b], steps[a:b], weight[a:b], noise[nodes(a, b)], None if turn is None else turn[a:b],
                 None if level is None else level[a:b], None if context is None else context[nodes(a, b)],
-                gathered=None if gathered is None else gathered[part],
+                gathered=None if gathered is None else gathered[part], is_free=is_free,
             )
             for part, (a, b) in enumerate(itertools.pairwise(cuts))
         ]  # fmt: skip
@@ -168,8 +183,21 @@ class BatchSource:
         if epoch not in self._orders:
             # Two of them: batches are read ahead across the end of an epoch.
             self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
-            self._orders[epoch] = random_streams.epoch_order(self.seed, epoch, len(self.data))
+            self._orders[epoch] = self._order(epoch)
         return self._orders[epoch][position * self.batch_size : (position + 1) * self.batch_size]
+
+    def _order(self, epoch: int) -> Tensor:
+        """The trajectories of an epoch, in the order in which they are drawn."""
+        if self.shares is None:
+            return random_streams.epoch_order(self.seed, epoch, len(self.data))
+        sizes, shares = zip(*self.shares, strict=True)
+        return random_streams.mixed_order(self.seed, epoch, sizes, shares)
+
+    def _weights(self, sizes: Tensor) -> Tensor:
+        """[B] float32 - the weight of each graph in the mean over a global batch; sizes: [B] - their nodes."""
+        if self.by_nodes:
+            return (sizes.double() / sizes.sum()).float()
+        return torch.full((len(sizes),), 1.0 / len(sizes))
 
     def _cuts(self, num_graphs: int) -> list[int]:
         """Where the parts of this process's share of a global batch of `num_graphs` begin, and where the last ends."""
@@ -209,6 +237,7 @@ class BatchSource:
         """
         count = min(len(self.data), max_graphs or len(self.data))
         rng = random_streams.generator(self.seed, random_streams.VALIDATION)
+        every_node = self.data.sizes_of(np.arange(count)).sum()
         place = torch.randperm(count, generator=rng) * 2 + 1
         if self.time_power is None:
             spread = place * self.num_timesteps // (2 * count)
@@ -227,6 +256,8 @@ class BatchSource:
             shape = (self.data.dim, self.num_noisy)
             noise = TrajectoryNoise(rng.initial_seed(), items, sample, structure.batch, *shape, torch.float32)
             weight = torch.full((len(items),), 1.0 / count)
+            if self.by_nodes:
+                weight = torch.from_numpy(self.data.sizes_of(items.numpy()) / every_node).float()
             windows = None if gathered is None else gathered[0]
             draw = Draw(items, spread[items], weight, noise.alone(0), None, gathered=windows)
             yield items, self.on_device(draw.to(self.data.device), structure)
@@ -246,7 +277,7 @@ class BatchSource:
         if draw.level is not None and draw.context is not None:
             batch = cast(ContextNoise, self.context).added(batch, draw.level, draw.context)
         about_scored = (structure.graph_of_scored, weight, structure.all_scored)
-        return Noised(batch, structure.graph, steps, draw.noise, *about_scored)
+        return Noised(batch, structure.graph, steps, draw.noise, *about_scored, draw.is_free)
 
 
 def _share(num_graphs: int, rank: int, world_size: int) -> tuple[int, int, bool]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from geotdm_fast.conditions import Conditions
+from geotdm_fast.config.ays_files import is_ays
 from geotdm_fast.data.conditions import check_conditions, conditions_of
 from geotdm_fast.data.trajectory import TrajectoryDataset
 
@@ -15,6 +16,8 @@ def take_conditions(config: dict, dataset: TrajectoryDataset) -> None:
     Ranges that the configuration says stay: they may be wider than the data. Raises ValueError where they do not hold
     the conditions of the data, or others.
     """
+    if is_ays(config):
+        return  # their networks are told none, and their data have none
     where = f"data.train ({dataset.name})"
     stated = Conditions.parse(config[SECTION].get(KEY), f"{SECTION}.{KEY}")
     if stated is None:

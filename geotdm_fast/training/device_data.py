@@ -190,7 +190,9 @@ class DeviceData:
 
     def _batch(self, cut: CutBatch, windows: Any, structure: Structure, turn: Tensor | None) -> Batch:
         x = cut.x
-        if self.project:
+        if self.project == "frames":
+            x = x - mean_by_graph(x, structure.batch)[structure.batch]
+        elif self.project:
             x = x - mean_by_graph(x.mean(dim=-1), structure.batch)[structure.batch].unsqueeze(-1)
         if turn is not None:
             x = turn[structure.batch] @ x

@@ -5,22 +5,37 @@ from collections.abc import Mapping
 
 import torch
 
-from geotdm_fast.checkpoint import build_network, load_official_state_dict, load_state_dict
+from geotdm_fast.ays import checkpoint as ays
+from geotdm_fast.ays.network import Network
+from geotdm_fast.checkpoint import load_official_state_dict, load_state_dict
 from geotdm_fast.checkpoint_paths import checkpoint_file
+from geotdm_fast.families import build_network, is_ays
 from geotdm_fast.nn import EGTN
 from geotdm_fast.runtime.tensor_files import load_tensors
-from geotdm_fast.state_dicts import is_safetensors, plain_state_dict
+from geotdm_fast.state_dicts import check_is_geotdm, is_safetensors, plain_state_dict
 
 
-def initial_network(config: Mapping) -> EGTN:
-    """The network on the CPU, with the weights that follow from `train.seed`. The global generator is left alone."""
+def initial_network(config: Mapping) -> EGTN | Network:
+    """The network on the CPU, with the weights that follow from `train.seed`. The global generator is left alone.
+
+    Those of the structure model `denoise_model.pretrain_ckpt` take the place of what both have, and do not learn where
+    `denoise_model.freeze_spatial` says so. Raises FileNotFoundError, and ValueError for a file that is none.
+    """
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would reseed every GPU.
         torch.default_generator.manual_seed(config["train"]["seed"])
-        return build_network(config)
+        network = build_network(config)
+    section = config["denoise_model"]
+    if is_ays(config) and section["pretrain_ckpt"] is not None:
+        path = checkpoint_file(section["pretrain_ckpt"])
+        try:
+            ays.load_pretrained(network, path, freeze=section["freeze_spatial"])
+        except ValueError as error:
+            raise ValueError(f"denoise_model.pretrain_ckpt: {error}") from error
+    return network
 
 
-def load_initial_weights(network: EGTN, start_from: str, directory: pathlib.Path) -> None:
+def load_initial_weights(network: EGTN | Network, start_from: str, directory: pathlib.Path) -> None:
     """Copy the weights of `train.start_from` into the network, in place, on whatever device.
 
     start_from: what `checkpoint_file` takes; ours or an official one; directory: of the run
@@ -33,5 +48,10 @@ def load_initial_weights(network: EGTN, start_from: str, directory: pathlib.Path
             f"train.start_from must lie outside of the folder of the run, {directory}, whose files are replaced, got "
             f"{path}; train.exp_name names another folder"
         )
+    where = f"train.start_from: {path}"
+    if isinstance(network, Network):
+        ays.load_state_dict(network, ays.load_tensors_of(path)[0], where)
+        return
     state = plain_state_dict(load_tensors(path)[0], path) if is_safetensors(path) else load_official_state_dict(path)
-    load_state_dict(network, state, f"train.start_from: {path}")
+    check_is_geotdm(state, where)
+    load_state_dict(network, state, where)

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import copy
+import itertools
 import math
 import pathlib
 import time
@@ -10,11 +11,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from geotdm_fast.checkpoint import build_diffusion
+from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.config.diffusion_rules import time_power
 from geotdm_fast.config.files import normalise_config
+from geotdm_fast.data.replicas import expanded_paths
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
+from geotdm_fast.data.windows import Joined
+from geotdm_fast.families import build_diffusion, is_ays
 from geotdm_fast.runtime.bars import progress_bar, say
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import ProcessDied, Processes, processes
@@ -52,11 +56,11 @@ def train(
 ) -> pathlib.Path:
     """Train a model as `config` says and return the path of the last checkpoint (`last.safetensors`).
 
-    Objective: the mean over graphs of the mean over a graph's scored nodes of the diffusion loss; Adam; the gradient's
-    norm clipped. On CUDA the step is a captured graph, of padded batches where graphs differ (`TrainingStep`). The run
-    is a function of the config alone: the same seed gives the same order, diffusion steps and noise, whatever the
-    number of processes and restarts (bit for bit on the CPU with the same number of threads and processes; sums round
-    differently otherwise).
+    Objective: the mean over graphs of the mean over a graph's scored nodes of the diffusion loss; for models of Align
+    Your Structures (`denoise_model.type`) the mean over all nodes. Adam; the gradient's norm clipped. On CUDA the step
+    is a captured graph, of padded batches where graphs differ (`TrainingStep`). The run is a function of the config
+    alone: the same seed gives the same order, diffusion steps and noise, whatever the number of processes and restarts
+    (bit for bit on the CPU with the same number of threads and processes; sums round differently otherwise).
 
     config: as `geotdm_fast.config.files.load_config` returns it
     output_dir: default train.output_base_path/train.exp_name; it receives
@@ -95,6 +99,26 @@ def _block_history(
     return BlockHistory(data, objective, windows, seed=train["seed"], share=share, level=level)
 
 
+def _shares(section: Mapping, dataset: TrajectoryDataset) -> list[tuple[int, float]] | None:
+    """The size of each entry of the list of paths, and how often it is drawn; None where that is by size.
+
+    A pattern is one entry, whatever the number of its files. Raises ValueError where files were left out.
+    """
+    ratio, items = section.get("ratio"), dataset.items
+    if ratio is None:
+        return None
+    sizes = [len(part) for part in items.parts] if isinstance(items, Joined) else [len(items)]
+    entries = section.get("path") or section["molecule_name"]
+    counts = [len(expanded_paths("data.train", [entry])) for entry in entries]
+    if len(sizes) != sum(counts):
+        raise ValueError(
+            f"data.train: ratio needs all {sum(counts)} files of the list, of which {len(sizes)} have windows"
+        )
+    ends = list(itertools.accumulate(counts))
+    grouped = [sum(sizes[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+    return list(zip(grouped, ratio, strict=True))
+
+
 def _default_directory(train: Mapping) -> pathlib.Path:
     return pathlib.Path(train["output_base_path"]) / str(train["exp_name"])
 
@@ -129,6 +153,9 @@ class _Run:
             context=_context_noise(config, ours.device),
             windows=windows,
             time_power=time_power(config),
+            shares=_shares(config["data"]["train"], dataset),
+            by_nodes=is_ays(config),
+            free_share=free_share(config) if is_ays(config) else 0.0,
             rank=ours.rank,
             world_size=ours.world_size,
         )

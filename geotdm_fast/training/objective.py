@@ -1,13 +1,16 @@
 """The training objective."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import cast
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from geotdm_fast.ays.data import check_atoms
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.data import Batch
+from geotdm_fast.families import is_ays
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.graphs.padding import RuleTables, with_tables
 from geotdm_fast.nn import EGTN
@@ -31,6 +34,8 @@ class Objective:
         self.diffusion = diffusion
         self.task = task
         self._boxes = boxes
+        # The same where nothing is given, see `Noised.is_free`.
+        self._free_task = dataclasses.replace(task, given=()) if task.is_conditional else task
         # Whether graphs by distance take the room that they need, which waits for the device.
         self.grows = True
         self._spec = cast(EGTN, bare(diffusion.denoise_network)).graph_spec
@@ -39,11 +44,11 @@ class Objective:
 
     def split(self, noised: Noised) -> tuple[Tensor, dict]:
         """x_start [N, D, T_noisy] and model_kwargs, as `Task.split`, with the graph as it is, or its rule."""
-        return self.split_batch(noised.batch, noised.graph)
+        return self.split_batch(noised.batch, noised.graph, self._free_task if noised.is_free else self.task)
 
-    def split_batch(self, batch: Batch, graph: Graph) -> tuple[Tensor, dict]:
-        """The same of a batch whose own edges are `graph`."""
-        x_start, model_kwargs = self.task.split(batch)
+    def split_batch(self, batch: Batch, graph: Graph, task: Task | None = None) -> tuple[Tensor, dict]:
+        """The same of a batch whose own edges are `graph`; task: another than the objective's."""
+        x_start, model_kwargs = (task or self.task).split(batch)
         if self._spec is None:
             return x_start, model_kwargs | {"graph": graph}
         return x_start, model_kwargs | {"graph": self._graph_by_distance(batch, graph, model_kwargs)}
@@ -84,6 +89,11 @@ class Objective:
             self._rules[graph] = with_tables(self._rules[self._first], tables)
 
     @property
+    def why_not_captured(self) -> str | None:
+        """Why a CUDA graph may not hold the loss; None where it may."""
+        return getattr(self.diffusion, "why_not_captured", None)
+
+    @property
     def is_by_distance(self) -> bool:
         """Whether the network has a graph by distance, whose edges may want more room."""
         return self._spec is not None and self._spec.radius is not None
@@ -117,6 +127,9 @@ def check_fits(config: Mapping, dataset, where: str) -> int:
 
     where: train or val; windows of train are longer where `train.block_history` says so
     """
+    if is_ays(config):
+        check_atoms(config["denoise_model"]["ft_dim"], dataset, f"data.{where} ({dataset.name})")
+        return Task.of_config(config).num_noisy(dataset[0].num_frames)
     item, network = dataset[0], config["denoise_model"]
     task, num_frames = Task.of_config(config), item.num_frames
     if where == "train":

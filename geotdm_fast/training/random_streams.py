@@ -1,10 +1,12 @@
 """Every random number of training, as a function of the seed and of what it is for: nothing to store for a resume."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, STEP, VALIDATION, NLL, ROTATION, CONTEXT, HISTORY = range(7)
+ORDER, STEP, VALIDATION, NLL, ROTATION, CONTEXT, HISTORY, COIN = range(8)
 
 
 def generator(seed: int, purpose: int, *index: int) -> torch.Generator:
@@ -17,6 +19,29 @@ def generator(seed: int, purpose: int, *index: int) -> torch.Generator:
 def epoch_order(seed: int, epoch: int, num_graphs: int) -> Tensor:
     """The order of the training graphs in `epoch`: [num_graphs] int64."""
     return torch.randperm(num_graphs, generator=generator(seed, ORDER, epoch))
+
+
+def mixed_order(seed: int, epoch: int, sizes: Sequence[int], shares: Sequence[float]) -> Tensor:
+    """The training graphs in `epoch` where sets lie one after the other: [sum of sizes] int64.
+
+    sizes: graphs of each set; shares: how often each is drawn, whatever their sum
+    Every place is of a set by chance; within a set all graphs come in a random order, and then again in another.
+    """
+    rng = generator(seed, ORDER, epoch)
+    weights = torch.tensor(shares, dtype=torch.float64)
+    chosen = torch.multinomial(weights, sum(sizes), replacement=True, generator=rng)
+    order, first = torch.empty_like(chosen), 0
+    for number, size in enumerate(sizes):
+        places = (chosen == number).nonzero().flatten()
+        rounds = [torch.randperm(size, generator=rng) for _ in range(-(-len(places) // size))]
+        order[places] = first + torch.cat([*rounds, chosen[:0]])[: len(places)]
+        first += size
+    return order
+
+
+def is_free(seed: int, step: int, share: float) -> bool:
+    """Whether nothing is given in training step `step`: by a coin that says so with probability `share`."""
+    return bool(torch.rand((), generator=generator(seed, COIN, step)) < share)
 
 
 def steps_and_noise(

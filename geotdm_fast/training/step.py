@@ -67,6 +67,8 @@ class TrainingStep:
         objective.grows = not self.captures
         if history is not None:
             history.capture(on=self.captures, record=record)
+        if self.captures and objective.why_not_captured is not None:
+            self._give_up(objective.why_not_captured)
         if self.captures and not source.data.same_graph:
             self._pad(train["cuda_graph_sizes"])
 

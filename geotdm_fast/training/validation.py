@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from geotdm_fast.config.ays_files import is_ays
 from geotdm_fast.config.diffusion_rules import time_power
 from geotdm_fast.diffusion.noise import likelihood_noise
 from geotdm_fast.nn.evaluating import evaluating
@@ -52,6 +53,7 @@ class Validation:
             num_noisy=num_noisy,
             windows=windows,
             time_power=time_power(config),
+            by_nodes=is_ays(config),
             # Whole batches go round the processes.
             rank=processes.rank,
             world_size=processes.world_size,

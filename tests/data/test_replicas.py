@@ -165,3 +165,24 @@ def test_replicas_in_a_cache_are_those_in_memory(runs):
         assert len(dataset) == len(cached[name]) and dataset.name == cached[name].name
         assert all(torch.equal(a.x, b.x) for a, b in zip(dataset, cached[name], strict=True))
     assert len(os.listdir("cache")) == 6
+
+
+def test_files_beside_each_run(runs):
+    """`{folder}` is the folder of each file."""
+    mdtraj = pytest.importorskip("mdtraj")
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("W", topology.add_chain())
+    for name in ("O", "H", "H"):
+        topology.add_atom(name, mdtraj.element.Element.getBySymbol(name), residue)
+    for number in (1, 2):
+        x = 0.1 * np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]) + np.zeros((12, 3, 3))
+        x += 0.001 * np.random.default_rng(number).normal(size=x.shape)
+        made = mdtraj.Trajectory(x, topology, time=np.arange(12.0))
+        made.save(f"runs/{number}/m.xtc")
+        made[0].save(f"runs/{number}/m.pdb")
+    both = open_dataset(section(path="runs/*/m.xtc", topology="{folder}/m.pdb"))
+    assert len(both.items.parts) == 2 and both.atomic_numbers.tolist() == [8, 1, 1]
+    alone = open_dataset(section(path="runs/2/m.xtc", topology="runs/2/m.pdb"))
+    assert torch.equal(both.items.parts[1].x, alone.items.x)
+    with pytest.raises(FileNotFoundError, match=r"runs/1/none\.pdb: no such file"):
+        open_dataset(section(path="runs/*/m.xtc", topology="{folder}/none.pdb"))

@@ -23,7 +23,7 @@ class StoredWindows(Sequence[Trajectory]):
     ends: [S] int64 - where each stretch of frames that no window may leave ends
     stride: frames between the starts of windows
     h: [N, F]; edge_index: [2, E]; edge_attr: [E, A] or None
-    project: subtract the mean over nodes and frames of each window, which leaves no origin
+    project: as of `Windows`
     origin: [D] float64 or None - what was subtracted from the positions
     boxes: of one trajectory, and its frames where they change; None: they have none
     conditions, condition_names: of all windows, as those of `Windows`
@@ -41,7 +41,7 @@ class StoredWindows(Sequence[Trajectory]):
         h: Tensor,
         edge_index: Tensor,
         edge_attr: Tensor | None,
-        project: bool = False,
+        project: bool | str = False,
         origin: Tensor | None = None,
         boxes: Boxes | None = None,
     ):
@@ -88,7 +88,7 @@ class StoredWindows(Sequence[Trajectory]):
         start = int(self.starts(np.array([index % len(self)]))[0])
         rows = self.frames.rows(start, self.span)
         x = torch.from_numpy(np.ascontiguousarray(rows.transpose(1, 2, 0)))
-        x = centred(x) if self.project else x
+        x = centred(x, self.project)
         edge_attr = None if self.edge_attr is None else self.edge_attr[0]
         origin = None if self.origin is None else self.origin[0]
         window = Trajectory(x, self.h[0], self.edge_index, edge_attr, self.scored, origin)

@@ -39,7 +39,7 @@ def file_dataset(
     span: int | None = None,
     stride: int = 1,
     split_ratio: Sequence[float] = SPLIT_RATIO,
-    project: bool = False,
+    project: bool | str = False,
     cutoff: float | None = None,
     max_hops: int = 3,
     fully_connected: bool = False,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geotdm_fast.data.chemistry.names import OFFICIAL
 from geotdm_fast.runtime.choices import check_choice
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _ring_size(atom: Any) -> list[float]:
     return sizes + _one_hot(rings.NumAtomRings(atom.GetIdx()), (0, 1, 2))
 
 
-# By name: an atom of RDKit to its columns. The eight official ones, in their order, then three of one column.
+# By name (`names.COLUMNS`): an atom of RDKit to its columns.
 FEATURES: dict[str, Callable[[Any], list[float]]] = {
     "aromatic": lambda atom: [float(atom.GetIsAromatic()), float(not atom.GetIsAromatic())],
     "hybridization": _hybridization,
@@ -54,12 +55,12 @@ FEATURES: dict[str, Callable[[Any], list[float]]] = {
     "implicit_valence_scalar": lambda atom: [float(_implicit_valence(atom))],
     "degree_scalar": lambda atom: [float(atom.GetDegree())],
     "formal_charge_scalar": lambda atom: [float(atom.GetFormalCharge())],
+    "hydrogens": lambda atom: _one_hot(atom.GetTotalNumHs(includeNeighbors=True), range(4)),
 }
-NAMES = tuple(FEATURES)[:8]
 
 
 def molecule_graph(
-    mol: "Mol", features: Sequence[str] = NAMES, order: int = 3
+    mol: "Mol", features: Sequence[str] = OFFICIAL, order: int = 3
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """z [N], f [N, F], edge_index [2, E] and c [E] of a molecule: what the networks take as h, f and edges.
 

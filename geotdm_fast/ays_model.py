@@ -1,0 +1,123 @@
+"""A trained model of Align Your Structures, with the methods of every `Model`."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from torch import Tensor
+
+from geotdm_fast.ays.as_geotdm import AysDiffusion
+from geotdm_fast.ays.data import check_atoms
+from geotdm_fast.ays.network import Network
+from geotdm_fast.conditions import Conditions
+from geotdm_fast.config.ays_files import free_share
+from geotdm_fast.data.chemistry.atom_graph import is_atom_graph
+from geotdm_fast.data.chemistry.datasets import with_atoms
+from geotdm_fast.data.convert import to_dataset
+from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
+from geotdm_fast.data.windows import centred
+from geotdm_fast.model import Model
+from geotdm_fast.nn.plain import bare
+from geotdm_fast.samples.record import Samples
+from geotdm_fast.task import Task
+
+# Frames whose mean is below this (angstrom) are centred already: centred anew they would be rounded anew.
+_CENTRED = 1e-5
+
+
+class AysModel(Model):
+    """Network, diffusion, task and configuration of a model of Align Your Structures.
+
+        model = geotdm_fast.load("outputs/my_interpolator")
+        samples = model.forecast(data, num_samples=5, method="dpmpp_2m", steps=20)
+
+    network: of `geotdm_fast.ays`; diffusion: `AysDiffusion`; task: which frames are given
+
+    What data a method takes, `Model` says. Every frame is centred on its atoms, and atoms and edges are made as the
+    data section of the training says, where the data do not have them. A structure model (`type: basic_es`) generates
+    structures, trajectories of one frame; an interpolator forecasts from frame 0, interpolates between two frames, or
+    generates; one of conditioning `unconditional_forward` forecasts and generates.
+    """
+
+    @property
+    def _atoms(self) -> Network:
+        return cast(Network, bare(self.network))
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """None: these networks are told no numbers."""
+        return None
+
+    @property
+    def num_frames(self) -> int:
+        """T: the frames of a trajectory, given and drawn."""
+        if self.task.num_frames is not None:
+            return self.task.num_frames
+        if not self.task.is_conditional or self._fills_gaps:
+            return self.task.window(1)
+        span = self.data.get("span")
+        if span is None:
+            raise ValueError(f"{self.name}: the configuration must have data.train.span, the frames of a window")
+        return int(span)
+
+    def generate(self, data: Any, num_samples: int = 1, **options: Any) -> Samples:
+        """Make whole trajectories of the molecules of `data`, whose positions are not looked at but by scores.
+
+        Of a model that is given frame 0 in half of its training, too: see `free`. Data and options as for `sample`.
+        """
+        if self.task.is_conditional and free_share(self.config):
+            return self.free().generate(data, num_samples, **options)
+        return super().generate(data, num_samples, **options)
+
+    def free(self) -> "AysModel":
+        """The same model, which is given nothing. ValueError for one that was never trained so."""
+        if not free_share(self.config):
+            raise ValueError(f"free: {self.name} is a model of conditioning '{self._atoms.conditioning}'")
+        task = Task(num_frames=self.num_frames)
+        diffusion = AysDiffusion(self._atoms, self.config["diffusion"], self.device, task.mode)
+        return AysModel(self._atoms, diffusion, task, self.config, self.name)  # type: ignore[arg-type]  # no EGTN
+
+    def _dataset(
+        self,
+        data: Any,
+        where: str,
+        conditions: Mapping[str, Any] | None = None,
+        extrapolate: bool = False,
+        **arrays: Any,
+    ) -> TrajectoryDataset:
+        if conditions:
+            raise ValueError(f"{where}: {self.name} is told no conditions, got {', '.join(conditions)}")
+        section, ft_dim = self.data, self.config["denoise_model"]["ft_dim"]
+        dataset = to_dataset(data, section, where, **arrays)
+        item = dataset[0]
+        numbers = dataset.numbers_of(0)
+        if not is_atom_graph(item.h, item.edge_attr, numbers, ft_dim) and numbers is not None:
+            molecule = section.get("molecule")
+            dataset = with_atoms(
+                dataset,
+                section.get("features"),
+                section.get("max_hops", 3),
+                molecule if isinstance(molecule, str) else None,
+                where,
+            )
+        check_atoms(ft_dim, dataset, f"{where}: {dataset.name}")
+        about = {"name": dataset.name, "unit": dataset.unit, "scale": dataset.scale}
+        about |= {"experiment": dataset.experiment, "frame_time": dataset.frame_time}
+        return TrajectoryDataset(_Centred(dataset.items), atomic_numbers=dataset.atomic_numbers, **about)
+
+
+class _Centred(Sequence[Trajectory]):
+    """Trajectories whose frames are centred one by one."""
+
+    def __init__(self, items: Sequence[Trajectory]):
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Trajectory:  # type: ignore[override]  # no slices
+        item = self.items[index]
+        mean: Tensor = item.x.mean(dim=0)
+        if item.origin is None and bool((mean.abs() <= _CENTRED).all()):
+            return item
+        return dataclasses.replace(item, x=centred(item.x, "frames"), origin=None)

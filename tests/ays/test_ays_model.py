@@ -1,0 +1,230 @@
+"""Models of Align Your Structures in one object: drawn from by every sampler, saved, rolled out, scored."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from tiny_ays import SPAN, WATER, interpolator_config, structure_config, tame_network, write_runs
+
+import geotdm_fast
+from geotdm_fast import Sampler
+from geotdm_fast.ays.as_geotdm import AtomNetwork
+from geotdm_fast.ays.diffusion import OurDiffusion
+from geotdm_fast.ays_model import AysModel
+from geotdm_fast.checkpoint import save_checkpoint
+from geotdm_fast.data import Trajectory, collate, open_dataset
+from geotdm_fast.families import build_diffusion
+from geotdm_fast.scores.equivariance import check_equivariance
+from geotdm_fast.task import Task
+
+METHODS = ["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "ays_ddim"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("ays")
+    write_runs(made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*pieces")
+        yield
+
+
+def model_of(folder, config) -> AysModel:
+    """The model of a checkpoint. It predicts x_0: of the noise, weights that learned nothing make x_0 of any size."""
+    config["diffusion"]["model_mean_type"] = "start_x"
+    path = folder / "model.safetensors"
+    save_checkpoint(path, tame_network(config), config)
+    return geotdm_fast.load(path, device="cpu")
+
+
+def test_a_model_draws_the_same_whatever_the_batch(folder):
+    model = model_of(folder, interpolator_config(folder))
+    assert isinstance(model, AysModel) and model.num_frames == SPAN and model.conditions is None
+    assert "forecast: 1 of 5 frames are given" in repr(model)
+    data = open_dataset(model.config["data"]["test"]).spread(4)
+    for method in METHODS:
+        whole = model.forecast(data, 2, method=method, steps=6, seed=4)
+        one = model.forecast(data, 2, method=method, steps=6, seed=4, batch_size=1)
+        np.testing.assert_allclose(whole.samples, one.samples, rtol=1e-4, atol=1e-4)
+        assert whole.mode == "cond" and whole.samples.shape[-1] == SPAN - 1
+        centre = [s.mean((0, 2)) for s in (whole.samples[0][whole.nodes(g)] for g in range(whole.num_graphs))]
+        assert np.abs(centre).max() < 1e-4  # no mean over atoms and drawn frames
+        np.testing.assert_allclose(whole.x_given[..., 0], collate(data).x[..., 0], atol=2e-5)
+    assert not np.array_equal(whole.samples, model.forecast(data, 2, method=method, steps=6, seed=5).samples)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+@pytest.mark.parametrize("conditioning", ["forward", "interpolation", "none"])
+def test_ays_ddim_is_the_official_loop(folder, conditioning, eta):
+    config = interpolator_config(folder, conditioning)
+    if eta:  # nothing is scaled down: that would be done before the mean of the noise is taken away, or behind it
+        config["diffusion"]["model_mean_type"] = "start_x"
+    network = tame_network(config)
+    diffusion = build_diffusion(network, config)
+    x_start, about = Task.of_config(config).split(collate(open_dataset(config["data"]["test"]).spread(3)))
+    draws = [torch.randn_like(x_start) for _ in range(8)]
+    ours = Sampler(diffusion, "ays_ddim", 7, eta=eta).draw(x_start.shape, about, lambda k: draws[k])
+    official = OurDiffusion("linear", 25, diffusion.model_mean_type)
+    its = {"h": about["h"][:, 0].long(), "f": about["h"][:, 1:], "edge_attr": about["edge_attr"][:, 0].long()}
+    its |= {"edge_index": about["edge_index"], "batch": about["batch"]}
+    if conditioning != "none":
+        its |= {"cond_mask": about["cond_mask"].flatten() > 0, "original_frames": about["x_given"]}
+    later = iter(draws[1:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn_like", lambda x: next(later))
+        theirs = official.ddim_sample_loop(network, x_start.shape, 8, eta, draws[0], model_kwargs=its)
+    # Ours has no mean, which the official one's last noise has.
+    theirs = official.project_to_subspace(theirs, about["batch"])
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-4  # float32, in two orders
+
+
+def test_ays_ddim_scales_down_what_runs_away(folder):
+    config = interpolator_config(folder)
+    network = tame_network(config)
+    with torch.no_grad():
+        for layer in network.t_modules:
+            layer.coord_mlp[-1].weight.mul_(1e4) if hasattr(layer, "coord_mlp") else None
+        for layer in network.s_modules:
+            for parameter in layer.parameters():
+                parameter.mul_(30)
+    diffusion = build_diffusion(network, config)
+    x_start, about = Task.of_config(config).split(collate(open_dataset(config["data"]["test"]).spread(2)))
+    drawn = Sampler(diffusion, "ays_ddim", 5).draw(x_start.shape, about)
+    assert bool(drawn.isfinite().all()) and float(drawn.pow(2).mean((1, 2)).sqrt().max()) <= 50.001
+
+
+@pytest.mark.parametrize("conditioning", ["interpolation", "none", "unconditional_forward"])
+def test_what_is_given(folder, conditioning):
+    model = model_of(folder, interpolator_config(folder, conditioning))
+    data = open_dataset(model.config["data"]["test"]).spread(2)
+    about = {"method": "ddim", "steps": 4}
+    if conditioning == "interpolation":
+        samples = model.interpolate(data, **about)
+        assert samples.cond_mask.tolist() == [True, False, False, False, True]
+        with pytest.raises(ValueError, match="see interpolate"):
+            model.rollout(data, 9)
+    elif conditioning == "none":
+        samples = model.generate(data, **about)
+        assert samples.mode == "uncond" and samples.samples.shape[-1] == SPAN
+        with pytest.raises(ValueError, match="see generate"):
+            model.forecast(data)
+    else:
+        assert model.forecast(data, **about).samples.shape[-1] == SPAN - 1
+        free = model.generate(data, 2, **about)
+        assert free.mode == "uncond" and free.samples.shape[-1] == SPAN
+        with pytest.raises(ValueError, match="is a model of conditioning 'forward'"):
+            model_of(folder, interpolator_config(folder)).free()
+
+
+def test_a_structure_model_makes_structures(folder):
+    model = model_of(folder, structure_config(folder))
+    data = open_dataset(model.config["data"]["test"])
+    samples = model.generate(data, 3, method="dpmpp_2m", steps=5)
+    assert samples.samples.shape == (3, sum(len(item.x) for item in data), 3, 1) and samples.num_graphs == len(data)
+    assert model.num_frames == 1
+
+
+def test_rollouts_go_on(folder):
+    model = model_of(folder, interpolator_config(folder))
+    data = open_dataset(model.config["data"]["test"]).spread(2)
+    long = model.rollout(data, 11, 2, method="dpmpp_2m", steps=5, seed=3)
+    assert long.samples.shape[-1] == 11 and np.isfinite(long.samples).all()
+    short = model.forecast(data, 2, method="dpmpp_2m", steps=5, seed=3)
+    np.testing.assert_allclose(long.samples[..., : SPAN - 1], short.samples, rtol=1e-4, atol=1e-4)
+    one = model.rollout(data, 11, 2, method="dpmpp_2m", steps=5, seed=3, batch_size=1)
+    np.testing.assert_allclose(long.samples, one.samples, rtol=1e-3, atol=1e-3)
+
+
+def test_saved_and_moved(folder, tmp_path):
+    model = model_of(folder, interpolator_config(folder))
+    data = open_dataset(model.config["data"]["test"]).spread(2)
+    model.save(tmp_path / "again.safetensors")
+    again = geotdm_fast.load(tmp_path / "again.safetensors", device="cpu", precision="bf16").to("cpu")
+    assert again.network.precision == "bf16"
+    again.set_precision("fp32")
+    about = {"method": "ddim", "steps": 3}
+    assert np.array_equal(model.forecast(data, **about).samples, again.forecast(data, **about).samples)
+    bound = model.likelihood(data)
+    assert bound.shape == (2,) and bool(bound.isfinite().all())
+
+
+def test_what_is_drawn_for(folder):
+    model = model_of(folder, interpolator_config(folder))
+    about = {"method": "ddim", "steps": 3}
+    dataset = open_dataset(model.config["data"]["test"])
+    of_water = next(item for i, item in enumerate(dataset) if len(dataset.numbers_of(i)) == 3)
+    expected = model.forecast(of_water, **about)
+    moved = dataclasses.replace(of_water, x=of_water.x + 4)
+    np.testing.assert_allclose(model.forecast(moved, **about).samples, expected.samples, atol=1e-4)
+    frames = of_water.x.permute(2, 0, 1).numpy()
+    np.testing.assert_allclose(model.forecast(frames, z=[8, 1, 1], **about).samples, expected.samples, atol=1e-4)
+    first = model.forecast(frames[:1], z=[8, 1, 1], **about)
+    np.testing.assert_allclose(first.samples, expected.samples, atol=1e-4)
+    assert not first.has_target
+    ase = pytest.importorskip("ase")
+    atoms = [ase.Atoms("OH2", frame) for frame in frames]
+    np.testing.assert_allclose(model.forecast(atoms, **about).samples, expected.samples, atol=1e-4)
+
+
+def test_bad_data(folder):
+    model = model_of(folder, interpolator_config(folder))
+    with pytest.raises(ValueError, match="told no conditions"):
+        model.forecast(np.tile(WATER, (5, 1, 1)), z=[8, 1, 1], conditions={"t": 3})
+    plain = Trajectory(torch.randn(3, 3, 5), torch.ones(3, 2), torch.zeros(2, 0).long(), None, torch.arange(3))
+    with pytest.raises(ValueError, match="must have z and features in h"):
+        model.forecast(plain)
+    own = dataclasses.replace(plain, h=torch.ones(3, 14), edge_attr=torch.zeros(0, 1))
+    assert model.forecast(own, method="ddim", steps=2).samples.shape == (1, 3, 3, 4)
+    with pytest.raises(ValueError, match=r"ft_dim must be 4, the features of atoms in .*, got 13"):
+        model.forecast(dataclasses.replace(own, h=torch.ones(3, 5)))
+    boxed = dataclasses.replace(own, cell=torch.eye(3), pbc=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="must have no periodic box"):
+        model.forecast(boxed)
+    with pytest.raises(ValueError, match="the network must be an EGTN, got EGInterpolator"):
+        next(check_equivariance(model.diffusion, model.task))
+    with pytest.raises(TypeError, match="takes no cell; data for it have box: no"):
+        AtomNetwork(model.network)(None, None, own.h, None, own.edge_attr, None, cell=torch.eye(3))
+
+
+BAD = [
+    ({"method": "ays_ddim", "spacing": "log_snr"}, "has a spacing of its own"),
+    ({"method": "ays_ddim", "steps": 25}, r"num_steps must be in 1\.\.24 for 'ays_ddim', got 25"),
+    ({"method": "ays_ddims"}, "did you mean 'ays_ddim'"),
+    ({"method": "ddpm", "eta": 0.5}, "eta is of the method 'ddim' alone"),
+]
+
+
+@pytest.mark.parametrize("options, message", BAD)
+def test_bad_methods(folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        model_of(folder, interpolator_config(folder)).sampler(**options)
+
+
+def test_ays_ddim_is_of_models_without_a_reference_frame(folder):
+    conditional = geotdm_fast.load("nbody_charged_small", device="cpu")
+    with pytest.raises(ValueError, match="'ays_ddim' is of mode 'uncond', got a model of mode 'cond'"):
+        conditional.sampler("ays_ddim")
+    sampler = model_of(folder, interpolator_config(folder)).sampler("ays_ddim")
+    assert sampler.num_steps == 24
+    with pytest.raises(ValueError, match="method must end at the data"):
+        sampler.refine(torch.zeros(1, 3, 2), 3, {})
+
+
+def test_official_weights_need_a_configuration(folder, tmp_path):
+    config = interpolator_config(folder)
+    state = {f"denoiser.{name}": value for name, value in tame_network(config).state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "official.ckpt")
+    model = geotdm_fast.load(tmp_path / "official.ckpt", config=config, device="cpu")
+    assert isinstance(model, AysModel)
+    with pytest.raises(ValueError, match=r"official\.ckpt"):
+        geotdm_fast.load(tmp_path / "official.ckpt", device="cpu")
+    geotdm = geotdm_fast.load("nbody_charged_small", device="cpu").config
+    with pytest.raises(ValueError, match="this is a checkpoint of Align Your Structures"):
+        geotdm_fast.load(tmp_path / "official.ckpt", config=geotdm, device="cpu")

@@ -1,0 +1,270 @@
+"""Molecules as Align Your Structures takes them: features, types of edges, conformers, centred frames."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import ETHANOL, ETHANOL_POSITIONS, write_ethanol
+
+from geotdm_fast.data import array_dataset, collate, conformer_dataset, normalise_section, open_dataset
+from geotdm_fast.data.chemistry.atom_graph import AtomGraph, graph_of_pairs, is_atom_graph, parts
+from geotdm_fast.data.chemistry.datasets import with_atoms
+from geotdm_fast.data.chemistry.names import COLUMNS, OFFICIAL
+from geotdm_fast.data.chemistry.rdkit_graph import FEATURES
+from geotdm_fast.training.device_data import DeviceData
+
+WATER = np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+ETHANOL_SDF = """ethanol
+  hand
+
+  3  2  0  0  0  0  0  0  0  0999 V2000
+   -1.1900   -0.3900    0.0000 C   0  0
+    0.0000    0.5500    0.0000 C   0  0
+    1.1900   -0.2200    0.0000 O   0  0
+  1  2  1  0
+  2  3  1  0
+M  END
+$$$$
+"""
+ETHENE_SDF = """ethene
+  hand
+
+  6  5  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 C   0  0
+    1.3300    0.0000    0.0000 C   0  0
+   -0.5600    0.9300    0.0000 H   0  0
+   -0.5600   -0.9300    0.0000 H   0  0
+    1.8900    0.9300    0.0000 H   0  0
+    1.8900   -0.9300    0.0000 H   0  0
+  1  2  2  0
+  1  3  1  0
+  1  4  1  0
+  2  5  1  0
+  2  6  1  0
+M  END
+$$$$
+"""
+
+
+def section(path, **more) -> dict:
+    about = {"kind": "npz", "path": str(path), "span": 6, "project": "frames", "features": ["degree", "hydrogens"]}
+    return about | {"num_types": 100} | more
+
+
+@pytest.fixture
+def ethanol(tmp_path):
+    write_ethanol(tmp_path / "ethanol.npz", 40)
+    return tmp_path / "ethanol.npz"
+
+
+def test_names_have_the_columns_that_rdkit_gives():
+    assert tuple(FEATURES) == tuple(COLUMNS) and sum(COLUMNS[name] for name in OFFICIAL) == 42
+
+
+def test_features_and_types_of_ethanol(ethanol):
+    data = open_dataset(section(ethanol))
+    z, f, c = parts(data[0].h, data[0].edge_attr)
+    assert z.tolist() == ETHANOL.tolist() and z.dtype == c.dtype == torch.int64
+    assert f.shape == (9, 13)
+    assert f[:, :8].argmax(1).tolist() == [4, 4, 2, 1, 1, 1, 1, 1, 1]  # bonds of each atom
+    assert f[:, 8:].argmax(1).tolist() == [3, 2, 1, 0, 0, 0, 0, 0, 0]  # hydrogens of each atom
+    plain = open_dataset({key: value for key, value in section(ethanol).items() if key != "features"})
+    assert torch.equal(data[0].edge_index, plain[0].edge_index)
+    hops = plain[0].edge_attr.argmax(1) + 1
+    assert torch.equal(c, torch.tensor([0, 2, 23, 24])[hops])
+    assert len(data) == len(plain) and torch.equal(data[3].x, plain[3].x)
+    assert data.atomic_numbers.tolist() == ETHANOL.tolist()
+    fewer = open_dataset(section(ethanol, max_hops=2, features=["degree_scalar"]))
+    assert fewer[0].h[:, 1].tolist() == [4, 4, 2, 1, 1, 1, 1, 1, 1] and fewer[0].edge_attr.max() == 23
+
+
+def test_frames_are_centred_one_by_one(ethanol):
+    data = open_dataset(section(ethanol))
+    plain = open_dataset(section(ethanol, project=False))
+    assert data[2].x.mean(0).abs().max() < 1e-6 and plain[2].x.mean(0).abs().max() > 1e-2
+    torch.testing.assert_close(data[2].x, plain[2].x - plain[2].x.mean(0))
+    items = torch.tensor([0, 5, 7])
+    on_device = DeviceData(data)
+    batch, expected = on_device.batch(items, on_device.structure(items)), collate([data[i] for i in items])
+    torch.testing.assert_close(batch.x, expected.x, rtol=0, atol=1e-6)
+    assert torch.equal(batch.h, expected.h) and torch.equal(batch.edge_attr, expected.edge_attr)
+    assert torch.equal(batch.edge_index, expected.edge_index)
+
+
+def test_cached_frames_are_centred_too(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = lambda frame: "".join(f"{s} {a} {b} {c}\n" for s, (a, b, c) in zip("OHH", frame, strict=True))
+    frames = [WATER + 3 + 0.01 * rng.normal(size=(3, 3)) for _ in range(30)]
+    (tmp_path / "w.xyz").write_text("".join(f"3\nwater\n{rows(frame)}" for frame in frames))
+    about = section(tmp_path / "w.xyz", kind="file")
+    stored = open_dataset(about | {"cache": str(tmp_path / "cache")}, progress=False)
+    plain = open_dataset(about, progress=False)
+    for name in ("x", "h", "edge_index", "edge_attr"):
+        assert torch.equal(stored[3][name], plain[3][name]), name
+    assert stored[3].x.mean(0).abs().max() < 1e-6
+
+
+def test_types_and_features_of_your_own(tmp_path):
+    pairs, types = np.array([[0, 1, 1, 2], [1, 0, 2, 1]]), np.array([3, 3, 13, 13])
+    h = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    x = np.tile(WATER, (8, 1, 1)) + 0.01 * np.random.default_rng(1).normal(size=(8, 3, 3))
+    np.savez(tmp_path / "a.npz", x=x, z=[6, 6, 8], h=h, edge_index=pairs, edge_attr=types[:, None])
+    own = open_dataset(section(tmp_path / "a.npz", features=["own"]))
+    z, f, c = parts(own[0].h, own[0].edge_attr)
+    assert z.tolist() == [6, 6, 8] and np.array_equal(f, h) and c.tolist() == types.tolist()
+    many = array_dataset(np.stack([x, x + 1]), z=[6, 6, 8], h=np.stack([h, 2 * h]), edge_index=pairs)
+    made = with_atoms(many, ["own"])
+    assert torch.equal(made[1].h[:, 1:], 2 * made[0].h[:, 1:]) and made[0].edge_attr.unique().tolist() == [2]
+
+
+def test_what_is_an_atom_graph():
+    z = torch.tensor([6, 8])
+    graph = AtomGraph.of(z, torch.ones(2, 3), torch.tensor([[0, 1], [1, 0]]), torch.tensor([2, 2]))
+    assert is_atom_graph(graph.h, graph.edge_attr, z, 3) and is_atom_graph(graph.h, graph.edge_attr, None, 3)
+    assert not is_atom_graph(graph.h, graph.edge_attr, z, 4) and not is_atom_graph(graph.h, None, z, 3)
+    assert not is_atom_graph(graph.h, graph.edge_attr, z + 1, 3)
+
+
+def test_conformers_of_an_npz(tmp_path):
+    x = np.concatenate([ETHANOL_POSITIONS, WATER + 5, ETHANOL_POSITIONS * 1.01])
+    z = np.concatenate([ETHANOL, [8, 1, 1], ETHANOL])
+    about = {"x": x, "z": z, "ptr": [0, 9, 12, 21]}
+    np.savez(tmp_path / "c.npz", **about)
+    data = conformer_dataset(tmp_path / "c.npz")
+    assert [item.x.shape for item in data] == [(9, 3, 1), (3, 3, 1), (9, 3, 1)]
+    assert data.unit == "angstrom" and data.numbers_of(1).tolist() == [8, 1, 1]
+    assert data[1].x.mean(0).abs().max() < 1e-6
+    np.testing.assert_allclose(data[1].x[..., 0], WATER - WATER.mean(0), atol=1e-6)
+    assert parts(data[1].h, data[1].edge_attr)[2].tolist() == [2, 2, 2, 23, 2, 23]
+    heavy = conformer_dataset(tmp_path / "c.npz", with_h=False, split="train", split_ratio=[0.4, 0.3, 0.3])
+    assert len(heavy) == 1 and heavy.numbers_of(0).tolist() == [6, 6, 8]
+    typed = {"edge_index": [[9, 10], [10, 9]], "edge_attr": [4, 4], "h": np.arange(42.0).reshape(21, 2)}
+    np.savez(tmp_path / "t.npz", **about, **typed)
+    own = conformer_dataset(tmp_path / "t.npz", features=["own"])
+    assert own[1].edge_index.tolist() == [[0, 1], [1, 0]] and own[1].edge_attr.tolist() == [[4], [4]]
+    assert own[1].h[:, 1:].tolist() == [[18, 19], [20, 21], [22, 23]] and own[0].edge_index.shape == (2, 0)
+    np.savez(tmp_path / "f.npz", R=np.stack([WATER, 1.1 * WATER]), z=[8, 1, 1], bonds=[[0, 1]])
+    frames = conformer_dataset(tmp_path / "f.npz")
+    assert [len(item.x) for item in frames] == [3, 3] and frames[1].edge_index.tolist() == [[0, 1], [1, 0]]
+    torch.testing.assert_close(frames[1].x, 1.1 * frames[0].x)
+    np.savez(tmp_path / "b.npz", **about, bonds=[[9, 10]])
+    bonded = conformer_dataset(tmp_path / "b.npz")
+    assert bonded[1].edge_index.tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.filterwarnings("ignore:.*pieces")
+def test_conformers_of_a_format_of_ase(tmp_path):
+    ase = pytest.importorskip("ase")
+    from ase.io import write
+
+    frames = [ase.Atoms("OH2", WATER), ase.Atoms(ETHANOL, ETHANOL_POSITIONS), ase.Atoms("OH2", WATER * 1.02)]
+    for suffix in ("xyz", "traj"):
+        write(tmp_path / f"c.{suffix}", frames)
+        data = open_dataset({"kind": "conformers", "path": str(tmp_path / f"c.{suffix}")})
+        assert [len(item.x) for item in data] == [3, 9, 3]
+        np.testing.assert_allclose(data[2].x[..., 0], 1.02 * (WATER - WATER.mean(0)), atol=1e-5)
+    both = {"kind": "conformers", "path": [str(tmp_path / "c.xyz"), str(tmp_path / "c.traj")], "ratio": [1, 3]}
+    assert len(open_dataset(both)) == 6
+
+
+def test_what_is_said_of_pieces_is_said_once(tmp_path):
+    far = np.concatenate([WATER, WATER + 30, WATER, WATER - 30])
+    np.savez(tmp_path / "p.npz", x=far, z=[8, 1, 1] * 4, ptr=[0, 6, 12])
+    with pytest.warns(UserWarning, match="2 molecules, the first: .* 2 pieces") as told:
+        conformer_dataset(tmp_path / "p.npz")
+    assert len(told) == 1
+
+
+def test_conformers_of_an_sdf(tmp_path):
+    pytest.importorskip("rdkit.Chem")
+    (tmp_path / "m.sdf").write_text(ETHANOL_SDF + ETHENE_SDF)
+    data = conformer_dataset(tmp_path / "m.sdf", with_h=False)
+    assert [item.h.shape for item in data] == [(3, 43), (2, 43)]
+    assert parts(data[1].h, data[1].edge_attr)[2].tolist() == [3, 3]  # a double bond
+    whole = conformer_dataset(tmp_path / "m.sdf", features=["hydrogens"], max_hops=2)
+    assert whole[1].h.shape == (6, 6) and whole[1].h[:2, 1:].argmax(1).tolist() == [2, 2]
+    (tmp_path / "bad.sdf").write_text(ETHANOL_SDF + ETHENE_SDF.replace("  1  2  2", "  1  9  2"))
+    with pytest.warns(UserWarning, match="RDKit reads 1 of 2 molecules"):
+        assert len(conformer_dataset(tmp_path / "bad.sdf")) == 1
+    (tmp_path / "no.sdf").write_text("nothing\n")
+    with pytest.raises(ValueError, match=r"no\.sdf must hold a molecule"):
+        conformer_dataset(tmp_path / "no.sdf")
+
+
+def test_a_molecule_tells_bond_orders_of_a_trajectory(tmp_path, ethanol):
+    pytest.importorskip("rdkit.Chem")
+    (tmp_path / "e.sdf").write_text(ETHANOL_SDF)
+    about = section(ethanol, with_h=False, features=list(OFFICIAL), molecule=str(tmp_path / "e.sdf"))
+    data = open_dataset(about)
+    assert data[0].h.shape == (3, 43) and data[0].edge_attr[:, 0].tolist() == [2, 23, 2, 2, 23, 2]
+    (tmp_path / "o.sdf").write_text(ETHANOL_SDF.replace(" O   0", " N   0"))
+    with pytest.raises(ValueError, match="atoms of the data in their order, got 7 at place 2, where the data have 8"):
+        open_dataset(about | {"molecule": str(tmp_path / "o.sdf")})
+    with pytest.raises(ValueError, match="the molecule must have the 9 atoms of the data, got 3"):
+        open_dataset(about | {"with_h": True})
+
+
+BAD = [
+    ({"features": "degree"}, "features must be a list of names, got 'degree'"),
+    ({"features": ["degre"]}, "features must be one of .* got 'degre'; did you mean 'degree'"),
+    ({"features": ["degree", "degree"]}, "features must be names, each once"),
+    ({"features": ["aromatic"]}, "the feature aromatic needs the bond orders of the molecule: molecule: FILE.sdf"),
+    ({"features": None, "molecule": "a.sdf"}, "molecule goes with features"),
+    ({"fully_connected": True}, "fully_connected does not go with features"),
+    ({"ratio": [1, 2]}, "ratio must be left out where there is no list of paths"),
+    ({"path": ["a", "b"], "ratio": [1]}, "ratio must be 2 numbers of at least 0"),
+]
+
+
+@pytest.mark.parametrize("more, message", BAD)
+def test_bad_sections(more, message):
+    with pytest.raises(ValueError, match=f"data.train: {message}"):
+        normalise_section(section("a.npz") | more, "data.train")
+
+
+def test_bad_data(tmp_path, ethanol):
+    with pytest.raises(ValueError, match="project must be true, false or frames, got 'frame'"):
+        open_dataset(section(ethanol, project="frame"))
+    with pytest.raises(ValueError, match="data must be molecules, with atomic numbers z, got 'trajectories' without"):
+        with_atoms(array_dataset(np.zeros((40, 2, 3)) + np.arange(2)[:, None]))
+    z, edges = torch.tensor([6, 8]), torch.tensor([[0, 1], [1, 0]])
+    for attr, message in (
+        (torch.tensor([[0.5], [2.0]]), r"edge_attr \[E\] must be types of edges, whole numbers from 1 to 49"),
+        (torch.tensor([50.0, 50.0]), "whole numbers from 1 to 49"),
+        (torch.ones(2, 3), r"one-hot of the bonds between \[E, hops\], got \[2, 3\] of other numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            graph_of_pairs("here", z, edges, attr, None, ["degree"])
+    with pytest.raises(ValueError, match="z must be atomic numbers from 0 to 99, got 100"):
+        graph_of_pairs("here", z + 92, edges, None, None, ["degree"])
+    with pytest.raises(ValueError, match=r"features: \[own\] needs h"):
+        graph_of_pairs("here", z, edges, None, None, ["own"])
+
+
+BAD_CONFORMERS = [
+    ({"x": np.zeros((3, 3))}, "must hold the positions as one of x and R, and z, got x"),
+    ({"x": np.zeros((3, 3)), "z": [1, 1]}, r"z must be \[3\], got \[2\]"),
+    ({"x": WATER, "z": [8, 1, 100]}, "z must be atomic numbers from 0 to 99, got 100"),
+    ({"x": np.full((2, 3), np.nan), "z": [1, 1]}, "x must be finite"),
+    ({"x": WATER, "z": [8, 1, 1], "ptr": [0, 2]}, "ptr must ascend from 0 to 3"),
+    ({"x": WATER, "z": [8, 1, 1], "edge_attr": [1]}, "edge_attr must come with edge_index"),
+    ({"x": WATER, "z": [8, 1, 1], "edge_index": [[0], [3]]}, "edge_index must be node indices from 0 to 2, got 3"),
+    ({"x": WATER, "z": [8, 1, 1], "ptr": [0, 2, 3], "edge_index": [[0], [2]]}, "must join atoms of one molecule"),
+]
+
+
+@pytest.mark.parametrize("arrays, message", BAD_CONFORMERS)
+def test_bad_conformers(tmp_path, arrays, message):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises((ValueError, TypeError), match=rf"bad\.npz.*{message}"):
+        conformer_dataset(tmp_path / "bad.npz")
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape("none.npz: no such file")):
+        conformer_dataset(tmp_path / "none.npz")
+    for name, content in (("a.qqq", "x"), ("a.traj", "x"), ("a.xyz", "x y\n")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            conformer_dataset(tmp_path / name)

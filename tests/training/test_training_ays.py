@@ -1,0 +1,290 @@
+"""Training models of Align Your Structures: both stages, what learns, what is given, exact resume."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import warm_python
+from tiny_ays import INTERPOLATOR, SIZES, SPAN, interpolator_config, structure_config, write_runs
+from tiny_training import RUN, assert_same_run, log_of, tiny_config
+
+from geotdm_fast.ays.diffusion import OurDiffusion
+from geotdm_fast.checkpoint import load_tensors
+from geotdm_fast.config.ays_files import free_share
+from geotdm_fast.config.files import normalise_config
+from geotdm_fast.data import collate, open_dataset
+from geotdm_fast.families import build_diffusion, load_checkpoint
+from geotdm_fast.task import Task
+from geotdm_fast.training import train
+from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.device_data import DeviceData
+from geotdm_fast.training.initial_weights import initial_network
+from geotdm_fast.training.loop import _shares
+from geotdm_fast.training.objective import Objective
+from geotdm_fast.training.random_streams import mixed_order
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("ays")
+    write_runs(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def structure(folder):
+    """The folder of a structure model's training."""
+    run(structure_config(folder), folder / "structure")
+    return folder / "structure"
+
+
+def run(config, output):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # bonds by distance
+        return train(config, output_dir=output, device="cpu", progress=False)
+
+
+def source_of(config, **more) -> BatchSource:
+    data = DeviceData(open_dataset(config["data"]["train"]))
+    about = {"seed": 3, "batch_size": 4, "num_timesteps": 25, "by_nodes": True}
+    return BatchSource(data, num_noisy=Task.of_config(config).num_noisy(data.num_frames), **about | more)
+
+
+@pytest.mark.parametrize("conditioning", ["none", "forward", "interpolation"])
+def test_the_loss_is_the_official_one_over_all_nodes(folder, conditioning):
+    config = interpolator_config(folder, conditioning)
+    network = initial_network(config)
+    source = source_of(config)
+    (draw,) = source.training(0)
+    noised = source.noised(draw)
+    task = Task.of_config(config)
+    loss = Objective(build_diffusion(network, config), task).loss(noised)
+
+    batch = noised.batch
+    given = {"none": [], "forward": [0], "interpolation": [0, SPAN - 1]}[conditioning]
+    mask = torch.zeros(SPAN, dtype=torch.bool)
+    mask[given] = True
+    about = {"h": batch.h[:, 0].long(), "f": batch.h[:, 1:], "edge_attr": batch.edge_attr[:, 0].long()}
+    about |= {"edge_index": batch.edge_index, "batch": batch.batch}
+    if given:
+        about |= {"cond_mask": mask, "original_frames": batch.x}
+    section = config["diffusion"]
+    official = OurDiffusion("linear", 25, use_kabsch_alignment=section["use_kabsch_alignment"])
+    expected = official.training_losses(network, batch.x[..., ~mask], noised.steps, about, noised.noise)["loss"].mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    assert len(set(torch.bincount(batch.batch).tolist())) == 2  # molecules of different size
+    assert batch.x.mean(dim=-1).abs().max() > 0.1
+
+
+def test_parts_and_processes_have_the_weights_of_the_whole(folder):
+    config = interpolator_config(folder)
+    whole = source_of(config)
+    objective = Objective(build_diffusion(initial_network(config), config), Task.of_config(config))
+    expected = objective.loss(whole.noised(whole.training(1)[0]))
+    parts = [d for rank in (0, 1) for d in source_of(config, accumulate=2, rank=rank, world_size=2).training(1)]
+    assert len(parts) == 4
+    torch.testing.assert_close(sum(objective.loss(whole.noised(part)) for part in parts), expected)
+
+
+def test_a_coin_says_whether_nothing_is_given(folder):
+    config = interpolator_config(folder, "unconditional_forward")
+    assert free_share(config) == 0.5 and free_share(interpolator_config(folder)) == 0.0
+    source = source_of(config, free_share=0.5)
+    draws = [source.training(step)[0] for step in range(60)]
+    free = [draw.is_free for draw in draws]
+    assert 15 <= sum(free) <= 45 and free == [source.training(step)[0].is_free for step in range(60)]
+    assert {draw.noise.shape[2] for draw in draws if draw.is_free} == {SPAN}
+    assert {draw.noise.shape[2] for draw in draws if not draw.is_free} == {SPAN - 1}
+    objective = Objective(build_diffusion(initial_network(config), config), Task.of_config(config))
+    x_start, about = objective.split(source.noised(draws[free.index(True)]))
+    assert x_start.shape[2] == SPAN and "cond_mask" not in about
+    x_start, about = objective.split(source.noised(draws[free.index(False)]))
+    assert x_start.shape[2] == SPAN - 1 and about["cond_mask"].flatten().tolist() == [1, 0, 0, 0, 0]
+
+
+def test_sets_are_drawn_by_their_shares(folder):
+    order = mixed_order(0, 1, [10, 30], [3.0, 1.0])
+    assert len(order) == 40 and 22 <= int((order < 10).sum()) <= 37
+    first = order[order < 10][:10]
+    assert sorted(first.tolist()) == list(range(10))  # all of a set before one of it again
+    assert not torch.equal(order, mixed_order(0, 2, [10, 30], [3.0, 1.0]))
+    assert mixed_order(0, 0, [3, 4], [1.0, 0.0]).max() < 3
+    config = interpolator_config(folder)
+    source = source_of(config, shares=[(6, 0.0), (len(open_dataset(config["data"]["train"])) - 6, 1.0)])
+    assert min(int(source.training(step)[0].items.min()) for step in range(4)) >= 6
+    config["data"]["train"]["ratio"] = [0.5, 0.5]
+    run(config, folder / "mixed")
+    section = config["data"]["train"] | {"path": [str(folder / "[ew]*.npz"), str(folder / "water.npz")]}
+    data = open_dataset(section | {"ratio": [2, 1]})
+    (all_of_both, _), (water, _) = _shares(section | {"ratio": [2, 1]}, data)
+    assert all_of_both + water == len(data) and water < all_of_both
+    config["data"]["train"] |= {"split_by": "replica", "split_ratio": [0.5, 0.5, 0]}
+    with pytest.raises(ValueError, match=r"data\.train: ratio needs all 2 files of the list, of which 1 have windows"):
+        run(config, folder / "mixed_wrong")
+
+
+def test_both_stages(folder, structure):
+    log = [json.loads(line) for line in (structure / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert losses[0] == pytest.approx(1, abs=0.4) and any("val_loss" in line for line in log)
+    pretrained, _ = load_tensors(structure / "best.safetensors")
+    about = {"pretrain_ckpt": str(structure), "freeze_spatial": True}
+    config = interpolator_config(folder, network=about)
+    run(config, folder / "frozen")
+    for stem in ("last", "best"):
+        learned, _ = load_tensors(folder / "frozen" / f"{stem}.safetensors")
+        assert all(torch.equal(value, learned[name]) for name, value in pretrained.items())
+        begun = {name: value for name, value in initial_network(config).named_parameters() if name not in pretrained}
+        moved = [name for name, value in begun.items() if not torch.equal(value, learned[name])]
+        assert len(moved) > len(begun) // 2
+    state, _ = load_tensors(folder / "frozen" / "state.safetensors")
+    moments = [state[f"adam.exp_avg.{name}"].abs().max() for name in pretrained]
+    assert max(moments) == 0
+    mixed = interpolator_config(folder, network=about | {"freeze_spatial": False})
+    run(mixed, folder / "learning")
+    learned, _ = load_tensors(folder / "learning" / "last.safetensors")
+    assert not torch.equal(learned["input_linear.weight"], pretrained["input_linear.weight"])
+
+
+@pytest.mark.parametrize("conditioning", ["unconditional_forward", "interpolation"])
+def test_resumed_equals_undisturbed(folder, structure, conditioning):
+    about = {"pretrain_ckpt": str(structure), "freeze_spatial": True}
+    whole = interpolator_config(folder, conditioning, about, num_steps=8, accumulate=2)
+    run(whole, folder / f"whole_{conditioning}")
+    for steps in (4, 8):
+        run(whole | {"train": whole["train"] | {"num_steps": steps}}, folder / f"parts_{conditioning}")
+    with_last = lambda name: folder / f"{name}_{conditioning}"
+    one, other = (load_tensors(with_last(n) / "state.safetensors")[0] for n in ("whole", "parts"))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert (with_last("whole") / "last.safetensors").read_bytes() == (
+        with_last("parts") / "last.safetensors"
+    ).read_bytes()
+
+
+def test_the_same_run_twice_and_another_type_of_network(folder):
+    for kind in ("interpolator_simple", "stack", "egtn"):
+        more = {"type": kind} | ({} if kind == "interpolator_simple" else {"use_extra": False, "use_double": False})
+        config = interpolator_config(folder, network=more, num_steps=3, precision="bf16")
+        run(config, folder / f"{kind}_a")
+        run(config, folder / f"{kind}_b")
+        assert_same_run(folder / f"{kind}_a", folder / f"{kind}_b")
+        network, held = load_checkpoint(folder / f"{kind}_a" / "last.safetensors")
+        assert held == config and type(network).__module__.startswith("geotdm_fast.ays")
+
+
+def test_a_batch_goes_through_the_network_of_a_checkpoint(folder, structure):
+    network, config = load_checkpoint(structure / "best.safetensors")
+    diffusion = build_diffusion(network, config)
+    batch = collate(open_dataset(config["data"]["val"]))
+    x_start, about = Task.of_config(config).split(batch)
+    losses = diffusion.training_losses(x_start, model_kwargs=about)["loss"]
+    assert losses.shape == (len(batch.x),) and bool(losses.isfinite().all())
+    bound = diffusion.calc_bpd_loop(x_start, about)["total_bpd"]
+    assert bound.shape == (len(batch.x),)
+
+
+BAD = [
+    (
+        {"denoise_model": {"type": "basic_ess"}},
+        r"denoise_model\.type must be one of basic_es, .*did you mean 'basic_es'",
+    ),
+    ({"denoise_model": {"conditioning": "forwards"}}, "did you mean 'forward'"),
+    ({"denoise_model": {"freeze_spatial": True}}, r"freeze_spatial needs .*denoise_model\.pretrain_ckpt"),
+    ({"denoise_model": {"type": "basic_es"}}, r"conditioning must be left out for type basic_es, got 'forward'"),
+    ({"denoise_model": {"node_dims": 3}}, "unknown key 'node_dims'; did you mean 'node_dim'"),
+    ({"data": {"train": {"span": 1}}}, r"data\.train: span must be at least 2 for the conditioning forward, got 1"),
+    ({"data": {"train": {"span": None}}}, r"data\.train: span, the frames of a window, must be a whole number"),
+    ({"data": {"train": {"project": True}}}, "project must be frames"),
+    ({"data": {"train": {"box": "auto"}}}, "box must be no"),
+    ({"data": {"train": {"graph": {"radius": 3}}}}, "graph must be bonds"),
+    ({"data": {"train": {"conditions": {"t": 3}}}}, "conditions do not go with type"),
+    ({"data": {"val": {"kind": "nbody"}}}, "kind must be one of md17, npz, file, conformers; got 'nbody'"),
+    ({"diffusion": {"mode": "uncond"}}, r"diffusion\.mode must be 'cond', or left out, .* got 'uncond'"),
+    ({"train": {"cond_mask": [[0, 2]]}}, r"train\.cond_mask must be \[\[0, 1\]\], or left out"),
+    ({"train": {"tot_len": 3}}, r"train\.tot_len must be None, or left out"),
+    ({"train": {"block_history": 1}}, r"train\.block_history does not go with denoise_model\.type"),
+    ({"diffusion": {"beta_schedule_name": "lin"}}, r"diffusion\.beta_schedule_name"),
+]
+
+
+def raw_config(folder) -> dict:
+    path = str(folder / "ethanol.npz")
+    section = lambda split: {"kind": "npz", "path": path, "split": split, "span": SPAN}
+    return {
+        "data": {split: section(split) for split in ("train", "val")},
+        "denoise_model": INTERPOLATOR | SIZES | {"conditioning": "forward"},
+        "diffusion": {"num_timesteps": 25},
+        "train": {"exp_name": "tiny", "num_steps": 2, "batch_size": 4},
+    }
+
+
+@pytest.mark.parametrize("change, message", BAD)
+def test_bad_configurations(folder, change, message):
+    raw = raw_config(folder)
+    for name, section in change.items():
+        for key, value in section.items():
+            raw[name][key] = (raw[name][key] | value) if isinstance(value, dict) and key in raw[name] else value
+    with pytest.raises(ValueError, match=message):
+        normalise_config(raw, "here")
+
+
+def test_a_normal_configuration_stays(folder):
+    config = normalise_config(raw_config(folder))
+    assert normalise_config(config) == config
+    assert config["train"]["cond_mask"] == [[0, 1]] and config["diffusion"]["mode"] == "cond"
+    raw = raw_config(folder)
+    raw["denoise_model"]["conditioning"] = "interpolation"
+    assert normalise_config(raw)["train"]["cond_mask"] == [[0, 1], [SPAN - 1, SPAN]]
+    raw["denoise_model"]["conditioning"] = "none"
+    free = normalise_config(raw)
+    assert free["train"]["tot_len"] == SPAN and free["diffusion"]["mode"] == "uncond"
+    raw["denoise_model"] |= {"freeze_spatial": True, "pretrain_ckpt": "a"}
+    raw["train"]["weight_decay"] = 0.1
+    with pytest.raises(ValueError, match=r"train\.weight_decay does not go with freeze_spatial"):
+        normalise_config(raw)
+
+
+def test_what_does_not_fit(folder, structure):
+    config = interpolator_config(folder, network={"ft_dim": 12})
+    with pytest.raises(ValueError, match=r"denoise_model\.ft_dim must be 13, the features of atoms in data\.train"):
+        run(config, folder / "no")
+    config = interpolator_config(folder, network={"pretrain_ckpt": str(structure), "node_dim": 5})
+    with pytest.raises(ValueError, match=r"denoise_model\.pretrain_ckpt: .* must be \[100, 5\], got \[100, 6\]"):
+        run(config, folder / "no")
+    config = interpolator_config(folder, network={"pretrain_ckpt": str(folder / "none.safetensors")})
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+        run(config, folder / "no")
+
+
+def test_models_of_the_other_family(folder, structure):
+    run(tiny_config(num_steps=1), folder / "geotdm")
+    config = interpolator_config(folder, network={"pretrain_ckpt": str(folder / "geotdm")})
+    with pytest.raises(ValueError, match=r"pretrain_ckpt: .*this is a checkpoint of a GeoTDM model"):
+        run(config, folder / "no")
+    with pytest.raises(ValueError, match="this is a checkpoint of a GeoTDM model"):
+        run(structure_config(folder, start_from=str(folder / "geotdm")), folder / "no")
+    with pytest.raises(ValueError, match="this is a checkpoint of Align Your Structures"):
+        run(tiny_config(start_from=str(structure)), folder / "no")
+    with pytest.raises(ValueError, match=r"cannot resume .* data\.train\.kind must be 'nbody'"):
+        run(structure_config(folder), folder / "geotdm")
+
+
+def test_frames_that_are_given_are_centred(folder):
+    data = open_dataset(interpolator_config(folder)["data"]["train"])
+    means = np.array([item.x.mean(0).abs().max() for item in data])
+    assert means.max() < 1e-5
+
+
+def test_two_processes_equal_one(folder, structure):
+    about = {"pretrain_ckpt": str(structure), "freeze_spatial": True}
+    settings = {"batch_size": 5, "accumulate": 2, "num_steps": 4, "log_every_step": 1, "eval_batch_size": 2}
+    config = interpolator_config(folder, "unconditional_forward", about, **settings)
+    run(config, folder / "one_process")
+    for done in warm_python.run_together(2, "-c", RUN, json.dumps(config), str(folder / "two_processes")):
+        assert done.returncode == 0, done.stderr
+    one, two = log_of(folder / "one_process"), log_of(folder / "two_processes")
+    assert [record.keys() for record in one] == [record.keys() for record in two]
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
