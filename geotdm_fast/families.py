@@ -13,7 +13,7 @@ from geotdm_fast.ays.as_geotdm import AysDiffusion
 from geotdm_fast.ays.config import build_network as build_ays_network
 from geotdm_fast.ays.network import Network
 from geotdm_fast.config.ays_files import is_ays
-from geotdm_fast.diffusion import GeoTDM
+from geotdm_fast.diffusion import Flow, GeoTDM
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.files import PathLike
@@ -29,7 +29,7 @@ def build_network(config: Mapping) -> EGTN | Network:
     return geotdm.build_network(config)
 
 
-def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu") -> GeoTDM:
+def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu") -> GeoTDM | Flow:
     """The diffusion of `config['diffusion']` with this network, bare or in a wrapper."""
     if not is_ays(config):
         return geotdm.build_diffusion(network, config, device)
