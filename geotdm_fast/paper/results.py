@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from geotdm_fast.data.pedestrian import SCENES
 from geotdm_fast.paper.recipes import MOLECULE, SYSTEMS, TASKS, is_molecule
@@ -28,10 +28,12 @@ That is why it seldom reaches the published model. Fewer threads than cores mean
 Liquids, the peptide and the protein are not the paper's. Beside ADE and FDE their rows have scores of molecules
 (docs/scores.md): the mean difference of radial distribution functions, of mean squared displacements (relative), of the
 distributions of bond lengths and torsions, and of RMSF (angstrom); in brackets the floor, true windows beside others.
-They fall short of the truth: drawn argon moves too little and its structure is blurred, as a mean is. After a minute or
-two of training neither the peptide nor the protein beats both baselines in ADE: the peptide (`train.num_steps=100`)
-beats standing still but not the mean of the given frames, the protein (`train.num_steps=150`) the mean of the given
-frames but not standing still.
+They fall short of the truth: drawn argon moves too little and its structure is blurred, as a mean is. The peptide beats
+standing still in ADE (the file of MDAnalysis: not) but never the mean of the given frames: frames 1 ps apart hardly
+follow from one another. Its longer training has a higher ADE and is nearer to the truth in everything else: torsions
+differ by .09 where standing still differs by .28, mean squared displacements by half where it differs by all. The
+protein's alpha carbons, after 150 steps, beat the mean of the given frames but not standing still; all its 1656 heavy
+atoms, after 200 steps, beat neither in ADE, and both in mean squared displacement.
 """
 _NO_PAPER = "The preset `paper` wants a GPU (pedestrians: an hour or two of a CPU) and has no rows yet of: {}."
 _NONE = "There are no rows yet.\n"
@@ -140,13 +142,7 @@ def _section(experiment: str, task: str, rows: list[dict]) -> str:
     unit = rows[0]["unit"]
     names = [_NAMES.get(score, score) + (f" ({unit})" if unit and score in _NAMES else "") for score in scores]
     header = ["", *names, "graphs", "trained", "sampled", "hardware"]
-    lines = []
-    for row in rows:
-        for protocol, values in row["scores"].items():
-            numbers = [_number(values.get(score)) for score in scores]
-            lines.append([f"**ours**, {_about(row)}; {protocol}", *numbers, values["num_graphs"], *_cost(row, values)])
-    for name, errors in rows[-1]["baselines"].items():
-        lines.append([name.replace("_", " "), *(_number(errors.get(score)) for score in scores), "", "", "", ""])
+    lines = _lines(rows, lambda values: [_number(values.get(score)) for score in scores])
     for published in rows[-1]["paper"]:
         numbers = ["" if score not in published else f"{published[score]:g}" for score in scores]
         lines.append([f"{published['method']}, published ({published['protocol']})", *numbers, "", "", "", ""])
@@ -166,16 +162,24 @@ def _simulation_section(experiment: str, task: str, rows: list[dict]) -> str:
         found = [_number(values.get(score)) for score in _NAMES]
         return [*found, *(_with_floor(values.get("md", {}).get(name)) for name in scored)]
 
-    lines = []
-    for row in rows:
-        for protocol, values in row["scores"].items():
-            lines.append(
-                [f"**ours**, {_about(row)}; {protocol}", *numbers(values), values["num_graphs"], *_cost(row, values)]
-            )
-    for name, errors in rows[-1]["baselines"].items():
-        lines.append([name.replace("_", " "), *numbers(errors), "", "", "", ""])
+    lines = _lines(rows, numbers)
     beaten = "".join(_beaten(row) for row in rows if not row["changes"])
     return f"## {experiment}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
+
+
+def _lines(rows: list[dict], numbers: Callable[[dict], list[str]]) -> list[list]:
+    """A line for each protocol of ours, and behind those that share them the lines of forecasts without a model.
+
+    Rows of other data have others. numbers: the cells of some scores
+    """
+    found: dict[tuple, list[list]] = {}
+    for row in rows:
+        plain = [(name.replace("_", " "), *numbers(errors), "", "", "", "") for name, errors in row["baselines"].items()]
+        ours = found.setdefault(tuple(plain), [])
+        for protocol, values in row["scores"].items():
+            name = f"**ours**, {_about(row)}; {protocol}"
+            ours.append([name, *numbers(values), values["num_graphs"], *_cost(row, values)])
+    return [line for plain, ours in found.items() for line in (*ours, *map(list, plain))]
 
 
 def _with_floor(score: dict | None) -> str:

@@ -81,6 +81,10 @@ def test_table():
     assert "The ADE of preset small (mean of 5) is below constant velocity and not below EGNN." in text
     assert "0.777" not in text, "the newest of the same request alone"
     assert text.index("0.4500") < text.index("`a.b=1`") < text.index("## charged, unc") < text.index("## springs")
+    other = row | {"data": "mine", "baselines": {"constant_velocity": {"ade": 0.25, "fde": 0.6}}}
+    found = results_table([row, other]).splitlines()
+    lines = [line.split("|")[1:3] for line in found if "**ours**" in line or "constant velocity |" in line]
+    assert [float(ade) for _, ade in lines] == [0.1235, 0.5, 0.1235, 0.25], "baselines behind the rows of their data"
     assert "no rows yet of: charged conditional, charged unconditional, springs conditional." in " ".join(text.split())
     paper = results_table([springs | {"preset": "paper"}])
     assert "no rows yet" not in paper and "preset paper (simulated; 4 layers of 64, muon" in paper
