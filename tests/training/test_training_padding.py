@@ -113,7 +113,7 @@ def test_processes():
         assert_same_state(*states)
 
 
-@pytest.mark.parametrize(("graph", "changes"), zip(NEAR, (True, False, False, True), strict=True), ids=str)
+@pytest.mark.parametrize(("graph", "changes"), [*zip(NEAR, (True, False, False, True), strict=True)], ids=str)
 def test_periodic_boxes(graph, changes):
     """Liquids of different size, each trajectory in a box of its own."""
     dataset = joined(*(liquid(3, nodes, changes=changes, seed=nodes) for nodes in (7, 9, 12)))
