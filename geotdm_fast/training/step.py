@@ -62,6 +62,7 @@ class TrainingStep:
         self._record, self._say = record, say
         self._captures: dict[Structure | None, Captured] = {}
         self._padding: Padding | None = None
+        self._said_more = False  # that more sizes come than captures are kept
         self.captures = (device.type == "cuda" or record is not None) and train["cuda_graph"]
         self._history = history
         objective.grows = not self.captures
@@ -220,7 +221,7 @@ class TrainingStep:
             self._give_up(f"the graphs of data.train differ, and {why_not}")
             return
         self._padding = padding = Padding(self.source, self.objective, most)
-        self._padded, self._said_more = CaptureCache(most, self._record, shares_memory=True), False
+        self._padded = CaptureCache(most, self._record, shares_memory=True)
         self._say(
             f"train: the graphs of data.train differ: the first {padding.looked_at} batches are padded to "
             f"{padding.number} sizes of nodes and edges; at most {most} CUDA graphs are kept"

@@ -10,12 +10,14 @@ from test_block_history import made as with_history
 from test_training_device_data import joined, people
 from test_training_periodic import NEAR, liquid
 from test_training_step import assert_same_state, make_step, run, steps_config
+from tiny_training import assert_same_run, tiny_config
 
 from geotdm_fast import backend
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import TrajectoryDataset
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.graphs import spec
+from geotdm_fast.training import loop, train
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.step import TrainingStep
 from geotdm_fast.training.streamed_data import StreamedData
@@ -111,7 +113,7 @@ def test_processes():
         assert_same_state(*states)
 
 
-@pytest.mark.parametrize(("graph", "changes"), zip(NEAR, (True, False, False, True), strict=True), ids=str)
+@pytest.mark.parametrize(("graph", "changes"), [*zip(NEAR, (True, False, False, True), strict=True)], ids=str)
 def test_periodic_boxes(graph, changes):
     """Liquids of different size, each trajectory in a box of its own."""
     dataset = joined(*(liquid(3, nodes, changes=changes, seed=nodes) for nodes in (7, 9, 12)))
@@ -191,6 +193,27 @@ def test_what_stands_in_changes_no_bit():
         gradients.append((step.weights.flat.grad.clone(), step.sums.clone()))
     (one, loss), (other, same) = gradients
     assert torch.equal(one, other) and torch.equal(loss, same) and one.abs().max() > 0
+
+
+def test_a_run_that_was_stopped_and_found_no_room_is_the_run_that_was_not(tmp_path, monkeypatch):
+    """Bit for bit: sizes are those of the first epoch, whichever step a run goes on from."""
+    made, folders = loop.TrainingStep, (tmp_path / "whole", tmp_path / "stopped")
+    monkeypatch.setattr(loop, "TrainingStep", lambda *a, **k: made(*a, record=TapeRecorder(warm_up=0), **k))
+    paths = []
+    for atoms in (5, 9):
+        x = 1.3 * np.arange(atoms)[:, None] * [1, 0, 0] + 0.05 * np.random.default_rng(0).normal(size=(40, atoms, 3))
+        paths.append(str(tmp_path / f"{atoms}.npz"))
+        np.savez(paths[-1], R=x, z=np.full(atoms, 6))
+    section = {"kind": "npz", "path": paths, "span": 5, "atom_types": [6, 8], "stride": 3}
+    settings = {"cond_mask": [[0, 2]], "eval_every_step": 3, "checkpoint_every_steps": 3, "batch_size": 2}
+    for folder, capacity, stops in zip(folders, (32, 1), ([6], [3, 6]), strict=True):
+        monkeypatch.setattr(spec, "FIRST_CAPACITY", capacity)
+        for num_steps in stops:
+            config = tiny_config(num_steps=num_steps, **settings)
+            config["data"] = {split: section | {"split": split} for split in ("train", "val")}
+            config["denoise_model"] |= {"node_dim": 6, "edge_dim": 0, "graph": {"radius": 2.0, "of": "current"}}
+            train(config, output_dir=folder, progress=False)
+    assert_same_run(*folders)
 
 
 # --- how many there are -----------------------------------------------------------------------------------------------
