@@ -31,23 +31,20 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """A trained model: network, diffusion, task and configuration in one.
+    """Network, diffusion, task and configuration of a trained model.
 
         model = geotdm_fast.load("nbody_charged_small")
         samples = model.forecast(data, num_samples=5, method="dpmpp_2m", steps=5)
         model.evaluate(samples)
 
-    network: the `EGTN`
-    diffusion: a `GeoTDM` of that network
-    task: which frames are given
-    config: the sections denoise_model, diffusion, train and data, as a checkpoint holds them
-    name: of the checkpoint's file; samples carry it
+    network: `EGTN`; diffusion: `GeoTDM` of that network; task: which frames are given; config: sections denoise_model,
+        diffusion, train and data as a checkpoint holds them; name: of the checkpoint's file, which samples carry
 
     `forecast`, `rollout`, `interpolate` and `generate` take what `geotdm_fast.data.convert.to_dataset` takes: a data
     set, a `Trajectory` or `Batch`, positions [frames, N, D], a list of `ase.Atoms`, `Data` or `Batch` of PyTorch
-    Geometric. A trajectory has all T = `num_frames` frames, of which the drawn ones are the truth for scores, or the
-    given frames alone. For `rollout` it has any number of frames, at least the given ones. Noise depends on seed,
-    graph, sample and step alone, not on batch_size.
+    Geometric. A trajectory has either all T = `num_frames` frames, those to be drawn being the truth of the scores, or
+    the given ones alone; for `rollout` any number of frames from these on. Noise depends on seed, graph, sample and
+    step alone, not on batch_size.
     """
 
     def __init__(self, network: EGTN, diffusion: GeoTDM, task: Task, config: Mapping, name: str = "model"):

@@ -105,17 +105,12 @@ def step_of_nodes(inputs: StepInputs) -> Tensor:
 
 
 class Chain:
-    """Denoises x along a plan of steps.
+    """Denoises x along a plan: `for _ in chain.steps(): ...`, with `x` and `x_0` after each.
 
-        for _ in chain.steps():
-            chain.x, chain.x_0    # after this step
-
-    diffusion: the `GeoTDM`; plan: steps and coefficients of a sampling method
-    x: [N, D, T_noisy] - x_t of the first step, relative to x_ref; the chain works on a copy
-    x_ref: [N, D, 1 or T_noisy] - the reference frame; None in mode `uncond`
-    model_kwargs: as for `GeoTDM.p_sample_loop`, checked
-    noise: k to the noise of step k; None: each step of a random plan draws one `randn` from torch's global generator
-    cond_fn: (x_t, t) to the gradient that guides the step. It is called before each step, outside of any CUDA graph
+    diffusion: a `GeoTDM`; x: [N, D, T_noisy] - x_t of the first step, relative to x_ref; it is copied
+    x_ref: [N, D, 1 or T_noisy], or None in mode `uncond`; model_kwargs: as for the loops, checked
+    noise: None for torch's global generator, one `randn` for each step of a plan that is random
+    cond_fn: called before each step, outside of any graph
     """
 
     def __init__(
@@ -216,12 +211,12 @@ class Chain:
 
     @staticmethod
     def _captures(diffusion: "GeoTDM", x: Tensor) -> CaptureCache | None:
-        """The cache of captured steps; None where steps are not captured (on the CPU, or switched off)."""
+        """Where graphs are kept, or None where none is captured."""
         captures = diffusion.captures
         return captures if captures is not None and (x.is_cuda or captures.record is not None) else None
 
     def _inputs(self, diffusion: "GeoTDM", x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
-        """The `StepInputs` of this chain, on the device of x."""
+        """Everything that the chain needs, on the device of x."""
         # A capture warms up with steps beyond the last.
         total, device = diffusion.num_timesteps + CUDAGraphRecorder.WARM_UP, x.device
         dtype = x.dtype if x_ref is None else torch.promote_types(x.dtype, x_ref.dtype)

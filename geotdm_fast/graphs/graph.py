@@ -296,7 +296,7 @@ class Graph:
         return edge_attr if order is None else edge_attr[order]
 
     def of_edges(self, edge_attr: Tensor) -> Tensor:
-        """Edge features [E, A] with 0 in places without an edge, where the input may hold NaN."""
+        """Edge features [E, A], 0 where there is room but no edge: what lies there may be NaN."""
         return edge_attr.where(self.num_rows > self.edge_index[0, :, None], 0) if self.has_room else edge_attr
 
     def of_frames(self, num_frames: int) -> "Graph":

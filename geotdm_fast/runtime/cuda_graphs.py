@@ -108,10 +108,9 @@ class Captured:
 
 
 class CUDAGraphRecorder:
-    """Records a call as a CUDA graph, on a stream of its own.
+    """Records a call as a CUDA graph, after three calls on a stream of its own, in which kernels are chosen and made.
 
-    The function is called three times before, so that kernels are compiled and chosen outside of the graph. The default
-    generator of the device, and `generators`, are then put back to where they were.
+    The default generator of the device, and `generators`, are afterwards as they were before.
     """
 
     WARM_UP = 3
@@ -148,14 +147,11 @@ class CUDAGraphRecorder:
 
 
 class CaptureCache:
-    """Recordings (`Captured`) by function and kind of input: made when first asked for, lent to one user at a time.
+    """The captures of some functions: made when they are first asked for, lent to one user at a time, and the
+    `capacity` that were used last are kept.
 
-    capacity: how many recordings are kept beside those that are lent; the least recently used one goes first. Each
-        holds its inputs, its results and the function's intermediate tensors, which bounds the memory
-    record: as for `Captured`
-
-    A copy of a cache, by `copy` or `pickle`, is empty, since a CUDA graph is bound to the memory of its process. Raises
-    ValueError for a capacity below 1.
+    Each holds its inputs, its results and what its function makes, so memory is bounded by `capacity` of those and
+    those that are lent. A copy of a cache, by `copy` or `pickle`, is empty: a graph belongs to its memory.
     """
 
     def __init__(self, capacity: int = 4, record: Recorder | None = None):
@@ -171,11 +167,9 @@ class CaptureCache:
         key: Hashable = (),
         generators: Sequence[torch.Generator] = (),
     ) -> Captured:
-        """A recording of `function` that holds `inputs`, for the caller alone until `give_back`.
+        """A capture of `function` with `inputs` in place, which nobody else has until it is given back.
 
-        A kept recording is taken where function, `key`, torch's settings, generators and the signature of the inputs
-        agree; otherwise a new one is made.
-        key: whatever else decides which kernels the function launches
+        key: what else the launches depend on, beside torch's settings
         """
         wanted = (function, key, _settings(), signature(inputs), tuple(generators))
         found = self._known.pop(wanted, None)

@@ -68,9 +68,9 @@ class DeviceData:
     all values once: positions must be finite, edges and scored nodes must lie within their graph. Windows in files are
     read into memory; `StreamedData` leaves them in the files.
 
-    sizes: [trajectories] - number of nodes of each, on the host
+    sizes: [trajectories] - nodes of each, on the host
     num_frames, dim: T and D of every trajectory
-    Raises ValueError, naming the data set, for trajectories that differ in D, T, F or A, and for bad values.
+    Raises ValueError naming the data set for trajectories that differ in D, T, F or A, and for bad values.
     """
 
     def __init__(self, dataset: TrajectoryDataset, device: torch.device | str = "cpu"):
@@ -132,12 +132,12 @@ class DeviceData:
         return self.sizes[items]
 
     def _graph_numbers(self, items: np.ndarray) -> np.ndarray:
-        """For each of the trajectories `items` [B] int64 the number of its graph among the different graphs: [B]."""
+        """Which of the different graphs the trajectories `items` [B] have: [B]."""
         return self._graph_of[items]
 
     @property
     def same_graph(self) -> bool:
-        """Whether all trajectories have the same nodes and edges, so that batches of one size share a `Structure`."""
+        """Whether all trajectories have the same nodes and edges: then batches of one size have one `Structure`."""
         return len(self._graphs) == 1
 
     @property
