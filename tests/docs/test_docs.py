@@ -43,6 +43,8 @@ Returns
         "- `x, y`: [N] float - two\n    and more of it\n- `z`: the last\n\n"
         "Raises ValueError: never.\nReturns\n\n- `a`: one\n    of two\n- `b`: two"
     )
+    together = module.as_markdown("A sentence.\n\nx: one; None: all; y: two", ["x", "y"])
+    assert together == "A sentence.\n\n- `x`: one; None: all\n- `y`: two"
 
 
 def test_forms_and_hooks_are_whole():
