@@ -250,7 +250,7 @@ def _small_training(request: Request) -> dict:
 
 
 def _sampling(request: Request, kind: str) -> tuple[str, int | None, str]:
-    """Method, steps and spacing, the preset's where none are asked for. ValueError for those that are not of the kind."""
+    """Method, steps and spacing, the preset's if none are asked for. ValueError for those that are not of the kind."""
     methods, spacings = (FLOW_SOLVERS, FLOW_SPACINGS) if kind == "flow" else (METHODS, SPACINGS)
     if request.spacing is not None:
         check_choice("reproduce: spacing", request.spacing, spacings)
