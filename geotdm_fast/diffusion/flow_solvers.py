@@ -29,7 +29,7 @@ def _quadratic(share: np.ndarray) -> np.ndarray:
 
 
 def _early(share: np.ndarray) -> np.ndarray:
-    """Closer towards the prior: the last step is the longest."""
+    """Closer towards the prior: the last step is the longest, and its prediction the nearest to a mean."""
     return 1 - (1 - share) ** 3
 
 

@@ -19,7 +19,7 @@ class Sampler:
     method: of a `GeoTDM`: `ddpm` - ancestral, as the model was made and the paper samples; `ddim`; `dpmpp_2m`;
         `dpmpp_2m_sde`. Of a `Flow`: `euler`, `heun`, `ab2`. None: the first of them
     num_steps: calls of the network, 1 ... S; default S
-    spacing: which steps: `uniform`, `quadratic` or, of a `GeoTDM`, `log_snr`
+    spacing: which steps: `uniform`, `quadratic`; of a `GeoTDM` also `log_snr`, of a `Flow` `early`
     eta: noise of `ddim`, 0 ... 1
 
     Every method keeps the model's equivariance: a step is a sum of equivariant terms with scalar factors.
