@@ -75,7 +75,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     how.add_argument("--num-samples", type=count, metavar="K", help="samples of each (official pedestrians: 3 K)")
     how.add_argument("--method", metavar="NAME", help="ddpm, ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler, heun, ab2")
     how.add_argument("--steps", type=count, metavar="S", help="calls of the network (default: the model's own steps)")
-    how.add_argument("--spacing", metavar="NAME", help="which of the model's steps: uniform, quadratic, log_snr; of a flow early")
+    how.add_argument("--spacing", metavar="NAME", help="which steps: uniform, quadratic, log_snr; of a flow early")
     parser.add_argument("--seed", type=seed, default=1, help="of training and samples (default: 1)")
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so many minutes; call again")
     parser.add_argument("--out", metavar="DIR", help="folder (default: outputs/reproduce/<experiment>_<task>_<preset>)")
