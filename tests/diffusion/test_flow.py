@@ -217,7 +217,7 @@ def scalar_chain(flow: Flow, method: str, calls: int, x: float) -> float:
     for t, (p, q, a, b, c, s) in zip(plan.timesteps, plan.coefficients, strict=True):
         level = t / S
         variance = (1 - level) ** 2 * 0.4**2 + level**2 * 1.5**2
-        output = 0.7 + (1 - level) * 0.4**2 / variance * (x - (1 - level) * 0.7) - x
+        output = 0.7 + (1 - level) * 0.4**2 / variance * (x - (1 - level) * 0.7)
         velocity = p * x + q * output
         x, before = a * x + b * velocity + c * before, velocity
         assert s == 0
