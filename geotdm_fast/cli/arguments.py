@@ -74,7 +74,10 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
     )
     how.add_argument("--steps", type=count, metavar="S", help="calls of the network (default: the model's own steps)")
     how.add_argument(
-        "--spacing", default="uniform", metavar="NAME", help="which steps: uniform (default), quadratic, log_snr"
+        "--spacing",
+        default="uniform",
+        metavar="NAME",
+        help="which steps: uniform (default), quadratic; log_snr; of a flow early",
     )
     how.add_argument("--eta", type=float, default=0.0, help="noise of ddim and ays_ddim, 0 to 1 (default: 0, none)")
     how.add_argument("--seed", type=seed, default=0, help="the same seed gives the same samples (default: 0)")

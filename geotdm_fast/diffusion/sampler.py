@@ -23,8 +23,8 @@ class Sampler:
         (`diffusion.ays_ddim`). It is of mode `uncond`, and `draw` alone. Where the network gives NaN the whole graph
         becomes 0 instead of one number. Of a `Flow`: `euler`, `heun`, `ab2`. None: the first of them
     num_steps: calls of the network, 1 ... S; default S. Of `ays_ddim` at most S - 1, one less than its official `steps`
-    spacing: which steps: `uniform`, `quadratic` or, of a `GeoTDM`, `log_snr`; `ays_ddim` has its own, by the name
-        `uniform`
+    spacing: which steps: `uniform`, `quadratic`; of a `GeoTDM` also `log_snr`, of a `Flow` `early`; `ays_ddim` has its
+        own, by the name `uniform`
     eta: noise of `ddim` and `ays_ddim`, 0 ... 1
 
     Every method keeps the model's equivariance: a step is a sum of equivariant terms with scalar factors.

@@ -130,7 +130,7 @@ def recipe(request: Request) -> Recipe:
         override(raw, text)
     _without_unused_prior(raw, request.overrides)
     config = normalise_config(raw, where=f"reproduce {request.experiment}")
-    method, steps = _sampling(request, config["diffusion"]["kind"])
+    method, steps, spacing = _sampling(request, config["diffusion"]["kind"])
     return Recipe(
         config=config,
         draws=_draws(request),
@@ -138,7 +138,7 @@ def recipe(request: Request) -> Recipe:
         num_graphs=request.num_graphs or (_small_num_graphs(request) if small else None),
         method=method,
         steps=_checked_steps(request.steps or steps, request.steps is not None, config["diffusion"]["num_timesteps"]),
-        spacing=request.spacing or "uniform",
+        spacing=spacing,
         data=request.label or label,
     )
 
@@ -249,20 +249,23 @@ def _small_training(request: Request) -> dict:
     }  # fmt: skip
 
 
-def _sampling(request: Request, kind: str) -> tuple[str, int | None]:
-    """Method and steps, the preset's where none are asked for. ValueError for those that are not of the kind."""
+def _sampling(request: Request, kind: str) -> tuple[str, int | None, str]:
+    """Method, steps and spacing, the preset's if none are asked for. ValueError for those that are not of the kind."""
     methods, spacings = (FLOW_SOLVERS, FLOW_SPACINGS) if kind == "flow" else (METHODS, SPACINGS)
     if request.spacing is not None:
         check_choice("reproduce: spacing", request.spacing, spacings)
     if request.method is not None:
         check_choice("reproduce: method", request.method, methods)
-        return request.method, None
-    return _flow_sampling(request) if kind == "flow" else _gaussian_sampling(request)
+        return request.method, None, request.spacing or "uniform"
+    if kind == "flow":
+        method, steps, spacing = _flow_sampling(request)
+        return method, steps, request.spacing or spacing
+    return *_gaussian_sampling(request), request.spacing or "uniform"
 
 
-def _flow_sampling(request: Request) -> tuple[str, int | None]:
-    """Few calls, as flows are made for (docs/flow.md)."""
-    return "euler", 100 if request.task == UNCONDITIONAL else 5
+def _flow_sampling(request: Request) -> tuple[str, int | None, str]:
+    """Few calls, as flows are made for, most of them near the prior (docs/flow.md)."""
+    return ("euler", 100, "uniform") if request.task == UNCONDITIONAL else ("euler", 5, "early")
 
 
 def _gaussian_sampling(request: Request) -> tuple[str, int | None]:

@@ -18,7 +18,7 @@ from geotdm_fast import Flow, Sampler
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.diffusion.flow import PREDICTIONS
 from geotdm_fast.diffusion.flow_priors import FLOW_PRIORS, moving_mean, walk_factor
-from geotdm_fast.diffusion.flow_solvers import FLOW_SOLVERS
+from geotdm_fast.diffusion.flow_solvers import FLOW_SOLVERS, FLOW_SPACINGS, flow_levels
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.nn import EGTN
 
@@ -144,7 +144,7 @@ def flow_error(method: str, calls: int, prediction="velocity", spacing="uniform"
 
 @pytest.mark.parametrize(("method", "order"), [("euler", 1), ("ab2", 2), ("heun", 2)])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+@pytest.mark.parametrize("spacing", FLOW_SPACINGS)
 def test_orders_of_the_solvers(method, order, prediction, spacing):
     """A walk to a narrower, shifted one: what halving the steps does to the error."""
     global S
@@ -154,6 +154,12 @@ def test_orders_of_the_solvers(method, order, prediction, spacing):
     finally:
         S = before
     assert math.log2(errors[-2] / errors[-1]) == pytest.approx(order, abs=0.2), errors
+
+
+def test_spacings():
+    assert_same(flow_levels(4, 0.8, "uniform"), [0.8, 0.6, 0.4, 0.2, 0])
+    assert_same(flow_levels(4, 1.0, "quadratic"), np.array([16, 9, 4, 1, 0]) / 16)
+    assert_same(flow_levels(4, 1.0, "early"), 1 - np.array([0, 1, 8, 27, 64]) / 64)
 
 
 def test_predictions_make_the_same_chain():
@@ -211,7 +217,7 @@ def scalar_chain(flow: Flow, method: str, calls: int, x: float) -> float:
     for t, (p, q, a, b, c, s) in zip(plan.timesteps, plan.coefficients, strict=True):
         level = t / S
         variance = (1 - level) ** 2 * 0.4**2 + level**2 * 1.5**2
-        output = 0.7 + (1 - level) * 0.4**2 / variance * (x - (1 - level) * 0.7) - x
+        output = 0.7 + (1 - level) * 0.4**2 / variance * (x - (1 - level) * 0.7)
         velocity = p * x + q * output
         x, before = a * x + b * velocity + c * before, velocity
         assert s == 0

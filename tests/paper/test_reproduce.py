@@ -423,3 +423,20 @@ def test_small_presets_draw_in_few_steps(tmp_path):
     assert drawn(overrides=("diffusion.num_timesteps=4", "diffusion.beta_schedule_name=cosine")) == ("dpmpp_2m", 4)
     with pytest.raises(ValueError, match=r"steps must be in 1..100, the model's steps, got 101"):
         drawn(steps=101)
+
+
+def test_flows_are_drawn_by_their_own_solvers():
+    flow = ("diffusion.kind=flow", "diffusion.prior=walk")
+    drawn = lambda **options: recipe(Request("charged", preset="small", overrides=flow, **options))[4:7]
+    assert drawn() == ("euler", 5, "early") and drawn(method="heun", steps=7) == ("heun", 7, "uniform")
+    assert drawn(spacing="quadratic") == ("euler", 5, "quadratic")
+    config = recipe(Request("charged", preset="small", overrides=flow)).config
+    assert not config["denoise_model"]["learn_ref_frame"] and config["diffusion"]["model_mean_type"] == "start_x"
+    for options, message in (
+        ({"method": "dpmpp_2m"}, "reproduce: method must be one of euler, heun, ab2; got 'dpmpp_2m'"),
+        ({"spacing": "log_snr"}, "reproduce: spacing must be one of uniform, quadratic, early; got 'log_snr'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            drawn(**options)
+    uncond = recipe(Request("charged", "unconditional", "small", overrides=flow[:1]))
+    assert uncond[4:7] == ("euler", 100, "uniform")
