@@ -1,5 +1,6 @@
 """A trained model of Align Your Structures, with the methods of every `Model`."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -101,9 +102,9 @@ class AysModel(Model):
                 where,
             )
         check_atoms(ft_dim, dataset, f"{where}: {dataset.name}")
-        about = {"name": dataset.name, "unit": dataset.unit, "scale": dataset.scale}
-        about |= {"experiment": dataset.experiment, "frame_time": dataset.frame_time}
-        return TrajectoryDataset(_Centred(dataset.items), atomic_numbers=dataset.atomic_numbers, **about)
+        centred_one_by_one = copy.copy(dataset)
+        centred_one_by_one.items = _Centred(dataset.items)
+        return centred_one_by_one
 
 
 class _Centred(Sequence[Trajectory]):

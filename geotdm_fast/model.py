@@ -82,6 +82,7 @@ class Model:
             from geotdm_fast.ays_model import AysModel
 
             cls = AysModel
+        network = cast(EGTN, network)  # or, of an AysModel, a Network
         return cls(network, build_diffusion(network, config, device), Task.of_config(config), config, path.name)
 
     def save(self, path: PathLike) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import warm_python
-from tiny_ays import INTERPOLATOR, SIZES, SPAN, interpolator_config, structure_config, write_runs
+from tiny_ays import INTERPOLATOR, SIZES, SPAN, WATER, interpolator_config, structure_config, write_runs
 from tiny_training import RUN, assert_same_run, log_of, tiny_config
 
 from geotdm_fast.ays.diffusion import OurDiffusion
@@ -21,9 +21,9 @@ from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.initial_weights import initial_network
-from geotdm_fast.training.loop import _shares
 from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.random_streams import mixed_order
+from geotdm_fast.training.shares import shares_of
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_sets_are_drawn_by_their_shares(folder):
     run(config, folder / "mixed")
     section = config["data"]["train"] | {"path": [str(folder / "[ew]*.npz"), str(folder / "water.npz")]}
     data = open_dataset(section | {"ratio": [2, 1]})
-    (all_of_both, _), (water, _) = _shares(section | {"ratio": [2, 1]}, data)
+    (all_of_both, _), (water, _) = shares_of(section | {"ratio": [2, 1]}, data)
     assert all_of_both + water == len(data) and water < all_of_both
     config["data"]["train"] |= {"split_by": "replica", "split_ratio": [0.5, 0.5, 0]}
     with pytest.raises(ValueError, match=r"data\.train: ratio needs all 2 files of the list, of which 1 have windows"):
@@ -288,3 +288,15 @@ def test_two_processes_equal_one(folder, structure):
     assert [record.keys() for record in one] == [record.keys() for record in two]
     for mine, theirs in zip(one, two, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3)
+
+
+def test_frames_on_disk_train_alike(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = lambda frame: "".join(f"{s} {a} {b} {c}\n" for s, (a, b, c) in zip("OHH", frame, strict=True))
+    frames = [WATER + 3 + 0.02 * rng.normal(size=(3, 3)) for _ in range(30)]
+    (tmp_path / "w.xyz").write_text("".join(f"3\nwater\n{rows(frame)}" for frame in frames))
+    section = {"kind": "file", "path": str(tmp_path / "w.xyz"), "span": SPAN}
+    raw = raw_config(tmp_path) | {"data": {"train": section | {"cache": str(tmp_path / "cache")}}}
+    run(normalise_config(raw), tmp_path / "cached")
+    run(normalise_config(raw | {"data": {"train": section}}), tmp_path / "plain")
+    assert_same_run(tmp_path / "cached", tmp_path / "plain")
