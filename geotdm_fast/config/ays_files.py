@@ -248,6 +248,11 @@ def _official_data(dataset: Mapping, paths: list[str]) -> dict:
     span = dataset["expected_time_dim"] or math.ceil(dataset["num_frames"] / rate)
     runs = [f"{path.rstrip('/')}/*/*/traj.xtc" for path in paths]
     files = {"path": one(runs), "topology": "{folder}/system.pdb", "molecule": "{folder}/mol.sdf"}
+    if dataset["random_frame"]:
+        about["phases"] = rate > 1
+    else:  # one window
+        start = dataset["start_frame"] or 0
+        about["frames"] = [start, start + dataset["num_frames"]]
     return {"kind": "file", **files, "every": rate, "span": span, **about}
 
 
@@ -258,8 +263,6 @@ def _say_left_out(dataset: Mapping, train: Mapping, where: str) -> None:
     for key in ("subsample", "subsample_drugs", "subsample_qm9"):
         if dataset[key] not in (None, 1, 1.0):
             told.append(f"dataset.{key} is passed over: all data are read")
-    if not _is_of_conformers(dataset) and dataset["frame_rate"] > 1:
-        told.append(f"windows begin at frames whose number {dataset['frame_rate']} divides, not at any")
     if train["resume_from_checkpoint"]:
         told.append("train.resume_from_checkpoint is passed over: a run goes on from its own folder")
     if told:

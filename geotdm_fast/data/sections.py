@@ -18,6 +18,7 @@ from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.lags import LAG, check_section, cut_at_lag, entries_told, lag_of
 from geotdm_fast.data.molecule_files.reading import OpenFile
+from geotdm_fast.data.phases import PHASES, entries_phased
 from geotdm_fast.data.replicas import check_split_by, chosen_files, leave_out_short
 from geotdm_fast.data.stretches import TooShort
 from geotdm_fast.data.trajectory import TrajectoryDataset
@@ -33,7 +34,7 @@ _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "b
 _BOX_KEYS = ("unwrap", "box", "remove_drift")
 _OWN_KEYS = (
     *("path", "split", "split_by", "stride", "split_ratio", "unit", "name", "with_h"),
-    *(*_BOX_KEYS, *_FRAME_KEYS, *_MOLECULE_KEYS, *ATOM_KEYS, RATIO),
+    *(*_BOX_KEYS, *_FRAME_KEYS, *_MOLECULE_KEYS, *ATOM_KEYS, RATIO, PHASES),
 )
 _FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types", "cache")
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
@@ -156,7 +157,7 @@ def open_datasets(
         if kind in _FILES:
             section = chosen_files(where, section, _LISTS[kind])
         told = section.pop(_CONDITIONS, {})
-        own = _entries(where, kind, section)
+        own = entries_phased(where, _entries(where, kind, section))
         at_lags = entries_told(where, own, told)
         has_lags[where] = len(at_lags) > len(own)
         for entry, conditions in at_lags:

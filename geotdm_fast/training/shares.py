@@ -18,7 +18,8 @@ def shares_of(section: Mapping, dataset: TrajectoryDataset) -> list[tuple[int, f
         return None
     sizes = [len(part) for part in items.parts] if isinstance(items, Joined) else [len(items)]
     entries = section.get("path") or section["molecule_name"]
-    counts = [len(expanded_paths("data.train", [entry])) for entry in entries]
+    each = section["every"] if section.get("phases") else 1
+    counts = [each * len(expanded_paths("data.train", [entry])) for entry in entries]
     if len(sizes) != sum(counts):
         raise ValueError(
             f"data.train: ratio needs all {sum(counts)} files of the list, of which {len(sizes)} have windows"

@@ -15,6 +15,7 @@ from tiny_training import tiny_config
 from geotdm_fast.checkpoint import load_tensors, save_checkpoint
 from geotdm_fast.cli import main
 from geotdm_fast.config.files import load_config
+from geotdm_fast.data import open_dataset
 from geotdm_fast.samples.npz import read_samples
 from geotdm_fast.samples.shards import present_shards
 
@@ -174,6 +175,7 @@ def official(folder, kind: str) -> dict:
     if kind == "runs":
         runs = {"train_traj_dir": "${AYS_ROOT}/runs", "val_traj_dir": "${AYS_ROOT}/runs"}
         raw["dataset"] |= runs | {"type": "trajectory", "expected_time_dim": 4, "num_frames": 8, "frame_rate": 2}
+        raw["dataset"] |= {"start_frame": None, "random_frame": True}
         raw["denoiser"] |= {
             "type": "interpolator",
             "conditioning": "forward",
@@ -223,7 +225,10 @@ def test_official_files_are_trained_and_sampled(tmp_path, monkeypatch, capsys):
     raw["denoiser"] |= {"pretrain_ckpt": "outputs/official_structure", "freeze_spatial": True}
     (tmp_path / "runs.yaml").write_text(yaml.safe_dump(raw))
     assert main(["train", "runs.yaml", "--device", "cpu", "--quiet"]) == 0
-    assert "windows begin at frames whose number 2 divides" in capsys.readouterr().err
+    trained = load_config(tmp_path / "outputs" / "official_runs" / "config.yaml")["data"]["train"]
+    assert trained["phases"] and trained["every"] == 2 and trained["span"] == 4 and not trained["with_h"]
+    windows = open_dataset(trained, progress=False)
+    assert len(windows) == 2 * (30 - 6)  # of 7 frames each, from any frame on
     about = [
         "--device",
         "cpu",
