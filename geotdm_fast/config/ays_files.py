@@ -20,7 +20,6 @@ from geotdm_fast.runtime.shown import shown
 SECTION, FAMILY = "denoise_model", "type"
 # Conditionings with which frame 0 is given in one half of the batches, by a coin.
 BY_COIN = ("unconditional_forward", "forward_uncond", "unconditional_forward_autoreg")
-_FROM_ONE = ("forward", "forward_autoreg", *BY_COIN)
 # Settings of `geotdm_fast.config.settings.DIFFUSION` that these models have too; `mode` follows from the conditioning.
 _SHARED = ("mode", "model_mean_type", "model_var_type")
 _OURS = DIFFUSION | {key: GEOTDM_DIFFUSION[key] for key in _SHARED}
