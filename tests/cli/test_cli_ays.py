@@ -20,10 +20,10 @@ from geotdm_fast.samples.npz import read_samples
 from geotdm_fast.samples.shards import present_shards
 
 PAGE = (ROOT / "docs" / "ays.md").read_text(encoding="utf-8")
-# What makes a training of the configurations one of a blink; the network predicts x_0, so that chains stay finite.
+# What makes a training of the configurations one of a blink.
 TINY = {
     "denoise_model": {"n_layers": 1, "node_dim": 6, "hidden_dim": 16, "time_emb_dim": 8},
-    "diffusion": {"num_timesteps": 60, "model_mean_type": "start_x"},
+    "diffusion": {"num_timesteps": 60},
     "train": {"num_steps": 3, "batch_size": 4, "eval_graphs": 4, "warmup_steps": 0},
 }
 pytestmark = pytest.mark.filterwarnings("ignore:.*pieces")
