@@ -62,7 +62,7 @@ class _Part(NamedTuple):
 
 
 class _Conformer(NamedTuple):
-    """x: [N, 3] float64 (angstrom); z: [N] int64; graph: made when it is asked for."""
+    """x: [N, 3] float64 (angstrom); z: [N] int64; graph: its atoms and edges."""
 
     x: np.ndarray
     z: Tensor
