@@ -1,10 +1,12 @@
 """A trained model of Align Your Structures, with the methods of every `Model`."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from geotdm_fast.ays.as_geotdm import AysDiffusion
 from geotdm_fast.ays.data import check_atoms
@@ -16,6 +18,7 @@ from geotdm_fast.data.chemistry.datasets import with_atoms
 from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.data.windows import centred
+from geotdm_fast.diffusion import GeoTDM
 from geotdm_fast.model import Model
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.samples.record import Samples
@@ -38,6 +41,17 @@ class AysModel(Model):
     structures, trajectories of one frame; an interpolator forecasts from frame 0, interpolates between two frames, or
     generates; one of conditioning `unconditional_forward` forecasts and generates.
     """
+
+    def __init__(self, network: nn.Module, diffusion: GeoTDM, task: Task, config: Mapping, name: str = "model"):
+        if not isinstance(bare(network), Network):
+            raise TypeError(f"AysModel: network must be of geotdm_fast.ays, got {type(bare(network)).__name__}")
+        super().__init__(network, diffusion, task, config, name)  # type: ignore[arg-type]  # no EGTN
+
+    def to(self, device: torch.device | str) -> "AysModel":
+        """This model, moved to `device`."""
+        self.network.to(device)
+        self.diffusion = AysDiffusion(self._atoms, self.config["diffusion"], torch.device(device), self.task.mode)
+        return self
 
     @property
     def _atoms(self) -> Network:
@@ -75,7 +89,7 @@ class AysModel(Model):
             raise ValueError(f"free: {self.name} is a model of conditioning '{self._atoms.conditioning}'")
         task = Task(num_frames=self.num_frames)
         diffusion = AysDiffusion(self._atoms, self.config["diffusion"], self.device, task.mode)
-        return AysModel(self._atoms, diffusion, task, self.config, self.name)  # type: ignore[arg-type]  # no EGTN
+        return AysModel(self._atoms, diffusion, task, self.config, self.name)
 
     def _dataset(
         self,
@@ -101,9 +115,9 @@ class AysModel(Model):
                 where,
             )
         check_atoms(ft_dim, dataset, f"{where}: {dataset.name}")
-        about = {"name": dataset.name, "unit": dataset.unit, "scale": dataset.scale}
-        about |= {"experiment": dataset.experiment, "frame_time": dataset.frame_time}
-        return TrajectoryDataset(_Centred(dataset.items), atomic_numbers=dataset.atomic_numbers, **about)
+        centred_one_by_one = copy.copy(dataset)
+        centred_one_by_one.items = _Centred(dataset.items)
+        return centred_one_by_one
 
 
 class _Centred(Sequence[Trajectory]):

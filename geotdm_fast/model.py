@@ -85,8 +85,8 @@ class Model:
             from geotdm_fast.ays_model import AysModel
 
             cls = AysModel
-        diffusion = build_diffusion(network, config, device)
-        return cls(cast(EGTN, network), diffusion, Task.of_config(config), config, path.name)
+        network = cast(EGTN, network)  # or, of an AysModel, a Network
+        return cls(network, build_diffusion(network, config, device), Task.of_config(config), config, path.name)
 
     def save(self, path: PathLike) -> None:
         """Write weights and configuration to one safetensors file, which `load` and the command line take."""

@@ -141,7 +141,7 @@ def _ays(folder: pathlib.Path) -> None:
     from geotdm_fast.ays.config import from_yaml
 
     sizes = {"n_layers": 1, "node_dim": 4, "ft_dim": 42, "edge_dim": 4, "hidden_dim": 16, "time_emb_dim": 8}
-    dataset = {"type": "conformer", "subsample": None, "transforms": ["edge_order|3"]}
+    dataset = {"type": "conformer", "subsample": None, "transforms": ["edge_order|3"], "train_conf_path": "a.pkl"}
     train = {"batch_size": 2, "accum_grad": 1, "check_val_every_n_epoch": 2}
     raw = {"dataset": dataset, "denoiser": {"type": "basic_es", **sizes}, "train": train}
     (folder / "ays.yaml").write_text(yaml.safe_dump(raw | {"diffusion": {"num_timesteps": 50}}))

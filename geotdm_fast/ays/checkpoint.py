@@ -151,8 +151,8 @@ def load_pretrained(network: torch.nn.Module, path: PathLike, *, freeze: bool) -
 
 
 _OF_GEOTDM = (
-    "this is a checkpoint of a GeoTDM model, whose layers have the same names and compute something else; that of a "
-    "model of Align Your Structures has denoise_model.type in its configuration"
+    "this is a checkpoint of a GeoTDM model, whose layers have the same names and compute something else; "
+    "geotdm_fast.load reads it"
 )
 
 

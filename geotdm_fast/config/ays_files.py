@@ -20,7 +20,6 @@ from geotdm_fast.runtime.shown import shown
 SECTION, FAMILY = "denoise_model", "type"
 # Conditionings with which frame 0 is given in one half of the batches, by a coin.
 BY_COIN = ("unconditional_forward", "forward_uncond", "unconditional_forward_autoreg")
-_FROM_ONE = ("forward", "forward_autoreg", *BY_COIN)
 # Settings of `geotdm_fast.config.settings.DIFFUSION` that these models have too; `mode` follows from the conditioning.
 _SHARED = ("mode", "model_mean_type", "model_var_type")
 _OURS = DIFFUSION | {key: GEOTDM_DIFFUSION[key] for key in _SHARED}
@@ -138,10 +137,9 @@ def _agree(section: dict, key: str, value: Any, where: str) -> None:
 
 
 def _check_network(network: Mapping, where: str) -> None:
-    if network["type"] == "basic_es":
-        for key, value in (("conditioning", "none"), ("pretrain_ckpt", None)):
-            if network[key] != value:
-                raise ValueError(f"{where}.{key} must be left out for type basic_es, got {shown(network[key])}")
+    if network["type"] == "basic_es" and network["conditioning"] != "none":
+        came = shown(network["conditioning"])
+        raise ValueError(f"{where}.conditioning must be left out for type basic_es, got {came}")
     if network["freeze_spatial"] and network["pretrain_ckpt"] is None:
         raise ValueError(f"{where}.freeze_spatial needs {where}.pretrain_ckpt, whose weights it keeps")
 
@@ -177,8 +175,8 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
 
     A pickle of molecules `X.pkl` is read as `X.sdf`, and a folder of runs as `*/*/traj.xtc` with `system.pdb` and
     `mol.sdf` beside each: nothing in a data file is executed. What has no counterpart is said in a warning.
-    Environment variables in paths get their values where they are set; who opens a path with another says so.
-    Raises ValueError for data that come as pickles alone.
+    Environment variables in paths get their values where they are set; who opens a path with another says so, as for
+    data that come in no form that is read: the file is all that a checkpoint needs.
     """
     from geotdm_fast.config.ays_official import normalise_config
 
@@ -187,16 +185,8 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
     for name, section in (("dataset", dataset), ("train", train)):
         if section is None:
             raise ValueError(f"{where}: section '{name}' is missing, which a training needs")
-    if dataset["type"] not in ("conformer", "both", "trajectory", "both_trajectory"):
-        raise ValueError(
-            f"{where}: dataset.type {dataset['type']} is of pickles that hold more than molecules, which are not read; "
-            "write them as SDF, and use a configuration with data.train.kind: conformers"
-        )
-    data = {}
-    for split in SPLITS:
-        paths = [os.path.expandvars(path) for path in _official_paths(dataset, split, where)]
-        if paths:
-            data[split] = _official_data(dataset, paths)
+    found = {split: _official_paths(dataset, split) for split in SPLITS}
+    data = {split: _official_data(dataset, paths) for split, paths in found.items() if paths}
     if "train" not in data:
         raise ValueError(f"{where}: dataset must name the training data (train_conf_path or train_traj_dir), got none")
     network = dict(config["denoiser"])
@@ -221,33 +211,38 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
 
 
 def _is_of_conformers(dataset: Mapping) -> bool:
-    return dataset["type"] in ("conformer", "both")
+    return dataset["type"] in ("conformer", "both", "tetrapeptide", "tetrapeptide_drugs")
 
 
-def _official_paths(dataset: Mapping, split: str, where: str) -> list[str]:
-    """The paths of a split, one for each set."""
-    kind = "conf_path" if _is_of_conformers(dataset) else "traj_dir"
-    if f"{split}_split" in dataset["paths"]:
-        raise ValueError(f"{where}: dataset.{split}_split is a list of runs beside pickles, which are not read")
-    names = [f"{split}_{kind}_{name.lower()}" for name in dataset["datasets"]] or [f"{split}_{kind}"]
-    return [path for name in names if (path := dataset["paths"].get(name))]
+def _official_paths(dataset: Mapping, split: str) -> dict[str, str]:
+    """The path of each set of a split, by the end of its key: `_drugs`, or nothing where there is one set."""
+    first = f"{split}_{'conf_path' if _is_of_conformers(dataset) else 'traj_dir'}"
+    kinds = (first,) if _is_of_conformers(dataset) else (first, f"{split}_split")
+    paths = {key: path for key, path in dataset["paths"].items() if path and key.startswith(kinds)}
+    return {key.removeprefix(first): os.path.expandvars(path) for key, path in paths.items()}
 
 
-def _official_data(dataset: Mapping, paths: list[str]) -> dict:
+def _official_data(dataset: Mapping, found: Mapping[str, str]) -> dict:
     """The data section of these paths."""
+    paths = list(found.values())
     one = lambda values: values[0] if len(values) == 1 else values
     about: dict[str, Any] = {"with_h": not dataset["remove_hs"], "max_hops": dataset["order"]}
     about |= {"features": dataset["features"], "project": "frames"}
-    shares = [dataset["ratio"].get(name) for name in dataset["datasets"]]
-    if len(paths) == len(shares) > 1 and None not in shares:
+    shares = [dataset["ratio"].get(end.removeprefix("_").upper()) for end in found]
+    if len(shares) > 1 and None not in shares:
         about["ratio"] = shares
     if _is_of_conformers(dataset):
         as_sdf = [path.removesuffix(".pkl") + ".sdf" if path.endswith(".pkl") else path for path in paths]
         return {"kind": "conformers", "path": one(as_sdf), **about}
     rate = dataset["frame_rate"]
     span = dataset["expected_time_dim"] or math.ceil(dataset["num_frames"] / rate)
-    runs = [f"{path.rstrip('/')}/*/*/traj.xtc" for path in paths]
+    runs = [path if end.endswith("_split") else f"{path.rstrip('/')}/*/*/traj.xtc" for end, path in found.items()]
     files = {"path": one(runs), "topology": "{folder}/system.pdb", "molecule": "{folder}/mol.sdf"}
+    if dataset["random_frame"]:
+        about["phases"] = rate > 1
+    else:  # one window
+        start = dataset["start_frame"] or 0
+        about["frames"] = [start, start + dataset["num_frames"]]
     return {"kind": "file", **files, "every": rate, "span": span, **about}
 
 
@@ -255,11 +250,11 @@ def _say_left_out(dataset: Mapping, train: Mapping, where: str) -> None:
     told = []
     if any(path and path.endswith(".pkl") for path in dataset["paths"].values()) and _is_of_conformers(dataset):
         told.append("pickles are not read, files .sdf of the same names are")
-    for key in ("subsample", "subsample_drugs", "subsample_qm9"):
+    if any(key.endswith("_split") for key in dataset["paths"]):
+        told.append("lists of runs (train_split, ...) are not read, --data names their files")
+    for key in ("subsample", "subsample_drugs", "subsample_qm9", "drugs_subsample"):
         if dataset[key] not in (None, 1, 1.0):
             told.append(f"dataset.{key} is passed over: all data are read")
-    if not _is_of_conformers(dataset) and dataset["frame_rate"] > 1:
-        told.append(f"windows begin at frames whose number {dataset['frame_rate']} divides, not at any")
     if train["resume_from_checkpoint"]:
         told.append("train.resume_from_checkpoint is passed over: a run goes on from its own folder")
     if told:

@@ -42,6 +42,7 @@ _OWN = {
     "span": DataKey("frames in a window", "30 of one trajectory, all of many"),
     "stride": DataKey("frames between the starts of windows", "1"),
     **_FRAMES,
+    "phases": DataKey("with every: N, windows begin at any frame, not at every N-th alone", "false"),
     "unit": DataKey("unit of the positions", "as the file says; of molecules angstrom"),
     "name": DataKey("what the data are called in tables and pictures", "the file's name"),
     "with_h": DataKey("keep hydrogen atoms", "true"),

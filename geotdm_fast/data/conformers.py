@@ -25,7 +25,9 @@ from geotdm_fast.data.chemistry.names import BY_DEFAULT, NUM_ATOMS, OFFICIAL, OW
 from geotdm_fast.data.chemistry.sdf import SUFFIXES, read_molecules
 from geotdm_fast.data.distances import unit_factor
 from geotdm_fast.data.molecule import heavy_atoms, molecule_graph
-from geotdm_fast.data.molecule_files.formats import require
+from geotdm_fast.data.molecule_files.formats import format_of, require
+from geotdm_fast.data.molecule_files.xyz_molecules import xyz_molecules
+from geotdm_fast.data.positions import LARGEST
 from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio, split_range
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.data.windows import centred
@@ -35,16 +37,32 @@ _ARRAYS = ("x", "R", "z", "h", "edge_index", "edge_attr", "bonds", "batch", "ptr
 
 
 class _Rules(NamedTuple):
-    """How graphs are made; the fields are arguments of `conformer_dataset`."""
+    """How graphs are made; the fields are arguments of `conformer_dataset`. factor: from the unit to angstrom."""
 
     with_h: bool
     max_hops: int
     features: list[str]
     cutoff: float | None
+    factor: float
+
+
+class _Part(NamedTuple):
+    """Which molecules of a file are read."""
+
+    split: str | None
+    ratio: Sequence[float]
+
+    def of(self, where: str, total: int) -> range:
+        """Their numbers, of `total`. ValueError where there is none."""
+        chosen = range(total) if self.split is None else split_range(where, total, self.split, self.ratio)
+        if len(chosen) == 0:
+            about = f"split '{self.split}' must hold a molecule, got none of {total} at split_ratio {self.ratio}"
+            raise ValueError(f"{where}: {about}")
+        return chosen
 
 
 class _Conformer(NamedTuple):
-    """x: [N, 3] float64 (angstrom); z: [N] int64; graph: made when it is asked for."""
+    """x: [N, 3] float64 (angstrom); z: [N] int64; graph: its atoms and edges."""
 
     x: np.ndarray
     z: Tensor
@@ -68,8 +86,9 @@ def conformer_dataset(
 
     path: `.sdf` or `.mol`, whose bonds RDKit reads; `.npz` with x (or R) [N, 3] of all atoms side by side, z [N] and
         batch [N] or ptr [G + 1], and if wanted h [N, F], edge_index [2, E] with edge_attr [E] (types of edges), or
-        bonds [M, 2]; `.npz` with x [frames, N, 3] and z [N] of one molecule; or any file of structures that ASE reads
-        (.xyz, .extxyz, .traj, .db, ...). Molecules of any number and size, one conformer an entry
+        bonds [M, 2]; `.npz` with x [frames, N, 3] and z [N] of one molecule; `.xyz` and `.extxyz`, compressed too; or
+        any other file of structures that ASE reads (.traj, .db, ...). Molecules of any number and size, one conformer
+        an entry
     split: train, val or test, by the order in the file; None for all
     with_h: keep hydrogen atoms
     max_hops: atoms so many bonds apart are joined by an edge
@@ -86,14 +105,15 @@ def conformer_dataset(
     suffix = path.suffix.lower()
     is_sdf = suffix in SUFFIXES
     wanted = check_features(where, (OFFICIAL if is_sdf else BY_DEFAULT) if features is None else features, is_sdf)
-    rules = _Rules(check_flag(where, "with_h", with_h), check_count(where, "max_hops", max_hops), wanted, cutoff)
+    hops = check_count(where, "max_hops", max_hops)
+    rules = _Rules(check_flag(where, "with_h", with_h), hops, wanted, cutoff, unit_factor(where, unit))
     check_project(where, project)
-    ratio, factor = check_ratio(where, split_ratio), unit_factor(where, unit)
-    reader = _of_sdf if is_sdf else _of_npz if suffix == ".npz" else _of_ase
+    part = _Part(split, check_ratio(where, split_ratio))
+    reader = _of_sdf if is_sdf else _of_npz if suffix == ".npz" else _of_structures
     if wanted == [OWN] and suffix != ".npz":
         raise ValueError(f"{where}: features: [own] are the array h of an .npz, got a file {suffix}")
     with _bonds_told_once(where):
-        found = list(reader(where, path, split, ratio, rules, factor))
+        found = list(reader(where, path, part, rules))
     items, numbers = [], []
     for conformer in found:
         x = torch.from_numpy(np.ascontiguousarray(conformer.x, dtype=np.float64))
@@ -104,25 +124,19 @@ def conformer_dataset(
     return TrajectoryDataset(items, atomic_numbers=numbers, **about)
 
 
-def _chosen(where: str, total: int, split: str | None, ratio: Sequence[float]) -> range:
-    chosen = range(total) if split is None else split_range(where, total, split, ratio)
-    if len(chosen) == 0:
-        raise ValueError(f"{where}: split '{split}' must hold a molecule, got none of {total} at split_ratio {ratio}")
-    return chosen
-
-
-def _of_sdf(where, path, split, ratio, rules: _Rules, factor: float) -> Iterator[_Conformer]:
+def _of_sdf(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Iterator[_Conformer]:
     from rdkit.Chem import RemoveHs
 
     mols = read_molecules(where, path)
-    for number in _chosen(where, len(mols), split, ratio):
+    for number in part.of(where, len(mols)):
         mol = mols[number] if rules.with_h else RemoveHs(mols[number])
         graph = graph_of_molecule(f"{where}: molecule {number}", mol, None, rules.features, rules.max_hops)
-        x = np.asarray(mol.GetConformer(0).GetPositions(), dtype=np.float64) * factor
+        x = np.asarray(mol.GetConformer(0).GetPositions(), dtype=np.float64) * rules.factor
         yield _Conformer(_finite(where, number, x), graph.h[:, 0].long(), graph)
 
 
-def _of_ase(where, path, split, ratio, rules: _Rules, factor: float) -> Iterator[_Conformer]:
+def _by_ase(where: str, path: pathlib.Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """z and x of the structures of a file."""
     require(where, "ase")
     import ase.io
     from ase.io.formats import UnknownFileTypeError, filetype
@@ -136,23 +150,27 @@ def _of_ase(where, path, split, ratio, rules: _Rules, factor: float) -> Iterator
     except Exception as error:
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(f"{where} must be a file that ASE reads, got an unreadable one ({why})") from error
-    frames = [frame for frame in frames if len(frame)]
-    for number in _chosen(where, len(frames), split, ratio):
-        z = np.asarray(frames[number].numbers, dtype=np.int64)
-        x = _finite(where, number, np.asarray(frames[number].positions, dtype=np.float64) * factor)
+    return [(np.asarray(frame.numbers, np.int64), np.asarray(frame.positions)) for frame in frames if len(frame)]
+
+
+def _of_structures(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Iterator[_Conformer]:
+    frames = list(xyz_molecules(path)) if format_of(path) in ("xyz", "extxyz") else _by_ase(where, path)
+    for number in part.of(where, len(frames)):
+        z, x = frames[number]
+        x = _finite(where, number, np.asarray(x, dtype=np.float64) * rules.factor)
         if not rules.with_h:
             kept = heavy_atoms(f"{where}: molecule {number}", z)
             x, z = x[kept], z[kept]
         yield _by_distance(where, number, x, z, None, rules)
 
 
-def _of_npz(where, path, split, ratio, rules: _Rules, factor: float) -> Iterator[_Conformer]:
+def _of_npz(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Iterator[_Conformer]:
     arrays = read_npz(path, only=_ARRAYS)
     names = [key for key in ("x", "R") if key in arrays]
     if len(names) != 1 or "z" not in arrays:
         came = ", ".join(sorted(arrays)) or "nothing"
         raise ValueError(f"{where} must hold the positions as one of x and R, and z, got {came}")
-    x = check_positions(where, names[0], arrays[names[0]], "N, 3 or frames, N, 3", dtype=np.float64) * factor
+    x = check_positions(where, names[0], arrays[names[0]], "N, 3 or frames, N, 3", dtype=np.float64) * rules.factor
     if x.ndim == 3:
         x, arrays = _side_by_side(where, x, arrays)
     z = check_array(where, "z", arrays["z"], "N")
@@ -177,25 +195,33 @@ def _of_npz(where, path, split, ratio, rules: _Rules, factor: float) -> Iterator
     bonds = arrays.get("bonds")
     bonds = None if bonds is None else check_indices(where, "bonds", bonds, "M, 2", len(x))
     graph_of = np.repeat(np.arange(len(ends)), ends - begins)
-    for pairs, what in ((edges, "edge_index"), (None if bonds is None else bonds.T, "bonds")):
-        if pairs is not None and (graph_of[pairs[0]] != graph_of[pairs[1]]).any():
-            raise ValueError(f"{where}: {what} must join atoms of one molecule, got a pair of two")
-    for number in _chosen(where, len(ends), split, ratio):
+    pairs, what = (edges, "edge_index") if bonds is None or edges is not None else (bonds.T, "bonds")
+    if pairs is not None and (graph_of[pairs[0]] != graph_of[pairs[1]]).any():
+        raise ValueError(f"{where}: {what} must join atoms of one molecule, got a pair of two")
+    order = None if pairs is None else np.argsort(graph_of[pairs[0]], kind="stable")
+    cuts = None if pairs is None else np.searchsorted(graph_of[pairs[0]][order], np.arange(len(ends) + 1))
+    for number in part.of(where, len(ends)):
         own = np.arange(begins[number], ends[number])
+        place = np.arange(len(own))  # of the atoms of the molecule among those that are kept
         if not rules.with_h:
-            own = own[heavy_atoms(f"{where}: molecule {number}", z[own])]
-        place = np.full(len(x), -1)
-        place[own] = np.arange(len(own))
+            kept = heavy_atoms(f"{where}: molecule {number}", z[own])
+            place = np.full(len(own), -1)
+            place[kept], own = np.arange(len(kept)), own[kept]
+        features = None if h is None else h[own]
+        chosen, mine = None, None
+        if pairs is not None and order is not None and cuts is not None:
+            mine = order[cuts[number] : cuts[number + 1]]
+            chosen = place[pairs[:, mine] - begins[number]]
+            is_kept = (chosen >= 0).all(axis=0)
+            chosen, mine = chosen[:, is_kept], mine[is_kept]
         if edges is None:
-            pairs = None if bonds is None else place[bonds[graph_of[bonds[:, 0]] == number]]
-            pairs = None if pairs is None else pairs[(pairs >= 0).all(axis=1)]
-            yield _by_distance(where, number, x[own], z[own], pairs, rules, None if h is None else h[own])
+            bonded = None if chosen is None else chosen.T
+            yield _by_distance(where, number, _finite(where, number, x[own]), z[own], bonded, rules, features)
             continue
-        is_own = (place[edges] >= 0).all(axis=0)
-        attr = None if edge_attr is None else torch.from_numpy(edge_attr[is_own])
-        about = (torch.from_numpy(place[edges[:, is_own]]), attr, None if h is None else torch.from_numpy(h[own]))
-        numbers = torch.from_numpy(z[own])
-        yield _Conformer(x[own], numbers, graph_of_pairs(where, numbers, *about, rules.features))
+        attr = None if edge_attr is None else torch.from_numpy(edge_attr[mine])
+        numbers, f = torch.from_numpy(z[own]), None if features is None else torch.from_numpy(features)
+        graph = graph_of_pairs(where, numbers, torch.from_numpy(chosen), attr, f, rules.features)
+        yield _Conformer(_finite(where, number, x[own]), numbers, graph)
 
 
 def _side_by_side(where: str, x: np.ndarray, arrays: dict) -> tuple[np.ndarray, dict]:
@@ -232,8 +258,8 @@ def _by_distance(
 
 
 def _finite(where: str, number: int, x: np.ndarray) -> np.ndarray:
-    if not np.isfinite(x).all():
-        raise ValueError(f"{where}: positions of molecule {number} must be finite, got NaN or Inf")
+    if not (np.abs(x) < LARGEST).all():
+        raise ValueError(f"{where}: positions of molecule {number} must be finite and below {LARGEST:g} angstrom")
     return x
 
 

@@ -26,7 +26,7 @@ def frame_slice(where: str, frames: FrameChoice, every: int | None, num_frames: 
     where: the caller's name, for messages
     Raises ValueError/TypeError for a step given twice or under 1, and where the trajectory has not all these frames.
     """
-    start, stop, step = _three(where, frames)
+    start, stop, step = three_of(where, frames)
     if every is not None:
         if step is not None:
             raise ValueError(f"{where}: every must not be given beside a step in frames, got {every} and {step}")
@@ -43,7 +43,7 @@ def frame_slice(where: str, frames: FrameChoice, every: int | None, num_frames: 
     return chosen
 
 
-def _three(where: str, frames: FrameChoice) -> list[int | None]:
+def three_of(where: str, frames: FrameChoice) -> list[int | None]:
     """start, stop and step, each a whole number or None."""
     if frames is None:
         return [None, None, None]

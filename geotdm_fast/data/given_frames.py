@@ -24,7 +24,7 @@ from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 _KINDS = ("npz", "file", "md17", "pedestrian")
 _PASSED_OVER = (
     *("split", "mode", "split_by", "split_ratio", "stride", "span", "num_windows", "force_length"),
-    *("down_sample_every", "cache"),
+    *("down_sample_every", "cache", "phases"),
 )
 _OF_A_MOLECULE = (
     *("with_h", "max_hops", "fully_connected", "bonds", "num_types", "atom_types"),

@@ -13,7 +13,7 @@ from geotdm_fast.data.npy import StoredArray, rows_at_once
 
 # Float32 is kept as it is where its spacing is at most this share of a usual step: a rounding of 0.3 % then.
 _FINE = 0.01
-_LARGEST = 2.1e7  # angstrom; what has overflowed reads as 2147483.75 nm
+LARGEST = 2.1e7  # angstrom; what has overflowed reads as 2147483.75 nm
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def check_size(where: str, name: str, kept: Kept) -> None:
     """Raise ValueError for a molecule whose positions (angstrom) an XTC file cannot hold: it has overflowed."""
     low, high = torch.aminmax(kept.x)
     largest = max(-float(low), float(high)) + (0.0 if kept.origin is None else float(kept.origin.abs().max()))
-    if largest > _LARGEST:
+    if largest > LARGEST:
         raise ValueError(f"{where}: {name} must be positions of atoms in angstrom, got {largest:.3g}")
 
 

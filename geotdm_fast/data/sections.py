@@ -6,10 +6,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from geotdm_fast.data.checks import SPLITS, check_count
+from geotdm_fast.data.chemistry.keys import (
+    ATOM_KEYS,
+    RATIO,
+    check_atom_keys,
+    check_ratio,
+    taken_atom_keys,
+    with_atom_keys,
+)
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.lags import LAG, check_section, cut_at_lag, entries_told, lag_of
 from geotdm_fast.data.molecule_files.reading import OpenFile
+from geotdm_fast.data.phases import PHASES, entries_phased
 from geotdm_fast.data.replicas import check_split_by, chosen_files, leave_out_short
 from geotdm_fast.data.stretches import TooShort
 from geotdm_fast.data.trajectory import TrajectoryDataset
@@ -22,14 +31,10 @@ _GRAPH = "graph"
 # Numbers that the network is told, for every kind: `geotdm_fast.data.lags`.
 _CONDITIONS = "conditions"
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
-# Atoms and edges of Align Your Structures, instead of this package's own features: `geotdm_fast.data.chemistry`.
-_ATOM_KEYS = ("features", "molecule")
-# How often the entries of a list are drawn in training.
-_RATIO = "ratio"
 _BOX_KEYS = ("unwrap", "box", "remove_drift")
 _OWN_KEYS = (
     *("path", "split", "split_by", "stride", "split_ratio", "unit", "name", "with_h"),
-    *(*_BOX_KEYS, *_FRAME_KEYS, *_MOLECULE_KEYS, *_ATOM_KEYS, _RATIO),
+    *(*_BOX_KEYS, *_FRAME_KEYS, *_MOLECULE_KEYS, *ATOM_KEYS, RATIO, PHASES),
 )
 _FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types", "cache")
 # The keys of the normal form, by kind; each kind's official keys are turned into these.
@@ -48,7 +53,7 @@ _KEYS = {
     ),
     "md17": (
         *("path", "root", "molecule_name", "split", "down_sample_every", "num_windows", "with_h"),
-        *(*_FRAME_KEYS, *_MOLECULE_KEYS, *_ATOM_KEYS, _RATIO),
+        *(*_FRAME_KEYS, *_MOLECULE_KEYS, *ATOM_KEYS, RATIO),
     ),
     "pedestrian": (
         *("root", "dataset", "phase", "recordings", "past_frames", "future_frames", "traj_scale", "project"),
@@ -58,7 +63,7 @@ _KEYS = {
     "file": (*_OWN_KEYS, *_FILE_KEYS),
     "conformers": (
         *("path", "split", "split_ratio", "with_h", "max_hops", "cutoff", "features", "project", "name", "unit"),
-        _RATIO,
+        RATIO,
     ),
 }
 _OFFICIAL_KEYS = {
@@ -114,8 +119,8 @@ def normalise_section(section: Mapping, where: str = "data") -> dict:
     if graph is not None:
         normalised |= _with_graph(where, kind, normalised, graph)
     if kind in _OF_MOLECULES:
-        _check_atoms(where, normalised)
-    _check_ratio(where, kind, normalised)
+        check_atom_keys(where, normalised)
+    check_ratio(where, normalised, _LISTS.get(kind, ()))
     _entries(where, kind, normalised)
     return normalised
 
@@ -148,11 +153,11 @@ def open_datasets(
         section = normalise_section(section, where)
         kind = section.pop("kind")
         section.pop(_GRAPH, None)  # the network's, which makes it of the positions
-        section.pop(_RATIO, None)  # the training's
+        section.pop(RATIO, None)  # the training's
         if kind in _FILES:
             section = chosen_files(where, section, _LISTS[kind])
         told = section.pop(_CONDITIONS, {})
-        own = _entries(where, kind, section)
+        own = entries_phased(where, _entries(where, kind, section))
         at_lags = entries_told(where, own, told)
         has_lags[where] = len(at_lags) > len(own)
         for entry, conditions in at_lags:
@@ -168,10 +173,10 @@ def open_datasets(
             with _named(where):
                 entry = cut_at_lag(kind, entry, conditions.get(LAG), opened)
                 more = {"file": opened} if kind == "file" else {}
-                atoms = _taken_atoms(kind, entry)
+                atoms = taken_atom_keys(entry) if kind in _OF_MOLECULES else None
                 try:
                     part = _OPENERS[kind](dict(entry), where, progress, **more)
-                    part = part if atoms is None else _with_atoms(part, atoms, entry)
+                    part = part if atoms is None else with_atom_keys(part, atoms, entry)
                 except TooShort as error:
                     too_short.setdefault(where, []).append((number, error))
                     continue
@@ -280,47 +285,6 @@ def _rename(where: str, given: dict, old: str, new: str) -> None:
     value = given.pop(old)
     if given.setdefault(new, value) != value:
         raise ValueError(f"{where}: {old} and {new} must agree, got {shown(value)} and {shown(given[new])}")
-
-
-def _check_atoms(where: str, section: Mapping) -> None:
-    """ValueError for features of atoms that are none, or that need a molecule, and for what does not go with them."""
-    from geotdm_fast.data.chemistry.names import check_features
-
-    molecule = section.get("molecule")
-    if section.get("features") is None:
-        if molecule is not None:
-            raise ValueError(f"{where}: molecule goes with features, those of its atoms; got molecule alone")
-        return
-    check_features(where, section["features"], molecule is not None)
-    if section.get("fully_connected"):
-        raise ValueError(f"{where}: fully_connected does not go with features: edges have the type of a bond")
-
-
-def _taken_atoms(kind: str, entry: dict) -> dict | None:
-    """The keys that `_with_atoms` reads, taken out of an entry; None where there are none."""
-    if kind not in _OF_MOLECULES:
-        return None
-    atoms = {key: entry.pop(key) for key in _ATOM_KEYS if key in entry}
-    return atoms if atoms.get("features") is not None else None
-
-
-def _with_atoms(part: TrajectoryDataset, atoms: Mapping, entry: Mapping) -> TrajectoryDataset:
-    from geotdm_fast.data.chemistry.datasets import with_atoms
-
-    return with_atoms(part, max_hops=entry.get("max_hops", 3), **atoms, where=part.name)
-
-
-def _check_ratio(where: str, kind: str, section: Mapping) -> None:
-    """ValueError for shares that are not one number for each entry of the list of paths."""
-    ratio = section.get(_RATIO)
-    if ratio is None:
-        return
-    lists = [value for key in _LISTS.get(kind, ()) if isinstance(value := section.get(key), (list, tuple))]
-    is_number = lambda share: isinstance(share, (int, float)) and not isinstance(share, bool) and 0 <= share < 1e9
-    numbers = isinstance(ratio, (list, tuple)) and all(map(is_number, ratio)) and sum(ratio) > 0
-    if not lists or not numbers or len(ratio) != len(lists[0]):
-        expected = f"{len(lists[0])} numbers of at least 0" if lists else "left out where there is no list of paths"
-        raise ValueError(f"{where}: {_RATIO} must be {expected}, got {shown(ratio)}")
 
 
 def _required(where: str, given: dict, key: str) -> object:

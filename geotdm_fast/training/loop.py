@@ -1,7 +1,6 @@
 """The training loop."""
 
 import copy
-import itertools
 import math
 import pathlib
 import time
@@ -14,10 +13,8 @@ from torch import Tensor
 from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.config.diffusion_rules import time_power
 from geotdm_fast.config.files import normalise_config
-from geotdm_fast.data.replicas import expanded_paths
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
-from geotdm_fast.data.windows import Joined
 from geotdm_fast.families import build_diffusion, is_ays
 from geotdm_fast.runtime.bars import progress_bar, say
 from geotdm_fast.runtime.files import PathLike
@@ -36,6 +33,7 @@ from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output, held
 from geotdm_fast.training.rewind import Rewind
 from geotdm_fast.training.schedule import learning_rate, total_steps
+from geotdm_fast.training.shares import shares_of
 from geotdm_fast.training.state import Progress, fingerprint, load_state, save_state
 from geotdm_fast.training.step import TrainingStep
 from geotdm_fast.training.stopping import StopRequest
@@ -99,26 +97,6 @@ def _block_history(
     return BlockHistory(data, objective, windows, seed=train["seed"], share=share, level=level)
 
 
-def _shares(section: Mapping, dataset: TrajectoryDataset) -> list[tuple[int, float]] | None:
-    """The size of each entry of the list of paths, and how often it is drawn; None where that is by size.
-
-    A pattern is one entry, whatever the number of its files. Raises ValueError where files were left out.
-    """
-    ratio, items = section.get("ratio"), dataset.items
-    if ratio is None:
-        return None
-    sizes = [len(part) for part in items.parts] if isinstance(items, Joined) else [len(items)]
-    entries = section.get("path") or section["molecule_name"]
-    counts = [len(expanded_paths("data.train", [entry])) for entry in entries]
-    if len(sizes) != sum(counts):
-        raise ValueError(
-            f"data.train: ratio needs all {sum(counts)} files of the list, of which {len(sizes)} have windows"
-        )
-    ends = list(itertools.accumulate(counts))
-    grouped = [sum(sizes[end - count : end]) for end, count in zip(ends, counts, strict=True)]
-    return list(zip(grouped, ratio, strict=True))
-
-
 def _default_directory(train: Mapping) -> pathlib.Path:
     return pathlib.Path(train["output_base_path"]) / str(train["exp_name"])
 
@@ -153,7 +131,7 @@ class _Run:
             context=_context_noise(config, ours.device),
             windows=windows,
             time_power=time_power(config),
-            shares=_shares(config["data"]["train"], dataset),
+            shares=shares_of(config["data"]["train"], dataset),
             by_nodes=is_ays(config),
             free_share=free_share(config) if is_ays(config) else 0.0,
             rank=ours.rank,

@@ -117,7 +117,9 @@ def test_what_is_given(folder, conditioning):
             model.forecast(data)
     else:
         assert model.forecast(data, **about).samples.shape[-1] == SPAN - 1
+        moved = model.free().to("cpu").generate(data, 2, **about)
         free = model.generate(data, 2, **about)
+        assert np.array_equal(moved.samples, free.samples)
         assert free.mode == "uncond" and free.samples.shape[-1] == SPAN
         with pytest.raises(ValueError, match="is a model of conditioning 'forward'"):
             model_of(folder, interpolator_config(folder)).free()
@@ -209,6 +211,8 @@ def test_bad_methods(folder, options, message):
 
 def test_ays_ddim_is_of_models_without_a_reference_frame(folder):
     conditional = geotdm_fast.load("nbody_charged_small", device="cpu")
+    with pytest.raises(TypeError, match=r"network must be of geotdm_fast\.ays, got EGTN"):
+        AysModel.load("nbody_charged_small", device="cpu")
     with pytest.raises(ValueError, match="'ays_ddim' is of mode 'uncond', got a model of mode 'cond'"):
         conditional.sampler("ays_ddim")
     sampler = model_of(folder, interpolator_config(folder)).sampler("ays_ddim")

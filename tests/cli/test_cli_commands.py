@@ -146,7 +146,7 @@ def test_method_and_steps(charged, samples, tmp_path, capsys):
     few = read_samples(tmp_path / "s.npz").samples
     assert np.isfinite(few).all() and not np.array_equal(few, read_samples(samples).samples[:1])
     assert main(["sample", *options, "--method", "dpm"]) != 0
-    assert "method must be one of ddpm, ddim, dpmpp_2m, dpmpp_2m_sde; got 'dpm'" in capsys.readouterr().err
+    assert "method must be one of ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, ays_ddim; got 'dpm'" in capsys.readouterr().err
 
 
 def test_official_checkpoint(charged, tmp_path):

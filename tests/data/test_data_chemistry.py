@@ -266,5 +266,24 @@ def test_files_that_are_none(tmp_path):
         conformer_dataset(tmp_path / "none.npz")
     for name, content in (("a.qqq", "x"), ("a.traj", "x"), ("a.xyz", "x y\n")):
         (tmp_path / name).write_text(content)
-        with pytest.raises(ValueError, match=f"{name} must be"):
+        with pytest.raises(ValueError, match=f"{name}( must be|: frame 0 must begin with the number of its atoms)"):
             conformer_dataset(tmp_path / name)
+
+
+BAD_XYZ = [
+    ("", "must have a frame, got none"),
+    ("1\n\nXx 0 0 0\n", "atoms of frame 0 must be elements, got 'Xx'"),
+    ("2\n\nH 0 0 0\n", "must have 2 lines of atoms in frame 0, got 1 lines"),
+    ("1\n\nH 0 0 0\n1\n\nH 0 0\n", "must have 1 lines of atoms in frame 1, got 'H 0 0'"),
+    ("1\n\nH 0 0 a\n", "atoms of frame 0 must have three coordinates"),
+    ("1\nProperties=pos:R:3\n0 0 0\n", "Properties of frame 0 must have species"),
+    ("1\n\nH 0 0 0\n\n1\n", "frame 1 must begin with a number, got a blank line"),
+    ("1\n\nH 0 0 1e9\n", r"positions of molecule 0 must be finite and below 2\.1e\+07 angstrom"),
+]
+
+
+@pytest.mark.parametrize("text, message", BAD_XYZ)
+def test_bad_xyz(tmp_path, text, message):
+    (tmp_path / "a.xyz").write_text(text)
+    with pytest.raises(ValueError, match=rf"a\.xyz.*{message}"):
+        conformer_dataset(tmp_path / "a.xyz")

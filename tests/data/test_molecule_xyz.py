@@ -12,7 +12,7 @@ from molecule_frames import ETHANOL_Z, NAMES, WATER, motion, nothing_unexpected,
 import geotdm_fast.data.molecule_files.xyz as module
 from geotdm_fast.data import file_dataset
 from geotdm_fast.data.molecule_files.contents import frames_in_chunk
-from geotdm_fast.data.molecule_files.xyz import XyzFile
+from geotdm_fast.data.molecule_files.xyz import XyzFile, keys_of
 
 pytestmark = pytest.mark.usefixtures("nothing_unexpected")
 assert nothing_unexpected
@@ -147,7 +147,7 @@ def test_broken_xyz(tmp_path, text, message):
     ],
 )
 def test_keys_of_a_comment(comment, keys):
-    assert XyzFile._keys(comment) == keys
+    assert keys_of(comment) == keys
 
 
 def test_a_box_that_changes(tmp_path):

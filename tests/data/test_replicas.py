@@ -186,3 +186,19 @@ def test_files_beside_each_run(runs):
     assert torch.equal(both.items.parts[1].x, alone.items.x)
     with pytest.raises(FileNotFoundError, match=r"runs/1/none\.pdb: no such file"):
         open_dataset(section(path="runs/*/m.xtc", topology="{folder}/none.pdb"))
+
+
+def test_windows_of_every_third_frame_begin_anywhere(runs):
+    about = section(path="runs/0/traj.xyz", every=3)
+    one, some = open_dataset(about), open_dataset(about | {"phases": True})
+    whole = open_dataset(section(path="runs/0/traj.xyz", span=40))[0].x
+    assert len(one) == 14 - 4 and len(some) == 40 - 12
+    found = [item.x for item in some]
+    for first in range(len(some)):
+        expected = whole[..., first : first + 13 : 3]
+        assert any(torch.equal(x, expected) for x in found)
+    late = open_dataset(about | {"phases": True, "frames": [4, 25]})
+    assert len(late) == 21 - 12 and torch.equal(late[0].x, whole[..., 4:17:3])
+    for wrong in ({"every": None}, {"frames": [0, 9, 2], "every": None}, {"frames": [-9, None]}):
+        with pytest.raises(ValueError, match=r"data: phases goes with every: N"):
+            open_dataset(about | {"phases": True} | wrong)

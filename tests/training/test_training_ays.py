@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import warm_python
-from tiny_ays import INTERPOLATOR, SIZES, SPAN, interpolator_config, structure_config, write_runs
+from tiny_ays import INTERPOLATOR, SIZES, SPAN, WATER, interpolator_config, structure_config, write_runs
 from tiny_training import RUN, assert_same_run, log_of, tiny_config
 
 from geotdm_fast.ays.diffusion import OurDiffusion
@@ -21,9 +21,9 @@ from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.initial_weights import initial_network
-from geotdm_fast.training.loop import _shares
 from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.random_streams import mixed_order
+from geotdm_fast.training.shares import shares_of
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_sets_are_drawn_by_their_shares(folder):
     run(config, folder / "mixed")
     section = config["data"]["train"] | {"path": [str(folder / "[ew]*.npz"), str(folder / "water.npz")]}
     data = open_dataset(section | {"ratio": [2, 1]})
-    (all_of_both, _), (water, _) = _shares(section | {"ratio": [2, 1]}, data)
+    (all_of_both, _), (water, _) = shares_of(section | {"ratio": [2, 1]}, data)
     assert all_of_both + water == len(data) and water < all_of_both
     config["data"]["train"] |= {"split_by": "replica", "split_ratio": [0.5, 0.5, 0]}
     with pytest.raises(ValueError, match=r"data\.train: ratio needs all 2 files of the list, of which 1 have windows"):
@@ -288,3 +288,47 @@ def test_two_processes_equal_one(folder, structure):
     assert [record.keys() for record in one] == [record.keys() for record in two]
     for mine, theirs in zip(one, two, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3)
+
+
+def test_official_shapes_of_data():
+    raw = {"denoiser": {"type": "basic_es", **SIZES}, "diffusion": {"num_timesteps": 50}, "train": {"batch_size": 3}}
+    raw["train"] |= {"accum_grad": 2, "check_val_every_n_epoch": 3, "max_epochs": 7}
+    raw["dataset"] = {"type": "tetrapeptide_drugs", "subsample": None, "remove_hs": True}
+    raw["dataset"] |= {"train_conf_path_drugs": "d.pkl", "train_conf_path_tetrapeptide": "t.pkl"}
+    raw["dataset"] |= {"mixing": {"ratio": {"DRUGS": 0.25, "TETRAPEPTIDE": 0.75}}}
+    with pytest.warns(UserWarning, match=r"pickles are not read, files \.sdf of the same names are"):
+        config = normalise_config(raw)
+    section = config["data"]["train"]
+    assert section["path"] == ["d.sdf", "t.sdf"] and section["ratio"] == [0.25, 0.75] and not section["with_h"]
+    train_section = config["train"]
+    assert (train_section["batch_size"], train_section["accumulate"], train_section["num_epochs"]) == (6, 2, 7)
+    raw["denoiser"] |= INTERPOLATOR | {"conditioning": "interpolation", "freeze_spatial": True}
+    raw["dataset"] = {"type": "trajectory", "train_split": "a.csv", "subsample": 0.5, "expected_time_dim": 9}
+    raw["dataset"] |= {"num_frames": 100, "frame_rate": 12, "start_frame": 3}
+    with pytest.warns(UserWarning, match=r"lists of runs .* are not read.*subsample is passed over"):
+        config = normalise_config(raw)
+    section = config["data"]["train"]
+    assert section["path"] == "a.csv" and section["frames"] == [3, 103] and section["every"] == 12
+    assert config["train"]["cond_mask"] == [[0, 1], [8, 9]] and not config["denoise_model"]["freeze_spatial"]
+    raw["dataset"] |= {"start_frame": None, "random_frame": True, "train_traj_dir": "runs/"}
+    del raw["dataset"]["train_split"]
+    with pytest.warns(UserWarning, match="subsample"):
+        section = normalise_config(raw)["data"]["train"]
+    assert section["path"] == "runs/*/*/traj.xtc" and section["phases"] and "frames" not in section
+    del raw["dataset"]["train_traj_dir"]
+    with pytest.raises(ValueError, match="dataset must name the training data"):
+        normalise_config(raw)
+    with pytest.raises(ValueError, match="section 'dataset' is missing, which a training needs"):
+        normalise_config(raw | {"dataset": None})
+
+
+def test_frames_on_disk_train_alike(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = lambda frame: "".join(f"{s} {a} {b} {c}\n" for s, (a, b, c) in zip("OHH", frame, strict=True))
+    frames = [WATER + 3 + 0.02 * rng.normal(size=(3, 3)) for _ in range(30)]
+    (tmp_path / "w.xyz").write_text("".join(f"3\nwater\n{rows(frame)}" for frame in frames))
+    section = {"kind": "file", "path": str(tmp_path / "w.xyz"), "span": SPAN}
+    raw = raw_config(tmp_path) | {"data": {"train": section | {"cache": str(tmp_path / "cache")}}}
+    run(normalise_config(raw), tmp_path / "cached")
+    run(normalise_config(raw | {"data": {"train": section}}), tmp_path / "plain")
+    assert_same_run(tmp_path / "cached", tmp_path / "plain")

@@ -26,7 +26,7 @@ _NUMBER = re.compile(rb"([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)[a-zA-Z]*")
 _TRUE = {b"t", b"true", b"1"}
 
 
-class _Columns(NamedTuple):
+class Columns(NamedTuple):
     """Where the label and the three coordinates stand in a line.
 
     width: how many columns there are, None if free; numbers: labels are atomic numbers, not symbols
@@ -59,14 +59,14 @@ class XyzFile:
                     if not file.read(4096).strip():
                         break
                     raise ValueError(f"{self.path}: frame {self.num_frames} must begin with a number, got a blank line")
-                count = self._count(header)
+                count = count_of(self.path, self.num_frames, header)
                 if self.num_frames and count != self.num_atoms:
                     raise ValueError(
                         f"{self.path} must have the same atoms in every frame, got {count} instead of {self.num_atoms} "
                         f"in frame {self.num_frames}"
                     )
                 self.num_atoms = count
-                keys = self._keys(file.readline())
+                keys = keys_of(file.readline())
                 times.append(_value(keys.get(b"time")))
                 steps.append(_value(keys.get(b"step", keys.get(b"i"))))
                 if self.num_frames == 0:
@@ -85,26 +85,10 @@ class XyzFile:
         self.times = common_values(steps) if self.times is None else self.times
         return first
 
-    def _count(self, line: bytes) -> int:
-        try:
-            count = int(line)
-        except ValueError:
-            count = 0
-        if count < 1:
-            expected = f"frame {self.num_frames} must begin with the number of its atoms"
-            raise ValueError(f"{self.path}: {expected}, got {shown(line)}")
-        return count
-
-    @staticmethod
-    def _keys(comment: bytes) -> dict[bytes, bytes]:
-        if b"=" not in comment:
-            return {}
-        return {name.lower(): quoted or single or bare for name, quoted, single, bare in _KEY.findall(b" " + comment)}
-
     def _first(self, keys: dict[bytes, bytes], lines: list[bytes]) -> None:
         """What the first frame says of atoms, columns and periodic directions."""
         self._properties = keys.get(b"properties")
-        self._columns = self._parse_properties(self._properties)
+        self._columns = columns_of(self.path, self._properties)
         words = keys.get(b"pbc", b"").lower().split()
         self.pbc = np.array([word in _TRUE for word in words] if len(words) == 3 else [b"lattice" in keys] * 3)
         if self._columns.label is None:
@@ -112,26 +96,8 @@ class XyzFile:
         tokens, width = self._tokens(lines, 0)
         self._labels = tokens[self._columns.label :: width]
         names = [label.decode("utf-8", "replace") for label in self._labels]
-        known = {str(number): number for number in NUMBERS.values()} if self._columns.numbers else NUMBERS
-        numbers = np.array([known.get(name, 0) for name in names])
+        numbers = elements_of_labels(names, self._columns.numbers)
         self.atoms = Atoms(names, numbers, self.path, first_line=3, called="label")
-
-    def _parse_properties(self, text: bytes | None) -> _Columns:
-        if text is None:
-            return _Columns(0, 1, None)
-        words = text.decode("utf-8", "replace").split(":")
-        if len(words) % 3 or not all(word.isdigit() for word in words[2::3]):
-            raise ValueError(f"{self.path}: Properties must be name:type:columns triples, got {shown(text)}")
-        start: dict[str, tuple[int, int]] = {}
-        place = 0
-        for name, _, count in zip(words[::3], words[1::3], map(int, words[2::3]), strict=True):
-            start[name.lower()] = (place, count)
-            place += count
-        label = next((name for name in ("species", "element", "z") if name in start), None)
-        position = start.get("pos", start.get("position"))
-        if position is None or position[1] != 3:
-            raise ValueError(f"{self.path}: Properties must have pos:R:3, got {shown(text)}")
-        return _Columns(None if label is None else start[label][0], position[0], place, label == "z")
 
     def _tokens(self, lines: list[bytes], frame: int) -> tuple[list[bytes], int]:
         """The words of a frame's lines, one after the other, and how many each line has."""
@@ -169,7 +135,7 @@ class XyzFile:
     def _frame(self, file: IO[bytes], number: int, x: np.ndarray) -> list[float] | None:
         """Read a frame: its positions into x [3, N], and its cell, nine numbers, None without one."""
         file.readline()
-        keys = self._keys(file.readline())
+        keys = keys_of(file.readline())
         if keys.get(b"properties") != self._properties:
             raise ValueError(f"{self.path} must have the same Properties in every frame, got others in frame {number}")
         tokens, width = self._tokens(list(itertools.islice(file, self.num_atoms)), number)
@@ -210,6 +176,49 @@ class XyzFile:
         if lacking and len(lacking) < len(cells):
             raise ValueError(f"{self.path} must have a Lattice in every frame or none, got none in frame {lacking[0]}")
         return None if lacking else np.array(cells).reshape(-1, 3, 3)
+
+
+def count_of(path: pathlib.Path, frame: int, line: bytes) -> int:
+    """The number of atoms that the first line of a frame says. Raises ValueError for one that says none."""
+    try:
+        count = int(line)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{path}: frame {frame} must begin with the number of its atoms, got {shown(line)}")
+    return count
+
+
+def keys_of(comment: bytes) -> dict[bytes, bytes]:
+    """What a line of comment says, by names in small letters."""
+    if b"=" not in comment:
+        return {}
+    return {name.lower(): quoted or single or bare for name, quoted, single, bare in _KEY.findall(b" " + comment)}
+
+
+def columns_of(path: pathlib.Path, text: bytes | None) -> Columns:
+    """The columns that `Properties` says, or those of plain XYZ. Raises ValueError naming the file."""
+    if text is None:
+        return Columns(0, 1, None)
+    words = text.decode("utf-8", "replace").split(":")
+    if len(words) % 3 or not all(word.isdigit() for word in words[2::3]):
+        raise ValueError(f"{path}: Properties must be name:type:columns triples, got {shown(text)}")
+    start: dict[str, tuple[int, int]] = {}
+    place = 0
+    for name, _, count in zip(words[::3], words[1::3], map(int, words[2::3]), strict=True):
+        start[name.lower()] = (place, count)
+        place += count
+    label = next((name for name in ("species", "element", "z") if name in start), None)
+    position = start.get("pos", start.get("position"))
+    if position is None or position[1] != 3:
+        raise ValueError(f"{path}: Properties must have pos:R:3, got {shown(text)}")
+    return Columns(None if label is None else start[label][0], position[0], place, label == "z")
+
+
+def elements_of_labels(labels: list[str], are_numbers: bool) -> np.ndarray:
+    """[N] - the atomic numbers of symbols, or of numbers as texts; 0 for a label that is no element."""
+    known = {str(number): number for number in NUMBERS.values()} if are_numbers else NUMBERS
+    return np.array([known.get(label, 0) for label in labels])
 
 
 def _is_number(word: bytes) -> bool:
