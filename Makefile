@@ -13,6 +13,7 @@ BENCH_ARGS ?=
 GPU_ARGS ?=
 REPRODUCE_ARGS ?=
 SANITIZE_ARGS ?=
+WHEELS_ARGS ?=
 
 # Where Python may write no bytecode, every process that the tests start compiles all of torch anew: half of their time.
 export PYTHONDONTWRITEBYTECODE :=
@@ -31,7 +32,7 @@ endif
 CXX_FILES := $(wildcard $(foreach suffix,cpp cc cu h cuh inc,csrc/*.$(suffix) csrc/*/*.$(suffix) csrc/*/*/*.$(suffix)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs bench cubins record gpu-check gpu-pack gpu-dry reproduce test sanitize lint style format venv clean distclean
+.PHONY: help demo docs bench cubins record gpu-check gpu-pack gpu-dry reproduce test wheels sanitize lint style format venv clean distclean
 
 help:
 	@echo 'make demo       simulate, forecast, score and draw charged particles: the whole package in minutes'
@@ -44,6 +45,7 @@ help:
 	@echo 'make cubins     compile every CUDA kernel without a GPU, hold it to its limits and record it (8 minutes, nvcc)'
 	@echo 'make record     run the tests whose verdict files and versions decide alone, and record it (7 minutes)'
 	@echo 'make reproduce  the experiments of the paper that need no data, one after the other (a GPU for its settings)'
+	@echo 'make wheels     what is released, into dist/, tried beside two releases of torch (nvcc, pip; a quarter of an hour)'
 	@echo 'make sanitize   the tests of the C++ module under AddressSanitizer and UBSan (g++, some minutes)'
 	@echo 'make lint       ruff, clang-format and mypy, changing nothing'
 	@echo 'make style      the first two alone'
@@ -66,6 +68,7 @@ help:
 	@echo '  GPU_ARGS    options of the check on a GPU; GPU_ARGS=--help lists them [$(GPU_ARGS)]'
 	@echo '  REPRODUCE_ARGS  options of every `geotdm reproduce`, e.g. "--preset small" [$(REPRODUCE_ARGS)]'
 	@echo '  SANITIZE_ARGS  options of pytest under the sanitizers [$(SANITIZE_ARGS)]'
+	@echo '  WHEELS_ARGS options of the builder of wheels: --no-cuda leaves the module for GPUs out [$(WHEELS_ARGS)]'
 	@echo '  PY          use this interpreter as it is: no $(VENV), nothing installed, no network'
 
 $(VENV)/.ready-%: pyproject.toml setup.py constraints.txt Makefile $(wildcard tools/*.py) $(CXX_FILES)
@@ -111,6 +114,10 @@ test: style
 record: $(READY)
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal --recorded=write $(TEST_ARGS)
 
+wheels: $(READY)
+	@$(PY) -m tools.wheels $(WHEELS_ARGS)
+	@$(PY) -m pytest -n 0 -m wheels tests/tools/test_wheels.py
+
 sanitize: $(READY)
 	@$(PY) tools/sanitize.py $(SANITIZE_ARGS)
 
@@ -136,4 +143,4 @@ clean:
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) geotdm_fast/_C.*.so geotdm_fast/kernels
+	rm -rf $(VENV) geotdm_fast/_C*.so geotdm_fast/kernels

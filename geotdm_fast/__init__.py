@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from geotdm_fast.ops.radius_neighbours import radius_neighbors as radius_neighbours
     from geotdm_fast.runtime.allocator import keep_freed_memory
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "EGTN",
     "ESLayer",

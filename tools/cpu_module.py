@@ -20,7 +20,7 @@ KERNEL_FLAGS = "-fno-exceptions"
 # Squares are rounded before they are added, as the reference has it.
 EXACT = "-ffp-contract=off"
 TORCH_SOURCES = {"module": EXACT}
-CHOICE = {"cpu/kernels": "", ninja_build.SINGLE_THREADED: ""}
+CHOICE = {"cpu/kernels": "", ninja_build.OLDER_SYSTEMS: ""}
 KERNELS = {"cpu/kernels_baseline": ""}
 SEARCHES = {"cpu/radius_search_baseline": EXACT}
 if platform.machine() in ("x86_64", "AMD64"):

@@ -115,7 +115,7 @@ def compile_module(folder: Path) -> Path:
     binding = shlex.join([ninja_build.STABLE_ABI, *defined, "-isystem", str(torch / "include")])
     kernels, kernel_objects = ninja_build.objects(folder, dict.fromkeys(sources(), ""))
     ops, ops_objects = ninja_build.objects(
-        folder, {FOLDER / "ops.cpp": binding, FOLDER.parent / f"{ninja_build.SINGLE_THREADED}.cpp": ""}, "compile_host"
+        folder, {FOLDER / "ops.cpp": binding, FOLDER.parent / f"{ninja_build.OLDER_SYSTEMS}.cpp": ""}, "compile_host"
     )
     # libtorch leads to libtorch_cpu and, in a build for CUDA, to libtorch_cuda, whose names the binding looks for; it
     # has none of its own, so the linker would leave it out. No device code is left to link.

@@ -11,7 +11,7 @@ from pathlib import Path
 # Both modules are written against torch's stable ABI as torch 2.10 has it.
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 # A file in csrc/ that both link, so that they run on older systems than the compiler's.
-SINGLE_THREADED = "single_threaded"
+OLDER_SYSTEMS = "older_systems"
 
 
 def compiler() -> list[str]:

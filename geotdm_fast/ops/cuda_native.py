@@ -130,7 +130,7 @@ def load(path: Path) -> str | None:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        return f"not loading: {error}"
+        return f"not loading: {error.__cause__ or error}"  # torch says no more than the file
     lacking = [op for op in OPS if not torch._C._dispatch_has_kernel_for_dispatch_key(f"geotdm_fast::{op}", "CUDA")]
     return f"without kernels for {', '.join(lacking)}" if lacking else None
 

@@ -35,7 +35,7 @@ def load_module() -> tuple[Module | None, str | None]:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        return None, f"not loading: {error}"
+        return None, f"not loading: {error.__cause__ or error}"  # torch says no more than the file
     other = other_op()
     if other is not None:
         return None, f"built from other sources than this package: {other} (anew, {HOW})"

@@ -178,6 +178,7 @@ def test_opcheck():
         (ValueError, "inverse must be contiguous", {"inverse": BOX.mT}),
         (ValueError, r"pbc must be \[2, 3\], got \[1, 3\]", {"pbc": PBC[:1]}),
         (ValueError, r"images must be in 0\.\.64, got \[1, 65, 1\]", {"images": [1, 65, 1]}),
+        (ValueError, r"images must be 3 numbers, got \[1, 1\]", {"images": [1, 1]}),
         (ValueError, r"most_boxes_away must be in 0\.\.53 for images \[1, 20, 1\], got 60", {"images": [1, 20, 1]}),
         (ValueError, "batch must come with boxes of 2 graphs, got none", {"batch": None}),
         (ValueError, r"batch must be in 0\.\.1 as the boxes, got 2", {"batch": 2 * BATCH}),

@@ -3,6 +3,9 @@
 import numpy as np
 import torch
 
+# A fused op against float64: at most so many times the error of plain PyTorch in the same precision.
+from geotdm_fast.scores.verification import TIMES_PLAIN, TIMES_PLAIN_FP32_GPU
+
 # Float32 against numbers that the official implementation computed in float32.
 GOLDEN = {"forward": 2e-5, "step": 2e-4, "gradient": 2e-4, "chain": 2e-3, "exact": 1e-12}
 
@@ -14,12 +17,6 @@ ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8}
 
 # A layer or a small network in a precision against float64: this many roundoffs.
 ROUNDOFFS = 16
-
-# A fused op against float64: at most this many times the error of plain PyTorch in the same precision.
-TIMES_PLAIN = 2
-# The same for float32 on a GPU, where Triton's exp and division are off by two units in the last place, and the matrix
-# units cut off the sums of float32's parts: about three times plain PyTorch's error was the most on an H100, 5e-7.
-TIMES_PLAIN_FP32_GPU = 3
 
 # Statistics of seeded draws: the chance that a correct program exceeds the bound with another seed.
 FALSE_ALARM = 1e-6

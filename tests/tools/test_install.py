@@ -83,7 +83,17 @@ def test_torch_is_not_pinned_and_setuptools_suits_every_torch():
 
 def test_version_is_said_once():
     assert importlib.metadata.version("geotdm-fast") == geotdm_fast.__version__
-    assert f"## {geotdm_fast.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version = re.escape(geotdm_fast.__version__)
+    assert re.search(rf"^## {version}\b", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(rf"^version: {version}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_a_released_version_has_its_date_and_its_changes_in_order():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    (date,) = re.findall(r'^date-released: "(.*)"$', (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    newest = re.split(r"^## ", text, flags=re.MULTILINE)[1]
+    assert newest.splitlines()[0] == f"{geotdm_fast.__version__} - {date}"
+    assert re.findall(r"^### (.*)$", newest, re.MULTILINE) == ["Added", "Changed", "Fixed"]
 
 
 def test_command_is_installed():

@@ -1,0 +1,127 @@
+"""What `make wheels` builds: what is in it, what it asks of a system, and that it runs beside releases of torch."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from places import ROOT
+
+import geotdm_fast
+from tools import wheels
+
+DIST = ROOT / "dist"
+# The oldest torch that is supported, and the newest that has been tried.
+TORCHES = ("2.10.0", "2.13.0")
+wheels_alone = pytest.mark.wheels
+
+
+# --- what a module may ask for ----------------------------------------------------------------------------------------
+
+
+OLDEST, NEWER = wheels.PLATFORMS
+
+
+def test_libraries_of_the_system_and_of_torch_are_promised():
+    asked = ["libc.so.6", "libstdc++.so.6", "libtorch_cpu.so", "ld-linux-x86-64.so.2"]
+    assert wheels.beyond([*asked, "GLIBC_2.28", "GLIBCXX_3.4.24", "CXXABI_1.3.11", "GCC_3.0"], OLDEST) == []
+    assert wheels.beyond([*asked, "GLIBC_2.34", "GLIBCXX_3.4.29", "CXXABI_1.3.13"], NEWER) == []
+
+
+def test_newer_symbols_and_other_libraries_are_not():
+    libraries = ["libgomp.so.1", "libpython3.11.so.1.0", "libcudart.so.13"]
+    asked = [*libraries, "GLIBC_2.32", "GLIBCXX_3.4.25", "CXXABI_1.3.13"]
+    assert wheels.beyond(asked, OLDEST) == asked and wheels.beyond(asked, NEWER) == libraries
+    assert wheels.beyond(["GLIBC_2.36"], NEWER) == ["GLIBC_2.36"]
+
+
+def test_the_module_here_asks_for_no_more():
+    """An install is compiled as a wheel is."""
+    from geotdm_fast.ops import native
+
+    if native._C is None or shutil.which("objdump") is None:
+        pytest.skip("no module, or binutils are not installed")
+    needed = wheels.needs(native._C.path)
+    assert "libtorch_cpu.so" in needed and any(what.startswith("GLIBC_") for what in needed)
+    assert wheels.beyond(needed, OLDEST) == []
+
+
+# --- what make wheels has built ---------------------------------------------------------------------------------------
+
+
+def modules(wheel: pathlib.Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as file:
+        return {pathlib.Path(name).name for name in file.namelist() if name.endswith(".so")}
+
+
+def compiled() -> dict[str, pathlib.Path]:
+    """The wheels with modules, by platform."""
+    return {path.stem.rpartition("-")[2]: path for path in sorted(DIST.glob("*_x86_64.whl"))}
+
+
+@wheels_alone
+def test_wheels_and_the_sources():
+    stem, platforms = f"geotdm_fast-{geotdm_fast.__version__}", compiled()
+    wheel_names = {f"{stem}-py3-none-{platform}.whl" for platform in (*platforms, "any")}
+    assert {path.name for path in DIST.iterdir()} == {*wheel_names, f"{stem}.tar.gz"}
+    assert OLDEST in platforms and modules(DIST / f"{stem}-py3-none-any.whl") == set()
+    for platform, wheel in platforms.items():
+        assert "_C.so" in modules(wheel) <= {"_C.so", "_C_cuda.so"}
+        assert wheels.beyond(wheels.needs_of_modules(wheel), platform) == []
+
+
+@wheels_alone
+def test_the_module_for_gpus_has_code_for_every_architecture(tmp_path):
+    wheel = list(compiled().values())[-1]
+    if "_C_cuda.so" not in modules(wheel):
+        pytest.skip("built with --no-cuda")
+    with zipfile.ZipFile(wheel) as file:
+        content = pathlib.Path(file.extract("geotdm_fast/_C_cuda.so", tmp_path)).read_bytes()
+    assert re.search(rb"geotdm_fast\._C_cuda built with CUDA \d+\.\d+ for 8\.0 9\.0a 10\.0\+PTX\n", content)
+
+
+@pytest.fixture(params=TORCHES)
+def environment(request, tmp_path):
+    """A Python with that torch, the wheel, and what else the package needs from here; no compiler, and no network."""
+    folder = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*install, f"torch=={request.param}"], check=True)
+    # which of the wheels is pip's to say
+    subprocess.run([*install, "--no-index", "--no-deps", "--find-links", DIST, "geotdm-fast"], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    borrowed = [path for path in sys.path if path.endswith("-packages")]
+    (site / "borrowed.pth").write_text("\n".join(borrowed))  # behind its own: numpy, matplotlib and the like
+
+    def run(*words: str) -> str:
+        """What a program of the environment says; it must end well."""
+        nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+        keep = {name: os.environ[name] for name in ("HOME", "LANG", "OMP_NUM_THREADS") if name in os.environ}
+        variables = keep | nowhere | {"PATH": str(folder / "bin")}
+        done = subprocess.run(
+            [python, *words], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run.torch = request.param
+    return run
+
+
+@wheels_alone
+def test_it_runs_beside_a_release_of_torch(environment, tmp_path):
+    code = "import torch, geotdm_fast; print(torch.__version__, geotdm_fast.__file__)"
+    version, _, file = environment("-c", code).partition(" ")
+    assert version.split("+")[0] == environment.torch and file.startswith(str(tmp_path))
+    said = environment("-m", "geotdm_fast", "doctor", "--verify", "--device", "cpu")
+    assert "right: all 8 errors are within what is allowed" in said
+    assert re.search(r"^  egcl +cpu \(", said, re.MULTILINE), said
+    demo = environment(
+        "-W", "error::RuntimeWarning", "-m", "geotdm_fast.cli.demo", "--device", "cpu", "--num-systems", "10"
+    )
+    assert "forecast, mean of 5 samples" in demo and (tmp_path / "demo_output" / "forecast.gif").is_file()
