@@ -174,7 +174,8 @@ def _lines(rows: list[dict], numbers: Callable[[dict], list[str]]) -> list[list]
     """
     found: dict[tuple, list[list]] = {}
     for row in rows:
-        plain = [(name.replace("_", " "), *numbers(errors), "", "", "", "") for name, errors in row["baselines"].items()]
+        of_others = row["baselines"].items()
+        plain = [(name.replace("_", " "), *numbers(errors), "", "", "", "") for name, errors in of_others]
         ours = found.setdefault(tuple(plain), [])
         for protocol, values in row["scores"].items():
             name = f"**ours**, {_about(row)}; {protocol}"
