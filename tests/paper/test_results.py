@@ -71,6 +71,9 @@ def test_table():
     preset = row | {"changes": [], "scores": {"mean of 5": {"ade": 0.45, "fde": 0.8, "num_graphs": 7, "seconds": 61.0}}}
     older = preset | {"scores": {"mean of 5": {"ade": 0.777, "fde": 0.8, "num_graphs": 7, "seconds": 61.0}}}
     springs = preset | {"experiment": "springs", "settings": row["settings"] | {"train": {"optimizer": "muon"}}}
+    fewer = row | {"baselines": {"constant_velocity": {"ade": 9.875, "fde": 9.875}}}
+    assert "9.875" not in results_table([preset, fewer]), "of other graphs than the preset's"
+    assert "9.875" in results_table([fewer])
     text = results_table([springs, drawn, row, older, preset])
     assert "## charged, conditional" in text and "## charged, unconditional" in text
     assert "(simulated; 4 layers of 64, adam, 100 steps, ddpm 100), `a.b=1`; mean of 5 | 0.1235 | 0.3000 | 7 |" in text
