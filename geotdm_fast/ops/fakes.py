@@ -22,7 +22,8 @@ def register() -> None:
 
 def other_op() -> str | None:
     """The first op that the loaded module lacks, or has with other arguments than these, and how; None if all fit."""
-    for name, function in {"build_info": build_info, **FAKES}.items():
+    functions: dict[str, Callable[..., Any]] = {"build_info": build_info, **FAKES}
+    for name, function in functions.items():
         op = getattr(torch.ops.geotdm_fast, name, None)
         if op is None:
             return f"it has no op {name}"
