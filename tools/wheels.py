@@ -90,11 +90,16 @@ def build_for_its_platform(folder: Path, **variables: str) -> str:
 
 def build(folder: Path, kind: str, *options: str, **variables: str) -> None:
     """A wheel or the sources into `folder`. Raises CalledProcessError where that fails."""
-    # setuptools collects a wheel in build/lib: what lies there of another kind would come along
-    for left in (*(ROOT / "build").glob("lib*"), *(ROOT / "build").glob("bdist*"), *ROOT.glob("*.egg-info")):
-        shutil.rmtree(left)
+    clean()
     command = [sys.executable, "-c", BUILD, kind, str(folder.resolve()), *options]
     subprocess.run(command, cwd=ROOT, env=os.environ | variables, check=True)
+    clean()
+
+
+def clean() -> None:
+    """Remove what setuptools leaves beside the objects: of another kind of wheel it would come along."""
+    for left in (*(ROOT / "build").glob("lib*"), *(ROOT / "build").glob("bdist*"), *ROOT.glob("*.egg-info")):
+        shutil.rmtree(left)
 
 
 def needs_of_modules(wheel: Path) -> list[str]:

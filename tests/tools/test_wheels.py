@@ -90,7 +90,8 @@ def environment(request, tmp_path):
     folder = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    # isolated, so that no package of the sources is taken for installed
+    install = [python, "-I", "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([*install, f"torch=={request.param}"], check=True)
     # which of the wheels is pip's to say
     subprocess.run([*install, "--no-index", "--no-deps", "--find-links", DIST, "geotdm-fast"], check=True)
