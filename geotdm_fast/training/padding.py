@@ -110,7 +110,8 @@ class Padding:
         batch = padded_batch(plain.batch, nodes, plain.num_graphs, more_graphs)
         graph, source = padded_graph(plain.graph, nodes, edges)
         num_graphs = plain.num_graphs + more_graphs
-        rule = self._objective.rule_on_host(plain)
+        # Of the sorted edges: their features are cut in that order.
+        rule = self._objective.rule_on_host(graph.edge_index[:, : plain.graph.num_edges], plain.batch)
         structure = PaddedStructure(
             layout=BatchLayout(
                 batch,
