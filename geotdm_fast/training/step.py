@@ -186,7 +186,8 @@ class TrainingStep:
         captured.replay()
         self._padded.give_back(captured)
         most = self._padded.capacity
-        if self._padded.made > most and not self._said_more:
+        chains = 0 if self._history is None else self._history.made
+        if max(self._padded.made, chains) > most and not self._said_more:
             self._said_more = True
             self._say(
                 f"train: batches have more than {most} sizes: CUDA graphs are made again and again, in "
@@ -222,6 +223,8 @@ class TrainingStep:
             return
         self._padding = padding = Padding(self.source, self.objective, most)
         self._padded = CaptureCache(most, self._record, shares_memory=True)
+        if self._history is not None:
+            self._history.capture(on=True, record=self._record, sizes=most)
         self._say(
             f"train: the graphs of data.train differ: the first {padding.looked_at} batches are padded to "
             f"{padding.number} sizes of nodes and edges; at most {most} CUDA graphs are kept"
@@ -232,6 +235,8 @@ class TrainingStep:
         self._captures.clear()
         if self._padding is not None:
             self._padded.clear()
+        if self._history is not None:
+            self._history.forget()
 
     # --- what is captured -----------------------------------------------------------------------------------------
 

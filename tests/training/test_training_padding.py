@@ -96,6 +96,7 @@ def test_windows_that_are_read_from_files(in_boxes):
         step.source.data = StreamedData(dataset)
         with ExactSums(), backend("reference"):
             states.append(run(step, 0, 3))
+        assert step.captures == (record is not None) and (step.num_padded > 0) == step.captures
     assert_same_state(*states)
 
 
@@ -110,6 +111,7 @@ def test_processes():
             step._in_parts = True
             with ExactSums(), backend("reference"):
                 states.append(run(step, 0, 3))
+            assert step.captures == (record is not None) and (step.num_padded > 0) == step.captures
         assert_same_state(*states)
 
 
@@ -158,6 +160,25 @@ def test_given_frames_that_the_network_drew(share):
     assert_same_state(*states)
     chains = 0 if share == 0 else len(step.objective.diffusion.captures)
     assert len(record.tapes) >= step.num_padded + chains > chains >= share
+
+
+@pytest.mark.parametrize("kept", [2, 16])
+def test_chains_are_made_once_for_each_size(kept):
+    """As many are kept as steps are: none is made again in the second epoch, and one line says so where one is."""
+    dataset = molecules(ATOMS, 10, span=8)
+    config = small(dataset, block_history=1, cond_mask=[[0, 2]], batch_size=1, rotate=False, cuda_graph_sizes=kept)
+    config["diffusion"]["model_mean_type"] = "start_x"
+    step = with_history(dataset, config=config, record=TapeRecorder(warm_up=0), share=1.0)
+    chains, sizes = step.objective.diffusion.captures, step._padding.number
+    run(step, 0, step.source.per_epoch)
+    assert chains.capacity == max(kept, 4) and chains.made == step._padded.made == sizes > (kept == 16) * 4
+    run(step, step.source.per_epoch, 2 * step.source.per_epoch)
+    assert chains.made == step._padded.made == sizes and len(step.lines) == 1
+    chains.made = kept + 1
+    run(step, 0, 1)
+    assert "made again and again" in step.lines[1]
+    step.enlarge()
+    assert len(chains) == chains.made == 0
 
 
 # --- in ordinary sums -------------------------------------------------------------------------------------------------
