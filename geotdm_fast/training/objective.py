@@ -26,6 +26,9 @@ from geotdm_fast.training.history_windows import HistoryWindows
 class Objective:
     """The mean over graphs of the mean over a graph's scored nodes of the diffusion loss.
 
+    For a model of Align Your Structures graphs count by their nodes (`BatchSource.by_nodes`): where all nodes are
+    scored, as there, it is the mean over the nodes of a global batch.
+
     boxes: all periodic boxes that batches may have, or None: read once, so that later nothing waits for the device
     """
 
