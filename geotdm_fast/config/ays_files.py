@@ -156,6 +156,11 @@ def _check_ays_train(config: dict, where: str) -> None:
         raise ValueError(
             f"{where}: train.weight_decay does not go with freeze_spatial: frozen weights stay as they are"
         )
+    if train["start_from"] is not None and config[SECTION]["pretrain_ckpt"] is not None:
+        raise ValueError(
+            f"{where}: train.start_from does not go with {SECTION}.pretrain_ckpt, whose weights it would replace, got "
+            f"{shown(train['start_from'])}"
+        )
     try:
         get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
     except ValueError as error:

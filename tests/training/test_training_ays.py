@@ -133,7 +133,9 @@ def test_sets_are_drawn_by_their_shares(folder):
     data = open_dataset(side)
     assert len(data.items.parts) == 2 and shares_of(side, data) == [(len(data), 1)]
     config["data"]["train"] |= {"split_by": "replica", "split_ratio": [0.5, 0.5, 0]}
-    with pytest.raises(ValueError, match=r"data\.train: ratio needs windows of all 2 entries of the list, of which 1 have some"):
+    with pytest.raises(
+        ValueError, match=r"data\.train: ratio needs windows of all 2 entries of the list, of which 1 have some"
+    ):
         run(config, folder / "mixed_wrong")
 
 
@@ -204,6 +206,10 @@ BAD = [
     ),
     ({"denoise_model": {"conditioning": "forwards"}}, "did you mean 'forward'"),
     ({"denoise_model": {"freeze_spatial": True}}, r"freeze_spatial needs .*denoise_model\.pretrain_ckpt"),
+    (
+        {"denoise_model": {"pretrain_ckpt": "a"}, "train": {"start_from": "b"}},
+        r"train\.start_from does not go with denoise_model\.pretrain_ckpt, whose weights it would replace, got 'b'",
+    ),
     ({"denoise_model": {"type": "basic_es"}}, r"conditioning must be left out for type basic_es, got 'forward'"),
     ({"denoise_model": {"node_dims": 3}}, "unknown key 'node_dims'; did you mean 'node_dim'"),
     ({"data": {"train": {"span": 1}}}, r"data\.train: span must be at least 2 for the conditioning forward, got 1"),
