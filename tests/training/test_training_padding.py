@@ -17,8 +17,11 @@ from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import TrajectoryDataset
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.graphs import spec
+from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training import loop, train
 from geotdm_fast.training.context_noise import ContextNoise
+from geotdm_fast.training.rewind import Rewind
+from geotdm_fast.training.state import Progress
 from geotdm_fast.training.step import TrainingStep
 from geotdm_fast.training.streamed_data import StreamedData
 
@@ -144,6 +147,31 @@ def test_room_for_more_edges_is_made_for_every_size(monkeypatch):
                 run(step, 0, 2)
         states.append(step)
     assert_same_state(*states)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_process_that_gave_up_goes_back_with_the_others(monkeypatch, other):
+    """It asks as they do, and tells what it found before; `other`: another process found no room."""
+    monkeypatch.setattr(spec, "FIRST_CAPACITY", 32 if other else 1)
+    dataset, asked = molecules((5, 7)), []
+    step = make_step(dataset, record=TapeRecorder(warm_up=0), config=small(dataset, GRAPHS["radius"]))
+
+    class Two(Processes):
+        def agree(self, *numbers):
+            asked.append(numbers)
+            return (max(numbers[0], int(other)),)
+
+    progress = Progress()
+    rewind = Rewind(step, Two(0, 1, torch.device("cpu")), progress)
+    kept = [tensor.detach().clone() for tensor in step.state]
+    run(step, 0, 1)
+    progress.step = 1
+    step._give_up("a capture failed")
+    run(step, 1, 2)
+    assert not step.captures and step.may_overflow and not step.objective.overflowed()
+    assert not rewind.settle(progress) and asked == [(int(not other),)] and progress.step == 0
+    assert all(torch.equal(one, two) for one, two in zip(step.state, kept, strict=True))
+    assert not step.overflowed()
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
