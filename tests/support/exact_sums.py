@@ -18,8 +18,8 @@ _VECTORS = 64  # elements: a whole number of vectors, however a loop is unrolled
 
 
 class ExactSums(TorchDispatchMode):
-    """In its block products of matrices and sums, over an axis or into rows, are exact in whole numbers of 2^-40, and functions of
-    elements the same for all of them."""
+    """In its block products of matrices, and sums over an axis or into rows, are exact in whole numbers of 2^-40, and
+    functions of elements the same for all of them."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

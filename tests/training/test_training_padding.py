@@ -14,7 +14,7 @@ from tiny_training import assert_same_run, tiny_config
 
 from geotdm_fast import backend
 from geotdm_fast.config.files import normalise_config
-from geotdm_fast.data import TrajectoryDataset
+from geotdm_fast.data import Trajectory, TrajectoryDataset
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.graphs import spec
 from geotdm_fast.runtime.processes import Processes
@@ -59,6 +59,32 @@ def test_six_steps_move_the_weights_as_eager_ones_do(name):
         eager, captured = eager_and_captured(dataset, small(dataset, GRAPHS[name]))
     assert_same_state(captured, eager)
     assert float(eager.sums[0]) > 0 and len(captured._padded) <= captured._padding.number <= 16
+
+
+def test_bonds_have_the_features_of_their_own_edge():
+    """Of edges in no order: of the two kinds of graphs in a batch, each bond by its two nodes."""
+    edges = {3: [[2, 0, 1, 1], [1, 1, 0, 2]], 2: [[1, 0], [0, 1]]}
+    values = {3: [20.0, 0.0, 10.0, 11.0], 2: [30.0, 40.0]}
+    items = [
+        Trajectory(10 * torch.rand(n, 3, 5), torch.ones(n, 2), torch.tensor(edges[n]),
+                   torch.tensor(values[n])[:, None], torch.arange(n))
+        for n in (3, 2)
+    ]  # fmt: skip
+    dataset = TrajectoryDataset(items, name="bonds")
+    config = small(dataset, {"radius": 1e-3, "bonds": True, "of": "current"}, batch_size=2)
+    step = make_step(dataset, record=TapeRecorder(), config=config)
+    draw, padded = step._padding(step.source.training(0)[0])
+    noised = step.source.on_device(draw, step._plain(padded))
+    rule = step.objective.split(noised)[1]["graph"]
+    graph = rule(noised.batch.x[..., :1].transpose(1, 2))
+    is_edge = graph.edge_index[0] < len(noised.batch.x)
+    expected, first = [], 0
+    for n in [len(items[item].x) for item in draw.items[:2].tolist()]:
+        rows, cols = edges[n]
+        expected += [(first + i, first + j, value, 1.0) for i, j, value in zip(rows, cols, values[n], strict=True)]
+        first += n
+    found = [*graph.edge_index[:, is_edge].tolist(), *graph.edge_attr[is_edge].T.tolist()]
+    assert sorted(zip(*found, strict=True)) == sorted(expected)
 
 
 @pytest.mark.parametrize(
