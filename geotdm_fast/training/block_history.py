@@ -57,7 +57,8 @@ class BlockHistory:
         if not on:
             diffusion.captures = None
         elif diffusion.captures is not None:
-            diffusion.captures = CaptureCache(max(sizes, diffusion.captures.capacity), record)
+            # Chains run one after the other, and a step of one returns nothing: they can work in the same memory.
+            diffusion.captures = CaptureCache(max(sizes, diffusion.captures.capacity), record, shares_memory=True)
 
     @property
     def made(self) -> int:
