@@ -5,6 +5,8 @@ and products of matrices are cut into parts by their sizes, and the last element
 the processor, pass other instructions than those before.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,10 +30,13 @@ class ExactSums(TorchDispatchMode):
             first = _PRODUCTS[name]
             product = _product(*args[first : first + 2])
             return args[0] + product if first else product
-        if name == "aten.sum" and args[0].is_floating_point():
+        if name in ("aten.sum", "aten.mean") and args[0].is_floating_point():
             dims = (args[1] if len(args) > 1 else None) or list(range(args[0].dim()))
             keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-            return _total(args[0].double(), dims, keep).to(kwargs.get("dtype") or args[0].dtype)
+            total = _total(args[0].double(), dims, keep)
+            if name == "aten.mean":
+                total /= math.prod(args[0].shape[dim] for dim in dims)
+            return total.to(kwargs.get("dtype") or args[0].dtype)
         if name in _INTO_ROWS and args[0].is_floating_point() and _adds(name, args):
             total = _into_rows(func, args, kwargs)
             return args[0].copy_(total) if name.endswith("_") else total
