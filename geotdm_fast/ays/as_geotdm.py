@@ -103,7 +103,12 @@ class AysDiffusion(GeoTDM):
         return self._official.training_losses(self.denoise_network, x_start, t, model_kwargs, noise)
 
 
+def _atoms_of(h: Tensor) -> tuple[Tensor, Tensor]:
+    z, f, _ = parts(h, h[:0])
+    return z.clone(), f.clone()  # not views, which would keep h, and with it the entry
+
+
 # Kept as long as the batch is: a chain of steps asks for the same ones.
-_atoms = TensorCache(lambda h: parts(h, h[:0])[:2])
-_types = TensorCache(lambda edge_attr: parts(edge_attr[:0], edge_attr)[2])
+_atoms = TensorCache(_atoms_of)
+_types = TensorCache(lambda edge_attr: parts(edge_attr[:0], edge_attr)[2].clone())
 _flags = TensorCache(lambda mask: mask.flatten() > 0)

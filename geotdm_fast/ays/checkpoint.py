@@ -1,7 +1,8 @@
 """Checkpoints of Align Your Structures: ours, official state dicts and Lightning files, read without executing them."""
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -129,7 +130,8 @@ def load_pretrained(network: torch.nn.Module, path: PathLike, *, freeze: bool) -
 
     freeze: every parameter whose name is in the file stops learning, as with the official `freeze_spatial`
     Raises ValueError for a file of which the network has nothing, one with tensors that the network lacks or has in
-    other shapes, and one of a GeoTDM model.
+    other shapes, one of a GeoTDM model, and, with freeze, one that has all that could learn. Warns where the file has
+    fewer spatial layers than the network, whose others keep their random weights and learn.
     """
     tensors, _ = load_tensors_of(path)
     own = network.state_dict()
@@ -142,12 +144,29 @@ def load_pretrained(network: torch.nn.Module, path: PathLike, *, freeze: bool) -
     for name, value in tensors.items():
         if own[name].shape != value.shape:
             raise ValueError(f"{path}: {name} must be {list(own[name].shape)}, got {list(value.shape)}")
+    if freeze and all(name in tensors for name, _ in network.named_parameters()):
+        raise ValueError(
+            f"{path} must hold a structure model where freeze_spatial is true, got all {len(tensors)} tensors of the "
+            "network: nothing would learn"
+        )
+    own_layers, layers = _spatial_layers(own), _spatial_layers(tensors)
+    if layers < own_layers:
+        warnings.warn(
+            f"{path} has {len(layers)} spatial layers, the network {len(own_layers)}: the others keep their random "
+            "weights and learn",
+            stacklevel=3,
+        )
     network.load_state_dict(tensors, strict=False)
     if freeze:
         for name, parameter in network.named_parameters():
             if name in tensors:
                 parameter.requires_grad_(False)
     return sorted(tensors)
+
+
+def _spatial_layers(names: Iterable[str]) -> set[str]:
+    """The numbers of the layers in the list `s_modules`."""
+    return {name.split(".")[1] for name in names if name.startswith("s_modules.")}
 
 
 _OF_GEOTDM = (

@@ -152,6 +152,11 @@ def _check_ays_train(config: dict, where: str) -> None:
     for key in _ABSENT:
         if train[key] != TRAIN[key].default:
             raise ValueError(f"{where}: train.{key} does not go with {SECTION}.{FAMILY}, got {shown(train[key])}")
+    if train["start_from"] is not None and config[SECTION]["pretrain_ckpt"] is not None:
+        raise ValueError(
+            f"{where}: train.start_from does not go with {SECTION}.pretrain_ckpt, whose weights it would replace, got "
+            f"{shown(train['start_from'])}"
+        )
     if train["weight_decay"] and config[SECTION]["freeze_spatial"]:
         raise ValueError(
             f"{where}: train.weight_decay does not go with freeze_spatial: frozen weights stay as they are"

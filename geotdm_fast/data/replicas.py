@@ -31,6 +31,18 @@ def expanded_paths(where: str, path: Any) -> Any:
     return path  # whoever opens it says what is wrong
 
 
+def numbers_of_files(where: str, path: Any, num_entries: int) -> list[int]:
+    """For every file of `expanded_paths(where, path)` the number of its entry in the lists of a section.
+
+    num_entries: of the lists; a pattern beside lists of names has a file for each entry
+    """
+    if isinstance(path, (list, tuple)):
+        files = [expanded_paths(where, [entry]) for entry in path]
+        return [number for number, own in enumerate(files) for _ in own]
+    found = range(len(expanded_paths(where, [path])))
+    return list(found) if num_entries > 1 else [0 for _ in found]
+
+
 def _found(where: str, path: str | os.PathLike) -> list:
     text = os.fspath(path)
     if not glob.has_magic(text) or os.path.exists(text):

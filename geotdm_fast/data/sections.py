@@ -19,7 +19,7 @@ from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.lags import LAG, check_section, cut_at_lag, entries_told, lag_of
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.phases import PHASES, entries_phased
-from geotdm_fast.data.replicas import check_split_by, chosen_files, leave_out_short
+from geotdm_fast.data.replicas import check_split_by, chosen_files, leave_out_short, numbers_of_files
 from geotdm_fast.data.stretches import TooShort
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.choices import check_choice, check_keys
@@ -30,6 +30,8 @@ _FRAME_KEYS = ("frames", "every")
 _GRAPH = "graph"
 # Numbers that the network is told, for every kind: `geotdm_fast.data.lags`.
 _CONDITIONS = "conditions"
+# The number of an entry of the lists of a section, in the section of each of its parts.
+_NUMBER = "entry number"
 _MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
 _BOX_KEYS = ("unwrap", "box", "remove_drift")
 _OWN_KEYS = (
@@ -145,22 +147,32 @@ def open_datasets(
 
     sections: by their names, for messages, in the order of their frames; file: what has opened the file before, if it
         was
+    Each data set knows how many trajectories every entry of its section has: `TrajectoryDataset.entry_sizes`.
     """
     entries: list[tuple[str, str, dict, dict]] = []
     first: dict[tuple, int] = {}
     has_lags: dict[str, bool] = {}
+    numbers: list[int] = []  # of the entry that each part is of
+    sizes: dict[str, list[int]] = {}
     for where, section in sections.items():
         section = normalise_section(section, where)
         kind = section.pop("kind")
         section.pop(_GRAPH, None)  # the network's, which makes it of the positions
         section.pop(RATIO, None)  # the training's
+        of_files = list(range(len(_entries(where, kind, section))))
+        sizes[where] = [0] * len(of_files)
         if kind in _FILES:
-            section = chosen_files(where, section, _LISTS[kind])
+            section |= {_NUMBER: numbers_of_files(where, section["path"], len(of_files))}
+            section = chosen_files(where, section, (*_LISTS[kind], _NUMBER))
+            of_files = section.pop(_NUMBER)
         told = section.pop(_CONDITIONS, {})
-        own = entries_phased(where, _entries(where, kind, section))
+        files = zip(_entries(where, kind, section), of_files, strict=True)
+        own = entries_phased(where, [entry | {_NUMBER: number} for entry, number in files])
         at_lags = entries_told(where, own, told)
         has_lags[where] = len(at_lags) > len(own)
+        numbers += [entry[_NUMBER] for entry, _ in at_lags]
         for entry, conditions in at_lags:
+            entry = {key: value for key, value in entry.items() if key != _NUMBER}
             first.setdefault(_file_of(kind, entry), len(entries))
             entries.append((where, kind, entry, conditions))
     parts: dict[int, TrajectoryDataset] = {}
@@ -183,6 +195,7 @@ def open_datasets(
                 if LAG in conditions:
                     conditions = conditions | {LAG: lag_of(kind, entry, conditions[LAG], part)}
                 parts[number] = with_conditions(part, conditions, "conditions")
+                sizes[where][numbers[number]] += len(part)
     opened_parts = {
         where: [parts[i] for i, e in enumerate(entries) if e[0] == where and i in parts] for where in sections
     }
@@ -190,7 +203,10 @@ def open_datasets(
         with _named(where):
             parts_of = {i: _part_of(*e[2:], has_lags[where]) for i, e in enumerate(entries) if e[0] == where}
             leave_out_short(where, parts_of, dict(errors))
-    return {where: _joined(where, found) for where, found in opened_parts.items()}
+    datasets = {where: _joined(where, found) for where, found in opened_parts.items()}
+    for where, dataset in datasets.items():
+        dataset.entry_sizes = sizes[where]
+    return datasets
 
 
 def _file_of(kind: str, entry: Mapping) -> tuple:

@@ -122,7 +122,11 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         how they were made or by their digest; None where that is not known
     frame_time: the time between two frames, in the unit of the file's times (ps in formats of simulation packages, or
         steps); None where the file has no times
+    entry_sizes: how many trajectories each entry of the list of paths (or molecules) gave that a section was opened
+        from, in the order of the list, a pattern being one entry; one number without a list; None: not from a section
     """
+
+    entry_sizes: list[int] | None = None
 
     def __init__(
         self,

@@ -30,13 +30,13 @@ class Flow(FramedDiffusion):
     path) from a prior that is coupled with the given frames (STFlow: ten Brinke et al. 2025, arXiv 2505.18647).
 
         x_prior = x_ref + sigma L z,  z ~ N(0, I)
-        x_t = (1 - l) x_start + l x_prior,  l = t / S,  0 < t <= S
+        x_t = (1 - l) x_start + l x_prior,  l = t / S,  0 <= t <= S
         u = x_start - x_prior
 
-    Training regresses the network at (x_t, t) on u or on x_start; the minimiser is the mean, given x_t. A
-    chain starts from x_prior at l = 1 and follows dx/d(-l) = u to the data at l = 0. Literature on flows has time
-    1 - l; here it is counted as steps of a diffusion are, S of noise and 0 of data, so that the network's embedding of
-    steps and `Sampler.refine` mean the same for both.
+    Training regresses the network at (x_t, t) on u, on x_start or on l u, without a division: at both ends of l too.
+    The minimiser is the mean, given x_t. A chain starts from x_prior at l = 1 and follows dx/d(-l) = u to the data at
+    l = 0, where it asks for no u. Literature on flows has time 1 - l; here it is counted as steps of a diffusion are, S
+    of noise and 0 of data, so that the network's embedding of steps and `Sampler.refine` mean the same for both.
 
     denoise_network: `EGTN`, bare or wrapped
     num_timesteps: S: what the network is told of l = 1, and the most calls of a chain

@@ -95,7 +95,7 @@ def padded_graph(
     last = lambda first: torch.cat([first, first[-1:].expand(more_nodes)])
     images = graph.images
     if images is not None:
-        number = _with_zeros(images.number[source[: graph.num_edges]], num_edges)
+        number = with_zeros(images.number[source[: graph.num_edges]], num_edges)
         images = EdgeImages(number, images.cell if cell is None else cell, batch)
     padded = Graph(
         torch.cat([edges, edges.new_full((2, more_edges), num_nodes)], dim=1),
@@ -147,11 +147,12 @@ def with_more_bonds(rule: GraphRule, num_bonds: int) -> GraphRule:
     if rule.features is None or len(rule.features) == num_bonds + 1:
         return rule
     other, features = copy.copy(rule), rule.features
-    other.features = torch.cat([_with_zeros(features[:-1], num_bonds), features[-1:]])
+    other.features = torch.cat([with_zeros(features[:-1], num_bonds), features[-1:]])
     return other
 
 
-def _with_zeros(value: Tensor, size: int) -> Tensor:
+def with_zeros(value: Tensor, size: int) -> Tensor:
+    """value [N, ...] with zeros in all rows from N to `size`."""
     return torch.cat([value, value.new_zeros(size - len(value), *value.shape[1:])])
 
 

@@ -1,6 +1,7 @@
 """A CUDA graph of a function of tensors: recorded once, then replayed on other values without its Python."""
 
 import functools
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -168,8 +169,8 @@ class CaptureCache:
     capacity: how many recordings are kept beside those that are lent; the least recently used one goes first. Each
         holds its inputs, its results and the function's intermediate tensors, which bounds the memory
     record: as for `Captured`
-    shares_memory: whether all have what their functions make in the same memory, see `CUDAGraphRecorder`; then it is
-        bounded by the largest, beside `capacity` times inputs
+    shares_memory: whether all have what their functions make in the same memory, see `CUDAGraphRecorder`; then it is at
+        most the sum of what each would take alone, beside `capacity` times inputs. Generators do not go with it
     made: how many recordings were made since there were none
 
     A copy of a cache, by `copy` or `pickle`, is empty, since a CUDA graph is bound to the memory of its process. Raises
@@ -182,6 +183,7 @@ class CaptureCache:
         self.capacity, self.record, self.shares_memory = capacity, record, shares_memory
         self.made = 0
         self._sharing: Recorder | None = None
+        self._using: weakref.WeakSet[Captured] = weakref.WeakSet()  # what `_sharing` made and somebody has
         self._known: OrderedDict[Hashable, Captured] = OrderedDict()
 
     def borrow(
@@ -198,7 +200,12 @@ class CaptureCache:
         agree; otherwise a new one is made.
         key: whatever else decides which kernels the function launches
         generators, state: as `Captured` takes them; the same tensors of state at every call with this function and key
+        Raises ValueError for generators where memory is shared, and what `Captured` raises.
         """
+        if self.shares_memory and generators:
+            raise ValueError(
+                f"CaptureCache: generators must be left out where shares_memory is true, got {len(generators)}"
+            )
         wanted = (function, key, _settings(), signature(inputs), tuple(generators))
         found = self._known.pop(wanted, None)
         if found is None:
@@ -207,6 +214,7 @@ class CaptureCache:
             found = Captured(function, inputs, state=state, generators=generators, record=record)
             found.wanted = wanted
             self.made += 1
+            self._using.add(found)
         else:
             found.load(inputs)
         return found
@@ -230,7 +238,8 @@ class CaptureCache:
     def _sharing_recorder(self, inputs: Any) -> Recorder:
         if self.record is not None:
             return self.record
-        if self._sharing is None:
+        # torch gives a pool up with its last graph, and takes its handle for no other graph then.
+        if self._sharing is None or not self._using:
             device = next(leaf.device for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
             self._sharing = CUDAGraphRecorder(device, shares_memory=True)
         return self._sharing

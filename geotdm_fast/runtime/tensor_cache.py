@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 Value = TypeVar("Value")
@@ -32,6 +33,9 @@ class TensorCache(Generic[Value]):
 
     A tensor that does not count its changes is read on every call. Within `torch.inference_mode` the values are normal
     tensors: a later training may keep them for its backward.
+
+    Raises ValueError where a value is the tensor, or a view of it, or a tuple, list or dictionary that holds one: it
+    would keep the tensor, and the entry of the tensor would never go.
     """
 
     def __init__(self, compute: Callable[..., Value]):
@@ -44,13 +48,13 @@ class TensorCache(Generic[Value]):
         values = self._values(tensor)
         if key not in values:
             with normal_tensors():
-                values[key] = self._compute(tensor, *key)
+                values[key] = _without(tensor, self._compute(tensor, *key))
         return values[key]
 
     def remember(self, tensor: Tensor, value: Value, *key: Hashable) -> None:
         """Keep `value` for `tensor` as it is now: from one who knows it without reading the tensor."""
         if version(tensor) is not None:
-            self._values(tensor)[key] = value
+            self._values(tensor)[key] = _without(tensor, value)
 
     def _values(self, tensor: Tensor) -> dict[tuple, Value]:
         """By key, what is known of `tensor` as it is now."""
@@ -59,3 +63,12 @@ class TensorCache(Generic[Value]):
         if known is None or known[0] != now:
             known = self._known[tensor] = (now, {})
         return known[1]
+
+
+def _without(tensor: Tensor, value: Value) -> Value:
+    """The value, once it is known that it keeps no `tensor`."""
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor) and (leaf is tensor or leaf._base is tensor):
+            came = "the tensor itself" if leaf is tensor else "a view of the tensor"
+            raise ValueError(f"TensorCache: a value must not share memory with its tensor, got {came}: clone it")
+    return value

@@ -155,11 +155,7 @@ class Drawer:
         waiting = block.split(self.batch_size)[::-1]
         self._padding = self._padding_of(waiting)
         while waiting:
-            part = waiting.pop()
-            if part.size > self.batch_size:
-                waiting += part.split(self.batch_size)[::-1]
-                continue
-            full = None
+            part, full = waiting.pop(), None
             try:
                 with bar.batch(part.size, self.num_steps) as step:
                     drawn = self._draw_batch(self._sampler, part, step)
@@ -171,11 +167,14 @@ class Drawer:
             if full is None:
                 yield part, drawn
             else:
-                self._shrink(part.size, full)
-                waiting.append(part)
+                waiting = self._shrink([*waiting, part], full)
 
-    def _shrink(self, size: int, message: str) -> None:
-        """Half of the batch size that did not fit, with the memory of what was kept for it released."""
+    def _shrink(self, waiting: list[Block], message: str) -> list[Block]:
+        """Half of the batch size that did not fit, with the memory of what was kept for it released.
+
+        waiting: the batches that are left, of which the last did not fit; returns them in smaller ones
+        """
+        size = waiting[-1].size
         if size == 1:
             raise MemoryError(f"sample: one trajectory alone does not fit into the memory of {self.device}: {message}")
         self.batch_size = -(-size // 2)
@@ -188,6 +187,9 @@ class Drawer:
             f"{self.batch_size}",
             stacklevel=2,
         )
+        waiting = [part for block in waiting for part in block.split(self.batch_size)[::-1]]
+        self._padding = self._padding_of(waiting)
+        return waiting
 
     def _draw_batch(self, sampler: Sampler, block: Block, step: Callable[[], None]) -> Tensor:
         graph, sample = self._numbers(block)

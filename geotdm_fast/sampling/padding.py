@@ -36,8 +36,9 @@ def padded(model_kwargs: dict, num_graphs: int, room: Room) -> tuple[dict, int]:
     """`model_kwargs` of a batch with nodes, edges and graphs to spare, and how many graphs it has then.
 
     model_kwargs: of the network, with `graph`, as `GeoTDM.with_graph` leaves it; num_graphs: B
-    Nodes to spare are copies of the first one, each a graph of its own without an edge: what the others are and draw
-    stays the same, bit for bit.
+    Nodes to spare are copies of the first one, each a graph of its own without an edge. What the network is told of the
+    others, and their noise, stays the same, bit for bit. Results are the same to rounding, since a product of more rows
+    may add its terms in another order; bit for bit where sums are exact.
     """
     batch, graph = model_kwargs["batch"], model_kwargs["graph"]
     num_edges = model_kwargs["edge_index"].shape[1]

@@ -29,7 +29,8 @@ class Draw(NamedTuple):
     """What is drawn on the host for some graphs of a global batch: all that differs from step to step.
 
     items: [B] int64 - which trajectories; steps: [B] int64 - the diffusion step of each (of a flow its time, float32)
-    weight: [B] float32 - 1 / (graphs in the global batch); 0 for stand-ins
+    weight: [B] float32 - 1 / (graphs in the global batch), or the share of the graph's nodes in it (`by_nodes`); 0 for
+        stand-ins
     noise: [N, D, T_noisy] float32 - standard normal
     turn: [B, D, D] float32 - the rotation of each graph, or None
     level: [B] float32 - how noisy the given frames of each graph are, or None
@@ -68,7 +69,7 @@ class Noised:
     steps: [N] int64 - the diffusion step of each node, the same within a graph (of a flow its time, float32)
     noise: [N, D, T_noisy] float32 - standard normal
     graph_of_scored: [M] int64 - the graph of each scored node
-    weight: [M] float32 - 1 / (scored nodes of the node's graph) / (graphs in the global batch); 0 for stand-ins
+    weight: [M] float32 - that of the node's graph (`Draw.weight`) / (scored nodes of the graph); 0 for stand-ins
     all_scored: whether the scored nodes are all, in order
     is_free: whether nothing is given, and all frames are noisy
     """

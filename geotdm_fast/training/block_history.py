@@ -10,7 +10,7 @@ from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.reference.row_sums import take_rows
 from geotdm_fast.runtime.checks import trusted
-from geotdm_fast.runtime.cuda_graphs import Recorder
+from geotdm_fast.runtime.cuda_graphs import CaptureCache, Recorder
 from geotdm_fast.training import random_streams
 from geotdm_fast.training.batches import Draw
 from geotdm_fast.training.device_data import DeviceData, Structure
@@ -48,13 +48,28 @@ class BlockHistory:
         self.data, self.objective, self.windows = data, objective, windows
         self.seed, self.share, self.level = seed, share, level
 
-    def capture(self, *, on: bool, record: Recorder | None) -> None:
-        """Whether chains are captured, and by what (`Captured`), as the step is."""
-        captures = self.objective.diffusion.captures
+    def capture(self, *, on: bool, record: Recorder | None, sizes: int = 0) -> None:
+        """Whether chains are captured, and by what (`Captured`), as the step is.
+
+        sizes: that batches are padded to, for each of which a captured chain is kept
+        """
+        diffusion = self.objective.diffusion
         if not on:
-            self.objective.diffusion.captures = None
-        elif captures is not None:
-            captures.record = record
+            diffusion.captures = None
+        elif diffusion.captures is not None:
+            # Chains run one after the other, and a step of one returns nothing: they can work in the same memory.
+            diffusion.captures = CaptureCache(max(sizes, diffusion.captures.capacity), record, shares_memory=True)
+
+    @property
+    def made(self) -> int:
+        """How many captured chains were made since `forget`."""
+        captures = self.objective.diffusion.captures
+        return 0 if captures is None else captures.made
+
+    def forget(self) -> None:
+        """Let all captured chains go."""
+        if self.objective.diffusion.captures is not None:
+            self.objective.diffusion.captures.clear()
 
     def given(self, draw: Draw, structure: Structure, step: int) -> Tensor:
         """[N, D, G]: the given frames of a draw, on the device, of training step `step` (from 0)."""

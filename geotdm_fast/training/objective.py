@@ -20,12 +20,14 @@ from geotdm_fast.reference import Cell
 from geotdm_fast.task import Task
 from geotdm_fast.training.batches import Noised
 from geotdm_fast.training.conditions import check_told
-from geotdm_fast.training.device_data import Structure
 from geotdm_fast.training.history_windows import HistoryWindows
 
 
 class Objective:
     """The mean over graphs of the mean over a graph's scored nodes of the diffusion loss.
+
+    For a model of Align Your Structures graphs count by their nodes (`BatchSource.by_nodes`): where all nodes are
+    scored, as there, it is the mean over the nodes of a global batch.
 
     boxes: all periodic boxes that batches may have, or None: read once, so that later nothing waits for the device
     """
@@ -77,11 +79,13 @@ class Objective:
         self._first = noised.graph
         self.split(noised)
 
-    def rule_on_host(self, structure: Structure) -> GraphRule | None:
-        """The rule of a batch on the host, without boxes and features of bonds; None without a graph by distance."""
-        if self._spec is None:
-            return None
-        return self._spec.rule(structure.graph.edge_index, None, structure.batch)
+    def rule_on_host(self, edge_index: Tensor, batch: Tensor) -> GraphRule | None:
+        """The rule of a batch on the host, without boxes and features of bonds; None without a graph by distance.
+
+        edge_index: [2, E] in the order that features of edges will have: bonds are known by their number in it
+        batch: [N]
+        """
+        return None if self._spec is None else self._spec.rule(edge_index, None, batch)
 
     def take(self, graph: Graph, tables: RuleTables | None) -> None:
         """Let the edges by distance of a batch whose own edges are `graph` follow `tables`. Waits for nothing."""

@@ -14,6 +14,7 @@ from geotdm_fast.graphs.padding import (
     padded_graph,
     padded_rows,
     padded_tables,
+    with_zeros,
 )
 from geotdm_fast.reference import BatchLayout
 from geotdm_fast.reference.row_sums import remember_num_graphs
@@ -68,9 +69,9 @@ class Padding:
 
     A batch of B graphs with N nodes gets nodes that are graphs of their own, copies of the first node of the batch
     without an edge: no neighbour, centre or box of another node changes. Their weight and noise are 0, so they add
-    zeros to loss and gradients. What the other nodes are, draw and come to stays the same, bit for bit. Sums over all
-    rows (the logged loss, gradients of weights) have the same terms, and round in another order: their rows are shared
-    out among partial sums by their number.
+    zeros to loss and gradients. What the other nodes are and draw stays the same, bit for bit. What they come to, and
+    sums over all rows (the logged loss, gradients of weights), have the same terms and are the same to rounding, since
+    the order of the terms may depend on the number of rows; bit for bit where sums are exact.
 
     most: sizes that the batches may have: they get coarser, up to a factor of 2, until those of the first epoch have no
         more
@@ -110,18 +111,20 @@ class Padding:
         batch = padded_batch(plain.batch, nodes, plain.num_graphs, more_graphs)
         graph, source = padded_graph(plain.graph, nodes, edges)
         num_graphs = plain.num_graphs + more_graphs
-        rule = self._objective.rule_on_host(plain)
+        last = torch.tensor([num_graphs - 1])
+        # Of the sorted edges: their features are cut in that order.
+        rule = self._objective.rule_on_host(graph.edge_index[:, : plain.graph.num_edges], plain.batch)
         structure = PaddedStructure(
             layout=BatchLayout(
                 batch,
-                _filled(plain.node, nodes, 0),
+                with_zeros(plain.node, nodes),
                 at_places(plain.graph_of_edge, source),
                 at_places(plain.edge, source),
-                _filled(plain.graph_of_scored, scored, num_graphs - 1),
-                _filled(plain.share_of_scored, scored, 0),
+                torch.cat([plain.graph_of_scored, last.expand(scored - len(plain.scored))]),
+                with_zeros(plain.share_of_scored, scored),
             ),
             graph=GraphParts.of(graph),
-            scored=torch.arange(nodes) if plain.all_scored else _filled(plain.scored, scored, 0),
+            scored=torch.arange(nodes) if plain.all_scored else with_zeros(plain.scored, scored),
             rule=None if rule is None else padded_tables(rule, batch, self._most_nodes, self._most_edges),
             num_graphs=num_graphs,
             all_scored=plain.all_scored,
@@ -132,14 +135,14 @@ class Padding:
 def _padded_draw(draw: Draw, nodes: int, more_graphs: int) -> Draw:
     """The draw with so many nodes and graphs more: of windows that there are, without weight, noise and turn."""
     own, num_graphs = len(draw.noise), len(draw.items) + more_graphs
-    zeros = lambda value, size: None if value is None else _filled(value, size, 0)
+    zeros = lambda value, size: None if value is None else with_zeros(value, size)
     turn, gathered = draw.turn, draw.gathered
     if turn is not None:
         turn = torch.cat([turn, torch.eye(turn.shape[1]).expand(more_graphs, -1, -1)])
     if gathered is not None:
         of_graphs = lambda value: None if value is None else padded_rows(value, num_graphs)
         gathered = gathered._replace(
-            x=_filled(gathered.x, len(gathered.x) // own * nodes, 0),
+            x=with_zeros(gathered.x, len(gathered.x) // own * nodes),
             first=padded_rows(gathered.first, num_graphs),
             cell=of_graphs(gathered.cell),
             pbc=of_graphs(gathered.pbc),
@@ -147,17 +150,12 @@ def _padded_draw(draw: Draw, nodes: int, more_graphs: int) -> Draw:
         )
     return draw._replace(
         items=padded_rows(draw.items, num_graphs),
-        steps=_filled(draw.steps, num_graphs, 0),
-        weight=_filled(draw.weight, num_graphs, 0),
-        noise=_filled(draw.noise, nodes, 0),
+        steps=with_zeros(draw.steps, num_graphs),
+        weight=with_zeros(draw.weight, num_graphs),
+        noise=with_zeros(draw.noise, nodes),
         turn=turn,
         level=zeros(draw.level, num_graphs),
         context=zeros(draw.context, nodes),
         given=zeros(draw.given, nodes),
         gathered=gathered,
     )
-
-
-def _filled(value: Tensor, size: int, number: float) -> Tensor:
-    """value [N, ...] with `number` in all rows from N to `size`."""
-    return torch.cat([value, value.new_full((size - len(value), *value.shape[1:]), number)])

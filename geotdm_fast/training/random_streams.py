@@ -53,7 +53,7 @@ def steps_and_noise(
 ) -> tuple[Tensor, Tensor]:
     """A uniform diffusion step for each graph [B] int64 and normal noise of `shape` [N, D, T] float32.
 
-    time_power: None, or the steps are times, real numbers in [0, num_timesteps), [B] float32, see `times`
+    time_power: None, or the steps are times, real numbers in [0, num_timesteps], [B] float32, see `times`
     """
     if time_power is None:
         steps = torch.randint(0, num_timesteps, (num_graphs,), generator=rng)
@@ -63,7 +63,11 @@ def steps_and_noise(
 
 
 def times(uniform: Tensor, num_timesteps: int, power: float) -> Tensor:
-    """t = S (1 - (1 - u)^p) of uniform u: the larger p, the nearer the prior at S."""
+    """t = S (1 - (1 - u)^p) of uniform u: the larger p, the nearer the prior at S.
+
+    uniform: [B] float32 in [0, 1); num_timesteps: S; power: p
+    returns: [B] float32 in [0, S]: 0 where u = 0, and S itself, by rounding, where (1 - u)^p is below 2^-25
+    """
     return num_timesteps * (1 - (1 - uniform) ** power)
 
 

@@ -12,8 +12,8 @@ class Rewind:
 
     A step in a CUDA graph cannot make room for more edges, and asking after every step whether there was room would
     make the host wait. So `settle` asks wherever the run reads sums or weights anyway: before a line of the log, a
-    validation and a checkpoint. It costs nothing where edges do not go by distance, or where steps are not captured:
-    then the room grows by itself.
+    validation and a checkpoint. It costs nothing where edges do not go by distance, or where no process captures
+    steps: then the room grows by itself. A process that gave captures up asks with the others, and goes back with them.
     """
 
     def __init__(self, step: TrainingStep, ours: Processes, progress: Progress):
@@ -24,7 +24,7 @@ class Rewind:
         """True if no edge was missing since the last call. Else weights and `progress` go back there: False."""
         if not self._step.may_overflow:
             return True
-        (overflowed,) = self._ours.agree(int(self._step.objective.overflowed()))
+        (overflowed,) = self._ours.agree(int(self._step.overflowed()))
         if not overflowed:
             self.keep(progress)
             return True

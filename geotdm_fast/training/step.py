@@ -64,6 +64,7 @@ class TrainingStep:
         self._padding: Padding | None = None
         self._said_more = False  # that more sizes come than captures are kept
         self.captures = (device.type == "cuda" or record is not None) and train["cuda_graph"]
+        self._may_capture, self._overflowed = False, False
         self._history = history
         objective.grows = not self.captures
         if history is not None:
@@ -72,15 +73,25 @@ class TrainingStep:
             self._give_up(objective.why_not_captured)
         if self.captures and not source.data.same_graph:
             self._pad(train["cuda_graph_sizes"])
+        # The same on all processes, which may give up one by one later.
+        self._may_capture = self.captures
 
     @property
     def may_overflow(self) -> bool:
-        """Whether edges of a graph by distance may be missing for want of room, see `Rewind`."""
-        return self.captures and self.objective.is_by_distance
+        """Whether edges of a graph by distance may be missing for want of room on some process, see `Rewind`.
+
+        The same on all processes.
+        """
+        return self._may_capture and self.objective.is_by_distance
+
+    def overflowed(self) -> bool:
+        """Whether edges were missing here since the last `enlarge`, for want of room. Waits for the device."""
+        return self._overflowed or self.objective.overflowed()
 
     def enlarge(self) -> None:
         """Make room for edges that were missing; what was captured is of another size."""
         self.objective.enlarge()
+        self._overflowed = False
         self._forget()
         self.mark_changed()
 
@@ -186,7 +197,8 @@ class TrainingStep:
         captured.replay()
         self._padded.give_back(captured)
         most = self._padded.capacity
-        if self._padded.made > most and not self._said_more:
+        chains = 0 if self._history is None else self._history.made
+        if max(self._padded.made, chains) > most and not self._said_more:
             self._said_more = True
             self._say(
                 f"train: batches have more than {most} sizes: CUDA graphs are made again and again, in "
@@ -207,6 +219,8 @@ class TrainingStep:
 
     def _give_up(self, why: str) -> None:
         self.captures = False
+        # From here on the room grows, and no longer tells.
+        self._overflowed = self.may_overflow and self.overflowed()
         self.objective.grows = True
         self._forget()
         self._padding = None
@@ -222,6 +236,8 @@ class TrainingStep:
             return
         self._padding = padding = Padding(self.source, self.objective, most)
         self._padded = CaptureCache(most, self._record, shares_memory=True)
+        if self._history is not None:
+            self._history.capture(on=True, record=self._record, sizes=most)
         self._say(
             f"train: the graphs of data.train differ: the first {padding.looked_at} batches are padded to "
             f"{padding.number} sizes of nodes and edges; at most {most} CUDA graphs are kept"
@@ -232,6 +248,8 @@ class TrainingStep:
         self._captures.clear()
         if self._padding is not None:
             self._padded.clear()
+        if self._history is not None:
+            self._history.forget()
 
     # --- what is captured -----------------------------------------------------------------------------------------
 

@@ -109,6 +109,26 @@ def test_a_structure_model_that_does_not_fit_is_refused(tmp_path):
         load_pretrained(network("interpolator"), tmp_path / "wide.pt", freeze=True)
 
 
+def test_an_interpolator_is_no_structure_model_to_freeze(tmp_path):
+    torch.save(network("interpolator", "forward").state_dict(), tmp_path / "whole.pt")
+    model = network("interpolator", "forward")
+    with pytest.raises(
+        ValueError, match=r"must hold a structure model where freeze_spatial is true, .*: nothing would"
+    ):
+        load_pretrained(model, tmp_path / "whole.pt", freeze=True)
+    assert all(p.requires_grad for p in model.parameters())
+    load_pretrained(model, tmp_path / "whole.pt", freeze=False)
+
+
+def test_a_structure_model_of_fewer_layers_says_which_are_random(tmp_path):
+    torch.save(network("structure", n_layers=1).state_dict(), tmp_path / "shallow.pt")
+    model = network("interpolator", "forward", n_layers=2)
+    with pytest.warns(UserWarning, match=r"has 1 spatial layers, the network 2: the others keep their random weights"):
+        load_pretrained(model, tmp_path / "shallow.pt", freeze=True)
+    assert not model.s_modules[0].coord_mlp[0].weight.requires_grad
+    assert all(p.requires_grad for p in model.s_modules[1].parameters())
+
+
 def test_a_geotdm_checkpoint_says_so(tmp_path):
     torch.save(geotdm_network().state_dict(), tmp_path / "geotdm.pt")
     for read in (

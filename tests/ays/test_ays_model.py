@@ -1,7 +1,9 @@
 """Models of Align Your Structures in one object: drawn from by every sampler, saved, rolled out, scored."""
 
 import dataclasses
+import gc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from tiny_ays import SPAN, WATER, interpolator_config, structure_config, tame_ne
 
 import geotdm_fast
 from geotdm_fast import Sampler
+from geotdm_fast.ays import as_geotdm
 from geotdm_fast.ays.as_geotdm import AtomNetwork
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.ays_model import AysModel
@@ -232,3 +235,19 @@ def test_official_weights_need_a_configuration(folder, tmp_path):
     geotdm = geotdm_fast.load("nbody_charged_small", device="cpu").config
     with pytest.raises(ValueError, match="this is a checkpoint of Align Your Structures"):
         geotdm_fast.load(tmp_path / "official.ckpt", config=geotdm, device="cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_atoms_are_kept_no_longer_than_their_batch(dtype):
+    """What is known of h, of the types of edges and of the mask goes with the tensor."""
+    for cache, shape in ((as_geotdm._atoms, (4, 3)), (as_geotdm._types, (5, 1)), (as_geotdm._flags, (1, 1, 3))):
+        gc.collect()
+        before, alive = len(cache._known), []
+        for _ in range(3):
+            tensor = torch.ones(shape, dtype=dtype)
+            assert cache(tensor) is cache(tensor)
+            alive.append(weakref.ref(tensor))
+        assert len(cache._known) >= before + 1
+        del tensor
+        gc.collect()
+        assert len(cache._known) == before and all(ref() is None for ref in alive)

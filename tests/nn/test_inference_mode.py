@@ -125,3 +125,12 @@ def test_a_cache_keeps_normal_tensors_by_key_until_the_tensor_changes():
     assert cache(tensor, 2).tolist() == [4, 4] and calls == [2, 3, 2]
     cache.remember(tensor, torch.zeros(1), 5)
     assert cache(tensor, 5).tolist() == [0] and cache(tensor, 2).tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("keeps", [lambda x: x, lambda x: x[1:], lambda x: (x + 1, [x[:0]])])
+def test_a_cache_refuses_values_that_would_keep_their_tensor(keeps):
+    cache, tensor = TensorCache(keeps), torch.ones(2)
+    with pytest.raises(ValueError, match="TensorCache: a value must not share memory with its tensor"):
+        cache(tensor)
+    with pytest.raises(ValueError, match="clone it"):
+        cache.remember(tensor, keeps(tensor), 1)

@@ -10,6 +10,7 @@ import torch
 from tape import TapeRecorder
 
 from bench.common import device_timing
+from geotdm_fast.runtime import cuda_graphs
 from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, CUDAGraphRecorder, signature
 
 
@@ -256,6 +257,42 @@ def test_captures_of_a_cache_that_share_what_they_work_in(device):
     assert other.shares_memory and other.capacity == 3 and len(other) == other.made == 0
     cache.clear()
     assert len(cache) == cache.made == 0
+    with pytest.raises(ValueError, match="generators must be left out where shares_memory is true, got 1"):
+        cache.borrow(function, x, generators=[torch.Generator(device)])
+
+
+@pytest.mark.parametrize("capacity", [1, 2])
+def test_captures_share_memory_as_long_as_there_is_one(capacity, monkeypatch):
+    """A pool goes with its last graph, and another one is asked for."""
+    pools = []
+
+    class Recorder(TapeRecorder):
+        def __init__(self, device, shares_memory):
+            assert shares_memory
+            super().__init__()
+            pools.append(self)
+
+    monkeypatch.setattr(cuda_graphs, "CUDAGraphRecorder", Recorder)
+    total = torch.zeros(())
+    cache, function = CaptureCache(capacity, shares_memory=True), functools.partial(adds, to=total)
+
+    def replayed(size):
+        captured = cache.borrow(function, torch.ones(size, 2), state=[total])
+        captured.replay()
+        cache.give_back(captured)
+
+    for size in (3, 4, 3):
+        replayed(size)
+    assert len(pools) == (3 if capacity == 1 else 1)
+    lent = cache.borrow(function, torch.ones(3, 2), state=[total])
+    cache.clear()
+    replayed(5)
+    assert len(pools) == (3 if capacity == 1 else 1), "one is lent"
+    del lent
+    cache.clear()
+    replayed(5)
+    assert len(pools) == (4 if capacity == 1 else 2)
+    assert float(total) == 2 * (3 * 3 + 4 * 4 + 3 * 3 + 2 * 5 * 5)
 
 
 @pytest.mark.gpu

@@ -13,6 +13,7 @@ from geotdm_fast.data import collate
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.diffusion import Sampler
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
+from geotdm_fast.sampling.batches import Drawer
 from geotdm_fast.sampling.rollout import roll_out
 from geotdm_fast.sampling.rollout_blocks import Rollout
 from geotdm_fast.task import Task
@@ -82,6 +83,30 @@ def test_molecules_in_boxes_of_their_own(graph):
     plain, padded, record = both_ways(dataset, config, sampled)
     assert torch.equal(plain, padded)
     assert len(record.tapes) < len(dataset)
+
+
+def test_where_memory_ran_out_the_smaller_batches_have_sizes_of_their_own(monkeypatch):
+    """What does not fit is padded to the sizes of the old batches: the new ones must not be."""
+    dataset, rooms = molecules(ATOMS, 5), []
+    drawn = Drawer._draw_batch
+
+    def draw_batch(drawer, sampler, block, step):
+        rooms.append((drawer._padding, drawer.batch_size))
+        if block.size > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return drawn(drawer, sampler, block, step)
+
+    config = tiny(dataset)
+    with monkeypatch.context() as patched, pytest.warns(UserWarning, match="do not fit into the memory"):
+        patched.setattr(Drawer, "_draw_batch", draw_batch)
+        draw = lambda *request: sampled(*request, batch_size=2)
+        plain, padded, record = both_ways(dataset, config, draw)
+    alone = both_ways(dataset, config, sampled)
+    assert torch.equal(plain, padded) and torch.equal(padded, alone[1])
+    (before, _), *after = rooms[-1 - len(ATOMS) :]
+    assert {size for _, size in after} == {1} and all(room.sizes == after[0][0].sizes for room, _ in after)
+    assert before is None or before.sizes != after[0][0].sizes
+    assert len(record.tapes) == len(alone[2].tapes) <= CaptureCache().capacity
 
 
 def test_a_rollout_goes_through_the_same_captures():

@@ -5,6 +5,8 @@ and products of matrices are cut into parts by their sizes, and the last element
 the processor, pass other instructions than those before.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,12 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _ONE = 2.0**40
 _PRODUCTS = {"aten.mm": 0, "aten.bmm": 0, "aten.addmm": 1, "aten.baddbmm": 1}  # which argument is the first factor
 _OF_ELEMENTS = ("aten.silu", "aten.silu_backward", "aten.sin", "aten.cos", "aten.exp", "aten.sigmoid", "aten.tanh")
+_INTO_ROWS = ("aten.index_add", "aten.index_add_", "aten.index_put", "aten.index_put_", "aten.scatter_add",
+              "aten.scatter_add_")  # fmt: skip
 _VECTORS = 64  # elements: a whole number of vectors, however a loop is unrolled
 
 
 class ExactSums(TorchDispatchMode):
-    """In its block products of matrices and sums over an axis are exact in whole numbers of 2^-40, and functions of
-    elements the same for all of them."""
+    """In its block products of matrices, and sums over an axis or into rows, are exact in whole numbers of 2^-40, and
+    functions of elements the same for all of them."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -26,10 +30,16 @@ class ExactSums(TorchDispatchMode):
             first = _PRODUCTS[name]
             product = _product(*args[first : first + 2])
             return args[0] + product if first else product
-        if name == "aten.sum" and args[0].is_floating_point():
+        if name in ("aten.sum", "aten.mean") and args[0].is_floating_point():
             dims = (args[1] if len(args) > 1 else None) or list(range(args[0].dim()))
             keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-            return _total(args[0].double(), dims, keep).to(kwargs.get("dtype") or args[0].dtype)
+            total = _total(args[0].double(), dims, keep)
+            if name == "aten.mean":
+                total /= math.prod(args[0].shape[dim] for dim in dims)
+            return total.to(kwargs.get("dtype") or args[0].dtype)
+        if name in _INTO_ROWS and args[0].is_floating_point() and _adds(name, args):
+            total = _into_rows(func, args, kwargs)
+            return args[0].copy_(total) if name.endswith("_") else total
         if name in _OF_ELEMENTS:
             return func(*map(_in_vectors, args), **kwargs)[: args[0].numel()].view(args[0].shape)
         return func(*args, **kwargs)
@@ -43,6 +53,19 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 def _total(terms: Tensor, dims: list[int], keep: bool) -> Tensor:
     whole = (terms * _ONE).round().to(torch.int64)
     return (whole.sum(dims, keepdim=keep) if dims else whole).double() / _ONE
+
+
+def _adds(name: str, args: tuple) -> bool:
+    return "index_put" not in name or (len(args) > 3 and args[3])
+
+
+def _into_rows(func, args: tuple, kwargs: dict) -> Tensor:
+    """What `func` makes of args[0], whatever the order of the terms that it adds to a row."""
+    whole = lambda value: (value.double() * _ONE).round().to(torch.int64)
+    place = 2 if "index_put" in str(func.overloadpacket) else 3
+    args = [*args]
+    dtype, args[0], args[place] = args[0].dtype, whole(args[0]), whole(args[place])
+    return (func(*args, **kwargs).double() / _ONE).to(dtype)
 
 
 def _in_vectors(value: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Molecules of different size, and models small enough to train on them and to draw from in a blink."""
 
+import torch
 from test_training_device_data import joined, molecule
 from test_training_step import steps_config
 
@@ -11,8 +12,20 @@ from geotdm_fast.task import Task
 
 
 def molecules(atoms, frames=7, **more) -> TrajectoryDataset:
-    """Windows of 5 frames of each of these chains of carbon and oxygen: three of 7 frames."""
-    return joined(*(molecule([6, 8, 6, 6] * (n // 4) + [6] * (n % 4), frames, seed=n, **more) for n in atoms))
+    """Windows of 5 frames of each of these chains of carbon and oxygen: three of 7 frames. Edges are in no order."""
+    chains = (molecule([6, 8, 6, 6] * (n // 4) + [6] * (n % 4), frames, seed=n, **more) for n in atoms)
+    return joined(*(with_edges_shuffled(chain) for chain in chains))
+
+
+def with_edges_shuffled(dataset) -> TrajectoryDataset:
+    """The windows of one molecule with its edges, and their features, in another order."""
+    windows = dataset.items
+    order = torch.randperm(windows.edge_index.shape[1], generator=torch.Generator().manual_seed(len(windows)))
+    windows.edge_index = windows.edge_index[:, order].contiguous()
+    assert bool((windows.edge_index[0].diff() < 0).any()), "not sorted by receiver"
+    if windows.edge_attr is not None:
+        windows.edge_attr = windows.edge_attr[:, order]
+    return dataset
 
 
 def small(dataset, graph=None, **train) -> dict:

@@ -102,6 +102,24 @@ def test_a_larger_power_draws_times_nearer_the_prior():
     )
 
 
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_times_reach_both_ends_and_the_loss_is_finite_there(power):
+    least = 2.0**-24  # what torch.rand counts in
+    uniform = torch.tensor([0, least, 0.5, 1 - least])
+    times = random_streams.times(uniform, 25, power)
+    inner = 25 * (1 - least) if power == 1 else 25
+    assert times[0] == 0 and times[2] == 25 * (1 - 0.5**power) and times[3] == inner
+    assert_same(times[1:2].double(), torch.tensor([25 * (1 - (1 - least) ** power)], dtype=torch.float64), 1e-6)
+    assert times.min() >= 0 and times.max() <= 25
+    for prediction in ("start_x", "velocity", "displacement"):
+        step = make_step(nbody(), model_mean_type=prediction, time_power=float(power))
+        (draw,) = step.source.training(0)
+        for time in (times[0], times[3]):
+            noised = step.source.noised(draw._replace(steps=torch.full_like(draw.steps, time)))
+            loss = step.objective.loss(noised)
+            assert loss.isfinite() and loss > 0
+
+
 def test_whole_steps_are_drawn_as_before():
     rng = lambda: random_streams.generator(1, random_streams.STEP, 5)
     steps, noise = random_streams.steps_and_noise(rng(), 6, (4, 3, 2), 25)

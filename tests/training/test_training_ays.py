@@ -120,8 +120,22 @@ def test_sets_are_drawn_by_their_shares(folder):
     data = open_dataset(section | {"ratio": [2, 1]})
     (all_of_both, _), (water, _) = shares_of(section | {"ratio": [2, 1]}, data)
     assert all_of_both + water == len(data) and water < all_of_both
+    # A file at several lags, or with molecules side by side, is one entry.
+    lags = section | {"every": [1, 2], "ratio": [2, 1]}
+    data = open_dataset(lags)
+    alone = [len(open_dataset(lags | {"path": [path], "ratio": [1]})) for path in lags["path"]]
+    assert shares_of(lags, data) == [(alone[0], 2), (alone[1], 1)] and sum(alone) == len(data)
+    pair = folder / "pair.npz"
+    z, jitter = np.array([8, 1, 1, 8, 1, 1]), 0.03 * np.random.default_rng(0).normal(size=(20, 6, 3))
+    frames = np.concatenate([WATER, WATER + 5]) + jitter
+    np.savez(pair, R=frames, z=z, batch=np.array([0, 0, 0, 1, 1, 1]), edge_index=np.array([[0, 1, 3, 4], [1, 0, 4, 3]]))
+    side = section | {"path": [str(pair)], "ratio": [1]}
+    data = open_dataset(side)
+    assert len(data.items.parts) == 2 and shares_of(side, data) == [(len(data), 1)]
     config["data"]["train"] |= {"split_by": "replica", "split_ratio": [0.5, 0.5, 0]}
-    with pytest.raises(ValueError, match=r"data\.train: ratio needs all 2 files of the list, of which 1 have windows"):
+    with pytest.raises(
+        ValueError, match=r"data\.train: ratio needs windows of all 2 entries of the list, of which 1 have some"
+    ):
         run(config, folder / "mixed_wrong")
 
 
@@ -192,6 +206,10 @@ BAD = [
     ),
     ({"denoise_model": {"conditioning": "forwards"}}, "did you mean 'forward'"),
     ({"denoise_model": {"freeze_spatial": True}}, r"freeze_spatial needs .*denoise_model\.pretrain_ckpt"),
+    (
+        {"denoise_model": {"pretrain_ckpt": "a"}, "train": {"start_from": "b"}},
+        r"train\.start_from does not go with denoise_model\.pretrain_ckpt, whose weights it would replace, got 'b'",
+    ),
     ({"denoise_model": {"type": "basic_es"}}, r"conditioning must be left out for type basic_es, got 'forward'"),
     ({"denoise_model": {"node_dims": 3}}, "unknown key 'node_dims'; did you mean 'node_dim'"),
     ({"data": {"train": {"span": 1}}}, r"data\.train: span must be at least 2 for the conditioning forward, got 1"),

@@ -14,11 +14,14 @@ from tiny_training import assert_same_run, tiny_config
 
 from geotdm_fast import backend
 from geotdm_fast.config.files import normalise_config
-from geotdm_fast.data import TrajectoryDataset
+from geotdm_fast.data import Trajectory, TrajectoryDataset
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.graphs import spec
+from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training import loop, train
 from geotdm_fast.training.context_noise import ContextNoise
+from geotdm_fast.training.rewind import Rewind
+from geotdm_fast.training.state import Progress
 from geotdm_fast.training.step import TrainingStep
 from geotdm_fast.training.streamed_data import StreamedData
 
@@ -56,6 +59,32 @@ def test_six_steps_move_the_weights_as_eager_ones_do(name):
         eager, captured = eager_and_captured(dataset, small(dataset, GRAPHS[name]))
     assert_same_state(captured, eager)
     assert float(eager.sums[0]) > 0 and len(captured._padded) <= captured._padding.number <= 16
+
+
+def test_bonds_have_the_features_of_their_own_edge():
+    """Of edges in no order: of the two kinds of graphs in a batch, each bond by its two nodes."""
+    edges = {3: [[2, 0, 1, 1], [1, 1, 0, 2]], 2: [[1, 0], [0, 1]]}
+    values = {3: [20.0, 0.0, 10.0, 11.0], 2: [30.0, 40.0]}
+    items = [
+        Trajectory(10 * torch.rand(n, 3, 5), torch.ones(n, 2), torch.tensor(edges[n]),
+                   torch.tensor(values[n])[:, None], torch.arange(n))
+        for n in (3, 2)
+    ]  # fmt: skip
+    dataset = TrajectoryDataset(items, name="bonds")
+    config = small(dataset, {"radius": 1e-3, "bonds": True, "of": "current"}, batch_size=2)
+    step = make_step(dataset, record=TapeRecorder(), config=config)
+    draw, padded = step._padding(step.source.training(0)[0])
+    noised = step.source.on_device(draw, step._plain(padded))
+    rule = step.objective.split(noised)[1]["graph"]
+    graph = rule(noised.batch.x[..., :1].transpose(1, 2))
+    is_edge = graph.edge_index[0] < len(noised.batch.x)
+    expected, first = [], 0
+    for n in [len(items[item].x) for item in draw.items[:2].tolist()]:
+        rows, cols = edges[n]
+        expected += [(first + i, first + j, value, 1.0) for i, j, value in zip(rows, cols, values[n], strict=True)]
+        first += n
+    found = [*graph.edge_index[:, is_edge].tolist(), *graph.edge_attr[is_edge].T.tolist()]
+    assert sorted(zip(*found, strict=True)) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +125,7 @@ def test_windows_that_are_read_from_files(in_boxes):
         step.source.data = StreamedData(dataset)
         with ExactSums(), backend("reference"):
             states.append(run(step, 0, 3))
+        assert step.captures == (record is not None) and (step.num_padded > 0) == step.captures
     assert_same_state(*states)
 
 
@@ -110,6 +140,7 @@ def test_processes():
             step._in_parts = True
             with ExactSums(), backend("reference"):
                 states.append(run(step, 0, 3))
+            assert step.captures == (record is not None) and (step.num_padded > 0) == step.captures
         assert_same_state(*states)
 
 
@@ -144,6 +175,31 @@ def test_room_for_more_edges_is_made_for_every_size(monkeypatch):
     assert_same_state(*states)
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_a_process_that_gave_up_goes_back_with_the_others(monkeypatch, other):
+    """It asks as they do, and tells what it found before; `other`: another process found no room."""
+    monkeypatch.setattr(spec, "FIRST_CAPACITY", 32 if other else 1)
+    dataset, asked = molecules((5, 7)), []
+    step = make_step(dataset, record=TapeRecorder(warm_up=0), config=small(dataset, GRAPHS["radius"]))
+
+    class Two(Processes):
+        def agree(self, *numbers):
+            asked.append(numbers)
+            return (max(numbers[0], int(other)),)
+
+    progress = Progress()
+    rewind = Rewind(step, Two(0, 1, torch.device("cpu")), progress)
+    kept = [tensor.detach().clone() for tensor in step.state]
+    run(step, 0, 1)
+    progress.step = 1
+    step._give_up("a capture failed")
+    run(step, 1, 2)
+    assert not step.captures and step.may_overflow and not step.objective.overflowed()
+    assert not rewind.settle(progress) and asked == [(int(not other),)] and progress.step == 0
+    assert all(torch.equal(one, two) for one, two in zip(step.state, kept, strict=True))
+    assert not step.overflowed()
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_given_frames_that_the_network_drew(share):
     """The chains before a step are padded and captured too, and draw the same frames."""
@@ -158,6 +214,25 @@ def test_given_frames_that_the_network_drew(share):
     assert_same_state(*states)
     chains = 0 if share == 0 else len(step.objective.diffusion.captures)
     assert len(record.tapes) >= step.num_padded + chains > chains >= share
+
+
+@pytest.mark.parametrize("kept", [2, 16])
+def test_chains_are_made_once_for_each_size(kept):
+    """As many are kept as steps are: none is made again in the second epoch, and one line says so where one is."""
+    dataset = molecules(ATOMS, 10, span=8)
+    config = small(dataset, block_history=1, cond_mask=[[0, 2]], batch_size=1, rotate=False, cuda_graph_sizes=kept)
+    config["diffusion"]["model_mean_type"] = "start_x"
+    step = with_history(dataset, config=config, record=TapeRecorder(warm_up=0), share=1.0)
+    chains, sizes = step.objective.diffusion.captures, step._padding.number
+    run(step, 0, step.source.per_epoch)
+    assert chains.capacity == max(kept, 4) and chains.made == step._padded.made == sizes > (kept == 16) * 4
+    run(step, step.source.per_epoch, 2 * step.source.per_epoch)
+    assert chains.made == step._padded.made == sizes and len(step.lines) == 1
+    chains.made = kept + 1
+    run(step, 0, 1)
+    assert "made again and again" in step.lines[1]
+    step.enlarge()
+    assert len(chains) == chains.made == 0
 
 
 # --- in ordinary sums -------------------------------------------------------------------------------------------------
