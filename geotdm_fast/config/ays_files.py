@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from geotdm_fast.config.ays_tables import DENOISER, DIFFUSION
-from geotdm_fast.config.files import SPLITS, check_sections, check_train, data_sections
-from geotdm_fast.config.settings import DIFFUSION as GEOTDM_DIFFUSION
+from geotdm_fast.config.ays_tables import DENOISER, DIFFUSION, OUR_DIFFUSION
+from geotdm_fast.config.diffusion_rules import MEAN_TYPES
+from geotdm_fast.config.files import SPLITS, check_schedule, check_sections, check_train, data_sections
 from geotdm_fast.config.settings import TRAIN, as_section, fill, tables_as_text
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.shown import shown
@@ -20,9 +20,6 @@ from geotdm_fast.runtime.shown import shown
 SECTION, FAMILY = "denoise_model", "type"
 # Conditionings with which frame 0 is given in one half of the batches, by a coin.
 BY_COIN = ("unconditional_forward", "forward_uncond", "unconditional_forward_autoreg")
-# Settings of `geotdm_fast.config.settings.DIFFUSION` that these models have too; `mode` follows from the conditioning.
-_SHARED = ("mode", "model_mean_type", "model_var_type")
-_OURS = DIFFUSION | {key: GEOTDM_DIFFUSION[key] for key in _SHARED}
 # Settings of a training that these models do not have.
 _ABSENT = ("context_noise", "context_noise_told", "block_history")
 _EVERY_ELEMENT = 100
@@ -54,7 +51,9 @@ def normalise_ays(raw: Mapping, where: str = "config") -> dict:
     _agree(about, "mode", "cond" if given else "uncond", f"{where}: diffusion")
     _agree(told, "cond_mask", given or None, f"{where}: train")
     _agree(told, "tot_len", None if given else _span(data["train"], f"{where}: data.train"), f"{where}: train")
-    config["diffusion"] = fill(about, _OURS, f"{where}: diffusion")
+    config["diffusion"] = fill(about, OUR_DIFFUSION, f"{where}: diffusion")
+    if config["diffusion"]["model_mean_type"] is None:
+        config["diffusion"]["model_mean_type"] = MEAN_TYPES["gaussian"][0]
     config["train"] = fill(told, TRAIN, f"{where}: train")
     _check_ays_train(config, where)
     return config
@@ -62,7 +61,7 @@ def normalise_ays(raw: Mapping, where: str = "config") -> dict:
 
 def ays_manual() -> str:
     """All settings of these models as text, for `geotdm train --keys`; those of `train` are everybody's."""
-    tables = {SECTION: DENOISER, "diffusion": {key: value for key, value in _OURS.items() if key != "mode"}}
+    tables = {SECTION: DENOISER, "diffusion": {key: value for key, value in OUR_DIFFUSION.items() if key != "mode"}}
     about = "models of Align Your Structures have these instead, and the data keys features, molecule and ratio:"
     return f"{about}\n\n{tables_as_text(tables)}"
 
@@ -145,9 +144,7 @@ def _check_network(network: Mapping, where: str) -> None:
 
 
 def _check_ays_train(config: dict, where: str) -> None:
-    from geotdm_fast.diffusion.schedules import get_named_beta_schedule
-
-    train, diffusion = config["train"], config["diffusion"]
+    train = config["train"]
     check_train(train, where)
     for key in _ABSENT:
         if train[key] != TRAIN[key].default:
@@ -156,10 +153,7 @@ def _check_ays_train(config: dict, where: str) -> None:
         raise ValueError(
             f"{where}: train.weight_decay does not go with freeze_spatial: frozen weights stay as they are"
         )
-    try:
-        get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
-    except ValueError as error:
-        raise ValueError(f"{where}: diffusion.beta_schedule_name, diffusion.num_timesteps: {error}") from error
+    check_schedule(config["diffusion"], where)
 
 
 # --- official files ---------------------------------------------------------------------------------------------------

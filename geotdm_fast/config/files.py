@@ -254,10 +254,11 @@ def _derive(config: dict, where: str) -> None:
     _check_history(config, where)
     derive_diffusion(config, where)
     if diffusion["kind"] == "gaussian":
-        _check_schedule(diffusion, where)
+        check_schedule(diffusion, where)
 
 
-def _check_schedule(diffusion: Mapping, where: str) -> None:
+def check_schedule(diffusion: Mapping, where: str) -> None:
+    """ValueError where the section's `beta_schedule_name` is none, or none of `num_timesteps` steps."""
     from geotdm_fast.diffusion.schedules import get_named_beta_schedule
 
     try:

@@ -259,6 +259,8 @@ def test_keys_are_listed(capsys):
         main(["train", "--keys"])
     said = capsys.readouterr().out
     assert "models of Align Your Structures have these instead" in said
+    own = said.partition("models of Align Your Structures have these instead")[2]
+    assert "null: epsilon) (one of epsilon, start_x, previous_x;" in own and "time_power" not in own
     for key in ("freeze_spatial", "use_kabsch_alignment", "molecule", "kind: conformers"):
         assert key in said
 

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 import warm_python
+from places import ROOT
 from tiny_ays import INTERPOLATOR, SIZES, SPAN, WATER, interpolator_config, structure_config, write_runs
 from tiny_training import RUN, assert_same_run, log_of, tiny_config
 
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.config.ays_files import free_share
-from geotdm_fast.config.files import normalise_config
+from geotdm_fast.config.files import load_config, normalise_config
 from geotdm_fast.data import collate, open_dataset
-from geotdm_fast.families import build_diffusion, load_checkpoint
+from geotdm_fast.diffusion import ModelMeanType
+from geotdm_fast.families import build_diffusion, build_network, load_checkpoint
 from geotdm_fast.task import Task
 from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
@@ -206,6 +208,12 @@ BAD = [
     ({"train": {"tot_len": 3}}, r"train\.tot_len must be None, or left out"),
     ({"train": {"block_history": 1}}, r"train\.block_history does not go with denoise_model\.type"),
     ({"diffusion": {"beta_schedule_name": "lin"}}, r"diffusion\.beta_schedule_name"),
+    ({"diffusion": {"model_mean_type": "velocity"}}, r"model_mean_type must be one of epsilon, start_x, previous_x; got"),
+    ({"diffusion": {"model_mean_type": "displacement"}}, r"model_mean_type must be one of epsilon, start_x, previous_x"),
+    ({"diffusion": {"kind": "flow"}}, "diffusion: unknown key 'kind'"),
+    ({"diffusion": {"sigma": 1.0}}, "diffusion: unknown key 'sigma'"),
+    ({"diffusion": {"time_power": 2}}, "diffusion: unknown key 'time_power'"),
+    ({"diffusion": {"prior": "walk"}}, "diffusion: unknown key 'prior'"),
 ]
 
 
@@ -240,10 +248,23 @@ def test_a_normal_configuration_stays(folder):
     raw["denoise_model"]["conditioning"] = "none"
     free = normalise_config(raw)
     assert free["train"]["tot_len"] == SPAN and free["diffusion"]["mode"] == "uncond"
+    assert free["diffusion"]["model_mean_type"] == "epsilon"
+    for given in (None, "epsilon", "start_x", "previous_x"):
+        raw["diffusion"]["model_mean_type"] = given
+        assert normalise_config(raw)["diffusion"]["model_mean_type"] == (given or "epsilon")
     raw["denoise_model"] |= {"freeze_spatial": True, "pretrain_ckpt": "a"}
     raw["train"]["weight_decay"] = 0.1
     with pytest.raises(ValueError, match=r"train\.weight_decay does not go with freeze_spatial"):
         normalise_config(raw)
+
+
+@pytest.mark.parametrize("name", ["ays_structure_small", "ays_interpolator_small"])
+def test_the_configurations_that_come_along_have_a_diffusion(name):
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
+    diffusion = build_diffusion(build_network(config), config)
+    assert diffusion.model_mean_type is ModelMeanType.START_X and diffusion.num_timesteps == 1000
+    config = load_config(ROOT / "configs" / f"{name}.yaml", ["diffusion.model_mean_type=null"])
+    assert build_diffusion(build_network(config), config).model_mean_type is ModelMeanType.EPSILON
 
 
 def test_what_does_not_fit(folder, structure):
