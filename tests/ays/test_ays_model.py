@@ -195,6 +195,44 @@ def test_bad_data(folder):
         AtomNetwork(model.network)(None, None, own.h, None, own.edge_attr, None, cell=torch.eye(3))
 
 
+DAMAGED = [
+    ("diffusion", "beta_schedule_name", ..., "required key 'beta_schedule_name'"),
+    ("diffusion", "beta_schedule_name", "lin", "name must be one of"),
+    ("diffusion", "model_mean_type", 3, r"diffusion\.model_mean_type must be one of epsilon, start_x, previous_x, got int 3"),
+    ("diffusion", "model_mean_type", "foo", r"diffusion\.model_mean_type must be one of .*got 'foo'"),
+    ("diffusion", "model_mean_type", "velocity", r"diffusion\.model_mean_type must be one of .*got 'velocity'"),
+    ("diffusion", "model_var_type", "learned", r"diffusion\.model_var_type must be one of fixed_small"),
+    ("diffusion", "num_timesteps", "25x", r"diffusion\.num_timesteps must be a whole number, got str '25x'"),
+    ("diffusion", "num_timesteps", ..., "required key 'num_timesteps'"),
+    ("diffusion", "use_kabsch_alignment", "no", r"diffusion\.use_kabsch_alignment must be true or false, got str 'no'"),
+    ("diffusion", "rescale_timesteps", 1, r"diffusion\.rescale_timesteps must be true or false, got int 1"),
+    ("diffusion", "kind", "flow", "config section diffusion: unknown key 'kind'"),
+    ("diffusion", "modee", "cond", "config section diffusion: unknown key 'modee'; did you mean 'mode'"),
+    ("diffusion", "mode", "x", r"diffusion\.mode must be one of cond, uncond; got 'x'"),
+    ("diffusion", None, [3], "config section diffusion must be a section of keys and values, got list"),
+    ("train", None, "x", "config section train must be a section of keys and values, got str 'x'"),
+    ("train", "cond_mask", ..., r"train\.cond_mask must be frame ranges .*got nothing"),
+    ("train", "cond_mask", None, r"train\.cond_mask must be frame ranges .*got nothing"),
+]
+
+
+@pytest.mark.parametrize("section, key, value, message", DAMAGED)
+def test_damaged_configurations_of_checkpoints(folder, tmp_path, section, key, value, message):
+    config = interpolator_config(folder)
+    network = tame_network(config)
+    if key is None:
+        config[section] = value
+    elif value is ...:
+        del config[section][key]
+    else:
+        config[section][key] = value
+    save_checkpoint(tmp_path / "damaged.safetensors", network, config)
+    with pytest.raises(ValueError, match=message):
+        geotdm_fast.load(tmp_path / "damaged.safetensors", device="cpu")
+    with pytest.raises(ValueError, match=message):
+        build_diffusion(network, config)
+
+
 BAD = [
     ({"method": "ays_ddim", "spacing": "log_snr"}, "has a spacing of its own"),
     ({"method": "ays_ddim", "steps": 25}, r"num_steps must be in 1\.\.24 for 'ays_ddim', got 25"),
