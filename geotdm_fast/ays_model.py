@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from geotdm_fast.ays.as_geotdm import AysDiffusion
 from geotdm_fast.ays.data import check_atoms
 from geotdm_fast.ays.network import Network
+from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.conditions import Conditions
 from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.data.chemistry.atom_graph import is_atom_graph
@@ -21,6 +22,7 @@ from geotdm_fast.data.windows import centred
 from geotdm_fast.diffusion import GeoTDM
 from geotdm_fast.model import Model
 from geotdm_fast.nn.plain import bare
+from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.samples.record import Samples
 from geotdm_fast.task import Task
 
@@ -46,6 +48,16 @@ class AysModel(Model):
         if not isinstance(bare(network), Network):
             raise TypeError(f"AysModel: network must be of geotdm_fast.ays, got {type(bare(network)).__name__}")
         super().__init__(network, diffusion, task, config, name)  # type: ignore[arg-type]  # no EGTN
+
+    def save(self, path: PathLike) -> None:
+        """As `Model.save`; of a model that `free` gave, the file is that of the model it came from, which generates too.
+
+        Its network is one of conditioning `unconditional_forward`, of which nothing but frame 0 or no frame is asked.
+        """
+        if free_share(self.config) and not self.task.is_conditional:
+            save_checkpoint(path, self.network, self.config)
+        else:
+            super().save(path)
 
     def to(self, device: torch.device | str) -> "AysModel":
         """This model, moved to `device`."""

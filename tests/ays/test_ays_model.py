@@ -14,6 +14,7 @@ from geotdm_fast.ays.as_geotdm import AtomNetwork
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.ays_model import AysModel
 from geotdm_fast.checkpoint import save_checkpoint
+from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import Trajectory, collate, open_dataset
 from geotdm_fast.families import build_diffusion
 from geotdm_fast.scores.equivariance import check_equivariance
@@ -155,6 +156,20 @@ def test_saved_and_moved(folder, tmp_path):
     assert np.array_equal(model.forecast(data, **about).samples, again.forecast(data, **about).samples)
     bound = model.likelihood(data)
     assert bound.shape == (2,) and bool(bound.isfinite().all())
+
+
+def test_a_free_model_is_moved_and_saved(folder, tmp_path):
+    config = interpolator_config(folder, "unconditional_forward")
+    model = model_of(folder, config)
+    data = open_dataset(model.config["data"]["test"]).spread(2)
+    free = model.free().to("cpu")
+    assert free.diffusion.task_mode == free.task.mode == "uncond"
+    free.save(tmp_path / "free.safetensors")
+    again = geotdm_fast.load(tmp_path / "free.safetensors", device="cpu")
+    assert again.config == normalise_config(again.config) == config
+    about = {"method": "ddim", "steps": 3}
+    assert np.array_equal(again.generate(data, **about).samples, free.generate(data, **about).samples)
+    assert np.array_equal(again.forecast(data, **about).samples, model.forecast(data, **about).samples)
 
 
 def test_what_is_drawn_for(folder):
