@@ -28,7 +28,7 @@ def bucket(count: int, steps: int = STEPS[0]) -> int:
 class Sizes:
     """What the counts of batches, of nodes first, then of edges and whatever else has a size, are rounded up to.
 
-    steps: sizes of an octave, see `bucket`; known: sizes [sorted] that are taken where they fit, the first of them
+    steps: sizes of an octave, see `bucket`; known: sizes that are taken by a batch that fits, the smallest first
     A batch of `counts` fits sizes that are no smaller, and no more than a step larger in nodes.
     """
 
@@ -37,7 +37,7 @@ class Sizes:
 
     @classmethod
     def at_most(cls, most: int, batches: Sequence[Sequence[int]]) -> "Sizes":
-        """Those by which these batches have at most `most` different sizes, with the fewest edges to spare.
+        """Those by which these batches have at most `most` different sizes, and the fewest rows to spare.
 
         Nodes and edges are rounded up apart; or, since large molecules have more of both, nodes alone, with the edges
         of the batch that has most of them; by 8, 4, 2 or 1 sizes an octave. The last of these, with the fewest sizes,
