@@ -145,7 +145,7 @@ def _check_network(network: Mapping, where: str) -> None:
 
 def _check_ays_train(config: dict, where: str) -> None:
     train = config["train"]
-    check_train(train, where)
+    check_train(config, where)
     for key in _ABSENT:
         if train[key] != TRAIN[key].default:
             raise ValueError(f"{where}: train.{key} does not go with {SECTION}.{FAMILY}, got {shown(train[key])}")
@@ -180,7 +180,7 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
         if section is None:
             raise ValueError(f"{where}: section '{name}' is missing, which a training needs")
     found = {split: _official_paths(dataset, split) for split in SPLITS}
-    data = {split: _official_data(dataset, paths) for split, paths in found.items() if paths}
+    data = {split: _official_data(dataset, paths, split) for split, paths in found.items() if paths}
     if "train" not in data:
         raise ValueError(f"{where}: dataset must name the training data (train_conf_path or train_traj_dir), got none")
     network = dict(config["denoiser"])
@@ -188,11 +188,12 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
         network["freeze_spatial"] = False
     wandb = raw.get("wandb")
     name = wandb.get("name") if isinstance(wandb, Mapping) else None
-    _say_left_out(dataset, train, where)
+    _say_left_out(raw, dataset, train, where)
     settings = {
         "exp_name": name or "align_your_structures",
         "seed": dataset["seed"],
         "num_epochs": train["max_epochs"],
+        "epoch": "windows" if _is_of_conformers(dataset) else "runs",
         "batch_size": train["batch_size"] * train["accum_grad"],
         "accumulate": train["accum_grad"],
         "eval_every_epoch": train["check_val_every_n_epoch"],
@@ -216,7 +217,7 @@ def _official_paths(dataset: Mapping, split: str) -> dict[str, str]:
     return {key.removeprefix(first): os.path.expandvars(path) for key, path in paths.items()}
 
 
-def _official_data(dataset: Mapping, found: Mapping[str, str]) -> dict:
+def _official_data(dataset: Mapping, found: Mapping[str, str], split: str) -> dict:
     """The data section of these paths."""
     paths = list(found.values())
     one = lambda values: values[0] if len(values) == 1 else values
@@ -232,16 +233,26 @@ def _official_data(dataset: Mapping, found: Mapping[str, str]) -> dict:
     span = dataset["expected_time_dim"] or math.ceil(dataset["num_frames"] / rate)
     runs = [path if end.endswith("_split") else f"{path.rstrip('/')}/*/*/traj.xtc" for end, path in found.items()]
     files = {"path": one(runs), "topology": "{folder}/system.pdb", "molecule": "{folder}/mol.sdf"}
-    if dataset["random_frame"]:
+    if dataset["random_frame"] and split == "train":
         about["phases"] = rate > 1
-    else:  # one window
+    else:  # one window of each run
         start = dataset["start_frame"] or 0
         about["frames"] = [start, start + dataset["num_frames"]]
     return {"kind": "file", **files, "every": rate, "span": span, **about}
 
 
-def _say_left_out(dataset: Mapping, train: Mapping, where: str) -> None:
+# Keys of `dataset` that say nothing here.
+_PASSED_OVER = ("filter_data", "test_on_drugs", *(f"frames_per_example_{split}" for split in SPLITS))
+
+
+def _say_left_out(raw: Mapping, dataset: Mapping, train: Mapping, where: str) -> None:
+    """One warning that names what of an official file is read elsewhere, and what is passed over."""
     told = []
+    runs = [key for key, path in dataset["paths"].items() if path and "traj_dir" in key]
+    if runs and not _is_of_conformers(dataset):
+        told.append(f"{', '.join(runs)}: pickles are not read, files */*/traj.xtc with system.pdb and mol.sdf beside are")
+        if dataset["random_frame"] and any(not key.startswith("train") for key in runs):
+            told.append("validation and tests take the first window of each run, not one from a random frame on")
     if any(path and path.endswith(".pkl") for path in dataset["paths"].values()) and _is_of_conformers(dataset):
         told.append("pickles are not read, files .sdf of the same names are")
     if any(key.endswith("_split") for key in dataset["paths"]):
@@ -249,6 +260,14 @@ def _say_left_out(dataset: Mapping, train: Mapping, where: str) -> None:
     for key in ("subsample", "subsample_drugs", "subsample_qm9", "drugs_subsample"):
         if dataset[key] not in (None, 1, 1.0):
             told.append(f"dataset.{key} is passed over: all data are read")
+    own = raw["dataset"]
+    passed = [f"dataset.{key}" for key in _PASSED_OVER if own.get(key) is not None]
+    if dataset["start_frame"] is not None and dataset["random_frame"]:
+        passed.append("dataset.start_frame (random_frame is true)")
+    passed += [f"eval.{key}" for key in raw.get("eval") or {} if key != "batch_size"]
+    passed += [name for name in ("test", "num_blocks") if raw.get(name) is not None]
+    if passed:
+        told.append(f"passed over: {', '.join(passed)}")
     if train["resume_from_checkpoint"]:
         told.append("train.resume_from_checkpoint is passed over: a run goes on from its own folder")
     if told:

@@ -334,13 +334,43 @@ def test_official_shapes_of_data():
     raw["dataset"] |= {"start_frame": None, "random_frame": True, "train_traj_dir": "runs/"}
     del raw["dataset"]["train_split"]
     with pytest.warns(UserWarning, match="subsample"):
-        section = normalise_config(raw)["data"]["train"]
+        config = normalise_config(raw)
+    section = config["data"]["train"]
     assert section["path"] == "runs/*/*/traj.xtc" and section["phases"] and "frames" not in section
+    assert config["train"]["epoch"] == "runs" and normalise_config(config) == config
+    raw["dataset"] |= {"val_traj_dir": "more", "filter_data": False, "frames_per_example_train": 9, "start_frame": 5}
+    raw |= {"eval": {"batch_size": 3, "num_sample_batches": 2}, "test": {"ratio": 2}, "num_blocks": 4}
+    with pytest.warns(UserWarning, match="subsample") as said:
+        sections = normalise_config(raw)["data"]
+    assert len(said) == 1 and sections["val"]["frames"] == [5, 105] and not sections["val"].get("phases")
+    for words in (
+        "train_traj_dir, val_traj_dir: pickles are not read, files */*/traj.xtc with system.pdb and mol.sdf beside are",
+        "validation and tests take the first window of each run",
+        "passed over: dataset.filter_data, dataset.frames_per_example_train, dataset.start_frame (random_frame is true), "
+        "eval.num_sample_batches, test, num_blocks",
+    ):
+        assert words in str(said[0].message)
+    del raw["dataset"]["val_traj_dir"]
     del raw["dataset"]["train_traj_dir"]
     with pytest.raises(ValueError, match="dataset must name the training data"):
         normalise_config(raw)
     with pytest.raises(ValueError, match="section 'dataset' is missing, which a training needs"):
         normalise_config(raw | {"dataset": None})
+
+
+def test_an_epoch_of_runs_has_a_window_of_each(folder):
+    config = interpolator_config(folder, num_steps=None, num_epochs=3, epoch="runs", batch_size=1, log_every_step=1)
+    config["train"] |= {"eval_every_epoch": 2, "checkpoint_every_steps": None}
+    run(config, folder / "epochs")
+    log = log_of(folder / "epochs")
+    assert [(line["step"], line["epoch"]) for line in log if "loss" in line] == [(i, (i + 1) // 2) for i in range(1, 7)]
+    assert [line["step"] for line in log if "val_loss" in line] == [4, 6]
+    raw = raw_config(folder)
+    raw["data"] = {"train": {"kind": "conformers", "path": str(folder / "conformers.npz")}}
+    raw["denoise_model"] = {"type": "basic_es", **SIZES}
+    raw["train"]["epoch"] = "runs"
+    with pytest.raises(ValueError, match=r"train\.epoch runs needs data\.train\.kind npz or file, .* got conformers"):
+        normalise_config(raw)
 
 
 def test_frames_on_disk_train_alike(tmp_path):
