@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tiny_ays import SPAN, WATER, interpolator_config, structure_config, tame_network, write_runs
+from tiny_ays import ETHENE, SPAN, WATER, interpolator_config, structure_config, tame_network, write_runs
 
 import geotdm_fast
 from geotdm_fast import Sampler
@@ -170,6 +170,35 @@ def test_a_free_model_is_moved_and_saved(folder, tmp_path):
     about = {"method": "ddim", "steps": 3}
     assert np.array_equal(again.generate(data, **about).samples, free.generate(data, **about).samples)
     assert np.array_equal(again.forecast(data, **about).samples, model.forecast(data, **about).samples)
+
+
+def test_elements_that_no_conformer_had(folder):
+    model = model_of(folder, structure_config(folder))
+    about = {"method": "ddim", "steps": 2}
+    chloride = np.array([[[0.0, 0, 0], [1.8, 0, 0]]])
+    assert model.generate(chloride, z=[6, 17], **about).samples.shape == (1, 2, 3, 1)
+    assert model.generate(chloride, z=[6, 99], **about).samples.shape == (1, 2, 3, 1)
+    with pytest.raises(ValueError, match="z must be atomic numbers from 0 to 99, got 118"):
+        model.generate(chloride, z=[6, 118], **about)
+
+
+def test_a_molecule_for_what_each_run_had_of_its_own(folder, tmp_path):
+    config = interpolator_config(folder, network={"ft_dim": 12})
+    for section in config["data"].values():
+        section |= {"features": ["degree", "formal_charge"], "molecule": "{folder}/mol.sdf"}
+    model = model_of(folder, config)
+    frames = np.array([[0.0, 0, 0], [1.33, 0, 0]]) + 0.01 * np.arange(SPAN)[:, None, None]
+    about = {"method": "ddim", "steps": 2}
+    message = r"molecule must be given, an SDF or MOL file .*\(molecule=FILE\), for model.safetensors, .*'\{folder\}/mol"
+    with pytest.raises(ValueError, match=message):
+        model.forecast(frames, z=[6, 6], **about)
+    with pytest.raises(FileNotFoundError, match=r"none\.sdf: no such file"):
+        model.forecast(frames, z=[6, 6], molecule=tmp_path / "none.sdf", **about)
+    pytest.importorskip("rdkit.Chem")
+    (tmp_path / "mol.sdf").write_text(ETHENE.format(x=1.33))
+    samples = model.forecast(frames, z=[6, 6], molecule=tmp_path / "mol.sdf", **about)
+    assert samples.samples.shape == (1, 2, 3, SPAN - 1)
+    assert np.array_equal(samples.h[:, 0], [6, 6]) and samples.h.shape == (2, 13)
 
 
 def test_what_is_drawn_for(folder):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from places import ROOT
-from tiny_ays import SPAN, interpolator_config, structure_config, tame_network, write_runs
+from tiny_ays import ETHENE, SPAN, interpolator_config, structure_config, tame_network, write_runs
 from tiny_models import write_ethanol
 from tiny_training import tiny_config
 
@@ -182,18 +182,6 @@ def official(folder, kind: str) -> dict:
             "use_mha": False,
         }
     return raw
-
-
-ETHENE = """ethene
-  hand
-
-  2  1  0  0  0  0  0  0  0  0999 V2000
-    0.0000    0.0000    0.0000 C   0  0
-    {x:.4f}    0.0000    0.0000 C   0  0
-  1  2  2  0
-M  END
-$$$$
-"""
 
 
 def test_official_files_are_trained_and_sampled(tmp_path, monkeypatch, capsys):
