@@ -11,19 +11,25 @@ from torch import Tensor, nn
 from geotdm_fast.ays.as_geotdm import AysDiffusion
 from geotdm_fast.ays.data import check_atoms
 from geotdm_fast.ays.network import Network
+from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.conditions import Conditions
 from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.data.chemistry.atom_graph import is_atom_graph
 from geotdm_fast.data.chemistry.datasets import with_atoms
+from geotdm_fast.data.chemistry.names import OF_GRAPH, OWN
 from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.data.windows import centred
 from geotdm_fast.diffusion import GeoTDM
 from geotdm_fast.model import Model
 from geotdm_fast.nn.plain import bare
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.record import Samples
 from geotdm_fast.task import Task
 
+# More than there are.
+_ELEMENTS = 120
 # Frames whose mean is below this (angstrom) are centred already: centred anew they would be rounded anew.
 _CENTRED = 1e-5
 
@@ -36,7 +42,8 @@ class AysModel(Model):
 
     network: of `geotdm_fast.ays`; diffusion: `AysDiffusion`; task: which frames are given
 
-    What data a method takes, `Model` says. Every frame is centred on its atoms, and atoms and edges are made as the
+    What data a method takes, `Model` says; positions and `ase.Atoms` with them may have `molecule`, an SDF or MOL file
+    that tells RDKit their bond orders, as the training's `data.train.molecule` did. Every frame is centred on its atoms, and atoms and edges are made as the
     data section of the training says, where the data do not have them. A structure model (`type: basic_es`) generates
     structures, trajectories of one frame; an interpolator forecasts from frame 0, interpolates between two frames, or
     generates; one of conditioning `unconditional_forward` forecasts and generates.
@@ -46,6 +53,16 @@ class AysModel(Model):
         if not isinstance(bare(network), Network):
             raise TypeError(f"AysModel: network must be of geotdm_fast.ays, got {type(bare(network)).__name__}")
         super().__init__(network, diffusion, task, config, name)  # type: ignore[arg-type]  # no EGTN
+
+    def save(self, path: PathLike) -> None:
+        """As `Model.save`; of a model that `free` gave, the file is that of the model it came from, which generates too.
+
+        Its network is one of conditioning `unconditional_forward`, of which nothing but frame 0 or no frame is asked.
+        """
+        if free_share(self.config) and not self.task.is_conditional:
+            save_checkpoint(path, self.network, self.config)
+        else:
+            super().save(path)
 
     def to(self, device: torch.device | str) -> "AysModel":
         """This model, moved to `device`."""
@@ -97,27 +114,42 @@ class AysModel(Model):
         where: str,
         conditions: Mapping[str, Any] | None = None,
         extrapolate: bool = False,
+        molecule: PathLike | None = None,
         **arrays: Any,
     ) -> TrajectoryDataset:
         if conditions:
             raise ValueError(f"{where}: {self.name} is told no conditions, got {', '.join(conditions)}")
         section, ft_dim = self.data, self.config["denoise_model"]["ft_dim"]
-        dataset = to_dataset(data, section, where, **arrays)
+        # The features of other models have a place for each element; here they are left for those of atoms.
+        elements = {} if section.get("atom_types") is not None else {"num_types": _ELEMENTS}
+        dataset = to_dataset(data, section | elements, where, **arrays)
         item = dataset[0]
         numbers = dataset.numbers_of(0)
         if not is_atom_graph(item.h, item.edge_attr, numbers, ft_dim) and numbers is not None:
-            molecule = section.get("molecule")
-            dataset = with_atoms(
-                dataset,
-                section.get("features"),
-                section.get("max_hops", 3),
-                molecule if isinstance(molecule, str) else None,
-                where,
-            )
+            molecule = self._molecule(where) if molecule is None else molecule
+            dataset = with_atoms(dataset, section.get("features"), section.get("max_hops", 3), molecule, where)
         check_atoms(ft_dim, dataset, f"{where}: {dataset.name}")
         centred_one_by_one = copy.copy(dataset)
         centred_one_by_one.items = _Centred(dataset.items)
         return centred_one_by_one
+
+
+    def _molecule(self, where: str) -> str | None:
+        """The file of bond orders and features that the training read, where it is one; None where it read none.
+
+        Raises ValueError where each of its data had one of its own, and where a training on SDF read those of its data.
+        """
+        section = self.data
+        came = section.get("molecule")
+        is_one = isinstance(came, str) and "{folder}" not in came
+        needs = [name for name in section.get("features") or () if name not in (*OF_GRAPH, OWN)]
+        if is_one or (came is None and not needs):
+            return came
+        read = f"data.train.molecule {shown(came)}" if came is not None else f"features {', '.join(needs)}"
+        raise ValueError(
+            f"{where}: molecule must be given, an SDF or MOL file of the atoms of the data (molecule=FILE), for "
+            f"{self.name}, which was trained with {read}"
+        )
 
 
 class _Centred(Sequence[Trajectory]):

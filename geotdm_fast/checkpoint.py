@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.config.diffusion_rules import MEAN_TYPES, SIGMA
-from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, as_section, converted
+from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, Setting, as_section, converted
 from geotdm_fast.diffusion import Flow, GeoTDM, LossType, ModelMeanType, ModelVarType
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
@@ -42,18 +42,6 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
     RecursionError,
-)
-DIFFUSION_KEYS = (
-    "kind",
-    "beta_schedule_name",
-    "num_timesteps",
-    "mode",
-    "rescale_timesteps",
-    "prior",
-    "sigma",
-    "time_power",
-    "model_mean_type",
-    "model_var_type",
 )
 
 
@@ -89,19 +77,12 @@ def build_network_for(tensors: Mapping[str, Tensor], config: Mapping, source: Pa
 
 
 def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu") -> GeoTDM | Flow:
-    """The `GeoTDM` of `config['diffusion']`, or its `Flow` where `kind` says so: `DIFFUSION_KEYS`.
+    """The `GeoTDM` of `config['diffusion']`, or its `Flow` where `kind` says so.
 
-    num_timesteps is required, and beta_schedule_name for a `GeoTDM`.
+    num_timesteps is required, and beta_schedule_name for a `GeoTDM`; raises as `checked_diffusion` does.
     """
-    section = as_section(config["diffusion"], "config section diffusion")
-    check_keys("config section diffusion", section, DIFFUSION_KEYS)
-    section = converted(section, DIFFUSION, "diffusion")
-    kind = section.get("kind", "gaussian")
-    check_choice("diffusion.kind", kind, MEAN_TYPES)
-    mean_type = section.get("model_mean_type") or MEAN_TYPES[kind][0]
-    var_type = section.get("model_var_type", "fixed_large")
-    check_choice("diffusion.model_mean_type", mean_type, MEAN_TYPES[kind])
-    check_choice("diffusion.model_var_type", var_type, [member.name.lower() for member in ModelVarType])
+    section = checked_diffusion(config, DIFFUSION)
+    kind, mean_type, var_type = section["kind"], section["model_mean_type"], section["model_var_type"]
     mode, prior = section.get("mode", "cond"), section.get("prior")
     rescale_timesteps = bool(section.get("rescale_timesteps", False))
     if kind == "flow":
@@ -128,6 +109,33 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
         mode=mode,
         prior=prior,
     )
+
+
+def checked_diffusion(config: Mapping, table: Mapping[str, Setting]) -> dict:
+    """`config['diffusion']` with `kind`, `model_mean_type` and `model_var_type` filled in, its values of the right kind.
+
+    table: its settings, as a configuration has them
+    Raises ValueError naming the key, what was expected and what came: for a section that is none, an unknown key, a
+    value of another kind, a name that is none, and a missing num_timesteps, or of a diffusion beta_schedule_name.
+    """
+    where = "config section diffusion"
+    section = as_section(config["diffusion"], where)
+    check_keys(where, section, table)
+    section = converted(section, table, "diffusion")
+    kind = section.get("kind", "gaussian")
+    check_choice("diffusion.kind", kind, MEAN_TYPES)
+    for key in ("num_timesteps", "beta_schedule_name") if kind == "gaussian" else ("num_timesteps",):
+        if section.get(key) is None:
+            raise ValueError(f"{where}: required key '{key}' ({table[key].doc}) is missing")
+    filled = {
+        "kind": kind,
+        "model_mean_type": section.get("model_mean_type") or MEAN_TYPES[kind][0],
+        "model_var_type": section.get("model_var_type", "fixed_large"),
+    }
+    check_choice("diffusion.mode", section.get("mode", "cond"), table["mode"].choices)
+    check_choice("diffusion.model_mean_type", filled["model_mean_type"], MEAN_TYPES[kind])
+    check_choice("diffusion.model_var_type", filled["model_var_type"], [m.name.lower() for m in ModelVarType])
+    return section | filled
 
 
 def save_checkpoint(path: PathLike, network: torch.nn.Module, config: Mapping) -> None:

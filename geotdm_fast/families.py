@@ -13,6 +13,7 @@ from geotdm_fast.ays.as_geotdm import AysDiffusion
 from geotdm_fast.ays.config import build_network as build_ays_network
 from geotdm_fast.ays.network import Network
 from geotdm_fast.config.ays_files import is_ays
+from geotdm_fast.config.settings import as_section
 from geotdm_fast.diffusion import Flow, GeoTDM
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
@@ -36,6 +37,8 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
     inner = bare(network)
     if not isinstance(inner, Network):
         raise TypeError(f"build_diffusion: network must be of Align Your Structures, got {type(inner).__name__}")
+    for name in ("diffusion", "train"):
+        as_section(config[name], f"config section {name}")
     return AysDiffusion(inner, config["diffusion"], device, Task.of_config(config).mode)
 
 

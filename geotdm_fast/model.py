@@ -12,6 +12,7 @@ from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.checkpoint_paths import checkpoint_file
 from geotdm_fast.conditions import Conditions
 from geotdm_fast.config.files import load_config
+from geotdm_fast.config.settings import as_section
 from geotdm_fast.data.conditions import check_conditions, with_conditions
 from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.given_frames import as_given_frames
@@ -79,6 +80,7 @@ class Model:
         for section in ("train", "diffusion"):
             if section not in config:
                 raise ValueError(f"{path}: the config inside must have a section '{section}', got {listed(config)}")
+            as_section(config[section], f"{path}: config section {section}")
         network.set_precision(precision)
         config = {"data": {}} | config
         if is_ays(config):

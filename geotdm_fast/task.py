@@ -46,10 +46,15 @@ class Task:
 
     @classmethod
     def of_config(cls, config: Mapping) -> "Task":
-        """The task of a configuration: diffusion.mode, with train.cond_mask or train.tot_len."""
+        """The task of a configuration: diffusion.mode, with train.cond_mask or train.tot_len.
+
+        Raises ValueError or TypeError naming the key of one that is missing or is something else.
+        """
         train = config["train"]
         if config["diffusion"].get("mode", "cond") == "uncond":
             return cls(num_frames=train.get("tot_len"))
+        if train.get("cond_mask") is None:
+            raise ValueError("config: train.cond_mask must be frame ranges [[first, last + 1], ...], got nothing")
         return cls(given=train["cond_mask"], tells_noise=train.get("context_noise_told", False))
 
     @property

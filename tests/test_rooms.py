@@ -60,7 +60,6 @@ ROOMS = {
 # Inside functions alone, with the reason.
 EXCEPTIONS = {
     ("config/ays_files.py", "data"),  # the same, of the kinds that these models take
-    ("config/ays_files.py", "diffusion"),  # whether a schedule exists is asked of the schedules
     ("config/ays_official.py", "data"),  # the features that there are
     ("config/files.py", "data"),  # every kind of data knows the keys of its section
     ("config/files.py", "diffusion"),  # whether a schedule exists is asked of the schedules

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.ays.network import Network
+from geotdm_fast.checkpoint import checked_diffusion
+from geotdm_fast.config.ays_tables import OUR_DIFFUSION
 from geotdm_fast.data.chemistry.atom_graph import parts
 from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
 from geotdm_fast.graphs import Graph
@@ -66,12 +68,14 @@ class AysDiffusion(GeoTDM):
 
     network: bare; section: `diffusion` of a configuration; device: where sampling draws its noise
     task_mode: `cond` for a model that is asked with given frames, else `uncond`
+    Raises as `checkpoint.checked_diffusion` does.
     """
 
     def __init__(self, network: Network, section: Mapping, device: torch.device | str, task_mode: str):
+        section = checked_diffusion({"diffusion": section}, OUR_DIFFUSION)
         name, num_timesteps = section["beta_schedule_name"], section["num_timesteps"]
-        mean_type = ModelMeanType[section.get("model_mean_type", "epsilon").upper()]
-        var_type = ModelVarType[section.get("model_var_type", "fixed_large").upper()]
+        mean_type = ModelMeanType[section["model_mean_type"].upper()]
+        var_type = ModelVarType[section["model_var_type"].upper()]
         rescale = bool(section.get("rescale_timesteps", False))
         types = (mean_type, var_type, LossType.MSE)
         super().__init__(AtomNetwork(network), name, num_timesteps, *types, device, rescale, "uncond")

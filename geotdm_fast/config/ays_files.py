@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from geotdm_fast.config.ays_tables import DENOISER, DIFFUSION
-from geotdm_fast.config.files import SPLITS, check_sections, check_train, data_sections
-from geotdm_fast.config.settings import DIFFUSION as GEOTDM_DIFFUSION
+from geotdm_fast.config.ays_tables import DENOISER, DIFFUSION, OUR_DIFFUSION
+from geotdm_fast.config.diffusion_rules import MEAN_TYPES
+from geotdm_fast.config.files import SPLITS, check_schedule, check_sections, check_train, data_sections
 from geotdm_fast.config.settings import TRAIN, as_section, fill, tables_as_text
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.shown import shown
@@ -20,9 +20,6 @@ from geotdm_fast.runtime.shown import shown
 SECTION, FAMILY = "denoise_model", "type"
 # Conditionings with which frame 0 is given in one half of the batches, by a coin.
 BY_COIN = ("unconditional_forward", "forward_uncond", "unconditional_forward_autoreg")
-# Settings of `geotdm_fast.config.settings.DIFFUSION` that these models have too; `mode` follows from the conditioning.
-_SHARED = ("mode", "model_mean_type", "model_var_type")
-_OURS = DIFFUSION | {key: GEOTDM_DIFFUSION[key] for key in _SHARED}
 # Settings of a training that these models do not have.
 _ABSENT = ("context_noise", "context_noise_told", "block_history")
 _EVERY_ELEMENT = 100
@@ -54,7 +51,9 @@ def normalise_ays(raw: Mapping, where: str = "config") -> dict:
     _agree(about, "mode", "cond" if given else "uncond", f"{where}: diffusion")
     _agree(told, "cond_mask", given or None, f"{where}: train")
     _agree(told, "tot_len", None if given else _span(data["train"], f"{where}: data.train"), f"{where}: train")
-    config["diffusion"] = fill(about, _OURS, f"{where}: diffusion")
+    config["diffusion"] = fill(about, OUR_DIFFUSION, f"{where}: diffusion")
+    if config["diffusion"]["model_mean_type"] is None:
+        config["diffusion"]["model_mean_type"] = MEAN_TYPES["gaussian"][0]
     config["train"] = fill(told, TRAIN, f"{where}: train")
     _check_ays_train(config, where)
     return config
@@ -62,7 +61,7 @@ def normalise_ays(raw: Mapping, where: str = "config") -> dict:
 
 def ays_manual() -> str:
     """All settings of these models as text, for `geotdm train --keys`; those of `train` are everybody's."""
-    tables = {SECTION: DENOISER, "diffusion": {key: value for key, value in _OURS.items() if key != "mode"}}
+    tables = {SECTION: DENOISER, "diffusion": {key: value for key, value in OUR_DIFFUSION.items() if key != "mode"}}
     about = "models of Align Your Structures have these instead, and the data keys features, molecule and ratio:"
     return f"{about}\n\n{tables_as_text(tables)}"
 
@@ -145,10 +144,8 @@ def _check_network(network: Mapping, where: str) -> None:
 
 
 def _check_ays_train(config: dict, where: str) -> None:
-    from geotdm_fast.diffusion.schedules import get_named_beta_schedule
-
-    train, diffusion = config["train"], config["diffusion"]
-    check_train(train, where)
+    train = config["train"]
+    check_train(config, where)
     for key in _ABSENT:
         if train[key] != TRAIN[key].default:
             raise ValueError(f"{where}: train.{key} does not go with {SECTION}.{FAMILY}, got {shown(train[key])}")
@@ -161,10 +158,7 @@ def _check_ays_train(config: dict, where: str) -> None:
         raise ValueError(
             f"{where}: train.weight_decay does not go with freeze_spatial: frozen weights stay as they are"
         )
-    try:
-        get_named_beta_schedule(diffusion["beta_schedule_name"], diffusion["num_timesteps"])
-    except ValueError as error:
-        raise ValueError(f"{where}: diffusion.beta_schedule_name, diffusion.num_timesteps: {error}") from error
+    check_schedule(config["diffusion"], where)
 
 
 # --- official files ---------------------------------------------------------------------------------------------------
@@ -191,7 +185,7 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
         if section is None:
             raise ValueError(f"{where}: section '{name}' is missing, which a training needs")
     found = {split: _official_paths(dataset, split) for split in SPLITS}
-    data = {split: _official_data(dataset, paths) for split, paths in found.items() if paths}
+    data = {split: _official_data(dataset, paths, split) for split, paths in found.items() if paths}
     if "train" not in data:
         raise ValueError(f"{where}: dataset must name the training data (train_conf_path or train_traj_dir), got none")
     network = dict(config["denoiser"])
@@ -199,11 +193,12 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
         network["freeze_spatial"] = False
     wandb = raw.get("wandb")
     name = wandb.get("name") if isinstance(wandb, Mapping) else None
-    _say_left_out(dataset, train, where)
+    _say_left_out(raw, dataset, train, where)
     settings = {
         "exp_name": name or "align_your_structures",
         "seed": dataset["seed"],
         "num_epochs": train["max_epochs"],
+        "epoch": "windows" if _is_of_conformers(dataset) else "runs",
         "batch_size": train["batch_size"] * train["accum_grad"],
         "accumulate": train["accum_grad"],
         "eval_every_epoch": train["check_val_every_n_epoch"],
@@ -227,7 +222,7 @@ def _official_paths(dataset: Mapping, split: str) -> dict[str, str]:
     return {key.removeprefix(first): os.path.expandvars(path) for key, path in paths.items()}
 
 
-def _official_data(dataset: Mapping, found: Mapping[str, str]) -> dict:
+def _official_data(dataset: Mapping, found: Mapping[str, str], split: str) -> dict:
     """The data section of these paths."""
     paths = list(found.values())
     one = lambda values: values[0] if len(values) == 1 else values
@@ -243,16 +238,26 @@ def _official_data(dataset: Mapping, found: Mapping[str, str]) -> dict:
     span = dataset["expected_time_dim"] or math.ceil(dataset["num_frames"] / rate)
     runs = [path if end.endswith("_split") else f"{path.rstrip('/')}/*/*/traj.xtc" for end, path in found.items()]
     files = {"path": one(runs), "topology": "{folder}/system.pdb", "molecule": "{folder}/mol.sdf"}
-    if dataset["random_frame"]:
+    if dataset["random_frame"] and split == "train":
         about["phases"] = rate > 1
-    else:  # one window
+    else:  # one window of each run
         start = dataset["start_frame"] or 0
         about["frames"] = [start, start + dataset["num_frames"]]
     return {"kind": "file", **files, "every": rate, "span": span, **about}
 
 
-def _say_left_out(dataset: Mapping, train: Mapping, where: str) -> None:
+# Keys of `dataset` that say nothing here.
+_PASSED_OVER = ("filter_data", "test_on_drugs", *(f"frames_per_example_{split}" for split in SPLITS))
+
+
+def _say_left_out(raw: Mapping, dataset: Mapping, train: Mapping, where: str) -> None:
+    """One warning that names what of an official file is read elsewhere, and what is passed over."""
     told = []
+    runs = [key for key, path in dataset["paths"].items() if path and "traj_dir" in key]
+    if runs and not _is_of_conformers(dataset):
+        told.append(f"{', '.join(runs)}: pickles are not read, files */*/traj.xtc with system.pdb and mol.sdf beside are")
+        if dataset["random_frame"] and any(not key.startswith("train") for key in runs):
+            told.append("validation and tests take the first window of each run, not one from a random frame on")
     if any(path and path.endswith(".pkl") for path in dataset["paths"].values()) and _is_of_conformers(dataset):
         told.append("pickles are not read, files .sdf of the same names are")
     if any(key.endswith("_split") for key in dataset["paths"]):
@@ -260,6 +265,14 @@ def _say_left_out(dataset: Mapping, train: Mapping, where: str) -> None:
     for key in ("subsample", "subsample_drugs", "subsample_qm9", "drugs_subsample"):
         if dataset[key] not in (None, 1, 1.0):
             told.append(f"dataset.{key} is passed over: all data are read")
+    own = raw["dataset"]
+    passed = [f"dataset.{key}" for key in _PASSED_OVER if own.get(key) is not None]
+    if dataset["start_frame"] is not None and dataset["random_frame"]:
+        passed.append("dataset.start_frame (random_frame is true)")
+    passed += [f"eval.{key}" for key in raw.get("eval") or {} if key != "batch_size"]
+    passed += [name for name in ("test", "num_blocks") if raw.get(name) is not None]
+    if passed:
+        told.append(f"passed over: {', '.join(passed)}")
     if train["resume_from_checkpoint"]:
         told.append("train.resume_from_checkpoint is passed over: a run goes on from its own folder")
     if told:

@@ -1,5 +1,9 @@
 """Every setting of an official configuration of Align Your Structures: its kind, its default and what it means."""
 
+from dataclasses import replace
+
+from geotdm_fast.config.diffusion_rules import MEAN_TYPES
+from geotdm_fast.config.settings import DIFFUSION as GEOTDM_DIFFUSION
 from geotdm_fast.config.settings import REQUIRED, Setting
 
 TYPES = ("basic_es", "interpolator", "interpolator_simple", "stack", "egtn")
@@ -43,6 +47,18 @@ DIFFUSION = {
     "num_timesteps": Setting("int", REQUIRED, "diffusion steps S", least=1),
     "rescale_timesteps": Setting("bool", False, "tell the network steps on a scale of 1000"),
     "use_kabsch_alignment": Setting("bool", False, "turn noisy positions onto the data before the loss"),
+}
+
+# Of our configurations, with the settings of `geotdm_fast.config.settings.DIFFUSION` that these models have too: they are
+# diffusions, no flows, and `mode` follows from the conditioning.
+OUR_DIFFUSION = DIFFUSION | {
+    "mode": GEOTDM_DIFFUSION["mode"],
+    "model_mean_type": replace(
+        GEOTDM_DIFFUSION["model_mean_type"],
+        doc="what the network predicts (null: epsilon)",
+        choices=MEAN_TYPES["gaussian"],
+    ),
+    "model_var_type": GEOTDM_DIFFUSION["model_var_type"],
 }
 
 OPTIM = {

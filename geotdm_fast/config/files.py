@@ -215,8 +215,11 @@ def _check_history(config: dict, where: str) -> None:
         )
 
 
-def check_train(train: dict, where: str) -> None:
+def check_train(config: Mapping, where: str) -> None:
     """Set the schedule that follows from other settings of a training; ValueError for those that do not agree."""
+    train, kind = config["train"], config["data"]["train"]["kind"]
+    if train["epoch"] == "runs" and kind not in ("npz", "file"):
+        raise ValueError(f"{where}: train.epoch runs needs data.train.kind npz or file, whose files are runs, got {kind}")
     if train["schedule"] is None:
         train["schedule"] = "none" if train["lr_decay_every"] is None else "step"
     if train["schedule"] == "step" and train["lr_decay_every"] is None:
@@ -241,7 +244,7 @@ def _derive(config: dict, where: str) -> None:
     network["graph"] = _graph(config, where)
     if diffusion["rescale_timesteps"] is None:
         diffusion["rescale_timesteps"] = config["data"]["train"]["kind"] == "pedestrian"
-    check_train(train, where)
+    check_train(config, where)
     needed, unused = ("cond_mask", "tot_len") if diffusion["mode"] == "cond" else ("tot_len", "cond_mask")
     if train[needed] is None:
         raise ValueError(f"{where}: diffusion.mode {diffusion['mode']} needs train.{needed}")
@@ -254,10 +257,11 @@ def _derive(config: dict, where: str) -> None:
     _check_history(config, where)
     derive_diffusion(config, where)
     if diffusion["kind"] == "gaussian":
-        _check_schedule(diffusion, where)
+        check_schedule(diffusion, where)
 
 
-def _check_schedule(diffusion: Mapping, where: str) -> None:
+def check_schedule(diffusion: Mapping, where: str) -> None:
+    """ValueError where the section's `beta_schedule_name` is none, or none of `num_timesteps` steps."""
     from geotdm_fast.diffusion.schedules import get_named_beta_schedule
 
     try:

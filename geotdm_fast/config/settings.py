@@ -100,6 +100,8 @@ TRAIN = {
     "cond_mask": Setting("ranges", None, "conditional: frame ranges [first, last + 1] that are given"),
     "tot_len": Setting("int", None, "unconditional: the first frames that are generated", least=1),
     "num_epochs": Setting("int", None, "passes over the training data", least=1),
+    "epoch": Setting("str", "windows", "what an epoch takes: every window once, or as many windows as data.train.path "
+                     "has files (runs), as Align Your Structures counts", choices=("windows", "runs")),
     "num_steps": Setting("int", None, "stop after so many steps (the first of all limits counts)", least=1),
     "max_minutes": Setting("float", None, "stop cleanly, with a checkpoint, after so many minutes", least=0),
     "batch_size": Setting("int", 128, "graphs per step, over all processes", least=1),

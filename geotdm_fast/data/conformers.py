@@ -175,6 +175,9 @@ def _of_npz(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Itera
         x, arrays = _side_by_side(where, x, arrays)
     z = check_array(where, "z", arrays["z"], "N")
     check_shape(where, "z", z, (len(x),))
+    broken = z[~np.isfinite(z) | (z != np.floor(z))]
+    if len(broken):
+        raise ValueError(f"{where}: z must be atomic numbers, whole ones, got {broken[0]:g}")
     z = z.astype(np.int64)
     if z.min() < 0 or z.max() >= NUM_ATOMS:
         raise ValueError(f"{where}: z must be atomic numbers from 0 to {NUM_ATOMS - 1}, got {int(z.max())}")

@@ -26,6 +26,7 @@ from geotdm_fast.training.conditions import take_conditions
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.ema import WeightAverage
+from geotdm_fast.training.epochs import windows_of_epoch
 from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.history_windows import HistoryWindows
 from geotdm_fast.training.initial_weights import initial_network, load_initial_weights
@@ -137,7 +138,8 @@ class _Run:
             rank=ours.rank,
             world_size=ours.world_size,
         )
-        self.total = total_steps(train, self.source.per_epoch)
+        self.per_epoch = -(-windows_of_epoch(config, dataset) // train["batch_size"])
+        self.total = total_steps(train, self.per_epoch)
         self.fingerprint = fingerprint(dataset)
 
         self.network = initial_network(config).to(ours.device)
@@ -259,7 +261,7 @@ class _Run:
 
     def _one_step(self) -> None:
         progress, number = self.progress, self.progress.step
-        self.rate = learning_rate(self.train_config, number, self.source.per_epoch, self.total)
+        self.rate = learning_rate(self.train_config, number, self.per_epoch, self.total)
         self.step(self.source.training(number), self.rate, number + 1)
         progress.step = number + 1
         progress.summed_steps += 1
@@ -298,7 +300,7 @@ class _Run:
     def _validate_and_keep(self) -> None:
         """Validate and keep weights where they are due; a resumed run does it if the killed one had not."""
         progress, train = self.progress, self.train_config
-        epoch, within = divmod(progress.step, self.source.per_epoch)
+        epoch, within = divmod(progress.step, self.per_epoch)
         ends_epoch = within == 0 and epoch > 0
         at_end = self.total is not None and progress.step == self.total
         for kind, every_step, every_epoch in self._validations():
@@ -315,7 +317,7 @@ class _Run:
 
     def _epoch(self) -> int:
         """The epoch, from 1, of the last step done."""
-        return (self.progress.step - 1) // self.source.per_epoch + 1
+        return (self.progress.step - 1) // self.per_epoch + 1
 
     def _validations(self) -> list[tuple[str, int | None, int | None]]:
         """Kind, and every how many steps and epochs: what chooses the best weights, and perhaps the NLL beside it."""

@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from tiny_ays import SPAN, WATER, interpolator_config, structure_config, tame_network, write_runs
+from tiny_ays import ETHENE, SPAN, WATER, interpolator_config, structure_config, tame_network, write_runs
 
 import geotdm_fast
 from geotdm_fast import Sampler
@@ -17,6 +17,7 @@ from geotdm_fast.ays.as_geotdm import AtomNetwork
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.ays_model import AysModel
 from geotdm_fast.checkpoint import save_checkpoint
+from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import Trajectory, collate, open_dataset
 from geotdm_fast.families import build_diffusion
 from geotdm_fast.scores.equivariance import check_equivariance
@@ -160,6 +161,49 @@ def test_saved_and_moved(folder, tmp_path):
     assert bound.shape == (2,) and bool(bound.isfinite().all())
 
 
+def test_a_free_model_is_moved_and_saved(folder, tmp_path):
+    config = interpolator_config(folder, "unconditional_forward")
+    model = model_of(folder, config)
+    data = open_dataset(model.config["data"]["test"]).spread(2)
+    free = model.free().to("cpu")
+    assert free.diffusion.task_mode == free.task.mode == "uncond"
+    free.save(tmp_path / "free.safetensors")
+    again = geotdm_fast.load(tmp_path / "free.safetensors", device="cpu")
+    assert again.config == normalise_config(again.config) == config
+    about = {"method": "ddim", "steps": 3}
+    assert np.array_equal(again.generate(data, **about).samples, free.generate(data, **about).samples)
+    assert np.array_equal(again.forecast(data, **about).samples, model.forecast(data, **about).samples)
+
+
+def test_elements_that_no_conformer_had(folder):
+    model = model_of(folder, structure_config(folder))
+    about = {"method": "ddim", "steps": 2}
+    chloride = np.array([[[0.0, 0, 0], [1.8, 0, 0]]])
+    assert model.generate(chloride, z=[6, 17], **about).samples.shape == (1, 2, 3, 1)
+    assert model.generate(chloride, z=[6, 99], **about).samples.shape == (1, 2, 3, 1)
+    with pytest.raises(ValueError, match="z must be atomic numbers from 0 to 99, got 118"):
+        model.generate(chloride, z=[6, 118], **about)
+
+
+def test_a_molecule_for_what_each_run_had_of_its_own(folder, tmp_path):
+    config = interpolator_config(folder, network={"ft_dim": 12})
+    for section in config["data"].values():
+        section |= {"features": ["degree", "formal_charge"], "molecule": "{folder}/mol.sdf"}
+    model = model_of(folder, config)
+    frames = np.array([[0.0, 0, 0], [1.33, 0, 0]]) + 0.01 * np.arange(SPAN)[:, None, None]
+    about = {"method": "ddim", "steps": 2}
+    message = r"molecule must be given, an SDF or MOL file .*\(molecule=FILE\), for model.safetensors, .*'\{folder\}/mol"
+    with pytest.raises(ValueError, match=message):
+        model.forecast(frames, z=[6, 6], **about)
+    with pytest.raises(FileNotFoundError, match=r"none\.sdf: no such file"):
+        model.forecast(frames, z=[6, 6], molecule=tmp_path / "none.sdf", **about)
+    pytest.importorskip("rdkit.Chem")
+    (tmp_path / "mol.sdf").write_text(ETHENE.format(x=1.33))
+    samples = model.forecast(frames, z=[6, 6], molecule=tmp_path / "mol.sdf", **about)
+    assert samples.samples.shape == (1, 2, 3, SPAN - 1)
+    assert np.array_equal(samples.h[:, 0], [6, 6]) and samples.h.shape == (2, 13)
+
+
 def test_what_is_drawn_for(folder):
     model = model_of(folder, interpolator_config(folder))
     about = {"method": "ddim", "steps": 3}
@@ -196,6 +240,44 @@ def test_bad_data(folder):
         next(check_equivariance(model.diffusion, model.task))
     with pytest.raises(TypeError, match="takes no cell; data for it have box: no"):
         AtomNetwork(model.network)(None, None, own.h, None, own.edge_attr, None, cell=torch.eye(3))
+
+
+DAMAGED = [
+    ("diffusion", "beta_schedule_name", ..., "required key 'beta_schedule_name'"),
+    ("diffusion", "beta_schedule_name", "lin", "name must be one of"),
+    ("diffusion", "model_mean_type", 3, r"diffusion\.model_mean_type must be one of epsilon, start_x, previous_x, got int 3"),
+    ("diffusion", "model_mean_type", "foo", r"diffusion\.model_mean_type must be one of .*got 'foo'"),
+    ("diffusion", "model_mean_type", "velocity", r"diffusion\.model_mean_type must be one of .*got 'velocity'"),
+    ("diffusion", "model_var_type", "learned", r"diffusion\.model_var_type must be one of fixed_small"),
+    ("diffusion", "num_timesteps", "25x", r"diffusion\.num_timesteps must be a whole number, got str '25x'"),
+    ("diffusion", "num_timesteps", ..., "required key 'num_timesteps'"),
+    ("diffusion", "use_kabsch_alignment", "no", r"diffusion\.use_kabsch_alignment must be true or false, got str 'no'"),
+    ("diffusion", "rescale_timesteps", 1, r"diffusion\.rescale_timesteps must be true or false, got int 1"),
+    ("diffusion", "kind", "flow", "config section diffusion: unknown key 'kind'"),
+    ("diffusion", "modee", "cond", "config section diffusion: unknown key 'modee'; did you mean 'mode'"),
+    ("diffusion", "mode", "x", r"diffusion\.mode must be one of cond, uncond; got 'x'"),
+    ("diffusion", None, [3], "config section diffusion must be a section of keys and values, got list"),
+    ("train", None, "x", "config section train must be a section of keys and values, got str 'x'"),
+    ("train", "cond_mask", ..., r"train\.cond_mask must be frame ranges .*got nothing"),
+    ("train", "cond_mask", None, r"train\.cond_mask must be frame ranges .*got nothing"),
+]
+
+
+@pytest.mark.parametrize("section, key, value, message", DAMAGED)
+def test_damaged_configurations_of_checkpoints(folder, tmp_path, section, key, value, message):
+    config = interpolator_config(folder)
+    network = tame_network(config)
+    if key is None:
+        config[section] = value
+    elif value is ...:
+        del config[section][key]
+    else:
+        config[section][key] = value
+    save_checkpoint(tmp_path / "damaged.safetensors", network, config)
+    with pytest.raises(ValueError, match=message):
+        geotdm_fast.load(tmp_path / "damaged.safetensors", device="cpu")
+    with pytest.raises(ValueError, match=message):
+        build_diffusion(network, config)
 
 
 BAD = [

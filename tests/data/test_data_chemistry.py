@@ -1,6 +1,7 @@
 """Molecules as Align Your Structures takes them: features, types of edges, conformers, centred frames."""
 
 import re
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from tiny_models import ETHANOL, ETHANOL_POSITIONS, write_ethanol
 
 from geotdm_fast.data import array_dataset, collate, conformer_dataset, normalise_section, open_dataset
-from geotdm_fast.data.chemistry.atom_graph import AtomGraph, graph_of_pairs, is_atom_graph, parts
+from geotdm_fast.data.chemistry.atom_graph import AtomGraph, graph_of_molecule, graph_of_pairs, is_atom_graph, parts
 from geotdm_fast.data.chemistry.datasets import with_atoms
 from geotdm_fast.data.chemistry.names import COLUMNS, OFFICIAL
 from geotdm_fast.data.chemistry.rdkit_graph import FEATURES
@@ -153,6 +154,36 @@ def test_conformers_of_an_npz(tmp_path):
     assert bonded[1].edge_index.tolist() == [[0, 1], [1, 0]]
 
 
+def test_ten_times_the_molecules_take_ten_times_as_long(tmp_path):
+    """Of the CPU's time: a search of all edges for each molecule would make it a hundred times."""
+    edges = np.array([[0, 1, 1, 2], [1, 0, 2, 1]])
+    times = []
+    for count in (300, 3000):
+        x, z = np.tile([[0.0, 0, 0], [1.3, 0, 0], [2.6, 0, 0]], (count, 1)), np.full(3 * count, 6)
+        pairs = np.concatenate([edges + 3 * number for number in range(count)], axis=1)
+        np.savez(tmp_path / "m.npz", x=x, z=z, ptr=3 * np.arange(count + 1), edge_index=pairs, bonds=pairs.T)
+        begin = time.process_time()
+        assert len(conformer_dataset(tmp_path / "m.npz")) == count
+        times.append(time.process_time() - begin)
+    assert times[1] < 40 * times[0]
+
+
+def test_pairs_that_the_tables_have_no_row_for(tmp_path):
+    count = 32  # atoms in a row, the last 31 bonds from the first
+    x, z = 1.3 * np.arange(count)[:, None] * np.array([1.0, 0, 0]), np.full(count, 6)
+    bonds = np.stack([np.arange(count - 1), np.arange(1, count)], axis=1)
+    np.savez(tmp_path / "c.npz", x=x, z=z, bonds=bonds)
+    assert int(conformer_dataset(tmp_path / "c.npz", max_hops=28)[0].edge_attr.max()) == 49
+    with pytest.raises(ValueError, match="max_hops must be at most 28, got a pair 29 bonds apart"):
+        conformer_dataset(tmp_path / "c.npz", max_hops=29)
+    long = array_dataset(np.stack([x] * 4) + np.arange(4)[:, None, None], z=z, bonds=bonds, max_hops=31, span=2)
+    with pytest.raises(ValueError, match="here: max_hops must be at most 28, got a pair 31 bonds apart"):
+        with_atoms(long, where="here")
+    chem = pytest.importorskip("rdkit.Chem")
+    with pytest.raises(ValueError, match="here: max_hops must be at most 28, got a pair 31 bonds apart"):
+        graph_of_molecule("here", chem.MolFromSmiles("C" * count), None, ["degree"], 31)
+
+
 @pytest.mark.filterwarnings("ignore:.*pieces")
 def test_conformers_of_a_format_of_ase(tmp_path):
     ase = pytest.importorskip("ase")
@@ -246,6 +277,8 @@ BAD_CONFORMERS = [
     ({"x": np.zeros((3, 3))}, "must hold the positions as one of x and R, and z, got x"),
     ({"x": np.zeros((3, 3)), "z": [1, 1]}, r"z must be \[3\], got \[2\]"),
     ({"x": WATER, "z": [8, 1, 100]}, "z must be atomic numbers from 0 to 99, got 100"),
+    ({"x": WATER, "z": [6.7, 8.2, 1]}, "z must be atomic numbers, whole ones, got 6.7"),
+    ({"x": WATER, "z": [8, np.inf, 1]}, "z must be atomic numbers, whole ones, got inf"),
     ({"x": np.full((2, 3), np.nan), "z": [1, 1]}, "x must be finite"),
     ({"x": WATER, "z": [8, 1, 1], "ptr": [0, 2]}, "ptr must ascend from 0 to 3"),
     ({"x": WATER, "z": [8, 1, 1], "edge_attr": [1]}, "edge_attr must come with edge_index"),

@@ -11,6 +11,17 @@ SIZES = {"n_layers": 1, "node_dim": 6, "ft_dim": 13, "edge_dim": 4, "hidden_dim"
 INTERPOLATOR = {"type": "interpolator", "use_mha": False, "use_extra": True, "use_double": True, "use_norm": True}
 WATER = np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
 SPAN = 5
+# A file SDF of two carbon atoms and their double bond, x angstrom apart.
+ETHENE = """ethene
+  hand
+
+  2  1  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 C   0  0
+    {x:.4f}    0.0000    0.0000 C   0  0
+  1  2  2  0
+M  END
+$$$$
+"""
 
 
 def write_runs(folder, num_frames: int = 40) -> None:

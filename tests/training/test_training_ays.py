@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 import warm_python
+from places import ROOT
 from tiny_ays import INTERPOLATOR, SIZES, SPAN, WATER, interpolator_config, structure_config, write_runs
 from tiny_training import RUN, assert_same_run, log_of, tiny_config
 
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.checkpoint import load_tensors
 from geotdm_fast.config.ays_files import free_share
-from geotdm_fast.config.files import normalise_config
+from geotdm_fast.config.files import load_config, normalise_config
 from geotdm_fast.data import collate, open_dataset
-from geotdm_fast.families import build_diffusion, load_checkpoint
+from geotdm_fast.diffusion import ModelMeanType
+from geotdm_fast.families import build_diffusion, build_network, load_checkpoint
 from geotdm_fast.task import Task
 from geotdm_fast.training import train
 from geotdm_fast.training.batches import BatchSource
@@ -224,6 +226,12 @@ BAD = [
     ({"train": {"tot_len": 3}}, r"train\.tot_len must be None, or left out"),
     ({"train": {"block_history": 1}}, r"train\.block_history does not go with denoise_model\.type"),
     ({"diffusion": {"beta_schedule_name": "lin"}}, r"diffusion\.beta_schedule_name"),
+    ({"diffusion": {"model_mean_type": "velocity"}}, r"model_mean_type must be one of epsilon, start_x, previous_x; got"),
+    ({"diffusion": {"model_mean_type": "displacement"}}, r"model_mean_type must be one of epsilon, start_x, previous_x"),
+    ({"diffusion": {"kind": "flow"}}, "diffusion: unknown key 'kind'"),
+    ({"diffusion": {"sigma": 1.0}}, "diffusion: unknown key 'sigma'"),
+    ({"diffusion": {"time_power": 2}}, "diffusion: unknown key 'time_power'"),
+    ({"diffusion": {"prior": "walk"}}, "diffusion: unknown key 'prior'"),
 ]
 
 
@@ -258,10 +266,23 @@ def test_a_normal_configuration_stays(folder):
     raw["denoise_model"]["conditioning"] = "none"
     free = normalise_config(raw)
     assert free["train"]["tot_len"] == SPAN and free["diffusion"]["mode"] == "uncond"
+    assert free["diffusion"]["model_mean_type"] == "epsilon"
+    for given in (None, "epsilon", "start_x", "previous_x"):
+        raw["diffusion"]["model_mean_type"] = given
+        assert normalise_config(raw)["diffusion"]["model_mean_type"] == (given or "epsilon")
     raw["denoise_model"] |= {"freeze_spatial": True, "pretrain_ckpt": "a"}
     raw["train"]["weight_decay"] = 0.1
     with pytest.raises(ValueError, match=r"train\.weight_decay does not go with freeze_spatial"):
         normalise_config(raw)
+
+
+@pytest.mark.parametrize("name", ["ays_structure_small", "ays_interpolator_small"])
+def test_the_configurations_that_come_along_have_a_diffusion(name):
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
+    diffusion = build_diffusion(build_network(config), config)
+    assert diffusion.model_mean_type is ModelMeanType.START_X and diffusion.num_timesteps == 1000
+    config = load_config(ROOT / "configs" / f"{name}.yaml", ["diffusion.model_mean_type=null"])
+    assert build_diffusion(build_network(config), config).model_mean_type is ModelMeanType.EPSILON
 
 
 def test_what_does_not_fit(folder, structure):
@@ -331,13 +352,43 @@ def test_official_shapes_of_data():
     raw["dataset"] |= {"start_frame": None, "random_frame": True, "train_traj_dir": "runs/"}
     del raw["dataset"]["train_split"]
     with pytest.warns(UserWarning, match="subsample"):
-        section = normalise_config(raw)["data"]["train"]
+        config = normalise_config(raw)
+    section = config["data"]["train"]
     assert section["path"] == "runs/*/*/traj.xtc" and section["phases"] and "frames" not in section
+    assert config["train"]["epoch"] == "runs" and normalise_config(config) == config
+    raw["dataset"] |= {"val_traj_dir": "more", "filter_data": False, "frames_per_example_train": 9, "start_frame": 5}
+    raw |= {"eval": {"batch_size": 3, "num_sample_batches": 2}, "test": {"ratio": 2}, "num_blocks": 4}
+    with pytest.warns(UserWarning, match="subsample") as said:
+        sections = normalise_config(raw)["data"]
+    assert len(said) == 1 and sections["val"]["frames"] == [5, 105] and not sections["val"].get("phases")
+    for words in (
+        "train_traj_dir, val_traj_dir: pickles are not read, files */*/traj.xtc with system.pdb and mol.sdf beside are",
+        "validation and tests take the first window of each run",
+        "passed over: dataset.filter_data, dataset.frames_per_example_train, dataset.start_frame (random_frame is true), "
+        "eval.num_sample_batches, test, num_blocks",
+    ):
+        assert words in str(said[0].message)
+    del raw["dataset"]["val_traj_dir"]
     del raw["dataset"]["train_traj_dir"]
     with pytest.raises(ValueError, match="dataset must name the training data"):
         normalise_config(raw)
     with pytest.raises(ValueError, match="section 'dataset' is missing, which a training needs"):
         normalise_config(raw | {"dataset": None})
+
+
+def test_an_epoch_of_runs_has_a_window_of_each(folder):
+    config = interpolator_config(folder, num_steps=None, num_epochs=3, epoch="runs", batch_size=1, log_every_step=1)
+    config["train"] |= {"eval_every_epoch": 2, "checkpoint_every_steps": None}
+    run(config, folder / "epochs")
+    log = log_of(folder / "epochs")
+    assert [(line["step"], line["epoch"]) for line in log if "loss" in line] == [(i, (i + 1) // 2) for i in range(1, 7)]
+    assert [line["step"] for line in log if "val_loss" in line] == [4, 6]
+    raw = raw_config(folder)
+    raw["data"] = {"train": {"kind": "conformers", "path": str(folder / "conformers.npz")}}
+    raw["denoise_model"] = {"type": "basic_es", **SIZES}
+    raw["train"]["epoch"] = "runs"
+    with pytest.raises(ValueError, match=r"train\.epoch runs needs data\.train\.kind npz or file, .* got conformers"):
+        normalise_config(raw)
 
 
 def test_frames_on_disk_train_alike(tmp_path):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.data.chemistry.names import (
+    MOST_HOPS,
     NUM_ATOMS,
     NUM_BOND_TYPES,
     NUM_EDGE_TYPES,
@@ -67,7 +68,7 @@ def graph_of_pairs(
         [E] or [E, 1] - types of edges of your own, 1 ... 49; None: all edges are bonds
     features: names of `OF_GRAPH`: degree, 8 columns (0 ... 6 bonds, other); hydrogens, 5 columns (0 ... 3 bonded
         hydrogen atoms that are there, other); degree_scalar; or [own]: h [N, F] as it is
-    Raises ValueError naming the argument.
+    Raises ValueError naming the argument; of pairs more than `MOST_HOPS` bonds apart, max_hops.
     """
     z = z.long().cpu()
     if len(z) and not 0 <= int(z.min()) <= int(z.max()) < NUM_ATOMS:
@@ -89,13 +90,14 @@ def graph_of_molecule(
     """The graph of RDKit's molecule, with its bond orders; without hydrogen where z [N] has none of it.
 
     z: the atoms that are there, in the order of the molecule; None: all of it
-    Raises ValueError where they are other atoms, naming the first.
+    Raises ValueError where they are other atoms, naming the first, and for pairs more than `MOST_HOPS` bonds apart.
     """
     from rdkit.Chem import RemoveHs
 
     if z is not None and mol.GetNumAtoms() != len(z):
         mol = RemoveHs(mol)
     own, f, edge_index, c = molecule_graph(mol, features, max_hops)
+    _check_hops(where, c)
     if z is not None:
         if len(own) != len(z):
             raise ValueError(f"{where}: the molecule must have the {len(z)} atoms of the data, got {len(own)}")
@@ -128,7 +130,17 @@ def _types(where: str, edge_attr: Tensor | None, num_edges: int) -> Tensor:
             f"{list(given.shape)} of other numbers"
         )
     types = torch.tensor([pair_type(hops + 1) for hops in range(given.shape[1])])
-    return types[given.argmax(dim=1)]
+    c = types[given.argmax(dim=1)]
+    _check_hops(where, c)
+    return c
+
+
+def _check_hops(where: str, c: Tensor) -> None:
+    """ValueError for types of edges [E] that the networks' tables have no row for."""
+    most = int(c.max()) if len(c) else 0
+    if most >= NUM_EDGE_TYPES:
+        hops = most - NUM_BOND_TYPES + 1
+        raise ValueError(f"{where}: max_hops must be at most {MOST_HOPS}, got a pair {hops} bonds apart")
 
 
 def _one_hot(count: Tensor, most: int) -> Tensor:

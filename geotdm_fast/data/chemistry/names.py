@@ -31,6 +31,8 @@ OWN = "own"
 NUM_BOND_TYPES, SINGLE = 22, 2
 # Networks have tables of so many rows.
 NUM_ATOMS, NUM_EDGE_TYPES = 100, 50
+# So this is the farthest pair that has a type.
+MOST_HOPS = NUM_EDGE_TYPES - NUM_BOND_TYPES
 
 
 def check_features(where: str, features: object, has_molecule: bool) -> list[str]:
