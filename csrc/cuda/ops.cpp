@@ -57,8 +57,8 @@ void check_tensor(const char* op, const char* name, const Tensor& t, Shape shape
   const Shape sizes = t.sizes();
   check(sizes.equals(shape) && t.scalar_type() == ScalarType::Float, op, name, " must be ", expected, " float32, got ",
         listed(sizes), " ", torch::headeronly::toString(t.scalar_type()));
-  check(t.device().type() == kDevice && t.get_device_index() == device_index, op, name, " must be on ", kDeviceName,
-        ", the same device as x, got another");
+  if (t.device().type() != kDevice || t.get_device_index() != device_index)
+    refuse(op, name, " must be on ", kDeviceName, ", the same device as x, got ", device_of(t));
   check(t.is_contiguous(), op, name, " must be contiguous, got strides ", listed(t.strides()));
 }
 

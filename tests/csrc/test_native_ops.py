@@ -1,7 +1,6 @@
 """What the compiled ops take and refuse, and what torch knows of them."""
 
 import math
-import pathlib
 import sys
 
 import pytest
@@ -15,7 +14,6 @@ from geotdm_fast.runtime.memory import is_out_of_memory
 
 pytestmark = needs_native
 
-SUPPORT = pathlib.Path(warm_python.__file__).parent
 
 
 def egcl_forward_arguments() -> dict:
@@ -208,6 +206,14 @@ def test_errors_name_op_argument_expected_and_got(op, argument, change, error, m
         getattr(torch.ops.geotdm_fast, op)(*arguments.values())
 
 
+def test_another_device_is_named():
+    """By the CPU's own implementation: torch gives tensors on two devices to that of the other one."""
+    cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+    arguments = gv_ff_forward_arguments() | {"u": torch.zeros(9, 3, device="meta")}
+    with pytest.raises(ValueError, match="gv_ff_forward: u must be on cpu, got meta"):
+        torch.ops.geotdm_fast.gv_ff_forward.default.redispatch(cpu, *arguments.values())
+
+
 def test_no_frame_is_refused_by_the_temporal_op():
     arguments = temporal_attention_forward_arguments()
     arguments |= {"x": arguments["x"][:, :0].clone(), "h": arguments["h"][:, :0].clone()}
@@ -259,7 +265,7 @@ for name, call in calls.items():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux how much memory a process has")
 def test_memory_that_is_out_for_results_is_told_as_such():
-    done = warm_python.run("-c", LITTLE_MEMORY, environment={"PYTHONPATH": str(SUPPORT)})
+    done = warm_python.run("-c", LITTLE_MEMORY)
     said = "True MemoryError not enough memory for a tensor"
     shapes = {"egcl": "[1048576, 1, 16]", "gv_ff": "[1048576, 16]", "temporal_attention": "[1048576, 1, 16]"}
     assert done.stdout.splitlines() == [f"{name} {said} {shape}" for name, shape in shapes.items()], done.stderr
