@@ -61,6 +61,7 @@ class Flow(FramedDiffusion):
 
     methods = tuple(FLOW_SOLVERS)
     fast_method = "euler"
+    has_likelihood = False
 
     def __init__(
         self,

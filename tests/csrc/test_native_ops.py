@@ -15,7 +15,6 @@ from geotdm_fast.runtime.memory import is_out_of_memory
 pytestmark = needs_native
 
 
-
 def egcl_forward_arguments() -> dict:
     edges = Graph.static(EDGES, NODES).tables("native")
     return {
