@@ -199,7 +199,7 @@ def test_evaluate_leaves_the_likelihood_of_a_flow_out_and_says_so(tmp_path, caps
     assert (
         "model, mean of 2" in said.out and "nll" not in scores and np.isfinite(list(scores["forecast"].values())).all()
     )
-    assert "flow: a flow has no likelihood here, so nll is left out of all scores\n" in said.err
+    assert "flow.safetensors: a flow has no likelihood here, so nll is left out of all scores\n" in said.err
 
     monkeypatch.setattr(requests, "draw", lambda *_: pytest.fail("drawn before the score is refused"))
     assert main(["evaluate", flow, *about, "--scores", "ade,nll"]) == 2
