@@ -1,6 +1,7 @@
 // How an op refuses what it is given: the error names the op, the argument, what was expected and what came.
 #pragma once
 
+#include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/HeaderOnlyArrayRef.h>
 
 #include <cstdint>
@@ -23,6 +24,35 @@ inline std::ostream& operator<<(std::ostream& out, const Listed& list) {
   out << '[';
   for (size_t i = 0; i < list.numbers.size() && i < kMost; ++i) out << (i ? ", " : "") << list.numbers[i];
   return out << (list.numbers.size() > kMost ? ", ...]" : "]");
+}
+
+// The device of a tensor in a message, as torch writes it: cpu, cuda:0.
+struct DeviceOf {
+  torch::stable::Device device;
+};
+inline DeviceOf device_of(const torch::stable::Tensor& t) { return {t.device()}; }
+
+inline std::ostream& operator<<(std::ostream& out, const DeviceOf& of) {
+  using torch::headeronly::DeviceType;
+  switch (of.device.type()) {
+    case DeviceType::CPU:
+      return out << "cpu";
+    case DeviceType::Meta:
+      return out << "meta";
+    case DeviceType::CUDA:
+      out << "cuda";
+      break;
+    case DeviceType::XPU:
+      out << "xpu";
+      break;
+    case DeviceType::MPS:
+      out << "mps";
+      break;
+    default:
+      out << "a device of type " << static_cast<int>(of.device.type());
+  }
+  if (of.device.index() >= 0) out << ':' << static_cast<int>(of.device.index());
+  return out;
 }
 
 // What torch's Python raises as ValueError: torch's own classes of errors are no part of its stable ABI.

@@ -13,7 +13,7 @@ namespace geotdm {
 inline void check_tensor(const char* op, const char* name, const Tensor& t, Shape shape,
                          ScalarType dtype = ScalarType::Float) {
   using torch::headeronly::toString;
-  check(t.is_cpu(), op, name, " must be on cpu, got another device");
+  if (!t.is_cpu()) refuse(op, name, " must be on cpu, got ", device_of(t));
   if (!has_dtype(t, dtype)) refuse(op, name, " must be ", toString(dtype), ", got ", toString(t.scalar_type()));
   const Shape sizes = t.sizes();
   check(sizes.equals(shape), op, name, " must be ", listed(shape), ", got ", listed(sizes));
@@ -63,6 +63,8 @@ inline void check_kept(const char* op, const Tensors& kept, const std::vector<Ke
 
 // Offsets [N + 1] that ascend from 0 to `end`.
 inline void check_offsets(const char* op, const char* name, const Tensor& offsets, int64_t num_nodes, int64_t end) {
+  // of an op that counts the nodes by their offsets
+  check(num_nodes >= 0, op, name, " must hold one offset at least, got ", listed(offsets.sizes()));
   check_dense(op, name, offsets, {num_nodes + 1}, ScalarType::Long);
   const int64_t* o = index_data(offsets);
   bool ascends = o[0] == 0 && o[num_nodes] == end;

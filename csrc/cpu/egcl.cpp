@@ -105,7 +105,7 @@ std::tuple<Tensor, Tensor, Tensors> egcl_forward(const Tensor& x, const Tensor& 
   const FirstLayer slices(params, size.width);
   const auto term = padded_term(edge_term, size.stride);
   auto rows = [&] { return empty({size.num_nodes, size.num_frames, size.stride}); };
-  auto x_out = torch::stable::empty_like(x), h_out = torch::stable::empty_like(h), p = rows(), q = rows();
+  auto x_out = new_like(x), h_out = new_like(h), p = rows(), q = rows();
   Tensors kept = keep ? Tensors{p, q, rows(), rows()} : Tensors{};
   if (keep && cutoff) kept.push_back(empty({size.num_nodes, size.num_frames, kMoves}));
 
@@ -152,7 +152,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensors> egcl_backward(
   const FirstLayer slices(params, width);
   const auto term = padded_term(edge_term, stride);
   auto rows = [&] { return empty({size.num_nodes, size.num_frames, stride}); };
-  auto grad_x = zeros_like(x), grad_h = torch::stable::empty_like(h);
+  auto grad_x = zeros_like(x), grad_h = new_like(h);
   auto grad_m_sum = rows(), grad_p = rows(), grad_q = zeros_like(kept[0]);
   // Behind the last edge there is room that nothing else writes.
   const int64_t room = sender.size(0);

@@ -48,7 +48,7 @@ std::tuple<Tensor, Tensor> gv_ff_forward(const Tensor& k, const Tensor& u, const
   const Kernels& kernel = kernels(low_precision);
   const GVFFSizes size = sizes(kernel, k, u);
   Weights packed(kernel);
-  auto q = torch::stable::empty_like(k), w = torch::stable::empty_like(u);
+  auto q = new_like(k), w = new_like(u);
   GVFFForward a{size, weights(packed, params.data(), size.width), weights(packed, params.data() + kHalf, size.width)};
   a.k = data(k), a.u = data(u), a.q = mutable_data(q), a.w = mutable_data(w);
   parallel(tiles(size.num_rows), kernel.gv_ff_scratch(size), [&](int64_t first, int64_t last, float* memory) {
@@ -79,7 +79,7 @@ std::tuple<Tensor, Tensor, Tensors> gv_ff_backward(const Tensor& grad_q, const T
   const GVFFSizes size = sizes(kernel, k, u);
   const int64_t width = size.width, stride = size.stride;
   Weights packed(kernel);
-  auto grad_k = torch::stable::empty_like(k), grad_u = torch::stable::empty_like(u);
+  auto grad_k = new_like(k), grad_u = new_like(u);
   GVFFBackward a{size, weights(packed, params.data(), width), weights(packed, params.data() + kHalf, width)};
   a.feature1_t = packed.transposed(Matrix(params[kFeature]).slice(0, width));
   a.feature2_t = packed.transposed(Matrix(params[kHalf + kFeature]).slice(0, width));

@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_forward(const Tensor& x, 
   const TimeEmbedding time(turns, params[kTimeW].size(1), size.reach);
   Weights packed(k);
   auto rows = [&] { return empty({size.num_nodes, size.num_frames, size.stride}); };
-  auto x_out = torch::stable::empty_like(x), h_out = torch::stable::empty_like(h);
+  auto x_out = new_like(x), h_out = new_like(h);
   Tensors kept;
   if (keep)
     kept = {rows(), rows(), rows(), empty({4, size.num_nodes, size.num_frames, size.stride}),
@@ -110,7 +110,7 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(const Tensor& gr
               {"gate", {size.num_nodes, size.num_frames}}});
   const int64_t width = size.width, stride = size.stride;
   Weights packed(k);
-  auto grad_x = torch::stable::empty_like(x), grad_h = torch::stable::empty_like(h);
+  auto grad_x = new_like(x), grad_h = new_like(h);
   TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params),
                      psi_table(packed, time, params, size.width)};
   a.x = data(x), a.h = data(h), a.q = data(kept[0]), a.k = data(kept[1]), a.v = data(kept[2]);

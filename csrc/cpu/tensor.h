@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "../allocation.h"
 #include "../errors.h"
 #include "threads.h"
 
@@ -56,8 +57,9 @@ inline Tensor empty(Shape sizes, ScalarType dtype = ScalarType::Float) {
   }();
   int32_t code = code_of(dtype);
   AtenTensorHandle made;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_aten_new_empty(like, sizes.data(), sizes.size(), &code, nullptr, nullptr, 0, nullptr, &made));
+  if (aoti_torch_aten_new_empty(like, sizes.data(), sizes.size(), &code, nullptr, nullptr, 0, nullptr, &made) !=
+      AOTI_TORCH_SUCCESS)
+    throw OutOfMemory(sizes);
   return Tensor(made);
 }
 
@@ -69,7 +71,7 @@ inline Tensor zeroed(const Tensor& t) {
 }
 inline Tensor zeros(Shape sizes) { return zeroed(empty(sizes)); }
 // In the strides of a dense tensor.
-inline Tensor zeros_like(const Tensor& t) { return zeroed(torch::stable::empty_like(t)); }
+inline Tensor zeros_like(const Tensor& t) { return zeroed(new_like(t)); }
 
 // A vector [n] of any stride, or the only row of a matrix.
 struct Vector {

@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../allocation.h"
 #include "../errors.h"
 #include "../temporal_schemas.h"
 #include "temporal_attention.h"
@@ -56,8 +57,8 @@ void check_tensor(const char* op, const char* name, const Tensor& t, Shape shape
   const Shape sizes = t.sizes();
   check(sizes.equals(shape) && t.scalar_type() == ScalarType::Float, op, name, " must be ", expected, " float32, got ",
         listed(sizes), " ", torch::headeronly::toString(t.scalar_type()));
-  check(t.device().type() == kDevice && t.get_device_index() == device_index, op, name, " must be on ", kDeviceName,
-        ", the same device as x, got another");
+  if (t.device().type() != kDevice || t.get_device_index() != device_index)
+    refuse(op, name, " must be on ", kDeviceName, ", the same device as x, got ", device_of(t));
   check(t.is_contiguous(), op, name, " must be contiguous, got strides ", listed(t.strides()));
 }
 
@@ -118,7 +119,8 @@ TemporalAttention checked(const char* op, Tensor& x, Tensor& h, Tensor& turns, T
 }
 
 Tensor make_workspace(const Tensor& like, size_t bytes) {
-  return torch::stable::new_empty(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
+  const int64_t size = static_cast<int64_t>(bytes);
+  return allocated({size}, [&] { return torch::stable::new_empty(like, {size}, ScalarType::Byte); });
 }
 
 // Calls `function(&call, stream)` on the current stream of the device, which is current.
@@ -141,7 +143,7 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_forward(Tensor x, Tensor 
   TemporalForward call{};
   call.in = checked(op, x, h, turns, params, window, precision);
   const DeviceGuard guard(x.get_device_index());
-  const auto x_out = torch::stable::empty_like(x), h_out = torch::stable::empty_like(h);
+  const auto x_out = new_like(x), h_out = new_like(h);
   const auto workspace = make_workspace(x, geotdm_temporal_forward_workspace(&call.in));
   call.x_out = mutable_data(x_out), call.h_out = mutable_data(h_out);
   call.workspace = workspace.mutable_data_ptr();
@@ -161,9 +163,9 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(Tensor grad_x_ou
   check(kept.empty(), op, "kept must be empty, got ", kept.size(), " tensors");
   const DeviceGuard guard(device);
   for (Tensor* t : {&grad_x_out, &grad_h_out}) *t = aligned(*t);
-  const auto grad_x = torch::stable::empty_like(x), grad_h = torch::stable::empty_like(h);
+  const auto grad_x = new_like(x), grad_h = new_like(h);
   Tensors grad_params;
-  for (const Tensor& param : params) grad_params.push_back(torch::stable::empty_like(param));
+  for (const Tensor& param : params) grad_params.push_back(new_like(param));
   const auto workspace = make_workspace(x, geotdm_temporal_backward_workspace(&call.in));
   call.grad_x_out = data(grad_x_out), call.grad_h_out = data(grad_h_out);
   call.grad_x = mutable_data(grad_x), call.grad_h = mutable_data(grad_h);

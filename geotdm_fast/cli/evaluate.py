@@ -21,7 +21,7 @@ train.final_test_ckpt is scored), or a file or a folder of samples.
 conditional models:
   ade             average and final displacement error (unit of the data): mean and best of the K samples, beside
                   standing still and constant velocity
-  nll             bound on the negative log-likelihood, nats per graph (needs the checkpoint)
+  nll             bound on the negative log-likelihood, nats per graph (needs the checkpoint; a flow has none)
 unconditional models:
   marginal        difference of the distributions of coordinates, or of bond lengths for molecules; lower is better
   classification  cross-entropy of a classifier that tells samples from data; higher is better
@@ -130,12 +130,15 @@ def _from_file(args: argparse.Namespace):
 
 def _from_checkpoint(args: argparse.Namespace):
     from geotdm_fast.cli.requests import draw, open_request
+    from geotdm_fast.cli.telling import tell
     from geotdm_fast.scores.evaluation import parse_scores
 
     request = open_request(args, choose_device(args.device), progress=not args.quiet)
     model, dataset = request
     # Bad scores are told before the samples are drawn.
-    scores = parse_scores(args.scores, model.task.mode)
+    scores = parse_scores(args.scores, model.task.mode, model.diffusion.has_likelihood)
+    if "all" in args.scores.split(",") and not model.diffusion.has_likelihood:
+        tell(f"{model.name}: a flow has no likelihood here, so nll is left out of all scores")
     _obey(model.config["train"], args, "ade" in scores)
     samples = draw(args, request)
     nll = None

@@ -33,3 +33,8 @@ def clipped(x: Tensor) -> Tensor:
     """x [N, D, M] whose nodes have an RMS over their D M numbers of at most `MOST_RMS`."""
     rms = x.pow(2).mean(dim=(1, 2), keepdim=True).sqrt()
     return x * (MOST_RMS / (rms + 1e-8)).clamp(max=1.0)
+
+
+def bounded(x: Tensor) -> Tensor:
+    """What becomes of x [N, D, M] after every step: `clipped`, then `finite`."""
+    return finite(clipped(x))

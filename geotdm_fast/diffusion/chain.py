@@ -168,17 +168,20 @@ class Chain:
         finally:
             self._give_back()
 
-    def finish(self, progress: Progress = False) -> Tensor:
+    def finish(self, progress: Progress = False, after_step: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Do all steps and return x.
 
         Where a graph by distance had no room for all edges, it gets more room, and the chain runs again from its start.
+
+        after_step: x to what takes its place after every step, outside of any CUDA graph; of mode `uncond` alone
         """
         for _ in self.steps(progress):
-            pass
+            if after_step is not None:
+                self.x.copy_(after_step(self.x))
         if self._rule is None or not self._rule.grows or not self._rule.overflowed():
             return self.x
         self._rule.enlarge()
-        return self._again().finish(progress)
+        return self._again().finish(progress, after_step)
 
     def _steps(self, progress: Progress) -> Iterator[None]:
         z, draw = self.inputs.noise, self.noise

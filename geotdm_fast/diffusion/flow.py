@@ -61,6 +61,7 @@ class Flow(FramedDiffusion):
 
     methods = tuple(FLOW_SOLVERS)
     fast_method = "euler"
+    has_likelihood = False
 
     def __init__(
         self,
@@ -107,12 +108,12 @@ class Flow(FramedDiffusion):
             return last
         # Sums of differences: far from the origin a weighted sum of positions would lose digits.
         weights = self._table(moving_mean, frames, last)  # [G, T_noisy]
-        return last + (frames.given_of(x_given, 2) - last) @ weights
+        return last + _over_frames(frames.given_of(x_given, 2) - last, weights)
 
     def _noise(self, z: Tensor, model_kwargs: dict) -> Tensor:
         """x_prior - x_ref = sigma L z."""
         if self.prior == "walk":
-            z = z @ self._table(walk_factor, frames_of(model_kwargs["cond_mask"]), z).T
+            z = _over_frames(z, self._table(walk_factor, frames_of(model_kwargs["cond_mask"]), z).T)
         return self.sigma * z
 
     def _table(self, make: Any, frames: Frames, like: Tensor) -> Tensor:
@@ -135,13 +136,13 @@ class Flow(FramedDiffusion):
         """Sigma times the gradient, Sigma = sigma^2 L L^T: the score moves u by l / (1 - l) times that (`plan`)."""
         factor = None
         if self.prior == "walk":
-            # Transposed and not, in turn: z @ L^T is L z.
+            # Not transposed, then transposed: rows times L^T are L z.
             factor = self._table(walk_factor, frames_of(model_kwargs["cond_mask"]), model_kwargs["x_given"])
 
         def moved(x: Tensor, t: Tensor) -> Tensor:
             gradient = cond_fn(x, t)
             if factor is not None:
-                gradient = gradient @ factor.to(gradient) @ factor.T.to(gradient)
+                gradient = _over_frames(_over_frames(gradient, factor.to(gradient)), factor.T.to(gradient))
             return self.sigma**2 * gradient
 
         return moved
@@ -257,3 +258,14 @@ class Flow(FramedDiffusion):
     ) -> dict[str, Tensor]:
         """Raises ValueError: a flow has no bound like that of a diffusion, and its exact likelihood is not computed."""
         raise ValueError("likelihood: a model of diffusion.kind flow has no likelihood here; its scores are of samples")
+
+
+def _over_frames(x: Tensor, weights: Tensor) -> Tensor:
+    """sum_s x_s weights_st, number by number in the order of the frames: x [N, D, S], weights [S, T] -> [N, D, T].
+
+    A matrix product would be rounded by autocast and TF32, and its bits would depend on how many rows there are.
+    """
+    total = x[..., :1] * weights[0]
+    for s in range(1, len(weights)):
+        total = total + x[..., s : s + 1] * weights[s]
+    return total

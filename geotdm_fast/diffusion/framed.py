@@ -26,10 +26,12 @@ class FramedDiffusion:
 
     denoise_network: `EGTN`, bare or wrapped; num_timesteps: S; mode, prior, device: as for `GeoTDM`
     methods: names that `Sampler` takes, the first of them by default; fast_method: the one for a few calls
+    has_likelihood: whether `calc_bpd_loop` gives a bound on the likelihood
     """
 
     methods: ClassVar[tuple[str, ...]] = ()
     fast_method: ClassVar[str] = ""
+    has_likelihood: ClassVar[bool] = True
 
     denoise_network: nn.Module
     num_timesteps: int

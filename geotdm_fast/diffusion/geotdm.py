@@ -21,6 +21,7 @@ from geotdm_fast.diffusion.plan import Plan, ancestral_plan, method_plan
 from geotdm_fast.diffusion.priors import PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.diffusion.step_subsets import choose_steps
+from geotdm_fast.graphs import GraphRule
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.checks import check_index, check_tensor, reads_values
 from geotdm_fast.runtime.choices import check_choice
@@ -236,7 +237,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         """The sample after steps 0, keep_every, 2 keep_every, ... and after the last: [N, D, T_noisy, kept]."""
         if keep_every < 1:
             raise ValueError(f"p_sample_loop_keeptraj: keep_every must be at least 1, got {keep_every}")
-        chain, x_ref = self._whole(shape, noise, cond_fn, model_kwargs)
+        chain, x_ref = self._whole(shape, noise, cond_fn, model_kwargs, is_watched=True)
         kept = []
         for i, _ in enumerate(chain.steps(progress)):
             if i % keep_every == 0:
@@ -253,16 +254,21 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         model_kwargs: dict | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """Yield the result of `p_sample` after every step; positions are relative to x_ref in mode `cond`."""
-        chain, _ = self._loop(shape, noise, cond_fn, model_kwargs)
+        chain, _ = self._loop(shape, noise, cond_fn, model_kwargs, is_watched=True)
         for _ in chain.steps(progress):
             yield {"sample": chain.x.clone(), "pred_xstart": chain.x_0.clone()}
 
     def _whole(
-        self, shape: Sequence[int], noise: Tensor | None, cond_fn: GradientFunction | None, model_kwargs: dict | None
+        self,
+        shape: Sequence[int],
+        noise: Tensor | None,
+        cond_fn: GradientFunction | None,
+        model_kwargs: dict | None,
+        is_watched: bool = False,
     ) -> tuple[Chain | MethodChain, Tensor | None]:
         """`_loop`, or a subclass's own `p_sample_loop_progressive`, from which the other loops officially come."""
         if not replaced_parts(self, GeoTDM, ["p_sample_loop_progressive"]):
-            return self._loop(shape, noise, cond_fn, model_kwargs)
+            return self._loop(shape, noise, cond_fn, model_kwargs, is_watched)
         chain = MethodChain(
             lambda progress: self.p_sample_loop_progressive(
                 shape, noise=noise, cond_fn=cond_fn, progress=progress, model_kwargs=model_kwargs
@@ -271,9 +277,18 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         return chain, self.get_ref_frame(model_kwargs)
 
     def _loop(
-        self, shape: Sequence[int], noise: Tensor | None, cond_fn: GradientFunction | None, model_kwargs: dict | None
+        self,
+        shape: Sequence[int],
+        noise: Tensor | None,
+        cond_fn: GradientFunction | None,
+        model_kwargs: dict | None,
+        is_watched: bool = False,
     ) -> tuple[Chain | MethodChain, Tensor | None]:
-        """The whole chain, and x_ref."""
+        """The whole chain, and x_ref.
+
+        is_watched: its steps are handed out one by one, so it cannot be repeated with more room for edges: a graph that
+            may need more is not captured
+        """
         model_kwargs = check_loop("p_sample_loop", self.mode, "shape", shape, model_kwargs)
         if noise is None:
             noise = torch.randn(*shape, device=self.device, dtype=self.dtype)
@@ -282,7 +297,13 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         model_kwargs = self.with_graph(model_kwargs)
         with torch.no_grad():
             x_ref = self.get_ref_frame(model_kwargs)
-        return self._chain(self.num_timesteps, noise, x_ref, model_kwargs, cond_fn), x_ref
+        graph, captures = model_kwargs.get("graph"), self.captures
+        if is_watched and isinstance(graph, GraphRule) and graph.grows:
+            self.captures = None
+        try:
+            return self._chain(self.num_timesteps, noise, x_ref, model_kwargs, cond_fn), x_ref
+        finally:
+            self.captures = captures
 
     @torch.no_grad()
     def optimize(

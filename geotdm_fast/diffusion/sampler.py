@@ -85,9 +85,7 @@ class Sampler:
         start = diffusion.start(z, model_kwargs)
         chain = Chain(diffusion, self.plan, start, x_ref, model_kwargs, noise, self._guided_by(cond_fn, model_kwargs))
         if self.method == ays_ddim.NAME:
-            for _ in chain.steps(progress):
-                chain.x.copy_(ays_ddim.finite(ays_ddim.clipped(chain.x)))
-            return chain.x
+            return chain.finish(progress, ays_ddim.bounded)
         return diffusion.to_absolute(chain.finish(progress), x_ref)
 
     @torch.no_grad()

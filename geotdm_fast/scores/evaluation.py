@@ -27,25 +27,32 @@ MOLECULES = "md"
 _EXTRAPOLATIONS = ("standing_still", "constant_velocity")
 
 
-def parse_scores(text: str, mode: str) -> tuple[str, ...]:
+def parse_scores(text: str, mode: str, has_likelihood: bool = True) -> tuple[str, ...]:
     """The scores named in `text` (`ade,nll`, or `all`) for a model of `mode`; ValueError for one that does not fit.
 
     `all` is all but `md`, the scores of molecules, which fit both modes and are named beside it: `all,md`.
+    Of a model that has no likelihood, a `Flow`, it leaves out `nll`, which raises ValueError by its name.
     """
     check_choice("mode", mode, SCORES)
+    fitting = tuple(score for score in SCORES[mode] if has_likelihood or score != "nll")
     if text == "all":
-        return SCORES[mode]
+        return fitting
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ValueError(f"scores must name at least one of all, {', '.join(SCORES[mode])}; got '{text}'")
+        raise ValueError(f"scores must name at least one of all, {', '.join(fitting)}; got '{text}'")
     every = dict.fromkeys((*SCORES["cond"], *SCORES["uncond"]))
     found: list[str] = []
     for name in names:
         check_choice("scores", name, ("all", *every, MOLECULES))
         if name not in ("all", MOLECULES, *SCORES[mode]):
             kind = "a conditional" if mode == "cond" else "an unconditional"
-            raise ValueError(f"scores: '{name}' does not fit {kind} model, whose scores are {', '.join(SCORES[mode])}")
-        found += SCORES[mode] if name == "all" else (name,)
+            raise ValueError(f"scores: '{name}' does not fit {kind} model, whose scores are {', '.join(fitting)}")
+        if name == "nll" and not has_likelihood:
+            raise ValueError(
+                "scores: 'nll' does not fit a model of diffusion.kind flow, which has no likelihood here; its scores "
+                f"are {', '.join(fitting)}"
+            )
+        found += fitting if name == "all" else (name,)
     return tuple(dict.fromkeys(found))
 
 

@@ -56,8 +56,8 @@ class Verdict(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the error is within what is allowed; one that is no number is not."""
-        return self.error <= self.allowed
+        """Whether the error is within what is allowed; neither may be infinite or no number."""
+        return math.isfinite(self.error) and math.isfinite(self.allowed) and self.error <= self.allowed
 
 
 def verify_ops(device: torch.device) -> Iterator[Verdict]:
@@ -94,7 +94,8 @@ def relative_error(ours: Tensor, exact: Tensor, floor: float = FLOOR) -> float:
 
 
 def _share(error: float, allowed: float) -> float:
-    return error / allowed if error == error else math.inf
+    """The error as a share of what is allowed; infinite where either is not finite, so that a maximum finds it."""
+    return error / allowed if math.isfinite(error) and math.isfinite(allowed) else math.inf
 
 
 def _measure(

@@ -11,7 +11,8 @@ from PIL import Image
 from tiny_models import charged_config, ethanol_config, pedestrian_config, write_checkpoint, write_ethanol
 
 from geotdm_fast.checkpoint import load_checkpoint, save_checkpoint
-from geotdm_fast.cli import main
+from geotdm_fast.cli import main, requests
+from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import open_dataset
 from geotdm_fast.samples.npz import read_samples
 
@@ -186,6 +187,23 @@ def test_evaluate_samples_and_checkpoint_agree(charged, samples, tmp_path, capsy
     a, b = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
     assert "nll" not in a and np.isfinite(b["nll"]["mean"])
     assert a["forecast"] == b["forecast"] and a["baselines"] == b["baselines"]
+
+
+def test_evaluate_leaves_the_likelihood_of_a_flow_out_and_says_so(tmp_path, capsys, monkeypatch):
+    config = charged_config()
+    config["diffusion"] = {"kind": "flow", "num_timesteps": 25, "mode": "cond", "prior": "walk"}
+    flow = write_checkpoint(tmp_path / "flow.safetensors", normalise_config(config))
+    about = ["--num-samples", "2", "--steps", "4", "--quiet"]
+    assert main(["evaluate", flow, *about, "--json", str(tmp_path / "flow.json")]) == 0
+    said, scores = capsys.readouterr(), json.loads((tmp_path / "flow.json").read_text())
+    assert (
+        "model, mean of 2" in said.out and "nll" not in scores and np.isfinite(list(scores["forecast"].values())).all()
+    )
+    assert "flow.safetensors: a flow has no likelihood here, so nll is left out of all scores\n" in said.err
+
+    monkeypatch.setattr(requests, "draw", lambda *_: pytest.fail("drawn before the score is refused"))
+    assert main(["evaluate", flow, *about, "--scores", "ade,nll"]) == 2
+    assert "scores: 'nll' does not fit a model of diffusion.kind flow, which has no" in capsys.readouterr().err
 
 
 def test_evaluate_unconditional(ethanol, tmp_path, capsys):

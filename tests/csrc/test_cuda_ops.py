@@ -86,7 +86,7 @@ WRONG = [
     (lambda m: {"h": torch.zeros(3, 5, 257)}, r"h must be \[N, T, H\] with H from 1 to 256, got \[3, 5, 257\]"),
     (lambda m: {"h": m["h"][:2]}, r"h must be \[N, T, H\] with N and T of x float32, got \[2, 5, 32\] Float"),
     (lambda m: {"h": m["h"].transpose(0, 1).contiguous().transpose(0, 1)}, "h must be contiguous, got strides"),
-    (lambda m: {"h": m["h"].to("meta")}, "h must be on cpu, the same device as x, got another"),
+    (lambda m: {"h": m["h"].to("meta")}, "h must be on cpu, the same device as x, got meta"),
     (lambda m: {"turns": m["turns"][:, :2]}, r"turns must be \[5, 12\] float32, got \[5, 2\] Float"),
     (lambda m: {"params": m["params"][:3]}, "params must be 18 tensors, got 3"),
     (lambda m: with_param(m, 2, torch.zeros(32, 31)), r"q_w2 must be \[32, 32\] float32, got \[32, 31\] Float"),

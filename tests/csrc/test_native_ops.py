@@ -1,13 +1,16 @@
 """What the compiled ops take and refuse, and what torch knows of them."""
 
 import math
+import sys
 
 import pytest
 import torch
+import warm_python
 from native_cases import EDGES, FRAMES, NODES, WIDTH, draw, egcl_params, gv_ff_params, needs_native, temporal_params
 
 from geotdm_fast.graphs import Graph
 from geotdm_fast.ops.time_phases import time_phases
+from geotdm_fast.runtime.memory import is_out_of_memory
 
 pytestmark = needs_native
 
@@ -202,6 +205,14 @@ def test_errors_name_op_argument_expected_and_got(op, argument, change, error, m
         getattr(torch.ops.geotdm_fast, op)(*arguments.values())
 
 
+def test_another_device_is_named():
+    """By the CPU's own implementation: torch gives tensors on two devices to that of the other one."""
+    cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+    arguments = gv_ff_forward_arguments() | {"u": torch.zeros(9, 3, device="meta")}
+    with pytest.raises(ValueError, match="gv_ff_forward: u must be on cpu, got meta"):
+        torch.ops.geotdm_fast.gv_ff_forward.default.redispatch(cpu, *arguments.values())
+
+
 def test_no_frame_is_refused_by_the_temporal_op():
     arguments = temporal_attention_forward_arguments()
     arguments |= {"x": arguments["x"][:, :0].clone(), "h": arguments["h"][:, :0].clone()}
@@ -209,3 +220,51 @@ def test_no_frame_is_refused_by_the_temporal_op():
         ValueError, match=r"temporal_attention_forward: x must have at least one frame, got \[4, 0, 2\]"
     ):
         torch.ops.geotdm_fast.temporal_attention_forward(*arguments.values())
+
+
+# --- where memory is out ----------------------------------------------------------------------------------------------
+
+
+def test_memory_that_is_out_is_told_as_such():
+    """So that sampling draws smaller batches."""
+    message = r"not enough memory for a tensor \[10, 281474976710656\]"
+    with pytest.raises(MemoryError, match=message) as caught:
+        torch.ops.geotdm_fast.radius_neighbours(torch.rand(5, 2, 3), None, 1.0, 2**48, False)
+    assert is_out_of_memory(caught.value)
+
+
+# 64 MiB of features, and a process that may have 32 MiB more: no room for the results.
+LITTLE_MEMORY = """
+import resource
+import torch
+from geotdm_fast.runtime.memory import is_out_of_memory
+from native_cases import egcl_params, gv_ff_params, temporal_params
+
+rows = 2**20
+x, h, none = torch.zeros(rows, 1, 3), torch.zeros(rows, 1, 16), torch.zeros(0, dtype=torch.int64)
+first, turns = torch.zeros(rows + 1, dtype=torch.int64), torch.zeros(1, 12)
+op = torch.ops.geotdm_fast
+weights = [*egcl_params(16)], [*gv_ff_params(16)], [*temporal_params(16)]
+options = (True, False, None, True, False, False)
+calls = {
+    "egcl": lambda: op.egcl_forward(x, h, first, none, None, None, weights[0], *options),
+    "gv_ff": lambda: op.gv_ff_forward(h[:, 0], x[:, 0], weights[1], False),
+    "temporal_attention": lambda: op.temporal_attention_forward(x, h, turns, weights[2], 1, False, 0),
+}
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**25, resource.RLIM_INFINITY))
+for name, call in calls.items():
+    try:
+        call()
+        print(name, "had room")
+    except Exception as error:
+        print(name, is_out_of_memory(error), type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux how much memory a process has")
+def test_memory_that_is_out_for_results_is_told_as_such():
+    done = warm_python.run("-c", LITTLE_MEMORY)
+    said = "True MemoryError not enough memory for a tensor"
+    shapes = {"egcl": "[1048576, 1, 16]", "gv_ff": "[1048576, 16]", "temporal_attention": "[1048576, 1, 16]"}
+    assert done.stdout.splitlines() == [f"{name} {said} {shape}" for name, shape in shapes.items()], done.stderr

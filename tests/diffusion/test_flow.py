@@ -102,6 +102,39 @@ def test_far_from_the_origin_the_mean_keeps_its_digits():
     assert (far.double() - 1e4 - near.double()).abs().max() < 20 * 1e4 * 2.0**-24
 
 
+@pytest.mark.parametrize("prior", ["last_frame", "velocity", "walk"])
+@pytest.mark.parametrize("ranges", [[[0, 3]], [[1, 4], [19, 23]]])
+def test_bits_of_a_node_do_not_depend_on_the_others(ranges, prior):
+    """So a sample is the same in a batch of any size."""
+    flow, kwargs = exact_flow(prior=prior), kwargs_of(97, ranges, num_frames=33)
+    kwargs["x_given"] = (kwargs["x_given"] + 300).float()
+    z = normal(97, DIM, len(frames_of(kwargs["cond_mask"]).noisy)).float()
+    push = flow.guided_by(lambda x, t: x, kwargs)
+    start, mean, pushed = flow.start(z, kwargs), flow.get_ref_frame(kwargs), push(z, z)
+    for rows in (slice(0, 1), slice(0, 3), slice(50, 97)):
+        few = kwargs | {name: kwargs[name][rows] for name in ("h", "x_given")} | {"batch": torch.arange(len(z[rows]))}
+        assert torch.equal(flow.start(z[rows], few), start[rows])
+        assert torch.equal(flow.get_ref_frame(few), mean[rows])
+        assert torch.equal(flow.guided_by(lambda x, t: x, few)(z[rows], z[rows]), pushed[rows])
+
+
+@pytest.mark.parametrize("prior", ["last_frame", "velocity", "walk"])
+def test_autocast_rounds_no_prior(prior):
+    flow, kwargs = exact_flow(prior=prior), kwargs_of(5)
+    kwargs["x_given"] = (kwargs["x_given"] + 300).float()
+    z = normal(5, DIM, 4).float()
+    all_of_it = lambda: (
+        flow.start(z, kwargs),
+        flow.get_ref_frame(kwargs),
+        flow.noised(z, 7, z, kwargs),
+        flow.guided_by(lambda x, t: x, kwargs)(z, z),
+    )
+    expected = all_of_it()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = all_of_it()
+    assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("ranges", [[[0, 3]], [[4, 7]], [[0, 1], [6, 7]], [[2, 3], [5, 6]]])
 def test_a_walk_is_a_walk_and_between_given_frames_a_bridge(ranges):
     """The precision of a walk's frames is D^T D, D x its steps; given frames leave its block of the noisy ones."""
@@ -460,5 +493,4 @@ def test_gradients_reach_every_parameter(prior, prediction):
     flow, shape, kwargs = network_flow(prior=prior, prediction=prediction, dtype=torch.float64)
     flow.training_losses(normal(*shape), model_kwargs=kwargs)["loss"].mean().backward()
     names = [name for name, value in flow.denoise_network.named_parameters() if value.grad is None]
-    # The last layer's features lead to no position.
-    assert all("node_mlp" in name or "t_modules" in name or "s_modules" in name for name in names), names
+    assert names == []

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from mixed_molecules import molecules, tiny
 from tape import TapeRecorder
 from tiny_models import charged_config, tiny_diffusion
 from tiny_training import log_of, tiny_config
@@ -173,6 +174,41 @@ def test_a_captured_chain_is_repeated_until_there_is_room(monkeypatch):
     diffusion.captures = CaptureCache(record=record)
     Sampler(diffusion, "ddim", 2).draw(tuple(x_start.shape), model_kwargs)
     assert len(record.tapes) == 4  # five particles: of 1, 2, 3 and 4 neighbours
+
+
+@pytest.mark.parametrize("method", ["ddim", "ays_ddim", "dpmpp_2m"])
+def test_atoms_close_together_keep_every_edge_where_steps_are_captured(method):
+    """Sixty of them, each with more neighbours than a graph by distance has room for at first."""
+    dataset = molecules((60,), 5)
+    config = tiny(dataset, {"radius": 1e4, "of": "current"}, mode="uncond")
+    x_start, model_kwargs = Task.of_config(config).split(collate(dataset[0:1]))
+    noise = torch.randn(x_start.shape, generator=torch.Generator().manual_seed(5))
+    draw = lambda made: Sampler(made, method, 4).draw(tuple(x_start.shape), model_kwargs, noise=lambda k: noise)
+    eager, captured, record = tiny_diffusion(config), tiny_diffusion(config), TapeRecorder()
+    eager.captures, captured.captures = None, CaptureCache(record=record)
+    assert spec.FIRST_CAPACITY < 59
+    expected = draw(eager)
+    assert torch.equal(draw(captured), expected) and expected.isfinite().all()
+    assert len(record.tapes) == 2  # without room for all edges, and with it
+
+
+def test_steps_that_are_handed_out_keep_every_edge_too():
+    dataset = molecules((60,), 5)
+    config = tiny(dataset, {"radius": 1e4, "of": "current"}, mode="uncond")
+    x_start, model_kwargs = Task.of_config(config).split(collate(dataset[0:1]))
+    shape, record = tuple(x_start.shape), TapeRecorder()
+    eager, captured = tiny_diffusion(config), tiny_diffusion(config)
+    eager.captures, captured.captures = None, CaptureCache(record=record)
+
+    def draw(name: str, made):
+        torch.manual_seed(3)
+        return getattr(made, name)(shape, model_kwargs=model_kwargs)
+
+    steps = lambda made: torch.stack([out["sample"] for out in draw("p_sample_loop_progressive", made)])
+    assert torch.equal(steps(captured), steps(eager))
+    kept = draw("p_sample_loop_keeptraj", captured)
+    assert torch.equal(kept, draw("p_sample_loop_keeptraj", eager)) and kept.isfinite().all()
+    assert not record.tapes and captured.captures is not None
 
 
 @pytest.mark.parametrize("graph", [{"radius": 2.0, "of": "current"}, {"radius": 2.0}, {"radius": 2.0, "bonds": True}])

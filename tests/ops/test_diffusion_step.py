@@ -162,6 +162,8 @@ def test_the_compiled_op_trusts_nothing():
     for changes, message in (
         ({"step": torch.tensor([5])}, "diffusion_step: step must be in 0..4, got 5"),
         ({"first": torch.tensor([0, 9])}, "first must ascend from 0 to 7"),
+        ({"first": torch.zeros(0, dtype=torch.int64)}, r"first must hold one offset at least, got \[0\]"),
+        ({"first": torch.zeros(2, 0, dtype=torch.int64)}, r"first must hold one offset at least, got \[2, 0\]"),
         ({"x": made["output"]}, "x must be contiguous, got strides"),
     ):
         with pytest.raises(ValueError, match=message):

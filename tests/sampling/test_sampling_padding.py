@@ -9,9 +9,10 @@ from test_training_periodic import liquid
 from tiny_models import tiny_diffusion
 from tolerances import assert_same
 
+from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import collate
 from geotdm_fast.data.conditions import with_conditions
-from geotdm_fast.diffusion import Sampler
+from geotdm_fast.diffusion import Flow, Sampler
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.sampling.batches import Drawer
 from geotdm_fast.sampling.rollout import roll_out
@@ -35,7 +36,9 @@ def both_ways(dataset, config, draw):
     for recorder in (None, record):
         diffusion = tiny_diffusion(config)
         diffusion.captures = None if recorder is None else CaptureCache(record=recorder)
-        drawn.append(draw(Sampler(diffusion, "ddim", 5, eta=0.5), collate(dataset), Task.of_config(config)))
+        flow = isinstance(diffusion, Flow)
+        sampler = Sampler(diffusion, "ab2", 5) if flow else Sampler(diffusion, "ddim", 5, eta=0.5)
+        drawn.append(draw(sampler, collate(dataset), Task.of_config(config)))
     return *drawn, record
 
 
@@ -70,6 +73,17 @@ def test_other_requests(kind):
     assert len(record.tapes) <= 4
     if kind == "few sizes":
         assert len(record.tapes) == 2, "as they are"
+
+
+@pytest.mark.parametrize("prior", ["walk", "velocity", "last_frame", "learned"])
+def test_a_flow(prior):
+    """Prior and start are the same beside other atoms, and beside the room for more."""
+    dataset = molecules(ATOMS, 5)
+    config = tiny(dataset, {"radius": 2.0, "of": "current"})
+    config["diffusion"] = {"kind": "flow", "num_timesteps": 25, "mode": "cond", "prior": prior}
+    plain, padded, record = both_ways(dataset, normalise_config(config), sampled)
+    assert torch.equal(plain, padded) and plain.isfinite().all()
+    assert len(record.tapes) <= CaptureCache().capacity
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,31 @@ def test_without_the_module_the_reference_is_verified(monkeypatch):
     assert {v.implementation for v in found} == {"reference"} and all(v.holds for v in found)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_is_no_number_everywhere_does_not_pass(number, monkeypatch, capsys):
+    """As of a device that answers so to whatever it is asked: the reference is off there as well."""
+    right = verification._results
+    wrong = lambda *a, **k: {name: torch.full_like(value, number) for name, value in right(*a, **k).items()}
+    monkeypatch.setattr(verification, "_results", wrong)
+    found = list(verify_ops(CPU))
+    assert len(found) == 8 and not any(v.holds for v in found)
+    assert main(["doctor", "--verify", "--device", "cpu"]) == 1
+    assert "NOT right: 8 of 8 errors are larger than allowed" in capsys.readouterr().out
+
+
+def test_one_row_of_no_number_is_the_worst(monkeypatch):
+    rows = {"forward": [(1e-9, 1e-6, "x_out"), (float("inf"), float("inf"), "h_out"), (2e-9, 1e-6, "other")]}
+    monkeypatch.setattr(verification, "_measure", lambda *_: rows | {"gradients": [(1e-9, float("nan"), "x")] * 2})
+    for verdict in verify_ops(CPU):
+        assert verdict.where in ("h_out", "x") and not verdict.holds
+
+
 def test_a_verdict_of_no_number_does_not_hold():
     verdict = Verdict("egcl", "fp32", "forward", "cpu", "x_out", float("nan"), 1e-6)
     assert not verdict.holds and verdict._replace(error=1e-6).holds
+    for number in (float("nan"), float("inf")):
+        assert not verdict._replace(error=number, allowed=number).holds
+        assert not verdict._replace(error=1e-6, allowed=number).holds
     ours, exact = torch.tensor([1.0, float("nan")]), torch.ones(2)
     assert relative_error(ours, exact) == float("inf") == relative_error(torch.ones(3), exact)
     assert relative_error(torch.tensor([1.0, 2.0]), exact) == pytest.approx(0.5**0.5)
