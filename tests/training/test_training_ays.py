@@ -131,7 +131,7 @@ def test_sets_are_drawn_by_their_shares(folder):
     z, jitter = np.array([8, 1, 1, 8, 1, 1]), 0.03 * np.random.default_rng(0).normal(size=(20, 6, 3))
     frames = np.concatenate([WATER, WATER + 5]) + jitter
     np.savez(pair, R=frames, z=z, batch=np.array([0, 0, 0, 1, 1, 1]), edge_index=np.array([[0, 1, 3, 4], [1, 0, 4, 3]]))
-    side = section | {"path": [str(pair)], "ratio": [1]}
+    side = section | {"path": [str(pair)], "ratio": [1], "split_ratio": [1, 0, 0]}
     data = open_dataset(side)
     assert len(data.items.parts) == 2 and shares_of(side, data) == [(len(data), 1)]
     config["data"]["train"] |= {"split_by": "replica", "split_ratio": [0.5, 0.5, 0]}
