@@ -149,7 +149,9 @@ def test_every_script_is_in_the_recipes():
 
 def test_what_scripts_and_pages_import_is_in_the_api():
     """The names of functions, classes and tables; those of a package that pages call by its own name are in it."""
-    api = set(re.findall(r"^::: geotdm_fast\.[\w.]*?(\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE))
+    api = set(
+        re.findall(r"^::: geotdm_fast\.[\w.]*?(\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     # of the page's modules, which are listed whole
     api |= {"LossType", "ModelMeanType", "ModelVarType"}
     sources = [path.read_text(encoding="utf-8") for path in [*PAGES, *sorted((ROOT / "examples").glob("*.py"))]]
