@@ -42,11 +42,11 @@ class AysModel(Model):
 
     network: of `geotdm_fast.ays`; diffusion: `AysDiffusion`; task: which frames are given
 
-    What data a method takes, `Model` says; positions and `ase.Atoms` with them may have `molecule`, an SDF or MOL file
-    that tells RDKit their bond orders, as the training's `data.train.molecule` did. Every frame is centred on its atoms, and atoms and edges are made as the
-    data section of the training says, where the data do not have them. A structure model (`type: basic_es`) generates
-    structures, trajectories of one frame; an interpolator forecasts from frame 0, interpolates between two frames, or
-    generates; one of conditioning `unconditional_forward` forecasts and generates.
+    What data a method takes, `Model` says. Every frame is centred on its atoms, and atoms and edges are made as the
+    data section of the training says, where the data do not have them. With positions and `ase.Atoms` may go
+    `molecule`, an SDF or MOL file with the bond orders of their atoms, instead of `data.train.molecule`. A structure
+    model (`type: basic_es`) generates structures, trajectories of one frame; an interpolator forecasts from frame 0,
+    interpolates between two frames, or generates; one of conditioning `unconditional_forward` forecasts and generates.
     """
 
     def __init__(self, network: nn.Module, diffusion: GeoTDM, task: Task, config: Mapping, name: str = "model"):
@@ -55,7 +55,8 @@ class AysModel(Model):
         super().__init__(network, diffusion, task, config, name)  # type: ignore[arg-type]  # no EGTN
 
     def save(self, path: PathLike) -> None:
-        """As `Model.save`; of a model that `free` gave, the file is that of the model it came from, which generates too.
+        """As `Model.save`; of a model that `free` gave, the file is that of the model it came from, which generates
+        too.
 
         Its network is one of conditioning `unconditional_forward`, of which nothing but frame 0 or no frame is asked.
         """
@@ -132,7 +133,6 @@ class AysModel(Model):
         centred_one_by_one = copy.copy(dataset)
         centred_one_by_one.items = _Centred(dataset.items)
         return centred_one_by_one
-
 
     def _molecule(self, where: str) -> str | None:
         """The file of bond orders and features that the training read, where it is one; None where it read none.

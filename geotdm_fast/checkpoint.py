@@ -112,7 +112,7 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
 
 
 def checked_diffusion(config: Mapping, table: Mapping[str, Setting]) -> dict:
-    """`config['diffusion']` with `kind`, `model_mean_type` and `model_var_type` filled in, its values of the right kind.
+    """`config['diffusion']`, checked, with `kind`, `model_mean_type` and `model_var_type` filled in.
 
     table: its settings, as a configuration has them
     Raises ValueError naming the key, what was expected and what came: for a section that is none, an unknown key, a

@@ -12,10 +12,10 @@ from geotdm_fast.ays.network import Network
 from geotdm_fast.ays.simple import EGInterpolatorSimple
 from geotdm_fast.ays.stack import EGStack
 from geotdm_fast.ays.structure import BasicES
-from geotdm_fast.config.ays_official import expanded, load_config, normalise_config
+from geotdm_fast.config.ays_official import load_config, normalise_config
 from geotdm_fast.runtime.choices import check_choice
 
-__all__ = ["NETWORKS", "build_diffusion", "build_network", "expanded", "from_yaml", "load_config", "normalise_config"]
+__all__ = ["NETWORKS", "build_diffusion", "build_network", "from_yaml", "load_config", "normalise_config"]
 
 NETWORKS: dict[str, type[Network]] = {
     "basic_es": BasicES,

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from geotdm_fast.config.ays_tables import DENOISER, DIFFUSION, OUR_DIFFUSION
+from geotdm_fast.config.ays_tables import DENOISER, OUR_DIFFUSION, without_empty
 from geotdm_fast.config.diffusion_rules import MEAN_TYPES
 from geotdm_fast.config.files import SPLITS, check_schedule, check_sections, check_train, data_sections
 from geotdm_fast.config.settings import TRAIN, as_section, fill, tables_as_text
@@ -39,9 +39,7 @@ def normalise_ays(raw: Mapping, where: str = "config") -> dict:
     data.train.span, and are checked where they are given. Raises ValueError naming the section and the key.
     """
     check_sections(raw, ("data", SECTION, "diffusion", "train"), where)
-    empty = lambda key, value: value == "" and key in DENOISER and DENOISER[key].default is None
-    section = as_section(raw[SECTION], f"{where}: {SECTION}")
-    network = fill({k: v for k, v in section.items() if not empty(k, v)}, DENOISER, f"{where}: {SECTION}")
+    network = fill(without_empty(raw[SECTION], DENOISER), DENOISER, f"{where}: {SECTION}")
     _check_network(network, f"{where}: {SECTION}")
     data = {split: _data_section(value, f"{where}: data.{split}") for split, value in _given(raw, where).items()}
     config: dict[str, Any] = {"data": data, SECTION: network}
@@ -255,7 +253,9 @@ def _say_left_out(raw: Mapping, dataset: Mapping, train: Mapping, where: str) ->
     told = []
     runs = [key for key, path in dataset["paths"].items() if path and "traj_dir" in key]
     if runs and not _is_of_conformers(dataset):
-        told.append(f"{', '.join(runs)}: pickles are not read, files */*/traj.xtc with system.pdb and mol.sdf beside are")
+        told.append(
+            f"{', '.join(runs)}: pickles are not read, files */*/traj.xtc with system.pdb and mol.sdf beside are"
+        )
         if dataset["random_frame"] and any(not key.startswith("train") for key in runs):
             told.append("validation and tests take the first window of each run, not one from a random frame on")
     if any(path and path.endswith(".pkl") for path in dataset["paths"].values()) and _is_of_conformers(dataset):

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from geotdm_fast.config.ays_tables import DATASET, DENOISER, DIFFUSION, OPTIM, READ_ALWAYS, TRAIN
+from geotdm_fast.config.ays_tables import DATASET, DENOISER, DIFFUSION, OPTIM, READ_ALWAYS, TRAIN, without_empty
 from geotdm_fast.config.files import override, read_yaml
 from geotdm_fast.config.settings import Setting, as_section, fill
 from geotdm_fast.runtime.choices import check_choice, check_keys
@@ -36,7 +36,7 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
     """Sections `dataset`, `denoiser`, `diffusion`, `optim`, `train`, `eval`, `test` and the number `num_blocks`.
 
     Every setting of `geotdm_fast.config.ays_tables` is there. `dataset` has `paths` beside (the keys *_traj_dir,
-    *_conf_path and *_split as they are, with their variables; `expanded` puts the values in), `features`, `order` (of
+    *_conf_path and *_split as they are, with their variables), `features`, `order` (of
     `transforms: ['edge_order|3']`), `datasets` and `ratio` (of `mixing`). `eval` and `test` are as in the file. `wandb`
     is accepted and left out. Applied twice it changes nothing more.
     A key that the official code reads and the file lacks is said in one warning, with the default taken.
@@ -49,8 +49,8 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
         raise ValueError(f"{where}: section '{missing[0]}' is missing")
     tables = {"denoiser": DENOISER, "diffusion": DIFFUSION, "optim": OPTIM, "train": TRAIN}
     given: dict[str, Any] = {name: raw.get(name) or {} for name in ("dataset", "eval", "test", *tables)}
-    given["train"] = _without_empty(given["train"], TRAIN)
-    given["denoiser"] = _without_empty(given["denoiser"], DENOISER)
+    given["train"] = without_empty(given["train"], TRAIN)
+    given["denoiser"] = without_empty(given["denoiser"], DENOISER)
     config: dict[str, Any] = {"dataset": _dataset(given["dataset"], f"{where}: dataset") if given["dataset"] else None}
     for name, table in tables.items():
         is_left_out = name == "train" and raw.get(name) is None
@@ -64,23 +64,6 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
 
 
 _BLOCKS = {"num_blocks": Setting("int", NUM_BLOCKS, "blocks of a rollout", least=1)}
-
-
-def expanded(text: str, where: str = "path") -> str:
-    """`text` with the values of its environment variables: `${MD_DATA_ROOT}/...`. Raises ValueError for one not set."""
-    found = os.path.expandvars(text)
-    unset = re.search(r"\$\{?(\w+)", found)
-    if unset:
-        raise ValueError(f"{where}: the environment variable {unset[1]} must be set, for '{text}'")
-    return found
-
-
-def _without_empty(section: Any, table: Mapping[str, Setting]) -> Any:
-    """The section without texts '' and nulls where the default is null: files write both for nothing."""
-    if not isinstance(section, Mapping):
-        return section
-    is_empty = lambda key, value: value == "" and key in table and table[key].default is None
-    return {key: value for key, value in section.items() if not is_empty(key, value)}
 
 
 def _dataset(section: Any, where: str) -> dict:

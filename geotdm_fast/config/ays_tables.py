@@ -1,6 +1,8 @@
 """Every setting of an official configuration of Align Your Structures: its kind, its default and what it means."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from geotdm_fast.config.diffusion_rules import MEAN_TYPES
 from geotdm_fast.config.settings import DIFFUSION as GEOTDM_DIFFUSION
@@ -49,8 +51,8 @@ DIFFUSION = {
     "use_kabsch_alignment": Setting("bool", False, "turn noisy positions onto the data before the loss"),
 }
 
-# Of our configurations, with the settings of `geotdm_fast.config.settings.DIFFUSION` that these models have too: they are
-# diffusions, no flows, and `mode` follows from the conditioning.
+# Of our configurations, with the settings of `geotdm_fast.config.settings.DIFFUSION` that these models have too: they
+# are diffusions, no flows, and `mode` follows from the conditioning.
 OUR_DIFFUSION = DIFFUSION | {
     "mode": GEOTDM_DIFFUSION["mode"],
     "model_mean_type": replace(
@@ -100,3 +102,11 @@ DATASET = {
     "test_on_drugs": Setting("bool", False, "which of two sets is sampled"),
     "seed": Setting("int", 42, "of the choice of windows", least=0),
 }  # fmt: skip
+
+
+def without_empty(section: Any, table: Mapping[str, Setting]) -> Any:
+    """The section without texts '' where the default is null: files write '' for nothing. What is no section stays."""
+    if not isinstance(section, Mapping):
+        return section
+    is_empty = lambda key, value: value == "" and key in table and table[key].default is None
+    return {key: value for key, value in section.items() if not is_empty(key, value)}

@@ -111,8 +111,8 @@ def portable_config(config: Mapping) -> dict:
     limit.
 
     A file or folder of data, or each of a list of files, keeps its own name, and so do the weights to start from. A
-    pattern of files stays as it is; one from the root of the file system on begins with its first part that has a
-    wildcard.
+    path with `{folder}` and a pattern of files stay as they are; a pattern from the root of the file system on begins
+    with its first part that has a wildcard.
     """
     portable = copy.deepcopy(dict(config))
     for section in portable["data"].values():
@@ -131,6 +131,8 @@ def portable_config(config: Mapping) -> dict:
 
 def _own_name(path: str) -> str:
     """What is left of the path of a file, a folder or a pattern on another machine."""
+    if "{folder}" in str(path):  # beside each file of a pattern
+        return str(path)
     whole = pathlib.PurePath(path)
     if not glob.has_magic(str(path)):
         return whole.name
@@ -219,7 +221,9 @@ def check_train(config: Mapping, where: str) -> None:
     """Set the schedule that follows from other settings of a training; ValueError for those that do not agree."""
     train, kind = config["train"], config["data"]["train"]["kind"]
     if train["epoch"] == "runs" and kind not in ("npz", "file"):
-        raise ValueError(f"{where}: train.epoch runs needs data.train.kind npz or file, whose files are runs, got {kind}")
+        raise ValueError(
+            f"{where}: train.epoch runs needs data.train.kind npz or file, whose files are runs, got {kind}"
+        )
     if train["schedule"] is None:
         train["schedule"] = "none" if train["lr_decay_every"] is None else "step"
     if train["schedule"] == "step" and train["lr_decay_every"] is None:

@@ -116,12 +116,12 @@ def _linear_attention(o: TemporalOptions) -> LinearAttentionLayer:
     return LinearAttentionLayer(o.hidden_dim, o.act_fn, o.relative_time)
 
 
-# By name, as `EGTN(temporal=...)` and the key `temporal` of a configuration have it.
 TEMPORAL: dict[str, Callable[[TemporalOptions], TemporalLayer]] = {
     "attention": _attention,
     "convolution": _convolution,
     "linear_attention": _linear_attention,
 }
+"""Layers over time by name, as `EGTN(temporal=...)` and the key `temporal` of a configuration have it."""
 
 
 def temporal_layer(temporal: str, options: TemporalOptions) -> TemporalLayer:

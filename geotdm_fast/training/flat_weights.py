@@ -52,8 +52,13 @@ class FlatWeights:
                 parameters[name].grad = gradient
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss` to `flat.grad`, as `loss.backward()` would, but all parameters at once."""
+        """Add the gradient of `loss` to `flat.grad`, as `loss.backward()` would, but all parameters at once.
+
+        Raises ValueError where no parameter requires a gradient, and where the loss depends on none of them.
+        """
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
+        if not trained:
+            raise ValueError("FlatWeights.backward: a parameter of the network must require a gradient, got none")
         found = torch.autograd.grad(loss, trained, self._one, allow_unused=True)
         # In one dimension strides are alike, as the fast path of _foreach_add_ asks for.
         used = [
@@ -61,6 +66,8 @@ class FlatWeights:
             for p, new in zip(trained, found, strict=True)
             if new is not None
         ]
+        if not used:
+            raise ValueError("FlatWeights.backward: loss must depend on a parameter of the network, got one of none")
         gradients, added = zip(*used, strict=True)
         torch._foreach_add_(gradients, added)
 

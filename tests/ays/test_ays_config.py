@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from geotdm_fast import ays
-from geotdm_fast.ays.config import build_network, expanded, from_yaml, load_config, normalise_config
+from geotdm_fast.ays.config import build_network, from_yaml, load_config, normalise_config
 
 SIZES = {"n_layers": 2, "node_dim": 6, "ft_dim": 42, "edge_dim": 4, "hidden_dim": 16, "time_emb_dim": 8}
 NAMES = ["aromatic", "hybridization", "partial_charge", "implicit_valence", "degree", "formal_charge", "ring_size"]
@@ -134,14 +134,6 @@ def test_two_sets_keep_their_shares_and_paths():
     assert dataset["ratio"] == {"DRUGS": 0.5, "QM9": 0.5} and dataset["datasets"] == ["DRUGS", "QM9"]
     assert dataset["paths"]["train_traj_dir_drugs"] == "a"
     assert dataset["paths"]["val_traj_dir"] == "${DATA_ROOT}/val"
-
-
-def test_paths_get_the_values_of_their_variables(monkeypatch):
-    monkeypatch.setenv("DATA_ROOT", "/data")
-    assert expanded("${DATA_ROOT}/val") == "/data/val" and expanded("plain") == "plain"
-    monkeypatch.delenv("DATA_ROOT")
-    with pytest.raises(ValueError, match="val_traj_dir: the environment variable DATA_ROOT must be set"):
-        expanded("${DATA_ROOT}/val", "val_traj_dir")
 
 
 @pytest.mark.parametrize(

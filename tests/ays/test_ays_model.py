@@ -192,7 +192,9 @@ def test_a_molecule_for_what_each_run_had_of_its_own(folder, tmp_path):
     model = model_of(folder, config)
     frames = np.array([[0.0, 0, 0], [1.33, 0, 0]]) + 0.01 * np.arange(SPAN)[:, None, None]
     about = {"method": "ddim", "steps": 2}
-    message = r"molecule must be given, an SDF or MOL file .*\(molecule=FILE\), for model.safetensors, .*'\{folder\}/mol"
+    message = (
+        r"molecule must be given, an SDF or MOL file .*\(molecule=FILE\), for model.safetensors, .*'\{folder\}/mol"
+    )
     with pytest.raises(ValueError, match=message):
         model.forecast(frames, z=[6, 6], **about)
     with pytest.raises(FileNotFoundError, match=r"none\.sdf: no such file"):
@@ -245,7 +247,12 @@ def test_bad_data(folder):
 DAMAGED = [
     ("diffusion", "beta_schedule_name", ..., "required key 'beta_schedule_name'"),
     ("diffusion", "beta_schedule_name", "lin", "name must be one of"),
-    ("diffusion", "model_mean_type", 3, r"diffusion\.model_mean_type must be one of epsilon, start_x, previous_x, got int 3"),
+    (
+        "diffusion",
+        "model_mean_type",
+        3,
+        r"diffusion\.model_mean_type must be one of epsilon, start_x, previous_x, got int 3",
+    ),
     ("diffusion", "model_mean_type", "foo", r"diffusion\.model_mean_type must be one of .*got 'foo'"),
     ("diffusion", "model_mean_type", "velocity", r"diffusion\.model_mean_type must be one of .*got 'velocity'"),
     ("diffusion", "model_var_type", "learned", r"diffusion\.model_var_type must be one of fixed_small"),

@@ -147,6 +147,20 @@ def test_every_script_is_in_the_recipes():
     assert set(re.findall(r"`examples/(\w+\.py)`", text)) == {path.name for path in (ROOT / "examples").glob("*.py")}
 
 
+def test_what_scripts_and_pages_import_is_in_the_api():
+    """The names of functions, classes and tables; those of a package that pages call by its own name are in it."""
+    api = set(
+        re.findall(r"^::: geotdm_fast\.[\w.]*?(\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    # of the page's modules, which are listed whole
+    api |= {"LossType", "ModelMeanType", "ModelVarType"}
+    sources = [path.read_text(encoding="utf-8") for path in [*PAGES, *sorted((ROOT / "examples").glob("*.py"))]]
+    imports = r"^from geotdm_fast(?:\.[\w.]+)? import ([\w, ]+)$"
+    used = {name for text in sources for names in re.findall(imports, text, re.MULTILINE) for name in names.split(", ")}
+    assert len(used) > 20
+    assert used - api <= {"ays"}
+
+
 def test_every_command_of_geotdm_is_shown():
     shown = {
         words[1] for path in PAGES for words in commands_of(path.read_text(encoding="utf-8")) if words[0] == "geotdm"

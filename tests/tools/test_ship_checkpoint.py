@@ -57,8 +57,11 @@ def test_a_configuration_without_places():
     assert portable_config(portable) == portable and portable["train"]["start_from"] is None
     config["train"]["start_from"] = "/home/me/outputs/liquid/best.safetensors"
     config["data"]["train"]["path"] = ["runs/*/traj.xtc", "/data/runs/[01]/traj.xtc", "/data/a.xtc"]
+    config["data"]["val"] = {"kind": "file", "path": "/data/runs/*/traj.xtc", "topology": "{folder}/system.pdb"}
     config["data"]["test"] = {"kind": "pedestrian", "recordings": ["/data/now.txt"]}
     portable = portable_config(config)
     assert portable["train"]["start_from"] == "best.safetensors"
     assert portable["data"]["train"]["path"] == ["runs/*/traj.xtc", "[01]/traj.xtc", "a.xtc"]
+    assert portable["data"]["val"]["path"] == "*/traj.xtc"
+    assert portable["data"]["val"]["topology"] == "{folder}/system.pdb"
     assert portable["data"]["test"]["recordings"] == ["now.txt"] and portable_config(portable) == portable

@@ -226,8 +226,14 @@ BAD = [
     ({"train": {"tot_len": 3}}, r"train\.tot_len must be None, or left out"),
     ({"train": {"block_history": 1}}, r"train\.block_history does not go with denoise_model\.type"),
     ({"diffusion": {"beta_schedule_name": "lin"}}, r"diffusion\.beta_schedule_name"),
-    ({"diffusion": {"model_mean_type": "velocity"}}, r"model_mean_type must be one of epsilon, start_x, previous_x; got"),
-    ({"diffusion": {"model_mean_type": "displacement"}}, r"model_mean_type must be one of epsilon, start_x, previous_x"),
+    (
+        {"diffusion": {"model_mean_type": "velocity"}},
+        r"model_mean_type must be one of epsilon, start_x, previous_x; got",
+    ),
+    (
+        {"diffusion": {"model_mean_type": "displacement"}},
+        r"model_mean_type must be one of epsilon, start_x, previous_x",
+    ),
     ({"diffusion": {"kind": "flow"}}, "diffusion: unknown key 'kind'"),
     ({"diffusion": {"sigma": 1.0}}, "diffusion: unknown key 'sigma'"),
     ({"diffusion": {"time_power": 2}}, "diffusion: unknown key 'time_power'"),
@@ -364,8 +370,8 @@ def test_official_shapes_of_data():
     for words in (
         "train_traj_dir, val_traj_dir: pickles are not read, files */*/traj.xtc with system.pdb and mol.sdf beside are",
         "validation and tests take the first window of each run",
-        "passed over: dataset.filter_data, dataset.frames_per_example_train, dataset.start_frame (random_frame is true), "
-        "eval.num_sample_batches, test, num_blocks",
+        "passed over: dataset.filter_data, dataset.frames_per_example_train, dataset.start_frame (random_frame is "
+        "true), eval.num_sample_batches, test, num_blocks",
     ):
         assert words in str(said[0].message)
     del raw["dataset"]["val_traj_dir"]

@@ -344,3 +344,13 @@ def test_flat_weights_are_the_network():
     assert torch.equal(network[1].bias, 2 * plain[1].bias)
     with pytest.raises(TypeError, match=r"FlatWeights: 0\.weight must be torch\.float32, got torch\.float64"):
         FlatWeights(plain.double())
+
+
+def test_weights_of_which_none_learns_are_refused():
+    network = torch.nn.Linear(2, 3)
+    weights = FlatWeights(network)
+    with pytest.raises(ValueError, match="loss must depend on a parameter of the network, got one of none"):
+        weights.backward(torch.ones(2, requires_grad=True).sum())
+    network.requires_grad_(False)
+    with pytest.raises(ValueError, match="a parameter of the network must require a gradient, got none"):
+        FlatWeights(network).backward(torch.ones(2, requires_grad=True).sum())

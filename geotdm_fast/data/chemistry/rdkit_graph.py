@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.data.chemistry.names import OFFICIAL
+from geotdm_fast.data.chemistry.sdf import rdkit_chem
 from geotdm_fast.runtime.choices import check_choice
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def molecule_graph(
     Needs RDKit (`pip install 'geotdm-fast[chemistry]'`). Raises ImportError without it, ValueError for an unknown
     feature, an order below 1, and an atom without a Gasteiger charge. Deterministic. Source: arXiv 2604.03911.
     """
-    chem, place = _rdkit()
+    chem = rdkit_chem("molecule_graph")
+    place = {name: number for number, name in enumerate(chem.BondType.names)}
     if order < 1:
         raise ValueError(f"molecule_graph: order must be at least 1, got {order}")
     for name in features:
@@ -90,16 +92,6 @@ def molecule_graph(
     edge_index = np.stack(types.nonzero())
     c = types[tuple(edge_index)]
     return z, torch.tensor(f, dtype=torch.float32), torch.from_numpy(edge_index), torch.from_numpy(c)
-
-
-def _rdkit() -> "tuple[Any, dict[str, int]]":
-    """RDKit's module `Chem`, and the place of every bond type by its name."""
-    try:
-        from rdkit import Chem
-    except ImportError as error:
-        message = "molecule_graph needs RDKit: pip install 'geotdm-fast[chemistry]'"
-        raise ImportError(message) from error
-    return Chem, {name: place for place, name in enumerate(Chem.BondType.names)}
 
 
 def _charge(mol: "Mol") -> None:
