@@ -14,7 +14,7 @@ from typing import IO, cast
 import torch
 from torch import Tensor
 
-from geotdm_fast.config.diffusion_rules import MEAN_TYPES, SIGMA
+from geotdm_fast.config.diffusion_rules import MEAN_TYPES, SIGMA, check_keys_of_kind
 from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, as_section, converted
 from geotdm_fast.diffusion import Flow, GeoTDM, LossType, ModelMeanType, ModelVarType
 from geotdm_fast.nn import EGTN
@@ -91,13 +91,14 @@ def build_network_for(tensors: Mapping[str, Tensor], config: Mapping, source: Pa
 def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.device | str = "cpu") -> GeoTDM | Flow:
     """The `GeoTDM` of `config['diffusion']`, or its `Flow` where `kind` says so: `DIFFUSION_KEYS`.
 
-    num_timesteps is required, and beta_schedule_name for a `GeoTDM`.
+    num_timesteps is required, and beta_schedule_name for a `GeoTDM`. Raises ValueError for a key of the other kind.
     """
     section = as_section(config["diffusion"], "config section diffusion")
     check_keys("config section diffusion", section, DIFFUSION_KEYS)
     section = converted(section, DIFFUSION, "diffusion")
     kind = section.get("kind", "gaussian")
     check_choice("diffusion.kind", kind, MEAN_TYPES)
+    check_keys_of_kind(section, "build_diffusion")
     mean_type = section.get("model_mean_type") or MEAN_TYPES[kind][0]
     var_type = section.get("model_var_type", "fixed_large")
     check_choice("diffusion.model_mean_type", mean_type, MEAN_TYPES[kind])
