@@ -14,7 +14,7 @@ from typing import IO, cast
 import torch
 from torch import Tensor
 
-from geotdm_fast.config.diffusion_rules import MEAN_TYPES, SIGMA
+from geotdm_fast.config.diffusion_rules import MEAN_TYPES, SIGMA, check_keys_of_kind
 from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, Setting, as_section, converted
 from geotdm_fast.diffusion import Flow, GeoTDM, LossType, ModelMeanType, ModelVarType
 from geotdm_fast.nn import EGTN
@@ -116,7 +116,8 @@ def checked_diffusion(config: Mapping, table: Mapping[str, Setting]) -> dict:
 
     table: its settings, as a configuration has them
     Raises ValueError naming the key, what was expected and what came: for a section that is none, an unknown key, a
-    value of another kind, a name that is none, and a missing num_timesteps, or of a diffusion beta_schedule_name.
+    value of another kind, a name that is none, a key of the other kind of diffusion, and a missing num_timesteps, or
+    beta_schedule_name of kind gaussian.
     """
     where = "config section diffusion"
     section = as_section(config["diffusion"], where)
@@ -124,6 +125,7 @@ def checked_diffusion(config: Mapping, table: Mapping[str, Setting]) -> dict:
     section = converted(section, table, "diffusion")
     kind = section.get("kind", "gaussian")
     check_choice("diffusion.kind", kind, MEAN_TYPES)
+    check_keys_of_kind(section, where)
     for key in ("num_timesteps", "beta_schedule_name") if kind == "gaussian" else ("num_timesteps",):
         if section.get(key) is None:
             raise ValueError(f"{where}: required key '{key}' ({table[key].doc}) is missing")

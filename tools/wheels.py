@@ -1,6 +1,6 @@
 """Builds what is released: `python -m tools.wheels`, Linux on x86-64, with nvcc but no GPU.
 
-Into dist/ go
+Into dist/, from which those of before are removed, go
 
     a wheel with both modules, for every torch from 2.10 on and every Python,
     a wheel with the CPU's alone, where that asks for less of the system than both,
@@ -55,8 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
     parser.add_argument("--no-cuda", action="store_true", help="without the module for GPUs, where there is no nvcc")
     args = parser.parse_args(argv)
-    shutil.rmtree(args.out, ignore_errors=True)
-    args.out.mkdir(parents=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for left in built(args.out):
+        left.unlink()
     try:
         smallest = build_for_its_platform(args.out, GEOTDM_CUDA="0")
         if not args.no_cuda and build_for_its_platform(args.out, GEOTDM_CUDA="1") == smallest:
@@ -66,9 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     build(args.out, "wheel", GEOTDM_BUILD="0")
     build(args.out, "sdist", GEOTDM_BUILD="0")
-    for path in sorted(args.out.iterdir()):
+    for path in built(args.out):
         print(f"{path.stat().st_size / 2**20:8.1f} MiB  {path}")
     return 0
+
+
+def built(folder: Path) -> list[Path]:
+    """The wheels and sources of this project in `folder`, of any version; other files there are not ours."""
+    return sorted(path for kind in ("whl", "tar.gz") for path in folder.glob(f"geotdm_fast-*.{kind}") if path.is_file())
 
 
 def build_for_its_platform(folder: Path, **variables: str) -> str:

@@ -31,25 +31,27 @@ def derive_diffusion(config: Mapping, where: str) -> None:
                 f"{where}: diffusion.{key} must be one of {', '.join(known)} for diffusion.kind {kind}, got "
                 f"{diffusion[key]}"
             )
+    check_keys_of_kind(diffusion, where)
     if kind == "flow":
         _derive_flow(config, where)
-    else:
-        _check_gaussian(diffusion, where)
     if diffusion["prior"] == "learned" and not config["denoise_model"]["learn_ref_frame"]:
         raise ValueError(f"{where}: diffusion.prior learned needs denoise_model.learn_ref_frame true")
 
 
-def _check_gaussian(diffusion: Mapping, where: str) -> None:
+def check_keys_of_kind(diffusion: Mapping, where: str) -> None:
+    """ValueError naming a key of the section that its `kind` does not have; keys may be left out."""
+    if diffusion.get("kind", "gaussian") == "flow":
+        for key, default in (("beta_schedule_name", "linear"), ("model_var_type", "fixed_large")):
+            if diffusion.get(key, default) != default:
+                raise ValueError(f"{where}: diffusion.{key} does not go with diffusion.kind flow, got {diffusion[key]}")
+        return
     for key in ("sigma", "time_power"):
-        if diffusion[key] is not None:
+        if diffusion.get(key) is not None:
             raise ValueError(f"{where}: diffusion.{key} is of diffusion.kind flow, got it for kind gaussian")
 
 
 def _derive_flow(config: Mapping, where: str) -> None:
     diffusion, train = config["diffusion"], config["train"]
-    for key, default in (("beta_schedule_name", "linear"), ("model_var_type", "fixed_large")):
-        if diffusion[key] != default:
-            raise ValueError(f"{where}: diffusion.{key} does not go with diffusion.kind flow, got {diffusion[key]}")
     for key, default in (("sigma", SIGMA), ("time_power", TIME_POWER)):
         if diffusion[key] is None:
             diffusion[key] = default

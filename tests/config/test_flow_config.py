@@ -1,11 +1,17 @@
 """Keys of the section `diffusion`: defaults of each kind, and what does not go together, by name."""
 
+import inspect
+
 import pytest
 from tiny_training import tiny_config
 
 from geotdm_fast.checkpoint import build_diffusion, build_network
+from geotdm_fast.config.diffusion_rules import MEAN_TYPES, PRIORS, SIGMA
 from geotdm_fast.config.files import normalise_config
-from geotdm_fast.config.settings import manual
+from geotdm_fast.config.settings import DIFFUSION, manual
+from geotdm_fast.diffusion import Flow, ModelMeanType, priors
+from geotdm_fast.diffusion.flow import PREDICTIONS
+from geotdm_fast.diffusion.flow_priors import FLOW_PRIORS
 
 
 def config_of(diffusion: dict, network: dict | None = None, **train) -> dict:
@@ -22,6 +28,48 @@ def test_defaults():
     flow = config_of({"kind": "flow"})["diffusion"]
     assert (flow["model_mean_type"], flow["sigma"], flow["prior"]) == ("start_x", 1.0, None)
     assert config_of({"kind": "flow"}) == normalise_config(config_of({"kind": "flow"}))
+
+
+def test_what_goes_with_each_kind_is_said_alike_everywhere():
+    """By the keys, which import no torch, and by the classes that take the values."""
+    assert set(MEAN_TYPES) == set(PRIORS) == set(DIFFUSION["kind"].choices)
+    assert set(MEAN_TYPES["flow"]) == set(PREDICTIONS) and MEAN_TYPES["flow"][0] == PREDICTIONS[0]
+    assert set(MEAN_TYPES["gaussian"]) == {member.name.lower() for member in ModelMeanType}
+    assert set(PRIORS["flow"]) == set(FLOW_PRIORS)
+    assert set(PRIORS["gaussian"]) == set(priors.PRIORS)
+    every = lambda table: {name for names in table.values() for name in names}
+    assert set(DIFFUSION["prior"].choices) == every(PRIORS)
+    assert set(DIFFUSION["model_mean_type"].choices) == every(MEAN_TYPES)
+    defaults = {name: value.default for name, value in inspect.signature(Flow).parameters.items()}
+    assert (defaults["prediction"], defaults["sigma"]) == (MEAN_TYPES["flow"][0], SIGMA)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"sigma": 0.1}, "build_diffusion: diffusion.sigma is of diffusion.kind flow, got it for kind gaussian"),
+        (
+            {"kind": "gaussian", "time_power": 2.0},
+            "build_diffusion: diffusion.time_power is of diffusion.kind flow, got",
+        ),
+        (
+            {"kind": "flow", "beta_schedule_name": "cosine"},
+            "build_diffusion: diffusion.beta_schedule_name does not go with diffusion.kind flow, got cosine",
+        ),
+        (
+            {"kind": "flow", "model_var_type": "fixed_small"},
+            "build_diffusion: diffusion.model_var_type does not go with diffusion.kind flow, got fixed_small",
+        ),
+    ],
+)
+def test_a_key_of_the_other_kind_is_not_ignored_where_a_diffusion_is_built(section, message):
+    """Of a configuration that nobody normalised."""
+    config = config_of({})
+    network, known = build_network(config), {"num_timesteps": 25, "beta_schedule_name": "linear"}
+    with pytest.raises(ValueError, match=message):
+        build_diffusion(network, {"diffusion": known | section})
+    empty = {"sigma": None, "time_power": None}
+    assert type(build_diffusion(network, {"diffusion": known | empty})).__name__ == "GeoTDM"
 
 
 @pytest.mark.parametrize(("learned", "prior"), [(True, "learned"), (False, "walk")])

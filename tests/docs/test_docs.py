@@ -1,11 +1,13 @@
 """What `make docs` adds to the pages: help, keys, docstrings as Markdown; forms and hooks that are no code."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from places import ROOT
 
+from geotdm_fast import cli
 from tools import docs_pages
 
 
@@ -18,6 +20,57 @@ def test_help_and_keys_stand_where_their_marks_were():
     keys = docs_pages.on_page_markdown((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"))
     assert docs_pages.KEYS not in keys and "\ndenoise_model:\n" in keys
     assert docs_pages.on_page_markdown("text") == "text"
+
+
+PAGE = SimpleNamespace(file=SimpleNamespace(src_uri="page.md"))
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<link href="https://x/y.css" rel="stylesheet">',
+        '<link rel="stylesheet" href="https://x/y.css">',
+        "<script src='https://x'></script>",
+        "<script async src=https://x/y.js></script>",
+        '<SCRIPT\n  SRC = "HTTPS://x/y.js"></SCRIPT>',
+        '<script src="//cdn/y.js"></script>',
+        '<link rel="preconnect" href="https://x">',
+        "<link rel=dns-prefetch href=//x>",
+        '<link rel="icon" href="http://x/y.png">',
+        '<link href="https://x/y.css">',
+        '<img src="a.png" srcset="b.png 1x, https://x/c.png 2x">',
+        '<iframe src="https://x"></iframe>',
+        '<video poster="https://x/y.png"></video>',
+        '<object data="https://x/y.svg"></object>',
+        '<svg><image xlink:href="https://x/y.png"/></svg>',
+        '<p style="background: url(https://x/y.png)">',
+        "<style>@import '//x/y.css';</style>",
+        "<style>p { background: url( 'https://x/y.png') }</style>",
+    ],
+)
+def test_a_page_that_fetches_from_elsewhere_is_refused(html):
+    with pytest.raises(ValueError, match=r"(?s)^page\.md: nothing must be fetched from elsewhere, got .*(x|cdn)"):
+        docs_pages.on_post_page(f"<html><head></head><body><p>text</p>{html}</body></html>", PAGE)
+
+
+def test_a_page_that_links_to_elsewhere_is_not():
+    page = (
+        '<link rel="canonical" href="https://x/"><link rel="stylesheet" href="base.css"><script src="../a.js"></script>'
+        '<a href="https://x">x</a><p title="https://x">https://x</p><code>&lt;script src="https://x"&gt;</code>'
+        '<img src="data:image/png;base64,//8="><style>p { color: red } /* https://x */</style><script>// x\n</script>'
+    )
+    assert docs_pages.on_post_page(page, PAGE) == page
+
+
+def test_a_command_that_fails_or_prints_nothing_is_told(monkeypatch):
+    with pytest.raises(ValueError, match="geotdm train --kyes: must print and end with status 0, ended with status 2"):
+        docs_pages.printed(["train", "--kyes"])
+    monkeypatch.setattr(cli, "main", lambda words: 1)
+    with pytest.raises(ValueError, match="geotdm doctor: must print and end with status 0, ended with status 1"):
+        docs_pages.printed(["doctor"])
+    monkeypatch.setattr(cli, "main", lambda words: 0)
+    with pytest.raises(ValueError, match="geotdm doctor: must print and end with status 0, printed nothing"):
+        docs_pages.printed(["doctor"])
 
 
 def test_docstrings_become_lists_and_formulas_stay():

@@ -50,6 +50,21 @@ def test_the_module_here_asks_for_no_more():
     assert wheels.beyond(needed, OLDEST) == []
 
 
+def test_a_folder_that_holds_other_files_keeps_them(tmp_path, monkeypatch):
+    old = ["geotdm_fast-0.1.0-py3-none-any.whl", "geotdm_fast-0.1.0.tar.gz"]
+    others = ["thesis.tex", "torch-2.13.0-py3-none-any.whl", "data.tar.gz", "geotdm_fast-notes.txt"]
+    for name in (*old, *others):
+        (tmp_path / name).write_text("kept")
+    (tmp_path / "geotdm_fast-data.tar.gz").mkdir()
+    monkeypatch.setattr(wheels, "build_for_its_platform", lambda folder, **_: OLDEST)
+    monkeypatch.setattr(wheels, "build", lambda folder, kind, **_: (folder / f"geotdm_fast-1.0.{kind}").write_text(""))
+    assert wheels.main(["--out", str(tmp_path)]) == 0
+    expected = {*others, "geotdm_fast-data.tar.gz", "geotdm_fast-1.0.wheel", "geotdm_fast-1.0.sdist"}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+    assert (tmp_path / "thesis.tex").read_text() == "kept"
+    assert wheels.main(["--out", str(tmp_path / "new" / "folder")]) == 0
+
+
 # --- what make wheels has built ---------------------------------------------------------------------------------------
 
 
@@ -67,7 +82,7 @@ def compiled() -> dict[str, pathlib.Path]:
 def test_wheels_and_the_sources():
     stem, platforms = f"geotdm_fast-{geotdm_fast.__version__}", compiled()
     wheel_names = {f"{stem}-py3-none-{platform}.whl" for platform in (*platforms, "any")}
-    assert {path.name for path in DIST.iterdir()} == {*wheel_names, f"{stem}.tar.gz"}
+    assert {path.name for path in wheels.built(DIST)} == {*wheel_names, f"{stem}.tar.gz"}
     assert OLDEST in platforms and modules(DIST / f"{stem}-py3-none-any.whl") == set()
     for platform, wheel in platforms.items():
         assert "_C.so" in modules(wheel) <= {"_C.so", "_C_cuda.so"}
