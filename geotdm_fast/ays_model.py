@@ -129,6 +129,10 @@ class AysModel(Model):
         if not is_atom_graph(item.h, item.edge_attr, numbers, ft_dim) and numbers is not None:
             molecule = self._molecule(where) if molecule is None else molecule
             dataset = with_atoms(dataset, section.get("features"), section.get("max_hops", 3), molecule, where)
+        elif molecule is not None:
+            raise TypeError(
+                f"{where}: molecule must come with positions and z, got {dataset.name}, whose atoms are known"
+            )
         check_atoms(ft_dim, dataset, f"{where}: {dataset.name}")
         centred_one_by_one = copy.copy(dataset)
         centred_one_by_one.items = _Centred(dataset.items)

@@ -406,7 +406,8 @@ def test_build_diffusion_reads_every_key(network):
             r"diffusion\.model_var_type must be one of fixed_small, fixed_large; got 'large'",
         ),
         ({"prior": "learnt"}, r"GeoTDM: prior must be one of .*; got 'learnt'; did you mean 'learned'"),
-        ({"mode": "condi"}, r"GeoTDM: mode must be one of cond, uncond; got 'condi'"),
+        ({"mode": "condi"}, r"diffusion\.mode must be one of cond, uncond; got 'condi'"),
+        ({"beta_schedule_name": None}, r"diffusion\.beta_schedule_name must be a text, got nothing"),
         ({"mode": "uncond", "prior": "com"}, r"prior must be 'none' in mode 'uncond', got 'com'"),
     ],
 )

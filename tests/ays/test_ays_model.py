@@ -19,6 +19,7 @@ from geotdm_fast.ays_model import AysModel
 from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import Trajectory, collate, open_dataset
+from geotdm_fast.data.chemistry.atom_graph import AtomGraph
 from geotdm_fast.families import build_diffusion
 from geotdm_fast.scores.equivariance import check_equivariance
 from geotdm_fast.task import Task
@@ -199,6 +200,13 @@ def test_a_molecule_for_what_each_run_had_of_its_own(folder, tmp_path):
         model.forecast(frames, z=[6, 6], **about)
     with pytest.raises(FileNotFoundError, match=r"none\.sdf: no such file"):
         model.forecast(frames, z=[6, 6], molecule=tmp_path / "none.sdf", **about)
+    z, f = torch.tensor([6, 6]), torch.ones(2, 12)
+    known = AtomGraph.of(z, f, torch.tensor([[0, 1], [1, 0]]), torch.tensor([3, 3]))
+    x = torch.from_numpy(frames).permute(1, 2, 0).float()
+    with pytest.raises(
+        TypeError, match="molecule must come with positions and z, got trajectory, whose atoms are known"
+    ):
+        model.forecast(Trajectory(x, *known, torch.arange(2)), molecule=tmp_path / "mol.sdf", **about)
     pytest.importorskip("rdkit.Chem")
     (tmp_path / "mol.sdf").write_text(ETHENE.format(x=1.33))
     samples = model.forecast(frames, z=[6, 6], molecule=tmp_path / "mol.sdf", **about)
