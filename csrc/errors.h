@@ -8,6 +8,7 @@
 #include <ostream>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 
 namespace geotdm {
 
@@ -27,32 +28,27 @@ inline std::ostream& operator<<(std::ostream& out, const Listed& list) {
 }
 
 // The device of a tensor in a message, as torch writes it: cpu, cuda:0.
-struct DeviceOf {
-  torch::stable::Device device;
-};
-inline DeviceOf device_of(const torch::stable::Tensor& t) { return {t.device()}; }
-
-inline std::ostream& operator<<(std::ostream& out, const DeviceOf& of) {
+inline std::string device_of(const torch::stable::Tensor& t) {
   using torch::headeronly::DeviceType;
-  switch (of.device.type()) {
-    case DeviceType::CPU:
-      return out << "cpu";
-    case DeviceType::Meta:
-      return out << "meta";
-    case DeviceType::CUDA:
-      out << "cuda";
-      break;
-    case DeviceType::XPU:
-      out << "xpu";
-      break;
-    case DeviceType::MPS:
-      out << "mps";
-      break;
-    default:
-      out << "a device of type " << static_cast<int>(of.device.type());
-  }
-  if (of.device.index() >= 0) out << ':' << static_cast<int>(of.device.index());
-  return out;
+  const auto device = t.device();
+  const auto name = [&]() -> std::string {
+    switch (device.type()) {
+      case DeviceType::CPU:
+        return "cpu";
+      case DeviceType::CUDA:
+        return "cuda";
+      case DeviceType::Meta:
+        return "meta";
+      case DeviceType::MPS:
+        return "mps";
+      case DeviceType::XPU:
+        return "xpu";
+      default:
+        return "a device of type " + std::to_string(static_cast<int>(device.type()));
+    }
+  }();
+  const bool is_numbered = device.index() >= 0 && device.type() != DeviceType::CPU && device.type() != DeviceType::Meta;
+  return is_numbered ? name + ":" + std::to_string(device.index()) : name;
 }
 
 // What torch's Python raises as ValueError: torch's own classes of errors are no part of its stable ABI.
