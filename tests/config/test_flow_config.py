@@ -47,18 +47,18 @@ def test_what_goes_with_each_kind_is_said_alike_everywhere():
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"sigma": 0.1}, "build_diffusion: diffusion.sigma is of diffusion.kind flow, got it for kind gaussian"),
+        ({"sigma": 0.1}, ": diffusion.sigma is of diffusion.kind flow, got it for kind gaussian"),
         (
             {"kind": "gaussian", "time_power": 2.0},
-            "build_diffusion: diffusion.time_power is of diffusion.kind flow, got",
+            ": diffusion.time_power is of diffusion.kind flow, got",
         ),
         (
             {"kind": "flow", "beta_schedule_name": "cosine"},
-            "build_diffusion: diffusion.beta_schedule_name does not go with diffusion.kind flow, got cosine",
+            ": diffusion.beta_schedule_name does not go with diffusion.kind flow, got cosine",
         ),
         (
             {"kind": "flow", "model_var_type": "fixed_small"},
-            "build_diffusion: diffusion.model_var_type does not go with diffusion.kind flow, got fixed_small",
+            ": diffusion.model_var_type does not go with diffusion.kind flow, got fixed_small",
         ),
     ],
 )
