@@ -208,8 +208,8 @@ def test_parts_make_up_the_share(accumulate, world_size):
             assert len(parts) == min(accumulate, len(share.items)) and all(len(part.items) for part in parts)
             for name, expected in share._asdict().items():
                 values = [getattr(part, name) for part in parts]
-                if expected is None:
-                    assert values == [None] * len(parts), name
+                if expected is None or isinstance(expected, bool):
+                    assert values == [expected] * len(parts), name
                 else:
                     assert torch.equal(torch.cat(values), expected), name
 
