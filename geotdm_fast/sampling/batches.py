@@ -223,10 +223,11 @@ class Drawer:
     def _padding_of(self, batches: list[Block]) -> Room | None:
         """What these batches are padded to, so that they have no more sizes than captures are kept; None: they are not.
 
-        That is where steps are not captured, and where the sizes are few as they are: of one graph, of alike ones.
+        That is where steps are not captured, where the network is given no graph that could be padded, as by a subclass
+        of `GeoTDM`, and where the sizes are few as they are: of one graph, of alike ones.
         """
         diffusion = self._sampler.diffusion
-        if not self._is_captured or why_no_room(diffusion.denoise_network) is not None:
+        if not (self._is_captured and diffusion.reads_graph) or why_no_room(diffusion.denoise_network) is not None:
             return None
         most = cast(CaptureCache, diffusion.captures).capacity
         sizes = [tuple(len(b.samples) * count for count in self.pick.sizes(b.graphs)) for b in batches]
