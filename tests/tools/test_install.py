@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from places import ROOT
 
 import geotdm_fast
+from geotdm_fast import doctor
 
 try:
     import tomllib
@@ -149,3 +150,15 @@ def test_an_old_torch_is_not_used(tmp_path):
     assert tool.find_torch(python_with("__version__ = '2.12.1'")) == ("2.12.1", tmp_path / "torch.py")
     assert tool.find_torch(python_with("__version__ = '2.9.1'")) == (None, None)
     assert tool.find_torch(python_with("raise ImportError('libcudart.so')")) == (None, None)
+
+
+def test_doctor_knows_every_extra(monkeypatch):
+    """The extras of users, each by packages that it installs, and how to get what is missing."""
+    extras = {name: listed for name, listed in PROJECT["project"]["optional-dependencies"].items() if name != "dev"}
+    assert {extra for *_, extra in doctor.EXTRAS} == set(extras)
+    for _, distribution, _, extra in doctor.EXTRAS:
+        assert distribution in {Requirement(line).name for line in extras[extra]}
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    rows = dict(doctor.optional())
+    assert rows["rdkit"].startswith("not installed: pip install 'geotdm-fast[chemistry]'  (SDF and MOL files")
+    assert rows["mkdocs"].startswith("not installed: pip install 'geotdm-fast[docs]'  (make docs")
