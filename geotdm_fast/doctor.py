@@ -12,6 +12,8 @@ EXTRAS = (
     ("MDAnalysis", "MDAnalysis", "molecular dynamics files", "md"),
     ("openmm", "openmm", "geotdm simulate md:...", "simulate-md"),
     ("openmmtools", "openmmtools", "geotdm simulate md:...", "simulate-md"),
+    ("rdkit", "rdkit", "SDF and MOL files, atoms and bonds of geotdm_fast.ays", "chemistry"),
+    ("mkdocs", "mkdocs", "make docs, from Python 3.11.5 on", "docs"),
 )
 
 

@@ -49,8 +49,15 @@ def load_checkpoint(
 
     config: what `config.load_config` reads from the YAML file of an official checkpoint's training; ours hold theirs
     Raises as `checkpoint.load_checkpoint` and `ays.checkpoint.load_checkpoint` do, and ValueError for a file of one
-    family given with a configuration of the other.
+    family given with a configuration of the other, and for a file whose configuration has the official section
+    `denoiser`: it says neither what is given nor what data there were.
     """
     if config is not None:
         return (ays if is_ays(config) else geotdm).load_checkpoint(path, device, config)
-    return (ays if ays.holds_ays(path) else geotdm).load_checkpoint(path, device)
+    network, held = (ays if ays.holds_ays(path) else geotdm).load_checkpoint(path, device)
+    if isinstance(network, Network) and not is_ays(held):
+        raise ValueError(
+            f"{path}: the config inside must have a section 'denoise_model', got 'denoiser', as official files have "
+            "it; read it by geotdm_fast.ays.checkpoint.load_checkpoint"
+        )
+    return network, held

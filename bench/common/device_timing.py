@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.common.timing import Times, timed
+from geotdm_fast.runtime.memory import FAILURES, first_line
 
 # Dense products with float32 sums, operations a second, of the data sheets.
 DATA_SHEETS = {
@@ -48,9 +49,9 @@ def captured(call: Callable[[], Any], device: torch.device | str) -> Captured:
             # torch.cuda.graph stays on its stream where a capture fails.
             with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream):
                 results = call()
-        except RuntimeError as error:
+        except FAILURES as error:
             torch.cuda.synchronize()
-            return Captured(call, None, str(error).splitlines()[0])
+            return Captured(call, None, first_line(error))
     return Captured(graph.replay, results)
 
 

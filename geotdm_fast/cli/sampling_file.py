@@ -43,7 +43,7 @@ def agreed(settings: Mapping, diffusion, task, steps: int | None):
     steps: of --steps, if it was given
     Warns of sampling_timesteps that are not the model's. Raises ValueError for a `cond` that is not.
     """
-    file, mode = settings["file"], diffusion.mode
+    file, mode = settings["file"], diffusion.task_mode
     if settings["cond"] is not None and settings["cond"] != (mode == "cond"):
         expected = "true" if mode == "cond" else "false"
         raise ValueError(

@@ -66,7 +66,7 @@ def ays_manual() -> str:
 
 def free_share(config: Mapping) -> float:
     """The share of training steps in which nothing is given, by a coin, although frame 0 is given elsewhere."""
-    return 0.5 if config[SECTION]["conditioning"] in BY_COIN else 0.0
+    return 0.5 if fill(config[SECTION], DENOISER, SECTION)["conditioning"] in BY_COIN else 0.0
 
 
 def _given(raw: Mapping, where: str) -> dict[str, Mapping]:

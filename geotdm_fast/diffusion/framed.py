@@ -91,8 +91,8 @@ class FramedDiffusion:
     # --- the network ----------------------------------------------------------------------------------------------
 
     @property
-    def _reads_graph(self) -> bool:
-        """Whether the network is called by us alone and reads `graph`."""
+    def reads_graph(self) -> bool:
+        """Whether `with_graph` adds `graph`: the network is called by us alone, and reads it."""
         return takes_graph(self.denoise_network)
 
     def with_graph(self, model_kwargs: dict, room: int | None = None) -> dict:
@@ -102,7 +102,7 @@ class FramedDiffusion:
             None: those that there are
         Not where somebody else's code is between, which may call the network with other edges.
         """
-        if model_kwargs.get("graph") is not None or not self._reads_graph:
+        if model_kwargs.get("graph") is not None or not self.reads_graph:
             return model_kwargs
         network = cast(EGTN, bare(self.denoise_network))
         if network.graph_spec is not None:

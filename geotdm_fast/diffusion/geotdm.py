@@ -98,8 +98,8 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         """Nothing: no reference frame is kept. Loops written for the official code call it."""
 
     @property
-    def _reads_graph(self) -> bool:
-        return type(self) is GeoTDM and not self.replaced_parts() and super()._reads_graph
+    def reads_graph(self) -> bool:
+        return type(self) is GeoTDM and not self.replaced_parts() and super().reads_graph
 
     def replaced_parts(self) -> list[str]:
         return replaced_parts(self, GeoTDM)

@@ -50,7 +50,7 @@ class Sampler:
         if not 0 <= eta <= 1:
             raise ValueError(f"Sampler: eta must be in 0..1, got {eta}")
         if eta and method not in ("ddim", ays_ddim.NAME):
-            raise ValueError(f"Sampler: eta is of the method 'ddim' alone, got {eta} with '{method}'")
+            raise ValueError(f"Sampler: eta is of the methods 'ddim' and 'ays_ddim' alone, got {eta} with '{method}'")
         warn_of_replaced_parts("Sampler", diffusion.replaced_parts())
         self.diffusion, self.method, self.spacing, self.eta = diffusion, method, spacing, eta
         self.num_steps = num_steps or total

@@ -12,13 +12,18 @@ _FEWEST = 5  # molecules that can be split into 60, 20 and 20 %
 
 
 def inspect_conformers(section: Mapping) -> Findings:
-    """What the data of a section of kind conformers are. Raises what opening them raises."""
+    """What the data of a section of kind conformers are. Raises what opening them raises, with `findings`."""
     found = Findings()
     found.add("kind", "conformers: one frame of each molecule")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        dataset = open_dataset(section, progress=False)
-    found.notes += dict.fromkeys(str(warning.message) for warning in said)
+        try:
+            dataset = open_dataset(section, progress=False)
+        except ValueError as error:
+            error.findings = found  # type: ignore[attr-defined]  # for whoever shows the error
+            raise
+        finally:
+            found.notes += dict.fromkeys(str(warning.message) for warning in said)
     sizes = sorted({len(item.x) for item in dataset})
     numbers = sorted({int(z) for item in dataset for z in item.h[:, 0]})
     types = sorted({int(c) for item in dataset if item.edge_attr is not None for c in item.edge_attr[:, 0]})

@@ -43,10 +43,11 @@ def inspect_file(path: PathLike, topology: PathLike | None = None, keys: Mapping
     if path.is_dir():
         return inspect_caches(path) if caches_in(path) else inspect_samples(path)
     kind = "npz" if suffix == ".npz" else "pedestrian" if suffix in _RECORDINGS else "file"
-    if suffix in SUFFIXES or (keys or {}).get("kind") == "conformers":
-        return inspect_conformers({"kind": "conformers", "path": path.as_posix()} | dict(keys or {}))
+    kind = "conformers" if suffix in SUFFIXES or (keys or {}).get("kind") == "conformers" else kind
     if topology is not None and kind != "file":
         raise ValueError(f"--topology goes with a file of molecules (.xtc, .dcd, .pdb, ...), got {path}")
+    if kind == "conformers":
+        return inspect_conformers({"kind": kind, "path": path.as_posix()} | dict(keys or {}))
     where = "recordings" if kind == "pedestrian" else "path"
     section: dict[str, Any] = {"kind": kind, where: [path.as_posix()] if kind == "pedestrian" else path.as_posix()}
     if topology is not None:

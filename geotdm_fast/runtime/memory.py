@@ -3,6 +3,8 @@
 import os
 import sys
 
+# What a computation that fails raises: torch a RuntimeError, and our compiled ops a MemoryError where memory is out.
+FAILURES = (RuntimeError, MemoryError)
 # How PyTorch on the CPU, the C++ library, the CUDA driver and cuBLAS say that memory is out.
 _MESSAGES = ("DefaultCPUAllocator", "not enough memory", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
 
@@ -13,6 +15,12 @@ def physical_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type where it has none, as a MemoryError of Python."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

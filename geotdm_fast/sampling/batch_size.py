@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from geotdm_fast.data.trajectory import Batch
-from geotdm_fast.runtime.memory import is_out_of_memory
+from geotdm_fast.runtime.memory import FAILURES, is_out_of_memory
 
 # Node-frames of a batch on the CPU, 32 systems of 5 x 30 or 7 windows of aspirin: the tensors stay in cache
 # (measured per graph: 32 systems 6.9 ms, 8 systems 7.8, 128 systems 9.7, on one contended core).
@@ -51,7 +51,7 @@ def measured_batch_size(draw: Callable[[int], object], most: int, device: torch.
         try:
             last = _peak(draw, many, device)
             break
-        except RuntimeError as error:
+        except FAILURES as error:
             if not is_out_of_memory(error):
                 raise
         many //= 2  # outside of the handler, whose traceback holds the tensors

@@ -17,7 +17,7 @@ from geotdm_fast.nn.egtn import why_no_room
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.runtime.buckets import Sizes
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
-from geotdm_fast.runtime.memory import is_out_of_memory
+from geotdm_fast.runtime.memory import FAILURES, first_line, is_out_of_memory
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.blocks import Block
 from geotdm_fast.sampling.batch_size import default_batch_size, default_shard_size, measured_batch_size, release_memory
@@ -159,10 +159,10 @@ class Drawer:
             try:
                 with bar.batch(part.size, self.num_steps) as step:
                     drawn = self._draw_batch(self._sampler, part, step)
-            except (RuntimeError, MemoryError) as error:
+            except FAILURES as error:
                 if not is_out_of_memory(error):
                     raise
-                full = str(error).splitlines()[0] if str(error) else type(error).__name__
+                full = first_line(error)
             # Outside of the handler, whose traceback keeps the tensors alive.
             if full is None:
                 yield part, drawn
@@ -223,10 +223,11 @@ class Drawer:
     def _padding_of(self, batches: list[Block]) -> Room | None:
         """What these batches are padded to, so that they have no more sizes than captures are kept; None: they are not.
 
-        That is where steps are not captured, and where the sizes are few as they are: of one graph, of alike ones.
+        That is where steps are not captured, where the network is given no graph that could be padded, as by a subclass
+        of `GeoTDM`, and where the sizes are few as they are: of one graph, of alike ones.
         """
         diffusion = self._sampler.diffusion
-        if not self._is_captured or why_no_room(diffusion.denoise_network) is not None:
+        if not (self._is_captured and diffusion.reads_graph) or why_no_room(diffusion.denoise_network) is not None:
             return None
         most = cast(CaptureCache, diffusion.captures).capacity
         sizes = [tuple(len(b.samples) * count for count in self.pick.sizes(b.graphs)) for b in batches]

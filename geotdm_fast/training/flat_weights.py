@@ -1,10 +1,13 @@
 """All weights of a network in one tensor, and their gradients in another."""
 
 import itertools
+from collections.abc import Collection
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from geotdm_fast.runtime.shown import shown
 
 # Numbers between the starts of two weights: kernels load from addresses that 256 divides, as torch's allocator gives.
 ALIGNMENT = 64
@@ -75,6 +78,20 @@ class FlatWeights:
         """{name: view in its shape} of every parameter in `flat`, any tensor of this layout (a moment, say)."""
         flat = flat.detach()
         return {name: flat[first : first + shape.numel()].view(shape) for name, (first, shape) in self._places.items()}
+
+    @property
+    def frozen(self) -> list[str]:
+        """The names of the parameters that do not learn."""
+        return [name for name, p in zip(self._places, self._parameters, strict=True) if not p.requires_grad]
+
+    def freeze(self, names: Collection[str]) -> None:
+        """Let the parameters of these names learn no more. Raises ValueError for a name that there is not."""
+        unknown = sorted(set(names) - self._places.keys())
+        if unknown:
+            raise ValueError(f"FlatWeights.freeze: names must be of parameters of the network, got {shown(unknown[0])}")
+        for name, parameter in zip(self._places, self._parameters, strict=True):
+            if name in names:
+                parameter.requires_grad_(False)
 
     def matrices(self, flat: Tensor) -> list[Tensor]:
         """All matrices in a tensor `flat` of this layout: for each shape r x c one view [n, r, c]."""

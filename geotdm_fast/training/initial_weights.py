@@ -9,30 +9,31 @@ from geotdm_fast.ays import checkpoint as ays
 from geotdm_fast.ays.network import Network
 from geotdm_fast.checkpoint import load_official_state_dict, load_state_dict
 from geotdm_fast.checkpoint_paths import checkpoint_file
-from geotdm_fast.families import build_network, is_ays
+from geotdm_fast.families import build_network
 from geotdm_fast.nn import EGTN
 from geotdm_fast.runtime.tensor_files import load_tensors
 from geotdm_fast.state_dicts import check_is_geotdm, is_safetensors, plain_state_dict
 
 
 def initial_network(config: Mapping) -> EGTN | Network:
-    """The network on the CPU, with the weights that follow from `train.seed`. The global generator is left alone.
-
-    Those of the structure model `denoise_model.pretrain_ckpt` take the place of what both have, and do not learn where
-    `denoise_model.freeze_spatial` says so. Raises FileNotFoundError, and ValueError for a file that is none.
-    """
+    """The network on the CPU, with the weights that follow from `train.seed`. The global generator is left alone."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would reseed every GPU.
         torch.default_generator.manual_seed(config["train"]["seed"])
-        network = build_network(config)
-    section = config["denoise_model"]
-    if is_ays(config) and section["pretrain_ckpt"] is not None:
-        path = checkpoint_file(section["pretrain_ckpt"])
-        try:
-            ays.load_pretrained(network, path, freeze=section["freeze_spatial"])
-        except ValueError as error:
-            raise ValueError(f"denoise_model.pretrain_ckpt: {error}") from error
-    return network
+        return build_network(config)
+
+
+def load_structure_model(network: EGTN | Network, section: Mapping) -> None:
+    """Copy the weights of the structure model `pretrain_ckpt` into the network, in place, on whatever device.
+
+    section: `denoise_model` of a configuration; with `freeze_spatial` the weights of the file do not learn
+    Raises FileNotFoundError, and ValueError for a file that is none.
+    """
+    path = checkpoint_file(section["pretrain_ckpt"])
+    try:
+        ays.load_pretrained(network, path, freeze=section["freeze_spatial"])
+    except ValueError as error:
+        raise ValueError(f"denoise_model.pretrain_ckpt: {error}") from error
 
 
 def load_initial_weights(network: EGTN | Network, start_from: str, directory: pathlib.Path) -> None:

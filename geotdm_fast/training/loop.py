@@ -29,7 +29,7 @@ from geotdm_fast.training.ema import WeightAverage
 from geotdm_fast.training.epochs import windows_of_epoch
 from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.history_windows import HistoryWindows
-from geotdm_fast.training.initial_weights import initial_network, load_initial_weights
+from geotdm_fast.training.initial_weights import initial_network, load_initial_weights, load_structure_model
 from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output, held
 from geotdm_fast.training.rewind import Rewind
@@ -140,7 +140,7 @@ class _Run:
         )
         self.per_epoch = -(-windows_of_epoch(config, dataset) // train["batch_size"])
         self.total = total_steps(train, self.per_epoch)
-        self.fingerprint = fingerprint(dataset)
+        self.fingerprint = fingerprint(dataset, with_atoms=config["data"]["train"].get("molecule") is not None)
 
         self.network = initial_network(config).to(ours.device)
         self.network.set_precision(train["precision"])
@@ -199,10 +199,14 @@ class _Run:
         self._say(f"resuming {self.output.directory} at step {step}{nothing_left}")
 
     def _take_initial_weights(self) -> None:
-        """Begin with the weights of `train.start_from`, where it names some, in the average too."""
-        if self.train_config["start_from"] is None:
+        """Begin with the weights of `train.start_from` or `denoise_model.pretrain_ckpt`, in the average too."""
+        section = self.config["denoise_model"]
+        if section.get("pretrain_ckpt") is not None:
+            load_structure_model(self.network, section)
+        elif self.train_config["start_from"] is not None:
+            load_initial_weights(self.network, self.train_config["start_from"], self.output.directory)
+        else:
             return
-        load_initial_weights(self.network, self.train_config["start_from"], self.output.directory)
         if self.average is not None:
             self.for_use.load_state_dict(self.network.state_dict())
         self.step.mark_changed()

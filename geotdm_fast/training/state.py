@@ -27,7 +27,9 @@ FREE = {
         "final_test_ckpt", "K", "cluster", "cuda_graph", "cuda_graph_sizes",
     },
     # Where the training data lie is free; that they are the same data is checked by their fingerprint.
-    "data.train": {"root", "path", "cache"},
+    "data.train": {"root", "path", "molecule", "cache"},
+    # A resume has its weights from the state, and there which of them are frozen.
+    "denoise_model": {"pretrain_ckpt"},
 }  # fmt: skip
 
 
@@ -62,11 +64,13 @@ def save_state(
         "config": json.dumps(config),
         "fingerprint": fingerprint,
     }
+    if step.weights.frozen:
+        metadata["frozen"] = json.dumps(step.weights.frozen)
     save_tensors(path, step.named_state() | {"sums": sums}, metadata)
 
 
 def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerprint: str) -> tuple[Progress, Tensor]:
-    """Restore weights, average and moments of `step` in place; return the progress and the sums.
+    """Restore weights, which of them are frozen, average and moments of `step` in place; return progress and sums.
 
     Raises ValueError for a corrupt or foreign file, for a config that would train differently, and for other data.
     """
@@ -82,6 +86,9 @@ def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerpr
         earlier = json.loads(metadata["config"])
         progress = Progress(**{field.name: saved[field.name] for field in fields(Progress)})
         _check_progress(progress)
+        frozen = _names(json.loads(metadata.get("frozen", "[]")))
+        if not frozen and config["denoise_model"].get("freeze_spatial"):
+            raise KeyError("frozen")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"cannot resume from {path}: not a training state of this version ({plain(error)}); {hint}"
@@ -108,11 +115,21 @@ def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerpr
     broken = [name for name in expected if not bool(torch.isfinite(tensors[name]).all())]
     if broken:
         raise ValueError(f"cannot resume from {path}: {broken[0]} must be finite, got NaN or Inf; {hint}")
+    try:
+        step.weights.freeze(frozen)
+    except ValueError as error:
+        raise ValueError(f"cannot resume from {path}: {error}; {hint}") from error
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(tensors[name])
     step.mark_changed()
     return progress, tensors["sums"]
+
+
+def _names(came: object) -> list[str]:
+    if not (isinstance(came, list) and all(isinstance(name, str) for name in came)):
+        raise ValueError(f"frozen must be a list of names, got {shown(came)}")
+    return came
 
 
 def _check_progress(progress: Progress) -> None:
@@ -143,13 +160,17 @@ def check_same_training(earlier: Mapping, config: Mapping, *, where: str, hint: 
                 raise ValueError(f"{where}: {section}.{key} {expected}, got {shown(now.get(key))}; {hint}")
 
 
-def fingerprint(dataset: TrajectoryDataset) -> str:
-    """A short text that differs for other training data: the count, and a checksum of eight trajectories."""
+def fingerprint(dataset: TrajectoryDataset, *, with_atoms: bool = False) -> str:
+    """A short text that differs for other training data: the count, and a checksum of eight trajectories.
+
+    with_atoms: of their features and edges too, for data that have these of a file beside the positions
+    """
     count = len(dataset)
     checksum = 0
     for i in sorted({k * (count - 1) // 7 for k in range(8)}):
         item = dataset[i]
-        for values in (item.x, item.conditions):
+        atoms = (item.h, item.edge_index, item.edge_attr) if with_atoms else ()
+        for values in (item.x, item.conditions, *atoms):
             if values is not None:
                 checksum = zlib.crc32(values.contiguous().numpy().tobytes(), checksum)
     return f"{count} trajectories, crc32 {checksum:08x}"

@@ -10,6 +10,7 @@ from geotdm_fast.nn.egtn import why_no_room
 from geotdm_fast.runtime.checks import trusted
 from geotdm_fast.runtime.copies import to_device
 from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, Recorder
+from geotdm_fast.runtime.memory import FAILURES, first_line
 from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training.batches import BatchSource, Draw
 from geotdm_fast.training.block_history import BlockHistory
@@ -191,8 +192,8 @@ class TrainingStep:
         """The same of a capture that any structure of this size may use."""
         try:
             captured = self._padded.borrow(self._on_padded, (function, inputs, structure), state=self.state)
-        except RuntimeError as error:
-            self._give_up(str(error).splitlines()[0])
+        except FAILURES as error:
+            self._give_up(first_line(error))
             return False
         captured.replay()
         self._padded.give_back(captured)
@@ -211,8 +212,8 @@ class TrainingStep:
         call = lambda given: function(given, structure)
         try:
             made = Captured(call, inputs, state=self.state, record=self._record)
-        except RuntimeError as error:
-            self._give_up(str(error).splitlines()[0])
+        except FAILURES as error:
+            self._give_up(first_line(error))
             return None
         self._captures[structure] = made
         return made

@@ -13,10 +13,12 @@ from tiny_ays import ETHENE, SPAN, WATER, interpolator_config, structure_config,
 import geotdm_fast
 from geotdm_fast import Sampler
 from geotdm_fast.ays import as_geotdm
+from geotdm_fast.ays import checkpoint as ays_checkpoint
 from geotdm_fast.ays.as_geotdm import AtomNetwork
 from geotdm_fast.ays.diffusion import OurDiffusion
 from geotdm_fast.ays_model import AysModel
 from geotdm_fast.checkpoint import save_checkpoint
+from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import Trajectory, collate, open_dataset
 from geotdm_fast.data.chemistry.atom_graph import AtomGraph
@@ -176,6 +178,33 @@ def test_a_free_model_is_moved_and_saved(folder, tmp_path):
     assert np.array_equal(again.forecast(data, **about).samples, model.forecast(data, **about).samples)
 
 
+def test_a_checkpoint_with_the_official_section_is_refused_by_name(folder, tmp_path):
+    """`ays.checkpoint.save_checkpoint` writes such, and `ays.checkpoint.load_checkpoint` reads them."""
+    config = interpolator_config(folder)
+    network, path = tame_network(config), tmp_path / "official_form.safetensors"
+    official = {"denoiser": config["denoise_model"], "diffusion": {"num_timesteps": 20, "use_kabsch_alignment": True}}
+    ays_checkpoint.save_checkpoint(path, network, official)
+    message = (
+        r"official_form\.safetensors: .* got 'denoiser'.*; read it by geotdm_fast\.ays\.checkpoint\.load_checkpoint"
+    )
+    with pytest.raises(ValueError, match=message):
+        geotdm_fast.load(path, device="cpu")
+    again, held = ays_checkpoint.load_checkpoint(path)
+    assert held == official
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+def test_a_key_that_a_checkpoint_lacks_is_its_default(folder):
+    config = interpolator_config(folder, "none")
+    del config["denoise_model"]["conditioning"]
+    model = model_of(folder, config)
+    assert free_share(model.config) == 0.0
+    with pytest.raises(ValueError, match=r"free: model\.safetensors is a model of conditioning 'none'"):
+        model.free()
+    data = open_dataset(model.config["data"]["test"]).spread(1)
+    assert model.generate(data, method="ddim", steps=2).samples.shape[-1] == SPAN
+
+
 def test_elements_that_no_conformer_had(folder):
     model = model_of(folder, structure_config(folder))
     about = {"method": "ddim", "steps": 2}
@@ -299,7 +328,7 @@ BAD = [
     ({"method": "ays_ddim", "spacing": "log_snr"}, "has a spacing of its own"),
     ({"method": "ays_ddim", "steps": 25}, r"num_steps must be in 1\.\.24 for 'ays_ddim', got 25"),
     ({"method": "ays_ddims"}, "did you mean 'ays_ddim'"),
-    ({"method": "ddpm", "eta": 0.5}, "eta is of the method 'ddim' alone"),
+    ({"method": "ddpm", "eta": 0.5}, "eta is of the methods 'ddim' and 'ays_ddim' alone"),
 ]
 
 

@@ -7,8 +7,11 @@ import pytest
 import torch
 import yaml
 from official_data import SUFFIX, write_md17, write_nbody
+from tiny_ays import SPAN, interpolator_config, write_runs
+from tiny_ays import tame_network as tame_atoms
 from tiny_models import tame_network, write_checkpoint
 
+from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.cli import main
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.samples.npz import read_samples
@@ -129,3 +132,24 @@ def test_what_is_wrong_is_named(capsys):
         path.unlink()
     assert "must hold the YAML file of the training beside its weights, got none" in said("sampling.yaml")
     assert "--out must be given: FILE.npz, or a folder" in said("outputs/run/ckpt_best.pt")
+
+
+def test_a_model_of_align_your_structures(folder, capsys):
+    """Its diffusion has one mode for all tasks: whether frames are given is the task's to say."""
+    write_runs(folder)
+    config = interpolator_config(folder)
+    config["diffusion"]["model_mean_type"] = "start_x"
+    pathlib.Path("outputs/run").mkdir(parents=True)
+    save_checkpoint("outputs/run/best.safetensors", tame_atoms(config), config)
+    request = {"data": config["data"]["test"], "eval": EVAL | {"cond": True, "cond_mask": [[0, 1]], "K": 2}}
+    about = ["--method", "ddim", "--steps", "3", "--quiet", "--device", "cpu"]
+    pathlib.Path("sampling.yaml").write_text(yaml.safe_dump(request))
+    assert main(["sample", "sampling.yaml", *about]) == 0
+    samples = read_samples("outputs/run_eval/samples.npz")
+    assert samples.mode == "cond" and samples.samples.shape[::3] == (2, SPAN - 1)
+    assert samples.cond_mask.tolist() == [True] + [False] * (SPAN - 1)
+    request["eval"]["cond"] = False
+    pathlib.Path("sampling.yaml").write_text(yaml.safe_dump(request))
+    capsys.readouterr()
+    assert main(["sample", "sampling.yaml", *about]) == 2
+    assert "eval.cond must be true (or left out) for a model of mode 'cond', got false" in capsys.readouterr().err

@@ -383,7 +383,7 @@ def test_what_a_sampler_of_a_flow_refuses():
             {"spacing": "log_snr"},
             r"Sampler: spacing \(of a flow\) must be one of uniform, quadratic, early; got 'log_snr'",
         ),
-        ({"eta": 0.5}, "eta is of the method 'ddim' alone"),
+        ({"eta": 0.5}, "eta is of the methods 'ddim' and 'ays_ddim' alone"),
         ({"num_steps": S + 1}, r"num_steps must be in 1\.\.40"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -309,7 +309,7 @@ def test_refine_on_all_steps_is_optimize(monkeypatch):
         ({"num_steps": 41}, r"num_steps must be in 1\.\.40, the model's steps, got 41"),
         ({"spacing": "even"}, "spacing must be one of uniform, quadratic, log_snr"),
         ({"method": "ddim", "eta": 1.5}, r"eta must be in 0\.\.1, got 1.5"),
-        ({"eta": 0.5}, "eta is of the method 'ddim' alone, got 0.5 with 'ddpm'"),
+        ({"eta": 0.5}, "eta is of the methods 'ddim' and 'ays_ddim' alone, got 0.5 with 'ddpm'"),
     ],
 )
 def test_bad_options(options, message):

@@ -195,3 +195,19 @@ def test_the_command(tmp_path, capsys):
     ):
         assert main(["inspect", *map(str, words)]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_conformers_that_cannot_be_opened(tmp_path, capsys):
+    np.savez(tmp_path / "bad.npz", x=np.full((9, 3), np.nan), z=ETHANOL, batch=np.zeros(9, dtype=int))
+    with pytest.raises(ValueError, match="must be finite") as caught:
+        inspect_file(tmp_path / "bad.npz", keys={"kind": "conformers"})
+    assert caught.value.findings.facts == [("kind", "conformers: one frame of each molecule")]
+    (tmp_path / "mol.sdf").write_text("no molecule")
+    for words in (["mol.sdf"], ["bad.npz", "--set", "data.kind=conformers"]):
+        name, *more = words
+        path = str(tmp_path / name)
+        assert main(["inspect", path, *more, "--topology", str(tmp_path / "bad.npz")]) == 2
+        said = f"--topology goes with a file of molecules (.xtc, .dcd, .pdb, ...), got {path}"
+        assert said in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "bad.npz"), "--set", "data.kind=conformers"]) == 2
+    assert "  kind        conformers: one frame of each molecule" in capsys.readouterr().out

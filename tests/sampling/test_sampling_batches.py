@@ -153,6 +153,7 @@ class _Gpu:
 
     def __init__(self, monkeypatch, fixed: int, each: int, total: int):
         self.fixed, self.each, self.total, self.peak, self.drawn = fixed, each, total, 0, []
+        self.full: Exception = torch.OutOfMemoryError("CUDA out of memory.")
         for name, stand_in in {
             "reset_peak_memory_stats": lambda device: setattr(self, "peak", 0),
             "memory_allocated": lambda device: 0,
@@ -167,7 +168,7 @@ class _Gpu:
         self.drawn.append(size)
         self.peak = self.fixed + self.each * size
         if self.peak > self.total:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.full
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,14 @@ def test_batch_size_is_measured(monkeypatch, fixed, each, total, most, expected,
     gpu = _Gpu(monkeypatch, fixed, each, total)
     assert measured_batch_size(gpu.draw, most, torch.device("cuda")) == expected
     assert gpu.drawn == drawn
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_a_smaller_probe_is_tried_whatever_says_that_memory_is_out(monkeypatch, error):
+    gpu = _Gpu(monkeypatch, 0, 1000, 40_000)
+    gpu.full = error
+    assert measured_batch_size(gpu.draw, 10_000, torch.device("cuda")) == 34
+    assert gpu.drawn == [1, 64, 32]
 
 
 def test_measuring_lets_other_errors_through(monkeypatch):

@@ -12,7 +12,7 @@ from tolerances import assert_same
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import collate
 from geotdm_fast.data.conditions import with_conditions
-from geotdm_fast.diffusion import Flow, Sampler
+from geotdm_fast.diffusion import Flow, GeoTDM, Sampler
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.sampling.batches import Drawer
 from geotdm_fast.sampling.rollout import roll_out
@@ -30,11 +30,12 @@ GRAPHS = {
 }
 
 
-def both_ways(dataset, config, draw):
+def both_ways(dataset, config, draw, change=lambda diffusion: None):
     """What is drawn with plain steps, and with recorded ones, and the recorder."""
     drawn, record = [], TapeRecorder()
     for recorder in (None, record):
         diffusion = tiny_diffusion(config)
+        change(diffusion)
         diffusion.captures = None if recorder is None else CaptureCache(record=recorder)
         flow = isinstance(diffusion, Flow)
         sampler = Sampler(diffusion, "ab2", 5) if flow else Sampler(diffusion, "ddim", 5, eta=0.5)
@@ -121,6 +122,24 @@ def test_where_memory_ran_out_the_smaller_batches_have_sizes_of_their_own(monkey
     assert {size for _, size in after} == {1} and all(room.sizes == after[0][0].sizes for room, _ in after)
     assert before is None or before.sizes != after[0][0].sizes
     assert len(record.tapes) == len(alone[2].tapes) <= CaptureCache().capacity
+
+
+def test_a_subclass_of_geotdm_is_sampled_as_it_is():
+    """It is given no graph that could be padded: each of eight sizes has a capture of its own."""
+
+    class Mine(GeoTDM):
+        pass
+
+    def change(diffusion):
+        diffusion.__class__ = Mine
+
+    dataset = molecules(range(3, 11), 5)
+    config = tiny(dataset)
+    plain, captured, record = both_ways(dataset, config, sampled, change)
+    assert torch.equal(plain, captured) and plain.isfinite().all()
+    assert record.replays == 5 * 8 and len(record.tapes) == 8
+    padded, padded_record = both_ways(dataset, config, sampled)[1:]
+    assert torch.equal(padded, captured) and len(padded_record.tapes) <= CaptureCache().capacity
 
 
 def test_a_rollout_goes_through_the_same_captures():

@@ -5,6 +5,8 @@ import importlib.util
 import os
 import pathlib
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ from packaging.requirements import Requirement
 from places import ROOT
 
 import geotdm_fast
+from geotdm_fast import doctor
 
 try:
     import tomllib
@@ -149,3 +152,42 @@ def test_an_old_torch_is_not_used(tmp_path):
     assert tool.find_torch(python_with("__version__ = '2.12.1'")) == ("2.12.1", tmp_path / "torch.py")
     assert tool.find_torch(python_with("__version__ = '2.9.1'")) == (None, None)
     assert tool.find_torch(python_with("raise ImportError('libcudart.so')")) == (None, None)
+
+
+def test_doctor_knows_every_extra(monkeypatch):
+    """The extras of users, each by packages that it installs, and how to get what is missing."""
+    extras = {name: listed for name, listed in PROJECT["project"]["optional-dependencies"].items() if name != "dev"}
+    assert {extra for *_, extra in doctor.EXTRAS} == set(extras)
+    for _, distribution, _, extra in doctor.EXTRAS:
+        assert distribution in {Requirement(line).name for line in extras[extra]}
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    rows = dict(doctor.optional())
+    assert rows["rdkit"].startswith("not installed: pip install 'geotdm-fast[chemistry]'  (SDF and MOL files")
+    assert rows["mkdocs"].startswith("not installed: pip install 'geotdm-fast[docs]'  (make docs")
+
+
+@pytest.mark.parametrize(
+    ("python", "status"), [("3.10.14", 0), ("3.11.4", 0), ("3.11.5", 0), ("3.13.0", 0), ("3.13.0", 3)]
+)
+def test_continuous_integration_builds_pages_where_mkdocs_can_be(tmp_path, python, status):
+    """`.ci/run` with a `make` that writes what it is asked for, and whose pages fail where status says so."""
+    for folder in (".ci", ".venv/bin", "bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+    version = tuple(map(int, python.split(".")))
+    code = f"import sys; sys.version_info = {version}; exec(sys.argv[1])"
+    programs = {
+        ".venv/bin/python": f'exec {shlex.quote(sys.executable)} -c "{code}" "$2"',
+        "bin/make": f'echo "$1" >> asked; [ "$1" != docs ] || exit {status}',
+    }
+    for name, line in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name not in ("PY", "VENV")}
+    environment["PATH"] = f"{tmp_path / 'bin'}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run([tmp_path / ".ci" / "run"], capture_output=True, text=True, env=environment, check=False)
+    asked = (tmp_path / "asked").read_text().split()
+    assert done.returncode == status, done.stderr
+    with_pages = version >= (3, 11, 5)
+    assert sorted(asked) == (["docs", "test", "venv"] if with_pages else ["test", "venv"])
+    assert done.stdout == ("" if with_pages else "the pages are not built: mkdocs needs Python 3.11.5\n")

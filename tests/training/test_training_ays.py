@@ -1,6 +1,9 @@
 """Training models of Align Your Structures: both stages, what learns, what is given, exact resume."""
 
+import copy
+import dataclasses
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -12,10 +15,10 @@ from tiny_ays import INTERPOLATOR, SIZES, SPAN, WATER, interpolator_config, stru
 from tiny_training import RUN, assert_same_run, log_of, tiny_config
 
 from geotdm_fast.ays.diffusion import OurDiffusion
-from geotdm_fast.checkpoint import load_tensors
+from geotdm_fast.checkpoint import load_tensors, save_tensors
 from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.config.files import load_config, normalise_config
-from geotdm_fast.data import collate, open_dataset
+from geotdm_fast.data import TrajectoryDataset, collate, open_dataset
 from geotdm_fast.diffusion import ModelMeanType
 from geotdm_fast.families import build_diffusion, build_network, load_checkpoint
 from geotdm_fast.task import Task
@@ -26,6 +29,7 @@ from geotdm_fast.training.initial_weights import initial_network
 from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.random_streams import mixed_order
 from geotdm_fast.training.shares import shares_of
+from geotdm_fast.training.state import check_same_training, fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -165,18 +169,61 @@ def test_both_stages(folder, structure):
 
 
 @pytest.mark.parametrize("conditioning", ["unconditional_forward", "interpolation"])
-def test_resumed_equals_undisturbed(folder, structure, conditioning):
-    about = {"pretrain_ckpt": str(structure), "freeze_spatial": True}
+@pytest.mark.parametrize("freeze", [True, False])
+def test_resumed_equals_undisturbed(folder, structure, conditioning, freeze):
+    """Where the structure model has gone since, too: the state has its weights, and which of them are frozen."""
+    shutil.copytree(structure, folder / "elsewhere" / "structure")
+    about = {"pretrain_ckpt": str(folder / "elsewhere" / "structure"), "freeze_spatial": freeze}
     whole = interpolator_config(folder, conditioning, about, num_steps=8, accumulate=2)
+    shutil.rmtree(folder / f"whole_{conditioning}", ignore_errors=True)
+    shutil.rmtree(folder / f"parts_{conditioning}", ignore_errors=True)
     run(whole, folder / f"whole_{conditioning}")
-    for steps in (4, 8):
-        run(whole | {"train": whole["train"] | {"num_steps": steps}}, folder / f"parts_{conditioning}")
+    run(whole | {"train": whole["train"] | {"num_steps": 4}}, folder / f"parts_{conditioning}")
+    shutil.rmtree(folder / "elsewhere")
+    whole["denoise_model"]["pretrain_ckpt"] = str(folder / "nowhere" / "structure")
+    run(whole, folder / f"parts_{conditioning}")
     with_last = lambda name: folder / f"{name}_{conditioning}"
     one, other = (load_tensors(with_last(n) / "state.safetensors")[0] for n in ("whole", "parts"))
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-    assert (with_last("whole") / "last.safetensors").read_bytes() == (
-        with_last("parts") / "last.safetensors"
-    ).read_bytes()
+    one, other = (load_tensors(with_last(n) / "last.safetensors")[0] for n in ("whole", "parts"))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_what_a_state_says_of_frozen_weights(folder, structure):
+    about = {"pretrain_ckpt": str(structure), "freeze_spatial": True}
+    config = interpolator_config(folder, network=about, num_steps=2)
+    path = folder / "frozen_state" / "state.safetensors"
+    run(config, path.parent)
+    tensors, metadata = load_tensors(path)
+    names = sorted(load_tensors(structure / "best.safetensors")[0])
+    assert sorted(json.loads(metadata["frozen"])) == names
+    for frozen, message in (
+        (None, r"not a training state of this version \('frozen'\)"),
+        ("{}", r"not a training state .*frozen must be a list of names, got \{\}"),
+        ('["nothing"]', "names must be of parameters of the network, got 'nothing'"),
+    ):
+        held = {key: value for key, value in metadata.items() if key != "frozen"}
+        save_tensors(path, tensors, held if frozen is None else held | {"frozen": frozen})
+        with pytest.raises(ValueError, match=f"cannot resume from .*{message}"):
+            run(config, path.parent)
+
+
+def test_files_that_moved_and_data_that_changed(folder, structure):
+    config = interpolator_config(folder, network={"pretrain_ckpt": str(structure)})
+    config["data"]["train"]["molecule"] = "here/mol.sdf"
+    other = copy.deepcopy(config)
+    other["data"]["train"] |= {"molecule": "there/mol.sdf", "path": ["there.npz", "too.npz"]}
+    other["denoise_model"]["pretrain_ckpt"] = "there"
+    check_same_training(config, other, where="here", hint="")
+    other["denoise_model"]["freeze_spatial"] = True
+    with pytest.raises(ValueError, match=r"here: denoise_model\.freeze_spatial must be False"):
+        check_same_training(config, other, where="here", hint="")
+
+    data = list(open_dataset(interpolator_config(folder)["data"]["train"]))
+    doubled = [dataclasses.replace(item, edge_attr=2 * item.edge_attr) for item in data]
+    one, two = TrajectoryDataset(data, name="single"), TrajectoryDataset(doubled, name="double")
+    assert fingerprint(one) == fingerprint(two)
+    assert fingerprint(one, with_atoms=True) != fingerprint(two, with_atoms=True)
 
 
 def test_the_same_run_twice_and_another_type_of_network(folder):

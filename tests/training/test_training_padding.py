@@ -329,11 +329,12 @@ def test_equal_graphs_are_not_padded():
     assert make_step(molecules((5, 7)), batch_size=3)._padding is None, "nor what is not captured"
 
 
-def test_a_capture_that_fails_leaves_the_step_eager():
+@pytest.mark.parametrize("error", [RuntimeError("not this one\nbecause"), MemoryError("not this one")], ids=repr)
+def test_a_capture_that_fails_leaves_the_step_eager(error):
     dataset = molecules((5, 7))
 
     def fails(call):
-        raise RuntimeError("not this one\nbecause")
+        raise error
 
     config = small(dataset)
     step = make_step(dataset, record=fails, config=config)

@@ -191,13 +191,25 @@ def test_every_kind_of_model_can_be_captured(device, kind):
             assert_same_state(step, run(make_step(nbody(), device, config=config), 0, 4))
 
 
-def test_a_capture_that_fails_is_told_and_the_step_runs_eagerly():
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (
+            RuntimeError("operation not permitted when stream is capturing\nmore"),
+            "operation not permitted when stream is capturing",
+        ),
+        (MemoryError("not enough memory for a tensor [3, 4]"), "not enough memory for a tensor [3, 4]"),
+        (MemoryError(), "MemoryError"),
+    ],
+    ids=repr,
+)
+def test_a_capture_that_fails_is_told_and_the_step_runs_eagerly(error, why):
     def refuses(call):
         call()
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        raise error
 
     step = run(make_step(nbody(), record=refuses, batch_size=2), 0, 3)
-    assert step.lines == ["train: the step runs without a CUDA graph: operation not permitted when stream is capturing"]
+    assert step.lines == [f"train: the step runs without a CUDA graph: {why}"]
     assert_same_state(step, run(make_step(nbody(), batch_size=2), 0, 3))
 
 
