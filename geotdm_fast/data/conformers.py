@@ -21,8 +21,8 @@ from geotdm_fast.data.checks import (
     check_shape,
 )
 from geotdm_fast.data.chemistry.atom_graph import AtomGraph, graph_of_molecule, graph_of_pairs
-from geotdm_fast.data.chemistry.names import BY_DEFAULT, NUM_ATOMS, OFFICIAL, OWN, check_features
-from geotdm_fast.data.chemistry.sdf import SUFFIXES, read_molecules
+from geotdm_fast.data.chemistry.names import BY_DEFAULT, MOLECULE_SUFFIXES, NUM_ATOMS, OFFICIAL, OWN, check_features
+from geotdm_fast.data.chemistry.sdf import read_molecules
 from geotdm_fast.data.distances import unit_factor
 from geotdm_fast.data.molecule import heavy_atoms, molecule_graph
 from geotdm_fast.data.molecule_files.formats import format_of, require
@@ -103,7 +103,7 @@ def conformer_dataset(
     if not path.is_file():
         raise FileNotFoundError(f"conformer_dataset: {path}: no such file")
     suffix = path.suffix.lower()
-    is_sdf = suffix in SUFFIXES
+    is_sdf = suffix in MOLECULE_SUFFIXES
     wanted = check_features(where, (OFFICIAL if is_sdf else BY_DEFAULT) if features is None else features, is_sdf)
     hops = check_count(where, "max_hops", max_hops)
     rules = _Rules(check_flag(where, "with_h", with_h), hops, wanted, cutoff, unit_factor(where, unit))

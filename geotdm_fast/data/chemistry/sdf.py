@@ -9,8 +9,6 @@ from geotdm_fast.runtime.files import PathLike
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-SUFFIXES = (".sdf", ".sd", ".mol")
-
 
 def rdkit_chem(where: str) -> Any:
     """RDKit's module `Chem`. ImportError that says what to install."""
