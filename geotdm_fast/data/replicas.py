@@ -34,13 +34,14 @@ def expanded_paths(where: str, path: Any) -> Any:
 def numbers_of_files(where: str, path: Any, num_entries: int) -> list[int]:
     """For every file of `expanded_paths(where, path)` the number of its entry in the lists of a section.
 
-    num_entries: of the lists; a pattern beside lists of names has a file for each entry
+    num_entries: of the lists; beside lists of names, a pattern has a file for each entry, and one path is every entry's
     """
     if isinstance(path, (list, tuple)):
         files = [expanded_paths(where, [entry]) for entry in path]
         return [number for number, own in enumerate(files) for _ in own]
-    found = range(len(expanded_paths(where, [path])))
-    return list(found) if num_entries > 1 else [0 for _ in found]
+    found = expanded_paths(where, path)
+    num_files = len(found) if isinstance(found, list) else max(num_entries, 1)
+    return list(range(num_files)) if num_entries > 1 else [0] * num_files
 
 
 def _found(where: str, path: str | os.PathLike) -> list:

@@ -449,3 +449,8 @@ _OPENERS: dict[str, Callable[..., TrajectoryDataset]] = {
 def kind_keys(kind: str) -> tuple[str, ...]:
     """The keys that a section of this kind may have, the official ones among them."""
     return ("kind", _GRAPH, _CONDITIONS, *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)
+
+
+def list_keys(kind: str | None) -> tuple[str, ...]:
+    """The keys that may be lists in a section of this kind, one entry for each of its files."""
+    return _LISTS.get(kind or "", ())

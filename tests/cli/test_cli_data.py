@@ -78,6 +78,20 @@ def test_a_change_of_kind_is_told():
     assert told == "kind file by the suffix of run.xtc, instead of md17; without num_windows"
 
 
+def test_lists_of_other_files_are_left_out():
+    section = OWN | {"kind": "file", "path": ["x.xtc", "y.xtc"], "topology": ["x.pdb", "y.pdb"], "name": ["x", "y"]}
+    section |= {"features": ["degree"], "molecule": ["x.sdf", "y.sdf"]}
+    expected = OWN | {"kind": "file", "path": "a.xtc", "features": ["degree"]}
+    told = "without topology, name, molecule of the paths before --data"
+    assert with_data(section, ["a.xtc"]) == (expected, told)
+    changed, told = with_data(section, ["a.xtc", "b.xtc"], "top.pdb")
+    assert changed == expected | {"path": ["a.xtc", "b.xtc"], "topology": "top.pdb"}
+    assert told == "without name, molecule of the paths before --data"
+    assert with_data(section | {"name": "n"}, ["a.npz"])[1] == (
+        "kind npz by the suffix of a.npz, instead of file; without topology, molecule of the paths before --data"
+    )
+
+
 def test_a_topology_serves_every_file():
     section, _ = with_data(OWN, ["a.xtc", "b.xtc"], "top.pdb")
     assert section["path"] == ["a.xtc", "b.xtc"] and section["topology"] == "top.pdb"
