@@ -121,8 +121,13 @@ def _with_recordings(section: Mapping, recordings: list[str]) -> dict:
 
 
 def _is_there(topology: object) -> bool:
-    """Whether a section names one topology that exists; that of a configuration to start from is a placeholder."""
-    return isinstance(topology, str) and Path(topology).is_file()
+    """Whether a section names one topology that exists, or one beside each file (`{folder}`).
+
+    That of a configuration to start from is a placeholder.
+    """
+    from geotdm_fast.data.replicas import FOLDER
+
+    return isinstance(topology, str) and (FOLDER in topology or Path(topology).is_file())
 
 
 def _kind_of(paths: list[str], old: str | None) -> str:

@@ -106,6 +106,9 @@ def test_the_topology_of_the_section_stays_if_it_is_there(folder):
     assert with_data(section, ["part2.xtc"])[0] == section | {"path": "part2.xtc"}
     placeholder = OWN | {"kind": "file", "topology": "topology.pdb"}
     assert "topology" not in with_data(placeholder, ["whole.extxyz"])[0]
+    beside = OWN | {"kind": "file", "topology": "{folder}/system.pdb", "molecule": "{folder}/mol.sdf"}
+    assert with_data(beside, ["runs/2/traj.xtc"]) == (beside | {"path": "runs/2/traj.xtc"}, "")
+    assert with_data(beside, ["b.xtc"], "run.pdb")[0] == beside | {"path": "b.xtc", "topology": "run.pdb"}
 
 
 def test_a_folder_is_a_root(folder):
