@@ -75,9 +75,11 @@ def with_data(
     split: what of the files is read where the section, of another kind, does not say it
     where: the section's name, for messages
     Returns the section, and what is to be told of it, or "": a change of kind, and the keys that are left out, those
-    that the new kind does not know and the lists of names, topologies and molecules that were of the paths before.
+    that the new kind does not know, the lists of names, topologies and molecules that were of the paths before, and
+    `ratio` where these were not as many.
     Raises ValueError for files of several kinds, and a topology where none belongs.
     """
+    from geotdm_fast.data.chemistry.keys import RATIO
     from geotdm_fast.data.sections import infer_kind, kind_keys, list_keys
 
     old = section.get("kind", infer_kind(section))
@@ -98,6 +100,10 @@ def with_data(
         values["topology"] = section["topology"]
     names = [key for key in list_keys(old) if isinstance(section.get(key), (list, tuple))]
     of_the_old = [key for key in names if key not in ("path", "molecule_name", *values)]
+    ratio = section.get(RATIO)
+    # Shares are of the entries of lists, of which there are others now; those of as many files stay.
+    if ratio is not None and (len(value) == 1 or not isinstance(ratio, (list, tuple)) or len(ratio) != len(value)):
+        of_the_old.append(RATIO)
     kept = {key: v for key, v in section.items() if key not in ("kind", "path", "topology", *of_the_old)}
     told = []
     if kind != old:

@@ -92,6 +92,14 @@ def test_lists_of_other_files_are_left_out():
     )
 
 
+def test_shares_of_as_many_files_stay():
+    section = OWN | {"path": ["x.npz", "y.npz"], "ratio": [0.25, 0.75]}
+    assert with_data(section, ["a.npz", "b.npz"]) == (section | {"path": ["a.npz", "b.npz"]}, "")
+    for paths in (["a.npz"], ["a.npz", "b.npz", "c.npz"]):
+        changed, told = with_data(section, paths)
+        assert "ratio" not in changed and told == "without ratio of the paths before --data"
+
+
 def test_a_topology_serves_every_file():
     section, _ = with_data(OWN, ["a.xtc", "b.xtc"], "top.pdb")
     assert section["path"] == ["a.xtc", "b.xtc"] and section["topology"] == "top.pdb"
