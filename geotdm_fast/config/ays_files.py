@@ -240,7 +240,8 @@ def _official_data(dataset: Mapping, found: Mapping[str, str], split: str) -> di
         about["phases"] = rate > 1
     else:  # one window of each run
         start = dataset["start_frame"] or 0
-        about["frames"] = [start, start + dataset["num_frames"]]
+        # num_frames may be those of a window, which reach over more of the run.
+        about["frames"] = [start, start + max(dataset["num_frames"], (span - 1) * rate + 1)]
     return {"kind": "file", **files, "every": rate, "span": span, **about}
 
 

@@ -367,6 +367,11 @@ def test_official_shapes_of_data():
     with pytest.warns(UserWarning, match="subsample") as said:
         sections = normalise_config(raw)["data"]
     assert len(said) == 1 and sections["val"]["frames"] == [5, 105] and not sections["val"].get("phases")
+    mdgen = raw | {"dataset": raw["dataset"] | {"expected_time_dim": 251, "num_frames": 251, "frame_rate": 100}}
+    with pytest.warns(UserWarning, match="subsample"):
+        section = normalise_config(mdgen)["data"]["val"]
+    start, stop = section["frames"]
+    assert (start, stop) == (5, 25006) and len(range(start, stop, section["every"])) == section["span"] == 251
     for words in (
         "train_traj_dir, val_traj_dir: pickles are not read, files */*/traj.xtc with system.pdb and mol.sdf beside are",
         "validation and tests take the first window of each run",
