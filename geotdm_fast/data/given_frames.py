@@ -44,7 +44,8 @@ def given_frames_dataset(
 
     section: of kind npz, file, md17 or pedestrian, see `open_dataset`. split, split_ratio, stride, span, windows and
         ratio are passed over, and so is down_sample_every: frames of the file are as far apart as the model's, or as
-        its one `conditions.lag` says. Of pedestrian recordings the people who are there in all of the last G frames are taken
+        its one `conditions.lag` says. Of pedestrian recordings the people who are there in all of the last G frames are
+        taken
     given: [T] - which frames of the window are given, as the model's `cond_mask` says
     Raises what `open_dataset` raises, and ValueError where there are fewer than G frames, and for kind nbody, whose
     future is simulated.
