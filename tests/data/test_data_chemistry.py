@@ -271,6 +271,21 @@ def test_bad_data(tmp_path, ethanol):
         graph_of_pairs("here", z + 92, edges, None, None, ["degree"])
     with pytest.raises(ValueError, match=r"features: \[own\] needs h"):
         graph_of_pairs("here", z, edges, None, None, ["own"])
+    needs_h = r"features: \[own\] needs h \[N, F\] beside the positions, got none"
+    (tmp_path / "w.xyz").write_text("3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n" * 3)
+    np.savez(tmp_path / "md17.npz", R=np.tile(WATER, (40, 1, 1)) + 0.01 * np.arange(40)[:, None, None], z=[8, 1, 1])
+    md17 = {"kind": "md17", "down_sample_every": 1, "split": "train"}
+    file = {"kind": "file", "span": 2, "split": None}
+    for path, more in (
+        (ethanol, {}),
+        ("md17.npz", md17),
+        ("w.xyz", file),
+        ("w.xyz", file | {"cache": str(tmp_path / "cache")}),
+    ):
+        with pytest.raises(ValueError, match=needs_h):
+            open_dataset(section(tmp_path / path, features=["own"], **more), progress=False)
+    with pytest.raises(ValueError, match=needs_h):
+        with_atoms(array_dataset(np.tile(WATER, (4, 1, 1)), z=[8, 1, 1], span=2).subset([0]), ["own"])
 
 
 BAD_CONFORMERS = [
