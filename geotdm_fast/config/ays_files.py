@@ -191,7 +191,7 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
         network["freeze_spatial"] = False
     wandb = raw.get("wandb")
     name = wandb.get("name") if isinstance(wandb, Mapping) else None
-    _say_left_out(raw, dataset, train, where)
+    _say_left_out(raw, config, where)
     settings = {
         "exp_name": name or "align_your_structures",
         "seed": dataset["seed"],
@@ -249,8 +249,9 @@ def _official_data(dataset: Mapping, found: Mapping[str, str], split: str) -> di
 _PASSED_OVER = ("filter_data", "test_on_drugs", *(f"frames_per_example_{split}" for split in SPLITS))
 
 
-def _say_left_out(raw: Mapping, dataset: Mapping, train: Mapping, where: str) -> None:
-    """One warning that names what of an official file is read elsewhere, and what is passed over."""
+def _say_left_out(raw: Mapping, config: Mapping, where: str) -> None:
+    """One warning that names what of an official file is read elsewhere, means something else, and is passed over."""
+    dataset, train, decay = config["dataset"], config["train"], config["optim"]["weight_decay"]
     told = []
     runs = [key for key, path in dataset["paths"].items() if path and "traj_dir" in key]
     if runs and not _is_of_conformers(dataset):
@@ -274,6 +275,11 @@ def _say_left_out(raw: Mapping, dataset: Mapping, train: Mapping, where: str) ->
     passed += [name for name in ("test", "num_blocks") if raw.get(name) is not None]
     if passed:
         told.append(f"passed over: {', '.join(passed)}")
+    if decay:
+        told.append(
+            f"optim.weight_decay {decay:g} is train.weight_decay, which shrinks weight matrices apart from the gradient; in "
+            "the official code it is added to the gradient of every parameter"
+        )
     if train["resume_from_checkpoint"]:
         told.append("train.resume_from_checkpoint is passed over: a run goes on from its own folder")
     if told:
