@@ -277,8 +277,8 @@ def _say_left_out(raw: Mapping, config: Mapping, where: str) -> None:
         told.append(f"passed over: {', '.join(passed)}")
     if decay:
         told.append(
-            f"optim.weight_decay {decay:g} is train.weight_decay, which shrinks weight matrices apart from the gradient; in "
-            "the official code it is added to the gradient of every parameter"
+            f"optim.weight_decay {decay:g} is train.weight_decay, which shrinks matrices apart from the gradient; "
+            "in the official code it is added to the gradient of every parameter"
         )
     if train["resume_from_checkpoint"]:
         told.append("train.resume_from_checkpoint is passed over: a run goes on from its own folder")

@@ -368,9 +368,7 @@ def test_official_shapes_of_data():
         sections = normalise_config(raw)["data"]
     assert len(said) == 1 and sections["val"]["frames"] == [5, 105] and not sections["val"].get("phases")
     assert "weight_decay" not in str(said[0].message)
-    decay = (
-        r"optim\.weight_decay 0\.01 is train\.weight_decay, which shrinks weight matrices apart from the gradient; in"
-    )
+    decay = r"optim\.weight_decay 0\.01 is train\.weight_decay, which shrinks matrices apart from the gradient; in"
     with pytest.warns(UserWarning, match=decay):
         assert normalise_config(raw | {"optim": {"weight_decay": 0.01}})["train"]["weight_decay"] == 0.01
     mdgen = raw | {"dataset": raw["dataset"] | {"expected_time_dim": 251, "num_frames": 251, "frame_rate": 100}}
