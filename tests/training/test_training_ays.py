@@ -355,6 +355,11 @@ def test_official_shapes_of_data():
     section = config["data"]["train"]
     assert section["path"] == "a.csv" and section["frames"] == [3, 103] and section["every"] == 12
     assert config["train"]["cond_mask"] == [[0, 1], [8, 9]] and not config["denoise_model"]["freeze_spatial"]
+    lists = {"train_split_drugs": "d.csv", "train_split_qm9": "q.csv", "ratio": {"QM9": 0.25, "DRUGS": 0.75}}
+    one = {key: value for key, value in raw["dataset"].items() if key != "train_split"}
+    with pytest.warns(UserWarning, match=r"lists of runs .* are not read.*subsample is passed over"):
+        section = normalise_config(raw | {"dataset": one | lists})["data"]["train"]
+    assert section["path"] == ["d.csv", "q.csv"] and section["ratio"] == [0.75, 0.25]
     raw["dataset"] |= {"start_frame": None, "random_frame": True, "train_traj_dir": "runs/"}
     del raw["dataset"]["train_split"]
     with pytest.warns(UserWarning, match="subsample"):
