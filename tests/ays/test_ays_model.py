@@ -280,6 +280,8 @@ def test_bad_data(folder):
     assert model.forecast(own, method="ddim", steps=2).samples.shape == (1, 3, 3, 4)
     with pytest.raises(ValueError, match=r"ft_dim must be 4, the features of atoms in .*, got 13"):
         model.forecast(dataclasses.replace(own, h=torch.ones(3, 5)))
+    with pytest.raises(ValueError, match=r"atomic numbers must be from 0 to 99, got -1"):
+        model.forecast(dataclasses.replace(own, h=torch.tensor([6.0, -1, 8])[:, None].repeat(1, 14)))
     boxed = dataclasses.replace(own, cell=torch.eye(3), pbc=torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="must have no periodic box"):
         model.forecast(boxed)
