@@ -16,8 +16,9 @@ from geotdm_fast.conditions import Conditions
 from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.data.chemistry.atom_graph import is_atom_graph
 from geotdm_fast.data.chemistry.datasets import with_atoms
-from geotdm_fast.data.chemistry.names import OF_GRAPH, OWN
+from geotdm_fast.data.chemistry.keys import knows_bond_orders
 from geotdm_fast.data.convert import to_dataset
+from geotdm_fast.data.replicas import FOLDER
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.data.windows import centred
 from geotdm_fast.diffusion import GeoTDM
@@ -44,9 +45,10 @@ class AysModel(Model):
 
     What data a method takes, `Model` says. Every frame is centred on its atoms, and atoms and edges are made as the
     data section of the training says, where the data do not have them. With positions and `ase.Atoms` may go
-    `molecule`, an SDF or MOL file with the bond orders of their atoms, instead of `data.train.molecule`. A structure
-    model (`type: basic_es`) generates structures, trajectories of one frame; an interpolator forecasts from frame 0,
-    interpolates between two frames, or generates; one of conditioning `unconditional_forward` forecasts and generates.
+    `molecule`, an SDF or MOL file with the bond orders of their atoms, instead of `data.train.molecule`; where the
+    training knew bond orders and named no one file, it must be given. A structure model (`type: basic_es`) generates
+    structures, trajectories of one frame; an interpolator forecasts from frame 0, interpolates between two frames, or
+    generates; one of conditioning `unconditional_forward` forecasts and generates.
     """
 
     def __init__(self, network: nn.Module, diffusion: GeoTDM, task: Task, config: Mapping, name: str = "model"):
@@ -127,7 +129,7 @@ class AysModel(Model):
         item = dataset[0]
         numbers = dataset.numbers_of(0)
         if not is_atom_graph(item.h, item.edge_attr, numbers, ft_dim) and numbers is not None:
-            molecule = self._molecule(where) if molecule is None else molecule
+            molecule = self._molecule(where, molecule)
             dataset = with_atoms(dataset, section.get("features"), section.get("max_hops", 3), molecule, where)
         elif molecule is not None:
             raise TypeError(
@@ -138,18 +140,26 @@ class AysModel(Model):
         centred_one_by_one.items = _Centred(dataset.items)
         return centred_one_by_one
 
-    def _molecule(self, where: str) -> str | None:
-        """The file of bond orders and features that the training read, where it is one; None where it read none.
+    def _molecule(self, where: str, given: PathLike | None) -> PathLike | None:
+        """The file of bond orders and features for positions: `given`, or the training's; None where it had none.
 
-        Raises ValueError where each of its data had one of its own, and where a training on SDF read those of its data.
+        Raises ValueError without `given` where the training knew bond orders of no such file: without them every bond
+        would be single; and for one given to a model that learned no types of bonds.
         """
         section = self.data
         came = section.get("molecule")
-        is_one = isinstance(came, str) and "{folder}" not in came
-        needs = [name for name in section.get("features") or () if name not in (*OF_GRAPH, OWN)]
-        if is_one or (came is None and not needs):
+        if not knows_bond_orders(section):
+            if given is not None:
+                raise ValueError(
+                    f"{where}: molecule must be left out for {self.name}, which was trained without bond orders (no "
+                    f"data.train.molecule, no file of SDF), got {shown(str(given))}"
+                )
+            return None
+        if given is not None:
+            return given
+        if isinstance(came, str) and FOLDER not in came:
             return came
-        read = f"data.train.molecule {shown(came)}" if came is not None else f"features {', '.join(needs)}"
+        read = f"data.train.molecule {shown(came)}" if came is not None else f"bond orders of {shown(section['path'])}"
         raise ValueError(
             f"{where}: molecule must be given, an SDF or MOL file of the atoms of the data (molecule=FILE), for "
             f"{self.name}, which was trained with {read}"

@@ -109,13 +109,19 @@ def holds_ays(path: PathLike) -> bool:
 
     Raises FileNotFoundError; a damaged file is none, and whoever reads it says what is wrong.
     """
+    held = config_of(path)
+    return held is not None and (is_ays(held) or "denoiser" in held)
+
+
+def config_of(path: PathLike) -> Mapping | None:
+    """The configuration in a file, or None where it holds none that can be read. Reads no tensors."""
     if not is_safetensors(path):
-        return False
+        return None
     try:
         held = parse_json(read_metadata(path).get(CONFIG_KEY, ""))
     except ValueError:
-        return False
-    return isinstance(held, Mapping) and (is_ays(held) or "denoiser" in held)
+        return None
+    return held if isinstance(held, Mapping) else None
 
 
 def load_state_dict(network: torch.nn.Module, state: Mapping[str, Tensor], source: PathLike) -> None:

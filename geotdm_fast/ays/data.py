@@ -27,5 +27,6 @@ def check_atoms(ft_dim: int, dataset: TrajectoryDataset, where: str) -> None:
         )
     z, _, c = parts(item.h, item.edge_attr)
     for name, values, most in (("atomic numbers", z, NUM_ATOMS), ("types of edges", c, NUM_EDGE_TYPES)):
-        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < most:
-            raise ValueError(f"{where}: {name} must be from 0 to {most - 1}, got {int(values.max())}")
+        wrong = values[(values < 0) | (values >= most)]
+        if len(wrong):
+            raise ValueError(f"{where}: {name} must be from 0 to {most - 1}, got {int(wrong[0])}")

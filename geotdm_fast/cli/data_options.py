@@ -74,10 +74,13 @@ def with_data(
 
     split: what of the files is read where the section, of another kind, does not say it
     where: the section's name, for messages
-    Returns the section, and what is to be told of a change of kind, or "". What the new kind does not know is left out.
+    Returns the section, and what is to be told of it, or "": a change of kind, and the keys that are left out, those
+    that the new kind does not know, the lists of names, topologies and molecules that were of the paths before, and
+    `ratio` where these were not as many.
     Raises ValueError for files of several kinds, and a topology where none belongs.
     """
-    from geotdm_fast.data.sections import infer_kind, kind_keys
+    from geotdm_fast.data.chemistry.keys import RATIO
+    from geotdm_fast.data.sections import infer_kind, kind_keys, list_keys
 
     old = section.get("kind", infer_kind(section))
     if Path(paths[0]).is_dir():
@@ -95,15 +98,23 @@ def with_data(
         values["topology"] = Path(topology).as_posix()
     elif kind == old == "file" and _is_there(section.get("topology")):
         values["topology"] = section["topology"]
-    kept = {key: v for key, v in section.items() if key not in ("kind", "path", "topology")}
-    told = ""
+    names = [key for key in list_keys(old) if isinstance(section.get(key), (list, tuple))]
+    of_the_old = [key for key in names if key not in ("path", "molecule_name", *values)]
+    ratio = section.get(RATIO)
+    # Shares are of the entries of lists, of which there are others now; those of as many files stay.
+    if ratio is not None and (len(value) == 1 or not isinstance(ratio, (list, tuple)) or len(ratio) != len(value)):
+        of_the_old.append(RATIO)
+    kept = {key: v for key, v in section.items() if key not in ("kind", "path", "topology", *of_the_old)}
+    told = []
     if kind != old:
         kept, lost = _carried(kept, old, kind_keys(kind), split)
         left_out = f"; without {', '.join(lost)}" if lost else ""
-        told = f"kind {kind} by the suffix of {paths[0]}, instead of {old}{left_out}"
+        told.append(f"kind {kind} by the suffix of {paths[0]}, instead of {old}{left_out}")
     for key in ("root", "molecule_name"):
         kept.pop(key, None)
-    return values | kept, told
+    if of_the_old:
+        told.append(f"without {', '.join(of_the_old)} of the paths before --data")
+    return values | kept, "; ".join(told)
 
 
 def _with_recordings(section: Mapping, recordings: list[str]) -> dict:
@@ -116,8 +127,13 @@ def _with_recordings(section: Mapping, recordings: list[str]) -> dict:
 
 
 def _is_there(topology: object) -> bool:
-    """Whether a section names one topology that exists; that of a configuration to start from is a placeholder."""
-    return isinstance(topology, str) and Path(topology).is_file()
+    """Whether a section names one topology that exists, or one beside each file (`{folder}`).
+
+    That of a configuration to start from is a placeholder.
+    """
+    from geotdm_fast.data.replicas import FOLDER
+
+    return isinstance(topology, str) and (FOLDER in topology or Path(topology).is_file())
 
 
 def _kind_of(paths: list[str], old: str | None) -> str:

@@ -6,6 +6,7 @@ which. Which frames are given follows from `denoise_model.conditioning` and the 
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -191,7 +192,7 @@ def from_official(raw: Mapping, where: str = "config") -> dict:
         network["freeze_spatial"] = False
     wandb = raw.get("wandb")
     name = wandb.get("name") if isinstance(wandb, Mapping) else None
-    _say_left_out(raw, dataset, train, where)
+    _say_left_out(raw, config, where)
     settings = {
         "exp_name": name or "align_your_structures",
         "seed": dataset["seed"],
@@ -213,11 +214,20 @@ def _is_of_conformers(dataset: Mapping) -> bool:
 
 
 def _official_paths(dataset: Mapping, split: str) -> dict[str, str]:
-    """The path of each set of a split, by the end of its key: `_drugs`, or nothing where there is one set."""
-    first = f"{split}_{'conf_path' if _is_of_conformers(dataset) else 'traj_dir'}"
-    kinds = (first,) if _is_of_conformers(dataset) else (first, f"{split}_split")
-    paths = {key: path for key, path in dataset["paths"].items() if path and key.startswith(kinds)}
-    return {key.removeprefix(first): os.path.expandvars(path) for key, path in paths.items()}
+    """The path of each set of a split, by its key: `train_traj_dir_drugs`, or without an end where there is one set."""
+    words = ("conf_path",) if _is_of_conformers(dataset) else ("traj_dir", "split")
+    kinds = tuple(f"{split}_{word}" for word in words)
+    return {k: os.path.expandvars(path) for k, path in dataset["paths"].items() if path and k.startswith(kinds)}
+
+
+def _name_of_set(key: str) -> str:
+    """DRUGS of `train_traj_dir_drugs`, by which the shares are named; nothing where there is one set."""
+    return re.sub("^[a-z]+_(conf_path|traj_dir|split)_?", "", key).upper()
+
+
+def _is_list_of_runs(key: str) -> bool:
+    """Whether a key names a list of runs (`train_split`, `train_split_drugs`), no folder of them."""
+    return re.match("[a-z]+_split(_|$)", key) is not None
 
 
 def _official_data(dataset: Mapping, found: Mapping[str, str], split: str) -> dict:
@@ -226,7 +236,7 @@ def _official_data(dataset: Mapping, found: Mapping[str, str], split: str) -> di
     one = lambda values: values[0] if len(values) == 1 else values
     about: dict[str, Any] = {"with_h": not dataset["remove_hs"], "max_hops": dataset["order"]}
     about |= {"features": dataset["features"], "project": "frames"}
-    shares = [dataset["ratio"].get(end.removeprefix("_").upper()) for end in found]
+    shares = [dataset["ratio"].get(_name_of_set(key)) for key in found]
     if len(shares) > 1 and None not in shares:
         about["ratio"] = shares
     if _is_of_conformers(dataset):
@@ -234,13 +244,14 @@ def _official_data(dataset: Mapping, found: Mapping[str, str], split: str) -> di
         return {"kind": "conformers", "path": one(as_sdf), **about}
     rate = dataset["frame_rate"]
     span = dataset["expected_time_dim"] or math.ceil(dataset["num_frames"] / rate)
-    runs = [path if end.endswith("_split") else f"{path.rstrip('/')}/*/*/traj.xtc" for end, path in found.items()]
+    runs = [path if _is_list_of_runs(key) else f"{path.rstrip('/')}/*/*/traj.xtc" for key, path in found.items()]
     files = {"path": one(runs), "topology": "{folder}/system.pdb", "molecule": "{folder}/mol.sdf"}
     if dataset["random_frame"] and split == "train":
         about["phases"] = rate > 1
     else:  # one window of each run
         start = dataset["start_frame"] or 0
-        about["frames"] = [start, start + dataset["num_frames"]]
+        # num_frames may be those of a window, which reach over more of the run.
+        about["frames"] = [start, start + max(dataset["num_frames"], (span - 1) * rate + 1)]
     return {"kind": "file", **files, "every": rate, "span": span, **about}
 
 
@@ -248,8 +259,9 @@ def _official_data(dataset: Mapping, found: Mapping[str, str], split: str) -> di
 _PASSED_OVER = ("filter_data", "test_on_drugs", *(f"frames_per_example_{split}" for split in SPLITS))
 
 
-def _say_left_out(raw: Mapping, dataset: Mapping, train: Mapping, where: str) -> None:
-    """One warning that names what of an official file is read elsewhere, and what is passed over."""
+def _say_left_out(raw: Mapping, config: Mapping, where: str) -> None:
+    """One warning that names what of an official file is read elsewhere, means something else, and is passed over."""
+    dataset, train, decay = config["dataset"], config["train"], config["optim"]["weight_decay"]
     told = []
     runs = [key for key, path in dataset["paths"].items() if path and "traj_dir" in key]
     if runs and not _is_of_conformers(dataset):
@@ -260,7 +272,7 @@ def _say_left_out(raw: Mapping, dataset: Mapping, train: Mapping, where: str) ->
             told.append("validation and tests take the first window of each run, not one from a random frame on")
     if any(path and path.endswith(".pkl") for path in dataset["paths"].values()) and _is_of_conformers(dataset):
         told.append("pickles are not read, files .sdf of the same names are")
-    if any(key.endswith("_split") for key in dataset["paths"]):
+    if any(map(_is_list_of_runs, dataset["paths"])):
         told.append("lists of runs (train_split, ...) are not read, --data names their files")
     for key in ("subsample", "subsample_drugs", "subsample_qm9", "drugs_subsample"):
         if dataset[key] not in (None, 1, 1.0):
@@ -273,6 +285,11 @@ def _say_left_out(raw: Mapping, dataset: Mapping, train: Mapping, where: str) ->
     passed += [name for name in ("test", "num_blocks") if raw.get(name) is not None]
     if passed:
         told.append(f"passed over: {', '.join(passed)}")
+    if decay:
+        told.append(
+            f"optim.weight_decay {decay:g} is train.weight_decay, which shrinks matrices apart from the gradient; "
+            "in the official code it is added to the gradient of every parameter"
+        )
     if train["resume_from_checkpoint"]:
         told.append("train.resume_from_checkpoint is passed over: a run goes on from its own folder")
     if told:

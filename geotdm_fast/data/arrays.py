@@ -258,5 +258,6 @@ def array_dataset(
         name=name,
         unit=unit if z is None else "angstrom",
         atomic_numbers=numbers,
+        h_is_made=h is None,
         frame_time=None if times is None else frame_time(check_array(where, times_name, times, "T or B, T"), step),
     )

@@ -21,8 +21,8 @@ from geotdm_fast.data.checks import (
     check_shape,
 )
 from geotdm_fast.data.chemistry.atom_graph import AtomGraph, graph_of_molecule, graph_of_pairs
-from geotdm_fast.data.chemistry.names import BY_DEFAULT, NUM_ATOMS, OFFICIAL, OWN, check_features
-from geotdm_fast.data.chemistry.sdf import SUFFIXES, read_molecules
+from geotdm_fast.data.chemistry.names import BY_DEFAULT, MOLECULE_SUFFIXES, NUM_ATOMS, OFFICIAL, OWN, check_features
+from geotdm_fast.data.chemistry.sdf import read_molecules
 from geotdm_fast.data.distances import unit_factor
 from geotdm_fast.data.molecule import heavy_atoms, molecule_graph
 from geotdm_fast.data.molecule_files.formats import format_of, require
@@ -32,6 +32,7 @@ from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio, split_range
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.data.windows import centred
 from geotdm_fast.runtime.files import PathLike, read_npz
+from geotdm_fast.runtime.shown import shown
 
 _ARRAYS = ("x", "R", "z", "h", "edge_index", "edge_attr", "bonds", "batch", "ptr")
 
@@ -103,7 +104,7 @@ def conformer_dataset(
     if not path.is_file():
         raise FileNotFoundError(f"conformer_dataset: {path}: no such file")
     suffix = path.suffix.lower()
-    is_sdf = suffix in SUFFIXES
+    is_sdf = suffix in MOLECULE_SUFFIXES
     wanted = check_features(where, (OFFICIAL if is_sdf else BY_DEFAULT) if features is None else features, is_sdf)
     hops = check_count(where, "max_hops", max_hops)
     rules = _Rules(check_flag(where, "with_h", with_h), hops, wanted, cutoff, unit_factor(where, unit))
@@ -128,15 +129,16 @@ def _of_sdf(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Itera
     from rdkit.Chem import RemoveHs
 
     mols = read_molecules(where, path)
-    for number in part.of(where, len(mols)):
-        mol = mols[number] if rules.with_h else RemoveHs(mols[number])
+    for place in part.of(where, len(mols)):
+        number, mol = mols[place]
+        mol = mol if rules.with_h else RemoveHs(mol)
         graph = graph_of_molecule(f"{where}: molecule {number}", mol, None, rules.features, rules.max_hops)
         x = np.asarray(mol.GetConformer(0).GetPositions(), dtype=np.float64) * rules.factor
         yield _Conformer(_finite(where, number, x), graph.h[:, 0].long(), graph)
 
 
 def _by_ase(where: str, path: pathlib.Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """z and x of the structures of a file."""
+    """z and x of the structures of a file, also of those without atoms."""
     require(where, "ase")
     import ase.io
     from ase.io.formats import UnknownFileTypeError, filetype
@@ -150,12 +152,14 @@ def _by_ase(where: str, path: pathlib.Path) -> list[tuple[np.ndarray, np.ndarray
     except Exception as error:
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(f"{where} must be a file that ASE reads, got an unreadable one ({why})") from error
-    return [(np.asarray(frame.numbers, np.int64), np.asarray(frame.positions)) for frame in frames if len(frame)]
+    return [(np.asarray(frame.numbers, np.int64), np.asarray(frame.positions)) for frame in frames]
 
 
 def _of_structures(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Iterator[_Conformer]:
     frames = list(xyz_molecules(path)) if format_of(path) in ("xyz", "extxyz") else _by_ase(where, path)
-    for number in part.of(where, len(frames)):
+    numbers = [number for number, (z, _) in enumerate(frames) if len(z)]
+    for place in part.of(where, len(numbers)):
+        number = numbers[place]
         z, x = frames[number]
         x = _finite(where, number, np.asarray(x, dtype=np.float64) * rules.factor)
         if not rules.with_h:
@@ -179,8 +183,9 @@ def _of_npz(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Itera
     if len(broken):
         raise ValueError(f"{where}: z must be atomic numbers, whole ones, got {broken[0]:g}")
     z = z.astype(np.int64)
-    if z.min() < 0 or z.max() >= NUM_ATOMS:
-        raise ValueError(f"{where}: z must be atomic numbers from 0 to {NUM_ATOMS - 1}, got {int(z.max())}")
+    wrong = z[(z < 0) | (z >= NUM_ATOMS)]
+    if len(wrong):
+        raise ValueError(f"{where}: z must be atomic numbers from 0 to {NUM_ATOMS - 1}, got {wrong[0]}")
     ends = graph_ends(where, arrays.get("batch"), arrays.get("ptr"), (1, *x.shape))
     ends = np.array([len(x)]) if ends is None else ends
     begins = np.concatenate([[0], ends[:-1]])
@@ -234,13 +239,20 @@ def _side_by_side(where: str, x: np.ndarray, arrays: dict) -> tuple[np.ndarray, 
         if name in arrays:
             raise ValueError(f"{where}: {name} goes with x [N, 3] of molecules side by side, got x {list(x.shape)}")
     made = {"ptr": np.arange(frames + 1) * num_atoms}
-    for name in ("z", "h", "edge_attr"):
-        if name in arrays:
-            made[name] = np.concatenate([arrays[name]] * frames)
+    for name, expected in (("z", "[N]"), ("h", "[N, F]"), ("edge_attr", "[E] or [E, A]")):
+        if name not in arrays:
+            continue
+        of_one = np.asarray(arrays[name])
+        if of_one.ndim == 0:
+            raise ValueError(f"{where}: {name} must be {expected}, got {shown(of_one.item())} without a dimension")
+        if name != "edge_attr":
+            check_shape(where, name, of_one, (num_atoms, *of_one.shape[1:]))
+        made[name] = np.concatenate([of_one] * frames)
     offsets = np.arange(frames) * num_atoms
-    for name, axis in (("edge_index", 1), ("bonds", 0)):
+    for name, axis, shape in (("edge_index", 1, "2, E"), ("bonds", 0, "M, 2")):
         if name in arrays:
-            made[name] = np.concatenate([arrays[name] + offset for offset in offsets], axis=axis)
+            of_one = check_indices(where, name, arrays[name], shape, num_atoms)
+            made[name] = np.concatenate([of_one + offset for offset in offsets], axis=axis)
     return x.reshape(-1, 3), made
 
 

@@ -12,6 +12,10 @@ _EXPECTED = "[start, stop] or [start, stop, step], whole numbers or null"
 FrameChoice: TypeAlias = Sequence[int | None] | str | None
 
 
+class NoFrames(ValueError):
+    """A trajectory ends before the frames to read begin."""
+
+
 @overload
 def frame_slice(where: str, frames: FrameChoice, every: int | None, num_frames: int) -> range: ...
 @overload
@@ -24,7 +28,8 @@ def frame_slice(where: str, frames: FrameChoice, every: int | None, num_frames: 
     every: every n-th frame, the step by another name
     num_frames: how many there are; None where that is not known before reading, then a slice comes back
     where: the caller's name, for messages
-    Raises ValueError/TypeError for a step given twice or under 1, and where the trajectory has not all these frames.
+    Raises ValueError/TypeError for a step given twice or under 1, and where the trajectory has not all these frames,
+    NoFrames where it has none of them.
     """
     start, stop, step = three_of(where, frames)
     if every is not None:
@@ -36,10 +41,11 @@ def frame_slice(where: str, frames: FrameChoice, every: int | None, num_frames: 
         return slice(start, stop, step)
     for what, value in (("start", start), ("stop", stop)):
         if value is not None and not -num_frames <= value <= num_frames:
-            raise ValueError(f"{where}: frames must {what} within the {num_frames} frames there are, got {value}")
+            error = NoFrames if what == "start" and value > 0 else ValueError
+            raise error(f"{where}: frames must {what} within the {num_frames} frames there are, got {value}")
     chosen = range(*slice(start, stop, step).indices(num_frames))
     if not chosen:
-        raise ValueError(f"{where}: frames must choose at least one of {num_frames} frames, got {frames!r}")
+        raise NoFrames(f"{where}: frames must choose at least one of {num_frames} frames, got {frames!r}")
     return chosen
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geotdm_fast.conditions import is_number
 from geotdm_fast.data.arrays import position_name
+from geotdm_fast.data.chemistry.keys import RATIO
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.lags import LAG, check_section, cut_at_lag, entries_told, lag_of
@@ -24,7 +25,7 @@ from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 _KINDS = ("npz", "file", "md17", "pedestrian")
 _PASSED_OVER = (
     *("split", "mode", "split_by", "split_ratio", "stride", "span", "num_windows", "force_length"),
-    *("down_sample_every", "cache", "phases"),
+    *("down_sample_every", "cache", "phases", RATIO),
 )
 _OF_A_MOLECULE = (
     *("with_h", "max_hops", "fully_connected", "bonds", "num_types", "atom_types"),
@@ -41,9 +42,10 @@ def given_frames_dataset(
     Items have T = len(given) frames and `has_target` False. Their given frames are the last G = sum(given) of the file;
     the others repeat the given one before (the first, before all), which means nothing.
 
-    section: of kind npz, file, md17 or pedestrian, see `open_dataset`. split, split_ratio, stride, span and windows are
-        passed over, and so is down_sample_every: frames of the file are as far apart as the model's, or as its one
-        `conditions.lag` says. Of pedestrian recordings the people who are there in all of the last G frames are taken
+    section: of kind npz, file, md17 or pedestrian, see `open_dataset`. split, split_ratio, stride, span, windows and
+        ratio are passed over, and so is down_sample_every: frames of the file are as far apart as the model's, or as
+        its one `conditions.lag` says. Of pedestrian recordings the people who are there in all of the last G frames are
+        taken
     given: [T] - which frames of the window are given, as the model's `cond_mask` says
     Raises what `open_dataset` raises, and ValueError where there are fewer than G frames, and for kind nbody, whose
     future is simulated.

@@ -37,6 +37,7 @@ def join_datasets(datasets: Sequence[TrajectoryDataset], name: str | None = None
         name=" + ".join(dataset.name for dataset in datasets) if name is None else name,
         unit=next((dataset.unit for dataset in datasets if dataset.unit), ""),
         scale=first.scale,
+        h_is_made=any(dataset.h_is_made for dataset in datasets),
         frame_time=first.frame_time if len({dataset.frame_time for dataset in datasets}) == 1 else None,
         atomic_numbers=numbers[0]
         if one

@@ -127,6 +127,7 @@ def md17_dataset(
         name=pathlib.Path(path).stem,
         unit="angstrom",
         atomic_numbers=torch.from_numpy(z[atoms].astype(np.int64)),
+        h_is_made=True,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from geotdm_fast.data.lags import LAG
 from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio, split_range
-from geotdm_fast.data.stretches import TooShort
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.shown import plain
 
@@ -34,13 +33,14 @@ def expanded_paths(where: str, path: Any) -> Any:
 def numbers_of_files(where: str, path: Any, num_entries: int) -> list[int]:
     """For every file of `expanded_paths(where, path)` the number of its entry in the lists of a section.
 
-    num_entries: of the lists; a pattern beside lists of names has a file for each entry
+    num_entries: of the lists; beside lists of names, a pattern has a file for each entry, and one path is every entry's
     """
     if isinstance(path, (list, tuple)):
         files = [expanded_paths(where, [entry]) for entry in path]
         return [number for number, own in enumerate(files) for _ in own]
-    found = range(len(expanded_paths(where, [path])))
-    return list(found) if num_entries > 1 else [0 for _ in found]
+    found = expanded_paths(where, path)
+    num_files = len(found) if isinstance(found, list) else max(num_entries, 1)
+    return list(range(num_files)) if num_entries > 1 else [0] * num_files
 
 
 def _found(where: str, path: str | os.PathLike) -> list:
@@ -106,25 +106,33 @@ def _beside(paths: Any, value: Any) -> Any:
     return [of(path) for path in paths] if isinstance(paths, (list, tuple)) else of(paths)
 
 
-def leave_out_short(where: str, parts: Mapping[int, tuple[str, str]], errors: Mapping[int, TooShort]) -> None:
-    """Warn of parts that have no room for a window; where there are no others, raise for the first.
+def leave_out_short(where: str, parts: Mapping[int, tuple[int, str, str]], errors: Mapping[int, ValueError]) -> None:
+    """Warn of files, or files at one lag, without room for a window; where there are no others, raise for the first.
 
-    parts: the file and, where there are several, the lag of each part of a section, by its number; errors: of some
+    parts: of each part of a section, by its number, the entry that it is of, its file and, where there are several, its
+        lag; those alike in these are the phases of one, which is left out where none of them has room
+    errors: of some
     A lag at which no file has room is told too: nothing is learned of it.
     """
-    error = next(iter(errors.values()))
     if len(errors) == len(parts):
-        raise error
-    left_out = [f"{path} at {lag}" if lag else path for path, lag in (parts[number] for number in errors)]
-    more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-    of_what = "parts (a file at one lag)" if any(lag for _, lag in parts.values()) else "files"
+        raise next(iter(errors.values()))
+    alike: dict[tuple[int, str, str], list[int]] = {}
+    for number, part in parts.items():
+        alike.setdefault(part, []).append(number)
+    short = {part: own for part, own in alike.items() if all(number in errors for number in own)}
+    if not short:
+        return
+    left_out = [f"{path} at {lag}" if lag else path for _, path, lag in short]
+    more = f" and {len(short) - 1} more" if len(short) > 1 else ""
+    of_what = "parts (a file at one lag)" if any(lag for *_, lag in alike) else "files"
+    error = errors[next(iter(short.values()))[0]]
     warnings.warn(
-        f"{where}: {len(errors)} of {len(parts)} {of_what} have no room for a window and are left out, "
+        f"{where}: {len(short)} of {len(alike)} {of_what} have no room for a window and are left out, "
         f"{left_out[0]}{more}: {plain(error)}",
         stacklevel=3,
     )
-    kept = {lag for number, (_, lag) in parts.items() if number not in errors}
-    if lost := [lag for lag in dict.fromkeys(lag for _, lag in parts.values()) if lag not in kept]:
+    kept = {part[-1] for part in alike if part not in short}
+    if lost := [lag for lag in dict.fromkeys(lag for *_, lag in alike) if lag not in kept]:
         warnings.warn(
             f"{where}: no file has room for a window at {', '.join(lost)}, of which there are no data then; a shorter "
             "span or longer files make room",

@@ -15,10 +15,11 @@ from geotdm_fast.data.chemistry.keys import (
     with_atom_keys,
 )
 from geotdm_fast.data.conditions import with_conditions
+from geotdm_fast.data.frames import NoFrames
 from geotdm_fast.data.joined import join_datasets
 from geotdm_fast.data.lags import LAG, check_section, cut_at_lag, entries_told, lag_of
 from geotdm_fast.data.molecule_files.reading import OpenFile
-from geotdm_fast.data.phases import PHASES, entries_phased
+from geotdm_fast.data.phases import PHASE, PHASES, entries_phased
 from geotdm_fast.data.replicas import check_split_by, chosen_files, leave_out_short, numbers_of_files
 from geotdm_fast.data.stretches import TooShort
 from geotdm_fast.data.trajectory import TrajectoryDataset
@@ -153,6 +154,7 @@ def open_datasets(
     first: dict[tuple, int] = {}
     has_lags: dict[str, bool] = {}
     numbers: list[int] = []  # of the entry that each part is of
+    phases: list[int] = []  # of each part
     sizes: dict[str, list[int]] = {}
     for where, section in sections.items():
         section = normalise_section(section, where)
@@ -170,13 +172,14 @@ def open_datasets(
         own = entries_phased(where, [entry | {_NUMBER: number} for entry, number in files])
         at_lags = entries_told(where, own, told)
         has_lags[where] = len(at_lags) > len(own)
-        numbers += [entry[_NUMBER] for entry, _ in at_lags]
         for entry, conditions in at_lags:
-            entry = {key: value for key, value in entry.items() if key != _NUMBER}
+            entry = dict(entry)
+            numbers.append(entry.pop(_NUMBER))
+            phases.append(entry.pop(PHASE, 0))
             first.setdefault(_file_of(kind, entry), len(entries))
             entries.append((where, kind, entry, conditions))
     parts: dict[int, TrajectoryDataset] = {}
-    too_short: dict[str, list[tuple[int, TooShort]]] = {}
+    too_short: dict[str, list[tuple[int, ValueError]]] = {}
     with OpenFile() if file is None else contextlib.nullcontext(file) as opened:
         # File by file, so that one is open at a time; the sort leaves the sections of a file in their order.
         for number, (where, kind, entry, conditions) in sorted(
@@ -189,7 +192,10 @@ def open_datasets(
                 try:
                     part = _OPENERS[kind](dict(entry), where, progress, **more)
                     part = part if atoms is None else with_atom_keys(part, atoms, entry)
-                except TooShort as error:
+                except (TooShort, NoFrames) as error:
+                    if isinstance(error, NoFrames) and not phases[number]:
+                        raise
+                    # A run of fewer frames than `every` has no window that begins so late.
                     too_short.setdefault(where, []).append((number, error))
                     continue
                 if LAG in conditions:
@@ -201,7 +207,8 @@ def open_datasets(
     }
     for where, errors in too_short.items():
         with _named(where):
-            parts_of = {i: _part_of(*e[2:], has_lags[where]) for i, e in enumerate(entries) if e[0] == where}
+            of_section = [(i, entry[2:]) for i, entry in enumerate(entries) if entry[0] == where]
+            parts_of = {i: (numbers[i], *_part_of(*entry, has_lags[where])) for i, entry in of_section}
             leave_out_short(where, parts_of, dict(errors))
     datasets = {where: _joined(where, found) for where, found in opened_parts.items()}
     for where, dataset in datasets.items():
@@ -449,3 +456,8 @@ _OPENERS: dict[str, Callable[..., TrajectoryDataset]] = {
 def kind_keys(kind: str) -> tuple[str, ...]:
     """The keys that a section of this kind may have, the official ones among them."""
     return ("kind", _GRAPH, _CONDITIONS, *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)
+
+
+def list_keys(kind: str | None) -> tuple[str, ...]:
+    """The keys that may be lists in a section of this kind, one entry for each of its files."""
+    return _LISTS.get(kind or "", ())

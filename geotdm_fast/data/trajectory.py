@@ -122,6 +122,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         how they were made or by their digest; None where that is not known
     frame_time: the time between two frames, in the unit of the file's times (ps in formats of simulation packages, or
         steps); None where the file has no times
+    h_is_made: whether h was made of the atoms, as of a file without an array h
     entry_sizes: how many trajectories each entry of the list of paths (or molecules) gave that a section was opened
         from, in the order of the list, a pattern being one entry; one number without a list; None: not from a section
     """
@@ -138,6 +139,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         atomic_numbers: Tensor | Sequence[Tensor] | None = None,
         experiment: str | None = None,
         frame_time: float | None = None,
+        h_is_made: bool = False,
     ):
         if len(items) == 0:
             raise ValueError(f"dataset '{name}' must hold at least one trajectory, got none")
@@ -148,6 +150,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
         self.atomic_numbers = atomic_numbers
         self.experiment = experiment
         self.frame_time = frame_time
+        self.h_is_made = h_is_made
 
     def __len__(self) -> int:
         return len(self.items)
@@ -184,6 +187,7 @@ class TrajectoryDataset(torch.utils.data.Dataset):
             atomic_numbers=numbers if numbers is None or isinstance(numbers, Tensor) else [numbers[i] for i in indices],
             experiment=self.experiment,
             frame_time=self.frame_time,
+            h_is_made=self.h_is_made,
         )
 
     def spread(self, count: int | None) -> "TrajectoryDataset":

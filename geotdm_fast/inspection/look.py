@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geotdm_fast.data.cache.folder import caches_in
-from geotdm_fast.data.chemistry.sdf import SUFFIXES
+from geotdm_fast.data.chemistry.names import MOLECULE_SUFFIXES
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.inspection.archives import arrays_in, inspect_samples, positions_in
 from geotdm_fast.inspection.caches import inspect_caches
@@ -43,7 +43,8 @@ def inspect_file(path: PathLike, topology: PathLike | None = None, keys: Mapping
     if path.is_dir():
         return inspect_caches(path) if caches_in(path) else inspect_samples(path)
     kind = "npz" if suffix == ".npz" else "pedestrian" if suffix in _RECORDINGS else "file"
-    kind = "conformers" if suffix in SUFFIXES or (keys or {}).get("kind") == "conformers" else kind
+    is_of_conformers = suffix in MOLECULE_SUFFIXES or (keys or {}).get("kind") == "conformers"
+    kind = "conformers" if is_of_conformers else kind
     if topology is not None and kind != "file":
         raise ValueError(f"--topology goes with a file of molecules (.xtc, .dcd, .pdb, ...), got {path}")
     if kind == "conformers":

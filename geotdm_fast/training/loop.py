@@ -200,9 +200,8 @@ class _Run:
 
     def _take_initial_weights(self) -> None:
         """Begin with the weights of `train.start_from` or `denoise_model.pretrain_ckpt`, in the average too."""
-        section = self.config["denoise_model"]
-        if section.get("pretrain_ckpt") is not None:
-            load_structure_model(self.network, section)
+        if self.config["denoise_model"].get("pretrain_ckpt") is not None:
+            load_structure_model(self.network, self.config)
         elif self.train_config["start_from"] is not None:
             load_initial_weights(self.network, self.train_config["start_from"], self.output.directory)
         else:

@@ -243,6 +243,43 @@ def test_a_molecule_for_what_each_run_had_of_its_own(folder, tmp_path):
     assert np.array_equal(samples.h[:, 0], [6, 6]) and samples.h.shape == (2, 13)
 
 
+def of_training_data(folder, config, **train):
+    """The model of a configuration whose checkpoint says that it was trained with other data."""
+    model = model_of(folder, config)
+    model.config["data"]["train"] |= train
+    return model
+
+
+@pytest.mark.parametrize("features, ft_dim", [(["degree", "hydrogens"], 13), (None, 42)])
+def test_a_model_of_sdf_takes_no_bonds_without_their_orders(folder, tmp_path, features, ft_dim):
+    config = structure_config(folder)
+    config["denoise_model"]["ft_dim"] = ft_dim
+    model = of_training_data(folder, config, path=["a.npz", "b.SDF"], features=features)
+    x, about = np.array([[[0.0, 0, 0], [1.33, 0, 0]]]), {"z": [6, 6], "method": "ddim", "steps": 2}
+    message = (
+        r"molecule must be given, .*for model.safetensors, which was trained with bond orders of \['a.npz', 'b.SDF'"
+    )
+    with pytest.raises(ValueError, match=message):
+        model.generate(x, **about)
+    known = AtomGraph.of(
+        torch.tensor([6, 6]), torch.ones(2, ft_dim), torch.tensor([[0, 1], [1, 0]]), torch.full((2,), 3)
+    )
+    item = Trajectory(torch.from_numpy(x).permute(1, 2, 0).float(), *known, torch.arange(2))
+    assert model.generate(item, method="ddim", steps=2).samples.shape == (1, 2, 3, 1)
+    pytest.importorskip("rdkit.Chem")
+    (tmp_path / "mol.sdf").write_text(ETHENE.format(x=1.33))
+    samples = model.generate(x, molecule=tmp_path / "mol.sdf", **about)
+    assert samples.samples.shape == (1, 2, 3, 1) and samples.h.shape == (2, 1 + ft_dim)
+    made = model._dataset(x, "generate", molecule=tmp_path / "mol.sdf", z=[6, 6])
+    assert made[0].edge_attr.flatten().tolist() == [3, 3]
+
+
+def test_a_model_without_bond_orders_takes_no_molecule(folder):
+    model = model_of(folder, structure_config(folder))
+    with pytest.raises(ValueError, match=r"molecule must be left out for model.safetensors, which was trained without"):
+        model.generate(np.array([[[0.0, 0, 0], [1.33, 0, 0]]]), z=[6, 6], molecule="mol.sdf")
+
+
 def test_what_is_drawn_for(folder):
     model = model_of(folder, interpolator_config(folder))
     about = {"method": "ddim", "steps": 3}
@@ -272,6 +309,8 @@ def test_bad_data(folder):
     assert model.forecast(own, method="ddim", steps=2).samples.shape == (1, 3, 3, 4)
     with pytest.raises(ValueError, match=r"ft_dim must be 4, the features of atoms in .*, got 13"):
         model.forecast(dataclasses.replace(own, h=torch.ones(3, 5)))
+    with pytest.raises(ValueError, match=r"atomic numbers must be from 0 to 99, got -1"):
+        model.forecast(dataclasses.replace(own, h=torch.tensor([6.0, -1, 8])[:, None].repeat(1, 14)))
     boxed = dataclasses.replace(own, cell=torch.eye(3), pbc=torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="must have no periodic box"):
         model.forecast(boxed)

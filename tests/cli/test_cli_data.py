@@ -78,6 +78,28 @@ def test_a_change_of_kind_is_told():
     assert told == "kind file by the suffix of run.xtc, instead of md17; without num_windows"
 
 
+def test_lists_of_other_files_are_left_out():
+    section = OWN | {"kind": "file", "path": ["x.xtc", "y.xtc"], "topology": ["x.pdb", "y.pdb"], "name": ["x", "y"]}
+    section |= {"features": ["degree"], "molecule": ["x.sdf", "y.sdf"]}
+    expected = OWN | {"kind": "file", "path": "a.xtc", "features": ["degree"]}
+    told = "without topology, name, molecule of the paths before --data"
+    assert with_data(section, ["a.xtc"]) == (expected, told)
+    changed, told = with_data(section, ["a.xtc", "b.xtc"], "top.pdb")
+    assert changed == expected | {"path": ["a.xtc", "b.xtc"], "topology": "top.pdb"}
+    assert told == "without name, molecule of the paths before --data"
+    assert with_data(section | {"name": "n"}, ["a.npz"])[1] == (
+        "kind npz by the suffix of a.npz, instead of file; without topology, molecule of the paths before --data"
+    )
+
+
+def test_shares_of_as_many_files_stay():
+    section = OWN | {"path": ["x.npz", "y.npz"], "ratio": [0.25, 0.75]}
+    assert with_data(section, ["a.npz", "b.npz"]) == (section | {"path": ["a.npz", "b.npz"]}, "")
+    for paths in (["a.npz"], ["a.npz", "b.npz", "c.npz"]):
+        changed, told = with_data(section, paths)
+        assert "ratio" not in changed and told == "without ratio of the paths before --data"
+
+
 def test_a_topology_serves_every_file():
     section, _ = with_data(OWN, ["a.xtc", "b.xtc"], "top.pdb")
     assert section["path"] == ["a.xtc", "b.xtc"] and section["topology"] == "top.pdb"
@@ -92,6 +114,9 @@ def test_the_topology_of_the_section_stays_if_it_is_there(folder):
     assert with_data(section, ["part2.xtc"])[0] == section | {"path": "part2.xtc"}
     placeholder = OWN | {"kind": "file", "topology": "topology.pdb"}
     assert "topology" not in with_data(placeholder, ["whole.extxyz"])[0]
+    beside = OWN | {"kind": "file", "topology": "{folder}/system.pdb", "molecule": "{folder}/mol.sdf"}
+    assert with_data(beside, ["runs/2/traj.xtc"]) == (beside | {"path": "runs/2/traj.xtc"}, "")
+    assert with_data(beside, ["b.xtc"], "run.pdb")[0] == beside | {"path": "b.xtc", "topology": "run.pdb"}
 
 
 def test_a_folder_is_a_root(folder):

@@ -197,6 +197,9 @@ def test_conformers_of_a_format_of_ase(tmp_path):
         np.testing.assert_allclose(data[2].x[..., 0], 1.02 * (WATER - WATER.mean(0)), atol=1e-5)
     both = {"kind": "conformers", "path": [str(tmp_path / "c.xyz"), str(tmp_path / "c.traj")], "ratio": [1, 3]}
     assert len(open_dataset(both)) == 6
+    write(tmp_path / "n.traj", [ase.Atoms(), frames[0], ase.Atoms("OH2", WATER * 1e8)])
+    with pytest.raises(ValueError, match=r"n\.traj: positions of molecule 2 must be finite"):
+        conformer_dataset(tmp_path / "n.traj")
 
 
 def test_what_is_said_of_pieces_is_said_once(tmp_path):
@@ -218,6 +221,12 @@ def test_conformers_of_an_sdf(tmp_path):
     (tmp_path / "bad.sdf").write_text(ETHANOL_SDF + ETHENE_SDF.replace("  1  2  2", "  1  9  2"))
     with pytest.warns(UserWarning, match="RDKit reads 1 of 2 molecules"):
         assert len(conformer_dataset(tmp_path / "bad.sdf")) == 1
+    atoms = "".join(f"{1.5 * i:10.4f}    0.0000    0.0000 C   0  0\n" for i in range(32))
+    bonds = "".join(f"{i + 1:3d}{i + 2:3d}  1  0\n" for i in range(31))
+    chain = f"chain\n  hand\n\n 32 31  0  0  0  0  0  0  0  0999 V2000\n{atoms}{bonds}M  END\n$$$$\n"
+    (tmp_path / "long.sdf").write_text(ETHENE_SDF.replace("  1  2  2", "  1  9  2") + ETHANOL_SDF + chain)
+    with pytest.raises(ValueError, match=r"long\.sdf: molecule 2: max_hops must be at most"):
+        conformer_dataset(tmp_path / "long.sdf", max_hops=40)
     (tmp_path / "no.sdf").write_text("nothing\n")
     with pytest.raises(ValueError, match=r"no\.sdf must hold a molecule"):
         conformer_dataset(tmp_path / "no.sdf")
@@ -269,14 +278,37 @@ def test_bad_data(tmp_path, ethanol):
             graph_of_pairs("here", z, edges, attr, None, ["degree"])
     with pytest.raises(ValueError, match="z must be atomic numbers from 0 to 99, got 100"):
         graph_of_pairs("here", z + 92, edges, None, None, ["degree"])
+    with pytest.raises(ValueError, match="z must be atomic numbers from 0 to 99, got -1"):
+        graph_of_pairs("here", torch.tensor([6, -1]), edges, None, None, ["degree"])
     with pytest.raises(ValueError, match=r"features: \[own\] needs h"):
         graph_of_pairs("here", z, edges, None, None, ["own"])
+    needs_h = r"features: \[own\] needs h \[N, F\] beside the positions, got none"
+    (tmp_path / "w.xyz").write_text("3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n" * 3)
+    np.savez(tmp_path / "md17.npz", R=np.tile(WATER, (40, 1, 1)) + 0.01 * np.arange(40)[:, None, None], z=[8, 1, 1])
+    md17 = {"kind": "md17", "down_sample_every": 1, "split": "train"}
+    file = {"kind": "file", "span": 2, "split": None}
+    for path, more in (
+        (ethanol, {}),
+        ("md17.npz", md17),
+        ("w.xyz", file),
+        ("w.xyz", file | {"cache": str(tmp_path / "cache")}),
+    ):
+        with pytest.raises(ValueError, match=needs_h):
+            open_dataset(section(tmp_path / path, features=["own"], **more), progress=False)
+    with pytest.raises(ValueError, match=needs_h):
+        with_atoms(array_dataset(np.tile(WATER, (4, 1, 1)), z=[8, 1, 1], span=2).subset([0]), ["own"])
 
 
 BAD_CONFORMERS = [
     ({"x": np.zeros((3, 3))}, "must hold the positions as one of x and R, and z, got x"),
     ({"x": np.zeros((3, 3)), "z": [1, 1]}, r"z must be \[3\], got \[2\]"),
     ({"x": WATER, "z": [8, 1, 100]}, "z must be atomic numbers from 0 to 99, got 100"),
+    ({"x": WATER, "z": [-1, 6, 6]}, "z must be atomic numbers from 0 to 99, got -1"),
+    ({"x": WATER[None], "z": 8}, r"z must be \[N\], got 8 without a dimension"),
+    ({"x": WATER[None], "z": [8, 1]}, r"z must be \[3\], got \[2\]"),
+    ({"x": WATER[None], "z": [8, 1, 1], "edge_attr": 2.0}, r"edge_attr must be \[E\] or \[E, A\], got 2.0 without"),
+    ({"x": WATER[None], "z": [8, 1, 1], "bonds": [0, 1]}, r"bonds must be \[M, 2\], got \[2\]"),
+    ({"x": np.stack([WATER] * 2), "z": [8, 1, 1], "bonds": [[0, 3]]}, "bonds must be node indices from 0 to 2, got 3"),
     ({"x": WATER, "z": [6.7, 8.2, 1]}, "z must be atomic numbers, whole ones, got 6.7"),
     ({"x": WATER, "z": [8, np.inf, 1]}, "z must be atomic numbers, whole ones, got inf"),
     ({"x": np.full((2, 3), np.nan), "z": [1, 1]}, "x must be finite"),

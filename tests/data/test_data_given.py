@@ -37,6 +37,8 @@ def test_the_last_frames_are_given(seen):
     assert item.x.shape == (3, 3, 10) and not item.has_target
     np.testing.assert_array_equal(item.x.permute(2, 0, 1), positions[[8, 9, 10, 11] + [11] * 6])
     assert torch.equal(item.edge_index, npz_dataset(seen, span=4)[0].edge_index)
+    of_one_of_two = given_frames_dataset(section | {"ratio": [0.5, 0.5]}, MASK)
+    assert torch.equal(of_one_of_two[0].x, item.x)
     every = given_frames_dataset(section | {"every": 3}, torch.tensor([True, False, True, True, False, True]))
     np.testing.assert_array_equal(every[0].x.permute(2, 0, 1), positions[[2, 2, 5, 8, 8, 11]])
     chosen = given_frames_dataset(section | {"frames": [0, 7]}, MASK)

@@ -109,6 +109,16 @@ def test_data_sets_that_do_not_fit_are_named(files):
     assert join_datasets([one, array_dataset(chain([6, 1], 0), span=6, **graph)]).atomic_numbers is None
 
 
+def test_one_path_is_that_of_every_name(files):
+    section = SECTION | {"path": files[0], "name": ["p", "q"]}
+    dataset = open_dataset(section)
+    alone = open_dataset(SECTION | {"path": files[0]})
+    assert dataset.name == "p + q" and dataset.entry_sizes == [len(alone), len(alone)]
+    for i in range(len(alone)):
+        assert torch.equal(dataset[i].x, alone[i].x) and torch.equal(dataset[len(alone) + i].x, alone[i].x)
+    assert open_dataset(section | {"name": ["p"]}).name == "p"
+
+
 def test_bad_lists_in_a_section(files):
     for paths, more, message in (
         ([], {}, r"path must be a text, or a list of some, got \[\]"),

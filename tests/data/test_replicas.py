@@ -202,3 +202,28 @@ def test_windows_of_every_third_frame_begin_anywhere(runs):
     for wrong in ({"every": None}, {"frames": [0, 9, 2], "every": None}, {"frames": [-9, None]}):
         with pytest.raises(ValueError, match=r"data: phases goes with every: N"):
             open_dataset(about | {"phases": True} | wrong)
+
+
+@pytest.mark.parametrize("kind", ["file", "npz"])
+def test_a_run_of_fewer_frames_than_every_is_left_out_once(runs, kind):
+    suffix = "xyz"
+    if kind == "npz":
+        suffix = "npz"
+        for number, frames in enumerate(LENGTHS):
+            np.savez(runs / "runs" / str(number) / "traj.npz", x=motion(frames, seed=number))
+    about = section(kind=kind, path=f"runs/*/traj.{suffix}", span=2, every=5, phases=True)
+    message = (
+        rf"data: 1 of 4 files have no room for a window and are left out, runs/3/traj\.{suffix}: .*span=2 frames, got 1"
+    )
+    with pytest.warns(UserWarning, match=message) as told:
+        dataset = open_dataset(about)
+    assert len(told) == 1 and len(dataset) == sum(frames - 5 for frames in LENGTHS[:3])
+    with pytest.raises(ValueError, match="must have at least span=2 frames, got 1"):
+        open_dataset(about | {"path": f"runs/3/traj.{suffix}"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Of the 25 frames of the second run one window alone begins early enough.
+        some = open_dataset(about | {"path": [f"runs/{i}/traj.{suffix}" for i in (0, 1)], "span": 3, "every": 12})
+    assert some.entry_sizes == [40 - 24, 1]
+    with pytest.raises(ValueError, match="frames must start within the 25 frames there are, got 30"):
+        open_dataset(about | {"path": f"runs/1/traj.{suffix}", "frames": [30, None]})

@@ -2,14 +2,16 @@
 
 import pathlib
 import shutil
+import warnings
 
 import pytest
 import torch
+from tiny_ays import interpolator_config, structure_config
 from tiny_training import tiny_config
 
 from geotdm_fast.checkpoint import build_network, load_tensors, save_checkpoint
 from geotdm_fast.training import train
-from geotdm_fast.training.initial_weights import initial_network, load_initial_weights
+from geotdm_fast.training.initial_weights import initial_network, load_initial_weights, load_structure_model
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -82,3 +84,19 @@ def test_weights_that_do_not_fit_are_named(tmp_path, trained):
         started(tmp_path / "run", wide)
     with pytest.raises(FileNotFoundError, match="no such file"):
         started(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("ends, is_told", [("sdf", True), ("npz", False)])
+def test_bond_orders_that_the_data_do_not_have_are_told(tmp_path, ends, is_told):
+    config = structure_config(tmp_path)
+    config["data"]["train"]["path"] = f"conformers.{ends}"
+    save_checkpoint(tmp_path / "structure.safetensors", initial_network(config), config)
+    about = {"pretrain_ckpt": str(tmp_path / "structure.safetensors"), "freeze_spatial": True}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        config = interpolator_config(tmp_path, network=about)
+        load_structure_model(initial_network(config), config)
+    message = (
+        "was trained with the bond orders of its molecules, and data.train has none: every bond is taken as single"
+    )
+    assert [message in str(one.message) for one in told] == ([True] if is_told else [])

@@ -402,6 +402,11 @@ def test_official_shapes_of_data():
     section = config["data"]["train"]
     assert section["path"] == "a.csv" and section["frames"] == [3, 103] and section["every"] == 12
     assert config["train"]["cond_mask"] == [[0, 1], [8, 9]] and not config["denoise_model"]["freeze_spatial"]
+    lists = {"train_split_drugs": "d.csv", "train_split_qm9": "q.csv", "ratio": {"QM9": 0.25, "DRUGS": 0.75}}
+    one = {key: value for key, value in raw["dataset"].items() if key != "train_split"}
+    with pytest.warns(UserWarning, match=r"lists of runs .* are not read.*subsample is passed over"):
+        section = normalise_config(raw | {"dataset": one | lists})["data"]["train"]
+    assert section["path"] == ["d.csv", "q.csv"] and section["ratio"] == [0.75, 0.25]
     raw["dataset"] |= {"start_frame": None, "random_frame": True, "train_traj_dir": "runs/"}
     del raw["dataset"]["train_split"]
     with pytest.warns(UserWarning, match="subsample"):
@@ -414,6 +419,15 @@ def test_official_shapes_of_data():
     with pytest.warns(UserWarning, match="subsample") as said:
         sections = normalise_config(raw)["data"]
     assert len(said) == 1 and sections["val"]["frames"] == [5, 105] and not sections["val"].get("phases")
+    assert "weight_decay" not in str(said[0].message)
+    decay = r"optim\.weight_decay 0\.01 is train\.weight_decay, which shrinks matrices apart from the gradient; in"
+    with pytest.warns(UserWarning, match=decay):
+        assert normalise_config(raw | {"optim": {"weight_decay": 0.01}})["train"]["weight_decay"] == 0.01
+    mdgen = raw | {"dataset": raw["dataset"] | {"expected_time_dim": 251, "num_frames": 251, "frame_rate": 100}}
+    with pytest.warns(UserWarning, match="subsample"):
+        section = normalise_config(mdgen)["data"]["val"]
+    start, stop = section["frames"]
+    assert (start, stop) == (5, 25006) and len(range(start, stop, section["every"])) == section["span"] == 251
     for words in (
         "train_traj_dir, val_traj_dir: pickles are not read, files */*/traj.xtc with system.pdb and mol.sdf beside are",
         "validation and tests take the first window of each run",

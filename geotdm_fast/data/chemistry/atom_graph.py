@@ -71,8 +71,9 @@ def graph_of_pairs(
     Raises ValueError naming the argument; of pairs more than `MOST_HOPS` bonds apart, max_hops.
     """
     z = z.long().cpu()
-    if len(z) and not 0 <= int(z.min()) <= int(z.max()) < NUM_ATOMS:
-        raise ValueError(f"{where}: z must be atomic numbers from 0 to {NUM_ATOMS - 1}, got {int(z.max())}")
+    wrong = z[(z < 0) | (z >= NUM_ATOMS)]
+    if len(wrong):
+        raise ValueError(f"{where}: z must be atomic numbers from 0 to {NUM_ATOMS - 1}, got {int(wrong[0])}")
     c = _types(where, edge_attr, edge_index.shape[1])
     if list(features) == [OWN]:
         if h is None or h.dim() != 2:

@@ -54,7 +54,8 @@ def with_atoms(
             if mol is not None:
                 known[key] = graph_of_molecule(where, mol, z, names, max_hops)
             else:
-                known[key] = graph_of_pairs(where, z, edge_index, edge_attr, h, names)
+                own_h = None if dataset.h_is_made else h
+                known[key] = graph_of_pairs(where, z, edge_index, edge_attr, own_h, names)
         return known[key]
 
     made = copy.copy(dataset)

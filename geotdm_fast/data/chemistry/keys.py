@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from geotdm_fast.data.chemistry.names import check_features
+from geotdm_fast.data.chemistry.names import MOLECULE_SUFFIXES, check_features
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.runtime.shown import shown
 
@@ -22,6 +22,15 @@ def check_atom_keys(where: str, section: Mapping) -> None:
     check_features(where, section["features"], molecule is not None)
     if section.get("fully_connected"):
         raise ValueError(f"{where}: fully_connected does not go with features: edges have the type of a bond")
+
+
+def knows_bond_orders(section: Mapping) -> bool:
+    """Whether data of a section have RDKit's bond orders: by `molecule`, or as conformers in SDF."""
+    if section.get("kind") != "conformers":
+        return section.get("molecule") is not None
+    path = section.get("path")
+    paths = path if isinstance(path, (list, tuple)) else [path]
+    return any(str(path).lower().endswith(MOLECULE_SUFFIXES) for path in paths)
 
 
 def taken_atom_keys(entry: dict) -> dict | None:

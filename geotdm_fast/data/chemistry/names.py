@@ -26,6 +26,8 @@ OF_GRAPH = ("degree", "degree_scalar", "hydrogens")
 BY_DEFAULT = ("degree", "hydrogens")
 # The word for the array h of a file.
 OWN = "own"
+# Files of molecules whose bond orders RDKit reads.
+MOLECULE_SUFFIXES = (".sdf", ".sd", ".mol")
 
 # A bond has 1 + its place in RDKit's BondType.names, which has 22; a pair k > 1 bonds apart 22 + k - 1.
 NUM_BOND_TYPES, SINGLE = 22, 2

@@ -9,8 +9,6 @@ from geotdm_fast.runtime.files import PathLike
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-SUFFIXES = (".sdf", ".sd", ".mol")
-
 
 def rdkit_chem(where: str) -> Any:
     """RDKit's module `Chem`. ImportError that says what to install."""
@@ -21,8 +19,10 @@ def rdkit_chem(where: str) -> Any:
     return Chem
 
 
-def read_molecules(where: str, path: PathLike) -> "list[Mol]":
+def read_molecules(where: str, path: PathLike) -> "list[tuple[int, Mol]]":
     """The molecules of an SDF or MOL file with a conformer each, hydrogens included as far as the file has them.
+
+    Each with its number in the file, from 0.
 
     Molecules that RDKit refuses are left out, with one warning that counts them. Raises FileNotFoundError, ImportError
     without RDKit, ValueError for a file without a molecule.
@@ -41,7 +41,7 @@ def read_molecules(where: str, path: PathLike) -> "list[Mol]":
         raise ValueError(f"{where}: {path} must be an SDF or MOL file, got one that RDKit cannot read") from error
     finally:
         RDLogger.EnableLog("rdApp.*")
-    kept = [mol for mol in found if mol is not None and mol.GetNumAtoms() and mol.GetNumConformers()]
+    kept = [(i, mol) for i, mol in enumerate(found) if mol is not None and mol.GetNumAtoms() and mol.GetNumConformers()]
     if not kept:
         raise ValueError(f"{where}: {path} must hold a molecule with positions, got {len(found)} unreadable ones")
     if len(kept) < len(found):
@@ -51,4 +51,4 @@ def read_molecules(where: str, path: PathLike) -> "list[Mol]":
 
 def one_molecule(where: str, path: PathLike) -> "Mol":
     """The first molecule of a file, whose positions are not looked at."""
-    return read_molecules(where, path)[0]
+    return read_molecules(where, path)[0][1]

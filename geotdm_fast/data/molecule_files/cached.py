@@ -90,6 +90,7 @@ def cached_dataset(
         unit=unit if graph.z is None else "angstrom",
         atomic_numbers=None if graph.z is None else torch.from_numpy(graph.z.astype(np.int64)),
         frame_time=about["frame_time"],
+        h_is_made=True,
     )
 
 

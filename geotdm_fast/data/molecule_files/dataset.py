@@ -122,7 +122,12 @@ def file_dataset(
         graph = molecule.graph(where, types, rules).checked(where, len(molecule.first))
         items, z = own_windows(own, graph, wanted)
     return TrajectoryDataset(
-        items, name=name, unit=unit if z is None else "angstrom", atomic_numbers=z, frame_time=time
+        items,
+        name=name,
+        unit=unit if z is None else "angstrom",
+        atomic_numbers=z,
+        frame_time=time,
+        h_is_made=True,
     )
 
 
