@@ -80,6 +80,7 @@ def as_given_frames(dataset: TrajectoryDataset, mask: np.ndarray) -> TrajectoryD
         scale=dataset.scale,
         atomic_numbers=dataset.atomic_numbers,
         frame_time=dataset.frame_time,
+        h_is_made=dataset.h_is_made,
     )
 
 

@@ -59,6 +59,7 @@ class _OfficialDataset(TrajectoryDataset):
             atomic_numbers=opened.atomic_numbers,
             experiment=opened.experiment,
             frame_time=opened.frame_time,
+            h_is_made=opened.h_is_made,
         )
         self.return_index = return_index
 

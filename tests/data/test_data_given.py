@@ -41,6 +41,7 @@ def test_the_last_frames_are_given(seen):
     assert torch.equal(of_one_of_two[0].x, item.x)
     every = given_frames_dataset(section | {"every": 3}, torch.tensor([True, False, True, True, False, True]))
     np.testing.assert_array_equal(every[0].x.permute(2, 0, 1), positions[[2, 2, 5, 8, 8, 11]])
+    assert dataset.h_is_made, "the file has no h"
     chosen = given_frames_dataset(section | {"frames": [0, 7]}, MASK)
     np.testing.assert_array_equal(chosen[0].x.permute(2, 0, 1), positions[[3, 4, 5, 6] + [6] * 6])
     assert not collate([item, chosen[0]]).has_target
