@@ -216,7 +216,7 @@ class Recorded:
             option.deselect,
             option.ignore,
             option.ignore_glob,
-            option.markexpr not in ("", "not dry"),
+            option.markexpr not in ("", *config.getini("addopts")),
         ]
         if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or any(some):
             terminalreporter.write_line("nothing is recorded of a part of the tests")
