@@ -15,7 +15,17 @@ def test_number(name):
     assert NUMBER.read_text() == "1"
 def test_of_no_group(): pass
 """
-CONFIG = '[pytest]\ntestpaths = tests\nmarkers =\n  recorded\n  gpu\npythonpath = "tests"\n'
+CONFIG = """\
+[pytest]
+testpaths = tests
+addopts = -m "not slow and not wheels"
+markers =
+  recorded
+  gpu
+  slow
+  wheels
+pythonpath = tests
+"""
 
 
 class Project:
