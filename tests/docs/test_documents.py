@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import warm_python
 import yaml
 from documents import PAGES, commands_of, quoted_headings, run_page
 from places import ROOT
@@ -19,6 +20,8 @@ def files(tmp_path_factory):
     """What a reader has before, made once."""
     folder = tmp_path_factory.mktemp("reader")
     write_files(folder)
+    # What is forked imports the package where it starts: in a reader's folder geotdm_fast/ has the checkpoints alone.
+    assert warm_python.run("-c", "pass").returncode == 0
     return folder
 
 
