@@ -186,31 +186,18 @@ class Flow(FramedDiffusion):
             "rescale_timesteps": bool(self.rescale_timesteps),
         }
 
-    @torch.no_grad()
-    def optimize(
+    def _chain(
         self,
-        x_start: Tensor,
-        optimize_step: int,
-        model_kwargs: dict | None = None,
-        noise: Tensor | None = None,
-        cond_fn: GradientFunction | None = None,
-    ) -> Tensor:
-        """Take x_start back to the level optimize_step / S of the path, and from there to the data again, in that many
-        steps of Euler's: [N, D, T_noisy]. `Sampler.refine` does so by any solver in any number of calls.
-
-        noise: z, default: drawn. Raises ValueError for a step outside of 1 ... S.
-        """
-        if not 1 <= optimize_step <= self.num_timesteps:
-            raise ValueError(f"optimize: optimize_step must be in 1..{self.num_timesteps}, got {optimize_step}")
-        model_kwargs = self.with_graph(check_start("optimize", self.mode, x_start, model_kwargs, noise))
-        z = torch.randn_like(x_start) if noise is None else noise
-        batch, x_ref = model_kwargs["batch"], self.get_ref_frame(model_kwargs)
-        if self.mode == "uncond":
-            z = self.project_to_subspace(z, batch)
-        x_t = self.noised(self.to_relative(x_start, x_ref, batch), optimize_step, z, model_kwargs)
-        plan = self.plan("euler", optimize_step, "uniform", noised_steps=optimize_step)
+        num_steps: int,
+        x: Tensor,
+        x_ref: Tensor | None,
+        model_kwargs: dict,
+        cond_fn: GradientFunction | None,
+    ) -> Chain:
+        """Euler's chain from the level num_steps / S of the path down to the data, in that many steps."""
+        plan = self.plan("euler", num_steps, "uniform", noised_steps=num_steps)
         guided = None if cond_fn is None else self.guided_by(cond_fn, model_kwargs)
-        return self.to_absolute(Chain(self, plan, x_t, x_ref, model_kwargs, cond_fn=guided).finish(), x_ref)
+        return Chain(self, plan, x, x_ref, model_kwargs, cond_fn=guided)
 
     # --- losses ---------------------------------------------------------------------------------------------------
 

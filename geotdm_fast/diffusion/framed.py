@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast.conditioning import Frames, frames_of
-from geotdm_fast.diffusion.chain import GradientFunction, NoiseFunction
-from geotdm_fast.diffusion.inputs import check_model_kwargs
+from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
+from geotdm_fast.diffusion.inputs import check_model_kwargs, check_start
+from geotdm_fast.diffusion.official_names import MethodChain
 from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.priors import FIXED_PRIORS
 from geotdm_fast.diffusion.progress import Progress
@@ -151,6 +152,45 @@ class FramedDiffusion:
     def described(self) -> dict[str, Any]:
         """All of it, but for the network, that samples depend on: plain values, arrays of tables."""
         raise NotImplementedError
+
+    # --- loops ----------------------------------------------------------------------------------------------------
+
+    def _chain(
+        self,
+        num_steps: int,
+        x: Tensor,
+        x_ref: Tensor | None,
+        model_kwargs: dict,
+        cond_fn: GradientFunction | None,
+    ) -> Chain | MethodChain:
+        """The model's own chain from step num_steps - 1 on."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def optimize(
+        self,
+        x_start: Tensor,
+        optimize_step: int,
+        model_kwargs: dict | None = None,
+        noise: Tensor | None = None,
+        cond_fn: GradientFunction | None = None,
+    ) -> Tensor:
+        """Noise x_start by `optimize_step` steps and denoise it again by the model's own chain: [N, D, T_noisy].
+
+        A flow goes back to the level optimize_step / S of its path, and to the data again in that many steps of
+        Euler's. `Sampler.refine` does so by any method in any number of calls. In mode `uncond` the result has zero
+        mean over the nodes and frames of each graph.
+        noise: z [N, D, T_noisy], default: drawn. Raises ValueError for a step outside of 1 ... S.
+        """
+        if not 1 <= optimize_step <= self.num_timesteps:
+            raise ValueError(f"optimize: optimize_step must be in 1..{self.num_timesteps}, got {optimize_step}")
+        model_kwargs = self.with_graph(check_start("optimize", self.mode, x_start, model_kwargs, noise))
+        z = torch.randn_like(x_start) if noise is None else noise
+        batch, x_ref = model_kwargs["batch"], self.get_ref_frame(model_kwargs)
+        if self.mode == "uncond":
+            z = self.project_to_subspace(z, batch)
+        x_t = self.noised(self.to_relative(x_start, x_ref, batch), optimize_step, z, model_kwargs)
+        return self.to_absolute(self._chain(optimize_step, x_t, x_ref, model_kwargs, cond_fn).finish(), x_ref)
 
     # --- losses ---------------------------------------------------------------------------------------------------
 

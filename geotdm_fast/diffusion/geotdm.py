@@ -305,35 +305,6 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         finally:
             self.captures = captures
 
-    @torch.no_grad()
-    def optimize(
-        self,
-        x_start: Tensor,
-        optimize_step: int,
-        model_kwargs: dict | None = None,
-        noise: Tensor | None = None,
-        cond_fn: GradientFunction | None = None,
-    ) -> Tensor:
-        """Noise x_start by `optimize_step` steps and denoise it again: [N, D, T_noisy].
-
-        In mode `uncond` the result has zero mean over the nodes and frames of each graph.
-        """
-        if not 1 <= optimize_step <= self.num_timesteps:
-            raise ValueError(f"optimize: optimize_step must be in 1..{self.num_timesteps}, got {optimize_step}")
-        model_kwargs = check_start("optimize", self.mode, x_start, model_kwargs, noise)
-        model_kwargs = self.with_graph(model_kwargs)
-        if noise is None:
-            noise = torch.randn_like(x_start)
-        batch = model_kwargs["batch"]
-        x_ref = self.get_ref_frame(model_kwargs)
-        x_start = self.to_relative(x_start, x_ref, batch)
-        if self.mode == "uncond":
-            noise = self.project_to_subspace(noise, batch)
-        t = torch.full((x_start.shape[0],), optimize_step - 1, device=x_start.device)
-        x_t = self.q_sample(x_start, t, noise=noise)
-        chain = self._chain(optimize_step, x_t, x_ref, model_kwargs, cond_fn)
-        return self.to_absolute(chain.finish(), x_ref)
-
     def _chain(
         self,
         num_steps: int,
