@@ -15,7 +15,10 @@ EXPERIMENT is charged, springs, gravity (simulated, or the official files under 
 with md17_<molecule>.npz or <molecule>.npz, or the file), or eth, hotel, univ, zara1, zara2 (--data: the folder of the
 recordings, with train, val and all_data). Not of the paper, with --preset small alone: argon, water, alanine,
 adenylate_kinase_ca, adenylate_kinase_heavy (--data: an .npz; without it the message says how to make one), scored by
-radial distribution functions, mean squared displacement, bond lengths and RMSF too.
+radial distribution functions, mean squared displacement, bond lengths and RMSF too; and ays:<molecule> beside
+geotdm:<molecule> (ethanol, malonaldehyde, aspirin, salicylic, alanine_dipeptide; --data: an .npz), Align Your Structures
+and GeoTDM trained equally long, of which one frame is given. Of ays:<molecule> `--set structure.SECTION.KEY=VALUE` is of
+the first stage.
 
 It runs in pieces. With --budget it stops after so many minutes with exit status 3, and the same command goes on from
 there; so it does after a kill. The folder --out holds
@@ -44,6 +47,7 @@ EXAMPLES = """\
   geotdm reproduce charged --preset small --set diffusion.prior=last_frame
   geotdm reproduce charged --preset small --set denoise_model.temporal=convolution --set train.num_steps=2000
   geotdm reproduce md:ethanol --data data/md17 --preset small --task interpolation
+  geotdm reproduce ays:ethanol --data ethanol.npz --preset small
   geotdm reproduce zara1 --data data/eth_ucy --preset small --method dpmpp_2m --steps 20
   geotdm reproduce argon --data argon.npz --preset small
   geotdm reproduce --table                                         all rows as Markdown"""

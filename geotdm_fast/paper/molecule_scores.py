@@ -10,6 +10,8 @@ from geotdm_fast.scores.evaluation import evaluate
 from geotdm_fast.scores.md import MDSettings, score_molecules
 
 BASELINES = ("standing_still", "mean_of_given", "constant_velocity", "persistent_velocity")
+# Of one given frame there is no velocity, and its mean is itself.
+_OF_ONE_FRAME = BASELINES[:1]
 
 
 def with_baselines(samples: Samples, settings: MDSettings) -> dict:
@@ -18,7 +20,7 @@ def with_baselines(samples: Samples, settings: MDSettings) -> dict:
     A score is {drawn, floor}: see docs/scores.md; those of a name with several rows are of the first.
     """
     baselines = {}
-    for name in BASELINES:
+    for name in BASELINES if samples.cond_mask.sum() > 1 else _OF_ONE_FRAME:
         forecast = baseline_samples(samples, name)
         errors = evaluate(forecast, ["ade"], progress=False)["forecast"]
         baselines[name] = {

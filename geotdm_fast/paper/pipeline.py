@@ -11,9 +11,9 @@ from typing import cast
 
 import torch
 
-from geotdm_fast.checkpoint import build_diffusion, load_checkpoint
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import Sampler
+from geotdm_fast.families import build_diffusion, load_checkpoint
 from geotdm_fast.paper import report
 from geotdm_fast.paper.data_digest import data_digest
 from geotdm_fast.paper.molecule_scores import with_baselines
@@ -21,7 +21,7 @@ from geotdm_fast.paper.pieces import draw_shards
 from geotdm_fast.paper.progress import OutOfTime, Pieces, read_piece
 from geotdm_fast.paper.recipes import Draw, Recipe, Request, is_molecule, recipe
 from geotdm_fast.paper.results import append_row
-from geotdm_fast.paper.simulations import SIMULATIONS
+from geotdm_fast.paper.simulations import SIMULATIONS, STRUCTURE
 from geotdm_fast.provenance import context, now
 from geotdm_fast.runtime.files import PathLike, write_json
 from geotdm_fast.runtime.shown import shown
@@ -143,20 +143,27 @@ class _Run:
     # --- train ----------------------------------------------------------------------------------------------------
 
     def _trained(self) -> dict:
-        """{steps, seconds, parameters} of the finished training."""
-        return self.pieces.once("train", self._train)
-
-    def _train(self) -> dict:
+        """{steps, seconds, parameters} of the finished training; of two stages `structure` has those of the first."""
         config = json.loads(json.dumps(self.recipe.config))
+        structure = self.recipe.structure
+        if structure is None:
+            return self.pieces.once("train", lambda: self._train(config, "train"))
+        first = self.pieces.once(STRUCTURE, lambda: self._train(structure, STRUCTURE))
+        config["denoise_model"]["pretrain_ckpt"] = str(self.folder / STRUCTURE)
+        return self.pieces.once("train", lambda: self._train(config, "train")) | {STRUCTURE: first}
+
+    def _train(self, config: dict, name: str) -> dict:
+        """Train in the folder `name`. Raises OutOfTime where that is not finished."""
+        config = json.loads(json.dumps(config))
         minutes = self.pieces.minutes_left()
         if math.isfinite(minutes):
             limit = config["train"]["max_minutes"]
             config["train"]["max_minutes"] = max(0.0, minutes if limit is None else min(minutes, limit))
-        directory = self.folder / "train"
+        directory = self.folder / name
         train(config, output_dir=directory, device=self.device, progress=self.progress)
         log = read_log(directory / "log.jsonl")
         if not _is_finished(log, config["train"]):
-            raise OutOfTime(f"train, step {log[-1]['step'] if log else 0}")
+            raise OutOfTime(f"{name}, step {log[-1]['step'] if log else 0}")
         network, _ = load_checkpoint(directory / "last.safetensors")
         seconds = max((record["seconds"] for record in log if "seconds" in record), default=0.0)
         parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -12,7 +12,13 @@ from geotdm_fast.data.pedestrian import PHASES, SCENES, has_validation, is_paper
 from geotdm_fast.diffusion.flow_solvers import FLOW_SOLVERS, FLOW_SPACINGS
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.step_subsets import SPACINGS
-from geotdm_fast.paper.simulations import SIMULATIONS, is_simulation, simulation_config, simulation_sections
+from geotdm_fast.paper.simulations import (
+    SIMULATIONS,
+    STRUCTURE,
+    is_simulation,
+    simulation_config,
+    simulation_sections,
+)
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.scores.published import CONDITIONAL, INTERPOLATION, UNCONDITIONAL
 
@@ -100,7 +106,7 @@ class Draw(NamedTuple):
 class Recipe(NamedTuple):
     """config: of the training, in normal form; draws: the sets of samples; scores: as for `evaluation.evaluate`;
     num_graphs: test graphs drawn for, evenly spaced, None for all; method, steps, spacing: of the `Sampler`;
-    data: their name.
+    data: their name; structure: configuration of the structure model that is trained before, None where there is none.
     """
 
     config: dict
@@ -111,6 +117,7 @@ class Recipe(NamedTuple):
     steps: int | None
     spacing: str
     data: str
+    structure: dict | None
 
 
 def recipe(request: Request) -> Recipe:
@@ -119,18 +126,23 @@ def recipe(request: Request) -> Recipe:
     Raises ValueError for what does not exist or does not fit, FileNotFoundError for data that are not there.
     """
     _check(request)
-    small = request.preset == "small"
+    small, two_stages = request.preset == "small", False
     if is_simulation(request.experiment):
         raw = simulation_config(request.experiment, request.seed)
+        two_stages = STRUCTURE in raw
     else:
         raw = _network_and_training(request, small)
     sections, label = _data(request)
     raw["data"] = sections
+    if two_stages:
+        raw[STRUCTURE]["data"] = {split: section | {"span": 1} for split, section in sections.items()}
     for text in request.overrides:
         override(raw, text)
     _without_unused_prior(raw, request.overrides)
-    config = normalise_config(raw, where=f"reproduce {request.experiment}")
-    method, steps, spacing = _sampling(request, config["diffusion"]["kind"])
+    where = f"reproduce {request.experiment}"
+    structure = normalise_config(raw.pop(STRUCTURE), where=f"{where}: {STRUCTURE}") if two_stages else None
+    config = normalise_config(raw, where=where)
+    method, steps, spacing = _sampling(request, config["diffusion"].get("kind", "gaussian"))
     return Recipe(
         config=config,
         draws=_draws(request),
@@ -140,6 +152,7 @@ def recipe(request: Request) -> Recipe:
         steps=_checked_steps(request.steps or steps, request.steps is not None, config["diffusion"]["num_timesteps"]),
         spacing=spacing,
         data=request.label or label,
+        structure=structure,
     )
 
 
@@ -278,6 +291,8 @@ def _gaussian_sampling(request: Request) -> tuple[str, int | None]:
     of the large variance leave noise of .03 angstrom on an ethanol's bonds, and charged particles had classification
     .44 by them, .59 by the solver.
     """
+    if is_simulation(request.experiment):
+        return "dpmpp_2m", SIMULATIONS[request.experiment].steps
     if request.preset == "paper":
         return "ddpm", None
     if request.task == UNCONDITIONAL:
@@ -314,6 +329,8 @@ def _draws(request: Request) -> tuple[Draw, ...]:
         num_samples = 3 * clean.num_samples
         return clean, Draw("official", True, num_samples, clean.num_samples)
     default = 1 if request.task == UNCONDITIONAL else 5
+    if is_simulation(request.experiment):
+        default = SIMULATIONS[request.experiment].num_samples
     return (Draw("official", False, request.num_samples or default, None),)
 
 
@@ -375,7 +392,7 @@ def _molecule_data(request: Request, about: dict) -> tuple[dict, str]:
 def _simulation_data(request: Request) -> tuple[dict, str]:
     known = SIMULATIONS[request.experiment]
     if request.data is None:
-        raise ValueError(f"reproduce: {request.experiment} needs data: the .npz that this makes: {known.made_by}")
+        raise ValueError(f"reproduce: {request.experiment} needs data: an .npz: {known.made_by}")
     path = pathlib.Path(request.data)
     return simulation_sections(request.experiment, path.as_posix()), f"{path.name}: {known.about}"
 

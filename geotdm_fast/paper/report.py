@@ -70,6 +70,7 @@ def make_row(
             "spacing": recipe.spacing,
         },
         "settings": portable_config(recipe.config),
+        **({} if recipe.structure is None else {"structure": portable_config(recipe.structure)}),
         "seed": request.seed,
         "date": now(),
         "calls": _distinct(calls),

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterable
 
 from geotdm_fast.data.pedestrian import SCENES
+from geotdm_fast.paper.one_frame import molecule_of_one_frame
 from geotdm_fast.paper.recipes import MOLECULE, SYSTEMS, TASKS, is_molecule
 from geotdm_fast.paper.simulations import SIMULATIONS, is_simulation
 from geotdm_fast.runtime.files import PathLike
@@ -34,6 +35,10 @@ follow from one another. Its longer training has a higher ADE and is nearer to t
 differ by .09 where standing still differs by .28, mean squared displacements by half where it differs by all. The
 protein's alpha carbons, after 150 steps, beat the mean of the given frames but not standing still; all its 1656 heavy
 atoms, after 200 steps, beat neither in ADE, and both in mean squared displacement.
+
+Of molecules "from one frame" a model of Align Your Structures and one of GeoTDM were trained equally long, both stages
+of the former together. Their tables have the Jensen-Shannon divergence of bond lengths, angles and torsions, and the
+share of frames that are a valid molecule, whose floor is the share in the truth.
 """
 _NO_PAPER = "The preset `paper` wants a GPU (pedestrians: an hour or two of a CPU) and has no rows yet of: {}."
 _NONE = "There are no rows yet.\n"
@@ -44,7 +49,10 @@ _SCORES = {
 }
 _NAMES = {"ade": "ADE", "fde": "FDE", "ade_best": "best ADE", "fde_best": "best FDE"}
 # Of these the floor stands beside the score: docs/scores.md.
-_MD_NAMES = {"rdf": "RDF", "msd": "MSD", "rmsf": "RMSF", "bonds": "bonds", "torsions": "torsions"}
+_MD_NAMES = {
+    "rdf": "RDF", "msd": "MSD", "rmsf": "RMSF", "bonds": "bonds", "angles": "angles", "torsions": "torsions",
+    "validity": "valid frames",
+}  # fmt: skip
 
 
 def append_row(path: PathLike, row: dict) -> bool:
@@ -100,6 +108,7 @@ def _parsed(content: str, path: pathlib.Path) -> list[dict]:
 def results_table(rows: Iterable[dict]) -> str:
     """Markdown: one table for each experiment and task, ours first, then forecasts without a model, then published.
 
+    The two models of a molecule of which one frame is given share a table.
     Of rows that asked for the same of the same data, the last; the presets as they are come before those with changes.
     """
 
@@ -109,11 +118,16 @@ def results_table(rows: Iterable[dict]) -> str:
     newest = {(*asked(row), *row["changes"]): row for row in rows}
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in sorted(newest.values(), key=lambda row: (*_place(row), len(row["changes"]) > 0)):
-        groups.setdefault((row["experiment"], row["task"]), []).append(row)
+        groups.setdefault((_title(row["experiment"]), row["task"]), []).append(row)
     if not groups:
         return f"{_HEAD}\n{_NONE}"
     sections = (_section(*key, found) for key, found in groups.items())
     return "\n".join([_HEAD, *_without_paper_rows(groups), *sections])
+
+
+def _title(experiment: str) -> str:
+    molecule = molecule_of_one_frame(experiment)
+    return experiment if molecule is None else f"{molecule} from one frame"
 
 
 def _data_sha256(row: dict) -> str | None:
@@ -123,7 +137,7 @@ def _data_sha256(row: dict) -> str | None:
 
 def _without_paper_rows(groups: dict[tuple[str, str], list[dict]]) -> list[str]:
     """A paragraph that names what has no row of the preset `paper`; none where everything has one."""
-    of_paper = {key: rows for key, rows in groups.items() if not is_simulation(key[0])}
+    of_paper = {key: rows for key, rows in groups.items() if not is_simulation(rows[0]["experiment"])}
     without = [" ".join(key) for key, rows in of_paper.items() if all(row["preset"] != "paper" for row in rows)]
     return [textwrap.fill(_NO_PAPER.format(", ".join(without)), width=120) + "\n"] if without else []
 
@@ -135,10 +149,10 @@ def _place(row: dict) -> tuple[int, str, int]:
     return known.index(kind), row["experiment"], TASKS.index(row["task"])
 
 
-def _section(experiment: str, task: str, rows: list[dict]) -> str:
+def _section(title: str, task: str, rows: list[dict]) -> str:
     scores = _SCORES[task]
-    if is_simulation(experiment):
-        return _simulation_section(experiment, task, rows)
+    if is_simulation(rows[0]["experiment"]):
+        return _simulation_section(title, task, rows)
     unit = rows[0]["unit"]
     names = [_NAMES.get(score, score) + (f" ({unit})" if unit and score in _NAMES else "") for score in scores]
     header = ["", *names, "graphs", "trained", "sampled", "hardware"]
@@ -147,10 +161,10 @@ def _section(experiment: str, task: str, rows: list[dict]) -> str:
         numbers = ["" if score not in published else f"{published[score]:g}" for score in scores]
         lines.append([f"{published['method']}, published ({published['protocol']})", *numbers, "", "", "", ""])
     beaten = "".join(_beaten(row) for row in rows if not row["changes"])
-    return f"## {experiment}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
+    return f"## {title}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
 
 
-def _simulation_section(experiment: str, task: str, rows: list[dict]) -> str:
+def _simulation_section(title: str, task: str, rows: list[dict]) -> str:
     """ADE and FDE, also the best of the samples, and each score of molecules with its floor in brackets."""
     unit = f" ({rows[0]['unit']})" if rows[0]["unit"] else ""
     names = [_NAMES[score] + unit for score in _NAMES]
@@ -164,7 +178,7 @@ def _simulation_section(experiment: str, task: str, rows: list[dict]) -> str:
 
     lines = _lines(rows, numbers)
     beaten = "".join(_beaten(row) for row in rows if not row["changes"])
-    return f"## {experiment}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
+    return f"## {title}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
 
 
 def _lines(rows: list[dict], numbers: Callable[[dict], list[str]]) -> list[list]:
@@ -206,7 +220,8 @@ def _about(row: dict) -> str:
     network, diffusion = row["settings"]["denoise_model"], row["settings"]["diffusion"]
     # Rows from before there was a choice are of Adam.
     optimizer = row["settings"]["train"].get("optimizer", "adam")
-    size = f"{network['n_layers']} layers of {network['hidden_dim']}, {optimizer}"
+    family = "Align Your Structures, " if network.get("type") else ""
+    size = f"{family}{network['n_layers']} layers of {network['hidden_dim']}, {optimizer}"
     digest = _data_sha256(row)
     data = row["data"] if digest is None else f"{row['data']}, SHA-256 {digest[:8]}"
     about = f"preset {row['preset']} ({data}; {size}, {diffusion['num_timesteps']} steps, {_sampling(row)})"
@@ -222,9 +237,12 @@ def _sampling(row: dict) -> str:
 
 def _cost(row: dict, values: dict) -> list[str]:
     training = row["training"]
+    stages = [training["structure"], training] if "structure" in training else [training]
+    steps = " + ".join(str(stage["steps"]) for stage in stages)
     machines = [call["machine"] for call in row["calls"]]
     hardware = "; ".join(dict.fromkeys(m.get("gpu") or f"{m['cpu']}, threads: {m['threads']}" for m in machines))
-    return [f"{training['steps']} steps, {_time(training['seconds'])}", _time(values["seconds"]), hardware]
+    trained = f"{steps} steps, {_time(sum(stage['seconds'] for stage in stages))}"
+    return [trained, _time(values["seconds"]), hardware]
 
 
 def _time(seconds: float) -> str:

@@ -1,34 +1,15 @@
-"""Experiments of molecular dynamics that the paper has not: liquids in a box, a peptide, a protein's transition."""
+"""Experiments of molecular dynamics that the paper has not: liquids in a box, a peptide, a protein's transition.
 
-from dataclasses import dataclass, field
+`one_frame.py` beside this file has those of Align Your Structures.
+"""
+
 from typing import Any
 
+from geotdm_fast.paper.one_frame import one_frame_experiments
+from geotdm_fast.paper.simulation import Simulation
 
-@dataclass(frozen=True)
-class Simulation:
-    """What one experiment forecasts, by which network, and what of it is scored.
-
-    about: what the data are; made_by: the command that makes their file
-    given, drawn: frames of a window; stride: frames from one window to the next, of train and of val and test
-    section: keys of all data sections; network, diffusion, train: what differs from the `small` preset
-    scores: scores of molecules beside ADE and FDE; r_max: where radial distribution functions end (angstrom)
-    num_graphs: test windows at most
-    """
-
-    about: str
-    made_by: str
-    given: int
-    drawn: int
-    stride: tuple[int, int]
-    section: dict[str, Any]
-    network: dict[str, Any]
-    train: dict[str, Any]
-    scores: tuple[str, ...]
-    r_max: float = 8.0
-    num_graphs: int = 20
-    diffusion: dict[str, Any] = field(default_factory=dict)
-
-
+# The section of a configuration, and the folder, of a structure model.
+STRUCTURE = "structure"
 _ALIGNED = "python -m tools.superpose_frames"
 SIMULATIONS = {
     "argon": Simulation(
@@ -95,6 +76,7 @@ SIMULATIONS = {
         scores=("bonds", "rdf", "msd", "rmsf"),
         num_graphs=11,
     ),
+    **one_frame_experiments(),
 }
 
 
@@ -104,24 +86,40 @@ def is_simulation(experiment: str) -> bool:
 
 
 def simulation_config(experiment: str, seed: int) -> dict[str, dict]:
-    """The sections denoise_model, diffusion and train."""
+    """The sections denoise_model, diffusion and train; of models of Align Your Structures `structure` too, these three
+    of the structure model that is trained before, and whose file the network begins with.
+    """
     known = SIMULATIONS[experiment]
-    network = {
-        "time_emb_dim": 32,
-        "learn_ref_frame": True,
-        "num_w": known.drawn,
-    }
-    diffusion = {"beta_schedule_name": "linear", "num_timesteps": 100, "mode": "cond", "model_mean_type": "start_x"}
-    train = {
-        "exp_name": experiment, "seed": seed, "cond_mask": [[0, known.given]], "optimizer": "muon", "lr": 3e-3,
-        "schedule": "cosine", "lr_min": 1e-5, "warmup_steps": 50, "ema_decay": 0.99, "clip": 1.0, "eval_batch_size": 4,
-        "eval_graphs": 16, "eval_every_step": 200, "log_every_step": 20, "checkpoint_every_minutes": 2.0,
-    }  # fmt: skip
-    return {
+    network: dict[str, Any] = {"time_emb_dim": 32}
+    train = _train(experiment, seed)
+    config = {
         "denoise_model": network | known.network,
-        "diffusion": diffusion | known.diffusion,
-        "train": train | known.train,
+        "diffusion": _diffusion("cond") | known.diffusion,
+        "train": train | {"cond_mask": [[0, known.given]]} | known.train,
     }
+    if known.structure is None:
+        config["denoise_model"] = {"learn_ref_frame": True, "num_w": known.drawn} | config["denoise_model"]
+        return config
+    # Where the file will be is known to the pipeline.
+    config["denoise_model"]["pretrain_ckpt"] = STRUCTURE
+    config[STRUCTURE] = {
+        "denoise_model": dict(known.structure["denoise_model"]),
+        "diffusion": _diffusion("uncond") | known.structure["diffusion"],
+        "train": train | {"exp_name": f"{train['exp_name']}_{STRUCTURE}"} | known.structure["train"],
+    }
+    return config
+
+
+def _diffusion(mode: str) -> dict[str, Any]:
+    return {"beta_schedule_name": "linear", "num_timesteps": 100, "mode": mode, "model_mean_type": "start_x"}
+
+
+def _train(name: str, seed: int) -> dict[str, Any]:
+    return {
+        "exp_name": name.replace(":", "_"), "seed": seed, "optimizer": "muon", "lr": 3e-3, "schedule": "cosine",
+        "lr_min": 1e-5, "warmup_steps": 50, "ema_decay": 0.99, "clip": 1.0, "eval_batch_size": 4, "eval_graphs": 16,
+        "eval_every_step": 200, "log_every_step": 20, "checkpoint_every_minutes": 2.0,
+    }  # fmt: skip
 
 
 def simulation_sections(experiment: str, path: str) -> dict[str, dict]:

@@ -84,7 +84,7 @@ def test_the_forecast_of_a_baseline_is_in_the_units_of_the_samples(tmp_path):
     np.testing.assert_allclose(still, np.broadcast_to(samples.x_given[None, ..., -1:], still.shape), atol=1e-5)
 
 
-@pytest.mark.parametrize("experiment", [name for name in SIMULATIONS if name != "argon"])
+@pytest.mark.parametrize("experiment", [name for name in SIMULATIONS if name != "argon" and ":" not in name])
 def test_every_recipe_trains_and_is_scored(experiment, tmp_path):
     path = tmp_path / "data.npz"
     if experiment == "water":
@@ -105,5 +105,5 @@ def test_requests_that_are_wrong(experiment):
         recipe(dataclasses.replace(small, preset="paper"))
     with pytest.raises(ValueError, match=r"the preset small alone .*got 'interpolation' and 'small'"):
         recipe(dataclasses.replace(small, task="interpolation"))
-    with pytest.raises(ValueError, match=rf"{experiment} needs data: the .npz that this makes: .*\.npz"):
+    with pytest.raises(ValueError, match=rf"{experiment} needs data: an .npz: .+"):
         recipe(dataclasses.replace(small, data=None))
