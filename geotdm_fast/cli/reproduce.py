@@ -15,10 +15,10 @@ EXPERIMENT is charged, springs, gravity (simulated, or the official files under 
 with md17_<molecule>.npz or <molecule>.npz, or the file), or eth, hotel, univ, zara1, zara2 (--data: the folder of the
 recordings, with train, val and all_data). Not of the paper, with --preset small alone: argon, water, alanine,
 adenylate_kinase_ca, adenylate_kinase_heavy (--data: an .npz; without it the message says how to make one), scored by
-radial distribution functions, mean squared displacement, bond lengths and RMSF too; and ays:<molecule> beside
-geotdm:<molecule> (ethanol, malonaldehyde, aspirin, salicylic, alanine_dipeptide; --data: an .npz), Align Your Structures
-and GeoTDM trained equally long, of which one frame is given. Of ays:<molecule> `--set structure.SECTION.KEY=VALUE` is of
-the first stage.
+radial distribution functions, mean squared displacement, bond lengths and RMSF too; and, of one given frame,
+ays:<molecule> and geotdm:<molecule> (ethanol, malonaldehyde, aspirin, salicylic, alanine_dipeptide; --data: an .npz):
+Align Your Structures and GeoTDM trained equally long. `--set structure.SECTION.KEY=VALUE` changes the former's first
+stage.
 
 It runs in pieces. With --budget it stops after so many minutes with exit status 3, and the same command goes on from
 there; so it does after a kill. The folder --out holds
