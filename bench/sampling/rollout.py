@@ -20,15 +20,17 @@ from geotdm_fast.runtime.files import write_json
 from geotdm_fast.training import train
 
 DESCRIPTION = """\
-Train each system on for equal further steps in every arm, from the model that comes with the package or, where there is
-none, from one that is trained first; roll 20 test trajectories out over 20 blocks by dpmpp_2m in 5 steps; print scores
+Train each system on for equal further steps in every arm, from the model that comes with the package, or of alanine
+dipeptide from the one that is named; roll 20 test trajectories out over 20 blocks by dpmpp_2m in 5 steps; print scores
 of the blocks and draw them. What is trained is kept in --out and not trained again.
 
 Systems: charged, which is simulated; the others where their files are given. Arms:
 """
 EPILOG = """\
   python -m bench.sampling.rollout --systems charged
-  python -m bench.sampling.rollout --ethanol ethanol.npz --alanine alanine.npz --pedestrians recordings/
+  python -m bench.sampling.rollout --ethanol ethanol.npz --pedestrians recordings/
+  geotdm reproduce geotdm:alanine_dipeptide --data alanine_dipeptide.npz --preset small --out ala/
+  python -m bench.sampling.rollout --systems alanine --alanine alanine_dipeptide.npz --alanine-start ala/train
   python -m bench.sampling.rollout --systems charged --arms noise --do score report"""
 PROGRAM = "bench.sampling.rollout"
 # Trajectories that are rolled out.
@@ -41,7 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.threads is not None:
             torch.set_num_threads(args.threads)
-        files = {name: path for name in ("ethanol", "alanine", "pedestrians") if (path := getattr(args, name))}
+        if (args.alanine is None) != (args.alanine_start is None):
+            raise ValueError("--alanine and --alanine-start must be given together")
+        named = ("ethanol", "alanine", "alanine_start", "pedestrians")
+        files = {name: path for name in named if (path := getattr(args, name))}
         found = systems(files)
         missing = [name for name in args.systems or [] if name not in found]
         if missing:
@@ -63,11 +68,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train_arm(system: System, arm: str, folder: pathlib.Path) -> None:
-    """Train an arm, or go on with it; where there is no model to begin with, that one first."""
-    start = folder / "start"
-    if system.start is None:
-        train(config_of(system, "without", None), output_dir=start, device="cpu")
-    weights = checkpoint_file(system.start or start / "last.safetensors")
+    """Train an arm, or go on with it."""
+    weights = checkpoint_file(system.start)
     if arm == "told":
         weights = widened(weights, folder / "start_told.safetensors")
     began = time.monotonic()
@@ -117,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--do", nargs="+", choices=work, default=work, help="default: all")
     parser.add_argument("--ethanol", type=pathlib.Path, metavar="FILE.npz", help="R [frames, 9, 3] in angstrom, z")
     parser.add_argument("--alanine", type=pathlib.Path, metavar="FILE.npz", help="alanine dipeptide: R, z")
+    start = "the model that its arms begin with, one frame of 32 given"
+    parser.add_argument("--alanine-start", type=pathlib.Path, metavar="CHECKPOINT", help=start)
     parser.add_argument("--pedestrians", type=pathlib.Path, metavar="DIR", help="recordings of ETH and UCY")
     parser.add_argument("--blocks", type=arguments.count, default=20, metavar="N", help="default: 20")
     parser.add_argument("--threads", type=arguments.count, metavar="N", help="default: torch's own choice, every core")

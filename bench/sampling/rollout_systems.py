@@ -24,14 +24,14 @@ ARMS = {
 class System:
     """What the arms of a system share.
 
-    start: the model that comes with the package and that every arm begins with; None: one that is trained before
-    steps: further steps of each arm, and of the start where it is trained
+    start: the model that every arm begins with: one that comes with the package, or a checkpoint
+    steps: further steps of each arm
     level: train.context_noise, in the data's unit
     train, test: data sections; longer: what history changes in `train`, None where its windows cannot be longer
     optimizer: keys of the section train
     """
 
-    start: str | None
+    start: str
     steps: int
     level: float
     train: dict
@@ -43,7 +43,8 @@ class System:
 def systems(files: Mapping[str, pathlib.Path]) -> dict[str, System]:
     """The systems whose files are given; `charged`, which is simulated, always.
 
-    files: ethanol, alanine: an .npz of positions; pedestrians: the folder of the recordings
+    files: ethanol, alanine: an .npz of positions; pedestrians: the folder of the recordings; alanine_start: a model of
+        alanine dipeptide that is given one frame of 32, as `geotdm reproduce geotdm:alanine_dipeptide` trains it
     """
     muon = {"optimizer": "muon", "lr": 1e-3}
     found = {
@@ -58,18 +59,28 @@ def systems(files: Mapping[str, pathlib.Path]) -> dict[str, System]:
             optimizer={"optimizer": "adam", "lr": 5e-4},
         )
     }
-    for name, level, stride in (("ethanol", 0.02, 2), ("alanine", 0.05, 1)):
-        if name in files:
-            section = {"kind": "npz", "path": str(files[name])}
-            found[name] = System(
-                start="md_ethanol_small" if name == "ethanol" else None,
-                steps=200 if name == "ethanol" else 150,
-                level=level,
-                train=section | {"split": "train", "span": 30, "stride": stride},
-                test=section | {"split": "test", "span": 410, "stride": 30},
-                longer={"span": 50},
-                optimizer=muon,
-            )
+    if "ethanol" in files:
+        section = {"kind": "npz", "path": str(files["ethanol"])}
+        found["ethanol"] = System(
+            start="md_ethanol_small",
+            steps=200,
+            level=0.02,
+            train=section | {"split": "train", "span": 30, "stride": 2},
+            test=section | {"split": "test", "span": 410, "stride": 30},
+            longer={"span": 50},
+            optimizer=muon,
+        )
+    if "alanine" in files:
+        section = {"kind": "npz", "path": str(files["alanine"]), "project": "frames"}
+        found["alanine"] = System(
+            start=str(files["alanine_start"]),
+            steps=300,
+            level=0.05,
+            train=section | {"split": "train", "span": 32, "stride": 4},
+            test=section | {"split": "test", "span": 621, "stride": 620},
+            longer={"span": 63},
+            optimizer=muon,
+        )
     if "pedestrians" in files:
         section = {"kind": "pedestrian", "root": str(files["pedestrians"]), "dataset": "zara1"}
         found["pedestrians"] = System(
@@ -90,9 +101,9 @@ def _charged(split: str, num_systems: int, num_frames: int) -> dict:
     }  # fmt: skip
 
 
-def config_of(system: System, arm: str, start: pathlib.Path | None) -> dict:
-    """The configuration of an arm, normalised. start: the weights that it begins with; None: drawn by the seed."""
-    _, told = load_checkpoint(checkpoint_file(system.start or "md_ethanol_small"))
+def config_of(system: System, arm: str, start: pathlib.Path) -> dict:
+    """The configuration of an arm, normalised. start: the weights that it begins with."""
+    _, told = load_checkpoint(checkpoint_file(system.start))
     config = copy.deepcopy(told)
     section = dict(system.train)
     if arm in ("history", "near"):
@@ -104,13 +115,13 @@ def config_of(system: System, arm: str, start: pathlib.Path | None) -> dict:
         "batch_size": 16,
         "schedule": "cosine",
         "lr_min": 1e-5,
-        "warmup_steps": 20 if start else 100,
+        "warmup_steps": 20,
         "ema_decay": 0.99,
         "precision": "fp32",
         "eval_graphs": 16,
         "eval_every_epoch": 10**6,
         "checkpoint_every_minutes": 0.5,
-        "start_from": None if start is None else str(start),
+        "start_from": str(start),
     }
     if arm in ("noise", "told"):
         config["train"]["context_noise"] = system.level

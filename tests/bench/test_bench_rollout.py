@@ -67,12 +67,14 @@ def test_the_table_has_a_row_for_each_arm_and_the_data():
 @pytest.mark.parametrize("arm", ARMS)
 def test_arms_differ_in_their_keys_alone(arm, tmp_path):
     files = {"ethanol": tmp_path / "e.npz", "alanine": tmp_path / "a.npz", "pedestrians": tmp_path}
+    files["alanine_start"] = checkpoint_file("md_ethanol_small")
     found = systems(files)
     assert list(found) == ["charged", "ethanol", "alanine", "pedestrians"]
     for system in found.values():
         if arm in ("history", "near") and system.longer is None:
             continue
-        plain, config = config_of(system, "without", None), config_of(system, arm, None)
+        start = checkpoint_file(system.start)
+        plain, config = config_of(system, "without", start), config_of(system, arm, start)
         assert plain["train"]["num_steps"] == config["train"]["num_steps"] == system.steps
         changed = {key for key in config["train"] if config["train"][key] != plain["train"][key]} - {"exp_name"}
         told, near = {"context_noise", "context_noise_told"}, {"block_history", "block_history_level"}
@@ -103,6 +105,8 @@ def test_a_told_network_begins_as_the_one_that_it_is_made_of(tmp_path):
 def test_a_system_without_its_data_is_refused(capsys):
     assert main(["--systems", "ethanol"]) == 2
     assert "bench.sampling.rollout: error: --systems ethanol needs its data: --ethanol" in capsys.readouterr().err
+    assert main(["--alanine", "a.npz"]) == 2
+    assert "--alanine and --alanine-start must be given together" in capsys.readouterr().err
 
 
 def test_one_block_of_an_arm_is_trained_scored_and_reported(tmp_path, capsys, monkeypatch):
