@@ -55,7 +55,7 @@ ROOMS = {
     "official": {*_WORK},
     "model": {*_WORK, "ays_model", "families", "checkpoint_paths", "sampling", "scores"},
     "ays_model": {*_WORK, "ays", "model"},
-    "paper": {*_WORK, "sampling", "training", "scores", "plots"},
+    "paper": {*_WORK, "families", "sampling", "training", "scores", "plots"},
 }
 # Inside functions alone, with the reason.
 EXCEPTIONS = {

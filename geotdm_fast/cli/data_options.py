@@ -54,7 +54,7 @@ def check_data_files(args: argparse.Namespace) -> None:
 
 def with_cache(sections: Mapping[str, dict], folder: str | None) -> None:
     """Put --cache into the sections, by their names, that can have one; ValueError where none can."""
-    from geotdm_fast.data.sections import infer_kind
+    from geotdm_fast.data.section_keys import infer_kind
 
     if folder is None:
         return
@@ -80,7 +80,7 @@ def with_data(
     Raises ValueError for files of several kinds, and a topology where none belongs.
     """
     from geotdm_fast.data.chemistry.keys import RATIO
-    from geotdm_fast.data.sections import infer_kind, kind_keys, list_keys
+    from geotdm_fast.data.section_keys import infer_kind, kind_keys, list_keys
 
     old = section.get("kind", infer_kind(section))
     if Path(paths[0]).is_dir():

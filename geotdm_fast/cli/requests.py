@@ -106,7 +106,7 @@ def _open_sampled_data(model, args: argparse.Namespace, progress: bool):
 def open_data(section: dict, where: str, num_graphs: int | None, progress: bool = True):
     """The data set of a section, or `num_graphs` of its trajectories, evenly spaced."""
     from geotdm_fast.data import open_dataset
-    from geotdm_fast.data.sections import infer_kind
+    from geotdm_fast.data.section_keys import infer_kind
 
     if num_graphs is not None and section.get("kind", infer_kind(section)) == "nbody":
         section = {"spread": num_graphs, **section}  # what is not asked for is not simulated

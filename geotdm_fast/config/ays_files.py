@@ -78,7 +78,8 @@ def _given(raw: Mapping, where: str) -> dict[str, Mapping]:
 def _data_section(section: Mapping, where: str) -> dict:
     """A data section in normal form, with the defaults of these models."""
     from geotdm_fast.data.chemistry.names import BY_DEFAULT, OFFICIAL
-    from geotdm_fast.data.sections import ATOM_KINDS, infer_kind, kind_keys, normalise_section
+    from geotdm_fast.data.section_forms import normalise_section
+    from geotdm_fast.data.section_keys import ATOM_KINDS, infer_kind, kind_keys
 
     kind = section.get("kind", infer_kind(section))
     check_choice(f"{where}: kind", kind, ATOM_KINDS)

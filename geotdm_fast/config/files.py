@@ -178,7 +178,7 @@ def data_sections(raw: Mapping, where: str) -> dict[str, Any]:
 
 
 def _data_section(section: Any, where: str) -> dict:
-    from geotdm_fast.data.sections import normalise_section
+    from geotdm_fast.data.section_forms import normalise_section
 
     return normalise_section(as_section(section, where), where)
 

@@ -9,7 +9,8 @@ from geotdm_fast.data.molecule import molecule_graph
 from geotdm_fast.data.molecule_files import file_dataset
 from geotdm_fast.data.nbody import draw_systems, nbody_dataset, system_features
 from geotdm_fast.data.pedestrian import pedestrian_dataset, pedestrian_windows
-from geotdm_fast.data.sections import normalise_section, open_dataset, open_datasets
+from geotdm_fast.data.section_forms import normalise_section
+from geotdm_fast.data.sections import open_dataset, open_datasets
 from geotdm_fast.data.simulate import InitialState, initial_state, simulate
 from geotdm_fast.data.trajectory import Batch, Trajectory, TrajectoryDataset, collate
 

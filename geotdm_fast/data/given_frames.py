@@ -19,7 +19,9 @@ from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.pedestrian import as_people, pedestrian_windows
 from geotdm_fast.data.replicas import expanded_paths
-from geotdm_fast.data.sections import infer_kind, normalise_section, open_datasets
+from geotdm_fast.data.section_forms import normalise_section
+from geotdm_fast.data.section_keys import infer_kind
+from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 
 _KINDS = ("npz", "file", "md17", "pedestrian")

@@ -1,131 +1,30 @@
 """Data sets by their section of a configuration: official keys as well as ours."""
 
 import contextlib
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from geotdm_fast.data.checks import SPLITS, check_count
-from geotdm_fast.data.chemistry.keys import (
-    ATOM_KEYS,
-    RATIO,
-    check_atom_keys,
-    check_ratio,
-    taken_atom_keys,
-    with_atom_keys,
-)
+from geotdm_fast.data.chemistry.keys import RATIO, taken_atom_keys, with_atom_keys
 from geotdm_fast.data.conditions import with_conditions
 from geotdm_fast.data.frames import NoFrames
 from geotdm_fast.data.joined import join_datasets
-from geotdm_fast.data.lags import LAG, check_section, cut_at_lag, entries_told, lag_of
+from geotdm_fast.data.lags import LAG, cut_at_lag, entries_told, lag_of
 from geotdm_fast.data.molecule_files.reading import OpenFile
-from geotdm_fast.data.phases import PHASE, PHASES, entries_phased
-from geotdm_fast.data.replicas import check_split_by, chosen_files, leave_out_short, numbers_of_files
+from geotdm_fast.data.phases import PHASE, entries_phased
+from geotdm_fast.data.replicas import chosen_files, leave_out_short, numbers_of_files
+from geotdm_fast.data.section_forms import normalise_section
+from geotdm_fast.data.section_keys import CONDITIONS, GRAPH, LISTS, OF_MOLECULES, entries_of
 from geotdm_fast.data.stretches import TooShort
 from geotdm_fast.data.trajectory import TrajectoryDataset
-from geotdm_fast.runtime.choices import check_choice, check_keys
-from geotdm_fast.runtime.shown import plain, shown
+from geotdm_fast.runtime.shown import plain
 
-_FRAME_KEYS = ("frames", "every")
-# Which edges there are, for every kind: `geotdm_fast.graphs.GraphSpec`.
-_GRAPH = "graph"
-# Numbers that the network is told, for every kind: `geotdm_fast.data.lags`.
-_CONDITIONS = "conditions"
-# The number of an entry of the lists of a section, in the section of each of its parts.
-_NUMBER = "entry number"
-_MOLECULE_KEYS = ("span", "project", "cutoff", "max_hops", "fully_connected", "bonds", "num_types", "atom_types")
-_BOX_KEYS = ("unwrap", "box", "remove_drift")
-_OWN_KEYS = (
-    *("path", "split", "split_by", "stride", "split_ratio", "unit", "name", "with_h"),
-    *(*_BOX_KEYS, *_FRAME_KEYS, *_MOLECULE_KEYS, *ATOM_KEYS, RATIO, PHASES),
-)
-_FILE_KEYS = ("topology", "reader", "format", "selection", "elements", "types", "cache")
-# The keys of the normal form, by kind; each kind's official keys are turned into these.
-_KEYS = {
-    "nbody": (
-        "system",
-        "split",
-        "num_systems",
-        "spread",
-        "seed",
-        "num_frames",
-        "project",
-        "root",
-        "suffix",
-        *_FRAME_KEYS,
-    ),
-    "md17": (
-        *("path", "root", "molecule_name", "split", "down_sample_every", "num_windows", "with_h"),
-        *(*_FRAME_KEYS, *_MOLECULE_KEYS, *ATOM_KEYS, RATIO),
-    ),
-    "pedestrian": (
-        *("root", "dataset", "phase", "recordings", "past_frames", "future_frames", "traj_scale", "project"),
-        *("num_slots", "frame_step", "columns", *_FRAME_KEYS),
-    ),
-    "npz": _OWN_KEYS,
-    "file": (*_OWN_KEYS, *_FILE_KEYS),
-    "conformers": (
-        *("path", "split", "split_ratio", "with_h", "max_hops", "cutoff", "features", "project", "name", "unit"),
-        RATIO,
-    ),
-}
-_OFFICIAL_KEYS = {
-    "nbody": ("name", "span", "force_length", "obs_noise_scale"),
-    "md17": ("mode", "force_length"),
-    "pedestrian": (),
-    "npz": ("mode",),
-    "file": ("mode",),
-    "conformers": (),
-}
-# Keys that may be lists, of the same length: one data set for each entry, joined; what else is given is for all.
-_LISTS = {
-    "md17": ("path", "molecule_name", "molecule"),
-    "npz": ("path", "name", "molecule"),
-    "file": ("path", "topology", "name", "molecule"),
-    "conformers": ("path", "name"),
-}
 # Kinds whose paths may be patterns, and may be split by file.
 _FILES = ("npz", "file")
+# The number of an entry of the lists of a section, in the section of each of its parts.
+_NUMBER = "entry number"
 _MOST_NAMES = 8  # of a data set of several files
 # Characters of an error: libraries put whole lines of a file into theirs.
 _LONGEST = 1500
-_OF_MOLECULES = ("md17", "npz", "file")
-# What networks of Align Your Structures take.
-ATOM_KINDS = (*_OF_MOLECULES, "conformers")
-_WITHOUT_MEANING = ("return_index", "force_reprocess")
-_SYSTEM_WORDS = {"charged": "charged", "spring": "springs", "gravity": "gravity"}
-_SPLIT_WORDS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
-
-
-def normalise_section(section: Mapping, where: str = "data") -> dict:
-    """A data section with an explicit `kind` and our names for its keys; normalising twice changes nothing.
-
-    The kind is inferred where the official sections leave it out: `suffix` means nbody, `molecule_name` md17,
-    `dataset` pedestrian. Raises ValueError for an unknown key, naming the nearest, and for what is missing.
-    """
-    if not isinstance(section, Mapping):
-        raise TypeError(f"{where} must be a section of keys and values, got {shown(section)}")
-    kind = section.get("kind", infer_kind(section))
-    if kind is None:
-        raise ValueError(f"{where}: kind must be given: one of {', '.join(_KEYS)}")
-    check_choice(f"{where}: kind", kind, _KEYS)
-    _hint_at_frames(where, kind, section)
-    check_keys(where, section, kind_keys(kind))
-    given = {key: value for key, value in section.items() if key not in ("kind", *_WITHOUT_MEANING)}
-    if "mode" in given:
-        _rename(where, given, "mode", "split")
-    graph, told = given.pop(_GRAPH, None), check_section(where, given)
-    given.pop(_CONDITIONS, None)
-    normalised = {"kind": kind, **_NORMALISERS[kind](given, where)}
-    if told:
-        normalised[_CONDITIONS] = told
-    if graph is not None:
-        normalised |= _with_graph(where, kind, normalised, graph)
-    if kind in _OF_MOLECULES:
-        check_atom_keys(where, normalised)
-    check_ratio(where, normalised, _LISTS.get(kind, ()))
-    _entries(where, kind, normalised)
-    return normalised
 
 
 def open_dataset(section: Mapping, where: str = "data", progress: bool = True) -> TrajectoryDataset:
@@ -159,16 +58,16 @@ def open_datasets(
     for where, section in sections.items():
         section = normalise_section(section, where)
         kind = section.pop("kind")
-        section.pop(_GRAPH, None)  # the network's, which makes it of the positions
+        section.pop(GRAPH, None)  # the network's, which makes it of the positions
         section.pop(RATIO, None)  # the training's
-        of_files = list(range(len(_entries(where, kind, section))))
+        of_files = list(range(len(entries_of(where, kind, section))))
         sizes[where] = [0] * len(of_files)
         if kind in _FILES:
             section |= {_NUMBER: numbers_of_files(where, section["path"], len(of_files))}
-            section = chosen_files(where, section, (*_LISTS[kind], _NUMBER))
+            section = chosen_files(where, section, (*LISTS[kind], _NUMBER))
             of_files = section.pop(_NUMBER)
-        told = section.pop(_CONDITIONS, {})
-        files = zip(_entries(where, kind, section), of_files, strict=True)
+        told = section.pop(CONDITIONS, {})
+        files = zip(entries_of(where, kind, section), of_files, strict=True)
         own = entries_phased(where, [entry | {_NUMBER: number} for entry, number in files])
         at_lags = entries_told(where, own, told)
         has_lags[where] = len(at_lags) > len(own)
@@ -188,7 +87,7 @@ def open_datasets(
             with _named(where):
                 entry = cut_at_lag(kind, entry, conditions.get(LAG), opened)
                 more = {"file": opened} if kind == "file" else {}
-                atoms = taken_atom_keys(entry) if kind in _OF_MOLECULES else None
+                atoms = taken_atom_keys(entry) if kind in OF_MOLECULES else None
                 try:
                     part = _OPENERS[kind](dict(entry), where, progress, **more)
                     part = part if atoms is None else with_atom_keys(part, atoms, entry)
@@ -250,147 +149,6 @@ def _named(where: str) -> Iterator[None]:
         raise TypeError(f"{where}: {plain(error, _LONGEST)}") from error
 
 
-def _hint_at_frames(where: str, kind: str, section: Mapping) -> None:
-    """ValueError for a word that others use for a choice of frames; the nearest key, stride, is between windows."""
-    for key in ("start", "stop", "step", "skip", "down_sample_every"):
-        if key in section and key not in (*_KEYS[kind], *_OFFICIAL_KEYS[kind]):
-            raise ValueError(f"{where}: unknown key '{key}'; frames are chosen by frames: [start, stop, step] or every")
-
-
-def _entries(where: str, kind: str, section: dict) -> list[dict]:
-    """The sections of the entries of the lists in `section`; without lists, a copy of it alone."""
-    lists = {key: section[key] for key in _LISTS.get(kind, ()) if isinstance(section.get(key), (list, tuple))}
-    if not lists:
-        return [dict(section)]
-    for key, value in lists.items():
-        if len(value) == 0 or not all(isinstance(entry, str) for entry in value):
-            raise ValueError(f"{where}: {key} must be a text, or a list of some, got {shown(value)}")
-    lengths = {key: len(value) for key, value in lists.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"{where}: {' and '.join(lengths)} must be lists of the same length, got {lengths}")
-    return [section | dict(zip(lists, entries, strict=True)) for entries in zip(*lists.values(), strict=True)]
-
-
-def infer_kind(section: Mapping) -> str | None:
-    """The kind that a section without `kind` means, by its official keys; None where none tells."""
-    for key, kind in (
-        ("suffix", "nbody"),
-        ("system", "nbody"),
-        ("molecule_name", "md17"),
-        ("dataset", "pedestrian"),
-        ("recordings", "pedestrian"),
-    ):
-        if key in section:
-            return kind
-    return None
-
-
-def _with_graph(where: str, kind: str, section: Mapping, graph: object) -> dict:
-    """The key `graph`, and what it says of the data's own edges."""
-    from geotdm_fast.graphs import GraphSpec
-
-    GraphSpec.parse(graph, f"{where}: {_GRAPH}")
-    hops = graph.get("bonds") if isinstance(graph, Mapping) else None
-    own = {"fully_connected": True} if graph == "complete" else {}
-    if hops is not None and not isinstance(hops, bool):
-        own = {"max_hops": hops}
-    if kind not in _OF_MOLECULES:
-        if own.get("max_hops"):
-            raise ValueError(f"{where}: {_GRAPH}: bonds must be true or false for data of kind {kind}, got {hops}")
-        return {_GRAPH: graph}
-    for key, value in own.items():
-        if section.get(key, value) != value:
-            raise ValueError(f"{where}: {key} must be {value} as {_GRAPH} says, got {shown(section[key])}")
-    return {_GRAPH: graph} | own
-
-
-def _rename(where: str, given: dict, old: str, new: str) -> None:
-    value = given.pop(old)
-    if given.setdefault(new, value) != value:
-        raise ValueError(f"{where}: {old} and {new} must agree, got {shown(value)} and {shown(given[new])}")
-
-
-def _required(where: str, given: dict, key: str) -> object:
-    if given.get(key) is None:
-        raise ValueError(f"{where}: {key} must be given")
-    return given[key]
-
-
-def _word(words: dict[str, str], *texts: object) -> str | None:
-    """The meaning of the first word found in the first text that has one."""
-    for text in texts:
-        found = re.search("|".join(words), str(text or ""))
-        if found:
-            return words[found.group()]
-    return None
-
-
-def _cap(where: str, given: dict, number: str, default: int | None) -> None:
-    """Turn `force_length`, at most so many, into `number`."""
-    limit = given.pop("force_length", None)
-    if limit is not None:
-        limit = check_count(where, "force_length", limit)
-        present = given.get(number) or default
-        given[number] = limit if present is None else min(limit, present)
-
-
-def _normalise_nbody(given: dict, where: str) -> dict:
-    if given.pop("obs_noise_scale", 0) != 0:
-        raise ValueError(f"{where}: obs_noise_scale must be 0, noisy observations are not supported")
-    if "span" in given:
-        _rename(where, given, "span", "num_frames")
-    name = given.pop("name", None)
-    system = given.setdefault("system", _word(_SYSTEM_WORDS, given.get("suffix"), name))
-    if system is None:
-        raise ValueError(f"{where}: system must be charged, springs or gravity, or be named in suffix")
-    check_choice(f"{where}: system", system, _SYSTEM_WORDS.values())
-    split = given.setdefault("split", _word(_SPLIT_WORDS, given.get("suffix"), name))
-    if split is None:
-        raise ValueError(f"{where}: split must be train, val or test, or be named in suffix")
-    check_choice(f"{where}: split", split, SPLITS)
-    _cap(where, given, "num_systems", None)
-    if given.get("num_systems") is not None:
-        given["num_systems"] = check_count(where, "num_systems", given["num_systems"])
-    return given
-
-
-def _normalise_md17(given: dict, where: str) -> dict:
-    from geotdm_fast.data.md17 import NUM_WINDOWS
-
-    if given.get("path") is None:
-        _required(where, given, "root")
-        _required(where, given, "molecule_name")
-    check_choice(f"{where}: split", _required(where, given, "split"), SPLITS)
-    _cap(where, given, "num_windows", NUM_WINDOWS[given["split"]])
-    return given
-
-
-def _normalise_pedestrian(given: dict, where: str) -> dict:
-    from geotdm_fast.data.pedestrian_files import PHASES, check_scene, processed_path
-
-    if given.get("recordings") is None:
-        given.setdefault("root", "data/eth")
-        _required(where, given, "dataset")
-        _required(where, given, "phase")
-    if given.get("phase") is not None:
-        check_choice(f"{where}: phase", given["phase"], PHASES)
-    if (
-        given.get("recordings") is None
-        and not processed_path(given["root"], given["dataset"], given["phase"]).is_file()
-    ):
-        check_scene(where, "dataset", given["root"], given["dataset"])
-    return given
-
-
-def _normalise_own(given: dict, where: str) -> dict:
-    _required(where, given, "path")
-    if "split_by" in given:
-        check_split_by(where, given["split_by"])
-    if given.get("split") is not None:
-        check_choice(f"{where}: split", given["split"], SPLITS)
-    return given
-
-
 def _open_nbody(section: dict, where: str, progress: bool) -> TrajectoryDataset:
     from geotdm_fast.data.nbody import NUM_SYSTEMS, has_official_files, nbody_dataset
 
@@ -435,14 +193,6 @@ def _open_file(section: dict, where: str, progress: bool, file: OpenFile) -> Tra
     return file_dataset(**section, progress=progress, file=file)
 
 
-_NORMALISERS = {
-    "nbody": _normalise_nbody,
-    "md17": _normalise_md17,
-    "pedestrian": _normalise_pedestrian,
-    "npz": _normalise_own,
-    "file": _normalise_own,
-    "conformers": _normalise_own,
-}
 _OPENERS: dict[str, Callable[..., TrajectoryDataset]] = {
     "nbody": _open_nbody,
     "md17": _open_md17,
@@ -451,13 +201,3 @@ _OPENERS: dict[str, Callable[..., TrajectoryDataset]] = {
     "file": _open_file,
     "conformers": _open_conformers,
 }
-
-
-def kind_keys(kind: str) -> tuple[str, ...]:
-    """The keys that a section of this kind may have, the official ones among them."""
-    return ("kind", _GRAPH, _CONDITIONS, *_KEYS[kind], *_OFFICIAL_KEYS[kind], *_WITHOUT_MEANING)
-
-
-def list_keys(kind: str | None) -> tuple[str, ...]:
-    """The keys that may be lists in a section of this kind, one entry for each of its files."""
-    return _LISTS.get(kind or "", ())

@@ -15,7 +15,7 @@ from geotdm_fast.data.checks import SPLITS
 from geotdm_fast.data.md17 import NUM_WINDOWS, md17_dataset, molecule_path
 from geotdm_fast.data.nbody import has_official_files, nbody_dataset
 from geotdm_fast.data.pedestrian import pedestrian_dataset
-from geotdm_fast.data.sections import normalise_section
+from geotdm_fast.data.section_forms import normalise_section
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike

@@ -307,10 +307,10 @@ def test_overrides(tmp_path):
 
 def test_every_key_of_a_data_section_is_listed_with_its_meaning():
     from geotdm_fast.config.data_settings import DATA, data_manual
-    from geotdm_fast.data.sections import _KEYS
+    from geotdm_fast.data.section_keys import KEYS
 
-    assert DATA.keys() == _KEYS.keys()
-    for kind, keys in _KEYS.items():
+    assert DATA.keys() == KEYS.keys()
+    for kind, keys in KEYS.items():
         assert set(keys) <= set(DATA[kind]), kind
     text = data_manual()
     assert max(map(len, text.splitlines())) <= 130

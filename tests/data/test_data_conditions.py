@@ -10,7 +10,7 @@ from geotdm_fast.data import TrajectoryDataset, array_dataset, collate, nbody_da
 from geotdm_fast.data.conditions import check_conditions, conditions_of, with_conditions
 from geotdm_fast.data.given_frames import given_frames_dataset
 from geotdm_fast.data.joined import join_datasets
-from geotdm_fast.data.sections import normalise_section
+from geotdm_fast.data.section_forms import normalise_section
 from geotdm_fast.sampling.graphs import GraphPicker
 from geotdm_fast.training.state import fingerprint
 

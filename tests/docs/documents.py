@@ -56,6 +56,7 @@ PARSED = {
     "reproduce md:ethanol": "tests/paper/test_reproduce.py",
     "reproduce zara1": "tests/paper/test_reproduce.py",
     "reproduce argon": "tests/paper/test_simulations.py",
+    "reproduce ays:ethanol": "tests/paper/test_one_frame.py",
     "reproduce charged --preset small --set": "tests/paper/test_reproduce.py",
 }
 

@@ -14,7 +14,7 @@ from tolerances import assert_same
 from geotdm_fast import EGTN, Sampler, backend, radius_graph
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import array_dataset, collate, open_dataset
-from geotdm_fast.data.sections import normalise_section
+from geotdm_fast.data.section_forms import normalise_section
 from geotdm_fast.graphs import Graph, GraphSpec, RadiusRule, spec
 from geotdm_fast.model import Model
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
