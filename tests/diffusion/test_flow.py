@@ -1,4 +1,4 @@
-"""Flow matching: priors, solvers and losses in closed form, symmetry, masks, and the chain captured beside eager."""
+"""Flow matching: chains and losses in closed form, and what is refused."""
 
 import itertools
 import math
@@ -6,154 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import MASKS, NUM_FRAMES, NUM_STEPS, case
+from exact_flow import DIM, Exact, S, exact_flow, kwargs_of, normal
 from scipy import stats
-from tape import TapeRecorder
-from test_chain import captured, eager, seeded, tame
 from test_gaussian_closed_form import assert_draws_are
 from tolerances import assert_same
-from torch import nn
 
 from geotdm_fast import Flow, Sampler
-from geotdm_fast.conditioning import cond_mask, frames_of
+from geotdm_fast.conditioning import frames_of
 from geotdm_fast.diffusion.flow import PREDICTIONS
-from geotdm_fast.diffusion.flow_priors import FLOW_PRIORS, moving_mean, walk_factor
+from geotdm_fast.diffusion.flow_priors import walk_factor
 from geotdm_fast.diffusion.flow_solvers import FLOW_SOLVERS, FLOW_SPACINGS, flow_levels
-from geotdm_fast.diffusion.noise import TrajectoryNoise
-from geotdm_fast.nn import EGTN
-
-S, DIM = 40, 2
-
-
-def kwargs_of(num_nodes: int, ranges=((0, 3),), num_frames: int = 7) -> dict:
-    """Every node is a graph of its own, with its own given frames."""
-    x = torch.randn(num_nodes, DIM, num_frames, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    return {
-        "h": torch.zeros(num_nodes, 1),
-        "edge_index": torch.empty(2, 0, dtype=torch.int64),
-        "edge_attr": None,
-        "batch": torch.arange(num_nodes),
-        "cond_mask": cond_mask(ranges, num_frames),
-        "x_given": 3 * x.cumsum(dim=2),
-    }
-
-
-def normal(*shape, seed=3):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-class Exact(nn.Module):
-    """The mean of u or of x_start - x_ref, given x_t, where x_start - x_ref ~ mean + N(0, spread^2 Sigma) and the
-    prior is N(0, sigma^2 Sigma) there: for any Sigma
-
-        E[x_start - x_ref | x_t] = mean + (1 - l) spread^2 / v (x_t - x_ref - (1 - l) mean)
-
-    with v = (1 - l)^2 spread^2 + l^2 sigma^2.
-    """
-
-    learn_ref_frame = False
-
-    def __init__(self, mean: float, spread: float):
-        super().__init__()
-        self.mean, self.spread, self.flow = mean, spread, None
-
-    def forward(self, diffusion_t, x, **model_kwargs):
-        flow, level = self.flow, float(diffusion_t[0]) / S
-        x = x if flow.mode == "uncond" else x - flow.get_ref_frame(model_kwargs)
-        variance = (1 - level) ** 2 * self.spread**2 + level**2 * flow.sigma**2
-        clean = self.mean + (1 - level) * self.spread**2 / variance * (x - (1 - level) * self.mean)
-        return {"start_x": clean, "displacement": clean - x, "velocity": (clean - x) / level}[flow.prediction], None
-
-
-def exact_flow(mean=0.7, spread=0.4, **options) -> Flow:
-    network = Exact(mean, spread)
-    network.flow = flow = Flow(network, S, "cpu", **{"prior": "walk", "sigma": 1.5} | options)
-    return flow
-
-
-# --- priors -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_mean_of_a_forecast_goes_on_with_the_last_velocity():
-    flow, kwargs = exact_flow(), kwargs_of(4)
-    x = kwargs["x_given"]
-    steps = torch.arange(1, 5, dtype=torch.float64)
-    assert_same(flow.get_ref_frame(kwargs), x[..., 2:3] + steps * (x[..., 2] - x[..., 1])[..., None])
-    assert torch.equal(exact_flow(prior="last_frame").get_ref_frame(kwargs), x[..., 2:3])
-    one = kwargs_of(4, [[0, 1]])
-    assert_same(flow.get_ref_frame(one), one["x_given"][..., :1].expand(-1, -1, 6))
-
-
-def test_the_mean_between_given_frames_is_the_line_that_joins_them():
-    flow, kwargs = exact_flow(), kwargs_of(4, [[1, 2], [4, 6]])
-    x = kwargs["x_given"]
-    expected = [2 * x[..., 1] - x[..., 4], 0, 0, 0]
-    expected[0] = x[..., 1] - (x[..., 4] - x[..., 1]) / 3
-    expected[1] = x[..., 1] + (x[..., 4] - x[..., 1]) / 3
-    expected[2] = x[..., 1] + (x[..., 4] - x[..., 1]) * 2 / 3
-    expected[3] = 2 * x[..., 5] - x[..., 4]
-    assert_same(flow.get_ref_frame(kwargs), torch.stack(expected, dim=-1))
-
-
-def test_far_from_the_origin_the_mean_keeps_its_digits():
-    flow, kwargs = exact_flow(), kwargs_of(4)
-    near = flow.get_ref_frame(kwargs | {"x_given": kwargs["x_given"].float()})
-    far = flow.get_ref_frame(kwargs | {"x_given": (kwargs["x_given"] + 1e4).float()})
-    assert (far.double() - 1e4 - near.double()).abs().max() < 20 * 1e4 * 2.0**-24
-
-
-@pytest.mark.parametrize("prior", ["last_frame", "velocity", "walk"])
-@pytest.mark.parametrize("ranges", [[[0, 3]], [[1, 4], [19, 23]]])
-def test_bits_of_a_node_do_not_depend_on_the_others(ranges, prior):
-    """So a sample is the same in a batch of any size."""
-    flow, kwargs = exact_flow(prior=prior), kwargs_of(97, ranges, num_frames=33)
-    kwargs["x_given"] = (kwargs["x_given"] + 300).float()
-    z = normal(97, DIM, len(frames_of(kwargs["cond_mask"]).noisy)).float()
-    push = flow.guided_by(lambda x, t: x, kwargs)
-    start, mean, pushed = flow.start(z, kwargs), flow.get_ref_frame(kwargs), push(z, z)
-    for rows in (slice(0, 1), slice(0, 3), slice(50, 97)):
-        few = kwargs | {name: kwargs[name][rows] for name in ("h", "x_given")} | {"batch": torch.arange(len(z[rows]))}
-        assert torch.equal(flow.start(z[rows], few), start[rows])
-        assert torch.equal(flow.get_ref_frame(few), mean[rows])
-        assert torch.equal(flow.guided_by(lambda x, t: x, few)(z[rows], z[rows]), pushed[rows])
-
-
-@pytest.mark.parametrize("prior", ["last_frame", "velocity", "walk"])
-def test_autocast_rounds_no_prior(prior):
-    flow, kwargs = exact_flow(prior=prior), kwargs_of(5)
-    kwargs["x_given"] = (kwargs["x_given"] + 300).float()
-    z = normal(5, DIM, 4).float()
-    all_of_it = lambda: (
-        flow.start(z, kwargs),
-        flow.get_ref_frame(kwargs),
-        flow.noised(z, 7, z, kwargs),
-        flow.guided_by(lambda x, t: x, kwargs)(z, z),
-    )
-    expected = all_of_it()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = all_of_it()
-    assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-@pytest.mark.parametrize("ranges", [[[0, 3]], [[4, 7]], [[0, 1], [6, 7]], [[2, 3], [5, 6]]])
-def test_a_walk_is_a_walk_and_between_given_frames_a_bridge(ranges):
-    """The precision of a walk's frames is D^T D, D x its steps; given frames leave its block of the noisy ones."""
-    frames = frames_of(cond_mask(ranges, 8))
-    factor, steps = walk_factor(frames), np.diff(np.eye(8), axis=0)
-    assert np.allclose(factor, np.tril(factor))
-    noisy = list(frames.noisy)
-    np.testing.assert_allclose(factor @ factor.T, np.linalg.inv((steps.T @ steps)[np.ix_(noisy, noisy)]), atol=1e-9)
-    if ranges == [[0, 3]]:
-        np.testing.assert_allclose(factor, np.tril(np.ones((5, 5))), atol=1e-12)
-
-
-@pytest.mark.parametrize("ranges", [*MASKS.values(), [[3, 7]]])
-def test_weights_of_the_mean_add_up_to_one(ranges):
-    weights = moving_mean(frames_of(cond_mask(ranges, NUM_FRAMES)))
-    np.testing.assert_allclose(weights.sum(axis=0), 1, rtol=1e-12)
-
-
-# --- chains in closed form --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", sorted(FLOW_SOLVERS))
@@ -168,7 +30,9 @@ def test_where_the_data_are_a_point_the_prior_is_carried_there(method, predictio
 
 
 def flow_error(method: str, calls: int, prediction="velocity", spacing="uniform") -> float:
-    flow, kwargs, z = exact_flow(prediction=prediction), kwargs_of(5), normal(5, DIM, 4)
+    # Calls are at most the flow's steps.
+    flow = exact_flow(prediction=prediction, num_timesteps=4000)
+    kwargs, z = kwargs_of(5), normal(5, DIM, 4)
     drawn = Sampler(flow, method, calls, spacing).draw(z.shape, kwargs, noise=lambda k: z) - flow.get_ref_frame(kwargs)
     # The flow of a Gaussian: deviations grow as the standard deviation.
     exact = 0.7 + 0.4 / 1.5 * flow.start(z, kwargs)
@@ -180,12 +44,7 @@ def flow_error(method: str, calls: int, prediction="velocity", spacing="uniform"
 @pytest.mark.parametrize("spacing", FLOW_SPACINGS)
 def test_orders_of_the_solvers(method, order, prediction, spacing):
     """A walk to a narrower, shifted one: what halving the steps does to the error."""
-    global S
-    before, S = S, 4000  # calls are at most S
-    try:
-        errors = [flow_error(method, calls, prediction, spacing) for calls in (41, 81, 161, 321)]
-    finally:
-        S = before
+    errors = [flow_error(method, calls, prediction, spacing) for calls in (41, 81, 161, 321)]
     assert math.log2(errors[-2] / errors[-1]) == pytest.approx(order, abs=0.2), errors
 
 
@@ -388,109 +247,3 @@ def test_what_a_sampler_of_a_flow_refuses():
     ):
         with pytest.raises(ValueError, match=message):
             Sampler(flow, **options)
-
-
-# --- networks ---------------------------------------------------------------------------------------------------------
-
-
-def network_flow(domain="nbody", prior="walk", mask="prefix", device="cpu", dtype=torch.float32, **options):
-    """A flow with a small network, a shape and model_kwargs; prior None: unconditional."""
-    batch = case(domain).batch.to(device, dtype)
-    model_kwargs, num_noisy, mode = batch.model_kwargs(), NUM_FRAMES, "uncond"
-    if prior is not None:
-        given, mode = cond_mask(MASKS[mask], NUM_FRAMES), "cond"
-        num_noisy = len(frames_of(given).noisy)
-        model_kwargs |= {"cond_mask": given.to(device), "x_given": batch.x}
-    sizes = {"num_w": num_noisy, "hidden_dim": 16, "pre_norm": True}
-    network: EGTN = tame(case(domain).network(learned=prior == "learned", dtype=dtype, **sizes)).to(device)
-    flow = Flow(network, NUM_STEPS, device, mode=mode, prior=prior, **{"sigma": 0.3} | options)
-    return flow, (len(batch.x), batch.x.shape[1], num_noisy), model_kwargs
-
-
-CASES = [
-    *({"prior": prior, "prediction": "velocity" if prior == "walk" else "start_x"} for prior in FLOW_PRIORS),
-    {"mask": "holes", "domain": "pedestrian", "rescale_timesteps": True},
-    {"mask": "ends", "domain": "molecule", "prior": "velocity"},
-    {"prior": None},
-]
-
-
-@pytest.mark.parametrize("options", CASES)
-@pytest.mark.parametrize("method", ["heun", "ab2"])
-def test_captured_is_eager(options, method, device):
-    flow, shape, kwargs = network_flow(device=device, **options)
-    run = lambda made: seeded(lambda: Sampler(made, method, 7).draw(shape, kwargs))
-    graph, expected = captured(flow), run(eager(flow))
-    found = [run(graph) for _ in range(2)]
-    assert len(graph.captures) == 1 and expected.isfinite().all()
-    assert_same(found[0], found[1], 0.0)
-    assert_same(found[0], expected, 1e-5)
-    if device == "cpu":
-        assert graph.captures.record.replays == 14
-
-
-def test_all_solvers_share_a_capture_that_reads_nothing_else(device):
-    flow, shape, kwargs = network_flow(device=device)
-    graph = captured(flow)
-    for method, calls in (("euler", 5), ("heun", 7), ("ab2", 3)):
-        run = lambda made, m=method, n=calls: seeded(lambda: Sampler(made, m, n).draw(shape, kwargs))
-        assert_same(run(graph), run(eager(flow)), 1e-5)
-        refine = lambda made, m=method: seeded(
-            lambda: Sampler(made, m, 4).refine(kwargs["x_given"][..., 3:], 9, kwargs)
-        )
-        assert_same(refine(graph), refine(eager(flow)), 1e-5)
-    assert len(graph.captures) == 1
-    if isinstance(graph.captures.record, TapeRecorder):
-        from geotdm_fast.ops import time_phases
-
-        (tape,) = graph.captures.record.tapes
-        (capture,) = graph.captures._known.values()
-        assert not tape.read_from_outside((capture.inputs, *time_phases._tables.values()))
-
-
-@pytest.mark.parametrize("prior", [*FLOW_PRIORS, None])
-@pytest.mark.parametrize("mask", MASKS)
-def test_samples_turn_and_move_with_the_given_frames(prior, mask):
-    flow, shape, kwargs = network_flow(prior=prior, mask=mask, dtype=torch.float64)
-    q, _ = torch.linalg.qr(normal(3, 3, seed=1))
-    z = normal(*shape)
-    turn = lambda x: torch.einsum("de,net->ndt", q, x)
-    moved = kwargs | ({} if prior is None else {"x_given": turn(kwargs["x_given"]) + 2.5})
-    for method in FLOW_SOLVERS:
-        drawn = Sampler(flow, method, 5).draw(shape, kwargs, noise=lambda k: z)
-        there = Sampler(flow, method, 5).draw(shape, moved, noise=lambda k: turn(z))
-        assert_same(there, turn(drawn) + (0 if prior is None else 2.5), 1e-9)
-    x_start = z
-    loss = flow.training_losses(x_start, torch.full((shape[0],), 7.3), kwargs, z)["loss"]
-    moved_start = turn(x_start) + (0 if prior is None else 2.5)
-    assert_same(flow.training_losses(moved_start, torch.full((shape[0],), 7.3), moved, turn(z))["loss"], loss, 1e-9)
-
-
-def test_frames_to_draw_are_not_looked_at():
-    for prior in FLOW_PRIORS:
-        flow, shape, kwargs = network_flow(prior=prior, mask="holes")
-        noisy = list(frames_of(kwargs["cond_mask"]).noisy)
-        hidden = kwargs["x_given"].clone()
-        hidden[..., noisy] = float("nan")
-        z = normal(*shape).float()
-        draw = lambda x, flow=flow, shape=shape, kwargs=kwargs, z=z: Sampler(flow, "ab2", 4).draw(
-            shape, kwargs | {"x_given": x}, noise=lambda k: z
-        )
-        assert torch.equal(draw(hidden), draw(kwargs["x_given"]))
-
-
-def test_noise_by_counter_makes_the_same_sample(device):
-    flow, shape, kwargs = network_flow(device=device)
-    who = torch.arange(2)
-    noise = TrajectoryNoise(3, who, who, kwargs["batch"], *shape[1:], torch.float32)
-    found = Sampler(captured(flow), "heun", 6).draw(shape, kwargs, noise=noise)
-    assert_same(found, Sampler(eager(flow), "heun", 6).draw(shape, kwargs, noise=lambda k: noise(k)), 1e-5)
-
-
-@pytest.mark.parametrize("prior", [*FLOW_PRIORS, None])
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_gradients_reach_every_parameter(prior, prediction):
-    flow, shape, kwargs = network_flow(prior=prior, prediction=prediction, dtype=torch.float64)
-    flow.training_losses(normal(*shape), model_kwargs=kwargs)["loss"].mean().backward()
-    names = [name for name, value in flow.denoise_network.named_parameters() if value.grad is None]
-    assert names == []
