@@ -21,8 +21,8 @@ from geotdm_fast.training import train
 
 DESCRIPTION = """\
 Train each system on for equal further steps in every arm, from the model that comes with the package, or of alanine
-dipeptide from the one that is named; roll 20 test trajectories out over 20 blocks by dpmpp_2m in 5 steps; print scores
-of the blocks and draw them. What is trained is kept in --out and not trained again.
+dipeptide from the one that is named; roll 20 test trajectories out over 20 blocks by dpmpp_2m in 5 calls (alanine
+dipeptide: by dpmpp_2m_sde in 50); print scores of the blocks and draw them. What is trained is kept in --out and not trained again.
 
 Systems: charged, which is simulated; the others where their files are given. Arms:
 """
@@ -86,7 +86,7 @@ def score_arm(system: System, arm: str, folder: pathlib.Path, num_blocks: int) -
     began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what explodes, which the table says
-        samples = model.rollout(dataset, num_blocks * step, method="dpmpp_2m", steps=5, seed=0)
+        samples = model.rollout(dataset, num_blocks * step, method=system.method, steps=system.calls, seed=0)
     write_json(folder / f"{arm}.json", scores(samples, step))
     print(f"{folder.name}, {arm}: rolled out in {time.process_time() - began:.0f} CPU s")
 
