@@ -45,7 +45,7 @@ ROOMS = {
     "checkpoint_paths": set(),
     "checkpoint": {"config", "nn", "diffusion", "runtime", "state_dicts"},
     "provenance": {"ops"},
-    "doctor": {"ops"},
+    "doctor": {"ops", "runtime"},
     "plots": {"samples", "data", "runtime"},
     "sampling": _WORK,
     "families": {"ays", "checkpoint", "config", "diffusion", "nn", "runtime", "task"},

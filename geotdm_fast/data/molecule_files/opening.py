@@ -89,6 +89,11 @@ def _topology(where: str, path: pathlib.Path, reader: str, file: NamedSource | N
     return _attempt(path, found, lambda name: _module(name).read_topology(path, kind))
 
 
+def read_topology(where: str, path: pathlib.Path) -> Atoms:
+    """The atoms that a file names, of the formats that `open_molecules` takes for a topology. Raises as it does."""
+    return _topology(where, path, "auto")
+
+
 def _frames(where: str, path: pathlib.Path, kind: str, reader: str, num_atoms: int) -> Source:
     """A trajectory of bare positions."""
     found = formats.readers_of(where, reader, lambda name: name != "ase" and formats.reads_frames(name, kind))
