@@ -8,7 +8,7 @@ import numpy as np
 from geotdm_fast.data.bonds import bonds_by_distance, complete_bonds, fragments
 from geotdm_fast.data.molecule import renumbered_bonds
 from geotdm_fast.data.molecule_files.elements import SYMBOLS
-from geotdm_fast.data.molecule_files.opening import read_topology, select
+from geotdm_fast.data.molecule_files.opening import named_atoms, select
 from geotdm_fast.runtime.files import PathLike
 
 # The residue of atoms whose residue nobody names.
@@ -54,7 +54,7 @@ def atom_table(
         bonds = bonds_by_distance(positions, numbers)
         names = [f"{SYMBOLS[number]}{i + 1}" for i, number in enumerate(numbers.tolist())]
         return _table(numbers, names, None, None, bonds)
-    found = read_topology(where, pathlib.Path(topology))
+    found = named_atoms(where, pathlib.Path(topology))
     chosen = select(where, found, selection)
     if len(chosen) != len(numbers):
         raise ValueError(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Samples:
     """Samples of a set of graphs, with the truth beside them. Graphs lie side by side as in `Batch`.
 
@@ -44,6 +44,8 @@ class Samples:
         a file only where it is known
     conditions: [num_graphs, C] float32 or None - the numbers that the network was told of each graph; condition_names:
         [C] text, with conditions. In a file only where there are any
+    method, num_steps: the method of the `Sampler` that drew them, and its calls of the network (of a rollout, in each
+        block); None, and not in the file, where that is not known
     """
 
     samples: np.ndarray
@@ -68,6 +70,18 @@ class Samples:
     frame_time: float | None = None
     conditions: np.ndarray | None = None
     condition_names: np.ndarray | None = None
+    method: str | None = None
+    num_steps: int | None = None
+
+    def __repr__(self) -> str:
+        from geotdm_fast.cards.samples import samples_card
+
+        return samples_card(self).as_text()
+
+    def _repr_html_(self) -> str:
+        from geotdm_fast.cards.samples import samples_card, samples_picture
+
+        return samples_card(self).as_html(samples_picture(self))
 
     @property
     def num_graphs(self) -> int:
@@ -260,10 +274,13 @@ def make_samples(
     *,
     seed: int,
     checkpoint: str,
+    method: str | None = None,
+    num_steps: int | None = None,
     first_graph: int = 0,
 ) -> Samples:
     """Put what `sampling.sample` drew for `batch` together with the truth and the data set's metadata.
 
+    seed, checkpoint, method, num_steps: see `Samples`
     first_graph: the place in `dataset` of the first graph of `batch`
     """
     if task.is_conditional:
@@ -296,4 +313,6 @@ def make_samples(
         frame_time=dataset.frame_time,
         conditions=None if batch.conditions is None else batch.conditions.cpu().numpy().astype(np.float32),
         condition_names=None if batch.conditions is None else np.array(batch.condition_names),
+        method=method,
+        num_steps=num_steps,
     )
