@@ -261,8 +261,10 @@ class Model:
         return self._made(drawn, plan.record(batch), dataset, sampler, seed)
 
     def _made(self, drawn: Tensor, batch: Batch, dataset: TrajectoryDataset, sampler: Sampler, seed: int) -> Samples:
-        about: dict[str, Any] = {"method": sampler.method, "num_steps": sampler.num_steps}
-        return make_samples(drawn, batch, dataset, self.task, seed=seed, checkpoint=self.name, **about)
+        return make_samples(
+            drawn, batch, dataset, self.task, seed=seed, checkpoint=self.name, method=sampler.method,
+            num_steps=sampler.num_steps,
+        )  # fmt: skip
 
     def rollout_plan(
         self,

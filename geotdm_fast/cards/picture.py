@@ -1,6 +1,6 @@
 """A small picture of a trajectory as an SVG element of some kilobytes, on a light or a dark page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def _molecule(x: np.ndarray, flat: np.ndarray, samples: np.ndarray, numbers: np.
     return parts
 
 
-def _placed(points: np.ndarray):
+def _placed(points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """A function from points [2, M] to places in the picture, that has room for all [K, N, 2, T] that are finite."""
     rows = np.moveaxis(points, 2, 3).reshape(-1, 2)
     rows = rows[np.isfinite(rows).all(axis=1)]

@@ -107,11 +107,12 @@ def ase_atoms(
             named = _atoms(where, samples, molecule, topology, selection)
         before = molecule.graph
         frames = ase_frames(molecule, len(found))
-        for atoms in frames if named is not None else ():
-            # By the names that ASE's reader of PDB files gives them.
-            atoms.set_array("atomtypes", np.array(named.names))
-            atoms.set_array("residuenames", np.array(named.residues)[named.residue_of])
-            atoms.set_array("residuenumbers", named.residue_of + 1)
+        if named is not None:
+            for atoms in frames:
+                # By the names that ASE's reader of PDB files gives them.
+                atoms.set_array("atomtypes", np.array(named.names))
+                atoms.set_array("residuenames", np.array(named.residues)[named.residue_of])
+                atoms.set_array("residuenumbers", named.residue_of + 1)
         found += frames
     return found
 

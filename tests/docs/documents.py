@@ -51,7 +51,8 @@ SHORTER = {
     "data.num_frames=410": "data.num_frames=50",
     "data.num_systems=128": "data.num_systems=4",
 }
-# Commands whose data, minutes or packages are not to be had here; they are parsed. Each is run on less by the test that it names.
+# Commands whose data, minutes or packages are not to be had here; they are parsed. Each is run on less by the test that
+# it names.
 PARSED = {
     "reproduce md:ethanol": "tests/paper/test_reproduce.py",
     "reproduce zara1": "tests/paper/test_reproduce.py",
