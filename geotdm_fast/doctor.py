@@ -1,15 +1,19 @@
 """What is installed, what the machine can do, and which implementation each op uses, as aligned text."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
+
+from geotdm_fast.runtime.packages import is_installed
 
 # What needs each optional package: (import name, distribution, what it is for, extra).
 EXTRAS = (
     ("ase", "ase", "extended XYZ, molecule files", "molecules"),
     ("mdtraj", "mdtraj", "molecular dynamics files", "md"),
     ("MDAnalysis", "MDAnalysis", "molecular dynamics files", "md"),
+    ("pandas", "pandas", "Samples.to_frame", "tables"),
+    ("tensorboard", "tensorboard", "train.logger: tensorboard", "tensorboard"),
+    ("wandb", "wandb", "train.logger: wandb", "wandb"),
     ("openmm", "openmm", "geotdm simulate md:...", "simulate-md"),
     ("openmmtools", "openmmtools", "geotdm simulate md:...", "simulate-md"),
     ("rdkit", "rdkit", "SDF and MOL files, atoms and bonds of geotdm_fast.ays", "chemistry"),
@@ -90,9 +94,10 @@ def optional() -> list[tuple[str, str]]:
     """Optional packages: their version, or how to get them."""
     rows = []
     for module, distribution, purpose, extra in EXTRAS:
-        present = importlib.util.find_spec(module) is not None
         missing = f"not installed: pip install 'geotdm-fast[{extra}]'"
-        rows.append((distribution, f"{(_version(distribution) or 'present') if present else missing}  ({purpose})"))
+        rows.append(
+            (distribution, f"{(_version(distribution) or 'present') if is_installed(module) else missing}  ({purpose})")
+        )
     return rows
 
 

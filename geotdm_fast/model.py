@@ -16,7 +16,7 @@ from geotdm_fast.config.settings import as_section
 from geotdm_fast.data.conditions import check_conditions, with_conditions
 from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.given_frames import as_given_frames
-from geotdm_fast.data.trajectory import TrajectoryDataset, collate
+from geotdm_fast.data.trajectory import Batch, TrajectoryDataset, collate
 from geotdm_fast.diffusion import Flow, GeoTDM, Sampler
 from geotdm_fast.families import build_diffusion, is_ays, load_checkpoint
 from geotdm_fast.nn import EGTN
@@ -202,7 +202,7 @@ class Model:
         drawn = sample(
             sampler, batch, self.task, num_samples=num_samples, seed=seed, batch_size=batch_size, progress=progress
         )
-        return make_samples(drawn, batch, dataset, self.task, seed=seed, checkpoint=self.name)
+        return self._made(drawn, batch, dataset, sampler, seed)
 
     def rollout(
         self,
@@ -258,7 +258,13 @@ class Model:
             batch_size=batch_size,
             progress=progress,
         )
-        return make_samples(drawn, plan.record(batch), dataset, self.task, seed=seed, checkpoint=self.name)
+        return self._made(drawn, plan.record(batch), dataset, sampler, seed)
+
+    def _made(self, drawn: Tensor, batch: Batch, dataset: TrajectoryDataset, sampler: Sampler, seed: int) -> Samples:
+        return make_samples(
+            drawn, batch, dataset, self.task, seed=seed, checkpoint=self.name, method=sampler.method,
+            num_steps=sampler.num_steps,
+        )  # fmt: skip
 
     def rollout_plan(
         self,
@@ -373,8 +379,14 @@ class Model:
         return likelihoods(self.diffusion, batch, self.task, seed=seed, batch_size=batch_size, progress=progress)
 
     def __repr__(self) -> str:
-        parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        return f"Model({self.name}: {self._does}; {parameters:,} parameters on {self.device})"
+        from geotdm_fast.cards.model import model_card
+
+        return model_card(self, self._does).as_text()
+
+    def _repr_html_(self) -> str:
+        from geotdm_fast.cards.model import model_card
+
+        return model_card(self, self._does).as_html()
 
     @property
     def _fills_gaps(self) -> bool:

@@ -6,7 +6,12 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["size"])
 def square_sum_kernel(p_values, p_partial, p_step, size, BLOCK: tl.constexpr):
-    """partial [programs]: sums of squares of every programs-th block; step <- step + 1, once for the pass behind."""
+    """The first half of the gradient's squared norm: program p of n writes partial[p], a sum of squares.
+
+        partial[p] = sum of values[i]^2 over the blocks p, p + n, p + 2 n, ... of BLOCK numbers;   step <- step + 1
+
+    values [size], partial [n], step []: float32. The sum has a fixed order: equal inputs give equal bits.
+    """
     b_sum = tl.zeros([BLOCK], tl.float32)
     for i_block in tl.range(tl.program_id(0), tl.cdiv(size, BLOCK), tl.num_programs(0)):
         o_value = (i_block * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
@@ -24,7 +29,12 @@ def adam_step_kernel(
     BETA1: tl.constexpr, BETA2: tl.constexpr, LOG_BETA1: tl.constexpr, LOG_BETA2: tl.constexpr, EPSILON: tl.constexpr,
     HAS_AVERAGE: tl.constexpr, BLOCK: tl.constexpr, PARTIALS: tl.constexpr,
 ):  # fmt: skip
-    """`geotdm_fast.reference.adam_step` of BLOCK numbers, from the sums of squares; the first program writes norm."""
+    """`geotdm_fast.reference.adam_step` for BLOCK of the `size` weights, after square_sum_kernel.
+
+    Every program adds up partial [num_partials] to the norm |g| of the whole gradient, so that none waits for another;
+    the first one writes it. The gradient is 0 afterwards. coefficients [2]: learning rate, and the share by which the
+    average moves (HAS_AVERAGE). Weights from first_decayed on shrink by rate * weight_decay first.
+    """
     o_partial = tl.arange(0, PARTIALS)
     norm = tl.sqrt(tl.sum(tl.load(p_partial + o_partial, mask=o_partial < num_partials, other=0)))
     if tl.program_id(0) == 0:

@@ -12,10 +12,16 @@ def diffusion_step_kernel(
     num_places, num_frames, output_n, output_d, output_t, ref_n, ref_d, ref_t,
     DIM: tl.constexpr, HAS_NOISE: tl.constexpr, HAS_REF: tl.constexpr, HAS_GRAPHS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A program has an axis d of some places n * T + t: of a graph where there are graphs, else BLOCK of them.
+    """`geotdm_fast.reference.diffusion_step` for one axis d of some places (node n, frame t), numbered n T + t.
 
-    The strides are those of output and x_ref; all else is contiguous. P is linear, so the mean of each term is taken
-    off as it is read again.
+    HAS_GRAPHS: a program has all places of a graph, first[g] T .. first[g + 1] T - 1, and subtracts their mean (the
+        projection P of an unconditional model); else it has BLOCK places, and nothing is subtracted
+    coefficients [steps, 6] - the row `step`, read on the device, is (p, q, a, b, c, s):
+        x_0 = p x + q output;   x <- a x + b x_0 + c before + s noise;   before <- x_0;   positions <- x + x_ref
+    output_n, output_d, output_t and ref_n, ref_d, ref_t: strides of output and x_ref; all else is contiguous
+
+    P is linear: P of the sum is the sum of P of its terms. So the means of x, before, output and noise are computed in
+    a first pass, and subtracted from each term in a second one, without a pass over the result.
     """
     program, d = tl.program_id(0).to(tl.int64), tl.program_id(1)
     p_row = p_coefficients + tl.load(p_step) * 6

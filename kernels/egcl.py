@@ -23,10 +23,16 @@ def egcl_project_kernel(
     p_h, p_attr, p_w1, p_b1, p_w2, p_u1, p_pq, p_halved, p_term, num_rows, num_edges, w1_stride,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """pq [rows, 2, PADDED]: P / 2 = (W_i h + b1) / 2 by the programs of the second axis' 0, Q / 2 = W_j h / 2 by 1.
+    """Everything of the first layer of messages that needs no pair of nodes, and weights for egcl_edges_kernel.
 
-    The first program of each writes halved [2, PADDED, PADDED]: W2 / 2 and U1 / 2, rounded as the products want them.
-    term [edges, WIDTH]: W_a a in float32, by the programs of 2, where they are launched.
+        P = W_i h + b1,   Q = W_j h   of every row;   W_a a   of every edge
+
+    The second axis of the grid says what a program writes, for BLOCK rows or edges:
+        0: P / 2 into pq[:, 0], and its first program W2 / 2 into halved[0]
+        1: Q / 2 into pq[:, 1], and its first program U1 / 2 into halved[1]
+        2, launched where there are edge features alone: W_a a, in float32, into term
+    pq [rows, 2, PADDED]; halved [2, PADDED, PADDED], rounded as the products want them; term [edges, WIDTH]. They are
+    halves, since `silu_of_double` takes half of its argument.
     """
     half = tl.program_id(1)
     first = tl.program_id(0).to(tl.int64) * BLOCK
@@ -81,16 +87,16 @@ def egcl_edges_kernel(
     HAS_TERM: tl.constexpr, HAS_CUTOFF: tl.constexpr, HAS_SHIFT: tl.constexpr, NORMALIZE: tl.constexpr,
     PRE_NORM: tl.constexpr, IS_RESIDUAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """x' and the sum of m over the neighbours of every row.
+    """x_out [rows, DIM] = x', and m_sum [rows, PADDED], the sum of the messages m of every receiver.
 
-    IS_RESIDUAL: x' is x and the move; else it is the move alone.
+    IS_RESIDUAL: x' = x + move; else x' is the move alone.
+    HAS_CUTOFF: a neighbour at distance d counts u(d) (`kernels.envelope`). moves [rows, 4] gets the sum of the moves of
+        a row and, behind it, the sum of u, which the backward reads.
+    HAS_SHIFT: in periodic boxes the sender of edge e is at x_sender + shift[e], shift [edges, DIM].
 
-    HAS_CUTOFF: each neighbour counts by its distance, and moves [rows, 4] holds what x' is made of, the sum of moves
-    and behind it that of counts.
-    HAS_SHIFT: the sender of an edge is shift [edges, DIM] away from where it is.
-
-    A program takes every num_programs-th tile of BLOCK rows, in the order of `node` (receivers by falling degree), and
-    walks over their neighbours side by side: so the rows of a tile end together, and the longest tiles start first.
+    Program p of n takes the tiles p, p + n, ... of BLOCK rows, in the order of `node` (receivers by falling degree). It
+    handles neighbour k of all rows of a tile at once. Rows of a tile have about the same degree, so they end together;
+    the tiles with most neighbours start first.
     """
     o_col, o_dim = tl.arange(0, PADDED), tl.arange(0, 4)
     m_dim = (o_dim < DIM)[None, :]

@@ -1,6 +1,7 @@
-"""Gradients of the weights of EGCL: sums over rows in a number of slots, and the slots' sums in their places.
+"""Gradients of the weights of EGCL: dW = grad^T input, a sum over rows.
 
-Every sum has an order, so every run gives the same bits.
+The rows are summed in two steps. Slot s of S adds up the blocks of rows s, s + S, s + 2 S, ...; egcl_finish_kernel then
+adds up the slots. The order of both sums is fixed, so every run gives the same bits.
 """
 
 import triton
@@ -15,11 +16,13 @@ def egcl_weight_kernel(
     grad_width, input_width, grad_next, input_next,
     ADDS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """total [weights, slots, PADDED PADDED + PADDED] = or (ADDS) += grad^T input, and behind it the sum of grad.
+    """Of a chunk of edges: total[w, slot] = grad_w^T input_w, and behind it, for the bias, the sum of grad_w over rows.
 
-    Those are the gradients of a weight, TILE x TILE in a program, and of its bias. Slot s adds up every slots-th block
-    of rows. grad and input of the next weight are grad_next and input_next numbers further on. Rows are the places of
-    a chunk of edges from first_edge; those from the edge first[num_nodes] on have none, and are not read.
+    total [weights, slots, PADDED PADDED + PADDED] float32; ADDS, for all chunks but the first: added to what is there
+    grad [rows, grad_width], input [rows, input_width] - of weight 0; those of weight w are w grad_next and w input_next
+        numbers behind them
+    A row is an edge in a frame, from edge first_edge on. Places from the edge first[num_nodes] on have no edge, and are
+    not read. A program computes TILE x TILE numbers of a weight in one slot.
     """
     num_rows = edge_frames(p_first, num_nodes, first_edge, num_places, num_frames)
     slot = tl.program_id(0) % num_slots
@@ -64,11 +67,15 @@ def egcl_row_weight_kernel(
     p_total, p_vectors, p_first, num_slots, num_rows, num_tiles, num_edges, num_columns, num_nodes,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """total [5, slots, PADDED PADDED + PADDED], as above, of the weights that rows pass, all of them in one launch.
+    """The slots of all weights whose rows are (node, frame), in one launch; program_id(0) // num_slots says which:
 
-    By their numbers: of P, Q, V1 for h, V1 for m_sum, V2. Those of number 5 write vectors [slots, 3 + num_columns,
-    PADDED]: the sums of tile_sums [num_tiles, 3, PADDED], and grad_term^T attr of W_a, in float32. num_edges: 0 where
-    nobody knows attr; those from first[num_nodes] on are none.
+        0, 1: W_i and W_j (of P and Q)   2, 3: V1 for h and for m_sum   4: V2
+        5: vectors, and W_a
+
+    total [5, slots, PADDED PADDED + PADDED] as in egcl_weight_kernel, for 0 .. 4
+    vectors [slots, 3 + num_columns, PADDED] float32 - first the sums of tile_sums [num_tiles, 3, PADDED], then the
+        columns of grad_term^T attr, the gradient of W_a; num_edges is 0 where no gradient of W_a is wanted, and places
+        from the edge first[num_nodes] on have no edge
     """
     slot = tl.program_id(0) % num_slots
     number = tl.program_id(0) // num_slots
@@ -134,10 +141,11 @@ def egcl_finish_kernel(
     num_slots, w2_slots, u1_slots, num_columns,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """Adds up the slots, SLOTS at a time, and writes the gradient of every parameter.
+    """Adds up the slots, SLOTS at a time, and writes the gradient of every parameter in its shape.
 
-    total and vectors: by egcl_row_weight_kernel; w2_total, u1_total [slots, PADDED PADDED + PADDED]: of W2 and U1 and
-    their biases. The program's second number: a weight of total, 5: W2, 6: U1, 7: vectors.
+    total, vectors: from egcl_row_weight_kernel
+    w2_total, u1_total [slots, PADDED PADDED + PADDED]: of W2 and U1 with their biases, from the kernels over edges
+    The second axis of the grid says what a program writes: 0 .. 4 a weight of total, 5 W2, 6 U1, 7 vectors.
     """
     SIZE: tl.constexpr = PADDED * PADDED + PADDED
     number = tl.program_id(1).to(tl.int64)

@@ -62,9 +62,12 @@ def node_embedding_backward_kernel(
     HAS_STEP: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, INPUTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """total [slots, num_inputs + 1, PADDED]: of every weight, transposed, and of the bias in the last row.
+    """Partial sums of the gradients: total[s] = [inputs, 1]^T grad_z over the nodes of slot s.
 
-    Slot s adds up every slots-th block of nodes; program (s, j) has INPUTS of the rows.
+    total [slots, num_inputs + 1, PADDED] - row i is the gradient of column i of the weight [WIDTH, num_inputs], and
+        the last row that of the bias
+    Slot s of S has the blocks of BLOCK nodes s, s + S, s + 2 S, ..., with all their frames. Program (s, j) computes the
+    rows j INPUTS .. (j + 1) INPUTS - 1 of slot s. node_embedding_sum_kernel adds up the slots.
     """
     o_col = tl.arange(0, PADDED)
     o_in = tl.program_id(1) * INPUTS + tl.arange(0, INPUTS)
@@ -90,7 +93,8 @@ def node_embedding_sum_kernel(
     p_total, p_grad_weight, p_grad_bias, num_slots, num_inputs,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """The sums over the slots, SLOTS at a time, of a weight's column in a program, of the bias in the last."""
+    """Adds up the slots of total, SLOTS at a time. Program i writes column i of the weight's gradient, the last program
+    the bias' one."""
     i_in, o_col = tl.program_id(0), tl.arange(0, PADDED)
     b_sum = tl.zeros([SLOTS, PADDED], tl.float32)
     for first in tl.range(0, num_slots, SLOTS):

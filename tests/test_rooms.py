@@ -45,20 +45,23 @@ ROOMS = {
     "checkpoint_paths": set(),
     "checkpoint": {"config", "nn", "diffusion", "runtime", "state_dicts"},
     "provenance": {"ops"},
-    "doctor": {"ops"},
+    "doctor": {"ops", "runtime"},
     "plots": {"samples", "data", "runtime"},
+    "cards": {"data", "metrics", "model", "nn", "ops", "plots", "runtime", "samples"},
     "sampling": _WORK,
     "families": {"ays", "checkpoint", "config", "diffusion", "nn", "runtime", "task"},
     "training": {*_WORK, "ays", "families", "plots", "checkpoint_paths"},
     "scores": {*_WORK, "sampling"},
     "inspection": {*_WORK, "plots"},
     "official": {*_WORK},
-    "model": {*_WORK, "ays_model", "families", "checkpoint_paths", "sampling", "scores"},
+    "model": {*_WORK, "ays_model", "cards", "families", "checkpoint_paths", "sampling", "scores"},
     "ays_model": {*_WORK, "ays", "model"},
     "paper": {*_WORK, "families", "sampling", "training", "scores", "plots"},
 }
 # Inside functions alone, with the reason.
 EXCEPTIONS = {
+    ("data/trajectory.py", "cards"),  # what a batch shows of itself
+    ("samples/record.py", "cards"),  # what samples show of themselves
     ("config/ays_files.py", "data"),  # the same, of the kinds that these models take
     ("config/ays_official.py", "data"),  # the features that there are
     ("config/files.py", "data"),  # every kind of data knows the keys of its section

@@ -22,7 +22,8 @@ from geotdm_fast.training import train
 DESCRIPTION = """\
 Train each system on for equal further steps in every arm, from the model that comes with the package, or of alanine
 dipeptide from the one that is named; roll 20 test trajectories out over 20 blocks by dpmpp_2m in 5 calls (alanine
-dipeptide: by dpmpp_2m_sde in 50); print scores of the blocks and draw them. What is trained is kept in --out and not trained again.
+dipeptide: by dpmpp_2m_sde in 50); print scores of the blocks and draw them. What is trained is kept in --out and not
+trained again.
 
 Systems: charged, which is simulated; the others where their files are given. Arms:
 """

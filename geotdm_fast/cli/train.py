@@ -20,6 +20,8 @@ The output folder (train.output_base_path/train.exp_name, or --out) receives
   log.jsonl          one JSON object a line: step, loss, learning rate, gradient norm, speed, validation values
   loss.png           the loss curve
   config.yaml        the configuration with every default filled in
+With --set train.logger=tensorboard (or wandb) the numbers of log.jsonl also go to TensorBoard (tensorboard/) or Weights
+and Biases (wandb/), which are extras of this package; a resume goes on in the same run.
 The same command goes on where a stopped or killed run left off: a kill costs the steps since the last checkpoint.
 Ctrl-C, SIGTERM and SIGHUP (a closed terminal) write a checkpoint first. One run at a time: another training into the
 same folder is refused.

@@ -144,6 +144,8 @@ TRAIN = {
     "nll_every_step": Setting("int", None, "steps between two validations by the NLL beside those by the loss, which "
                               "choose the best weights", least=1),
     "log_every_step": Setting("int", 20, "steps between two lines of log.jsonl", least=1),
+    "logger": Setting("str", "none", "where the numbers of log.jsonl go as well; tensorboard and wandb are packages of "
+                      "their own, and extras of this one", choices=("none", "tensorboard", "wandb")),
     "checkpoint_every_steps": Setting("int", None, "steps between two checkpoints", least=1),
     "checkpoint_every_minutes": Setting("float", 5.0, "minutes between two checkpoints; null: by steps only", least=0,
                                         nullable=True),

@@ -46,12 +46,7 @@ class Fields:
     __iter__ = None
 
     def __repr__(self) -> str:
-        # Most data have no box and no conditions, and are not asked about them.
-        is_there = lambda value: isinstance(value, Tensor) or bool(value)
-        rare = ("cell", "pbc", "conditions", "condition_names")
-        names = [name for name in field_names(self) if name not in rare or is_there(getattr(self, name))]
-        shown = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in names)
-        return f"{type(self).__name__}({shown})"
+        return f"{type(self).__name__}({shown_fields(self)})"
 
     def keys(self) -> list[str]:
         """The names of all fields."""
@@ -97,6 +92,15 @@ class Fields:
 def field_names(item: Fields) -> list[str]:
     """The names of all fields of a trajectory or a batch."""
     return [name for name in vars(item) if not name.startswith("_")]
+
+
+def shown_fields(item: Fields) -> str:
+    """`x=[15, 3, 30], h=[15, 1], ...`: the shapes of all fields, and the values of those that are no tensors."""
+    # Most data have no box and no conditions, and are not asked about them.
+    is_there = lambda value: isinstance(value, Tensor) or bool(value)
+    rare = ("cell", "pbc", "conditions", "condition_names")
+    names = [name for name in field_names(item) if name not in rare or is_there(getattr(item, name))]
+    return ", ".join(f"{name}={_shown(getattr(item, name))}" for name in names)
 
 
 def further_names(item: Fields) -> list[str]:

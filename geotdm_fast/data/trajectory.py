@@ -76,6 +76,16 @@ class Batch(Fields):
     conditions: Tensor | None = None
     condition_names: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        from geotdm_fast.cards.batch import batch_card
+
+        return batch_card(self).as_text()
+
+    def _repr_html_(self) -> str:
+        from geotdm_fast.cards.batch import batch_card, batch_picture
+
+        return batch_card(self).as_html(batch_picture(self))
+
     @property
     def ptr(self) -> Tensor:
         """[B + 1] int64 - the nodes of graph g are ptr[g] .. ptr[g + 1] - 1."""

@@ -1,4 +1,4 @@
-"""Edges that are the same in all frames as edges of every frame: edge e of frame t is e T + t."""
+"""From edges between nodes, in all T frames, to edges between rows (node, frame): edge e of frame t is e T + t."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,11 @@ from geotdm_fast.graphs.edges import EdgeTables, by_sender
 
 
 def framewise(edge_index: Tensor, num_frames: int) -> Tensor:
-    """[2, E T] between rows i T + t, of edge_index [2, E] between nodes."""
+    """Edge (i, j) in every frame: (i T + t, j T + t) for t = 0 .. T - 1.
+
+    edge_index: [2, E] int - receivers i and senders j, nodes; num_frames: T
+    returns: [2, E T] int64 - rows, those of edge e at the places e T .. e T + T - 1
+    """
     frame = torch.arange(num_frames, device=edge_index.device)
     return (edge_index.long()[:, :, None] * num_frames + frame).flatten(1)
 
@@ -15,9 +19,14 @@ def framewise(edge_index: Tensor, num_frames: int) -> Tensor:
 def framewise_with_room(
     edge_index: Tensor, first: Tensor, num_nodes: int, num_frames: int
 ) -> tuple[Tensor, Tensor, EdgeTables]:
-    """The same of sorted edges with room for more, with the order and the tables of the result. Nothing waits.
+    """As `framewise`, for edges that are sorted by receiver and have unused places. Nothing waits for the device.
 
-    first: [N + 1] - of their `EdgeTables`
+    edge_index: [2, E] int64 - both ends of an unused place are N; first: [N + 1] int64 - of its `EdgeTables`
+    num_nodes, num_frames: N and T
+    Returns
+        rows: [2, E T] int64 - as `framewise` returns them; both ends of an unused place are N T
+        order: [E T] int64 - edge k of the tables is edge order[k] of `rows`
+        tables: `EdgeTables` of the N T rows
     """
     receiver, sender = edge_index
     num_edges, device = edge_index.shape[1], edge_index.device

@@ -75,12 +75,16 @@ def padded_rows(value: Tensor, size: int) -> Tensor:
 def padded_graph(
     graph: Graph, num_nodes: int, num_edges: int, batch: Tensor | None = None, cell: Cell | None = None
 ) -> tuple[Graph, Tensor]:
-    """A graph of N nodes and E edges, the same in every frame, with room for more of both.
+    """A copy of `graph` with `num_nodes` nodes and places for `num_edges` edges. The added nodes have no edge.
 
-    num_nodes, num_edges: at least N and E; batch: [num_nodes] and cell: of all graphs, for a graph that has images
-    Returns the graph, whose edges are sorted by receiver, and the edge of `graph` at every place: [num_edges] int64,
-    0 where there is none, as features of edges are picked. Raises ValueError for fewer nodes or edges than there are,
-    and for edges of every frame.
+    graph: N nodes and E edges, the same in every frame
+    num_nodes, num_edges: at least N and E
+    batch: [num_nodes] int64 - the graph of every node, and cell: the periodic boxes; both for a graph with `images`
+    Returns
+        padded: the `Graph`, sorted by receiver; both ends of an unused place are `num_nodes`
+        source: [num_edges] int64 - the edge of `graph` at each place, 0 at unused ones: `edge_attr[source]` are the
+            features [num_edges, A] of the padded graph
+    Raises ValueError for fewer nodes or edges than there are, and for a graph whose edges differ between frames.
     """
     more_nodes, more_edges = num_nodes - graph.num_nodes, num_edges - graph.num_edges
     if more_nodes < 0 or more_edges < 0 or graph.num_frames is not None:
@@ -121,9 +125,11 @@ def at_places(value: Tensor, source: Tensor) -> Tensor:
 
 
 def padded_tables(rule: GraphRule, batch: Tensor, most: int, columns: int) -> RuleTables:
-    """Tables of the graphs of `rule` for `batch`, as `padded_batch` makes it of the rule's own, in ascending order.
+    """The `RuleTables` of a rule of N nodes for a padded batch. Every added node is a graph of its own without a bond.
 
-    most: nodes of the largest graph of all batches; columns: bonds of the receiver that has most of them in any batch
+    batch: [N'] int64, ascending - what `padded_batch` made of the rule's own [N]
+    most: nodes of the largest graph of all batches; columns: the most bonds of a receiver in any batch. Tables of two
+        batches of one size then have the same shape, which a CUDA graph needs
     """
     num_nodes, own = len(batch), rule.num_nodes
     alone = torch.arange(own, num_nodes, device=batch.device)
@@ -136,7 +142,10 @@ def padded_tables(rule: GraphRule, batch: Tensor, most: int, columns: int) -> Ru
 
 
 def with_tables(rule: GraphRule, tables: RuleTables) -> GraphRule:
-    """The same rule, counting with `rule`, for the graphs of `tables`; features of bonds stay."""
+    """A copy of the rule for the batch, groups and bonds of `tables`. It keeps the features of bonds.
+
+    The copy and `rule` share `needed` and `capacity`: what one finds missing, both know.
+    """
     other = copy.copy(rule)
     other.batch, other.groups, other.bond_sender, other.bond_number = tables
     return other

@@ -5,9 +5,9 @@ import zipfile
 
 import numpy as np
 
+from geotdm_fast.data.molecule_files.elements import formula
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.times import times_in_words
-from geotdm_fast.inspection.trajectories import formula
 from geotdm_fast.runtime.files import UNREADABLE, PathLike, read_npz
 
 Headers = dict[str, tuple[tuple[int, ...], np.dtype]]

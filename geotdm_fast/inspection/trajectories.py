@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.data.cache import StoredWindows
+from geotdm_fast.data.molecule_files.elements import formula
 from geotdm_fast.data.molecule_files.reading import OpenFile
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.data.windows import Joined, Windows
 from geotdm_fast.inspection.findings import Findings
 from geotdm_fast.inspection.motion import steps_in_words
-from geotdm_fast.plots.molecule import SYMBOLS
 
 # Above all atomic numbers: which features an element has is no matter here.
 _EVERY_TYPE, _TYPES_BY_DEFAULT = 119, 10
@@ -50,13 +50,6 @@ def inspect_trajectories(section: Mapping, found: Findings, span: int | None, fi
     found.add("steps", steps_in_words(parts, noun))
     found.add("graph", _graph(first, numbers is not None))
     _suggest(section, found, first, numbers, frames[0], None if is_one else trajectories)
-
-
-def formula(numbers: Sequence[int]) -> str:
-    """`C2 H6 O`: carbon, hydrogen, then by the alphabet; an element without a symbol here by its number."""
-    symbols = [SYMBOLS.get(z, f"[{z}]") for z in numbers]
-    order = sorted(set(symbols), key=lambda s: ({"C": 0, "H": 1}.get(s, 2), s))
-    return " ".join(f"{s}{symbols.count(s) if symbols.count(s) > 1 else ''}" for s in order)
 
 
 def _opened(section: Mapping, span: int | None, found: Findings, file: OpenFile) -> TrajectoryDataset:

@@ -58,16 +58,19 @@ def egcl(
 class PreparedEGCL(NamedTuple):
     """All of a call of `egcl` that depends neither on positions nor on features, as its implementation wants it.
 
-    implementation: `native`, `triton`, or None for the reference
+    W_a a, the part of the first layer of messages that edge features make, differs from edge to edge and not from frame
+    to frame.
+
+    implementation: `native`, `triton`, or None for the reference, which takes tensors as the caller gave them. For the
+        other two they are float32 and contiguous, and edges are sorted by receiver
     tables: of the edges, as `geotdm_fast.graphs.Graph.tables` gives them
-    edge_attr: [E, A] float32 a of the sorted edges, for the gradients: None where gradients are off; for the reference
-        as it came
-    edge_term: [E, H] W_a a, which brings no gradient to W_a and a: the op does; None without, for the reference, and
-        where the op makes it: triton's with gradients, whose weights change from call to call
-    params: float32 and contiguous, but for the reference as they came
-    options: with the precision in which the implementation multiplies
+    edge_attr: [E, A] - a, for the gradients of W_a and a; None without edge features, and where gradients are off
+    edge_term: [E, H] - W_a a, held without gradient, since the op computes that itself. None without edge features, for
+        the reference, and for Triton with gradients on: there the kernel computes it in every call
+    params: the weights; options: with the precision in which the implementation multiplies
     layout: how x and h become the rows of the tables
-    shift: [E, D] float32 of the sorted edges, or None without periodic boxes; for the reference as `Graph.shift` has it
+    shift: [E, D] - n C of every edge (unit of x), or None without periodic boxes; for the reference as `Graph.shift`
+        returns it
     """
 
     implementation: str | None
@@ -88,10 +91,13 @@ def prepare_egcl(
     params: EGCLParams,
     options: EGCLOptions,
 ) -> PreparedEGCL:
-    """The arguments of `egcl` for `run_egcl`, which takes x and h of these shapes and dtypes as often as wanted.
+    """Do the part of `egcl` that depends on graph and weights alone, once for many calls of `run_egcl`.
 
-    Differentiable in edge_attr, params and the vectors of periodic boxes. Raises ValueError as `egcl` does, for a graph
-    of other sizes and for periodic boxes of other positions than [N, T, 3]; TypeError for edge_index of other numbers.
+    x: [N, T, D], h: [N, T, H] - only shapes, dtypes and device are read; `run_egcl` takes any others of the same kind
+    edge_index, edge_attr, params, options: as for `egcl`
+    Gradients pass to edge_attr, params and the vectors of periodic boxes. Raises ValueError as `egcl` does, for a graph
+    of other sizes, and for periodic boxes where x is not [N, T, 3]; TypeError for an edge_index that is not int64 or
+    int32.
     """
     graph = _graph_of(edge_index, x, edge_attr)
     implementation = _implementation(x, h, edge_attr, params)
@@ -122,7 +128,7 @@ def prepare_egcl(
 
 
 def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tensor]:
-    """x' and h' of `egcl`."""
+    """(x' [N, T, D], h' [N, T, H]) of `egcl`, in the dtypes of x [N, T, D] and h [N, T, H]."""
     implementation, tables, edge_attr, edge_term, params, options, layout, shift = prepared
     rows = [layout.rows(v) for v in (x, h)]
     if implementation is None:
@@ -187,9 +193,9 @@ def _edge_weight(edge_w1: Tensor, width: int) -> Tensor:
 
 
 class _Call(NamedTuple):
-    """What a call of both Functions has beside the tensors that may want a gradient; names as in `PreparedEGCL`.
+    """The arguments of the autograd Functions of both implementations that get no gradient; names as in `PreparedEGCL`.
 
-    keep: whether a backward may follow
+    graph: its `tables`; keep: whether a backward may follow, so that the forward must keep tensors for it
     """
 
     edge_term: Tensor | None

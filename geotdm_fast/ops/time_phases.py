@@ -1,7 +1,11 @@
-"""What the compiled temporal op knows of time: how far the sinusoids have turned at every frame.
+"""The table of cosines and sines of the frames' times that the compiled temporal op reads.
 
-psi(t - s) is made of cos f (t - s) and sin f (t - s), and those of cos f t, sin f t, cos f s and sin f s by the
-addition theorems: [T, 2 n] numbers stand for the [2 T - 1, H] table of psi, whatever the frames' numbers.
+The op needs psi(t - s), the sinusoidal embedding of the distance of two frames, for all pairs. With n frequencies f_k
+
+    cos f_k (t - s) = cos f_k t cos f_k s + sin f_k t sin f_k s
+    sin f_k (t - s) = sin f_k t cos f_k s - cos f_k t sin f_k s
+
+so a table [T, 2 n] of cos f_k t and sin f_k t is enough, in place of one [2 T - 1, H] of psi.
 """
 
 from collections.abc import Sequence
@@ -17,11 +21,13 @@ _tables: dict[tuple[int, int, torch.device], Tensor] = {}
 
 
 def time_phases(h: Tensor, dim: int, frames: Sequence[int] | None = None) -> Tensor:
-    """[T, 2 (dim // 2)] float32 for h [N, T, H], on its device: column 2 k is cos(f_k t), column 2 k + 1 sin(f_k t).
+    """[T, 2 n] float32, n = dim // 2, on the device of h: column 2 k is cos(f_k t), column 2 k + 1 is sin(f_k t).
 
-    dim: width of the sinusoids, whose frequencies f_k `geotdm_fast.reference.sinusoid` has
-    frames: ascending numbers t, counted from the first of them; None: 0 .. T-1
-    Angles are float64 and their cosines rounded once.
+    h: [N, T, H] - of which T and the device are read
+    dim: width of the sinusoids, whose frequencies f_k are those of `geotdm_fast.reference.sinusoid`
+    frames: T ascending numbers of frames; t is counted from the first of them. None: t = 0 .. T - 1
+    Angles, cosines and sines are computed in float64 and rounded once. Deterministic. A table is kept as long as the
+    process lives, since a captured CUDA graph may read it.
     """
     if frames is None:
         return _table(h, h.shape[1], dim)[: h.shape[1]]
@@ -33,7 +39,7 @@ def time_phases(h: Tensor, dim: int, frames: Sequence[int] | None = None) -> Ten
 
 
 def _table(h: Tensor, num_frames: int, dim: int) -> Tensor:
-    """The phases of at least the frames 0 .. num_frames - 1."""
+    """The kept table of dim and device for the times 0 .. num_frames - 1 or more: its rows are a power of two."""
     if torch.compiler.is_compiling() or type(h) is not Tensor:  # sizes may be symbols, results fake
         return _computed(num_frames, dim, h.device)
     rows = 1 << (num_frames - 1).bit_length()

@@ -214,7 +214,10 @@ class _Run:
             self.pieces, self.folder / "shards" / draw.protocol, sampler, batch, task,
             num_samples=draw.num_samples, seed=seed, progress=self.progress,
         )  # fmt: skip
-        samples = make_samples(drawn, batch, dataset, task, seed=seed, checkpoint=f"{stem}.safetensors")
+        samples = make_samples(
+            drawn, batch, dataset, task, seed=seed, checkpoint=f"{stem}.safetensors", method=sampler.method,
+            num_steps=sampler.num_steps,
+        )  # fmt: skip
         return samples, seconds
 
     def _scores(self, draw: Draw, samples: Samples, drawn: dict) -> dict:

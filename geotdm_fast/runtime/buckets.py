@@ -1,35 +1,44 @@
-"""Sizes that numbers of rows are rounded up to, so that tensors of few shapes serve batches of any size."""
+"""Rounds numbers of rows up to a few sizes, so that tensors of few shapes hold batches of any size."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 # Below so many rows a larger size costs nothing.
 LEAST = 8
-# Sizes of an octave, the finest first: at most 12.5, 25, 50 and 100 % more rows.
+# Sizes between one power of two and the next, the finest first: at most 12.5, 25, 50 and 100 % more rows.
 STEPS = (8, 4, 2, 1)
 
 
 def size_step(count: int, steps: int = STEPS[0]) -> int:
-    """From `bucket(count)` to the size below, which `count` is over: it has fewer rows of padding than that."""
+    """The distance between two neighbouring sizes near `count`: `bucket` rounds up to a multiple of it.
+
+    So `bucket(count) - count`, the rows of padding, is smaller. count: rows, 0 or more; steps: as for `bucket`
+    """
     return max(LEAST, (1 << (count - 1).bit_length()) // (2 * steps)) if count > 0 else LEAST
 
 
 def bucket(count: int, steps: int = STEPS[0]) -> int:
-    """The smallest size of at least `count`, from 0 on: m 2^k with `steps` <= m <= 2 `steps`, a multiple of 8; 0 of 0.
+    """The smallest size that is at least `count`; 0 for 0.
 
-    steps: sizes of an octave, a power of two. A count n is rounded up by less than n / steps, or by 7: with 8 steps by
-        4 % in the mean and by at most 12.5 %. Sizes that grow by a factor rather than by a constant are as few for
-        large batches as for small ones, and cost both the same share of their time.
+        sizes = { m 2^k : steps <= m <= 2 steps } that are multiples of 8
+
+    count: rows, 0 or more
+    steps: how many sizes there are between 2^k and 2^(k + 1), a power of two. With 8 of them a count grows by at most
+        12.5 % (or by 7 rows), and by 4 % in the mean
+
+    The sizes grow by a factor, not by a constant. So padding costs large and small batches the same share of their
+    time, and there are as few sizes for the large ones as for the small ones.
     """
     step = size_step(count, steps)
     return -(-count // step) * step
 
 
 class Sizes:
-    """What the counts of batches, of nodes first, then of edges and whatever else has a size, are rounded up to.
+    """Rounds the counts of a batch up to sizes: (nodes, edges, ...), in any units, the nodes first.
 
-    steps: sizes of an octave, see `bucket`; known: sizes that are taken by a batch that fits, the smallest first
-    A batch of `counts` fits sizes that are no smaller, and no more than a step larger in nodes.
+    steps: how fine the sizes are, see `bucket`
+    known: sizes (nodes, edges, ...) that exist already. A batch gets the smallest of them that holds all its counts and
+        has less than one `size_step` of nodes to spare; where there is none, each of its counts goes through `bucket`
     """
 
     def __init__(self, steps: int = STEPS[0], known: Iterable[tuple[int, ...]] = ()):
@@ -37,11 +46,12 @@ class Sizes:
 
     @classmethod
     def at_most(cls, most: int, batches: Sequence[Sequence[int]]) -> "Sizes":
-        """Those by which these batches have at most `most` different sizes, and the fewest rows to spare.
+        """The `Sizes` that give these batches at most `most` different sizes, with the fewest rows of padding in sum.
 
-        Nodes and edges are rounded up apart; or, since large molecules have more of both, nodes alone, with the edges
-        of the batch that has most of them; by 8, 4, 2 or 1 sizes an octave. The last of these, with the fewest sizes,
-        where all have more than `most`.
+        most: sizes that are wanted; batches: counts (nodes, edges, ...) of each batch
+        Eight candidates are tried: 8, 4, 2 or 1 sizes between two powers of two, and for each of these either nodes and
+        edges rounded up one by one, or nodes alone, where batches of the same number of nodes get the edges of the one
+        that has most (large molecules have more of both). Where all eight give more than `most`, the coarsest is taken.
         """
         wanted = [tuple(counts) for counts in batches]
         found = [make(steps, wanted) for steps in STEPS for make in (cls._apart, cls._together)]
@@ -68,7 +78,7 @@ class Sizes:
         return tuple(bucket(count, self.steps) for count in counts)
 
     def step(self, num_nodes: int) -> int:
-        """A batch of this size has fewer nodes to spare."""
+        """`size_step` of a batch of so many nodes: it is padded by fewer nodes than that."""
         return size_step(num_nodes, self.steps)
 
     def number(self, batches: Iterable[Sequence[int]]) -> int:

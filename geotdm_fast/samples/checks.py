@@ -12,7 +12,7 @@ from geotdm_fast.runtime.shown import shown
 if TYPE_CHECKING:
     from geotdm_fast.samples.record import Samples
 
-_NUMBERS = {"scale": "iuf", "seed": "iu", "frame_time": "iuf"}
+_NUMBERS = {"scale": "iuf", "seed": "iu", "frame_time": "iuf", "num_steps": "iu"}
 _DIMENSIONS = {
     "target": ("N, D, T",), "x_given": ("N, D, T",), "cond_mask": ("T",), "batch": ("N",), "scored": ("M",),
     "h": ("N, F", "N, F, T"), "edge_index": ("2, E",), "atomic_numbers": ("N",),
@@ -67,6 +67,8 @@ def check_values(path: str | os.PathLike, s: "Samples") -> None:
             raise fail("condition_names", "texts [C]", f"{s.condition_names.dtype} {list(s.condition_names.shape)}")
         if s.conditions.dtype.kind != "f" or not np.isfinite(s.conditions).all():
             raise fail("conditions", "finite floating point", s.conditions.dtype)
+    if s.num_steps is not None and s.num_steps < 1:
+        raise fail("num_steps", "at least 1", s.num_steps)
     for name in ("scale", "frame_time"):
         number = getattr(s, name)
         if number is not None and not (np.isfinite(number) and number > 0):

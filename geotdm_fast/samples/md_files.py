@@ -4,15 +4,18 @@ import contextlib
 import errno
 import pathlib
 import struct
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from geotdm_fast.data.molecule_files.elements import SYMBOLS
 from geotdm_fast.runtime.files import PathLike, atomic_path
+from geotdm_fast.samples.atoms import UNNAMED, AtomTable
+from geotdm_fast.samples.md_boxes import in_md_boxes
+from geotdm_fast.samples.md_topology import md_topology
 from geotdm_fast.samples.molecules import Molecule
-from geotdm_fast.samples.wrapping import lengths_and_angles, lower_triangular
+from geotdm_fast.samples.wrapping import lengths_and_angles
 
 # A DCD's header has the time between frames as float32 at this byte, in CHARMM's unit of time (ps): MDTraj writes 1.
 _DCD_TIME, _AKMA = 44, 0.0488882129
@@ -24,18 +27,11 @@ def write_md(path: PathLike, molecules: Iterable[Molecule]) -> int:
 
     is_dcd = pathlib.Path(path).suffix.lower() == ".dcd"
     first: Molecule | None = None
-    count, turned = 0, 0
+    count = 0
     with atomic_path(path) as aside:
         with (DCDTrajectoryFile if is_dcd else XTCTrajectoryFile)(str(aside), "w") as file:
-            for molecule in molecules:
-                if first is None:
-                    first = molecule
-                    _tell_first(path, molecule)
-                _check_alike(path, molecule, first)
-                molecule, is_turned = _as_md_has_it(molecule)
-                turned += is_turned
-                if molecule.graph == first.graph and molecule.sample == first.sample:
-                    first = molecule
+            for molecule in in_md_boxes(path, molecules, "this format"):
+                first = first or molecule
                 with _writing():
                     if is_dcd:
                         file.write(molecule.positions.astype(np.float32, copy=False), **_dcd_box(molecule))
@@ -43,12 +39,6 @@ def write_md(path: PathLike, molecules: Iterable[Molecule]) -> int:
                         file.write(**_xtc_frames(molecule, count))
                 count += len(molecule.positions)
         first = cast(Molecule, first)  # samples are of a graph at least
-        if turned:
-            warnings.warn(
-                f"{path}: this format has boxes whose first vector is along x and whose second is in the xy plane; "
-                f"{turned} trajectories were turned so, positions with their boxes; .xyz holds them as they are",
-                stacklevel=3,
-            )
         # What the C library kept until it closed the file fails without a word.
         size = 12 * len(first.atomic_numbers) * count
         if is_dcd and aside.stat().st_size < size:
@@ -62,36 +52,6 @@ def write_md(path: PathLike, molecules: Iterable[Molecule]) -> int:
                 _set_dcd_time(header, first.frame_time)
         _write_pdb(pathlib.Path(path).with_suffix(".pdb"), first)
     return count
-
-
-def _tell_first(path: PathLike, molecule: Molecule) -> None:
-    """Warn of what this format does not hold."""
-    if molecule.positions.dtype == np.float64:
-        warnings.warn(f"{path}: positions are far from 0, where float32 blurs them; use .xyz", stacklevel=4)
-    if molecule.pbc is not None and not molecule.pbc.all():
-        warnings.warn(
-            f"{path}: this format has boxes that are periodic in all directions alone, and these are so in "
-            f"{molecule.pbc.tolist()}: positions are written without a box; .xyz holds it",
-            stacklevel=4,
-        )
-
-
-def _check_alike(path: PathLike, molecule: Molecule, first: Molecule) -> None:
-    if not np.array_equal(molecule.atomic_numbers, first.atomic_numbers):
-        raise ValueError(f"{path}: all graphs must be the same molecule, graph {molecule.graph} is another")
-    if molecule.pbc is not None and first.pbc is not None and molecule.pbc.all() != first.pbc.all():
-        raise ValueError(
-            f"{path}: all graphs must be periodic in all directions or none of them, graph {molecule.graph} is so in "
-            f"{molecule.pbc.tolist()}"
-        )
-
-
-def _as_md_has_it(molecule: Molecule) -> tuple[Molecule, bool]:
-    """The molecule in a box as these formats have boxes, or without; and whether it was turned for that."""
-    if molecule.cell is None or not cast(np.ndarray, molecule.pbc).all():
-        return molecule._replace(cell=None), False
-    positions, cell, turned = lower_triangular(molecule.positions, molecule.cell)
-    return molecule._replace(positions=positions, cell=cell), turned
 
 
 def _dcd_box(molecule: Molecule) -> dict[str, np.ndarray]:
@@ -133,12 +93,10 @@ def _write_pdb(path: pathlib.Path, molecule: Molecule) -> None:
     """The atoms and the first frame, with its box."""
     import mdtraj
 
-    topology = mdtraj.Topology()
-    residue = topology.add_residue("MOL", topology.add_chain())
-    for i, number in enumerate(molecule.atomic_numbers.tolist()):
-        element = mdtraj.element.Element.getByAtomicNumber(number)
-        topology.add_atom(f"{element.symbol}{i + 1}", element, residue)
-    frame = mdtraj.Trajectory(molecule.positions[:1] / 10, topology)
+    numbers = molecule.atomic_numbers
+    names = [f"{SYMBOLS[number]}{i + 1}" for i, number in enumerate(numbers.tolist())]
+    one_residue = AtomTable(numbers, names, [UNNAMED], np.zeros(len(names), np.int64), np.zeros((0, 2), np.int64))
+    frame = mdtraj.Trajectory(molecule.positions[:1] / 10, md_topology(one_residue))
     if molecule.cell is not None:
         lengths, frame.unitcell_angles = lengths_and_angles(molecule.cell[:1])
         frame.unitcell_lengths = lengths / 10

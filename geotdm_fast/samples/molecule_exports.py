@@ -1,11 +1,12 @@
 """Samples of molecules in the formats of chemistry: extended XYZ, DCD and XTC, with their boxes and times."""
 
-import importlib.util
 import pathlib
 from collections.abc import Iterable
 
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike, atomic_path
+from geotdm_fast.runtime.packages import require_package
+from geotdm_fast.samples.ase_frames import ase_frames
 from geotdm_fast.samples.md_files import write_md
 from geotdm_fast.samples.molecules import Molecule, molecules
 from geotdm_fast.samples.record import Samples
@@ -15,15 +16,12 @@ XYZ_SUFFIXES = (".xyz", ".extxyz")
 # DCD and XTC are written by MDTraj: its files are written frame by frame without a topology, it needs only NumPy and
 # SciPy, and its wheels exist for every Python here. ASE writes neither; MDAnalysis brings ten packages more.
 MD_SUFFIXES = (".dcd", ".xtc")
-_PACKAGES = {"ase": ("ASE", "molecules"), "mdtraj": ("MDTraj", "md")}
 
 
 def check_export(path: PathLike) -> None:
     """ImportError that says what to install where the package is missing that writes files of this suffix."""
-    package = "ase" if pathlib.Path(path).suffix.lower() in XYZ_SUFFIXES else "mdtraj"
-    name, extra = _PACKAGES[package]
-    if importlib.util.find_spec(package) is None:
-        raise ImportError(f"{path}: {name} is needed to write this format; pip install 'geotdm-fast[{extra}]'")
+    is_xyz = pathlib.Path(path).suffix.lower() in XYZ_SUFFIXES
+    require_package(path, *(("ase", "molecules") if is_xyz else ("mdtraj", "md")))
 
 
 def export_molecules(path: PathLike, source: Samples | PathLike, progress: bool = True, wrap: str = "no") -> int:
@@ -58,24 +56,12 @@ def export_molecules(path: PathLike, source: Samples | PathLike, progress: bool 
 
 
 def _write_xyz(path: PathLike, molecules: Iterable[Molecule]) -> int:
-    from ase import Atoms
     from ase.io import write
 
     count = 0
     with atomic_path(path) as aside, open(aside, "w") as file:
         for molecule in molecules:
-            frames = []
-            for t, positions in enumerate(molecule.positions):
-                about: dict[str, float] = {
-                    "graph": molecule.graph,
-                    "sample": molecule.sample,
-                    "frame": t,
-                    "given": bool(molecule.given[t]),
-                }
-                if molecule.frame_time is not None:
-                    about["time"] = (count + t) * molecule.frame_time
-                box = {} if molecule.cell is None else {"cell": molecule.cell[t], "pbc": molecule.pbc}
-                frames.append(Atoms(molecule.atomic_numbers, positions, info=about, **box))
+            frames = ase_frames(molecule, count)
             write(file, frames, format="extxyz")
             count += len(frames)
     return count

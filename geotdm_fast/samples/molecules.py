@@ -1,5 +1,6 @@
 """Samples of molecules one by one, in the boxes that they are written with."""
 
+import operator
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
@@ -34,29 +35,58 @@ class Molecule(NamedTuple):
     pbc: np.ndarray | None = None
 
 
-def molecules(path: PathLike, source: Samples | PathLike, wrap: str) -> Iterator[Molecule]:
-    """Graph by graph, sample by sample; see `export_molecules`. path: the file to write, for messages."""
+def molecules(
+    path: PathLike, source: Samples | PathLike, wrap: str, graph: int | None = None, sample: int | None = None
+) -> Iterator[Molecule]:
+    """Graph by graph, sample by sample; see `export_molecules`.
+
+    path: the file to write, or the function that asks, for messages
+    graph, sample: of a `Samples` those of this graph and this sample alone; None: all
+    """
     shards: Iterable[Shard]
+    graphs: range | None
+    drawn: range | None
     if isinstance(source, Samples):
         shards = [Shard(Block(range(source.num_graphs), range(source.num_samples)), source)]
+        graphs = chosen(path, "graph", graph, source.num_graphs)
+        drawn = chosen(path, "sample", sample, source.num_samples)
     else:
-        shards = iterate_shards(source)
+        shards, graphs, drawn = iterate_shards(source), None, None
     for block, samples in shards:
         if not samples.is_molecule or samples.samples.shape[2] != 3:
-            raise ValueError(f"{path}: samples must be molecules in three dimensions, got '{samples.name}' (use .npz)")
+            raise ValueError(
+                f"{path}: samples must be molecules in three dimensions, got '{samples.name}' (use .npz or to_frame)"
+            )
         if samples.cell is None and wrap != "no":
             raise ValueError(f"{path}: wrap must be no for samples without a periodic box, got {wrap}")
         forecasts = samples.forecasts()  # [K, N, 3, T]
         cells = samples.forecast_cell()
-        for g, graph in enumerate(block.graphs):
+        for g, number in enumerate(block.graphs):
+            if graphs is not None and number not in graphs:
+                continue
             nodes = samples.nodes(g)
-            for k, sample in enumerate(block.samples):
+            for k, draw in enumerate(block.samples):
+                if drawn is not None and draw not in drawn:
+                    continue
                 positions = np.ascontiguousarray(forecasts[k, nodes].transpose(2, 0, 1))
-                _check_positions(path, positions, graph, sample)
+                _check_positions(path, positions, number, draw)
                 one = Molecule(
-                    graph, sample, samples.atomic_numbers[nodes], samples.cond_mask, positions, samples.frame_time
+                    number, draw, samples.atomic_numbers[nodes], samples.cond_mask, positions, samples.frame_time
                 )
                 yield one if cells is None else _in_box(one, samples, g, cells[g], wrap)
+
+
+def chosen(where: PathLike, name: str, index: int | None, count: int) -> range:
+    """All of `count` graphs or samples, or the one of that number. Raises TypeError or ValueError for what is none."""
+    if index is None:
+        return range(count)
+    try:
+        index = operator.index(index)
+    except TypeError:
+        raise TypeError(f"{where}: {name} must be a whole number or None, got {type(index).__name__}") from None
+    if not 0 <= index < count:
+        raise ValueError(f"{where}: {name} must be in 0..{count - 1}, got {index}")
+    return range(index, index + 1)
 
 
 def _in_box(one: Molecule, samples: Samples, g: int, cell: np.ndarray, wrap: str) -> Molecule:

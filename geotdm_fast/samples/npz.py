@@ -46,7 +46,7 @@ def samples_of(path: PathLike, arrays: Mapping[str, np.ndarray]) -> Samples:
             f"it holds {listed(arrays)} and lacks {lacks}"
         )
     convert = {"scale": float, "seed": int, "unit": str, "name": str, "mode": str, "checkpoint": str}
-    convert |= {"experiment": str, "frame_time": float}
+    convert |= {"experiment": str, "frame_time": float, "method": str, "num_steps": int}
     for name in convert.keys() & arrays.keys():
         check_scalar(path, name, arrays[name])
     check_dimensions(path, arrays)

@@ -132,6 +132,8 @@ def _draw(
                 task,
                 seed=request["seed"],
                 checkpoint=request["checkpoint"],
+                method=request["method"],
+                num_steps=request["num_steps"],
                 first_graph=block.graphs.start,
             )
             drawer.tell(f"sample: {shard_path(folder, number)}", drawn)

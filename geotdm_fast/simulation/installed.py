@@ -1,15 +1,17 @@
 """Whether OpenMM and openmmtools are there, and what to install."""
 
-import importlib.util
 import logging
 import warnings
 
+from geotdm_fast.runtime.packages import is_installed, require_package
+
 EXTRA = "simulate-md"
+_NEEDED = ("openmm", "openmmtools")
 
 
 def default_engine(system: str) -> str:
     """openmm; for argon own where OpenMM or openmmtools is not installed, with a warning."""
-    missing = _missing()
+    missing = next((name for name in _NEEDED if not is_installed(name)), None)
     if system != "argon" or not missing:
         return "openmm"
     warnings.warn(
@@ -25,11 +27,8 @@ def openmm_versions(where: str) -> dict[str, str]:
 
     Raises ModuleNotFoundError that says what to install, where one is not there.
     """
-    missing = _missing()
-    if missing:
-        raise ModuleNotFoundError(
-            f"{where} needs {missing}, which is not installed: pip install 'geotdm-fast[{EXTRA}]'", name=missing
-        )
+    for name in _NEEDED:
+        require_package(where, name, EXTRA)
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # pymbar, which openmmtools imports, logs a page because JAX is not there
     try:
@@ -38,7 +37,3 @@ def openmm_versions(where: str) -> dict[str, str]:
     finally:
         logging.disable(before)
     return {"openmm": openmm.Platform.getOpenMMVersion(), "openmmtools": openmmtools.__version__}
-
-
-def _missing() -> str | None:
-    return next((name for name in ("openmm", "openmmtools") if importlib.util.find_spec(name) is None), None)

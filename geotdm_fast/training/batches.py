@@ -26,18 +26,19 @@ _AHEAD = 2
 
 
 class Draw(NamedTuple):
-    """What is drawn on the host for some graphs of a global batch: all that differs from step to step.
+    """The random choices for B graphs of a training step, made on the host: everything that differs between two steps.
 
-    items: [B] int64 - which trajectories; steps: [B] int64 - the diffusion step of each (of a flow its time, float32)
-    weight: [B] float32 - 1 / (graphs in the global batch), or the share of the graph's nodes in it (`by_nodes`); 0 for
-        stand-ins
-    noise: [N, D, T_noisy] float32 - standard normal
-    turn: [B, D, D] float32 - the rotation of each graph, or None
-    level: [B] float32 - how noisy the given frames of each graph are, or None
-    context: [N, D, G] float32 - what is added to the given frames, or None
-    given: [N, D, G] float32 - the given frames, where they are not the data's (`BlockHistory`), or None
-    gathered: the windows of `items`, where they are read from files, else None
-    is_free: whether nothing is given, and all frames are noisy
+    items: [B] int64 - the numbers of the trajectories in the data set
+    steps: [B] - the diffusion step of each graph, int64; of a flow its time in [0, S], float32
+    weight: [B] float32 - the weight of each graph in the mean loss: 1 / (graphs of the global batch), or with
+        `by_nodes` its share of the nodes in that batch; 0 for the graph of a process that has no share, see `_share`
+    noise: [N, D, T_noisy] float32 - standard normal, for the frames that the model predicts
+    turn: [B, D, D] float32 - the random rotation of each graph, or None
+    level: [B] float32 (unit of the positions) - the size of the noise on the given frames, or None
+    context: [N, D, G] float32 (unit of the positions) - that noise, added to the G given frames, or None
+    given: [N, D, G] float32 (unit of the positions) - given frames that replace the data's (`BlockHistory`), or None
+    gathered: the positions of `items`, where the data set is read from files, else None
+    is_free: whether no frame is given in this step, so that all frames are noisy
     """
 
     items: Tensor
@@ -85,19 +86,24 @@ class Noised:
 
 
 class BatchSource:
-    """Cuts a data set into global batches and draws their diffusion steps and noise, always the same for a seed.
+    """Chooses the graphs of every training step, and draws their diffusion steps and noise.
+
+    Every choice is a function of (seed, step, trajectory), so that a resumed run, or one on more processes, makes the
+    same ones. A global batch is what all processes together compute in a step; this object makes the share of one.
 
     data: the trajectories
-    batch_size: graphs of a global batch; accumulate: parts that a process's share of it is cut into
-    num_timesteps: diffusion steps S; time_power: None, or of the real times of a flow (`random_streams.times`)
-    num_noisy: frames that are diffused
+    batch_size: graphs of a global batch; accumulate: parts, computed one after the other, of this process's share
+    num_timesteps: diffusion steps S; time_power: p of `random_streams.times` for a flow, None for a diffusion
+    num_noisy: T_noisy, the frames that the model predicts
     rotate: whether every graph is turned by a random rotation
-    context: noise on the given frames of training, not of validation; None: none
-    windows: how the windows of the data are cut, of which the last block is made; None: not at all
-    shares: how often each set of the data is drawn in training, with its size; None: every graph once in an epoch
-    by_nodes: a graph's weight is the share of its nodes in the global batch, instead of 1 / graphs
-    free_share: the share of training steps in which nothing is given, by a coin
-    rank, world_size: which share of each batch to make
+    context: noise on the given frames, in training alone; None: no noise
+    windows: how a window that is longer than the model's is cut into blocks; the model learns the last one. None:
+        windows are not cut
+    shares: (sizes, shares) of data sets that lie one after the other in `data`, and how often each is drawn; None:
+        every graph is drawn once in an epoch
+    by_nodes: whether the weight of a graph in the loss is its share of the nodes, instead of 1 / graphs
+    free_share: the probability that no frame is given in a training step, 0 ... 1
+    rank, world_size: the number of this process, and how many there are
     """
 
     def __init__(
@@ -201,7 +207,7 @@ class BatchSource:
         return torch.full((len(sizes),), 1.0 / len(sizes))
 
     def _cuts(self, num_graphs: int) -> list[int]:
-        """Where the parts of this process's share of a global batch of `num_graphs` begin, and where the last ends."""
+        """[c_0, ..., c_P]: part p of this process's share is the graphs c_p .. c_(p + 1) - 1 of the global batch."""
         first, last, _ = _share(num_graphs, self.rank, self.world_size)
         parts = min(self.accumulate, last - first)
         return [first + (last - first) * part // parts for part in range(parts + 1)]
@@ -214,10 +220,12 @@ class BatchSource:
     def _gathered(
         self, kind: str, numbers: Sequence[int], parts_of: Callable[[int], list[Tensor]]
     ) -> list[Gathered] | None:
-        """The windows of the parts of the first of these batches, read from files; those of the others are begun.
+        """The positions of the first of these batches, read from files, part by part; None for data on the device.
 
-        kind: of the batches, which tells their numbers from those of others
-        None where windows are on the device.
+        Reading the others is begun in a second thread, since they are wanted next.
+        kind: training or validation, since both number their batches from 0
+        numbers: the batch that is wanted now, then those that follow; parts_of: from a number to the trajectories [B_p]
+            of each part
         """
         if not isinstance(self.data, StreamedData):
             return None
@@ -282,6 +290,10 @@ class BatchSource:
 
 
 def _share(num_graphs: int, rank: int, world_size: int) -> tuple[int, int, bool]:
-    """First and last + 1 graph of a rank, as even as can be; a rank without graphs stands in with one, not counted."""
+    """(first, end, counts): process `rank` computes the graphs first .. end - 1 of a global batch of `num_graphs`.
+
+    The shares differ by one graph at most. Where there are fewer graphs than processes, some have none: these compute
+    graph 0 with weight 0 (counts False), because every process must take part in the all-reduce.
+    """
     first, last = num_graphs * rank // world_size, num_graphs * (rank + 1) // world_size
     return (first, last, True) if first < last else (0, 1, False)

@@ -48,10 +48,14 @@ def read_log(path: PathLike) -> list[dict]:
     return records
 
 
-def cut_log(path: PathLike, keep: int) -> None:
-    """Keep the log's first `keep` records, those that a checkpoint knows of; drop the rest and half-written lines."""
+def cut_log(path: PathLike, keep: int) -> list[dict]:
+    """Keep the log's first `keep` records, those that a checkpoint knows of; drop the rest and half-written lines.
+
+    Returns what is kept.
+    """
     path = pathlib.Path(path)
+    kept = read_log(path)[:keep]
     if path.is_file():
-        kept = read_log(path)[:keep]
         with atomic_path(path) as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    return kept

@@ -30,6 +30,7 @@ from geotdm_fast.training.epochs import windows_of_epoch
 from geotdm_fast.training.flat_weights import FlatWeights
 from geotdm_fast.training.history_windows import HistoryWindows
 from geotdm_fast.training.initial_weights import initial_network, load_initial_weights, load_structure_model
+from geotdm_fast.training.loggers import check_logger
 from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output, held
 from geotdm_fast.training.rewind import Rewind
@@ -65,16 +66,17 @@ def train(
     output_dir: default train.output_base_path/train.exp_name; it receives
         last.safetensors, best.safetensors (by validation), epoch_<n>.safetensors: weights for use (averaged if
         train.ema_decay > 0) with the config inside; state.safetensors: what a resume needs; log.jsonl; loss.png;
-        config.yaml
+        config.yaml; with train.logger also tensorboard/ or wandb/, and logger.jsonl, what was sent there
     device: default cuda if there is one; under torchrun every process takes its own
     resume: go on from output_dir/state.safetensors if it is there; False starts anew and discards that run
     progress: show a progress bar
     Raises ValueError if the config does not fit the data or the run to be resumed, and if the loss is not finite;
     OSError if a file cannot be written (the earlier one stays), if another process is training into the folder, and
-    if another process of this run has died; SystemExit(128 + signal) after SIGINT, SIGTERM or SIGHUP, once a checkpoint
-    is written.
+    if another process of this run has died; ImportError if the package of train.logger cannot be imported;
+    SystemExit(128 + signal) after SIGINT, SIGTERM or SIGHUP, once a checkpoint is written.
     """
     config = normalise_config(config)
+    check_logger(config["train"]["logger"])
     directory = pathlib.Path(output_dir or _default_directory(config["train"]))
     with processes(device) as ours:
         run = _Run(config, directory, ours, show=progress and ours.writes)

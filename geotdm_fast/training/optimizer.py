@@ -61,9 +61,12 @@ class Optimizer:
 
     @torch.no_grad()
     def update(self, coefficients: Tensor, clip: float, average: WeightAverage | None) -> Tensor:
-        """A step on the gradient clipped to the norm `clip`, which is 0 afterwards; returns its norm [].
+        """Clip the gradient, move the weights and their average, and set the gradient to 0. Returns the norm [] before.
 
-        coefficients: [2] - learning rate, and the share of `average`, which moves too
+            g <- g min(1, clip / |g|);   w <- w - (step of `adam` or `muon`);   a <- a + share (w - a)
+
+        coefficients: [2] float32, on the device - the learning rate, and the share by which `average` moves
+        clip: the largest norm |g| over all weights, inf for none; average: a, or None
         """
         flat = self._weights.flat
         if not self._muons and ops.has_adam_step(flat):

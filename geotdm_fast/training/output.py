@@ -14,6 +14,7 @@ from geotdm_fast.runtime.files import remove_leftovers
 from geotdm_fast.runtime.folder_lock import locked
 from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training.log import JsonLines, cut_log
+from geotdm_fast.training.loggers import Logger
 from geotdm_fast.training.state import STATE_FILE, Progress
 
 SECONDS_BETWEEN_CURVES = 60.0
@@ -57,6 +58,7 @@ class Output:
         self.last_path = directory / "last.safetensors"
         self.log_path = directory / "log.jsonl"
         self._log = JsonLines(self.log_path)
+        self._logger: Logger | None = None
         self._checkpoint_time = time.monotonic()
         self.checkpoint_step = 0
         self._curve_time = self._checkpoint_time
@@ -69,19 +71,25 @@ class Output:
         for path in (self.state_path, self.log_path, self.last_path, self.directory / "best.safetensors"):
             path.unlink(missing_ok=True)
         write_yaml(self.directory / "config.yaml", self.config)
+        self._logger = Logger(self.directory, self.config, is_new=True)
 
     def continue_from(self, progress: Progress) -> None:
-        """Cut the log back to what the checkpoint knows."""
+        """Cut the log back to what the checkpoint knows, and send the logger what it lacks of that."""
         self.checkpoint_step = progress.step
         if self.writes:
-            cut_log(self.log_path, progress.log_records)
+            kept = cut_log(self.log_path, progress.log_records)
             write_yaml(self.directory / "config.yaml", self.config)
+            self._logger = Logger(self.directory, self.config, is_new=False)
+            for record in kept:
+                self._logger.write(record)
 
     def log(self, progress: Progress, record: Mapping) -> None:
-        """Append a record to log.jsonl and count it."""
+        """Append a record to log.jsonl, send it to the logger, and count it."""
         progress.log_records += 1
         if self.writes:
             self._log.write(record)
+        if self._logger is not None:
+            self._logger.write(record)
 
     def save_weights(self, stem: str, network: nn.Module) -> None:
         """Write `<stem>.safetensors`: weights for use with the configuration inside."""
@@ -114,6 +122,8 @@ class Output:
         if draw:
             self._draw()
         self._log.close()
+        if self._logger is not None:
+            self._logger.close()
 
     def _draw(self) -> None:
         if self.writes and self.log_path.is_file() and self.log_path.stat().st_size > 0:

@@ -65,13 +65,15 @@ class PaddedStructure(NamedTuple):
 
 
 class Padding:
-    """Gives the draws of `source` as many nodes, edges and graphs as one of a few sizes has (`Sizes`).
+    """Pads the batches of `source` with nodes, edges and graphs, so that they have one of a few sizes (`Sizes`).
 
-    A batch of B graphs with N nodes gets nodes that are graphs of their own, copies of the first node of the batch
-    without an edge: no neighbour, centre or box of another node changes. Their weight and noise are 0, so they add
-    zeros to loss and gradients. What the other nodes are and draw stays the same, bit for bit. What they come to, and
-    sums over all rows (the logged loss, gradients of weights), have the same terms and are the same to rounding, since
-    the order of the terms may depend on the number of rows; bit for bit where sums are exact.
+    N nodes, E edges and B graphs become N' >= N, E' >= E and B' >= B. Every node that is added is a graph of its own: a
+    copy of the first node of the batch, without an edge. So no other node gets another neighbour, centre or box. Loss
+    weight and noise of the added nodes are 0, so that they add zeros to the loss and to the gradients.
+
+    The inputs and the random numbers of the other nodes are the same bit for bit. Their outputs, the logged loss and
+    the gradients of weights are sums of the same terms; since the order of the terms may depend on the number of rows,
+    they are the same to rounding.
 
     most: sizes that the batches may have: they get coarser, up to a factor of 2, until those of the first epoch have no
         more

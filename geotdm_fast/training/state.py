@@ -24,7 +24,7 @@ FREE = {
         "exp_name", "output_base_path", "num_epochs", "num_steps", "max_minutes", "eval", "eval_batch_size",
         "eval_every_epoch", "eval_every_step", "eval_graphs", "nll_every_step", "log_every_step",
         "checkpoint_every_steps", "checkpoint_every_minutes", "save_model", "save_every_epoch", "final_test",
-        "final_test_ckpt", "K", "cluster", "cuda_graph", "cuda_graph_sizes",
+        "final_test_ckpt", "K", "cluster", "logger", "cuda_graph", "cuda_graph_sizes",
     },
     # Where the training data lie is free; that they are the same data is checked by their fingerprint.
     "data.train": {"root", "path", "molecule", "cache"},

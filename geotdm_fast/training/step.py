@@ -36,8 +36,8 @@ class TrainingStep:
     history: draws the given frames of every step before it, or None
     record: makes the graph (`Captured`); by default a CUDA graph, and none on other devices
 
-    sums: [2] float64 - loss and gradient norm, summed over steps; NaN once one was: read them when logging. A process
-        has its share of both.
+    sums: [2] float64, on the device - this process's share of the loss and of the gradient norm, summed over the steps
+        since the log was written; NaN once one of them was. Reading them waits for the device
     """
 
     def __init__(
@@ -140,7 +140,10 @@ class TrainingStep:
         self._run(self._update, coefficients, None)
 
     def _there(self, draw: Draw, number: int) -> tuple[Draw, Structure | PaddedStructure]:
-        """The draw on the device, with its history, and its structure."""
+        """The draw on the device, with its given frames where `history` makes them, and the structure of its batch.
+
+        number: of the training step, from 1, of which the random numbers of `history` are a function
+        """
         device = self.weights.flat.device
         known: Structure | PaddedStructure
         if self._padding is None:
@@ -159,7 +162,10 @@ class TrainingStep:
         return self.source.data.structure(draw.items)
 
     def _plain(self, structure: Structure | PaddedStructure) -> Structure:
-        """The structure as the data take it. Launches alone: a CUDA graph may capture it."""
+        """The `Structure` that `BatchSource.on_device` reads, made from a padded one where that came.
+
+        It launches kernels and waits for nothing, so that a CUDA graph may capture it.
+        """
         if isinstance(structure, Structure):
             return structure
         plain = structure.structure()
@@ -177,7 +183,10 @@ class TrainingStep:
         function(inputs, structure)
 
     def _replay(self, function: Callable, inputs: tuple | Tensor, structure: Structure | None) -> bool:
-        """Run the capture of this structure, a new one if there is none; False where it cannot be captured."""
+        """Replay the CUDA graph of `function` for this structure on `inputs`; captured first, if there is none yet.
+
+        False, with nothing run, where it cannot be captured.
+        """
         known = self._captures.get(structure)
         if known is None:
             known = self._capture(function, inputs, structure)
@@ -189,7 +198,7 @@ class TrainingStep:
         return True
 
     def _replay_padded(self, function: Callable, inputs: tuple | Tensor, structure: PaddedStructure) -> bool:
-        """The same of a capture that any structure of this size may use."""
+        """As `_replay`, by a CUDA graph that all structures of one size share: the structure is one of its inputs."""
         try:
             captured = self._padded.borrow(self._on_padded, (function, inputs, structure), state=self.state)
         except FAILURES as error:
@@ -255,7 +264,11 @@ class TrainingStep:
     # --- what is captured -----------------------------------------------------------------------------------------
 
     def _on_padded(self, inputs: tuple[Callable, tuple, PaddedStructure]) -> None:
-        """A function of what `_run` takes; all of it is among the inputs, so that one capture serves all of a size."""
+        """function(given, structure), with everything in `inputs`.
+
+        `CaptureCache` copies the inputs of a captured function before each replay. With the structure among them, one
+        CUDA graph runs every batch of its size.
+        """
         function, given, structure = inputs
         function(given, structure)
 

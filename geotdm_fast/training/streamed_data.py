@@ -54,8 +54,8 @@ class Gathered(NamedTuple):
 class StreamedData(DeviceData):
     """A `TrajectoryDataset` of which some windows are `StoredWindows`; batches equal those of `DeviceData` bit for bit.
 
-    On the device there are features and edges alone. `gather` reads the windows of a batch, in whatever thread; `drawn`
-    takes what it gives in the place of trajectories. Tables of trajectories, as `DeviceData` has them, there are none.
+    Features and edges are on the device, positions stay in the files. `gather` reads the positions of a batch into
+    memory, in any thread; `drawn` takes what it returns where `DeviceData.drawn` takes the numbers of trajectories.
 
     Raises ValueError as `DeviceData` does; positions in files were looked at when they were written.
     """

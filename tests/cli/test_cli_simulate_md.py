@@ -7,7 +7,6 @@ import pytest
 
 from geotdm_fast.cli import main
 from geotdm_fast.cli.stopped import what_is_kept
-from geotdm_fast.simulation import installed
 
 ARGON = ["simulate", "md:argon", "--engine", "own", "--num-atoms", "56", "--equilibrate", "0.1", "--quiet"]
 
@@ -64,7 +63,7 @@ def test_settings_that_do_not_fit_are_told(said, capsys):
 
 
 def test_without_openmm_others_say_what_to_install(said, monkeypatch):
-    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "water needs openmm, which is not installed: pip install 'geotdm-fast[simulate-md]'" in said("md:water")
 
 

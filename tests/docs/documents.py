@@ -51,13 +51,15 @@ SHORTER = {
     "data.num_frames=410": "data.num_frames=50",
     "data.num_systems=128": "data.num_systems=4",
 }
-# Commands whose data or minutes are not to be had here; they are parsed. Each is run on less by the test that it names.
+# Commands whose data, minutes or packages are not to be had here; they are parsed. Each is run on less by the test that
+# it names.
 PARSED = {
     "reproduce md:ethanol": "tests/paper/test_reproduce.py",
     "reproduce zara1": "tests/paper/test_reproduce.py",
     "reproduce argon": "tests/paper/test_simulations.py",
     "reproduce ays:ethanol": "tests/paper/test_one_frame.py",
     "reproduce charged --preset small --set": "tests/paper/test_reproduce.py",
+    "train configs/nbody_charged_small.yaml --set train.logger=": "tests/training/test_loggers.py",
 }
 
 

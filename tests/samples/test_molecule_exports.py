@@ -129,7 +129,7 @@ def test_what_is_missing_is_told_first(tmp_path, monkeypatch, capsys, option, pa
     out = ["--out", str(tmp_path / "s.npz"), f"--{option}", str(tmp_path / f"s.{option}")]
     (tmp_path / "empty.safetensors").touch()
     assert main(["sample", str(tmp_path / "empty.safetensors"), *out]) == 2
-    assert f"is needed to write this format; pip install 'geotdm-fast[{extra}]'" in capsys.readouterr().err
+    assert f"needs {package}, which is not installed: pip install 'geotdm-fast[{extra}]'" in capsys.readouterr().err
 
 
 def test_command(tmp_path, capsys):

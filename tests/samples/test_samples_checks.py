@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from geotdm_fast.samples.npz import FORMAT, read_samples
+from geotdm_fast.samples.npz import FORMAT, read_samples, write_samples
 
 
 def arrays(**change):
@@ -34,6 +34,15 @@ def test_a_whole_file(tmp_path):
     np.savez(tmp_path / "s.npz", **arrays())
     samples = read_samples(tmp_path / "s.npz")
     assert (samples.num_graphs, samples.num_samples, samples.scale, samples.seed) == (2, 2, 2.0, 7)
+    assert samples.method is None and samples.num_steps is None  # a file of before
+
+
+def test_how_they_were_drawn_is_read_back(tmp_path):
+    np.savez(tmp_path / "s.npz", **arrays(method="dpmpp_2m", num_steps=5))
+    samples = read_samples(tmp_path / "s.npz")
+    write_samples(tmp_path / "again.npz", samples)
+    again = read_samples(tmp_path / "again.npz")
+    assert (again.method, again.num_steps) == (samples.method, samples.num_steps) == ("dpmpp_2m", 5)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +72,9 @@ def test_a_whole_file(tmp_path):
         ({"scale": np.ones(3)}, r"scale must be one number, got float64 \[3\]"),
         ({"seed": 1.5}, "seed must be one number, got float64"),
         ({"name": 3}, "name must be one text, got int64"),
+        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
+        ({"num_steps": 2.5}, "num_steps must be one number, got float64"),
+        ({"method": 3}, "method must be one text, got int64"),
     ],
 )
 def test_what_no_samples_are(tmp_path, change, message):

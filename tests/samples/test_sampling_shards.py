@@ -45,7 +45,8 @@ def test_shards_hold_what_one_file_would(undisturbed):
     batch = collate([dataset[i] for i in range(len(dataset))])
     diffusion = tiny_diffusion(CONFIG)
     drawn = sample(Sampler(diffusion), batch, TASK, num_samples=3, seed=0, batch_size=3, progress=False)
-    expected = make_samples(drawn, batch, dataset, TASK, seed=0, checkpoint="charged.safetensors")
+    about = {"checkpoint": "charged.safetensors", "method": "ddpm", "num_steps": diffusion.num_timesteps}
+    expected = make_samples(drawn, batch, dataset, TASK, seed=0, **about)
     joined = read_samples(undisturbed)
     for field in dataclasses.fields(expected):
         assert np.array_equal(getattr(joined, field.name), getattr(expected, field.name)), field.name

@@ -13,11 +13,11 @@ from tiny_models import ETHANOL, ETHANOL_POSITIONS
 
 from geotdm_fast.cli import build_parser, main
 from geotdm_fast.cli.md_options import check_md_options
+from geotdm_fast.data.molecule_files.elements import formula
 from geotdm_fast.samples.npz import write_samples
 from geotdm_fast.scores.evaluation import evaluate, parse_scores, report
 from geotdm_fast.scores.md import MD_SCORES, MDSettings, score_molecules
 from geotdm_fast.scores.md.ensemble import ensembles
-from geotdm_fast.scores.md.scoring import formula
 
 QUICK = MDSettings(resamples=20)
 
@@ -172,7 +172,7 @@ def test_samples_that_cannot_be_scored():
 
 
 def test_formulas():
-    assert formula(ETHANOL) == "C2 H6 O" and formula(np.zeros(3, int)) == "3 nodes"
+    assert formula(ETHANOL.tolist()) == "C2 H6 O" and formula([0, 8, 0, 119]) == "O [0]2 [119]"
 
 
 def test_names_of_scores():

@@ -88,7 +88,7 @@ def test_what_would_do_does():
 
 
 def test_without_openmm_argon_is_our_own_and_others_say_what_to_install(monkeypatch):
-    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None if name == "openmm" else object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "openmm" else object())
     with pytest.warns(UserWarning, match="openmm is not installed, so argon is simulated by the package's own"):
         assert MDSettings("argon").run().engine == "own"
     assert MDSettings("water").run().engine == "openmm"

@@ -160,7 +160,7 @@ def test_doctor_knows_every_extra(monkeypatch):
     assert {extra for *_, extra in doctor.EXTRAS} == set(extras)
     for _, distribution, _, extra in doctor.EXTRAS:
         assert distribution in {Requirement(line).name for line in extras[extra]}
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     rows = dict(doctor.optional())
     assert rows["rdkit"].startswith("not installed: pip install 'geotdm-fast[chemistry]'  (SDF and MOL files")
     assert rows["mkdocs"].startswith("not installed: pip install 'geotdm-fast[docs]'  (make docs")

@@ -6,7 +6,7 @@ all others are an error that lists what each would have become.
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -34,6 +34,13 @@ _POLYMERS = (
 )
 _WATERS = "HOH WAT SOL H2O TIP TIP3 TP3 SPC SPCE TIP3P DOD"
 _WATER_NAME = re.compile(r"(?P<hcno>[HO])W?\d?|OH2")
+
+
+def formula(numbers: Iterable[int]) -> str:
+    """`C2 H6 O`: carbon, hydrogen, then by the alphabet; what is no element here by its number, as [0]."""
+    symbols = [SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"[{z}]" for z in numbers]
+    order = sorted(set(symbols), key=lambda s: ({"C": 0, "H": 1}.get(s, 2), s))
+    return " ".join(f"{s}{symbols.count(s) if symbols.count(s) > 1 else ''}" for s in order)
 
 
 def elements_of(

@@ -1,11 +1,11 @@
 """Which reader knows which format."""
 
-import importlib.util
 import pathlib
 from collections.abc import Callable
 
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.packages import is_installed, require_package
 
 READERS = ("auto", "ase", "mdtraj", "mdanalysis")
 PACKAGES = {"ase": ("ase", "molecules"), "mdtraj": ("mdtraj", "md"), "mdanalysis": ("MDAnalysis", "md")}
@@ -64,16 +64,12 @@ def check_format(where: str, given: str | None, path: PathLike) -> str:
 
 
 def installed(reader: str) -> bool:
-    return importlib.util.find_spec(PACKAGES[reader][0]) is not None
+    return is_installed(PACKAGES[reader][0])
 
 
 def require(where: str | pathlib.Path, reader: str) -> None:
     """ModuleNotFoundError that says what to install, unless the package of `reader` is there."""
-    if not installed(reader):
-        package, extra = PACKAGES[reader]
-        raise ModuleNotFoundError(
-            f"{where} needs {package}, which is not installed: pip install 'geotdm-fast[{extra}]'", name=package
-        )
+    require_package(where, *PACKAGES[reader])
 
 
 def reads_frames(reader: str, file_format: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geotdm_fast.data.molecule_files.elements import SYMBOLS
+from geotdm_fast.data.molecule_files.elements import SYMBOLS, formula
 from geotdm_fast.samples.record import Samples
 from geotdm_fast.scores.md.contacts import contact_row
 from geotdm_fast.scores.md.decorrelation import decorrelation_rows
@@ -109,7 +109,14 @@ class _Scorer:
                     raise ValueError(f"evaluate: md: no score '{name}': {reason}") from reason
                 left_out[name] = str(reason)
         z = self.ensemble.topology.atomic_numbers
-        return MoleculeScores(formula(z), self.ensemble.graphs, rows, left_out, self.ensemble.notes, self.pictures)
+        return MoleculeScores(
+            formula(z.tolist()) if z.any() else f"{len(z)} nodes",
+            self.ensemble.graphs,
+            rows,
+            left_out,
+            self.ensemble.notes,
+            self.pictures,
+        )
 
     def _rows(self, name: str) -> Iterable[Row]:
         ensemble, resampling, settings = self.ensemble, self.resampling, self.settings
@@ -167,12 +174,3 @@ class _Scorer:
 def torsion_name(numbers: np.ndarray, atoms: np.ndarray) -> str:
     """`C4-N6-C8-C14`: elements and places of its four atoms, from 0."""
     return "-".join(f"{SYMBOLS[numbers[i]] if numbers[i] else ''}{i}" for i in atoms.tolist())
-
-
-def formula(numbers: np.ndarray) -> str:
-    """`C2 H6 O`: carbon, hydrogen, then by the alphabet; `5 nodes` without elements."""
-    if not numbers.any():
-        return f"{len(numbers)} nodes"
-    symbols = [SYMBOLS[z] for z in numbers.tolist()]
-    order = sorted(set(symbols), key=lambda s: ({"C": 0, "H": 1}.get(s, 2), s))
-    return " ".join(f"{s}{symbols.count(s) if symbols.count(s) > 1 else ''}" for s in order)

@@ -1,0 +1,105 @@
+"""What a `Samples` shows of itself."""
+
+import numpy as np
+import torch
+
+from geotdm_fast.cards.card import Card, counted, sizes
+from geotdm_fast.cards.picture import picture
+from geotdm_fast.data.molecule_files.elements import formula
+from geotdm_fast.metrics.displacement import displacement_errors, displacement_summary
+from geotdm_fast.samples.record import Samples
+
+# Of more numbers than these (a quarter of a second) no scores are computed unasked, and no picture is drawn.
+_MOST_NUMBERS = 20_000_000
+
+
+def samples_card(samples: Samples) -> Card:
+    """Task, sizes, molecules, units, boxes, how they were drawn, what is known of the truth, and the scores."""
+    card = Card(f"Samples of {samples.name}")
+    num_frames, given = len(samples.cond_mask), int(samples.cond_mask.sum())
+    if samples.mode == "uncond":
+        card.add("task", f"trajectories of {counted(num_frames, 'frame')}")
+    else:
+        first = bool(samples.cond_mask[:given].all())
+        card.add("task", f"{'forecast' if first else 'fill gaps'}: {given} of {counted(num_frames, 'frame')} are given")
+    per_graph = np.bincount(samples.batch, minlength=samples.num_graphs)
+    card.add("graphs", f"{samples.num_graphs:,}, with {counted(samples.num_samples, 'sample')} of each")
+    card.add("nodes", f"{sizes(per_graph.tolist(), 'node')}, in {samples.samples.shape[2]} dimensions")
+    if len(samples.scored) < len(samples.batch):
+        card.add("scored", f"{counted(len(samples.scored), 'node')} of them")
+    if samples.is_molecule:
+        card.add("molecules", _molecules(samples))
+    card.add("unit", samples.unit)
+    if samples.frame_time is not None:
+        card.add("time", f"{samples.frame_time:g} between two frames")
+    if samples.cell is not None and samples.pbc is not None:
+        changes = "which change from frame to frame" if samples.cell.shape[1] > 1 else "which do not change"
+        card.add("boxes", f"periodic in {int(samples.pbc[0].sum())} directions, {changes}")
+    if samples.condition_names is not None and samples.conditions is not None:
+        ends = zip(samples.condition_names, samples.conditions.min(0), samples.conditions.max(0), strict=True)
+        card.add("conditions", "; ".join(f"{name} {_range(low, high)}" for name, low, high in ends))
+    card.add("model", samples.checkpoint)
+    steps = "" if samples.num_steps is None else f" in {counted(samples.num_steps, 'step')}"
+    card.add("method", f"{samples.method}{steps}" if samples.method is not None else None)
+    card.add("seed", samples.seed)
+    card.add("truth", _truth(samples))
+    card.add("scores", _scores(samples))
+    card.add("samples", f"{list(samples.samples.shape)} {samples.samples.dtype}")
+    return card
+
+
+def samples_picture(samples: Samples) -> str:
+    """The first graph: given frames, truth, and samples."""
+    if samples.samples.size > _MOST_NUMBERS:
+        return ""
+    nodes = samples.nodes(0)
+    numbers = None
+    if samples.is_molecule and samples.samples.shape[2] == 3:
+        numbers = samples.atomic_numbers[nodes]
+    first = samples.scored[samples.scored < nodes.stop].tolist()
+    forecasts = samples.forecasts(absolute=False)[:, nodes]
+    if samples.mode == "uncond":
+        # What was generated has nothing to do with the trajectory of the data.
+        return picture(forecasts[0], samples.cond_mask, None, numbers, first)
+    return picture(samples.truth(absolute=False)[nodes], samples.cond_mask, forecasts, numbers, first)
+
+
+def _molecules(samples: Samples) -> str:
+    """`C2 H6 O`, or `C2 H6 O (3 graphs), ...` where graphs differ."""
+    counts: dict[str, int] = {}
+    for graph in range(samples.num_graphs):
+        name = formula(samples.atomic_numbers[samples.nodes(graph)].tolist())
+        counts[name] = counts.get(name, 0) + 1
+    if len(counts) == 1:
+        return next(iter(counts))
+    shown = [f"{name} ({counted(count, 'graph')})" for name, count in list(counts.items())[:4]]
+    return ", ".join([*shown, *([f"{len(counts) - 4} more"] if len(counts) > 4 else [])])
+
+
+def _truth(samples: Samples) -> str:
+    num_drawn = samples.samples.shape[-1]
+    if not samples.num_known:
+        return "not known"
+    if samples.num_known < num_drawn:
+        return f"known of the first {samples.num_known} of {num_drawn} drawn frames"
+    return f"known of all {counted(num_drawn, 'drawn frame')}"
+
+
+def _scores(samples: Samples) -> str | None:
+    """The displacement errors, as `evaluate` has them; None where the truth is not known or there is too much."""
+    if samples.mode == "uncond" or not samples.num_known or samples.samples.size > _MOST_NUMBERS:
+        return None
+    if len(np.unique(samples.batch[samples.scored])) < samples.num_graphs:
+        return None  # a graph none of whose nodes count has no error
+    known = samples.until_known()
+    arrays = (known.samples, known.target, known.batch, known.scored)
+    ade, fde = displacement_errors(*(torch.from_numpy(array) for array in arrays))
+    found = displacement_summary(ade, fde, scale=samples.scale)
+    means = f"ADE {found['ade_mean']:.4g}, FDE {found['fde_mean']:.4g}"
+    if samples.num_samples == 1:
+        return means
+    return f"{means}; of the best sample ADE {found['ade_best']:.4g}, FDE {found['fde_best']:.4g}"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
