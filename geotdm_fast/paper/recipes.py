@@ -134,10 +134,13 @@ def recipe(request: Request) -> Recipe:
         raw = _network_and_training(request, small)
     sections, label = _data(request)
     raw["data"] = sections
-    if two_stages:
-        raw[STRUCTURE]["data"] = {split: section | {"span": 1} for split, section in sections.items()}
-    for text in request.overrides:
+    # What changes the data changes them in both stages, and structure.data.* in the first alone.
+    for text in sorted(request.overrides, key=lambda text: text.strip().startswith(f"{STRUCTURE}.")):
+        if two_stages and text.strip().startswith(f"{STRUCTURE}."):
+            raw[STRUCTURE].setdefault("data", _single_frames(raw["data"]))
         override(raw, text)
+    if two_stages:
+        raw[STRUCTURE].setdefault("data", _single_frames(raw["data"]))
     _without_unused_prior(raw, request.overrides)
     where = f"reproduce {request.experiment}"
     structure = normalise_config(raw.pop(STRUCTURE), where=f"{where}: {STRUCTURE}") if two_stages else None
@@ -154,6 +157,10 @@ def recipe(request: Request) -> Recipe:
         data=request.label or label,
         structure=structure,
     )
+
+
+def _single_frames(sections: dict) -> dict:
+    return {split: section | {"span": 1} for split, section in sections.items()}
 
 
 def is_pedestrian(experiment: str) -> bool:

@@ -35,7 +35,8 @@ follow from one another. Its longer training has a higher ADE and is nearer to t
 differ by .09 where standing still differs by .28, mean squared displacements by half where it differs by all. The
 protein's alpha carbons, after 150 steps, beat the mean of the given frames but not standing still; all its 1656 heavy
 atoms, after 200 steps, beat neither in ADE, and both in mean squared displacement.
-
+"""
+_ONE_FRAME = """\
 Of molecules "from one frame" a model of Align Your Structures and one of GeoTDM were trained equally long, both stages
 of the former together. Their tables have the Jensen-Shannon divergence of bond lengths, angles and torsions, and the
 share of frames that are a valid molecule, whose floor is the share in the truth.
@@ -122,7 +123,8 @@ def results_table(rows: Iterable[dict]) -> str:
     if not groups:
         return f"{_HEAD}\n{_NONE}"
     sections = (_section(*key, found) for key, found in groups.items())
-    return "\n".join([_HEAD, *_without_paper_rows(groups), *sections])
+    of_one_frame = any(molecule_of_one_frame(rows[0]["experiment"]) is not None for rows in groups.values())
+    return "\n".join([_HEAD, *[_ONE_FRAME] * of_one_frame, *_without_paper_rows(groups), *sections])
 
 
 def _title(experiment: str) -> str:
@@ -160,8 +162,7 @@ def _section(title: str, task: str, rows: list[dict]) -> str:
     for published in rows[-1]["paper"]:
         numbers = ["" if score not in published else f"{published[score]:g}" for score in scores]
         lines.append([f"{published['method']}, published ({published['protocol']})", *numbers, "", "", "", ""])
-    beaten = "".join(_beaten(row) for row in rows if not row["changes"])
-    return f"## {title}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
+    return f"## {title}, {task}\n\n{markdown_table(header, lines)}\n{_all_beaten(rows)}"
 
 
 def _simulation_section(title: str, task: str, rows: list[dict]) -> str:
@@ -177,8 +178,7 @@ def _simulation_section(title: str, task: str, rows: list[dict]) -> str:
         return [*found, *(_with_floor(values.get("md", {}).get(name)) for name in scored)]
 
     lines = _lines(rows, numbers)
-    beaten = "".join(_beaten(row) for row in rows if not row["changes"])
-    return f"## {title}, {task}\n\n{markdown_table(header, lines)}\n{beaten}"
+    return f"## {title}, {task}\n\n{markdown_table(header, lines)}\n{_all_beaten(rows)}"
 
 
 def _lines(rows: list[dict], numbers: Callable[[dict], list[str]]) -> list[list]:
@@ -201,15 +201,22 @@ def _with_floor(score: dict | None) -> str:
     return "" if score is None else f"{_number(score['drawn'])} ({_number(score['floor'])})"
 
 
-def _beaten(row: dict) -> str:
+def _all_beaten(rows: list[dict]) -> str:
+    """A sentence for each row that is a preset as it is; where they are of several experiments, these are named."""
+    several = len({row["experiment"] for row in rows}) > 1
+    return "".join(_beaten(row, several) for row in rows if not row["changes"])
+
+
+def _beaten(row: dict, with_name: bool) -> str:
     """What the ADE of a row's first protocol is below and what not, in a sentence."""
     if not row["beats"]:
         return ""
+    of = f"{row['experiment']}, " if with_name else ""
     name = lambda other: other.replace("_", " ")
     won = [name(other) for other, better in row["beats"].items() if better]
     lost = [name(other) for other, better in row["beats"].items() if not better]
     parts = [f"below {', '.join(won)}"] * bool(won) + [f"not below {', '.join(lost)}"] * bool(lost)
-    return f"\nThe ADE of preset {row['preset']} ({next(iter(row['scores']))}) is {' and '.join(parts)}.\n"
+    return f"\nThe ADE of {of}preset {row['preset']} ({next(iter(row['scores']))}) is {' and '.join(parts)}.\n"
 
 
 def _number(value: float | None) -> str:

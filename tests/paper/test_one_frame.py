@@ -76,6 +76,8 @@ def test_both_models_forecast_the_same_frames_and_share_a_table(rows):
     assert "angles (floor) | torsions (floor) | valid frames (floor)" in text
     assert "Align Your Structures, 2 layers of 16" in text and "| 2 + 2 steps, " in text
     assert text.count("| standing still |") == 1, "the same frames"
+    plain = results_table([row | {"changes": []} for row in found])
+    assert "The ADE of ays:ethanol, preset small" in plain and "The ADE of geotdm:ethanol, preset small" in plain
 
 
 @pytest.mark.parametrize("molecule", MOLECULES)
@@ -87,6 +89,14 @@ def test_the_recipe_of_every_molecule(model, molecule):
     if found.structure is not None:
         assert found.structure["data"]["train"]["span"] == 1
         assert found.structure["denoise_model"]["hidden_dim"] == found.config["denoise_model"]["hidden_dim"]
+
+
+def test_what_changes_the_data_changes_them_in_both_stages():
+    changes = ("data.train.every=3", "structure.data.train.stride=7", "data.test.stride=9")
+    found = recipe(Request("ays:ethanol", preset="small", data="x.npz", overrides=changes))
+    assert found.config["data"]["train"]["every"] == found.structure["data"]["train"]["every"] == 3
+    assert found.config["data"]["train"]["stride"] == 2 and found.structure["data"]["train"]["stride"] == 7
+    assert found.structure["data"]["test"]["stride"] == 9
 
 
 def test_requests_that_are_wrong(ethanol):
