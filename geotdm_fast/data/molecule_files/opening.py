@@ -44,7 +44,7 @@ def open_molecules(
             )
     source: Source
     if topology is not None:
-        atoms = _topology(where, topology, reader)
+        atoms = named_atoms(where, topology, reader)
         if own:
             source = named = _own(own, path, unwrap)
             _compare(where, topology, atoms, named.atoms)
@@ -52,7 +52,7 @@ def open_molecules(
             source = _frames(where, path, kind, reader, len(atoms.names))
     elif own:
         source = named = _own(own, path, unwrap)
-        atoms = _topology(where, path, reader, named) if own == "pdb" else named.atoms
+        atoms = named_atoms(where, path, reader, named) if own == "pdb" else named.atoms
     else:
         atoms, source = _complete(where, path, kind, reader)
     reduced = kind in ("gsd", "hoomdxml") or getattr(source, "units", None) == "lj"
@@ -73,8 +73,12 @@ def _own(own: str, path: pathlib.Path, unwrap: bool) -> NamedSource:
         raise ValueError(f"{path} must be readable, got {type(error).__name__}: {error}") from error
 
 
-def _topology(where: str, path: pathlib.Path, reader: str, file: NamedSource | None = None) -> Atoms:
-    """The atoms that a topology names; file: the same as an opened PDB file."""
+def named_atoms(where: str, path: pathlib.Path, reader: str = "auto", file: NamedSource | None = None) -> Atoms:
+    """The atoms that a topology names; file: the same as an opened PDB file.
+
+    Raises ValueError for a format that nobody knows and a file that nobody can read, ModuleNotFoundError naming the
+    extra to install.
+    """
     kind = formats.format_of(path) if file is None else "pdb"
     if kind in formats.OWN and kind != "pdb":
         return _own(formats.OWN[kind], path, False).atoms
