@@ -1,5 +1,5 @@
 // The controls: what they say follows `state`, and what is chosen goes into it.
-const FRAMES_PER_SECOND = 10, SPEEDS = [0.25, 0.5, 1, 2, 4];
+const MOST_ENTRIES = 30, FRAMES_PER_SECOND = 10, SPEEDS = [0.25, 0.5, 1, 2, 4];
 const topologies = data.topologies, anyTopology = (test) => topologies.some(test);
 const LAYOUTS = { all: "all systems", over: "one, overlaid", side: "one, side by side" };
 const COLOURS = { element: "element", residue: "residue", chain: "chain", node: data.node, sample: "sample" };
@@ -118,7 +118,11 @@ function showLegend() {
     topology.numbers.forEach((z, i) => present.set(z, topology.symbols[i]));
     for (const [z, symbol] of [...present].sort((a, b) => a[0] - b[0])) entry(seen(ELEMENTS[z] || OTHER_ELEMENT), symbol);
   } else if (scheme === "chain") topology.chains.forEach((name, k) => entry(nth(k), "chain " + name));
-  else if (scheme === "residue") (topology.kind_names || topology.residues).slice(0, 60).forEach((name, k) => entry(hue(k), name));
+  else if (scheme === "residue") {
+    const names = topology.kind_names || topology.residues;
+    if (names.length > MOST_ENTRIES) legend.append("one colour for each residue");
+    else names.forEach((name, k) => entry(hue(k), name));
+  }
   else if (scheme === "sample") [...state.tracks].sort((a, b) => a - b).forEach((index) => entry(sampleColour(index), trackName(index)));
   if (data.systems.some((system) => system.counted)) entry(theme.given, "neighbours: not scored");
 }

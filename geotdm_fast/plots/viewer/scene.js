@@ -48,7 +48,7 @@ const isGiven = (t) => !data.generated && data.given[t] === 1;
 const level = (system, depth) => is3d ? Math.min(MIST_LEVELS - 1, Math.max(0, Math.round((0.7 - depth / system.extent) * 2.2))) : 0;
 
 // Half the thickness of a bond and the radius of an atom, in pixels, where one unit is `unit` pixels.
-const bondWidth = (unit) => Math.max(0.8, (state.style === "lines" ? 0.05 : state.style === "sticks" ? 0.2 : 0.13) * unit);
+const bondWidth = (unit) => Math.max(0.8, (state.style === "lines" ? 0.09 : state.style === "sticks" ? 0.2 : 0.13) * unit);
 function radius(topology, i, unit, bonded) {
   if (!topology.numbers) return 5 * Math.min(1.6, Math.sqrt(view.zoom)) * (topology.bonds.length ? 0.8 : 1);
   const r = topology.radii[i];
