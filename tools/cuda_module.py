@@ -23,7 +23,7 @@ OLDEST_ARCHITECTURE = 80
 ARCHITECTURES, ARCHITECTURES_BEFORE_12_8 = "8.0 9.0a 10.0+PTX", "8.0+PTX 9.0a"
 
 RUNTIME = "libcudart_static.a"
-# Before glibc 2.34 what the runtime asks of the system was in files of their own, and the module must say that it needs them.
+# Before glibc 2.34 what the runtime asks of the system was in files of their own: the module says that it needs them.
 SYSTEM = ("libpthread.so.0", "libdl.so.2", "librt.so.1")
 HOST_FLAGS = "-fPIC -fvisibility=hidden -Wall -Wextra"
 FLAGS = f"-std=c++20 -O3 -lineinfo -Xcompiler {HOST_FLAGS.replace(' ', ',')}"

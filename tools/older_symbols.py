@@ -1,8 +1,8 @@
 """What is linked statically, asking for no newer version of a symbol of the C library than older systems have.
 
-A linker takes the newest version of a symbol that its own C library has: `pthread_create@GLIBC_2.34` on Debian 12, though
-the code was compiled for one of 2005. Here the objects of an archive are copied with the older version written out, as
-the C library still has it for programs of that time.
+A linker takes the newest version of a symbol that its own C library has: `pthread_create@GLIBC_2.34` on Debian 12,
+though the code was compiled for one of 2005. Here the objects of an archive are copied with the older version written
+out, as the C library still has it for programs of that time.
 """
 
 import re
@@ -29,9 +29,9 @@ def with_older_symbols(archive: Path, folder: Path, cxx: list[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     table, copy = folder / f"{archive.stem}.symbols", folder / archive.name
     lines = "".join(f"{name} {name}@GLIBC_{version}\n" for name, version in sorted(older.items()))
-    if copy.is_file() and table.is_file() and table.read_text() == lines:
-        if copy.stat().st_mtime > archive.stat().st_mtime:
-            return copy
+    is_made = copy.is_file() and table.is_file() and table.read_text() == lines
+    if is_made and copy.stat().st_mtime > archive.stat().st_mtime:
+        return copy
     table.write_text(lines)
     subprocess.run(["objcopy", f"--redefine-syms={table}", str(archive), str(copy)], check=True)
     return copy

@@ -38,7 +38,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--topology",
         metavar="FILE",
-        help="of an .html: names of atoms, residues, chains and bonds; .pdb, .sdf, .npz, or what MDTraj or MDAnalysis reads",
+        help="of an .html: names of atoms, residues, chains and bonds (.pdb, .sdf, .npz, or what MDTraj or MDAnalysis "
+        "reads)",
     )
     add_quiet(parser)
     parser.set_defaults(run=run)

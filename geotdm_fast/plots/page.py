@@ -31,8 +31,8 @@ def write_page(
 
     Positions are rounded to a 65534th of the largest distance that a trajectory has from the middle of its system. The
     page shows bonds, periodic boxes with whole molecules, and, of frames that nobody knows the truth of, the samples
-    alone. A page holds at most 48 MB of positions: of more, fewer samples of every system are in it, then fewer systems,
-    which a warning and the page say.
+    alone. A page holds at most 48 MB of positions: of more, fewer samples of every system are in it, then fewer
+    systems, which a warning and the page say.
 
     topology: a file that names the atoms of every system that is drawn, residues, chains and bonds; see
         `plots.topology.read_topology`

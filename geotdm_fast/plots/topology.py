@@ -90,8 +90,8 @@ def read_topology(path: PathLike) -> Topology:
     """What a file says of the atoms of a system.
 
     path: .npz with any of z [N] (atomic numbers), names [N], resid [N] (the number of each atom's residue), resnames
-        [N], chains [N], bonds [M, 2] and orders [M]; .sdf and .mol, whose bonds have orders (RDKit); .pdb; and what MDTraj
-        or MDAnalysis reads
+        [N], chains [N], bonds [M, 2] and orders [M]; .sdf and .mol, whose bonds have orders (RDKit); .pdb; and what
+        MDTraj or MDAnalysis reads
     Raises FileNotFoundError, ValueError for a file that cannot be read, ModuleNotFoundError or ImportError naming what
     to install.
     """

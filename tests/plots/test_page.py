@@ -79,7 +79,9 @@ def test_positions_far_from_the_origin_keep_their_digits(tmp_path):
 
 def test_names_stay_text(tmp_path):
     samples = dataclasses.replace(made_samples(nodes=9, graphs=1), name=HOSTILE, unit=HOSTILE)
-    np.savez(tmp_path / "top.npz", names=[HOSTILE[:30]] * 9, resnames=["<b>"] * 9, resid=np.arange(9), chains=["<i>"] * 9)
+    np.savez(
+        tmp_path / "top.npz", names=[HOSTILE[:30]] * 9, resnames=["<b>"] * 9, resid=np.arange(9), chains=["<i>"] * 9
+    )
     content = written(tmp_path / "a.html", samples, topology=tmp_path / "top.npz")
     text = (tmp_path / "a.html").read_text()
     assert content["title"] == f"Forecasts: {HOSTILE}" and content["topologies"][0]["kind_names"] == ["<b>"]
@@ -129,7 +131,9 @@ def test_people_that_are_not_there(tmp_path):
     samples = made_samples(dims=2, nodes=3, graphs=1)
     x_given, target = samples.x_given.copy(), samples.target.copy()
     x_given[2], target[2] = 0, 0
-    content = written(tmp_path / "a.html", dataclasses.replace(samples, x_given=x_given, target=target, scored=np.array([0])))
+    content = written(
+        tmp_path / "a.html", dataclasses.replace(samples, x_given=x_given, target=target, scored=np.array([0]))
+    )
     assert content["systems"][0]["present"] == [1, 1, 0] and content["systems"][0]["counted"] == [1, 0, 0]
 
 
@@ -162,12 +166,13 @@ def test_samples_and_systems_are_checked(tmp_path):
 
 # --- topologies -------------------------------------------------------------------------------------------------------
 
+_ATOMS = [
+    ("N", "ALA", "A", 5), ("CA", "ALA", "A", 5), ("C", "ALA", "A", 5), ("N", "GLY", "A", 6), ("CA", "GLY", "B", 6),
+]  # fmt: skip
 PDB = "".join(
-    f"ATOM  {i + 1:5d} {name:<4s} {residue} {chain}{number:4d}    {i * 1.2:8.3f}{0.0:8.3f}{0.0:8.3f}  1.00  0.00          "
-    f"{name[0]:>2s}\n"
-    for i, (name, residue, chain, number) in enumerate(
-        [("N", "ALA", "A", 5), ("CA", "ALA", "A", 5), ("C", "ALA", "A", 5), ("N", "GLY", "A", 6), ("CA", "GLY", "B", 6)]
-    )
+    f"ATOM  {i + 1:5d} {name:<4s} {residue} {chain}{number:4d}    {i * 1.2:8.3f}   0.000   0.000  1.00  0.00"
+    f"{name[0]:>12s}\n"
+    for i, (name, residue, chain, number) in enumerate(_ATOMS)
 )
 SDF = """water
 
@@ -234,7 +239,10 @@ def test_arrays_of_a_topology(tmp_path):
         ({"z": ETHANOL, "names": ["C"] * 4}, r"must be \[4\], whole numbers, got int64 \[9\]"),
         ({"z": ETHANOL, "bonds": np.array([[0, 9]])}, r"bonds must be in 0..8, got 0..9"),
         ({"z": ETHANOL, "bonds": np.zeros((2, 3), int)}, r"bonds must be \[M, 2\], whole numbers; got \[2, 3\]"),
-        ({"z": ETHANOL, "bonds": np.array([[0, 1]]), "orders": np.ones(2, int)}, r"orders must be \[1\], whole numbers"),
+        (
+            {"z": ETHANOL, "bonds": np.array([[0, 1]]), "orders": np.ones(2, int)},
+            r"orders must be \[1\], whole numbers",
+        ),
         ({"z": ETHANOL[:5]}, "must have the 9 atoms of a system, got 5, 3 of them other than hydrogen"),
         ({"z": ETHANOL[::-1].copy()}, "must have the elements of the samples, C for atom 0; got H"),
     ],

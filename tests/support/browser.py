@@ -16,10 +16,11 @@ import time
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --remote-debugging-pipe"
-).split()
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars",
+    "--remote-debugging-pipe",
+]  # fmt: skip
 TIMEOUT = 60.0
 # What the protocol wants to know of keys beside their names.
 _CODES = {
@@ -151,12 +152,14 @@ class Browser:
 
     def middle(self, selector: str) -> tuple[float, float]:
         """The middle of an element, which is scrolled into view."""
-        return tuple(
-            self.get(
-                f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'nearest'}});"
-                "const b = e.getBoundingClientRect(); return [b.left + b.width / 2, b.top + b.height / 2]; })()"
-            )
-        )
+        place = "e.scrollIntoView({block: 'nearest'}); const b = e.getBoundingClientRect();"
+        middle = "[b.left + b.width / 2, b.top + b.height / 2]"
+        x, y = self.of(selector, f"{place} return {middle};")
+        return x, y
+
+    def of(self, selector: str, code: str) -> Any:
+        """What code returns of an element `e`."""
+        return self.get(f"((e) => {{ {code} }})(document.querySelector({json.dumps(selector)}))")
 
     def click(self, selector: str, count: int = 1) -> None:
         x, y = self.middle(selector)
@@ -207,10 +210,8 @@ class Browser:
 
     def choose(self, selector: str, value: str) -> None:
         """An option of a list, as a user's choice tells the page of it."""
-        self.get(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.value = {json.dumps(value)};"
-            "e.dispatchEvent(new Event('change', {bubbles: true})); })()"
-        )
+        change = "e.dispatchEvent(new Event('change', {bubbles: true}));"
+        self.of(selector, f"e.value = {json.dumps(value)}; {change}")
         self.drawn()
 
     def screenshot(self) -> bytes:
