@@ -41,6 +41,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help="of an .html: names of atoms, residues, chains and bonds (.pdb, .sdf, .npz, or what MDTraj or MDAnalysis "
         "reads)",
     )
+    parser.add_argument(
+        "--selection",
+        metavar="TEXT",
+        help="the atoms of --topology that the samples are of, in MDTraj's language or MDAnalysis'",
+    )
     add_quiet(parser)
     parser.set_defaults(run=run)
     return parser
@@ -59,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{args.file}: no such file")
     if suffix not in STILL and (source == ".jsonl" or args.kind == "bonds"):
         raise ValueError(f"--out must end in {', '.join(STILL)} for a {'log' if source == '.jsonl' else 'histogram'}")
-    if args.topology is not None and suffix != ".html":
-        raise ValueError(f"--topology is for a page, --out must end in .html; got {args.out}")
+    if (args.topology is not None or args.selection is not None) and suffix != ".html":
+        raise ValueError(f"--topology and --selection are for a page, --out must end in .html; got {args.out}")
     if source == ".jsonl":
         from geotdm_fast.plots.loss import plot_loss
 
@@ -87,7 +92,8 @@ def _draw_samples(args: argparse.Namespace, suffix: str) -> None:
     elif suffix == ".html":
         from geotdm_fast.plots.page import write_page
 
-        write_page(samples, args.out, num_systems=num_systems, title=args.title, topology=args.topology)
+        options = {"title": args.title, "topology": args.topology, "selection": args.selection}
+        write_page(samples, args.out, num_systems=num_systems, **options)
     else:
         from geotdm_fast.plots.forecast import plot_forecast
 

@@ -26,6 +26,7 @@ def write_page(
     num_systems: int = 12,
     title: str | None = None,
     topology: PathLike | None = None,
+    selection: str | None = None,
 ) -> None:
     """Write `num_systems` systems with their truth and at most 20 samples each into a self-contained HTML page.
 
@@ -34,13 +35,15 @@ def write_page(
     alone. A page holds at most 48 MB of positions: of more, fewer samples of every system are in it, then fewer
     systems, which a warning and the page say.
 
-    topology: a file that names the atoms of every system that is drawn, residues, chains and bonds; see
-        `plots.topology.read_topology`
+    topology, selection: a file that names the atoms of every system that is drawn, residues, chains and bonds, and
+        which of its atoms these are; see `plots.topology.read_topology`
     Raises ValueError for num_systems < 1, and for a topology that cannot be read or is of other atoms.
     """
     if num_systems < 1:
         raise ValueError(f"plot: num_systems must be at least 1, got {num_systems}")
-    atoms = None if topology is None else read_topology(topology)
+    if selection is not None and topology is None:
+        raise ValueError(f"plot: selection must come with a topology, got {selection!r} alone")
+    atoms = None if topology is None else read_topology(topology, selection)
     what = "Generated trajectories" if samples.mode == "uncond" else "Forecasts"
     content, left_out = content_of(samples, num_systems, atoms)
     if left_out:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from geotdm_fast.data.bonds import bonds_by_distance, fragments
+from geotdm_fast.data.bonds import fragments
 from geotdm_fast.data.covalent_radii import COVALENT_RADII
 from geotdm_fast.data.molecule_files.elements import SYMBOLS
 from geotdm_fast.plots import molecule, style
@@ -149,8 +149,7 @@ def _topology(samples: Samples, nodes: slice, first: np.ndarray, atoms: Topology
     if atoms is not None and atoms.bonds is not None:
         bonds = atoms.bonds
     elif numbers is not None and first.shape[1] == 3:
-        pairs = bonds_by_distance(first, numbers)
-        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        pairs = molecule.bonds(first, numbers)
         bonds = np.concatenate([pairs, np.zeros((len(pairs), 1), int)], axis=1)
     bonded = np.zeros(len(first), int)
     bonded[bonds[:, :2]] = 1

@@ -56,10 +56,12 @@ class Topology(NamedTuple):
                     f"plot: topology {self.path} must have the elements of the samples, {SYMBOLS[numbers[i]]} for atom "
                     f"{i}; got {SYMBOLS[self.numbers[kept][i]]}"
                 )
-        if len(kept) == len(self.numbers):
-            return self
+        return self if len(kept) == len(self.numbers) else self.only(kept)
+
+    def only(self, kept: np.ndarray) -> "Topology":
+        """The same of the atoms `kept` [M] alone."""
         place = np.full(len(self.numbers), -1)
-        place[kept] = np.arange(count)
+        place[kept] = np.arange(len(kept))
         bonds = self.bonds
         if bonds is not None:
             bonds = np.column_stack([place[bonds[:, :2]], bonds[:, 2]])
@@ -86,28 +88,33 @@ class Topology(NamedTuple):
         return found
 
 
-def read_topology(path: PathLike) -> Topology:
+def read_topology(path: PathLike, selection: str | None = None) -> Topology:
     """What a file says of the atoms of a system.
 
     path: .npz with any of z [N] (atomic numbers), names [N], resid [N] (the number of each atom's residue), resnames
         [N], chains [N], bonds [M, 2] and orders [M]; .sdf and .mol, whose bonds have orders (RDKit); .pdb; and what
         MDTraj or MDAnalysis reads
+    selection: the atoms to keep, in the selection language of MDTraj or MDAnalysis, of files that these read
     Raises FileNotFoundError, ValueError for a file that cannot be read, ModuleNotFoundError or ImportError naming what
     to install.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    if path.suffix.lower() == ".npz":
-        return _from_arrays(path)
-    if path.suffix.lower() in MOLECULE_SUFFIXES:
-        return _from_molecule(path)
-    from geotdm_fast.data.molecule_files.opening import named_atoms
+    suffix = path.suffix.lower()
+    if suffix in (".npz", *MOLECULE_SUFFIXES):
+        if selection is not None:
+            raise ValueError(
+                f"plot: topology {path}: selection must be None for a file of this kind, got {selection!r}"
+            )
+        return _from_arrays(path) if suffix == ".npz" else _from_molecule(path)
+    from geotdm_fast.data.molecule_files.opening import named_atoms, select
 
     atoms = named_atoms("plot", path)
     bonds = None if atoms.bonds is None else _ordered(path, atoms.bonds, atoms.orders, len(atoms.names))
     numbers = atoms.residue_of if atoms.resids is None else atoms.resids
-    return _made(path, atoms.numbers, atoms.names, numbers, atoms.residues, atoms.chains, bonds)
+    whole = _made(path, atoms.numbers, atoms.names, numbers, atoms.residues, atoms.chains, bonds)
+    return whole if selection is None else whole.only(select(f"plot: topology {path}", atoms, selection))
 
 
 def _from_arrays(path: pathlib.Path) -> Topology:

@@ -200,6 +200,20 @@ def test_residues_and_chains_of_a_pdb(tmp_path):
     assert named["kind_names"] == ["ALA", "GLY"] and named["kinds"] == [0, 1, 1]
 
 
+def test_a_selection_of_the_atoms(tmp_path):
+    pytest.importorskip("mdtraj")
+    (tmp_path / "a.pdb").write_text(PDB + "END\n")
+    topology = read_topology(tmp_path / "a.pdb", "name CA")
+    assert topology.names == ["CA", "CA"] and topology.residue.tolist() == [0, 2]
+    with pytest.raises(ValueError, match="selection='name ==' must choose atoms"):
+        read_topology(tmp_path / "a.pdb", "name ==")
+    np.savez(tmp_path / "a.npz", z=ETHANOL)
+    with pytest.raises(ValueError, match="selection must be None for a file of this kind, got 'name C'"):
+        read_topology(tmp_path / "a.npz", "name C")
+    with pytest.raises(ValueError, match="selection must come with a topology, got 'all' alone"):
+        write_page(made_samples(nodes=9), tmp_path / "a.html", selection="all")
+
+
 def test_residues_without_readers_of_topologies(tmp_path, monkeypatch):
     for package in ("mdtraj", "MDAnalysis"):
         monkeypatch.setitem(sys.modules, package, None)
@@ -261,7 +275,7 @@ def test_command(tmp_path, capsys):
     assert main([*command, str(tmp_path / "a.html")]) == 0
     assert '"kind_names":["ETH"]' in (tmp_path / "a.html").read_text()
     assert main([*command, str(tmp_path / "a.png")]) == 2
-    assert "--topology is for a page, --out must end in .html" in capsys.readouterr().err
+    assert "--topology and --selection are for a page, --out must end in .html" in capsys.readouterr().err
     command[3] = str(tmp_path / "none.pdb")
     assert main([*command, str(tmp_path / "a.html")]) == 2
     assert "none.pdb: no such file" in capsys.readouterr().err
