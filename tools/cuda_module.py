@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tools import ninja_build
+from tools import ninja_build, older_symbols
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_SOURCE = ROOT / "geotdm_fast" / "_C_cuda.so"
@@ -22,6 +22,9 @@ OLDEST_ARCHITECTURE = 80
 # 8.0 runs on 8.6 and 8.9 too, the last one's PTX on everything newer.
 ARCHITECTURES, ARCHITECTURES_BEFORE_12_8 = "8.0 9.0a 10.0+PTX", "8.0+PTX 9.0a"
 
+RUNTIME = "libcudart_static.a"
+# Before glibc 2.34 what the runtime asks of the system was in files of their own: the module says that it needs them.
+SYSTEM = ("libpthread.so.0", "libdl.so.2", "librt.so.1")
 HOST_FLAGS = "-fPIC -fvisibility=hidden -Wall -Wextra"
 FLAGS = f"-std=c++20 -O3 -lineinfo -Xcompiler {HOST_FLAGS.replace(' ', ',')}"
 
@@ -119,8 +122,9 @@ def compile_module(folder: Path) -> Path:
     )
     # libtorch leads to libtorch_cpu and, in a build for CUDA, to libtorch_cuda, whose names the binding looks for; it
     # has none of its own, so the linker would leave it out. No device code is left to link.
-    link = f"-shared -cudart static --no-device-link $in -o $out -L {shlex.quote(str(torch / 'lib'))}"
-    libraries = "-Xlinker --no-as-needed -ltorch -ltorch_cpu"
+    link = f"-shared -cudart none --no-device-link $in -o $out -L {shlex.quote(str(torch / 'lib'))}"
+    system = shlex.join(f"-l:{name}" for name in SYSTEM if ninja_build.finds(name))
+    libraries = f"{shlex.quote(str(runtime(folder)))} -Xlinker --no-as-needed {system} -ltorch -ltorch_cpu"
     cxx, options = shlex.join(ninja_build.compiler()), " ".join(code_options(wanted))
     lines = [
         *ninja_build.rule("compile", f"{command()} {FLAGS} {threads(wanted)}{options} -MD -MF $out.d -c $in -o $out"),
@@ -132,6 +136,16 @@ def compile_module(folder: Path) -> Path:
     ]
     ninja_build.build(folder, lines)
     return folder / IN_SOURCE.name
+
+
+def runtime(folder: Path) -> Path:
+    """The CUDA runtime that the module carries, made in `folder` so that it runs on older systems than this one."""
+    said = subprocess.run([nvcc(), "--dryrun", "-shared", "x.o", "-o", "x.so"], capture_output=True, text=True).stderr
+    folders = re.findall(r'"-L([^"]+)"', said)
+    found = next((path for path in (Path(name) / RUNTIME for name in folders) if path.is_file()), None)
+    if found is None:
+        raise ValueError(f"no {RUNTIME} in any of {', '.join(folders) or 'the folders of nvcc, which names none'}")
+    return older_symbols.with_older_symbols(found.resolve(), folder, ninja_build.compiler())
 
 
 def command() -> str:

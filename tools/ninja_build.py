@@ -20,6 +20,12 @@ def compiler() -> list[str]:
     return shlex.split(os.environ.get("CXX", "")) or [*found, "g++"][:1]
 
 
+def finds(library: str) -> bool:
+    """Whether the linker of the compiler finds a file of this name."""
+    command = [*compiler(), f"-print-file-name={library}"]
+    return os.sep in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def ninja() -> str | None:
     """The program ninja, or None."""
     folder = None

@@ -3,13 +3,12 @@
 Into dist/, from which those of before are removed, go
 
     a wheel with both modules, for every torch from 2.10 on and every Python,
-    a wheel with the CPU's alone, where that asks for less of the system than both,
     a pure wheel, which runs the reference: for every other system,
     the sources.
 
-The platform of a wheel is the oldest of `PLATFORMS` that has what its modules ask for; pip takes the newest that its
-system has. The CPU's module asks for 2.28, as torch's own wheels. What nvcc links into the other was made for the C
-library of the machine that builds: on one of glibc 2.34 or newer both need that, in a container of manylinux_2_28 not.
+The first is for systems from glibc 2.28 on, as torch's own wheels, whatever system builds it: what newer compilers take
+from a newer one is in `csrc/older_systems.cpp`, and the CUDA runtime is linked with older versions of the C library's
+symbols (`older_symbols.py`). What the modules ask for is looked at before the wheel has its name.
 """
 
 import argparse
@@ -24,11 +23,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# By the version of glibc, the newest versions of symbols in AlmaLinux 8 and 9, on which the names rest.
-PLATFORMS = {
-    "manylinux_2_28_x86_64": {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11), "GCC": (8, 0, 0)},
-    "manylinux_2_34_x86_64": {"GLIBC": (2, 34), "GLIBCXX": (3, 4, 29), "CXXABI": (1, 3, 13), "GCC": (8, 0, 0)},
-}
+PLATFORM = "manylinux_2_28_x86_64"
+# The newest versions of symbols in AlmaLinux 8, on which the name rests.
+NEWEST = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11), "GCC": (8, 0, 0)}
 # Of the system, and of torch, which has loaded its own before.
 LIBRARIES = re.compile(
     r"(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|ld-linux-x86-64)\.so\.\d+|libtorch\w*\.so"
@@ -45,7 +42,7 @@ else:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Build: 0, or 1 where a module asks for more than any platform has, with the reason in its line.
+    """Build: 0, or 1 where a module asks for more than `PLATFORM` has, with the reason in its line.
 
     Raises CalledProcessError where something does not compile.
     """
@@ -59,9 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     for left in built(args.out):
         left.unlink()
     try:
-        smallest = build_for_its_platform(args.out, GEOTDM_CUDA="0")
-        if not args.no_cuda and build_for_its_platform(args.out, GEOTDM_CUDA="1") == smallest:
-            print(f"wheels: both modules are of {smallest}, so one wheel is enough")
+        build_for_platform(args.out, GEOTDM_CUDA="0" if args.no_cuda else "1")
     except ValueError as error:
         print(f"wheels: {error}", file=sys.stderr)
         return 1
@@ -77,21 +72,18 @@ def built(folder: Path) -> list[Path]:
     return sorted(path for kind in ("whl", "tar.gz") for path in folder.glob(f"geotdm_fast-*.{kind}") if path.is_file())
 
 
-def build_for_its_platform(folder: Path, **variables: str) -> str:
-    """A wheel with compiled modules into `folder`, in the place of one of the same platform; the platform.
+def build_for_platform(folder: Path, **variables: str) -> None:
+    """The wheel with compiled modules into `folder`.
 
-    Raises ValueError where its modules ask for more than any platform has.
+    Raises ValueError where its modules ask for more than `PLATFORM` has; `folder` is without it then.
     """
     with tempfile.TemporaryDirectory() as aside:
-        build(Path(aside), "wheel", GEOTDM_BUILD="1", **variables)
+        build(Path(aside), "wheel", "--plat-name", PLATFORM, GEOTDM_BUILD="1", **variables)
         (wheel,) = Path(aside).glob("*.whl")
-        needed = needs_of_modules(wheel)
-    platform = next((name for name in PLATFORMS if not beyond(needed, name)), None)
-    if platform is None:
-        newest = list(PLATFORMS)[-1]
-        raise ValueError(f"{wheel.name} must be of {newest}, and needs {', '.join(beyond(needed, newest))}")
-    build(folder, "wheel", "--plat-name", platform, GEOTDM_BUILD="1", **variables)  # nothing is compiled again
-    return platform
+        too_new = beyond(needs_of_modules(wheel))
+        if too_new:
+            raise ValueError(f"{wheel.name} must be of {PLATFORM}, and needs {', '.join(too_new)}")
+        shutil.move(wheel, folder)
 
 
 def build(folder: Path, kind: str, *options: str, **variables: str) -> None:
@@ -121,14 +113,13 @@ def needs(module: Path) -> list[str]:
     return [*re.findall(r"NEEDED\s+(\S+)", said), *re.findall(r"\b((?:GLIBC|GLIBCXX|CXXABI|GCC)_[\d.]+)$", said, re.M)]
 
 
-def beyond(needed: Iterable[str], platform: str) -> list[str]:
-    """Those of `needs` that a platform of `PLATFORMS` does not promise."""
-    newest = PLATFORMS[platform]
+def beyond(needed: Iterable[str]) -> list[str]:
+    """Those of `needs` that `PLATFORM` does not promise."""
 
     def is_promised(what: str) -> bool:
         kind, _, version = what.partition("_")
-        if kind in newest and version:
-            return tuple(map(int, version.split("."))) <= newest[kind]
+        if kind in NEWEST and version:
+            return tuple(map(int, version.split("."))) <= NEWEST[kind]
         return LIBRARIES.fullmatch(what) is not None
 
     return [what for what in needed if not is_promised(what)]

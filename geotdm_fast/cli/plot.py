@@ -9,7 +9,7 @@ Draw a file or folder of samples, or the log of a training run. The suffix of --
 
   .png .pdf .svg   a still picture: forecasts, bond lengths (--kind bonds), or, of a log.jsonl, the loss curve
   .gif             an animation: given frames, then truth and samples
-  .html            a page that needs nothing else: play, step, turn in three dimensions
+  .html            a page that needs nothing else: play, step, turn, zoom; truth beside samples; ? in it lists its keys
 
 Positions are in the unit of the data. In still pictures three dimensions are drawn in the plane in which each system's
 true trajectory varies most. Systems are taken at equal spacing from the file."""
@@ -18,6 +18,7 @@ EXAMPLES = """\
   geotdm plot samples.npz --out forecast.png
   geotdm plot samples.npz --out forecast.gif --num-systems 4
   geotdm plot samples.npz --out forecast.html
+  geotdm plot samples.npz --topology protein.pdb --out protein.html
   geotdm plot samples/ --kind bonds --out bonds.png
   geotdm plot outputs/nbody_charged_small/log.jsonl --out loss.png"""
 
@@ -34,6 +35,17 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument("--num-systems", type=count, metavar="N", help="systems drawn (default: 6; .gif 3; .html 12)")
     parser.add_argument("--title", help="title of the picture")
+    parser.add_argument(
+        "--topology",
+        metavar="FILE",
+        help="of an .html: names of atoms, residues, chains and bonds (.pdb, .sdf, .npz, or what MDTraj or MDAnalysis "
+        "reads)",
+    )
+    parser.add_argument(
+        "--selection",
+        metavar="TEXT",
+        help="the atoms of --topology that the samples are of, in MDTraj's language or MDAnalysis'",
+    )
     add_quiet(parser)
     parser.set_defaults(run=run)
     return parser
@@ -52,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{args.file}: no such file")
     if suffix not in STILL and (source == ".jsonl" or args.kind == "bonds"):
         raise ValueError(f"--out must end in {', '.join(STILL)} for a {'log' if source == '.jsonl' else 'histogram'}")
+    if (args.topology is not None or args.selection is not None) and suffix != ".html":
+        raise ValueError(f"--topology and --selection are for a page, --out must end in .html; got {args.out}")
     if source == ".jsonl":
         from geotdm_fast.plots.loss import plot_loss
 
@@ -78,7 +92,8 @@ def _draw_samples(args: argparse.Namespace, suffix: str) -> None:
     elif suffix == ".html":
         from geotdm_fast.plots.page import write_page
 
-        write_page(samples, args.out, num_systems=num_systems, title=args.title)
+        options = {"title": args.title, "topology": args.topology, "selection": args.selection}
+        write_page(samples, args.out, num_systems=num_systems, **options)
     else:
         from geotdm_fast.plots.forecast import plot_forecast
 

@@ -2,21 +2,8 @@
 
 import numpy as np
 
-# Covalent radii in angstrom (Cordero et al. 2008), enough to draw organic molecules; others count as 0.9.
-RADII = {
-    1: 0.31,
-    5: 0.84,
-    6: 0.76,
-    7: 0.71,
-    8: 0.66,
-    9: 0.57,
-    14: 1.11,
-    15: 1.07,
-    16: 1.05,
-    17: 1.02,
-    35: 1.20,
-    53: 1.39,
-}
+from geotdm_fast.data.bonds import bonds_by_distance
+
 COLOURS = {1: "#F1F3F4", 6: "#3C4043", 7: "#3367D6", 8: "#D93025", 9: "#34A853", 15: "#F29900", 16: "#FBBC04"}
 OTHER = "#A142F4"  # elements without a colour of their own
 SYMBOLS = {
@@ -27,11 +14,9 @@ SYMBOLS = {
 
 
 def bonds(positions: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:
-    """Pairs [P, 2] of atoms nearer than 1.25 times the sum of their covalent radii; positions [N, 3] in angstrom."""
-    radii = np.array([RADII.get(int(z), 0.9) for z in atomic_numbers])
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    near = np.triu(distance < 1.25 * (radii[:, None] + radii[None]), k=1)
-    return np.argwhere(near)
+    """Bonded pairs [P, 2] of atoms, the smaller number first, by `bonds_by_distance`; positions [N, 3] in angstrom."""
+    pairs = bonds_by_distance(positions, atomic_numbers)
+    return pairs[pairs[:, 0] < pairs[:, 1]]
 
 
 def bond_name(z_i: int, z_j: int) -> str:

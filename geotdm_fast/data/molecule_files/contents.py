@@ -19,6 +19,9 @@ class Atoms:
     bonds: [M, 2] int64, or None where the file has none
     residues: [N] - the names of the residues, or None
     residue_of: [N] int64 - the residue of each atom, or None
+    resids: [N] int64 - the number that the file gives each atom's residue, or None
+    chains: [N] - the name of each atom's chain, or None
+    orders: [M] int64, with bonds - 1, 2, 3, 4 for an aromatic bond, 0 where the file does not say; or None
     path: the file that says all this; first_line: its line with the first atom, where each atom has a line
     called: what `names` are: 'name', 'label' or 'type'
     select: the numbers of the atoms that a selection chooses; None where no reader with a selection language is at work
@@ -30,6 +33,9 @@ class Atoms:
     bonds: np.ndarray | None = None
     residues: list[str] | None = None
     residue_of: np.ndarray | None = None
+    resids: np.ndarray | None = None
+    chains: list[str] | None = None
+    orders: np.ndarray | None = None
     first_line: int | None = None
     called: str = "name"
     select: Callable[[str], np.ndarray] | None = field(default=None, repr=False)

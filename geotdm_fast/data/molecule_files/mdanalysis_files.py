@@ -28,6 +28,11 @@ def read_topology(path: pathlib.Path, file_format: str) -> Atoms:
     if hasattr(group, "resnames"):
         atoms.residues = [str(name) for name in group.resnames]
     atoms.residue_of = np.asarray(group.resindices)
+    atoms.resids = np.asarray(group.resids) if hasattr(group, "resids") else None
+    for name in ("chainIDs", "segids"):
+        if hasattr(group, name):
+            atoms.chains = [str(chain) for chain in getattr(group, name)]
+            break
     return _with_bonds(atoms, universe)
 
 
@@ -45,8 +50,14 @@ def name_atoms(file: PdbFile) -> Atoms:
 def _with_bonds(atoms: Atoms, universe: Any) -> Atoms:
     has_bonds = hasattr(universe, "bonds") and len(universe.bonds)
     atoms.bonds = np.asarray(universe.bonds.indices, np.int64) if has_bonds else None
+    if has_bonds:
+        atoms.orders = np.array([_ORDERS.get(str(bond.order), 0) for bond in universe.bonds])
     atoms.select = lambda text: np.asarray(universe.select_atoms(text).indices)
     return atoms
+
+
+# As MOL2 files write orders.
+_ORDERS = {"1": 1, "2": 2, "3": 3, "1.0": 1, "2.0": 2, "3.0": 3, "ar": 4, "1.5": 4}
 
 
 def _universe(path: pathlib.Path, file_format: str) -> Any:

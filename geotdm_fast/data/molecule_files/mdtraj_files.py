@@ -30,6 +30,9 @@ def read_topology(path: pathlib.Path, file_format: str) -> Atoms:
     atoms = Atoms([atom.name for atom in top.atoms], np.array(numbers, np.int64), path)
     atoms.residues = [atom.residue.name for atom in top.atoms]
     atoms.residue_of = np.array([atom.residue.index for atom in top.atoms])
+    atoms.resids = np.array([atom.residue.resSeq for atom in top.atoms])
+    chains = [atom.residue.chain for atom in top.atoms]
+    atoms.chains = [str(getattr(chain, "chain_id", None) or chain.index) for chain in chains]
     return _with_bonds(atoms, top)
 
 
@@ -44,8 +47,16 @@ def name_atoms(file: PdbFile) -> Atoms:
 def _with_bonds(atoms: Atoms, top: Any) -> Atoms:
     bonds = np.array([(bond[0].index, bond[1].index) for bond in top.bonds], dtype=np.int64).reshape(-1, 2)
     atoms.bonds = bonds if len(bonds) else None
+    atoms.orders = np.array([_order(bond) for bond in top.bonds], np.int64) if len(bonds) else None
     atoms.select = lambda text: np.asarray(top.select(text))
     return atoms
+
+
+def _order(bond: Any) -> int:
+    """1, 2, 3, 4 for an aromatic bond; 0 where MDTraj does not know."""
+    if str(bond.type) == "Aromatic":
+        return 4
+    return int(bond.order) if bond.order in (1, 2, 3) else 0
 
 
 def _load_pdb(file: PdbFile) -> Any:

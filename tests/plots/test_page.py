@@ -1,0 +1,281 @@
+"""The page of samples without a browser: what is in it, how large it is, and that no name becomes a part of it."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+import sys
+
+import numpy as np
+import pytest
+from tiny_models import ETHANOL, made_samples
+
+from geotdm_fast.cli import main
+from geotdm_fast.plots import page_content
+from geotdm_fast.plots.page import SCRIPTS, VIEWER, write_page
+from geotdm_fast.plots.topology import read_topology
+from geotdm_fast.samples.npz import write_samples
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&quot;'\"`${1}\\u003c"
+ETHANOL_BONDS = [0, 1, 0, 4, 0, 5, 0, 6, 1, 2, 1, 7, 1, 8, 2, 3]
+
+
+def written(path: pathlib.Path, samples, **options) -> dict:
+    """The content of a page that is written to `path`."""
+    write_page(samples, path, **options)
+    text = path.read_text()
+    assert "http:" not in text and "https:" not in text  # nothing is fetched
+    return json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.S).group(1))
+
+
+def positions(stored: dict, nodes: int, dims: int) -> np.ndarray:
+    """[N, D, T], as the page's script decodes them."""
+    whole = np.frombuffer(base64.b64decode(stored["data"]), "<i2").reshape(-1, nodes, dims)
+    x = np.where(whole == page_content.MISSING, np.nan, whole * stored["step"])
+    return np.moveaxis(x, 0, 2)
+
+
+@pytest.mark.parametrize("made", [{}, {"dims": 2, "nodes": 3}, {"nodes": 9}, {"mode": "uncond"}])
+def test_positions_are_those_of_the_samples(tmp_path, made):
+    samples = made_samples(**made)
+    content = written(tmp_path / "a.html", samples, num_systems=2)
+    assert content["given"] == samples.cond_mask.astype(int).tolist()
+    assert content["generated"] is (samples.mode == "uncond") and content["dims"] == samples.samples.shape[2]
+    assert [system["name"] for system in content["systems"]] == ["system 0", "system 2"]
+    assert len(content["topologies"]) == 1  # of equal systems one is kept
+    nodes = samples.nodes(2)
+    truth, drawn = samples.truth()[nodes], samples.forecasts()[:, nodes]
+    centre = truth.mean((0, 2), keepdims=True)
+    system = content["systems"][1]
+    found = [positions(stored, truth.shape[0], truth.shape[1]) for stored in (system["truth"], *system["samples"])]
+    for x, expected in zip(found, (truth, *drawn), strict=True):
+        away = np.abs(expected - centre)
+        np.testing.assert_allclose(x, expected - centre, atol=away.max() / 65534 * 1.01 + 1e-6)
+
+
+def test_positions_that_nobody_knows(tmp_path):
+    samples = made_samples()
+    target = samples.target.copy()
+    target[..., 5:] = np.nan
+    content = written(tmp_path / "a.html", dataclasses.replace(samples, target=target))
+    truth = positions(content["systems"][0]["truth"], 5, 3)
+    assert np.isfinite(truth[..., :9]).all() and np.isnan(truth[..., 9:]).all()
+    assert "the truth of the last 3 frames is not known" in content["about"]
+    samples = dataclasses.replace(samples, target=target[..., :0], samples=samples.samples * np.nan)
+    without = written(tmp_path / "b.html", samples)
+    assert np.isnan(positions(without["systems"][0]["truth"], 5, 3)[..., 4:]).all()
+    assert np.isnan(positions(without["systems"][0]["samples"][2], 5, 3)[..., 4:]).all()
+
+
+def test_positions_far_from_the_origin_keep_their_digits(tmp_path):
+    samples = made_samples(graphs=1)
+    far = dataclasses.replace(samples, origin=np.full((1, 3), 1e9))
+    near, away = written(tmp_path / "a.html", samples), written(tmp_path / "b.html", far)
+    x, y = (positions(content["systems"][0]["truth"], 5, 3) for content in (near, away))
+    np.testing.assert_allclose(x, y, atol=2 * near["systems"][0]["truth"]["step"])
+
+
+def test_names_stay_text(tmp_path):
+    samples = dataclasses.replace(made_samples(nodes=9, graphs=1), name=HOSTILE, unit=HOSTILE)
+    np.savez(
+        tmp_path / "top.npz", names=[HOSTILE[:30]] * 9, resnames=["<b>"] * 9, resid=np.arange(9), chains=["<i>"] * 9
+    )
+    content = written(tmp_path / "a.html", samples, topology=tmp_path / "top.npz")
+    text = (tmp_path / "a.html").read_text()
+    assert content["title"] == f"Forecasts: {HOSTILE}" and content["topologies"][0]["kind_names"] == ["<b>"]
+    assert len(re.findall("<script", text)) == len(re.findall("</script", text)) == 2
+    assert "<img" not in text and "<b>" not in text and "<i>" not in text
+    # The policy knows the hashes of the script and the style that are there, and lets nothing else run or load.
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text).group(1)
+    for tag, name in (("script", "script-src"), ("style", "style-src")):
+        body = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.S).group(1)
+        assert f"{name} 'sha256-{base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()}'" in policy
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+
+
+def test_the_script_writes_no_html():
+    for name in SCRIPTS:
+        text = (VIEWER / name).read_text()
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", text), name
+        assert len(text.splitlines()) < 300
+    assert {path.name for path in VIEWER.iterdir()} == {*SCRIPTS, "page.html", "style.css"}
+
+
+def test_a_molecule_has_its_bonds(tmp_path):
+    topology = written(tmp_path / "a.html", made_samples(nodes=9))["topologies"][0]
+    bonds = np.array(topology["bonds"]).reshape(-1, 3)
+    assert bonds[:, :2].ravel().tolist() == ETHANOL_BONDS and (bonds[:, 2] == 0).all()
+    assert topology["symbols"] == list("CCOHHHHHH") and topology["bonded"] == [1] * 9
+    assert written(tmp_path / "b.html", made_samples())["topologies"][0]["bonds"] == []
+
+
+def test_boxes(tmp_path):
+    samples = made_samples(nodes=9, graphs=2, frames=6)
+    cell = np.broadcast_to(np.diag([9.0, 8.0, 7.0]), (2, 6, 3, 3)).astype(np.float32).copy()
+    cell[:, 4:] *= 2  # of two drawn frames, of which the network was told the box of the last given one
+    samples = dataclasses.replace(samples, cell=cell, pbc=np.array([[True, True, False]] * 2))
+    content = written(tmp_path / "a.html", samples)
+    box = content["systems"][0]["box"]
+    assert box["pbc"] == [1, 1, 0] and box["corner"] == [-4.5, -4.0, -3.5]
+    assert [cell[0] for cell in box["truth"]] == [9, 9, 9, 9, 18, 18]
+    assert [cell[0] for cell in box["samples"]] == [9] * 6
+    assert content["topologies"][0]["molecules"] == [0] * 9
+    # A box that is periodic in no direction is none.
+    content = written(tmp_path / "b.html", dataclasses.replace(samples, pbc=np.zeros((2, 3), bool)))
+    assert content["systems"][0]["box"] is None and content["topologies"][0]["molecules"] is None
+
+
+def test_people_that_are_not_there(tmp_path):
+    samples = made_samples(dims=2, nodes=3, graphs=1)
+    x_given, target = samples.x_given.copy(), samples.target.copy()
+    x_given[2], target[2] = 0, 0
+    content = written(
+        tmp_path / "a.html", dataclasses.replace(samples, x_given=x_given, target=target, scored=np.array([0]))
+    )
+    assert content["systems"][0]["present"] == [1, 1, 0] and content["systems"][0]["counted"] == [1, 0, 0]
+
+
+def test_the_size_of_a_page_is_bounded(tmp_path, monkeypatch):
+    samples = made_samples(num_samples=6)
+    one = 2 * 5 * 3 * 12  # bytes of a trajectory
+    for room, (num_systems, num_samples) in {(4 * 5): (4, 4), (4 * 2): (4, 1), 4: (2, 1), 1: (1, 1)}.items():
+        monkeypatch.setattr(page_content, "MAX_BYTES", room * one)
+        with pytest.warns(UserWarning, match=rf"holds {num_systems} of 4 systems, {num_samples} of 6 samples"):
+            content = written(tmp_path / "a.html", samples)
+        assert len(content["systems"]) == num_systems
+        assert {len(system["samples"]) for system in content["systems"]} == {num_samples}
+        assert f"{num_systems} of 4 systems, {num_samples} of 6 samples" in content["about"]
+
+
+def test_bytes_of_a_position(tmp_path):
+    """Two bytes a number, and a third for base64."""
+    size = {}
+    for frames in (10, 210):
+        write_page(made_samples(graphs=1, nodes=50, frames=frames), tmp_path / "a.html")
+        size[frames] = (tmp_path / "a.html").stat().st_size
+    assert size[210] - size[10] == pytest.approx(200 * 50 * 3 * 2 * 4 / 3 * (1 + 3), rel=0.02)
+    assert size[10] < 80_000
+
+
+def test_samples_and_systems_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="num_systems must be at least 1, got 0"):
+        write_page(made_samples(), tmp_path / "a.html", num_systems=0)
+
+
+# --- topologies -------------------------------------------------------------------------------------------------------
+
+_ATOMS = [
+    ("N", "ALA", "A", 5), ("CA", "ALA", "A", 5), ("C", "ALA", "A", 5), ("N", "GLY", "A", 6), ("CA", "GLY", "B", 6),
+]  # fmt: skip
+PDB = "".join(
+    f"ATOM  {i + 1:5d} {name:<4s} {residue} {chain}{number:4d}    {i * 1.2:8.3f}   0.000   0.000  1.00  0.00"
+    f"{name[0]:>12s}\n"
+    for i, (name, residue, chain, number) in enumerate(_ATOMS)
+)
+SDF = """water
+
+  made
+  4  3  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 C   0  0  0  0  0  0  0  0  0  0  0  0
+    1.2000    0.0000    0.0000 O   0  0  0  0  0  0  0  0  0  0  0  0
+   -0.6000    0.9000    0.0000 H   0  0  0  0  0  0  0  0  0  0  0  0
+   -0.6000   -0.9000    0.0000 H   0  0  0  0  0  0  0  0  0  0  0  0
+  1  2  2  0
+  1  3  1  0
+  1  4  1  0
+M  END
+$$$$
+"""
+
+
+def test_residues_and_chains_of_a_pdb(tmp_path):
+    (tmp_path / "a.pdb").write_text(PDB + "END\n")
+    topology = read_topology(tmp_path / "a.pdb")
+    assert topology.names == ["N", "CA", "C", "N", "CA"] and topology.numbers.tolist() == [7, 6, 6, 7, 6]
+    assert topology.residue.tolist() == [0, 0, 0, 1, 2] and topology.residues == ["ALA 5", "GLY 6", "GLY 6"]
+    assert topology.chain.tolist() == [0, 0, 0, 0, 1] and topology.chains == ["A", "B"]
+    named = topology.named()
+    assert named["kind_names"] == ["ALA", "GLY"] and named["kinds"] == [0, 1, 1]
+
+
+def test_a_selection_of_the_atoms(tmp_path):
+    pytest.importorskip("mdtraj")
+    (tmp_path / "a.pdb").write_text(PDB + "END\n")
+    topology = read_topology(tmp_path / "a.pdb", "name CA")
+    assert topology.names == ["CA", "CA"] and topology.residue.tolist() == [0, 2]
+    with pytest.raises(ValueError, match="selection='name ==' must choose atoms"):
+        read_topology(tmp_path / "a.pdb", "name ==")
+    np.savez(tmp_path / "a.npz", z=ETHANOL)
+    with pytest.raises(ValueError, match="selection must be None for a file of this kind, got 'name C'"):
+        read_topology(tmp_path / "a.npz", "name C")
+    with pytest.raises(ValueError, match="selection must come with a topology, got 'all' alone"):
+        write_page(made_samples(nodes=9), tmp_path / "a.html", selection="all")
+
+
+def test_residues_without_readers_of_topologies(tmp_path, monkeypatch):
+    for package in ("mdtraj", "MDAnalysis"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("geotdm_fast.data.molecule_files.formats.installed", lambda reader: False)
+    (tmp_path / "a.pdb").write_text(PDB + "END\n")
+    topology = read_topology(tmp_path / "a.pdb")
+    assert topology.residues == ["ALA 5", "GLY 6", "GLY 6"] and topology.chains == ["A", "B"] and topology.bonds is None
+
+
+def test_orders_of_bonds(tmp_path):
+    pytest.importorskip("rdkit")
+    (tmp_path / "a.sdf").write_text(SDF)
+    topology = read_topology(tmp_path / "a.sdf")
+    assert topology.bonds.tolist() == [[0, 1, 2], [0, 2, 1], [0, 3, 1]] and topology.names is None
+    heavy = topology.of(2, np.array([6, 8]))
+    assert heavy.bonds.tolist() == [[0, 1, 2]] and heavy.numbers.tolist() == [6, 8]
+
+
+def test_arrays_of_a_topology(tmp_path):
+    pairs = np.array([[1, 0], [0, 1], [1, 2], [2, 2], [2, 8]])
+    np.savez(
+        tmp_path / "a.npz", z=ETHANOL, bonds=pairs, orders=np.array([2, 2, 4, 1, 7]), resnames=["ETH"] * 8 + ["END"]
+    )
+    topology = read_topology(tmp_path / "a.npz")
+    assert topology.bonds.tolist() == [[0, 1, 2], [1, 2, 4], [2, 8, 0]]  # once each, and no order that nobody knows
+    assert topology.residues == ["ETH 1", "END 2"] and topology.chain is None
+    content = written(tmp_path / "a.html", made_samples(nodes=9), topology=tmp_path / "a.npz")
+    assert content["topologies"][0]["bonds"] == [0, 1, 2, 1, 2, 4, 2, 8, 0]
+    assert content["topologies"][0]["residue"] == [0] * 8 + [1]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros(3)}, r"must hold z, names, resid, resnames or chains, got \['x'\]"),
+        ({"z": np.full(9, 200)}, "z must be atomic numbers, got 200..200"),
+        ({"z": ETHANOL, "names": ["C"] * 4}, r"must be \[4\], whole numbers, got int64 \[9\]"),
+        ({"z": ETHANOL, "bonds": np.array([[0, 9]])}, r"bonds must be in 0..8, got 0..9"),
+        ({"z": ETHANOL, "bonds": np.zeros((2, 3), int)}, r"bonds must be \[M, 2\], whole numbers; got \[2, 3\]"),
+        (
+            {"z": ETHANOL, "bonds": np.array([[0, 1]]), "orders": np.ones(2, int)},
+            r"orders must be \[1\], whole numbers",
+        ),
+        ({"z": ETHANOL[:5]}, "must have the 9 atoms of a system, got 5, 3 of them other than hydrogen"),
+        ({"z": ETHANOL[::-1].copy()}, "must have the elements of the samples, C for atom 0; got H"),
+    ],
+)
+def test_topologies_that_do_not_fit(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        write_page(made_samples(nodes=9), tmp_path / "a.html", topology=tmp_path / "a.npz")
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_command(tmp_path, capsys):
+    write_samples(tmp_path / "s.npz", made_samples(nodes=9))
+    np.savez(tmp_path / "top.npz", z=ETHANOL, resnames=["ETH"] * 9)
+    command = ["plot", str(tmp_path / "s.npz"), "--topology", str(tmp_path / "top.npz"), "--out"]
+    assert main([*command, str(tmp_path / "a.html")]) == 0
+    assert '"kind_names":["ETH"]' in (tmp_path / "a.html").read_text()
+    assert main([*command, str(tmp_path / "a.png")]) == 2
+    assert "--topology and --selection are for a page, --out must end in .html" in capsys.readouterr().err
+    command[3] = str(tmp_path / "none.pdb")
+    assert main([*command, str(tmp_path / "a.html")]) == 2
+    assert "none.pdb: no such file" in capsys.readouterr().err
