@@ -152,8 +152,6 @@ def gv_ff_backward_kernel(
     grad_factor = tl.sum(b_grad_w * b_u, axis=1)
     grad_last = grad_factor * total * last * (1 - last)
     b_grad = tl.load(p_grad_q + o_feature, mask=m_feature, other=0) + b_gate2[:, None] * grad_last[None, :]
-    # At once, as `product` asks for.
-    b_grad_p = weight_times(p_feature2, 1, WIDTH + VECTORS, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
     b_grad_inner = b_mix2[:, None] * (grad_factor * last)[None, :]
     grad_r = tl.zeros([BLOCK], tl.float32)
     for i in tl.static_range(VECTORS):
@@ -172,6 +170,7 @@ def gv_ff_backward_kernel(
     tl.store(p_vectors + INNER, b_inner, mask=m_row[None, :])
 
     # The first.
+    b_grad_p = weight_times(p_feature2, 1, WIDTH + VECTORS, b_grad, 0, WIDTH, PADDED, SLICE, PRECISION)
     for i in tl.static_range(VECTORS):
         gate, mixed = _gated(p_gate1, p_gate_bias1, p_mix1, b_a, b_p, o_col, i, WIDTH, PADDED)
         grad_gated = tl.sum(tl.load(p_vector2 + o_vector * VECTORS + i)[:, None] * b_grad_inner, axis=0)
@@ -180,9 +179,9 @@ def gv_ff_backward_kernel(
         tl.store(p_number + GRAD_GATE + i, grad_gate, mask=m_row)
         tl.store(p_number + GRAD_MIXED + i, grad_gated * gate, mask=m_row)
     b_grad_z = 0.5 * b_grad_p * b_slope
-    b_grad_k = weight_times(p_feature1, 1, WIDTH + VECTORS, b_grad_z, 0, WIDTH, PADDED, SLICE, PRECISION)
     tl.store(p_grad_z + o_feature, b_grad_z, mask=m_feature)
     grad_r += tl.sum(b_grad_z * b_length[:, None], axis=0)
     along = tl.where(r > 0, grad_r / tl.where(r > 0, r, 1), 0)
     tl.store(p_grad_u + o_u, (last * total)[:, None] * b_grad_w + along[:, None] * b_u, mask=m_u)
+    b_grad_k = weight_times(p_feature1, 1, WIDTH + VECTORS, b_grad_z, 0, WIDTH, PADDED, SLICE, PRECISION)
     tl.store(p_grad_k + o_feature, b_grad_k, mask=m_feature)

@@ -37,8 +37,10 @@ def gv_ff_backward(
 ) -> GVFFGradients:
     """The gradients, by one kernel, and by torch's products over rows those of the weights where they are wanted.
 
+    Its products are of float32 whatever the precision: in bfloat16 Triton put what they read behind its fence on sm_90.
     Deterministic where torch's products are, which round as `torch.set_float32_matmul_precision` says.
     """
+    precision = "fp32"
     grad_k, grad_u = torch.empty_like(k), torch.empty_like(u)
     p, grad_out, grad_z = (torch.empty_like(k) for _ in range(3))
     numbers = k.new_empty(len(k), NUMBERS.value)
