@@ -91,6 +91,14 @@ def test_a_launch_with_a_tensor_on_the_cpu_is_found():
             trajectory_noise(counters, numbers(1), (3,), torch.float32)
 
 
+def test_a_tensor_whose_shape_changes_in_place():
+    """A vector times a matrix makes such a tensor within torch."""
+    with PretendedGPU():
+        x = torch.ones(3, device="cuda")
+        found = x @ torch.ones(3, 2, device="cuda")
+        assert found.shape == found.cpu().shape == (2,) and (found @ torch.ones(2, 2, device="cuda")).tolist() == [6, 6]
+
+
 def test_tensors_are_on_the_gpu_until_they_are_copied():
     with PretendedGPU() as gpu:
         x = torch.randn(4, 3).pin_memory().to("cuda", non_blocking=True)

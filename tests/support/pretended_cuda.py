@@ -22,6 +22,7 @@ import torch
 from places import ROOT
 from tape import WAITS
 from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -147,6 +148,9 @@ class PretendedGPU(TorchDispatchMode):
             self._check(name, args, kwargs, others)
         if made_here:
             kwargs = kwargs | {"device": torch.device("cpu")}
+        if ours and torch.Tag.inplace_view in func.tags:  # of another shape are the tensor and what says that it is there
+            with no_dispatch():
+                func(*args, **kwargs)
         args, kwargs = tree_map_only(CUDATensor, lambda tensor: tensor.cpu_tensor, (args, kwargs))
         out = func(*args, **kwargs)
         if not ours and not made_here:
