@@ -148,7 +148,7 @@ class PretendedGPU(TorchDispatchMode):
             self._check(name, args, kwargs, others)
         if made_here:
             kwargs = kwargs | {"device": torch.device("cpu")}
-        if ours and torch.Tag.inplace_view in func.tags:  # of another shape are the tensor and what says that it is there
+        if ours and torch.Tag.inplace_view in func.tags:  # the tensor changes, and what it says
             with no_dispatch():
                 func(*args, **kwargs)
         args, kwargs = tree_map_only(CUDATensor, lambda tensor: tensor.cpu_tensor, (args, kwargs))
