@@ -21,13 +21,17 @@ and the rest goes on. Each result is written as it is known. Steps stand in the 
 
   tier 1   the tests, in workers; whole training and sampling steps of W-nbody and W-md in bf16, ours first, then the
            eager peers; their spatial and temporal layers (330 s at most)
-  tier 2   temporal kernels under compute-sanitizer where that is found; sampling against compiled peers; tests that
-           want the GPU for themselves; other precisions, long trajectories, many edges (420 s at most)
+  tier 2   temporal kernels under compute-sanitizer where that is found; sampling against compiled peers, and against
+           torch_geometric where that is installed; Align Your Structures, time and memory; mixed molecules; tests that
+           want the GPU for themselves; other precisions, long trajectories, many edges, boxes (420 s at most)
+  tier 3   the paper's model of charged particles in bf16, trained and sampled; compiled training (570 s at most; when
+           it is asked for)
 
 Exit status: 0, all was well; 1, a step failed, or one of ours was no CUDA graph; 2, no GPU, or an option is wrong."""
 EPILOG = """\
-Seven files in DIR: gpu_check.log (what every step printed), gpu_check.jsonl (the steps), train.jsonl, sample.jsonl,
-kernels.jsonl, layer.jsonl, and gpu_check.txt (the table).
+At most seven files in DIR: gpu_check.log (what every step printed), gpu_check.jsonl (the steps), train.jsonl,
+sample.jsonl, kernels.jsonl, layer.jsonl (tier 3: reproduce.jsonl in place of the last three), and gpu_check.txt (the
+table).
 
   make gpu-check PY=python3 GPU_ARGS='--tier 1 --out results'
   python -m bench.gpu_check --steps tests layer                 some steps alone
@@ -217,11 +221,13 @@ def _parser() -> argparse.ArgumentParser:
         "layer",
         "sanitizer",
         "layers",
+        "ays",
         "edges",
         "radius",
-        "step",
+        "boxes",
+        "charged",
     )
-    parser.add_argument("--tier", nargs="+", type=int, choices=(1, 2), default=(1, 2), help="default: both")
+    parser.add_argument("--tier", nargs="+", type=int, choices=TIERS, default=(1, 2), help="default: 1 2")
     parser.add_argument("--steps", nargs="+", choices=names, metavar="NAME", help=f"these alone, of {' '.join(names)}")
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:1, ..., or cpu with --trial")
     parser.add_argument("--trial", action="store_true", help="tiny sizes on the CPU: a trial of this program")

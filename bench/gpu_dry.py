@@ -21,7 +21,16 @@ from bench.gpu_steps import files_of_tests
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATHS = ("gpu_paths", "gpu_paths_padding")
-KERNELS = ("kernels_egcl", "kernels_radius_graph", "trajectory_noise", "diffusion_step")
+KERNELS = (
+    "kernels_egcl",
+    "egcl_cutoff",
+    "egcl_periodic",
+    "egcl_residual",
+    "gv_ff",
+    "kernels_radius_graph",
+    "trajectory_noise",
+    "diffusion_step",
+)
 
 
 class Step(NamedTuple):

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from tools import cuda_module
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Seconds that a tier may take, the start of the program included.
-TIERS = {1: 330, 2: 420}
+# Seconds that a tier may take, the start of the program and unpacked modules included.
+TIERS = {1: 330, 2: 420, 3: 570}
 
 
 @dataclass
@@ -49,6 +49,12 @@ class Programs:
         self.mixed = rows("bench.training.mixed", "train")  # a file for both
         self.kernels = rows("bench.ops.kernel_times", "kernels")
         self.periodic = rows("bench.network.periodic", "layer")
+        self.ays = rows("bench.network.ays", "layer")
+        folder = str(ROOT / "build" / "gpu_check" / "charged")
+        device = [*device, "--quiet"]
+        self.reproduce = [*python, "geotdm_fast", "reproduce", "charged", *device, "--out", folder]
+        self.reproduce += ["--results", str(args.out / "reproduce.jsonl"), "--set", "train.precision=bf16"]
+        self.evaluate = [*python, "geotdm_fast", "evaluate", f"{folder}/train", *device]
         self.radius = [*self.pytest, "bench/ops/bench_radius_graph.py", *device, "--benchmark-sort", "name"]
         self.radius += ["--benchmark-columns", "median,iqr,rounds", "--benchmark-max-time", "0.2", "-k"]
 
@@ -58,7 +64,7 @@ def steps(args: argparse.Namespace) -> list[Step]:
     programs = Programs(args)
     if args.trial:
         return trial_steps(args, programs)
-    by_tier = {1: first_tier(programs), 2: second_tier(programs)}
+    by_tier = {1: first_tier(programs), 2: second_tier(programs), 3: third_tier(programs)}
     chosen = [step for tier in args.tier for step in by_tier[tier]]
     return [Step("build", programs.build, 240), *chosen]
 
@@ -70,36 +76,55 @@ def first_tier(run: Programs) -> list[Step]:
     eager = ["--implementations", "ours", "official", "efficient", "--ours-first"]
     one = [*both, "--precision", "bf16", "--implementations", "ours", "eager", "--limit", "2", "--repeats", "10"]
     return [
-        Step("tests", [*run.pytest, *in_workers(8), *gpu_tests(), "-m", "gpu", "-k", f"not ({SLOW})"], 110),
+        Step("tests", [*run.pytest, *in_workers(8), *gpu_tests(), "-m", "gpu", "-k", f"not ({SLOW})"], 100),
         Step("train", [*run.train, *both, "--precision", "bf16", *eager, "--repeats", "3", "--steps", "5"], 60),
-        Step("sample", [*run.sample, *nbody, "--dtype", "mixed", *eager, "--repeats", "3", "--peer-steps", "3"], 45),
-        Step("sample md", [*run.sample, *md, "--dtype", "mixed", "--implementations", "ours", "--repeats", "2"], 35),
-        Step("kernels", [*run.kernels, *both, "--precision", "bf16"], 50),
-        Step("temporal", [*run.temporal, *one], 45),
-        Step("layer", [*run.layer, *one], 45),
+        Step("sample", [*run.sample, *nbody, "--dtype", "mixed", *eager, "--repeats", "3", "--peer-steps", "3"], 40),
+        Step("sample md", [*run.sample, *md, "--dtype", "mixed", "--implementations", "ours", "--repeats", "2"], 25),
+        Step("kernels", [*run.kernels, *both, "--precision", "bf16"], 35),
+        Step("temporal", [*run.temporal, *one], 28),
+        Step("layer", [*run.layer, *one], 30),
     ]
 
 
 def second_tier(run: Programs) -> list[Step]:
-    """Memory errors and races; compiled peers; the other precisions; long trajectories; many edges; mixed molecules."""
+    """Memory errors and races; compiled peers; Align Your Structures; mixed molecules; the other precisions; long
+    trajectories; many edges and boxes."""
     nbody = ["--workload", "nbody", "--graphs", "128"]
-    compiled = ["--implementations", "ours", "official", "official_compiled", "efficient_compiled", "--ours-first"]
+    names = ["ours", "official", "official_compiled", "efficient_compiled", *message_passing()]
+    compiled = ["--implementations", *names, "--ours-first"]
     layers = [*nbody, "--precision", "bf16", "tf32", "--limit", "2", "--repeats", "10"]
     long = ["--workload", "long", "--precision", "bf16", "--limit", "2", "--repeats", "10"]
     return [
         *sanitizer_steps(run),
-        Step("sample compiled", [*run.sample, *nbody, "--dtype", "mixed", *compiled, "--repeats", "3"], 100, tier=2),
-        Step("tests alone", [*run.pytest, *gpu_tests(), "-m", "gpu", "-k", SLOW], 40, tier=2),
-        Step("layers", [*run.layer, *layers], 60, tier=2),
-        Step("temporal layers", [*run.temporal, *layers], 60, tier=2),
-        Step("temporal long", [*run.temporal, *long], 50, tier=2),
-        Step("edges", [*run.layer, "--sweep", "edges", "--precision", "bf16"], 40, tier=2),
-        Step("radius", [*run.radius, "(auto or table or all) and not 50000 and not box"], 30, tier=2),
-        Step("radius in boxes", [*run.radius, "box and (table or auto) and (21 or 4096)"], 20, tier=2),
-        Step("boxes", [*run.periodic, "--atoms", "100", "4096", "50000", "--ours-alone"], 60, tier=2),
-        Step("train mixed", [*run.mixed, "--graphs", "128", "--precision", "bf16"], 60, tier=2),
-        Step("train tf32", [*run.train, *nbody, "--precision", "tf32", *compiled, "--repeats", "3"], 110, tier=2),
+        Step("sample compiled", [*run.sample, *nbody, "--dtype", "mixed", *compiled, "--repeats", "3"], 105, tier=2),
+        Step("ays", [*run.ays, "--implementations", "ours", "ours_recompute", "official"], 45, tier=2),
+        Step("train mixed", [*run.mixed, "--graphs", "128", "--precision", "bf16"], 25, tier=2),
+        Step("tests alone", [*run.pytest, *gpu_tests(), "-m", "gpu", "-k", SLOW], 25, tier=2),
+        Step("layers", [*run.layer, *layers], 35, tier=2),
+        Step("temporal layers", [*run.temporal, *layers], 30, tier=2),
+        Step("temporal long", [*run.temporal, *long], 20, tier=2),
+        Step("edges", [*run.layer, "--sweep", "edges", "--precision", "bf16"], 20, tier=2),
+        Step("radius", [*run.radius, "(auto or table or all) and not 50000 and not box"], 12, tier=2),
+        Step("radius in boxes", [*run.radius, "box and (table or auto) and (21 or 4096)"], 8, tier=2),
+        Step("boxes", [*run.periodic, "--atoms", "100", "4096", "50000", "--ours-alone"], 15, tier=2),
     ]
+
+
+def third_tier(run: Programs) -> list[Step]:
+    """The paper's model of charged particles at the paper's settings, by 100 steps and by 5; compiled training."""
+    nbody = ["--workload", "nbody", "--graphs", "128", "--precision", "tf32", "--repeats", "3", "--ours-first"]
+    compiled = ["--implementations", "ours", "official", "official_compiled", "efficient_compiled"]
+    few = ["--method", "dpmpp_2m", "--steps", "5", "--num-samples", "5", "--precision", "bf16"]
+    return [
+        Step("charged", [*run.reproduce, "--budget", "7"], 430, tier=3),
+        Step("charged in 5 steps", [*run.evaluate, *few], 25, tier=3),
+        Step("train tf32", [*run.train, *nbody, *compiled], 105, tier=3),
+    ]
+
+
+def message_passing() -> list[str]:
+    """The peers made of torch_geometric, where it is installed."""
+    return ["pyg", "pyg_compiled"] if importlib.util.find_spec("torch_geometric") else []
 
 
 # Tests that want the GPU for themselves: gigabytes, or time.
@@ -167,7 +192,7 @@ def sanitizer_steps(run: Programs) -> list[Step]:
     alone += ["--kernel-regex", "kns=kernel_entry"]
     tests = [*run.pytest, "tests/csrc/test_cuda_temporal.py", "-m", "gpu", "-k", SANITIZED]
     return [
-        Step(f"sanitizer {tool}", [*alone, "--tool", tool, *tests], 50, tier=2) for tool in ("memcheck", "racecheck")
+        Step(f"sanitizer {tool}", [*alone, "--tool", tool, *tests], 35, tier=2) for tool in ("memcheck", "racecheck")
     ]
 
 

@@ -2,6 +2,7 @@
 
 from bench.common.record import commit, now
 from bench.gpu_steps import Step
+from bench.network import ays
 from bench.ops import layer_speed
 from geotdm_fast.scores.tables import text_table
 
@@ -23,6 +24,9 @@ def table(done: list[Step], rows: list[dict]) -> str:
     mixed = [mixed_cells(row) for row in rows if row["benchmark"] == "mixed"]
     if mixed:
         parts.append(text_table(["step on mixed molecules", "precision", "who", "captures", "ms"], mixed))
+    molecules = [row for row in rows if row["benchmark"] == "ays" and "inference_seconds" in row]
+    if molecules:
+        parts.append(f"Align Your Structures: {ays.report(ays.Sizes(**molecules[-1]['sizes']), molecules)}")
     chains = [chain_cells(row) for row in rows if row["benchmark"] == "sample" and "seconds" in row]
     if chains:
         columns = [
@@ -37,6 +41,7 @@ def table(done: list[Step], rows: list[dict]) -> str:
             "error",
         ]
         parts.append(text_table(columns, chains))
+    parts += ["\n".join([step.name, *step.lines]) for step in done if step.ok and step.name.startswith("charged")]
     parts.append("  ".join(f"{step.name} {step.seconds:.0f} s" for step in done))
     if layers:
         parts.append(layer_speed.report(layers))

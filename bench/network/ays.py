@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["--child"]:
         return child(json.loads(argv[1]))
-    args = parser().parse_args(argv)
+    args = _parser().parse_args(argv)
     try:
         return run(args)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
@@ -223,7 +223,7 @@ def report(sizes: Sizes, rows: list[dict]) -> str:
     return f"{', '.join(f'{k} {v}' for k, v in vars(sizes).items())}, float32\n\n{text_table(head, table)}"
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     made = arguments.make_parser("bench.network.ays", DESCRIPTION, EPILOG)
     made.add_argument("--implementations", nargs="+", choices=IMPLEMENTATIONS, default=IMPLEMENTATIONS)
     for name, default in vars(Sizes()).items():

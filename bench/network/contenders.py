@@ -22,6 +22,8 @@ ABOUT = {
     "official_compiled": "the same under torch.compile",
     "efficient": "the memory-efficient structure, eager: one [2 T - 1, H] table, concatenated edge inputs",
     "efficient_compiled": "the same under torch.compile",
+    "pyg": "the same with the spatial layer as a MessagePassing of torch_geometric, eager, where it is asked for",
+    "pyg_compiled": "the same under torch.compile",
 }
 STRUCTURES = {"official": OfficialEGTN, "efficient": EfficientEGTN}
 
@@ -99,7 +101,10 @@ def make_contender(workload: Workload, name: str, dtype: str = "float32", device
 def structure_of(name: str) -> type[PlainEGTN]:
     """One of `STRUCTURES`, or `pyg`, for which torch_geometric must be installed."""
     if name == "pyg":
-        from bench.peers.message_passing import MessagePassingEGTN
+        try:
+            from bench.peers.message_passing import MessagePassingEGTN
+        except ModuleNotFoundError as error:
+            raise ValueError(f"pyg needs torch_geometric, which is not installed: {error}") from None
 
         return MessagePassingEGTN
     return STRUCTURES[name]

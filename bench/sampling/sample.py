@@ -254,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
         help="steps that peers are timed on (default: 10)",
     )
     arguments.add_dtypes(parser)
-    everyone = {"choices": IMPLEMENTATIONS, "default": list(IMPLEMENTATIONS), "metavar": "NAME"}
+    everyone = {"choices": ABOUT, "default": list(IMPLEMENTATIONS), "metavar": "NAME"}
     parser.add_argument("--implementations", nargs="+", help="default: all", **everyone)
     parser.add_argument("--no-compile", action="store_false", dest="compile", help="leave the compiled peers out")
     arguments.add_ours_first(parser)

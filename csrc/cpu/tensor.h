@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -41,7 +42,7 @@ inline int32_t code_of(ScalarType dtype) {
 
 inline bool has_dtype(const Tensor& t, ScalarType dtype) {
   int32_t code;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &code));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &code));
   return code == code_of(dtype);
 }
 
@@ -51,8 +52,8 @@ inline Tensor empty(Shape sizes, ScalarType dtype = ScalarType::Float) {
   static const AtenTensorHandle like = [] {
     const int64_t size = 0, stride = 1;
     AtenTensorHandle made;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_float32(),
-                                                           aoti_torch_device_type_cpu(), 0, &made));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_float32(),
+                                                    aoti_torch_device_type_cpu(), 0, &made));
     return made;
   }();
   int32_t code = code_of(dtype);

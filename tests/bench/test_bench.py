@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 
 import pytest
 import torch
@@ -445,3 +446,10 @@ def test_single_ops_are_checked_before_they_are_timed(suite, direction, monkeypa
     op.call = lambda: tuple(out * (1 if current_backend() == "reference" else 1.001) for out in exact())
     with pytest.raises(ValueError, match=f"{op.name} {direction} is wrong, so it is not timed: error 1.0e-03"):
         single_op.check(op, direction)
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_geometric", None)
+    monkeypatch.delitem(sys.modules, "bench.peers.message_passing", raising=False)
+    with pytest.raises(ValueError, match="pyg needs torch_geometric, which is not installed"):
+        contenders.structure_of("pyg")

@@ -13,15 +13,16 @@ from bench import gpu_check, gpu_steps, gpu_table
 from bench.common import build_in_place, device_timing
 from bench.common.workloads import make_workload
 from bench.gpu_steps import Step
-from bench.network import memory, periodic
+from bench.network import ays, memory, periodic
 from bench.ops import kernel_times, layer, layer_speed
 from bench.sampling import sample
 from bench.training import mixed, train
+from geotdm_fast.cli import build_parser
 from tools import cuda_module
 
 PROGRAMS = {
     "layer_speed": layer_speed, "kernel_times": kernel_times, "train": train, "sample": sample, "periodic": periodic,
-    "mixed": mixed,
+    "mixed": mixed, "ays": ays,
 }  # fmt: skip
 
 
@@ -130,6 +131,8 @@ def test_every_command_parses(gpu, tmp_path):
                 assert made.words[0] == "env" and "tests/csrc/test_cuda_temporal.py" in made.words
             elif module in parsers:
                 assert parsers[module].parse_args(options).device == words[1]
+            elif module == "geotdm_fast":
+                assert build_parser().parse_args(options).device == words[1]
             else:
                 assert module in ("pytest", "bench.common.build_in_place")
             if made.name == "tests":
@@ -314,16 +317,44 @@ def test_the_table_ends_with_what_was_aimed_at(gpu):
     assert gpu_table.uncaptured([turns, on_cpu, layer | {"implementation": "eager"}]) == []
 
 
-def test_each_tier_fits_its_time_and_seven_files(gpu, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("tier", "limit", "rows"), [(1, 330, 4), (2, 420, 3), (3, 570, 2)])
+def test_each_tier_fits_its_time_and_seven_files(tier, limit, rows, gpu, tmp_path, monkeypatch):
+    """Whatever is installed there; with modules that are packed, whose step takes a second or two."""
     monkeypatch.setattr(gpu_steps.shutil, "which", lambda name, path=None: f"/cuda/bin/{name}")
-    for tier, limit in gpu_steps.TIERS.items():
-        build, *made = gpu_steps.steps(parsed(tmp_path, "--tier", str(tier)))
-        assert build.name == "build" and {step.tier for step in made} == {tier}
-        assert sum(step.budget for step in made[:5]) <= limit, "the first five run whatever happens"
-    files = {
-        word for step in gpu_steps.steps(parsed(tmp_path)) for word in step.words if word.startswith(str(tmp_path))
-    }
-    assert len(files) + len({"gpu_check.log", "gpu_check.jsonl", "gpu_check.txt"}) == 7
+    monkeypatch.setattr(gpu_steps, "message_passing", lambda: ["pyg", "pyg_compiled"])
+    build, *made = gpu_steps.steps(parsed(tmp_path, "--tier", str(tier)))
+    assert build.name == "build" and {step.tier for step in made} == {tier}
+    assert sum(step.budget for step in made) + 10 <= limit == gpu_steps.TIERS[tier]
+    assert len(written(made, tmp_path)) == rows
+
+
+def written(steps, folder) -> set[str]:
+    """The files of rows; beside them are gpu_check.log, gpu_check.jsonl and gpu_check.txt."""
+    return {word for step in steps for word in step.words if word.startswith(str(folder))}
+
+
+def test_both_tiers_in_one_call_write_seven_files(gpu, tmp_path):
+    assert len(written(gpu_steps.steps(parsed(tmp_path)), tmp_path)) + 3 == 7
+
+
+def test_torch_geometric_is_a_peer_where_it_is_installed(gpu, tmp_path, monkeypatch):
+    real = gpu_steps.importlib.util.find_spec
+    for there in (True, False):
+        is_there = lambda name, there=there: there or None if name == "torch_geometric" else real(name)
+        monkeypatch.setattr(gpu_steps.importlib.util, "find_spec", is_there)
+        (compiled,) = [step for step in gpu_steps.steps(parsed(tmp_path)) if step.name == "sample compiled"]
+        assert ("pyg_compiled" in compiled.words) == there
+
+
+def test_the_table_shows_align_your_structures_and_the_charged_particles():
+    about = {"benchmark": "ays", "workload": "interpolator", "sizes": vars(ays.Sizes()), "machine": {}}
+    times = {"inference_seconds": 0.5, "training_seconds": 2.0, "training_peak_bytes": 2**30}
+    rows = [about | times | {"implementation": "ours"}]
+    rows += [about | {name: 4 * value for name, value in times.items()} | {"implementation": "official"}]
+    done = [Step("environment", [], 0, status="ok"), Step("charged", [], 0, status="ok", lines=["ADE 0.1"])]
+    shown = gpu_table.table(done, rows)
+    assert "Align Your Structures: atoms 44, graphs 2, frames 251" in shown and "4096 MiB" in shown
+    assert "charged\nADE 0.1" in shown and shown.endswith("all was well")
 
 
 def test_what_is_packed_serves_every_step(gpu, tmp_path, monkeypatch):

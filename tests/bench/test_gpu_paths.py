@@ -9,7 +9,7 @@ from test_block_history import made as with_history
 from test_block_history import systems
 from test_chain import model, seeded
 from test_training_step import PRIORS, make_step, nbody, run, steps_config
-from tiny_ays import interpolator_config, write_runs
+from tiny_ays import interpolator_config, structure_config, write_runs
 from tiny_models import charged_config, write_checkpoint
 from tiny_training import log_of
 from tolerances import assert_same
@@ -89,6 +89,14 @@ def test_a_launch_with_a_tensor_on_the_cpu_is_found():
         counters = Counters(numbers(2, 1), numbers(2, 1), numbers(2, 1), torch.zeros(2, dtype=torch.int64))
         with pytest.raises(AssertionError, match="trajectory_noise_kernel is launched with a tensor on the CPU"):
             trajectory_noise(counters, numbers(1), (3,), torch.float32)
+
+
+def test_a_tensor_whose_shape_changes_in_place():
+    """A vector times a matrix makes such a tensor within torch."""
+    with PretendedGPU():
+        x = torch.ones(3, device="cuda")
+        found = x @ torch.ones(3, 2, device="cuda")
+        assert found.shape == found.cpu().shape == (2,) and (found @ torch.ones(2, 2, device="cuda")).tolist() == [6, 6]
 
 
 def test_tensors_are_on_the_gpu_until_they_are_copied():
@@ -176,25 +184,32 @@ def test_a_training_step_whose_given_frames_are_drawn(implementation):
         assert_same(flat(state, part), flat(here.named_state(), part), 1e-4, what=part)
 
 
-def test_align_your_structures(tmp_path):
+@pytest.mark.parametrize("implementation", [pytest.param("auto", marks=pytest.mark.dry), "reference"])
+@pytest.mark.parametrize("kind", ["structure", "interpolator"])
+def test_align_your_structures(kind, implementation, tmp_path):
     """Training with validation, drawing and rolling out; after the first step nothing is waited for but sums."""
     write_runs(tmp_path)
-    config = interpolator_config(tmp_path, "unconditional_forward", num_steps=3, log_every_step=1)
+    if kind == "structure":
+        config = structure_config(tmp_path, num_steps=3, log_every_step=1)
+    else:
+        config = interpolator_config(tmp_path, "unconditional_forward", num_steps=3, log_every_step=1)
     config["diffusion"]["model_mean_type"] = "start_x"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # bonds by distance
         train(config, output_dir=tmp_path / "cpu", device="cpu", progress=False)
-        with PretendedGPU() as gpu, backend("reference"):
+        with PretendedGPU() as gpu, backend(implementation):
             train(config, output_dir=tmp_path / "cuda", device="cuda", progress=False)
             loss = [count for (_, where), count in gpu.waits.items() if "ays/" in where and "checkpoint" not in where]
             assert max(loss) <= 2, "tables of the schedule, once for training and once for validation"
             options = ["--device", "cuda", "--quiet", "--method", "ays_ddim", "--steps", "3"]
-            for more in (["--out", "drawn.npz"], ["--rollout", "9", "--out", "long.npz"]):
+            long = [["--rollout", "9", "--out", "long.npz"]] if kind == "interpolator" else []
+            for more in (["--out", "drawn.npz"], *long):
                 words = ["sample", str(tmp_path / "cuda"), *options, *more[:-1], str(tmp_path / more[-1])]
                 assert main(words) == 0
     for here, there in zip(log_of(tmp_path / "cpu"), log_of(tmp_path / "cuda"), strict=True):
         assert here == pytest.approx(there, rel=1e-3)
-    assert read_samples(tmp_path / "long.npz").samples.shape[-1] == 9
+    last = tmp_path / ("long.npz" if kind == "interpolator" else "drawn.npz")
+    assert read_samples(last).samples.shape[-1] == (9 if kind == "interpolator" else 1)
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import torch
 from places import ROOT
 from tape import WAITS
 from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -147,6 +148,9 @@ class PretendedGPU(TorchDispatchMode):
             self._check(name, args, kwargs, others)
         if made_here:
             kwargs = kwargs | {"device": torch.device("cpu")}
+        if ours and torch.Tag.inplace_view in func.tags:  # the tensor changes, and what it says
+            with no_dispatch():
+                func(*args, **kwargs)
         args, kwargs = tree_map_only(CUDATensor, lambda tensor: tensor.cpu_tensor, (args, kwargs))
         out = func(*args, **kwargs)
         if not ours and not made_here:
@@ -167,8 +171,7 @@ class PretendedGPU(TorchDispatchMode):
             self.copied(args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
         elif name in INDEXED:
             self.wait("an index on the CPU")
-        # For a gradient that is not there autograd makes zeros, on the device that C++ knows.
-        elif torch._C._current_graph_task_id() == -1 or any(bool(other.any()) for other in others):
+        elif not all(map(_is_no_gradient, others)):
             shapes = [list(other.shape) for other in others]
             raise AssertionError(f"{name} on the GPU with operands {shapes} on the CPU: {_where()}")
 
@@ -176,7 +179,8 @@ class PretendedGPU(TorchDispatchMode):
         """`InterpretedFunction.run`, for which tensors must be on the GPU; its roundings are emulated."""
 
         def launch(kernel, *args, grid, warmup=False, **kwargs):
-            if any(isinstance(arg, Tensor) and not isinstance(arg, CUDATensor) for arg in args):
+            others = [arg for arg in args if isinstance(arg, Tensor) and not isinstance(arg, CUDATensor)]
+            if not all(map(_is_no_gradient, others)):
                 raise AssertionError(f"{kernel.fn.__name__} is launched with a tensor on the CPU: {_where()}")
             args = [arg.cpu_tensor.detach() if isinstance(arg, CUDATensor) else arg for arg in args]
             if kwargs.get("PRECISION") in ("bf16", "tf32"):
@@ -185,6 +189,11 @@ class PretendedGPU(TorchDispatchMode):
                 return run(kernel, *args, grid=grid, warmup=warmup, **kwargs)
 
         return launch
+
+
+def _is_no_gradient(tensor: Tensor) -> bool:
+    """Where a gradient is not there autograd makes zeros, on the device that C++ knows: the CPU."""
+    return torch._C._current_graph_task_id() != -1 and not bool(tensor.any())
 
 
 class PretendedGraph:
