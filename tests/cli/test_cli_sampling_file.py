@@ -152,10 +152,8 @@ def test_a_model_of_align_your_structures(folder, capsys):
         other = request | {"eval": request["eval"] | {"cond_mask": mask}}
         pathlib.Path("sampling.yaml").write_text(yaml.safe_dump(other))
         assert main(["sample", "sampling.yaml", *about]) == 2
-        error = (
-            "sampling.yaml: eval.cond_mask must be [[0, 1]] (or left out), the frames that denoise_model.conditioning"
-        )
-        assert f"{error} of the model gives, got {mask}" in capsys.readouterr().err
+        expected = "[[0, 1]] (or left out), the frames that denoise_model.conditioning of the model gives"
+        assert f"sampling.yaml: eval.cond_mask must be {expected}, got {mask}" in capsys.readouterr().err
     request["eval"]["cond"] = False
     pathlib.Path("sampling.yaml").write_text(yaml.safe_dump(request))
     assert main(["sample", "sampling.yaml", *about]) == 2

@@ -189,7 +189,7 @@ def test_what_is_said_of_pieces_comes_before_an_error(tmp_path):
     np.savez(tmp_path / "p.npz", x=along[:, None] * [1.0, 0, 0], z=[6] * 34, batch=[0] * 2 + [1] * 32)
     with (
         pytest.warns(UserWarning, match="p.npz: 1 molecules, the first: .* 2 pieces"),
-        pytest.raises(ValueError, match="molecule 1: max_hops must be at most 28, got a pair 29 bonds apart"),
+        pytest.raises(ValueError, match="molecule 1: max_hops must be at most 28, got a pair 31 bonds apart"),
     ):
         conformer_dataset(tmp_path / "p.npz", max_hops=31)
 
