@@ -88,8 +88,8 @@ inline void add_psi_scores(const QueryBlock& block, const TemporalSizes& size, c
   gemm(block.rows, size.phases, size.width, rows, size.stride, time.to_phases, turned, size.phase_stride);
   for (int64_t r = 0; r < block.rows; ++r) {
     const float* cosine = time.turns + (block.frame + r) * size.phase_stride;
-    float* row =
-        turned + r * size.phase_stride;  // what multiplies sin f (t - s) | cos f (t - s), then cos f s | sin f s
+    float* row = turned + r * size.phase_stride;
+    // What multiplies sin f (t - s) | cos f (t - s) becomes what multiplies cos f s | sin f s.
     for (int64_t k = 0; k < n; ++k) {
       const float by_sin = row[k], by_cos = row[n + k];
       row[k] = cosine[n + k] * by_sin + cosine[k] * by_cos;
@@ -108,7 +108,7 @@ inline void times_rows(const QueryBlock& block, const BlockSizes& at, const floa
 }
 
 // sums [rows, phase_stride] = sum_s weights_ts (sin f (t - s) | cos f (t - s)), and out [rows, stride] += sums W^T: the
-// weights times psi, but for b.
+// weights times psi, but for b. out: null where the sums alone are wanted.
 inline void add_psi_values(const QueryBlock& block, const TemporalSizes& size, const float* weights,
                            const TimeWeights& time, const BlockSizes& at, float* sums, float* out) {
   const int64_t n = size.phases / 2;
