@@ -79,11 +79,13 @@ def make(sizes: Sizes, name: str, device: str) -> tuple[nn.Module, dict]:
         plain = PlainInterpolator(**config)
         plain.load_state_dict(network.state_dict())
         network, inputs["noisy"] = plain, (~inputs["cond_mask"]).nonzero()[:, 0]
+        if name == "official_compiled":
+            inputs["noisy"] = slice(1, sizes.frames)
     frozen = ("s_modules.", "input_linear.", "embedding.")
     for key, parameter in network.named_parameters():
         parameter.requires_grad_(not key.startswith(frozen))
     network = network.to(device)
-    inputs = {key: value.to(device) for key, value in inputs.items()}
+    inputs = {key: value if isinstance(value, slice) else value.to(device) for key, value in inputs.items()}
     return torch.compile(network, dynamic=False) if name == "official_compiled" else network, inputs
 
 

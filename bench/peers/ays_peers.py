@@ -101,9 +101,13 @@ class PlainInterpolator(nn.Module):
         batch: Tensor,
         cond_mask: Tensor,
         original_frames: Tensor,
-        noisy: Tensor,
+        noisy: Tensor | slice,
     ) -> tuple[Tensor, Tensor]:
-        """As the network's forward; noisy: [M] int64, the noisy frames, which a compiler cannot read from a mask."""
+        """As the network's forward; noisy: the noisy frames, which a compiler cannot read from a mask.
+
+        They are numbers [M] int64, as the official code picks frames, or a slice, which the compiled peer gets: with
+        numbers, the backward that torch 2.13 compiles for the CPU ended in a corrupted heap (2 layers, T = 251).
+        """
         start, num_frames = x, len(cond_mask)
         atoms = self.embedding.input_linear(torch.cat([self.embedding.atom_embedding(h), f], dim=-1))
         rows = torch.cat([atoms, sinusoid(diffusion_t, self.time_emb_dim, x.dtype)], dim=-1)
@@ -130,5 +134,7 @@ class PlainInterpolator(nn.Module):
         return y[:, :, noisy] - start, k
 
 
-def _put(value: Tensor, noisy: Tensor, part: Tensor) -> Tensor:
+def _put(value: Tensor, noisy: Tensor | slice, part: Tensor) -> Tensor:
+    if isinstance(noisy, slice):
+        return torch.cat([value[:, :, : noisy.start], part, value[:, :, noisy.stop :]], dim=2)
     return value.index_copy(2, noisy, part)

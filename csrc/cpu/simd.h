@@ -52,6 +52,17 @@ GEOTDM_INLINE float sum(Vec v) {
   return sum<>(p);
 }
 
+// The greatest of numbers of which none is NaN.
+GEOTDM_INLINE float greatest(Vec v) {
+  float p[kWidth];
+  std::memcpy(p, &v, sizeof p);
+#pragma GCC unroll 4
+  for (int half = kWidth / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) p[i] = p[i] > p[i + half] ? p[i] : p[i + half];
+  return p[0];
+}
+
 // a if it is below (above) b, else b: a NaN in b stays, as minps and maxps have it.
 GEOTDM_INLINE Vec min(Vec a, Vec b) {
 #if defined(__AVX512F__)

@@ -3,7 +3,6 @@
 
 #include "checks.h"
 #include "tensors.h"
-#include "time_embedding.h"
 
 namespace geotdm {
 
@@ -15,9 +14,10 @@ enum { kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, k
 // Of the op's argument `precision`: 0 float32, 1 tf32, which the CPU takes for float32, 2 bfloat16.
 constexpr int64_t kBfloat16 = 2;
 
-TemporalSizes sizes(const Kernels& k, const Tensor& x, const Tensor& h, int64_t window) {
-  const int64_t reach = std::min(window, x.size(1) - 1);
-  return {x.size(0), x.size(1), x.size(2), h.size(2), round_up(h.size(2), k.panel), reach};
+TemporalSizes sizes(const Kernels& k, const Tensor& x, const Tensor& h, const Tensor& turns, int64_t window) {
+  const int64_t reach = std::min(window, x.size(1) - 1), phases = turns.size(1);
+  const int64_t stride = round_up(h.size(2), k.panel), phase_stride = round_up(phases, k.panel);
+  return {x.size(0), x.size(1), x.size(2), h.size(2), stride, reach, phases, phase_stride};
 }
 
 void check_inputs(const char* op, const Tensor& x, const Tensor& h, const Tensor& turns, const Tensors& params,
@@ -54,11 +54,23 @@ TemporalWeights transposed_weights(Weights& w, const Tensors& p) {
   return t;
 }
 
-// Of psi [2 reach + 1, H].
-PsiTable psi_table(Weights& w, const TimeEmbedding& time, const Tensors& p, int64_t width) {
-  const Tensor table = time.psi(p[kTimeW], p[kTimeB]);
-  const Matrix psi = Matrix(table).slice(0, width);
-  return {w.transposed(psi), w.matrix(psi)};
+// turns [T, 2 n], cosine and sine by turns, with all cosines first.
+Tensor by_kind(const Matrix& turns, int64_t stride) {
+  auto out = zeros({turns.rows, stride});
+  const int64_t n = turns.columns / 2;
+  for (int64_t t = 0; t < turns.rows; ++t)
+    for (int64_t k = 0; k < n; ++k)
+      for (int64_t kind = 0; kind < 2; ++kind)
+        mutable_data(out)[t * stride + kind * n + k] =
+            turns.from[t * turns.row_stride + (2 * k + kind) * turns.column_stride];
+  return out;
+}
+
+// turns: of `by_kind`, which must live as long.
+TimeWeights time_weights(Weights& w, const Tensor& turns, const Tensors& p, const TemporalSizes& size) {
+  const Matrix phases = Matrix(turns).slice(0, size.phases), weight = Matrix(p[kTimeW]).slice(0, size.phases);
+  return {data(turns),          w.transposed(phases), w.transposed(phases.t()),
+          w.transposed(weight), w.matrix(weight),     w.vector(p[kTimeB])};
 }
 
 // kept: q, k, v, the hidden layers of the MLPs and the gate, for the way back; empty without `keep`.
@@ -67,8 +79,8 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_forward(const Tensor& x, 
                                                                int64_t precision) {
   check_inputs("temporal_attention_forward", x, h, turns, params, window, precision);
   const Kernels& k = kernels(precision == kBfloat16);
-  const TemporalSizes size = sizes(k, x, h, window);
-  const TimeEmbedding time(turns, params[kTimeW].size(1), size.reach);
+  const TemporalSizes size = sizes(k, x, h, turns, window);
+  const Tensor phases = by_kind(turns, size.phase_stride);
   Weights packed(k);
   auto rows = [&] { return empty({size.num_nodes, size.num_frames, size.stride}); };
   auto x_out = new_like(x), h_out = new_like(h);
@@ -77,7 +89,7 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_forward(const Tensor& x, 
     kept = {rows(), rows(), rows(), empty({4, size.num_nodes, size.num_frames, size.stride}),
             empty({size.num_nodes, size.num_frames})};
 
-  TemporalForward a{size, forward_weights(packed, params), psi_table(packed, time, params, size.width)};
+  TemporalForward a{size, forward_weights(packed, params), time_weights(packed, phases, params, size)};
   a.x = data(x), a.h = data(h);
   a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
   if (keep) {
@@ -99,8 +111,8 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(const Tensor& gr
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels(precision == kBfloat16);
-  const TemporalSizes size = sizes(k, x, h, window);
-  const TimeEmbedding time(turns, params[kTimeW].size(1), size.reach);
+  const TemporalSizes size = sizes(k, x, h, turns, window);
+  const Tensor phases = by_kind(turns, size.phase_stride);
   const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
   check_kept(op, kept,
              {{"q", kept_rows},
@@ -112,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(const Tensor& gr
   Weights packed(k);
   auto grad_x = new_like(x), grad_h = new_like(h);
   TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params),
-                     psi_table(packed, time, params, size.width)};
+                     time_weights(packed, phases, params, size)};
   a.x = data(x), a.h = data(h), a.q = data(kept[0]), a.k = data(kept[1]), a.v = data(kept[2]);
   a.hidden = data(kept[3]), a.gate = data(kept[4]);
   a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);
@@ -131,8 +143,10 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(const Tensor& gr
                 dense(read.vector(s.v_b1)),    dense(read.matrix(s.v2)),   dense(read.vector(s.v_b2)),
                 dense(read.matrix(s.x1)),      dense(read.vector(s.x_b1)), dense_row(read.vector(s.x2)),
                 dense(read.numbers(s.x_b2, 1))};
-  auto [grad_time_w, grad_time_b] = time.backward(read.matrix(s.psi, size.lags()));
-  grads.push_back(grad_time_w), grads.push_back(grad_time_b);
+  const int64_t time_emb_dim = params[kTimeW].size(1);
+  const auto grad_time_w = zeros({width, time_emb_dim});  // an odd last column is of no frequency
+  copy(read.block(s.time, width, size.phase_stride).slice(0, size.phases), mutable_data(grad_time_w), time_emb_dim);
+  grads.push_back(grad_time_w), grads.push_back(dense(read.vector(s.time_b)));
   return {grad_x, grad_h, grads};
 }
 

@@ -1,5 +1,5 @@
 // Temporal attention backward: for some nodes at a time their attention, recomputed in blocks of query frames, then the
-// MLPs of their rows. Weights' gradients and psi's go to fixed slots (see EGCLEdgeSlot).
+// MLPs of their rows. Weights' gradients go to fixed slots (see EGCLEdgeSlot).
 #pragma once
 
 #include "temporal_forward.h"
@@ -11,83 +11,100 @@ struct ProjectedGrads {
   float *q, *k, *v, *gate;
 };
 
-// Scratch memory of temporal_attend_backward.
+// Scratch memory of temporal_attend_backward. y, grad_y: [dim, T], gate, grad_gate: [T], in padded rows.
 struct AttendBackwardScratch {
-  float *packed_kt, *packed_vt, *packed_k, *y, *alpha, *grad, *alpha_by_lag, *grad_by_lag, *grad_out;
+  float *packed_kt, *packed_vt, *packed_k, *y, *grad_y, *gate, *grad_gate, *alpha, *grad, *turned, *grad_out;
   GEOTDM_INLINE AttendBackwardScratch(const TemporalSizes& size, Scratch& scratch) {
     const BlockSizes at(size);
     packed_kt = scratch.take(packed_size(size.width, size.num_frames));
     packed_vt = scratch.take(packed_size(size.width, size.num_frames));
     packed_k = scratch.take(packed_size(size.num_frames, size.width));
-    y = scratch.take(size.dim * at.node_row);
-    alpha = scratch.take(kQueryRows * at.row);
-    grad = scratch.take(kQueryRows * at.row);
-    alpha_by_lag = scratch.take(kQueryRows * at.lag_row);
-    grad_by_lag = scratch.take(kQueryRows * at.lag_row);
+    for (float** rows : {&y, &grad_y}) *rows = scratch.take(size.dim * at.node_row);
+    for (float** row : {&gate, &grad_gate}) *row = scratch.take(at.node_row);
+    for (float** block : {&alpha, &grad}) *block = scratch.take(kQueryRows * at.row);
+    turned = scratch.take(kQueryRows * size.phase_stride);
     grad_out = scratch.take(kQueryRows * size.stride);
   }
 };
 
-// Node i: `to`, grad_x, and psi's gradient into psi_slot [lags, stride].
-inline void temporal_attend_backward(const TemporalBackward& a, int64_t i, const ProjectedGrads& to, float* psi_slot,
-                                     const AttendBackwardScratch& scratch) {
-  const int64_t frames = a.size.num_frames, dim = a.size.dim, width = a.size.width, stride = a.size.stride;
-  const BlockSizes at(a.size);
-  const auto [packed_kt, packed_vt, packed_k, y, alpha, grad, alpha_by_lag, grad_by_lag, grad_out] = scratch;
+// The coordinate update of frame t, whose x' has the gradient grad_x: adds to the gradients of alpha, in `row`, of the
+// gates and of y. weight: alpha of the columns `first` and on, `whole` of them, zero for frames that t does not see.
+GEOTDM_INLINE void gates_backward(const AttendBackwardScratch& s, const float* grad_x, int64_t t, int64_t first,
+                                  int64_t whole, int64_t dim, int64_t node_row, const float* weight, float* row) {
+  Vec pulls{};  // of alpha g
+  for (int64_t c = 0; c < whole; c += kWidth) {
+    const int64_t at = first + c;
+    Vec apart{};  // grad_x . (x_t - x_s)
+    for (int64_t d = 0; d < dim; ++d) apart += (s.y[d * node_row + t] - load(s.y + d * node_row + at)) * grad_x[d];
+    const Vec alpha = load(weight + c), gate = load(s.gate + at), pull = alpha * gate;
+    store(row + c, load(row + c) + gate * apart);
+    store(s.grad_gate + at, load(s.grad_gate + at) + alpha * apart);
+    pulls += pull;
+    for (int64_t d = 0; d < dim; ++d) {
+      float* grad_y = s.grad_y + d * node_row + at;
+      store(grad_y, load(grad_y) - pull * grad_x[d]);
+    }
+  }
+  const float total = sum(pulls);
+  for (int64_t d = 0; d < dim; ++d) s.grad_y[d * node_row + t] += total * grad_x[d];
+}
+
+// Node i: `to`, grad_x, and the gradients of the time embedding into the slot.
+inline void temporal_attend_backward(const TemporalBackward& a, int64_t i, const ProjectedGrads& to, float* slot,
+                                     const AttendBackwardScratch& s) {
+  const TemporalSizes& size = a.size;
+  const int64_t frames = size.num_frames, dim = size.dim, width = size.width, stride = size.stride;
+  const BlockSizes at(size);
+  const TemporalSlot in_slot(size);
   const int64_t node = i * frames;
-  const float *x = a.x + node * dim, *gate = a.gate + node, *grad_x_out = a.grad_x_out + node * dim;
-  float *grad_x = a.grad_x + node * dim, *grad_gate = to.gate;
-  pack(packed_kt, a.k + node * stride, width, frames, 1, stride);
-  pack(packed_vt, a.v + node * stride, width, frames, 1, stride);
-  pack(packed_k, a.k + node * stride, frames, width, stride, 1);
-  for (int64_t d = 0; d < dim; ++d)
-    for (int64_t s = 0; s < frames; ++s) y[d * at.node_row + s] = x[s * dim + d] - x[d];
+  const float *x = a.x + node * dim, *grad_x_out = a.grad_x_out + node * dim;
+  pack(s.packed_kt, a.k + node * stride, width, frames, 1, stride);
+  pack(s.packed_vt, a.v + node * stride, width, frames, 1, stride);
+  pack(s.packed_k, a.k + node * stride, frames, width, stride, 1);
+  fill_zero(s.y, dim * at.node_row);
+  fill_zero(s.gate, at.node_row);
+  for (int64_t t = 0; t < frames; ++t) {
+    s.gate[t] = a.gate[node + t];
+    for (int64_t d = 0; d < dim; ++d) s.y[d * at.node_row + t] = x[t * dim + d] - x[d];
+  }
   fill_zero(to.k, frames * stride);
   fill_zero(to.v, frames * stride);
-  fill_zero(grad_gate, frames);
-  fill_zero(grad_x, frames * dim);  // grad_x_out comes last: what is added before is much smaller
+  fill_zero(s.grad_gate, at.node_row);
+  fill_zero(s.grad_y, dim * at.node_row);
 
   for (int64_t t0 = 0; t0 < frames; t0 += kQueryRows) {
-    const QueryBlock block(t0, a.size);
+    const QueryBlock block(t0, size);
     const float* q = a.q + (node + t0) * stride;
-    const int64_t first = block.first, columns = block.columns;
-    attention_weights(block, q, width, stride, packed_kt, a.psi, at, alpha, alpha_by_lag);
-    copy_rows(grad_out, stride, a.grad_h_out + (node + t0) * width, width, block.rows, width);
-    gemm(block.rows, columns, width, grad_out, stride, block.of_columns(packed_vt, width), grad, at.row);
-    gemm(block.rows, block.lags, width, grad_out, stride, block.of_transposed(a.psi, width), grad_by_lag, at.lag_row);
+    const int64_t first = block.first, columns = block.columns, whole = padded(columns);
+    attention_weights(block, size, q, s.packed_kt, a.time, at, s.alpha, s.turned);
+    copy_rows(s.grad_out, stride, a.grad_h_out + (node + t0) * width, width, block.rows, width);
+    gemm(block.rows, columns, width, s.grad_out, stride, block.of_columns(s.packed_vt, width), s.grad, at.row);
+    add_psi_scores(block, size, s.grad_out, a.time, at, s.grad, s.turned);
     for (int64_t r = 0; r < block.rows; ++r) {
-      const int64_t t = t0 + r, begin = block.begin(r), end = block.end(r), shift = block.lag(r);
-      float *row = grad + r * at.row, *weight = alpha + r * at.row;
-      const float* lag = grad_by_lag + r * at.lag_row;
-      float pulls = 0;  // sum of alpha g
-      for (int64_t c = begin; c < end; ++c) {
-        const int64_t s = first + c;
-        float apart = 0;  // grad_x_out . (x_t - x_s)
-        for (int64_t d = 0; d < dim; ++d)
-          apart += grad_x_out[t * dim + d] * (y[d * at.node_row + t] - y[d * at.node_row + s]);
-        row[c] += lag[shift + c] + gate[s] * apart;
-        grad_gate[s] += weight[c] * apart;
-        const float pull = weight[c] * gate[s];
-        pulls += pull;
-        for (int64_t d = 0; d < dim; ++d) grad_x[s * dim + d] -= pull * grad_x_out[t * dim + d];
-      }
-      for (int64_t d = 0; d < dim; ++d) grad_x[t * dim + d] += pulls * grad_x_out[t * dim + d];
+      float *row = s.grad + r * at.row, *weight = s.alpha + r * at.row;
+      gates_backward(s, grad_x_out + (t0 + r) * dim, t0 + r, first, whole, dim, at.node_row, weight, row);
       clear_unseen(block, r, row);
-      const float total = dot_row(weight, row, padded(columns));  // of alpha grad_alpha
-      for (int64_t c = begin; c < end; ++c) row[c] = weight[c] * (row[c] - total);
+      const float total = dot_row(weight, row, whole);  // of alpha grad_alpha
+      for (int64_t c = 0; c < whole; c += kWidth) store(row + c, load(weight + c) * (load(row + c) - total));
     }
-    spread_by_lag(block, at, alpha, alpha_by_lag);
-    spread_by_lag(block, at, grad, grad_by_lag);
     float* grad_q = to.q + t0 * stride;
-    times_rows(block, at, grad, packed_k, width, stride, grad_q);
-    times_psi(block, at, grad_by_lag, a.psi, width, stride, grad_q);
-    gemm_at(columns, width, block.rows, grad, at.row, q, stride, to.k + first * stride, stride);
-    gemm_at(columns, width, block.rows, alpha, at.row, grad_out, stride, to.v + first * stride, stride);
-    float* grad_psi = psi_slot + block.base * stride;
-    gemm_at(block.lags, width, block.rows, grad_by_lag, at.lag_row, q, stride, grad_psi, stride);
-    gemm_at(block.lags, width, block.rows, alpha_by_lag, at.lag_row, grad_out, stride, grad_psi, stride);
+    times_rows(block, at, s.grad, s.packed_k, width, stride, grad_q);
+    add_psi_values(block, size, s.grad, a.time, at, s.turned, grad_q);
+    gemm_at(width, size.phases, block.rows, q, stride, s.turned, size.phase_stride, slot + in_slot.time,
+            size.phase_stride);
+    add_psi_values(block, size, s.alpha, a.time, at, s.turned, nullptr);
+    gemm_at(width, size.phases, block.rows, s.grad_out, stride, s.turned, size.phase_stride, slot + in_slot.time,
+            size.phase_stride);
+    add_total(s.grad_out, slot + in_slot.time_b, block.rows, stride);
+    gemm_at(columns, width, block.rows, s.grad, at.row, q, stride, to.k + first * stride, stride);
+    gemm_at(columns, width, block.rows, s.alpha, at.row, s.grad_out, stride, to.v + first * stride, stride);
   }
-  for (int64_t c = 0; c < frames * dim; ++c) grad_x[c] += grad_x_out[c];
+  for (int64_t t = 0; t < frames; ++t) {
+    to.gate[t] = s.grad_gate[t];
+    // grad_x_out comes last: what was added before is much smaller.
+    for (int64_t d = 0; d < dim; ++d)
+      a.grad_x[(node + t) * dim + d] = s.grad_y[d * at.node_row + t] + grad_x_out[t * dim + d];
+  }
 }
 
 // Through out = W2 silu(z + b1) + b2, z = W1 h, for one tile: adds to grad_h [rows, stride] and to the slot.
@@ -161,8 +178,8 @@ inline void temporal_project_backward(const TemporalBackward& a, int64_t first, 
 inline int64_t temporal_nodes_backward_scratch(const TemporalSizes& size) {
   const BlockSizes at(size);
   const int64_t rows = nodes_per_tile(size.num_frames) * size.num_frames;
-  return 2 * packed_size(size.width, size.num_frames) + packed_size(size.num_frames, size.width) + 4 * at.node_row +
-         kQueryRows * (2 * at.row + 2 * at.lag_row + size.stride) + (5 * kTileRows + 1 + 3 * rows) * size.stride +
+  return 2 * packed_size(size.width, size.num_frames) + packed_size(size.num_frames, size.width) + 8 * at.node_row +
+         kQueryRows * (2 * at.row + size.phase_stride + size.stride) + (5 * kTileRows + 1 + 3 * rows) * size.stride +
          rows + 320;
 }
 
@@ -182,7 +199,7 @@ inline void temporal_nodes_backward(const TemporalBackward& a, int64_t first, in
     for (int64_t i = node; i < end; ++i) {
       const int64_t at = (i - node) * frames;
       const ProjectedGrads own{grads.q + at * stride, grads.k + at * stride, grads.v + at * stride, grads.gate + at};
-      temporal_attend_backward(a, i, own, slot + TemporalSlot(a.size).psi, attend);
+      temporal_attend_backward(a, i, own, slot, attend);
     }
     temporal_project_backward(a, node * frames, end * frames, grads, slot, project);
   }

@@ -45,44 +45,32 @@ inline void temporal_project(const TemporalForward& a, int64_t first, int64_t la
   }
 }
 
-// A block of query frames: the frames that they see together, and the lags (rows of the psi table) between them; both
-// start at a whole panel.
+// A block of query frames and the frames that they see together, which start at a whole panel.
 struct QueryBlock {
   int64_t frame, rows;     // the queries
   int64_t first, columns;  // the frames first .. first + columns - 1
-  int64_t base, lags;      // sigma in base .. base + lags - 1
   int64_t num_frames, reach;
   GEOTDM_INLINE QueryBlock(int64_t t0, const TemporalSizes& size)
       : frame(t0), rows(smaller(kQueryRows, size.num_frames - t0)), num_frames(size.num_frames), reach(size.reach) {
-    const int64_t last = t0 + rows - 1, behind = num_frames - 1 - t0;
     first = larger(0, t0 - reach) / kPanel * kPanel;
-    columns = smaller(num_frames, last + reach + 1) - first;
-    base = (reach - smaller(last, reach)) / kPanel * kPanel;
-    lags = reach + smaller(behind, reach) + 1 - base;
+    columns = smaller(num_frames, t0 + rows + reach) - first;
   }
-  // Query r sees the columns begin(r) .. end(r) - 1; column c of it is at the lag lag(r) + c.
+  // Query r sees the columns begin(r) .. end(r) - 1.
   GEOTDM_INLINE int64_t begin(int64_t r) const { return larger(0, frame + r - reach) - first; }
   GEOTDM_INLINE int64_t end(int64_t r) const { return smaller(num_frames, frame + r + reach + 1) - first; }
-  GEOTDM_INLINE int64_t lag(int64_t r) const { return first - (frame + r) + reach - base; }
 
-  // Where the block's part of a packed [H, T], [T, H] or table of psi starts.
+  // Where the block's part of a packed [width, T] or [T, width] starts.
   GEOTDM_INLINE const float* of_columns(const float* packed, int64_t width) const {
     return packed + first / kPanel * packed_rows(width);
   }
   GEOTDM_INLINE const float* of_rows(const float* packed) const { return packed + packed_rows(first); }
-  GEOTDM_INLINE const float* of_transposed(const PsiTable& psi, int64_t width) const {
-    return psi.transposed_packed + base / kPanel * packed_rows(width);
-  }
-  GEOTDM_INLINE const float* of_psi(const PsiTable& psi) const { return psi.packed + packed_rows(base); }
 };
 
-// Floats from one row to the next of scratch that fits every block of a node: [rows, columns], [rows, lags], and of
-// [dim, T].
+// Floats from one row to the next of scratch that fits every block of a node: [rows, columns], and of [dim, T].
 struct BlockSizes {
-  int64_t row, lag_row, node_row;
+  int64_t row, node_row;
   GEOTDM_INLINE explicit BlockSizes(const TemporalSizes& size)
       : row(padded(smaller(size.num_frames, kQueryRows + 2 * size.reach + kPanel))),
-        lag_row(padded(smaller(size.num_frames + kQueryRows, size.lags()) + kPanel)),
         node_row(padded(size.num_frames)) {}
 };
 
@@ -92,56 +80,74 @@ GEOTDM_INLINE void clear_unseen(const QueryBlock& block, int64_t r, float* row) 
   fill_zero(row + block.end(r), padded(block.columns) - block.end(r));
 }
 
-// alpha [rows, columns] of a block by softmax, zero in what is not seen; by_lag is scratch.
-inline void attention_weights(const QueryBlock& block, const float* q, int64_t width, int64_t stride,
-                              const float* packed_k, const PsiTable& psi, const BlockSizes& at, float* alpha,
-                              float* by_lag) {
-  gemm(block.rows, block.columns, width, q, stride, block.of_columns(packed_k, width), alpha, at.row);
-  gemm(block.rows, block.lags, width, q, stride, block.of_transposed(psi, width), by_lag, at.lag_row);
-  const int64_t whole = padded(block.columns);
+// scores [rows, columns] += rows . psi(t - s), but for rows . b, the same for every s: no softmax sees it. turned:
+// scratch [rows, phase_stride].
+inline void add_psi_scores(const QueryBlock& block, const TemporalSizes& size, const float* rows,
+                           const TimeWeights& time, const BlockSizes& at, float* scores, float* turned) {
+  const int64_t n = size.phases / 2;
+  gemm(block.rows, size.phases, size.width, rows, size.stride, time.to_phases, turned, size.phase_stride);
   for (int64_t r = 0; r < block.rows; ++r) {
-    float* row = alpha + r * at.row;
-    const float* lag = by_lag + r * at.lag_row;
-    const int64_t begin = block.begin(r), end = block.end(r), shift = block.lag(r);
-    float highest = row[begin] + lag[shift + begin];
-    for (int64_t c = begin; c < end; ++c) {
-      row[c] += lag[shift + c];
-      highest = row[c] > highest ? row[c] : highest;
+    const float* cosine = time.turns + (block.frame + r) * size.phase_stride;
+    float* row = turned + r * size.phase_stride;
+    // What multiplies sin f (t - s) | cos f (t - s) becomes what multiplies cos f s | sin f s.
+    for (int64_t k = 0; k < n; ++k) {
+      const float by_sin = row[k], by_cos = row[n + k];
+      row[k] = cosine[n + k] * by_sin + cosine[k] * by_cos;
+      row[n + k] = cosine[n + k] * by_cos - cosine[k] * by_sin;
     }
-    for (int64_t c = 0; c < begin; ++c) row[c] = highest;
-    for (int64_t c = end; c < whole; ++c) row[c] = highest;
-    for_columns(whole, [&]<int N>(int64_t c, std::integral_constant<int, N>)
-                           GEOTDM_INLINE_LAMBDA { store(row + c, exp(load<N>(row + c) - highest)); });
-    clear_unseen(block, r, row);
-    Vec total{};
-    for (int64_t c = 0; c < whole; c += kWidth) total += load(row + c);
-    const float scale = 1.0f / sum(total);
-    for (int64_t c = 0; c < whole; c += kWidth) store(row + c, load(row + c) * scale);
   }
+  gemm(block.rows, block.columns, size.phases, turned, size.phase_stride,
+       block.of_columns(time.phase_keys, size.phases), scores, at.row, true);
 }
 
-// Writes what is seen of rows [rows, columns] into its places among the lags, the rest zero.
-inline void spread_by_lag(const QueryBlock& block, const BlockSizes& at, const float* rows, float* by_lag) {
-  for (int64_t r = 0; r < block.rows; ++r) {
-    const int64_t begin = block.begin(r), seen = block.end(r) - begin;
-    float* to = by_lag + r * at.lag_row;
-    fill_zero(to, padded(block.lags));
-    std::memcpy(to + block.lag(r) + begin, rows + r * at.row + begin, seen * sizeof(float));
-  }
-}
-
-// out [rows, stride] = weights times the block's rows of packed [T, H].
+// out [rows, columns of packed] = weights times the block's rows of packed [T, width].
 inline void times_rows(const QueryBlock& block, const BlockSizes& at, const float* weights, const float* packed,
                        int64_t width, int64_t stride, float* out) {
   multiply(block.rows, width, block.columns, weights, at.row, block.of_rows(packed), packed_rows(block.num_frames), out,
            stride, false);
 }
 
-// out [rows, stride] += by_lag psi.
-inline void times_psi(const QueryBlock& block, const BlockSizes& at, const float* by_lag, const PsiTable& psi,
-                      int64_t width, int64_t stride, float* out) {
-  multiply(block.rows, width, block.lags, by_lag, at.lag_row, block.of_psi(psi), packed_rows(2 * block.reach + 1), out,
-           stride, true);
+// sums [rows, phase_stride] = sum_s weights_ts (sin f (t - s) | cos f (t - s)), and out [rows, stride] += sums W^T: the
+// weights times psi, but for b. out: null where the sums alone are wanted.
+inline void add_psi_values(const QueryBlock& block, const TemporalSizes& size, const float* weights,
+                           const TimeWeights& time, const BlockSizes& at, float* sums, float* out) {
+  const int64_t n = size.phases / 2;
+  times_rows(block, at, weights, time.phases, size.phases, size.phase_stride, sums);
+  for (int64_t r = 0; r < block.rows; ++r) {
+    const float* cosine = time.turns + (block.frame + r) * size.phase_stride;
+    float* row = sums + r * size.phase_stride;
+    for (int64_t k = 0; k < n; ++k) {
+      const float of_cos = row[k], of_sin = row[n + k];
+      row[k] = cosine[n + k] * of_cos - cosine[k] * of_sin;
+      row[n + k] = cosine[k] * of_cos + cosine[n + k] * of_sin;
+    }
+  }
+  if (out) gemm(block.rows, size.width, size.phases, sums, size.phase_stride, time.from_phases, out, size.stride, true);
+}
+
+// alpha [rows, columns] of a block by softmax, zero in what is not seen; turned: scratch [rows, phase_stride].
+inline void attention_weights(const QueryBlock& block, const TemporalSizes& size, const float* q, const float* packed_k,
+                              const TimeWeights& time, const BlockSizes& at, float* alpha, float* turned) {
+  gemm(block.rows, block.columns, size.width, q, size.stride, block.of_columns(packed_k, size.width), alpha, at.row);
+  add_psi_scores(block, size, q, time, at, alpha, turned);
+  const int64_t whole = padded(block.columns);
+  for (int64_t r = 0; r < block.rows; ++r) {
+    float* row = alpha + r * at.row;
+    const int64_t begin = block.begin(r), end = block.end(r);
+    const float seen = row[begin];
+    for (int64_t c = 0; c < begin; ++c) row[c] = seen;
+    for (int64_t c = end; c < whole; ++c) row[c] = seen;
+    Vec highest = load(row);
+    for (int64_t c = kWidth; c < whole; c += kWidth) highest = max(highest, load(row + c));
+    const float shift = greatest(highest);
+    for_columns(whole, [&]<int N>(int64_t c, std::integral_constant<int, N>)
+                           GEOTDM_INLINE_LAMBDA { store(row + c, exp(load<N>(row + c) - shift)); });
+    clear_unseen(block, r, row);
+    Vec total{};
+    for (int64_t c = 0; c < whole; c += kWidth) total += load(row + c);
+    const float scale = 1.0f / sum(total);
+    for (int64_t c = 0; c < whole; c += kWidth) store(row + c, load(row + c) * scale);
+  }
 }
 
 // The columns of the coordinate update for one node: g_s, and g_s (x_s - x_0) for each dimension; padded with zeros.
@@ -155,14 +161,14 @@ inline void gate_columns(const float* x, const float* gate, int64_t frames, int6
 
 // Scratch memory of temporal_attend.
 struct AttendScratch {
-  float *packed_k, *packed_v, *columns, *alpha, *by_lag, *out;
+  float *packed_k, *packed_v, *columns, *alpha, *turned, *out;
   GEOTDM_INLINE AttendScratch(const TemporalSizes& size, Scratch& scratch) {
     const BlockSizes at(size);
     packed_k = scratch.take(packed_size(size.width, size.num_frames));
     packed_v = scratch.take(packed_size(size.num_frames, size.width));
     columns = scratch.take((size.dim + 1) * at.node_row);
     alpha = scratch.take(kQueryRows * at.row);
-    by_lag = scratch.take(kQueryRows * at.lag_row);
+    turned = scratch.take(kQueryRows * size.phase_stride);
     out = scratch.take(kQueryRows * size.stride);
   }
 };
@@ -178,10 +184,10 @@ inline void temporal_attend(const TemporalForward& a, int64_t i, const Projected
   gate_columns(x, in.gate, frames, dim, at.node_row, s.columns);
   for (int64_t t0 = 0; t0 < frames; t0 += kQueryRows) {
     const QueryBlock block(t0, a.size);
-    attention_weights(block, in.q + t0 * stride, width, stride, s.packed_k, a.psi, at, s.alpha, s.by_lag);
-    spread_by_lag(block, at, s.alpha, s.by_lag);
+    attention_weights(block, a.size, in.q + t0 * stride, s.packed_k, a.time, at, s.alpha, s.turned);
     times_rows(block, at, s.alpha, s.packed_v, width, stride, s.out);
-    times_psi(block, at, s.by_lag, a.psi, width, stride, s.out);
+    add_psi_values(block, a.size, s.alpha, a.time, at, s.turned, s.out);
+    add_bias(s.out, a.time.bias, block.rows, stride);
     const float* columns = s.columns + block.first;
     const int64_t whole = padded(block.columns);
     for (int64_t r = 0; r < block.rows; ++r) {
@@ -202,7 +208,7 @@ inline int64_t temporal_nodes_scratch(const TemporalSizes& size) {
   const BlockSizes at(size);
   const int64_t rows = nodes_per_tile(size.num_frames) * size.num_frames;
   return packed_size(size.width, size.num_frames) + packed_size(size.num_frames, size.width) + 4 * at.node_row +
-         kQueryRows * (at.row + at.lag_row + size.stride) + (3 * rows + kTileRows) * size.stride + rows + 256;
+         kQueryRows * (at.row + size.phase_stride + size.stride) + (3 * rows + kTileRows) * size.stride + rows + 256;
 }
 
 // Nodes first .. last - 1, as many at a time as fill a tile: projected, and attended to while in cache.

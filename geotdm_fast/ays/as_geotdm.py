@@ -90,11 +90,10 @@ class AysDiffusion(GeoTDM):
     def task_mode(self) -> str:
         return self._task_mode
 
-    def with_graph(self, model_kwargs: dict, room: int | None = None) -> dict:
-        """`model_kwargs` with `graph`, sorted once for all calls."""
-        if model_kwargs.get("graph") is not None:
-            return model_kwargs
-        return model_kwargs | {"graph": Graph.static(model_kwargs["edge_index"], len(model_kwargs["batch"]))}
+    @property
+    def reads_graph(self) -> bool:
+        """Always: `AtomNetwork` takes a graph."""
+        return True
 
     def training_losses(
         self,

@@ -87,9 +87,10 @@ def open_model(checkpoint: str, config_file: str | None, device, precision: str 
 
 def _open_sampled_data(model, args: argparse.Namespace, progress: bool):
     """The data that the options name, or the frames of --given alone."""
-    from geotdm_fast.cli.trained_on import warn_of_other_molecules
+    from geotdm_fast.cli.trained_on import check_bond_orders, warn_of_other_molecules
 
     section, where = sampled_section(model.config, args)
+    check_bond_orders(model.data, section, where)
     if getattr(args, "given", None) is None:
         dataset = open_data(section, where, args.num_graphs, progress=progress)
     else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from geotdm_fast.cli.run_folder import training_file_in, weights_in
+from geotdm_fast.runtime.shown import shown
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -41,8 +42,11 @@ def agreed(settings: Mapping, diffusion, task, steps: int | None):
     """The training's `Task` as the sampling file has it: with its cond_mask, if it has one.
 
     steps: of --steps, if it was given
-    Warns of sampling_timesteps that are not the model's. Raises ValueError for a `cond` that is not.
+    Warns of sampling_timesteps that are not the model's. Raises ValueError for a `cond` that is not, and for a
+    cond_mask that gives a model of Align Your Structures other frames than it learned to be given.
     """
+    from geotdm_fast.ays.as_geotdm import AysDiffusion
+
     file, mode = settings["file"], diffusion.task_mode
     if settings["cond"] is not None and settings["cond"] != (mode == "cond"):
         expected = "true" if mode == "cond" else "false"
@@ -61,4 +65,10 @@ def agreed(settings: Mapping, diffusion, task, steps: int | None):
         return task
     if mode != "cond":
         raise ValueError(f"{file}: eval.cond_mask does not go with a model of mode '{mode}'")
-    return dataclasses.replace(task, given=settings["cond_mask"])
+    asked = dataclasses.replace(task, given=settings["cond_mask"])
+    if isinstance(diffusion, AysDiffusion) and asked.given_frames != task.given_frames:
+        raise ValueError(
+            f"{file}: eval.cond_mask must be {[list(r) for r in task.given]} (or left out), the frames that "
+            f"denoise_model.conditioning of the model gives, got {shown(settings['cond_mask'])}"
+        )
+    return asked

@@ -1,4 +1,4 @@
-"""Whether a model is asked for molecules that it was not trained on."""
+"""Whether a model is asked for molecules that it was not trained on, or without what it knew of them."""
 
 import contextlib
 import pathlib
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from geotdm_fast.runtime.shown import shown
 
 
 def warn_of_other_molecules(train: Mapping, sampled: Mapping, dataset) -> None:
@@ -32,6 +34,35 @@ def warn_of_other_molecules(train: Mapping, sampled: Mapping, dataset) -> None:
         f"({', '.join(sorted(ours - theirs)[:4])}): a model knows the molecules that it was trained on",
         stacklevel=3,
     )
+
+
+def check_bond_orders(train: Mapping, sampled: Mapping, where: str) -> None:
+    """Raise ValueError for data without the bond orders that the model's training had: every bond would be single.
+
+    train, sampled: as for `warn_of_other_molecules`; where: the section that is opened
+    """
+    from geotdm_fast.data.chemistry.keys import knows_bond_orders
+
+    if not knows_bond_orders(train) or knows_bond_orders(sampled) or _has_edge_types(sampled):
+        return
+    own = train.get("molecule") if train.get("molecule") is not None else train.get("path")
+    raise ValueError(
+        f"{where}: the model was trained with bond orders, of {shown(own)}, and {shown(sampled.get('path'))} has none: "
+        f"every bond would be single; --set data.molecule=FILE.sdf names an SDF or MOL file of its atoms (with "
+        "data.kind npz or file), and conformers are read from SDF"
+    )
+
+
+def _has_edge_types(section: Mapping) -> bool:
+    """Whether conformers of a section are an .npz that has the types of its edges."""
+    values = section.get("path") or ()
+    if section.get("kind") != "conformers":
+        return False
+    for path in [values] if isinstance(values, str) else values:
+        with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as archive:
+            if "edge_attr" in archive.files:
+                return True
+    return False
 
 
 def _names(section: Mapping) -> set[str]:

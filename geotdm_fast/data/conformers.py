@@ -280,13 +280,16 @@ def _finite(where: str, number: int, x: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _bonds_told_once(where: str) -> Iterator[None]:
-    """What is said of the bonds of molecules is said once, with their number."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        yield
-    apart = [w for w in told if "pieces" in str(w.message)]
-    for warning in told:
-        if warning not in apart:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    if apart:
-        warnings.warn(f"{where}: {len(apart)} molecules, the first: {apart[0].message}", stacklevel=4)
+    """What is said of the bonds of molecules is said once, with their number; before an error, if one follows."""
+    told: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        apart = [w for w in told if "pieces" in str(w.message)]
+        for warning in told:
+            if warning not in apart:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        if apart:
+            warnings.warn(f"{where}: {len(apart)} molecules, the first: {apart[0].message}", stacklevel=4)

@@ -100,6 +100,10 @@ class Flow(FramedDiffusion):
         # A captured step may hold these tensors, so they are never dropped.
         self._tables: dict[tuple, Tensor] = {}
 
+    @property
+    def reads_graph(self) -> bool:
+        return type(self) is Flow and super().reads_graph
+
     # --- the prior ------------------------------------------------------------------------------------------------
 
     def _fixed_ref_frame(self, x_given: Tensor, frames: Frames, batch: Tensor) -> Tensor:

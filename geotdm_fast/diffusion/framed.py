@@ -93,7 +93,11 @@ class FramedDiffusion:
 
     @property
     def reads_graph(self) -> bool:
-        """Whether `with_graph` adds `graph`: the network is called by us alone, and reads it."""
+        """Whether `with_graph` adds `graph`: the network is called by us alone, and reads it.
+
+        Never of a subclass of `GeoTDM` or `Flow`, which may call the network with other edges, or with none: nothing is
+        padded for it either.
+        """
         return takes_graph(self.denoise_network)
 
     def with_graph(self, model_kwargs: dict, room: int | None = None) -> dict:

@@ -8,7 +8,8 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from tiny_ays import ETHENE, SPAN, WATER, interpolator_config, structure_config, tame_network, write_runs
+from ays_trainings import folder_of_runs
+from tiny_ays import ETHENE, SPAN, WATER, interpolator_config, structure_config, tame_network
 
 import geotdm_fast
 from geotdm_fast import Sampler
@@ -31,9 +32,7 @@ METHODS = ["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "ays_ddim"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("ays")
-    write_runs(made)
-    return made
+    return folder_of_runs(tmp_path_factory)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,21 @@ def test_the_peer_equals_ours_in_output_and_gradients():
     assert errors.keys() == {"ours"} and errors["ours"] < 1e-5
 
 
+def test_the_compiled_peer_is_the_same_program():
+    """It gets a slice of frames for their numbers."""
+    network, inputs = ays.make(TINY, "official", "cpu")
+    numbers = inputs["noisy"]
+    outputs, gradients = [], []
+    for noisy in (numbers, slice(int(numbers[0]), int(numbers[-1]) + 1)):
+        x_out, h_out = network(**(inputs | {"noisy": noisy}))
+        outputs.append(x_out.detach())
+        learned = [p for p in network.parameters() if p.requires_grad]
+        gradients.append(torch.autograd.grad(x_out.square().sum() + h_out.sum(), learned, allow_unused=True))
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert ays.make(TINY, "official_compiled", "cpu")[1]["noisy"] == slice(1, TINY.frames)
+
+
 def test_a_peer_that_differs_is_an_error(monkeypatch):
     make = ays.make
 

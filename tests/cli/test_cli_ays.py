@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ays_trainings import folder_of_runs
 from places import ROOT
-from tiny_ays import ETHENE, SPAN, interpolator_config, structure_config, tame_network, write_runs
+from tiny_ays import ETHENE, SPAN, interpolator_config, structure_config, tame_network
 from tiny_models import write_ethanol
 from tiny_training import tiny_config
 
@@ -51,9 +52,7 @@ def tiny(words: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("ays")
-    write_runs(made)
-    return made
+    return folder_of_runs(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +238,29 @@ def test_official_files_are_trained_and_sampled(tmp_path, monkeypatch, capsys):
     assert main(["train", "runs.yaml", "--device", "cpu", "--quiet", "--out", "other"]) == 2
     assert "${AYS_ROOT}/runs/*/*/traj.xtc: no file has such a name" in capsys.readouterr().err
     assert load_config("runs.yaml")["train"]["cond_mask"] == [[0, 1]]
+
+
+def test_data_without_the_bond_orders_of_the_training_are_refused(folder, tmp_path, capsys):
+    """Every bond would be single, and nothing would say so."""
+    config = interpolator_config(folder)
+    config["diffusion"]["model_mean_type"] = "start_x"
+    for section in config["data"].values():
+        section["molecule"] = "mol.sdf"
+    path, ethene = tmp_path / "of_sdf.safetensors", tmp_path / "ethene.npz"
+    save_checkpoint(path, tame_network(config), config)
+    x = np.array([[0.0, 0, 0], [1.33, 0, 0]]) + 0.01 * np.random.default_rng(0).normal(size=(8, 2, 3))
+    np.savez(ethene, R=x, z=[6, 6])
+    words = ["sample", str(path), "--device", "cpu", "--quiet", "--method", "ddim", "--steps", "2"]
+    words += ["--data", str(ethene), "--set", "data.split=null", "--out", str(tmp_path / "s.npz")]
+    for more in ([], ["--set", "data.kind=conformers"]):
+        assert main([*words, "--set", "data.molecule=null", *more]) == 2
+        said = capsys.readouterr().err
+        assert "was trained with bond orders, of 'mol.sdf', and" in said and "ethene.npz' has none" in said
+        assert "--set data.molecule=FILE.sdf" in said
+    pytest.importorskip("rdkit.Chem")
+    (tmp_path / "mol.sdf").write_text(ETHENE.format(x=1.33))
+    assert main([*words, "--set", f"data.molecule={tmp_path / 'mol.sdf'}"]) == 0
+    assert np.unique(read_samples(tmp_path / "s.npz").edge_attr).tolist() == [3]  # a double bond
 
 
 def test_keys_are_listed(capsys):

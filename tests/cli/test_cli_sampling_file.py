@@ -148,8 +148,13 @@ def test_a_model_of_align_your_structures(folder, capsys):
     samples = read_samples("outputs/run_eval/samples.npz")
     assert samples.mode == "cond" and samples.samples.shape[::3] == (2, SPAN - 1)
     assert samples.cond_mask.tolist() == [True] + [False] * (SPAN - 1)
+    for mask in ([[2, 3]], [[0, 1], [SPAN - 1, SPAN]]):
+        other = request | {"eval": request["eval"] | {"cond_mask": mask}}
+        pathlib.Path("sampling.yaml").write_text(yaml.safe_dump(other))
+        assert main(["sample", "sampling.yaml", *about]) == 2
+        expected = "[[0, 1]] (or left out), the frames that denoise_model.conditioning of the model gives"
+        assert f"sampling.yaml: eval.cond_mask must be {expected}, got {mask}" in capsys.readouterr().err
     request["eval"]["cond"] = False
     pathlib.Path("sampling.yaml").write_text(yaml.safe_dump(request))
-    capsys.readouterr()
     assert main(["sample", "sampling.yaml", *about]) == 2
     assert "eval.cond must be true (or left out) for a model of mode 'cond', got false" in capsys.readouterr().err

@@ -184,6 +184,16 @@ def test_pairs_that_the_tables_have_no_row_for(tmp_path):
         graph_of_molecule("here", chem.MolFromSmiles("C" * count), None, ["degree"], 31)
 
 
+def test_what_is_said_of_pieces_comes_before_an_error(tmp_path):
+    along = np.array([0, 9, *(1.4 * np.arange(32))])  # two atoms far apart, and a chain too long for its hops
+    np.savez(tmp_path / "p.npz", x=along[:, None] * [1.0, 0, 0], z=[6] * 34, batch=[0] * 2 + [1] * 32)
+    with (
+        pytest.warns(UserWarning, match="p.npz: 1 molecules, the first: .* 2 pieces"),
+        pytest.raises(ValueError, match="molecule 1: max_hops must be at most 28, got a pair 31 bonds apart"),
+    ):
+        conformer_dataset(tmp_path / "p.npz", max_hops=31)
+
+
 @pytest.mark.filterwarnings("ignore:.*pieces")
 def test_conformers_of_a_format_of_ase(tmp_path):
     ase = pytest.importorskip("ase")

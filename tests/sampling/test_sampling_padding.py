@@ -142,6 +142,29 @@ def test_a_subclass_of_geotdm_is_sampled_as_it_is():
     assert torch.equal(padded, captured) and len(padded_record.tapes) <= CaptureCache().capacity
 
 
+def test_a_subclass_of_flow_that_hides_the_graph_is_sampled_as_it_is():
+    """It calls the network without a graph: nothing is padded for it, as for a subclass of GeoTDM."""
+    hidden = []
+
+    class Mine(Flow):
+        def with_graph(self, model_kwargs, room=None):
+            hidden.append(super().with_graph(model_kwargs, room))
+            return {name: value for name, value in model_kwargs.items() if name != "graph"}
+
+    def change(diffusion):
+        diffusion.__class__ = Mine
+
+    dataset = molecules(range(3, 11), 5)
+    config = tiny(dataset)
+    config["diffusion"] = {"kind": "flow", "num_timesteps": 25, "mode": "cond", "prior": "walk"}
+    config = normalise_config(config)
+    plain, captured, record = both_ways(dataset, config, sampled, change)
+    assert torch.equal(plain, captured) and plain.isfinite().all()
+    assert len(record.tapes) == 8 and hidden and all(given.get("graph") is None for given in hidden)
+    padded, padded_record = both_ways(dataset, config, sampled)[1:]
+    assert torch.equal(padded, captured) and len(padded_record.tapes) <= CaptureCache().capacity
+
+
 def test_a_rollout_goes_through_the_same_captures():
     dataset = molecules(ATOMS, 5)
     config = tiny(dataset)

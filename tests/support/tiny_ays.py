@@ -48,6 +48,18 @@ def interpolator_config(folder, conditioning: str = "forward", network: dict | N
     return _config(section, INTERPOLATOR | SIZES | {"conditioning": conditioning} | (network or {}), train)
 
 
+def raw_config(folder) -> dict:
+    """A configuration as a user writes it."""
+    path = str(folder / "ethanol.npz")
+    section = lambda split: {"kind": "npz", "path": path, "split": split, "span": SPAN}
+    return {
+        "data": {split: section(split) for split in ("train", "val")},
+        "denoise_model": INTERPOLATOR | SIZES | {"conditioning": "forward"},
+        "diffusion": {"num_timesteps": 25},
+        "train": {"exp_name": "tiny", "num_steps": 2, "batch_size": 4},
+    }
+
+
 def _config(section, network: dict, train: dict) -> dict:
     train = {
         "exp_name": "tiny",
