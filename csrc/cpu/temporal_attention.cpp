@@ -1,49 +1,11 @@
 // The op temporal_attention on the CPU: memory and loops around the kernels of temporal_forward.h, temporal_backward.h.
 #include <tuple>
 
-#include "checks.h"
-#include "tensors.h"
-#include "time_embedding.h"
+#include "temporal_inputs.h"
 
 namespace geotdm {
 
 namespace {
-
-// The order of TemporalAttentionParams in geotdm_fast/reference/temporal_attention.py.
-enum { kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, kXW1, kXB1, kXW2, kXB2, kTimeW, kTimeB };
-
-// Of the op's argument `precision`: 0 float32, 1 tf32, which the CPU takes for float32, 2 bfloat16.
-constexpr int64_t kBfloat16 = 2;
-
-TemporalSizes sizes(const Kernels& k, const Tensor& x, const Tensor& h, int64_t window) {
-  const int64_t reach = std::min(window, x.size(1) - 1);
-  return {x.size(0), x.size(1), x.size(2), h.size(2), round_up(h.size(2), k.panel), reach};
-}
-
-void check_inputs(const char* op, const Tensor& x, const Tensor& h, const Tensor& turns, const Tensors& params,
-                  int64_t window, int64_t precision) {
-  check_rows(op, x, h);
-  check(x.size(1) > 0, op, "x must have at least one frame, got ", listed(x.sizes()));
-  const int64_t width = h.size(2);
-  const int64_t time_emb_dim = params.size() > kTimeW && params[kTimeW].dim() == 2 ? params[kTimeW].size(1) : 0;
-  const ParamShape shapes[] = {
-      {"q_w1", width, width},          {"q_b1", width, 0},  {"q_w2", width, width}, {"q_b2", width, 0},
-      {"k_w1", width, width},          {"k_b1", width, 0},  {"k_w2", width, width}, {"k_b2", width, 0},
-      {"v_w1", width, width},          {"v_b1", width, 0},  {"v_w2", width, width}, {"v_b2", width, 0},
-      {"x_w1", width, width},          {"x_b1", width, 0},  {"x_w2", 1, width},     {"x_b2", 1, 0},
-      {"time_w", width, time_emb_dim}, {"time_b", width, 0}};
-  check_params(op, params, shapes);
-  check_tensor(op, "turns", turns, {x.size(1), time_emb_dim / 2 * 2});
-  check(window >= 0, op, "window must not be negative, got ", window);
-  check(0 <= precision && precision <= kBfloat16, op, "precision must be 0, 1 or 2, got ", precision);
-}
-
-TemporalWeights forward_weights(Weights& w, const Tensors& p) {
-  return {w.matrix(p[kQW1]), w.matrix(p[kQW2]), w.matrix(p[kKW1]), w.matrix(p[kKW2]),
-          w.matrix(p[kVW1]), w.matrix(p[kVW2]), w.matrix(p[kXW1]), w.vector(p[kQB1]),
-          w.vector(p[kQB2]), w.vector(p[kKB1]), w.vector(p[kKB2]), w.vector(p[kVB1]),
-          w.vector(p[kVB2]), w.vector(p[kXB1]), w.vector(p[kXW2]), *data(p[kXB2])};
-}
 
 TemporalWeights transposed_weights(Weights& w, const Tensors& p) {
   TemporalWeights t{};
@@ -54,20 +16,13 @@ TemporalWeights transposed_weights(Weights& w, const Tensors& p) {
   return t;
 }
 
-// Of psi [2 reach + 1, H].
-PsiTable psi_table(Weights& w, const TimeEmbedding& time, const Tensors& p, int64_t width) {
-  const Tensor table = time.psi(p[kTimeW], p[kTimeB]);
-  const Matrix psi = Matrix(table).slice(0, width);
-  return {w.transposed(psi), w.matrix(psi)};
-}
-
 // kept: q, k, v, the hidden layers of the MLPs and the gate, for the way back; empty without `keep`.
 std::tuple<Tensor, Tensor, Tensors> temporal_attention_forward(const Tensor& x, const Tensor& h, const Tensor& turns,
                                                                const Tensors& params, int64_t window, bool keep,
                                                                int64_t precision) {
-  check_inputs("temporal_attention_forward", x, h, turns, params, window, precision);
+  check_temporal("temporal_attention_forward", x, h, turns, params, window, precision);
   const Kernels& k = kernels(precision == kBfloat16);
-  const TemporalSizes size = sizes(k, x, h, window);
+  const TemporalSizes size = temporal_sizes(k, x, h, window);
   const TimeEmbedding time(turns, params[kTimeW].size(1), size.reach);
   Weights packed(k);
   auto rows = [&] { return empty({size.num_nodes, size.num_frames, size.stride}); };
@@ -77,7 +32,7 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_forward(const Tensor& x, 
     kept = {rows(), rows(), rows(), empty({4, size.num_nodes, size.num_frames, size.stride}),
             empty({size.num_nodes, size.num_frames})};
 
-  TemporalForward a{size, forward_weights(packed, params), psi_table(packed, time, params, size.width)};
+  TemporalForward a{size, temporal_weights(packed, params), psi_table(packed, time, params, size.width)};
   a.x = data(x), a.h = data(h);
   a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
   if (keep) {
@@ -95,11 +50,11 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(const Tensor& gr
                                                                 const Tensors& params, const Tensors& kept,
                                                                 int64_t window, int64_t precision) {
   const char* op = "temporal_attention_backward";
-  check_inputs(op, x, h, turns, params, window, precision);
+  check_temporal(op, x, h, turns, params, window, precision);
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels(precision == kBfloat16);
-  const TemporalSizes size = sizes(k, x, h, window);
+  const TemporalSizes size = temporal_sizes(k, x, h, window);
   const TimeEmbedding time(turns, params[kTimeW].size(1), size.reach);
   const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
   check_kept(op, kept,
@@ -111,7 +66,7 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(const Tensor& gr
   const int64_t width = size.width, stride = size.stride;
   Weights packed(k);
   auto grad_x = new_like(x), grad_h = new_like(h);
-  TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params),
+  TemporalBackward a{size, temporal_weights(packed, params), transposed_weights(packed, params),
                      psi_table(packed, time, params, size.width)};
   a.x = data(x), a.h = data(h), a.q = data(kept[0]), a.k = data(kept[1]), a.v = data(kept[2]);
   a.hidden = data(kept[3]), a.gate = data(kept[4]);

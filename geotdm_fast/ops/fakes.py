@@ -144,6 +144,41 @@ def _temporal_attention_backward(
 
 
 @_fake
+def _packed_layer_pair(
+    egcl_params: Sequence[Tensor],
+    attention_params: Sequence[Tensor],
+    turns: Tensor,
+    window: int,
+    low_precision: bool,
+    precision: int,
+) -> Tensor:
+    width, num_frames, panel = egcl_params[1].shape[0], turns.shape[0], int(build_info()["panel"])
+    up = lambda n, to: -(-n // to) * to
+    lags, stride = 2 * min(window, num_frames - 1) + 1, up(width, panel)
+    psi = up(lags, 32) * stride + up(width, 32) * up(lags, panel)
+    return turns.new_empty(2 * panel + 14 * up(width, 32) * stride + psi + 15 * stride)
+
+
+@_fake
+def _layer_pairs(
+    x: Tensor,
+    h: Tensor,
+    first: Tensor,
+    sender: Tensor,
+    edge_terms: Sequence[Tensor],
+    shift: Tensor | None,
+    packed: Sequence[Tensor],
+    normalize: bool,
+    pre_norm: bool,
+    cutoff: float | None,
+    window: int,
+    low_precision: bool,
+    precision: int,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(h)
+
+
+@_fake
 def _diffusion_step(
     x: Tensor,
     before: Tensor,
