@@ -28,7 +28,7 @@ Tensor packed_layer_pair(const Tensors& egcl_params, const Tensors& attention_pa
   const PackedPair pair{egcl_weights(of_egcl, egcl_params, FirstLayer(egcl_params, width)),
                         temporal_weights(of_attention, attention_params),
                         psi_table(of_attention, time, attention_params, width)};
-  const Tensor packed = zeros({packed_pair_size(ek, ak, width, lags)});
+  const Tensor packed = empty({packed_pair_size(ek, ak, width, lags)});
   write_packed_pair(pair, ek, ak, width, lags, mutable_data(packed));
   return packed;
 }

@@ -44,10 +44,11 @@ inline int64_t packed_pair_size(const Kernels& of_egcl, const Kernels& of_attent
 
 inline void write_packed_pair(PackedPair pair, const Kernels& of_egcl, const Kernels& of_attention, int64_t width,
                               int64_t lags, float* to) {
+  std::fill(to, to + 2 * of_egcl.panel, 0.0f);
   to[0] = pair.egcl.coord_b2, to[of_egcl.panel] = pair.attention.x_b2;
   to += 2 * of_egcl.panel;
   pair.each_array(of_egcl, of_attention, width, lags, [&](const float* part, int64_t floats, int64_t room) {
-    std::copy_n(part, floats, to);
+    std::fill(std::copy_n(part, floats, to), to + room, 0.0f);
     to += room;
   });
 }

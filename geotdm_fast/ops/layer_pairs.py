@@ -71,11 +71,13 @@ def prepare_layer_pairs(
         return None
     if x.dtype != torch.float32 or h.dtype != torch.float32:
         return None
+    if any(spatial.implementation != "native" for spatial, _ in pairs):
+        return None
     spatial, temporal = pairs[0]
     tables, options, low = spatial.tables[:2], spatial.options, _is_low(h, temporal)
     for one, attention in pairs:
         is_one_graph = one.tables[0] is tables[0] and one.tables[1] is tables[1] and one.layout == _WHOLE_NODES
-        if one.implementation != "native" or one.options != options or not options.residual or not is_one_graph:
+        if one.options != options or not options.residual or not is_one_graph:
             return None
         if (one.edge_term is None) != (spatial.edge_term is None):
             return None

@@ -44,6 +44,8 @@ def test_other_numbers_and_other_packages_are_not_timed(tmp_path):
     with pytest.raises(ValueError, match="the builds must draw the same numbers, got sums of"):
         small.check_same({"this": 1.0, "beside": 1.1})
     small.check_same({"this": 100.0, "beside": 100.01})
-    with pytest.raises(ValueError, match="--beside must be a checkout with its modules built, got .*: .* was imported"):
+    with pytest.raises(
+        ValueError, match=r"--beside must be a checkout with its modules built, got .*: .* was imported"
+    ):
         small.check_package(small_worker.geotdm_fast.__file__, tmp_path)
     small.check_package(small_worker.geotdm_fast.__file__, small.record.ROOT)
