@@ -237,8 +237,8 @@ class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
         else:
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
-            layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-            in_one = in_one_call(layers, y, z)
+            fused = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
+            layers, in_one = fused, in_one_call(fused, y, z)
         return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule, in_one)
 
     def _graph_of(

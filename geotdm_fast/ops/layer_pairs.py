@@ -93,8 +93,9 @@ def prepare_layer_pairs(
         turns = time_phases(h, weights[-2].shape[1])
         low_egcl = options.precision == "bf16"
         packed.append(torch.ops.geotdm_fast.packed_layer_pair(one.params, weights, turns, window, low_egcl, precision))
-    edge_terms = () if spatial.edge_term is None else tuple(one.edge_term for one, _ in pairs)
-    return LayerPairs(*tables, spatial.shift, edge_terms, tuple(packed), options, window, precision)
+    edge_terms = tuple(one.edge_term for one, _ in pairs if one.edge_term is not None)
+    first, sender = tables
+    return LayerPairs(first, sender, spatial.shift, edge_terms, tuple(packed), options, window, precision)
 
 
 _WHOLE_NODES = RowLayout(by_row=False, spare=False)
