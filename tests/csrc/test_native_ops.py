@@ -132,7 +132,7 @@ def test_fake_results_have_the_shapes_and_strides_of_real_ones(name, num_frames,
     real = op(*arguments.values())
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
         fake = op(*arguments.values())
-    flat = lambda values: torch.utils._pytree.tree_leaves(list(values))
+    flat = torch.utils._pytree.tree_leaves
     for a, b in zip(flat(fake), flat(real), strict=True):
         assert (a.shape, a.stride(), a.dtype) == (b.shape, b.stride(), b.dtype)
 
@@ -140,11 +140,11 @@ def test_fake_results_have_the_shapes_and_strides_of_real_ones(name, num_frames,
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_ops_return_new_tensors_and_write_to_none(name):
     arguments = ARGUMENTS[name]()
-    flat = lambda values: [v for v in torch.utils._pytree.tree_leaves(list(values)) if torch.is_tensor(v)]
-    before = [v.clone() for v in flat(arguments.values())]
+    flat = lambda values: [v for v in torch.utils._pytree.tree_leaves(values) if torch.is_tensor(v)]
+    before = [v.clone() for v in flat(arguments)]
     results = flat(getattr(torch.ops.geotdm_fast, name)(*arguments.values()))
-    assert all(torch.equal(a, b) for a, b in zip(flat(arguments.values()), before, strict=True))
-    places = [v.untyped_storage().data_ptr() for v in (*flat(arguments.values()), *results)]
+    assert all(torch.equal(a, b) for a, b in zip(flat(arguments), before, strict=True))
+    places = [v.untyped_storage().data_ptr() for v in (*flat(arguments), *results)]
     assert len({*places}) == len(places)
 
 
