@@ -27,6 +27,13 @@ STABLE_TORCH_LIBRARY(geotdm_fast, m) {
   m.def(GEOTDM_TEMPORAL_FORWARD_SCHEMA);
   m.def(GEOTDM_TEMPORAL_BACKWARD_SCHEMA);
   m.def(
+      "packed_layer_pair(Tensor[] egcl_params, Tensor[] attention_params, Tensor turns, bool low_precision, "
+      "int precision) -> Tensor packed");
+  m.def(
+      "layer_pairs(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor[] edge_terms, Tensor? shift, "
+      "Tensor[] packed, int phases, bool normalize, bool pre_norm, float? cutoff, int window, bool low_precision, "
+      "int precision) -> (Tensor x_out, Tensor h_out)");
+  m.def(
       "diffusion_step(Tensor(a!) x, Tensor(b!) before, Tensor(c!)? positions, Tensor output, Tensor? noise, "
       "Tensor? x_ref, Tensor? first, Tensor coefficients, Tensor step) -> ()");
   m.def("radius_graph(Tensor x, Tensor? batch, float cutoff, bool loop) -> (Tensor edge_index, Tensor degree)");

@@ -1,86 +1,15 @@
 // The op egcl on the CPU: checks, memory and loops around the kernels of egcl_forward.h and egcl_backward.h.
-#include <cmath>
 #include <tuple>
 
-#include "checks.h"
-#include "tensors.h"
+#include "egcl_inputs.h"
 
 namespace geotdm {
 
 namespace {
 
-// The order of EGCLParams in geotdm_fast/reference/egcl.py.
-enum { kEdgeW1, kEdgeB1, kEdgeW2, kEdgeB2, kCoordW1, kCoordB1, kCoordW2, kCoordB2, kNodeW1, kNodeB1, kNodeW2, kNodeB2 };
-
-EGCLSizes sizes(const Kernels& k, const Tensor& x, const Tensor& h, bool normalize, bool pre_norm,
-                std::optional<double> cutoff, bool residual) {
-  const float inverse_cutoff = cutoff ? float(1 / *cutoff) : 0.0f;
-  return {x.size(0), x.size(1), x.size(2),      h.size(2), round_up(h.size(2), k.panel),
-          normalize, pre_norm,  inverse_cutoff, residual};
-}
-
-// Returns the number of edges.
-int64_t check_inputs(const char* op, const Tensor& x, const Tensor& h, const Tensor& first, const Tensor& sender,
-                     const std::optional<Tensor>& edge_term, const std::optional<Tensor>& shift, const Tensors& params,
-                     std::optional<double> cutoff) {
-  check_rows(op, x, h);
-  const int64_t num_edges = check_edges(op, first, sender, x.size(0));
-  check(!cutoff || (*cutoff > 0 && std::isfinite(*cutoff)), op, "cutoff must be finite and over 0, got ",
-        cutoff.value_or(0));
-  const int64_t width = h.size(2);
-  if (edge_term) check_tensor(op, "edge_term", *edge_term, {sender.numel(), width});
-  if (shift) check_dense(op, "shift", *shift, {sender.numel(), x.size(2)});
-  // The last columns of edge_w1 belong to edge_term, which comes ready.
-  const int64_t columns = params.empty() || params[kEdgeW1].dim() != 2 ? 0 : params[kEdgeW1].size(1);
-  const ParamShape shapes[] = {{"edge_w1", width, std::max(columns, 2 * width + 1)},
-                               {"edge_b1", width, 0},
-                               {"edge_w2", width, width},
-                               {"edge_b2", width, 0},
-                               {"coord_w1", width, width},
-                               {"coord_b1", width, 0},
-                               {"coord_w2", 1, width},
-                               {"coord_b2", 1, 0},
-                               {"node_w1", width, 2 * width},
-                               {"node_b1", width, 0},
-                               {"node_w2", width, width},
-                               {"node_b2", width, 0}};
-  check_params(op, params, shapes);
-  return num_edges;
-}
-
-EGCLGraph graph_of(const Tensor& first, const Tensor& sender, const std::optional<Tensor>& shift) {
-  return {index_data(first), index_data(sender), shift ? data(*shift) : nullptr};
-}
-
-struct FirstLayer {  // slices of the first edge layer, and of the node layer, by what they multiply
-  Matrix receiver, sender, node_h, node_m;
-  Vector distance;
-  FirstLayer(const Tensors& p, int64_t width) : FirstLayer(Matrix(p[kEdgeW1]), Matrix(p[kNodeW1]), width) {}
-
- private:
-  FirstLayer(const Matrix& edge, const Matrix& node, int64_t width)
-      : receiver(edge.slice(0, width)),
-        sender(edge.slice(width, width)),
-        node_h(node.slice(0, width)),
-        node_m(node.slice(width, width)),
-        distance(edge.column(2 * width)) {}
-};
-
-EGCLWeights forward_weights(Weights& w, const Tensors& p, const FirstLayer& first) {
-  return {w.matrix(first.receiver), w.matrix(first.sender), w.matrix(p[kEdgeW2]),  w.matrix(p[kCoordW1]),
-          w.matrix(first.node_h),   w.matrix(first.node_m), w.matrix(p[kNodeW2]),  w.vector(p[kEdgeB1]),
-          w.vector(first.distance), w.vector(p[kEdgeB2]),   w.vector(p[kCoordB1]), w.vector(p[kCoordW2]),
-          w.vector(p[kNodeB1]),     w.vector(p[kNodeB2]),   *data(p[kCoordB2])};
-}
-
 EGCLTransposed transposed_weights(Weights& w, const Tensors& p, const FirstLayer& first) {
   return {w.transposed(first.receiver), w.transposed(first.sender), w.transposed(p[kEdgeW2]), w.transposed(p[kCoordW1]),
           w.transposed(first.node_h),   w.transposed(first.node_m), w.transposed(p[kNodeW2])};
-}
-
-std::optional<Tensor> padded_term(const std::optional<Tensor>& edge_term, int64_t stride) {
-  if (!edge_term) return std::nullopt;
-  return padded_rows(*edge_term, stride);
 }
 
 // Runs task(first_row, last_row, ...) for a range of tiles.
@@ -98,9 +27,9 @@ std::tuple<Tensor, Tensor, Tensors> egcl_forward(const Tensor& x, const Tensor& 
                                                  const std::optional<Tensor>& shift, const Tensors& params,
                                                  bool normalize, bool pre_norm, std::optional<double> cutoff,
                                                  bool residual, bool keep, bool low_precision) {
-  check_inputs("egcl_forward", x, h, first, sender, edge_term, shift, params, cutoff);
+  check_egcl("egcl_forward", x, h, first, sender, edge_term, shift, params, cutoff);
   const Kernels& k = kernels(low_precision);
-  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm, cutoff, residual);
+  const EGCLSizes size = egcl_sizes(k, x, h, normalize, pre_norm, cutoff, residual);
   Weights packed(k);
   const FirstLayer slices(params, size.width);
   const auto term = padded_term(edge_term, size.stride);
@@ -109,7 +38,7 @@ std::tuple<Tensor, Tensor, Tensors> egcl_forward(const Tensor& x, const Tensor& 
   Tensors kept = keep ? Tensors{p, q, rows(), rows()} : Tensors{};
   if (keep && cutoff) kept.push_back(empty({size.num_nodes, size.num_frames, kMoves}));
 
-  EGCLForward a{size, graph_of(first, sender, shift), forward_weights(packed, params, slices)};
+  EGCLForward a{size, graph_of(first, sender, shift), egcl_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = term ? data(*term) : nullptr;
   a.p = mutable_data(p), a.q = mutable_data(q), a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
   if (keep) a.m_sum = mutable_data(kept[2]), a.hidden = mutable_data(kept[3]);
@@ -137,12 +66,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensors> egcl_backward(
     const std::optional<Tensor>& shift, const Tensors& params, const Tensors& kept, bool wants_shift, bool wants_params,
     bool normalize, bool pre_norm, std::optional<double> cutoff, bool residual, bool low_precision) {
   const char* op = "egcl_backward";
-  const int64_t num_edges = check_inputs(op, x, h, first, sender, edge_term, shift, params, cutoff);
+  const int64_t num_edges = check_egcl(op, x, h, first, sender, edge_term, shift, params, cutoff);
   check_senders(op, sender, sender_first, by_sender, x.size(0), num_edges);
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels(low_precision);
-  const EGCLSizes size = sizes(k, x, h, normalize, pre_norm, cutoff, residual);
+  const EGCLSizes size = egcl_sizes(k, x, h, normalize, pre_norm, cutoff, residual);
   const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
   std::vector<KeptShape> shapes{{"p", kept_rows}, {"q", kept_rows}, {"m_sum", kept_rows}, {"hidden", kept_rows}};
   if (cutoff) shapes.push_back({"moves", {size.num_nodes, size.num_frames, kMoves}});
@@ -163,7 +92,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensors> egcl_backward(
   };
   auto grad_term = of_edges(edge_term.has_value(), stride), grad_shift = of_edges(wants_shift, size.dim);
 
-  EGCLBackward a{size, graph_of(first, sender, shift), forward_weights(packed, params, slices),
+  EGCLBackward a{size, graph_of(first, sender, shift), egcl_weights(packed, params, slices),
                  transposed_weights(packed, params, slices)};
   a.x = data(x), a.h = data(h), a.edge_term = term ? data(*term) : nullptr;
   a.p = data(kept[0]), a.q = data(kept[1]), a.m_sum = data(kept[2]), a.hidden = data(kept[3]);

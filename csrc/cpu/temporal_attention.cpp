@@ -1,49 +1,11 @@
 // The op temporal_attention on the CPU: memory and loops around the kernels of temporal_forward.h, temporal_backward.h.
 #include <tuple>
 
-#include "checks.h"
-#include "tensors.h"
+#include "temporal_inputs.h"
 
 namespace geotdm {
 
 namespace {
-
-// The order of TemporalAttentionParams in geotdm_fast/reference/temporal_attention.py.
-enum { kQW1, kQB1, kQW2, kQB2, kKW1, kKB1, kKW2, kKB2, kVW1, kVB1, kVW2, kVB2, kXW1, kXB1, kXW2, kXB2, kTimeW, kTimeB };
-
-// Of the op's argument `precision`: 0 float32, 1 tf32, which the CPU takes for float32, 2 bfloat16.
-constexpr int64_t kBfloat16 = 2;
-
-TemporalSizes sizes(const Kernels& k, const Tensor& x, const Tensor& h, const Tensor& turns, int64_t window) {
-  const int64_t reach = std::min(window, x.size(1) - 1), phases = turns.size(1);
-  const int64_t stride = round_up(h.size(2), k.panel), phase_stride = round_up(phases, k.panel);
-  return {x.size(0), x.size(1), x.size(2), h.size(2), stride, reach, phases, phase_stride};
-}
-
-void check_inputs(const char* op, const Tensor& x, const Tensor& h, const Tensor& turns, const Tensors& params,
-                  int64_t window, int64_t precision) {
-  check_rows(op, x, h);
-  check(x.size(1) > 0, op, "x must have at least one frame, got ", listed(x.sizes()));
-  const int64_t width = h.size(2);
-  const int64_t time_emb_dim = params.size() > kTimeW && params[kTimeW].dim() == 2 ? params[kTimeW].size(1) : 0;
-  const ParamShape shapes[] = {
-      {"q_w1", width, width},          {"q_b1", width, 0},  {"q_w2", width, width}, {"q_b2", width, 0},
-      {"k_w1", width, width},          {"k_b1", width, 0},  {"k_w2", width, width}, {"k_b2", width, 0},
-      {"v_w1", width, width},          {"v_b1", width, 0},  {"v_w2", width, width}, {"v_b2", width, 0},
-      {"x_w1", width, width},          {"x_b1", width, 0},  {"x_w2", 1, width},     {"x_b2", 1, 0},
-      {"time_w", width, time_emb_dim}, {"time_b", width, 0}};
-  check_params(op, params, shapes);
-  check_tensor(op, "turns", turns, {x.size(1), time_emb_dim / 2 * 2});
-  check(window >= 0, op, "window must not be negative, got ", window);
-  check(0 <= precision && precision <= kBfloat16, op, "precision must be 0, 1 or 2, got ", precision);
-}
-
-TemporalWeights forward_weights(Weights& w, const Tensors& p) {
-  return {w.matrix(p[kQW1]), w.matrix(p[kQW2]), w.matrix(p[kKW1]), w.matrix(p[kKW2]),
-          w.matrix(p[kVW1]), w.matrix(p[kVW2]), w.matrix(p[kXW1]), w.vector(p[kQB1]),
-          w.vector(p[kQB2]), w.vector(p[kKB1]), w.vector(p[kKB2]), w.vector(p[kVB1]),
-          w.vector(p[kVB2]), w.vector(p[kXB1]), w.vector(p[kXW2]), *data(p[kXB2])};
-}
 
 TemporalWeights transposed_weights(Weights& w, const Tensors& p) {
   TemporalWeights t{};
@@ -54,32 +16,13 @@ TemporalWeights transposed_weights(Weights& w, const Tensors& p) {
   return t;
 }
 
-// turns [T, 2 n], cosine and sine by turns, with all cosines first.
-Tensor by_kind(const Matrix& turns, int64_t stride) {
-  auto out = zeros({turns.rows, stride});
-  const int64_t n = turns.columns / 2;
-  for (int64_t t = 0; t < turns.rows; ++t)
-    for (int64_t k = 0; k < n; ++k)
-      for (int64_t kind = 0; kind < 2; ++kind)
-        mutable_data(out)[t * stride + kind * n + k] =
-            turns.from[t * turns.row_stride + (2 * k + kind) * turns.column_stride];
-  return out;
-}
-
-// turns: of `by_kind`, which must live as long.
-TimeWeights time_weights(Weights& w, const Tensor& turns, const Tensors& p, const TemporalSizes& size) {
-  const Matrix phases = Matrix(turns).slice(0, size.phases), weight = Matrix(p[kTimeW]).slice(0, size.phases);
-  return {data(turns),          w.transposed(phases), w.transposed(phases.t()),
-          w.transposed(weight), w.matrix(weight),     w.vector(p[kTimeB])};
-}
-
 // kept: q, k, v, the hidden layers of the MLPs and the gate, for the way back; empty without `keep`.
 std::tuple<Tensor, Tensor, Tensors> temporal_attention_forward(const Tensor& x, const Tensor& h, const Tensor& turns,
                                                                const Tensors& params, int64_t window, bool keep,
                                                                int64_t precision) {
-  check_inputs("temporal_attention_forward", x, h, turns, params, window, precision);
+  check_temporal("temporal_attention_forward", x, h, turns, params, window, precision);
   const Kernels& k = kernels(precision == kBfloat16);
-  const TemporalSizes size = sizes(k, x, h, turns, window);
+  const TemporalSizes size = temporal_sizes(k, x, h, turns.size(1), window);
   const Tensor phases = by_kind(turns, size.phase_stride);
   Weights packed(k);
   auto rows = [&] { return empty({size.num_nodes, size.num_frames, size.stride}); };
@@ -89,7 +32,7 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_forward(const Tensor& x, 
     kept = {rows(), rows(), rows(), empty({4, size.num_nodes, size.num_frames, size.stride}),
             empty({size.num_nodes, size.num_frames})};
 
-  TemporalForward a{size, forward_weights(packed, params), time_weights(packed, phases, params, size)};
+  TemporalForward a{size, temporal_weights(packed, params), time_weights(packed, phases, params, size.phases)};
   a.x = data(x), a.h = data(h);
   a.x_out = mutable_data(x_out), a.h_out = mutable_data(h_out);
   if (keep) {
@@ -107,11 +50,11 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(const Tensor& gr
                                                                 const Tensors& params, const Tensors& kept,
                                                                 int64_t window, int64_t precision) {
   const char* op = "temporal_attention_backward";
-  check_inputs(op, x, h, turns, params, window, precision);
+  check_temporal(op, x, h, turns, params, window, precision);
   check_dense(op, "grad_x_out", grad_x_out, x.sizes());
   check_dense(op, "grad_h_out", grad_h_out, h.sizes());
   const Kernels& k = kernels(precision == kBfloat16);
-  const TemporalSizes size = sizes(k, x, h, turns, window);
+  const TemporalSizes size = temporal_sizes(k, x, h, turns.size(1), window);
   const Tensor phases = by_kind(turns, size.phase_stride);
   const std::vector<int64_t> kept_rows{size.num_nodes, size.num_frames, size.stride};
   check_kept(op, kept,
@@ -123,8 +66,8 @@ std::tuple<Tensor, Tensor, Tensors> temporal_attention_backward(const Tensor& gr
   const int64_t width = size.width, stride = size.stride;
   Weights packed(k);
   auto grad_x = new_like(x), grad_h = new_like(h);
-  TemporalBackward a{size, forward_weights(packed, params), transposed_weights(packed, params),
-                     time_weights(packed, phases, params, size)};
+  TemporalBackward a{size, temporal_weights(packed, params), transposed_weights(packed, params),
+                     time_weights(packed, phases, params, size.phases)};
   a.x = data(x), a.h = data(h), a.q = data(kept[0]), a.k = data(kept[1]), a.v = data(kept[2]);
   a.hidden = data(kept[3]), a.gate = data(kept[4]);
   a.grad_x_out = data(grad_x_out), a.grad_h_out = data(grad_h_out);

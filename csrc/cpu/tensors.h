@@ -16,7 +16,7 @@ inline int64_t tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; 
 // Packed matrices and padded vectors, kept alive as long as the op runs.
 class Weights {
  public:
-  explicit Weights(const Kernels& k) : k_(k) { kept_.reserve(32); }
+  explicit Weights(const Kernels& k) : k_(k) {}
 
   // For x W^T, w [out, in]; columns may be a slice of a wider matrix.
   const float* matrix(const Matrix& w) { return packed(w.t()); }
@@ -38,10 +38,23 @@ class Weights {
     return to;
   }
 
-  float* room(int64_t floats) { return mutable_data(kept_.emplace_back(empty({floats}))); }
+  // Cut off a tensor that holds the weights of a layer of some width: a tensor for each would cost 20 us a layer.
+  float* room(int64_t floats) {
+    constexpr int64_t kFloats = 1 << 16;
+    if (left_ < floats) {
+      left_ = std::max(floats, kFloats);
+      next_ = mutable_data(kept_.emplace_back(empty({left_})));
+    }
+    const int64_t taken = std::min(round_up(floats, 16), left_);  // whole lines of the cache
+    float* at = next_;
+    next_ += taken, left_ -= taken;
+    return at;
+  }
 
   const Kernels& k_;
   Tensors kept_;
+  float* next_ = nullptr;
+  int64_t left_ = 0;
 };
 
 // [rows, width] with rows padded to `stride`; the same tensor if they are already.

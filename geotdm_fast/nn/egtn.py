@@ -1,6 +1,6 @@
 """The denoising network of GeoTDM."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -23,7 +23,7 @@ from geotdm_fast.nn.given_graph import (
 from geotdm_fast.nn.layers import SpatialLayer, TemporalLayer
 from geotdm_fast.nn.plain import bare, is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise
+from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise, in_one_call
 from geotdm_fast.nn.spatial_layers import SpatialOptions, spatial_layer
 from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
@@ -227,7 +227,8 @@ class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
         edges = None if rule is not None else cast("Tensor | Graph", edge_index)
         # One sort serves all layers, which see scaled positions.
         graph = None if edges is None else as_graph(edges, x.shape[0]).scaled(self.scale)
-        layers: list[Layer | UnpreparedLayer | CalledLayer]
+        layers: Sequence[Layer | UnpreparedLayer | CalledLayer]
+        in_one = None
         if not self._is_fused():
             called = None if graph is None else as_called(graph)
             layers = [CalledLayer(*pair, called, edge_attr, batch) for pair in pairs]
@@ -236,8 +237,9 @@ class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
         else:
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
-            layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-        return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule)
+            fused = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
+            layers, in_one = fused, in_one_call(fused, y, z)
+        return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule, in_one)
 
     def _graph_of(
         self,
@@ -333,11 +335,17 @@ class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
         graph = graph.scaled(self.scale)
         contiguous = frames.given[-1] - frames.given[0] + 1 == len(frames.given)
         numbers = None if contiguous else frames.given
-        is_fused, rows = self._is_fused(), _edge_rows(edge_attr, y)
-        for spatial, temporal in _layers(self.s_modules_ref, self.t_modules_ref):
-            if is_fused:
-                y, z = temporal.rows(*spatial.rows(y, z, graph, rows), numbers)
+        pairs, rows = _layers(self.s_modules_ref, self.t_modules_ref), _edge_rows(edge_attr, y)
+        if self._is_fused():
+            layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
+            in_one = in_one_call(layers, y, z) if numbers is None else None
+            if in_one is not None:
+                y, z = in_one.run(y, z)
             else:
+                for layer in layers:
+                    y, z = layer.temporal.run(*layer.spatial.run(y, z), numbers)
+        else:
+            for spatial, temporal in pairs:
                 y, z = CalledLayer(spatial, temporal, as_called(graph), edge_attr, batch, numbers).run(y, z)
         x_ref = ops.reference_frame(y, z, self.ws)  # [N, D, num_w]
         return x_ref if self.scale == 1 else x_ref / self.scale

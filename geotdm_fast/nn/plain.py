@@ -21,9 +21,13 @@ def is_plain(module: nn.Module) -> bool:
 
     A Linear with a parametrised weight is plain. One with hooks, or wrapped by an adapter, is not.
     """
-    forward = type(module).forward
-    is_known = forward in _PLAIN or str(getattr(forward, "__module__", "")).startswith(_OURS)
-    return is_known and not _is_hooked(module)
+    return _is_known(type(module).forward) and not _is_hooked(module)
+
+
+@functools.cache
+def _is_known(forward: object) -> bool:
+    """Whether a class's forward is of this package, or torch's of Linear, SiLU or Sequential."""
+    return forward in _PLAIN or str(getattr(forward, "__module__", "")).startswith(_OURS)
 
 
 def why_not_plain(module: nn.Module) -> str | None:
@@ -31,15 +35,19 @@ def why_not_plain(module: nn.Module) -> str | None:
 
     The reason names the first part of `module` whose call does more than its weights tell.
     """
-    parts = [(name, part, _read_by(module)) for name, part in module._modules.items()]
-    while parts:
-        name, part, read = parts.pop()
-        if part is None or (type(part) in read and not _is_hooked(part)):
-            continue
-        if not is_plain(part):
-            return f"{name} is {type(part).__name__}, with hooks or a forward of its own"
-        if not isinstance(part, nn.Linear):  # below that are parametrisations, which the weight shows
-            parts += [(f"{name}.{child}", below, _read_by(part)) for child, below in part._modules.items()]
+    # A loop over a few hundred parts, three times for a draw: names are put together for those with parts alone.
+    wholes = [("", module)]
+    while wholes:
+        prefix, whole = wholes.pop()
+        read = _read_by(whole)
+        for name, part in whole._modules.items():
+            if part is None or (type(part) in read and not _is_hooked(part)):
+                continue
+            if not is_plain(part):
+                return f"{prefix}{name} is {type(part).__name__}, with hooks or a forward of its own"
+            # Below a Linear are parametrisations, which the weight shows.
+            if part._modules and not isinstance(part, nn.Linear):
+                wholes.append((f"{prefix}{name}.", part))
     return None
 
 
@@ -49,8 +57,9 @@ def _read_by(module: nn.Module) -> tuple[type[nn.Module], ...]:
 
 
 def _is_hooked(module: nn.Module) -> bool:
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(hooks) or "forward" in vars(module)
+    own = vars(module)  # where torch keeps the hooks of a module
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks) or "forward" in own
 
 
 def bare(network: nn.Module) -> nn.Module:

@@ -4,13 +4,17 @@
 step. `denoise` reads its arguments alone, so a CUDA graph can hold the call.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
+from geotdm_fast import ops
 from geotdm_fast.conditioning import Frames
 from geotdm_fast.graphs import Graph, GraphRule
 from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal, SpatialWeights
+from geotdm_fast.nn.spatial import EGCLOnGraph
+from geotdm_fast.nn.temporal import PreparedAttention
 
 
 class Layer(NamedTuple):
@@ -67,6 +71,17 @@ class CalledLayer(NamedTuple):
         return x.transpose(1, 2), h.transpose(1, 2)
 
 
+def in_one_call(layers: Sequence[Layer], x: Tensor, h: Tensor) -> ops.LayerPairs | None:
+    """`layers` as one op, for positions [N, T, D] and features [N, T, H] like x and h; None where it has to be each by
+    itself."""
+    pairs = []
+    for spatial, temporal in layers:
+        if type(spatial) is not EGCLOnGraph or type(temporal) is not PreparedAttention:
+            return None
+        pairs.append((spatial.prepared, ops.AttentionOptions(temporal.params, temporal.window, temporal.precision)))
+    return ops.prepare_layer_pairs(x, h, pairs)
+
+
 class Prepared(NamedTuple):
     """What `EGTN.prepare` makes of a batch; `denoise` reads it.
 
@@ -76,6 +91,7 @@ class Prepared(NamedTuple):
     layers: in the order of the network
     scale: the network sees positions multiplied by it
     rule: makes a graph of the positions in every call; None: every layer holds its graph
+    pairs: `layers` as one op, where they can be
     """
 
     given: Tensor | None
@@ -84,6 +100,7 @@ class Prepared(NamedTuple):
     layers: tuple[Layer | UnpreparedLayer | CalledLayer, ...]
     scale: float
     rule: GraphRule | None = None
+    pairs: ops.LayerPairs | None = None
 
 
 def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +115,7 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     Returns the output [N, T_noisy, D], and the features of all frames [N, T, H]. Nothing waits for the device: a CUDA
     graph may capture the call.
     """
-    given, frames, _, layers, scale, rule = prepared
+    given, frames, _, layers, scale, rule, pairs = prepared
     start = y = x.transpose(1, 2)  # [N, T_noisy, D]
     if scale != 1:
         y = y * scale
@@ -107,8 +124,11 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     if rule is not None:
         graph = rule(y if scale == 1 else y / scale).scaled(scale)
         layers = tuple(cast(UnpreparedLayer, layer).on(graph, y, z) for layer in layers)
-    for layer in layers:
-        y, z = cast("Layer | CalledLayer", layer).run(y, z)
+    if pairs is not None:
+        y, z = pairs.run(y, z)
+    else:
+        for layer in layers:
+            y, z = cast("Layer | CalledLayer", layer).run(y, z)
     if frames is not None:
         y = frames.noisy_of(y, 1)
     output = y - start

@@ -6,6 +6,7 @@ from geotdm_fast.ops.cut_windows import cut_windows
 from geotdm_fast.ops.diffusion_step import diffusion_step
 from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
 from geotdm_fast.ops.gv_ff import gv_ff
+from geotdm_fast.ops.layer_pairs import AttentionOptions, LayerPairs, prepare_layer_pairs
 from geotdm_fast.ops.node_embedding import node_embedding
 from geotdm_fast.ops.noised_positions import noised_positions
 from geotdm_fast.ops.radius_graph import radius_graph
@@ -15,6 +16,8 @@ from geotdm_fast.ops.temporal_attention import temporal_attention
 from geotdm_fast.ops.trajectory_noise import trajectory_noise
 
 __all__ = [
+    "AttentionOptions",
+    "LayerPairs",
     "PreparedEGCL",
     "adam_step",
     "backend",
@@ -26,6 +29,7 @@ __all__ = [
     "node_embedding",
     "noised_positions",
     "prepare_egcl",
+    "prepare_layer_pairs",
     "radius_graph",
     "radius_neighbors",
     "radius_neighbours",

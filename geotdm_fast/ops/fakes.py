@@ -144,6 +144,42 @@ def _temporal_attention_backward(
 
 
 @_fake
+def _packed_layer_pair(
+    egcl_params: Sequence[Tensor],
+    attention_params: Sequence[Tensor],
+    turns: Tensor,
+    low_precision: bool,
+    precision: int,
+) -> Tensor:
+    width, (num_frames, phases), panel = egcl_params[1].shape[0], turns.shape, int(build_info()["panel"])
+    up = lambda n, to: -(-n // to) * to
+    matrix = lambda k, n: up(k, 32) * up(n, panel)
+    time = matrix(num_frames, phases) + matrix(phases, num_frames) + matrix(width, phases) + matrix(phases, width)
+    time += num_frames * up(phases, panel)
+    return turns.new_empty(2 * panel + 14 * matrix(width, width) + time + 16 * up(width, panel))
+
+
+@_fake
+def _layer_pairs(
+    x: Tensor,
+    h: Tensor,
+    first: Tensor,
+    sender: Tensor,
+    edge_terms: Sequence[Tensor],
+    shift: Tensor | None,
+    packed: Sequence[Tensor],
+    phases: int,
+    normalize: bool,
+    pre_norm: bool,
+    cutoff: float | None,
+    window: int,
+    low_precision: bool,
+    precision: int,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(h)
+
+
+@_fake
 def _diffusion_step(
     x: Tensor,
     before: Tensor,

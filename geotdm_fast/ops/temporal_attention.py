@@ -17,7 +17,7 @@ from geotdm_fast.runtime.checks import check_window, is_transformed
 from geotdm_fast.runtime.choices import check_choice
 
 # What the compiled ops take for no window: more than there are frames.
-_EVERY_FRAME = 2**31 - 1
+EVERY_FRAME = 2**31 - 1
 
 
 def temporal_attention(
@@ -55,7 +55,7 @@ def temporal_attention(
         x.float().contiguous(),
         h.float().contiguous(),
         frames,
-        _EVERY_FRAME if window is None else min(window, _EVERY_FRAME),
+        EVERY_FRAME if window is None else min(window, EVERY_FRAME),
         native.needs_grad(x, h, *weights),
         PRECISIONS.index(products),
         *weights,

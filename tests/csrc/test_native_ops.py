@@ -73,7 +73,31 @@ def temporal_attention_backward_arguments() -> dict:
     return gradients | {name: arguments[name] for name in order}
 
 
+def packed_layer_pair_arguments() -> dict:
+    params = list(temporal_params(WIDTH))
+    turned = time_phases(draw(NODES, FRAMES, WIDTH), params[-2].shape[1]).clone()
+    of_egcl = list(egcl_params(WIDTH, 2))
+    return {
+        "egcl_params": of_egcl,
+        "attention_params": params,
+        "turns": turned,
+        "low_precision": False,
+        "precision": 0,
+    }
+
+
+def layer_pairs_arguments() -> dict:
+    forward = egcl_forward_arguments()
+    packed = [torch.ops.geotdm_fast.packed_layer_pair(*packed_layer_pair_arguments().values()) for _ in range(2)]
+    about = {name: forward[name] for name in ("x", "h", "first", "sender")}
+    about |= {"edge_terms": [draw(7, WIDTH), draw(7, WIDTH)], "shift": forward["shift"], "packed": packed, "phases": 12}
+    about |= {name: forward[name] for name in ("normalize", "pre_norm", "cutoff")}
+    return about | {"window": 1, "low_precision": False, "precision": 0}
+
+
 ARGUMENTS = {
+    "packed_layer_pair": packed_layer_pair_arguments,
+    "layer_pairs": layer_pairs_arguments,
     "egcl_forward": egcl_forward_arguments,
     "egcl_backward": egcl_backward_arguments,
     "gv_ff_forward": gv_ff_forward_arguments,
@@ -107,7 +131,7 @@ def test_fake_results_have_the_shapes_and_strides_of_real_ones(name, num_frames,
     real = op(*arguments.values())
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
         fake = op(*arguments.values())
-    flat = lambda values: torch.utils._pytree.tree_leaves(list(values))
+    flat = torch.utils._pytree.tree_leaves
     for a, b in zip(flat(fake), flat(real), strict=True):
         assert (a.shape, a.stride(), a.dtype) == (b.shape, b.stride(), b.dtype)
 
@@ -115,11 +139,11 @@ def test_fake_results_have_the_shapes_and_strides_of_real_ones(name, num_frames,
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_ops_return_new_tensors_and_write_to_none(name):
     arguments = ARGUMENTS[name]()
-    flat = lambda values: [v for v in torch.utils._pytree.tree_leaves(list(values)) if torch.is_tensor(v)]
-    before = [v.clone() for v in flat(arguments.values())]
+    flat = lambda values: [v for v in torch.utils._pytree.tree_leaves(values) if torch.is_tensor(v)]
+    before = [v.clone() for v in flat(arguments)]
     results = flat(getattr(torch.ops.geotdm_fast, name)(*arguments.values()))
-    assert all(torch.equal(a, b) for a, b in zip(flat(arguments.values()), before, strict=True))
-    places = [v.untyped_storage().data_ptr() for v in (*flat(arguments.values()), *results)]
+    assert all(torch.equal(a, b) for a, b in zip(flat(arguments), before, strict=True))
+    places = [v.untyped_storage().data_ptr() for v in (*flat(arguments), *results)]
     assert len({*places}) == len(places)
 
 
@@ -134,6 +158,27 @@ at = lambda index, value: lambda v: v.clone().index_fill_(0, torch.tensor([index
 
 # op, argument, what is done to it, the error, what it says
 ERRORS = [
+    ("packed_layer_pair", "egcl_params", lambda p: p[:1], ValueError, "edge_b1 must be .H. with H a multiple of 16"),
+    ("packed_layer_pair", "egcl_params", lambda p: p[:-1], ValueError, "params must be 12 tensors, got 11"),
+    ("packed_layer_pair", "attention_params", first_of(wide), ValueError, r"q_w1 must be \[16, 16\], got \[16, 32\]"),
+    ("packed_layer_pair", "turns", lambda v: v[:0], ValueError, r"turns must be .* T at least 1, got \[0, 12\]"),
+    ("packed_layer_pair", "turns", wide, ValueError, r"turns must be \[3, 12\], got \[3, 24\]"),
+    ("packed_layer_pair", "precision", lambda _: 3, ValueError, "precision must be 0, 1 or 2, got 3"),
+    ("layer_pairs", "x", wide, ValueError, r"x must be \[N, T, 2\] or \[N, T, 3\], got \[4, 3, 6\]"),
+    ("layer_pairs", "h", double, ValueError, "h must be Float, got Double"),
+    ("layer_pairs", "first", at(1, 9), ValueError, "first must ascend from 0 to 7"),
+    ("layer_pairs", "sender", at(2, 4), ValueError, "sender must be in 0..3, got 4 at index 2"),
+    ("layer_pairs", "edge_terms", lambda v: v[:1], ValueError, "edge_terms must be none or 2 tensors, got 1"),
+    ("layer_pairs", "edge_terms", first_of(wide), ValueError, r"edge_terms must be \[7, 16\], got \[7, 32\]"),
+    ("layer_pairs", "shift", wide, ValueError, r"shift must be \[7, 3\], got \[7, 6\]"),
+    ("layer_pairs", "packed", lambda v: [], ValueError, "packed must be one tensor at least, got none"),
+    ("layer_pairs", "packed", first_of(lambda v: v[:-1].clone()), ValueError, r"packed must be \[\d+\], got \[\d+\]"),
+    ("layer_pairs", "packed", first_of(double), ValueError, "packed must be Float, got Double"),
+    ("layer_pairs", "phases", lambda _: 40, ValueError, r"packed must be \[\d+\], got \[\d+\]"),
+    ("layer_pairs", "phases", lambda _: -1, ValueError, "phases must not be negative, got -1"),
+    ("layer_pairs", "cutoff", lambda _: 0.0, ValueError, "cutoff must be finite and over 0, got 0"),
+    ("layer_pairs", "window", lambda _: -1, ValueError, "window must not be negative, got -1"),
+    ("layer_pairs", "precision", lambda _: 3, ValueError, "precision must be 0, 1 or 2, got 3"),
     ("egcl_forward", "x", wide, ValueError, r"x must be \[N, T, 2\] or \[N, T, 3\], got \[4, 3, 6\]"),
     ("egcl_forward", "x", flat, ValueError, r"x must be \[N, T, 2\] or \[N, T, 3\], got \[36\]"),
     ("egcl_forward", "x", double, ValueError, "x must be Float, got Double"),
