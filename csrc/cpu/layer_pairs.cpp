@@ -120,8 +120,7 @@ std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const T
   const TemporalSizes time = temporal_sizes(ak, x, h, phases, window);
   const PairSizes of_pair{size.width, size.num_frames, phases};
   for (const Tensor& term : edge_terms) check_tensor(op, "edge_terms", term, {room, size.width});
-  for (const Tensor& pair : packed)
-    check_dense(op, "packed", pair, {packed_pair_size(ek, ak, of_pair)});
+  for (const Tensor& pair : packed) check_dense(op, "packed", pair, {packed_pair_size(ek, ak, of_pair)});
 
   const auto x_out = new_like(x), h_out = new_like(h);
   const int64_t layers = packed.size(), num_rows = size.num_nodes * size.num_frames;

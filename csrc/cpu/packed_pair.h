@@ -38,10 +38,10 @@ struct PackedPair {
     of_time(time.phases, num_frames, phases), of_time(time.phase_keys, phases, num_frames);
     of_time(time.to_phases, width, phases), of_time(time.from_phases, phases, width);
     f(time.turns, of_turns, of_turns);
-    for (const float** vector : {&egcl.edge_b1, &egcl.distance, &egcl.edge_b2, &egcl.coord_b1, &egcl.coord2,
-                                 &egcl.node_b1, &egcl.node_b2, &attention.q_b1, &attention.q_b2, &attention.k_b1,
-                                 &attention.k_b2, &attention.v_b1, &attention.v_b2, &attention.x_b1, &attention.x2,
-                                 &time.bias})
+    for (const float** vector :
+         {&egcl.edge_b1, &egcl.distance, &egcl.edge_b2, &egcl.coord_b1, &egcl.coord2, &egcl.node_b1, &egcl.node_b2,
+          &attention.q_b1, &attention.q_b2, &attention.k_b1, &attention.k_b2, &attention.v_b1, &attention.v_b2,
+          &attention.x_b1, &attention.x2, &time.bias})
       f(*vector, stride, stride);
   }
 };
