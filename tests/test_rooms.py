@@ -54,6 +54,7 @@ ROOMS = {
     "inspection": {*_WORK, "plots"},
     "official": {*_WORK},
     "model": {*_WORK, "ays_model", "families", "checkpoint_paths", "sampling", "scores"},
+    "distill": {*_WORK, "families", "checkpoint_paths", "model", "sampling", "training"},
     "ays_model": {*_WORK, "ays", "model"},
     "paper": {*_WORK, "sampling", "training", "scores", "plots"},
 }

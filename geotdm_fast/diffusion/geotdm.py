@@ -17,6 +17,7 @@ from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_s
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
 from geotdm_fast.diffusion.official_names import MethodChain, OfficialNames, replaced_parts, sampled_steps
+from geotdm_fast.diffusion.one_call import checked_calls, one_call_losses
 from geotdm_fast.diffusion.plan import Plan, ancestral_plan, method_plan
 from geotdm_fast.diffusion.priors import PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
@@ -40,6 +41,8 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
           `uncond` - positions, noise and output are projected to zero mean over the nodes and frames of each graph
     prior: x_ref by name: `learned`, `com`, `com_last`, `last_frame`, `none`. Default: `learned` if the network was
            built for it, else `com`; in mode `uncond` there is none.
+    calls: 1 of a student of `geotdm distill`: its network makes a trajectory of noise in one call, and is told of no
+           step but the first. None: a model of all steps
 
     On CUDA the steps of a chain are replayed as a CUDA graph; `captures` holds the last few graphs, and None in its
     place has every step launched by Python, which gives the same sample. A subclass that replaces part of a step
@@ -65,6 +68,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         rescale_timesteps: bool = False,
         mode: str = "cond",
         prior: str | None = None,
+        calls: int | None = None,
     ):
         super().__init__(beta_schedule_name, num_timesteps)
         check_choice("GeoTDM: mode", mode, ("cond", "uncond"))
@@ -86,6 +90,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
             raise ValueError("GeoTDM: prior 'learned' needs a network built with learn_ref_frame=True")
         self.prior = prior
         self.mode = mode
+        self.calls = checked_calls("GeoTDM", calls)
         self.device = device
         self.model_mean_type = model_mean_type
         self.model_var_type = model_var_type
@@ -129,6 +134,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
             "model_mean_type": self.model_mean_type.name.lower(),
             "model_var_type": self.model_var_type.name.lower(),
             "rescale_timesteps": bool(self.rescale_timesteps),
+            **({} if self.calls is None else {"calls": self.calls}),
         }
 
     # --- one step -------------------------------------------------------------------------------------------------
@@ -314,6 +320,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         cond_fn: GradientFunction | None,
     ) -> Chain | MethodChain:
         """The model's own chain from step num_steps - 1 on."""
+        self.check_has_steps("GeoTDM")
         if self.replaced_parts():
             return MethodChain(partial(sampled_steps, self, num_steps, x, model_kwargs, cond_fn), x)
         plan = ancestral_plan(self, self.model_mean_type, self.model_var_type, num_steps)
@@ -331,11 +338,13 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         """Mean squared error of the network for one random step of each graph (Ho et al. 2020, Eq. 14).
 
         Returns `loss` and `mse`, both [N]: the mean over the dimensions of a node.
-        noise, then t, are drawn when they are not given: one t for each graph.
+        noise, then t, are drawn when they are not given: one t for each graph. Of a student: `one_call_losses`.
         """
         model_kwargs = check_start("training_losses", self.mode, x_start, model_kwargs, noise)
         model_kwargs = self.with_graph(model_kwargs)
         batch = model_kwargs["batch"]
+        if self.calls is not None:
+            return one_call_losses(self, x_start, model_kwargs, noise)
         noise, t = loss_draws(x_start, t, noise, batch, self.num_timesteps)
         x_ref = self.get_ref_frame(model_kwargs)
         if self.mode == "uncond":
@@ -364,6 +373,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         Returns `total_bpd` [N], `prior_bpd` [N], and for each step from the last to the first `vb` [N, S] (terms of the
         bound), `xstart_mse` [N, S] and `mse` [N, S] (of the noise). The sum over the nodes of a graph is its bound.
         """
+        self.check_has_steps("calc_bpd_loop")
         model_kwargs = check_start("calc_bpd_loop", self.mode, x_start, model_kwargs)
         model_kwargs = self.with_graph(model_kwargs)
         with self._holding_ref_frame(model_kwargs) as x_ref:

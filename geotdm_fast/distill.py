@@ -1,0 +1,150 @@
+"""A student that draws in one call: a teacher's draws as pairs of noise and trajectory, and a training on them."""
+
+import copy
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from geotdm_fast.config.files import normalise_config
+from geotdm_fast.data.sections import open_datasets
+from geotdm_fast.data.trajectory import collate
+from geotdm_fast.families import is_ays
+from geotdm_fast.model import Model
+from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.processes import Processes
+from geotdm_fast.sampling import sample_to_folder
+
+# How the teacher draws, unless it is told otherwise: the calls that forecasts are measured with.
+TEACHER_CALLS = 5
+# Trajectories of data.val that a student is validated on.
+VALIDATED = 256
+# What a student's training has of its own; all else is its teacher's.
+TRAINING: dict[str, Any] = {
+    "num_epochs": None, "num_steps": 8000, "max_minutes": None, "batch_size": 32, "optimizer": "muon", "lr": 2e-3,
+    "schedule": "cosine", "lr_decay_every": None, "lr_min": 1e-5, "warmup_steps": 100, "ema_decay": 0.995,
+    "rotate": False, "context_noise": 0.0, "block_history": 0, "eval": "loss", "nll_every_step": None,
+    "eval_every_step": 500, "save_every_epoch": None, "final_test": False,
+}  # fmt: skip
+
+
+def student_config(teacher: Model, source: PathLike, folder: PathLike, num_frames: int | None = None) -> dict:
+    """The configuration, not yet normalised, of a training of a student of `teacher`.
+
+    source: the teacher's checkpoint, which the student begins with; folder: of the run, where the pairs go
+    Network, task and data are the teacher's, windows of history but for those of the model; `TRAINING` has the rest.
+    Raises ValueError for a teacher that can have no student, naming why.
+    """
+    check_teacher(teacher)
+    config = copy.deepcopy(
+        {name: dict(teacher.config[name]) for name in ("data", "denoise_model", "diffusion", "train")}
+    )
+    blocks = config["train"].get("block_history", 0)
+    for section in config["data"].values():
+        for key in ("span", "num_frames"):
+            if blocks and type(section.get(key)) is int and section[key] > teacher.num_frames:
+                section[key] = teacher.task.without_history(section[key], blocks)
+    config["diffusion"]["calls"] = 1
+    config["train"] |= {**TRAINING, "exp_name": f"{config['train'].get('exp_name', 'model')}_student"}
+    config["train"]["start_from"] = str(source)
+    config["distill"] = {"pairs": (pathlib.Path(folder) / "pairs").as_posix()}
+    return config
+
+
+def check_teacher(teacher: Model) -> None:
+    """ValueError for a model that can have no student."""
+    if is_ays(teacher.config):
+        raise ValueError(
+            f"distill: the teacher must be a GeoTDM or a flow, got {teacher.name}, a model of Align Your Structures"
+        )
+    if teacher.diffusion.calls is not None:
+        raise ValueError(f"distill: the teacher must be a model of all steps, got {teacher.name}, a student itself")
+    if teacher.task.tells_noise:
+        raise ValueError(
+            f"distill: the teacher must not be told of noise on its given frames (train.context_noise_told), got "
+            f"{teacher.name}, which is"
+        )
+    if "train" not in teacher.config["data"]:
+        raise ValueError(f"distill: the configuration of {teacher.name} must have a section data.train, got none")
+
+
+def draw_pairs(
+    teacher: Model,
+    config: Mapping,
+    *,
+    num_pairs: int,
+    seed: int = 1,
+    method: str | None = None,
+    steps: int | None = None,
+    spacing: str = "uniform",
+    batch_size: int | None = None,
+    restart: bool = False,
+    ours: Processes | None = None,
+    progress: bool = True,
+) -> None:
+    """Have the teacher draw what a student learns from, into the folder `distill.pairs` of the student's `config`.
+
+    num_pairs: draws of data.train; as many trajectories as there are, or evenly spaced ones, each so often that there
+        are at least num_pairs. Of data.val, if the configuration has it, one draw of at most `VALIDATED`
+    seed: of the noise of training pairs, seed + 1 of those of validation; noise and draws are those of `sample`
+    method, steps, spacing: of the teacher, by default its method for few calls in 5 (or all, of a model of less). Noise
+        must not be added on the way: then a draw does not follow from the noise that it began with
+    ours, batch_size, restart, progress: as for `sample_to_folder`, which writes `train` and `val`: what is there is not
+        drawn again
+    Raises ValueError for a method that adds noise, and as `sample_to_folder` does.
+    """
+    config = normalise_config(config)
+    steps = min(TEACHER_CALLS, teacher.diffusion.num_timesteps) if steps is None else steps
+    sampler = teacher.sampler(method or teacher.diffusion.fast_method, steps, spacing)
+    if sampler.plan.is_random:
+        raise ValueError(
+            f"distill: the teacher's method must add no noise on the way, so that a draw follows from the noise that it "
+            f"begins with, got {sampler.method}"
+        )
+    sections = {f"data.{name}": config["data"][name] for name in ("train", "val") if name in config["data"]}
+    for where, dataset in open_datasets(sections, progress=progress).items():
+        split = where.removeprefix("data.")
+        wanted = num_pairs if split == "train" else min(VALIDATED, len(dataset))
+        chosen = teacher.dataset(dataset.spread(wanted), "distill")
+        sample_to_folder(
+            pathlib.Path(config["distill"]["pairs"]) / split,
+            sampler,
+            collate(chosen),
+            chosen,
+            teacher.task,
+            num_samples=-(-wanted // len(chosen)),
+            seed=seed + (split == "val"),
+            checkpoint=teacher.name,
+            batch_size=batch_size,
+            restart=restart,
+            ours=ours,
+            progress=progress,
+        )
+
+
+def distill(
+    source: PathLike,
+    folder: PathLike,
+    *,
+    num_pairs: int,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    **train: Any,
+) -> pathlib.Path:
+    """Make a student of the teacher `source` in `folder`, and return its checkpoint.
+
+        student = geotdm_fast.load(distill("nbody_charged_small", "student", num_pairs=10000))
+
+    source: what `Model.load` takes; num_pairs: as for `draw_pairs`
+    train: keys of the section `train` in place of `TRAINING`'s and the teacher's, such as num_steps=2000
+    What is in the folder is gone on with. Raises as `student_config`, `draw_pairs` and `training.train` do.
+    """
+    from geotdm_fast.checkpoint_paths import checkpoint_file
+    from geotdm_fast.training import train as run
+
+    teacher = Model.load(source, device=device)
+    config = student_config(teacher, checkpoint_file(str(source)), folder)
+    config["train"] |= train
+    draw_pairs(teacher, config, num_pairs=num_pairs, progress=progress)
+    return run(config, output_dir=folder, device=device, progress=progress)
