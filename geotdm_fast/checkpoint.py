@@ -110,6 +110,7 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
         mode=mode,
         prior=prior,
         calls=section.get("calls"),
+        call_step=section.get("call_step"),
     )
 
 

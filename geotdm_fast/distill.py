@@ -9,17 +9,23 @@ import torch
 
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data.sections import open_datasets
-from geotdm_fast.data.trajectory import collate
-from geotdm_fast.families import is_ays
+from geotdm_fast.data.trajectory import collate, evenly_spaced
+from geotdm_fast.diffusion import Flow
+from geotdm_fast.diffusion.one_call import one_call_losses
+from geotdm_fast.families import build_diffusion, is_ays
 from geotdm_fast.model import Model
+from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.sampling import sample_to_folder
+from geotdm_fast.training.pairs import open_pairs
 
 # How the teacher draws, unless it is told otherwise: the calls that forecasts are measured with.
 TEACHER_CALLS = 5
 # Trajectories of data.val that a student is validated on.
 VALIDATED = 256
+# Pairs by which the student's step is chosen, and among how many steps.
+LOOKED_AT, GRID = 128, 20
 # What a student's training has of its own; all else is its teacher's.
 TRAINING: dict[str, Any] = {
     "num_epochs": None, "num_steps": 8000, "max_minutes": None, "batch_size": 32, "optimizer": "muon", "lr": 2e-3,
@@ -29,7 +35,7 @@ TRAINING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def student_config(teacher: Model, source: PathLike, folder: PathLike, num_frames: int | None = None) -> dict:
+def student_config(teacher: Model, source: PathLike, folder: PathLike) -> dict:
     """The configuration, not yet normalised, of a training of a student of `teacher`.
 
     source: the teacher's checkpoint, which the student begins with; folder: of the run, where the pairs go
@@ -99,7 +105,7 @@ def draw_pairs(
     sampler = teacher.sampler(method or teacher.diffusion.fast_method, steps, spacing)
     if sampler.plan.is_random:
         raise ValueError(
-            f"distill: the teacher's method must add no noise on the way, so that a draw follows from the noise that it "
+            "distill: the teacher's method must add no noise on the way, so that a draw follows from the noise that it "
             f"begins with, got {sampler.method}"
         )
     sections = {f"data.{name}": config["data"][name] for name in ("train", "val") if name in config["data"]}
@@ -121,6 +127,34 @@ def draw_pairs(
             ours=ours,
             progress=progress,
         )
+
+
+def nearest_step(teacher: Model, config: Mapping) -> int | None:
+    """The step at which one call of the teacher is nearest to what it draws in several; None of a flow: the prior.
+
+    config: of the student, whose pairs are there. The mean squared distance of the scored nodes over the first `LOOKED_AT`
+    pairs counts, of every twentieth of the steps. Deterministic.
+    """
+    if isinstance(teacher.diffusion, Flow):
+        return None
+    config = normalise_config(config)
+    dataset = open_datasets({"data.train": config["data"]["train"]}, progress=False)["data.train"]
+    pairs = open_pairs(pathlib.Path(config["distill"]["pairs"]) / "train", dataset, teacher.task)
+    numbers = torch.tensor(evenly_spaced(len(pairs.dataset), LOOKED_AT))
+    batch = collate([pairs.dataset[i] for i in numbers.tolist()])
+    x_start, model_kwargs = teacher.task.split(batch.to(teacher.device, teacher.diffusion.dtype))
+    model_kwargs = teacher.diffusion.with_graph(model_kwargs)
+    noise = pairs.noise(numbers, batch.batch, *x_start.shape[1:]).to(x_start)
+    total = teacher.diffusion.num_timesteps
+    steps = sorted({total - 1 - i * total // GRID for i in range(GRID)})
+    section = config["diffusion"]
+    losses = []
+    with evaluating(teacher.network), torch.no_grad():
+        for step in steps:
+            student = build_diffusion(teacher.network, {"diffusion": section | {"call_step": step}}, teacher.device)
+            loss = one_call_losses(student, x_start, model_kwargs, noise)["loss"]
+            losses.append(float(loss[batch.scored].mean()))
+    return steps[losses.index(min(losses))]
 
 
 def distill(
@@ -147,4 +181,5 @@ def distill(
     config = student_config(teacher, checkpoint_file(str(source)), folder)
     config["train"] |= train
     draw_pairs(teacher, config, num_pairs=num_pairs, progress=progress)
+    config["diffusion"]["call_step"] = nearest_step(teacher, config)
     return run(config, output_dir=folder, device=device, progress=progress)

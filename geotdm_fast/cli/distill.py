@@ -9,6 +9,7 @@ from geotdm_fast.cli.arguments import add_quiet, choose_device, count, new_comma
 from geotdm_fast.cli.checkpoints import HELP as CHECKPOINT_HELP
 from geotdm_fast.cli.checkpoints import checkpoint_file
 from geotdm_fast.cli.data_options import add_data_files, check_data_files
+from geotdm_fast.cli.telling import tell
 from geotdm_fast.cli.training_data import put_cache, replace_data
 
 DESCRIPTION = """\
@@ -22,7 +23,7 @@ begins with the teacher's weights.
 CHECKPOINT is the teacher: a GeoTDM or a flow, conditional or not, with whatever frames given. The folder --out receives
   pairs/train, pairs/val   the teacher's draws, shard by shard, as `geotdm sample` writes them; the noise is not stored,
                            since it follows from seed, graph and sample
-  best.safetensors, ...    what `geotdm train` writes: the student, the newest weights, the state of the training, the log
+  best.safetensors, ...    what `geotdm train` writes: the student, the newest weights, the training's state, the log
 Stopped or killed at any moment, the same command goes on: with the shards that are missing, then with the training.
 Under torchrun the shards and the batches are shared out among the processes.
 
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from geotdm_fast.config.files import normalise_config, override
-    from geotdm_fast.distill import draw_pairs, student_config
+    from geotdm_fast.distill import draw_pairs, nearest_step, student_config
     from geotdm_fast.model import Model
     from geotdm_fast.runtime.processes import processes
     from geotdm_fast.training import train
@@ -128,6 +129,12 @@ def run(args: argparse.Namespace) -> int:
             teacher, config, num_pairs=args.pairs, seed=args.seed, method=args.method, steps=args.teacher_steps,
             spacing=args.spacing, batch_size=args.batch_size, restart=args.restart, ours=ours, progress=show,
         )  # fmt: skip
+        if config["diffusion"]["call_step"] is None:
+            step = config["diffusion"]["call_step"] = ours.from_first(lambda: nearest_step(teacher, config))
+            if ours.writes and step is not None:
+                tell(
+                    f"one call of {teacher.name} is nearest to its draws at step {step}: the student's diffusion.call_step"
+                )
         device = args.device if ours.alone else ours.device
         last = train(config, output_dir=args.out, device=device, resume=not args.restart, progress=show)
     if os.environ.get("RANK", "0") == "0":

@@ -47,6 +47,8 @@ def check_student(config: Mapping, where: str) -> None:
             "a student, and go together; `geotdm distill` writes both"
         )
     if config.get("distill") is None:
+        if config["diffusion"]["call_step"] is not None:
+            raise ValueError(f"{where}: diffusion.call_step is of a student, with diffusion.calls 1")
         return
     wrong = [key for key in ("rotate", "context_noise", "block_history", "nll_every_step") if train[key]]
     if wrong or train["eval"] == "nll":
@@ -57,7 +59,7 @@ def check_student(config: Mapping, where: str) -> None:
 def check_keys_of_kind(diffusion: Mapping, where: str) -> None:
     """ValueError naming a key of the section that its `kind` does not have; keys may be left out."""
     if diffusion.get("kind", "gaussian") == "flow":
-        for key, default in (("beta_schedule_name", "linear"), ("model_var_type", "fixed_large")):
+        for key, default in (("beta_schedule_name", "linear"), ("model_var_type", "fixed_large"), ("call_step", None)):
             if diffusion.get(key, default) != default:
                 raise ValueError(f"{where}: diffusion.{key} does not go with diffusion.kind flow, got {diffusion[key]}")
         return

@@ -92,6 +92,8 @@ DIFFUSION = {
     ),
     "calls": Setting("int", None, "a student draws in so many calls of the network: of `geotdm distill`, with the "
                      "section distill (null: a model of all steps)", least=1, most=1),
+    "call_step": Setting("int", None, "the step that a student's call is one of, counted from 0; of a diffusion alone "
+                         "(null: the last)", least=0),
 }  # fmt: skip
 
 TRAIN = {

@@ -28,6 +28,7 @@ class FramedDiffusion:
     denoise_network: `EGTN`, bare or wrapped; num_timesteps: S; mode, prior, device: as for `GeoTDM`
     methods: names that `Sampler` takes, the first of them by default; fast_method: the one for a few calls
     calls: of a student of `geotdm distill`, the calls that it draws in, 1; None: a model that is drawn in up to S calls
+    call_step: of a student, the step that its call is one of; None: the last, S - 1
     """
 
     methods: ClassVar[tuple[str, ...]] = ()
@@ -40,6 +41,7 @@ class FramedDiffusion:
     device: torch.device | str | int
     learn_ref_frame: bool
     calls: int | None = None
+    call_step: int | None = None
     captures: CaptureCache | None
     _held_ref_frame: tuple[dict, Tensor] | None
 
@@ -146,8 +148,13 @@ class FramedDiffusion:
         """The chain of a method in `num_steps` calls, from `noised_steps` (None: all S) down to the data."""
         raise NotImplementedError
 
+    @property
+    def noised_steps(self) -> int | None:
+        """How many steps of noise a whole chain goes back: None, all of them, but for a student's."""
+        return None if self.call_step is None else self.call_step + 1
+
     def start(self, z: Tensor, model_kwargs: dict) -> Tensor:
-        """What a chain begins with, relative to x_ref, of z ~ N(0, I) [N, D, T_noisy]."""
+        """What a whole chain begins with, relative to x_ref, of z ~ N(0, I) [N, D, T_noisy]."""
         return z
 
     def noised(self, x_start: Tensor, noised_steps: int, z: Tensor, model_kwargs: dict) -> Tensor:

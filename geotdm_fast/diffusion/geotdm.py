@@ -42,7 +42,9 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
     prior: x_ref by name: `learned`, `com`, `com_last`, `last_frame`, `none`. Default: `learned` if the network was
            built for it, else `com`; in mode `uncond` there is none.
     calls: 1 of a student of `geotdm distill`: its network makes a trajectory of noise in one call, and is told of no
-           step but the first. None: a model of all steps
+           step but one. None: a model of all steps
+    call_step: that step of a student, 0 ... S - 1: the chain begins with x_ref noised up to it, sqrt(1 - abar) z. None:
+           the last, from noise alone
 
     On CUDA the steps of a chain are replayed as a CUDA graph; `captures` holds the last few graphs, and None in its
     place has every step launched by Python, which gives the same sample. A subclass that replaces part of a step
@@ -69,6 +71,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         mode: str = "cond",
         prior: str | None = None,
         calls: int | None = None,
+        call_step: int | None = None,
     ):
         super().__init__(beta_schedule_name, num_timesteps)
         check_choice("GeoTDM: mode", mode, ("cond", "uncond"))
@@ -91,6 +94,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         self.prior = prior
         self.mode = mode
         self.calls = checked_calls("GeoTDM", calls)
+        self.call_step = self._checked_call_step(call_step)
         self.device = device
         self.model_mean_type = model_mean_type
         self.model_var_type = model_var_type
@@ -98,6 +102,15 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         self.rescale_timesteps = rescale_timesteps
         self.captures: CaptureCache | None = CaptureCache()
         self._held_ref_frame: tuple[dict, Tensor] | None = None
+
+    def _checked_call_step(self, call_step: int | None) -> int | None:
+        if call_step is None:
+            return None
+        if self.calls is None:
+            raise ValueError(f"GeoTDM: call_step is of a student, with calls=1, got {shown(call_step)} without")
+        if not 0 <= call_step < self.num_timesteps:
+            raise ValueError(f"GeoTDM: call_step must be in 0..{self.num_timesteps - 1}, got {shown(call_step)}")
+        return call_step
 
     def clear_ref_frame(self) -> None:
         """Nothing: no reference frame is kept. Loops written for the official code call it."""
@@ -122,6 +135,9 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         rows = METHODS[method](np.append(abar[timesteps], 1.0), eta, is_large)
         return method_plan(self, self.model_mean_type, timesteps, rows, method == "ddpm")
 
+    def start(self, z: Tensor, model_kwargs: dict) -> Tensor:
+        return z if self.call_step is None else float(self.sqrt_one_minus_alphas_cumprod[self.call_step]) * z
+
     def noised(self, x_start: Tensor, noised_steps: int, z: Tensor, model_kwargs: dict) -> Tensor:
         t = torch.full((x_start.shape[0],), noised_steps - 1, device=x_start.device)
         return self.q_sample(x_start, t, noise=z)
@@ -134,7 +150,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
             "model_mean_type": self.model_mean_type.name.lower(),
             "model_var_type": self.model_var_type.name.lower(),
             "rescale_timesteps": bool(self.rescale_timesteps),
-            **({} if self.calls is None else {"calls": self.calls}),
+            **({} if self.calls is None else {"calls": self.calls, "call_step": self.call_step}),
         }
 
     # --- one step -------------------------------------------------------------------------------------------------

@@ -1,4 +1,10 @@
-"""A student: a model whose network makes a trajectory of noise in one call, as its teacher does in several."""
+"""A student: a model whose network makes a trajectory of noise in one call, as its teacher does in several.
+
+A student of a diffusion takes the noise for that of a step t of its choice, as if x_ref were the data: it begins with
+sqrt(1 - abar_t) z. At the last step its network, which is the teacher's in the beginning, sees nothing but noise, and
+answers with a mean, whatever z is. At a step of less noise it takes a part of z for the data's, and its answers differ
+from sample to sample, as the teacher's draws do.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -14,16 +20,17 @@ if TYPE_CHECKING:
 def one_call(diffusion: "FramedDiffusion", z: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> Tensor:
     """What a chain of one step makes of z, relative to x_ref, with gradients: [N, D, T_noisy].
 
-        x_0 = (a + b p) x_S + b q output(x_S + x_ref, S)
+        x_0 = (a + b p) x_t + b q output(x_t + x_ref, t)
 
-    x_S is `diffusion.start(z)`, and p, q, a and b are those of `diffusion.plan` in one step. A first step has nothing
-    before it, and the last adds no noise: all methods of a diffusion, and all solvers of a flow, are the same here.
+    x_t is `diffusion.start(z)`, t is `call_step`, and p, q, a and b are those of `diffusion.plan` in one step.
+    A first step has nothing before it, and the last adds no noise: all methods of a diffusion, and all solvers of a
+    flow, are the same here.
 
     z: [N, D, T_noisy] - standard normal; projected to zero mean in mode `uncond`
     x_ref: [N, D, 1 or T_noisy]; None in mode `uncond`
     model_kwargs: as for `GeoTDM`, checked
     """
-    plan = diffusion.plan(diffusion.fast_method, 1, "uniform")
+    plan = diffusion.plan(diffusion.fast_method, 1, "uniform", noised_steps=diffusion.noised_steps)
     p, q, a, b = plan.coefficients[0, :4].tolist()
     if diffusion.mode == "uncond":
         z = diffusion.project_to_subspace(z, model_kwargs["batch"])

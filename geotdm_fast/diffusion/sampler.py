@@ -22,8 +22,8 @@ class Sampler:
         data, so that noise of size sqrt(beta_0) remains, and scales a node down whose RMS is above 50
         (`diffusion.ays_ddim`). It is of mode `uncond`, and `draw` alone. Where the network gives NaN the whole graph
         becomes 0 instead of one number. Of a `Flow`: `euler`, `heun`, `ab2`. None: the first of them
-    num_steps: calls of the network, 1 ... S; default S. Of `ays_ddim` at most S - 1, one less than its official `steps`.
-        Of a student of `geotdm distill` 1, by whatever method: all are the same in one call
+    num_steps: calls of the network, 1 ... S; default S. Of `ays_ddim` at most S - 1, one less than its official `steps`;
+        of a student of `geotdm distill` 1, by whatever method: all are the same in one call
     spacing: which steps: `uniform`, `quadratic`; of a `GeoTDM` also `log_snr`, of a `Flow` `early`; `ays_ddim` has its
         own, by the name `uniform`
     eta: noise of `ddim` and `ays_ddim`, 0 ... 1
@@ -58,7 +58,7 @@ class Sampler:
         warn_of_replaced_parts("Sampler", diffusion.replaced_parts())
         self.diffusion, self.method, self.spacing, self.eta = diffusion, method, spacing, eta
         self.num_steps = num_steps or total
-        self.plan = diffusion.plan(method, self.num_steps, spacing, eta)
+        self.plan = diffusion.plan(method, self.num_steps, spacing, eta, diffusion.noised_steps)
 
     @torch.no_grad()
     def draw(

@@ -49,8 +49,8 @@ def parse_scores(text: str, mode: str, has_likelihood: bool = True) -> tuple[str
             raise ValueError(f"scores: '{name}' does not fit {kind} model, whose scores are {', '.join(fitting)}")
         if name == "nll" and not has_likelihood:
             raise ValueError(
-                "scores: 'nll' does not fit a model of diffusion.kind flow or a student of `geotdm distill`, which have "
-                f"no likelihood here; its scores are {', '.join(fitting)}"
+                "scores: 'nll' does not fit a model of diffusion.kind flow or a student of `geotdm distill`, which "
+                f"have no likelihood here; its scores are {', '.join(fitting)}"
             )
         found += fitting if name == "all" else (name,)
     return tuple(dict.fromkeys(found))
