@@ -80,6 +80,7 @@ def draw_pairs(
     config: Mapping,
     *,
     num_pairs: int,
+    num_graphs: int | None = None,
     seed: int = 1,
     method: str | None = None,
     steps: int | None = None,
@@ -91,8 +92,9 @@ def draw_pairs(
 ) -> None:
     """Have the teacher draw what a student learns from, into the folder `distill.pairs` of the student's `config`.
 
-    num_pairs: draws of data.train; as many trajectories as there are, or evenly spaced ones, each so often that there
-        are at least num_pairs. Of data.val, if the configuration has it, one draw of at most `VALIDATED`
+    num_pairs: draws of data.train: its trajectories, of more than num_pairs so many, evenly spaced, each drawn so often
+        that there are at least num_pairs. Of data.val, if the configuration has it, one draw of at most `VALIDATED`
+    num_graphs: of so many trajectories of data.train, evenly spaced; None: of all
     seed: of the noise of training pairs, seed + 1 of those of validation; noise and draws are those of `sample`
     method, steps, spacing: of the teacher, by default its method for few calls in 5 (or all, of a model of less). Noise
         must not be added on the way: then a draw does not follow from the noise that it began with
@@ -112,6 +114,7 @@ def draw_pairs(
     for where, dataset in open_datasets(sections, progress=progress).items():
         split = where.removeprefix("data.")
         wanted = num_pairs if split == "train" else min(VALIDATED, len(dataset))
+        dataset = dataset.spread(num_graphs) if split == "train" else dataset
         chosen = teacher.dataset(dataset.spread(wanted), "distill")
         sample_to_folder(
             pathlib.Path(config["distill"]["pairs"]) / split,
@@ -132,8 +135,8 @@ def draw_pairs(
 def nearest_step(teacher: Model, config: Mapping) -> int | None:
     """The step at which one call of the teacher is nearest to what it draws in several; None of a flow: the prior.
 
-    config: of the student, whose pairs are there. The mean squared distance of the scored nodes over the first `LOOKED_AT`
-    pairs counts, of every twentieth of the steps. Deterministic.
+    config: of the student, whose pairs are there. The mean squared distance of the scored nodes over `LOOKED_AT` pairs
+    counts, of `GRID` steps. Deterministic.
     """
     if isinstance(teacher.diffusion, Flow):
         return None

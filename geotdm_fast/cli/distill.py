@@ -68,6 +68,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "so many; fewer than the trajectories: of so many, evenly spaced (default: 10000)",
     )
     pairs.add_argument(
+        "--num-graphs", type=count, metavar="N", help="of so many trajectories, evenly spaced (default: all)"
+    )
+    pairs.add_argument(
         "--method", metavar="NAME", help="of the teacher: dpmpp_2m (default), ddim; of a flow euler, ..."
     )
     pairs.add_argument("--teacher-steps", type=count, metavar="S", help="calls of the teacher for a draw (default: 5)")
@@ -126,15 +129,14 @@ def run(args: argparse.Namespace) -> int:
         config = normalise_config(raw, where="distill")
         show = not args.quiet and ours.writes
         draw_pairs(
-            teacher, config, num_pairs=args.pairs, seed=args.seed, method=args.method, steps=args.teacher_steps,
-            spacing=args.spacing, batch_size=args.batch_size, restart=args.restart, ours=ours, progress=show,
+            teacher, config, num_pairs=args.pairs, num_graphs=args.num_graphs, seed=args.seed, method=args.method,
+            steps=args.teacher_steps, spacing=args.spacing, batch_size=args.batch_size, restart=args.restart, ours=ours,
+            progress=show,
         )  # fmt: skip
         if config["diffusion"]["call_step"] is None:
             step = config["diffusion"]["call_step"] = ours.from_first(lambda: nearest_step(teacher, config))
             if ours.writes and step is not None:
-                tell(
-                    f"one call of {teacher.name} is nearest to its draws at step {step}: the student's diffusion.call_step"
-                )
+                tell(f"diffusion.call_step {step}: at this step one call of {teacher.name} is nearest to its draws")
         device = args.device if ours.alone else ours.device
         last = train(config, output_dir=args.out, device=device, resume=not args.restart, progress=show)
     if os.environ.get("RANK", "0") == "0":

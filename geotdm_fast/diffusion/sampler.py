@@ -22,8 +22,8 @@ class Sampler:
         data, so that noise of size sqrt(beta_0) remains, and scales a node down whose RMS is above 50
         (`diffusion.ays_ddim`). It is of mode `uncond`, and `draw` alone. Where the network gives NaN the whole graph
         becomes 0 instead of one number. Of a `Flow`: `euler`, `heun`, `ab2`. None: the first of them
-    num_steps: calls of the network, 1 ... S; default S. Of `ays_ddim` at most S - 1, one less than its official `steps`;
-        of a student of `geotdm distill` 1, by whatever method: all are the same in one call
+    num_steps: calls of the network, 1 ... S; default S; of `ays_ddim` at most S - 1, one less than its official `steps`
+        and of a student of `geotdm distill` 1, by whatever method: all are the same in one call
     spacing: which steps: `uniform`, `quadratic`; of a `GeoTDM` also `log_snr`, of a `Flow` `early`; `ays_ddim` has its
         own, by the name `uniform`
     eta: noise of `ddim` and `ays_ddim`, 0 ... 1
