@@ -28,10 +28,10 @@ VALIDATED = 256
 LOOKED_AT, GRID = 128, 20
 # What a student's training has of its own; all else is its teacher's.
 TRAINING: dict[str, Any] = {
-    "num_epochs": None, "num_steps": 8000, "max_minutes": None, "batch_size": 32, "optimizer": "muon", "lr": 2e-3,
+    "num_epochs": None, "num_steps": 1500, "max_minutes": None, "batch_size": 16, "optimizer": "muon", "lr": 3e-4,
     "schedule": "cosine", "lr_decay_every": None, "lr_min": 1e-5, "warmup_steps": 100, "ema_decay": 0.995,
     "rotate": False, "context_noise": 0.0, "block_history": 0, "eval": "loss", "nll_every_step": None,
-    "eval_every_step": 500, "save_every_epoch": None, "final_test": False,
+    "eval_every_step": 250, "save_every_epoch": None, "final_test": False,
 }  # fmt: skip
 
 

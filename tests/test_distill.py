@@ -176,6 +176,14 @@ def test_the_step_of_the_call_is_the_nearest(tmp_path):
     assert chosen == min(looked_at, key=far.get)
 
 
+def test_windows_of_history_are_cut_to_those_of_the_model(tmp_path):
+    config = charged_config(block_history=1)
+    config["data"]["train"]["num_frames"] = 20  # 4 given, 8 of history, 8 to predict
+    student = student_config(teacher_in(tmp_path, config), "teacher.safetensors", tmp_path)
+    assert [student["data"][split]["num_frames"] for split in ("train", "val")] == [12, 12]
+    assert student["train"]["block_history"] == 0
+
+
 def test_a_students_file_names_no_folder_of_this_machine(tmp_path):
     _, config = prepared(tmp_path, charged_config())
     portable = portable_config(normalise_config(config))
