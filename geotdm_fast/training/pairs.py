@@ -57,7 +57,8 @@ def open_pairs(folder: pathlib.Path, dataset: TrajectoryDataset, task: Task) -> 
     if len(graphs) != samples.num_graphs:
         raise ValueError(f"{folder} must hold draws of {dataset.name}, got {samples.num_graphs} for {len(graphs)}")
     items = [item for g, graph in enumerate(graphs) for item in _drawn(folder, graph, samples, g, task)]
-    drawn = TrajectoryDataset(items, name=f"{dataset.name}, drawn by {request['checkpoint']}", unit=dataset.unit)
+    name = f"{dataset.name}, drawn by {request['checkpoint']}"
+    drawn = TrajectoryDataset(items, name=name, unit=dataset.unit, scale=dataset.scale)
     return Pairs(drawn, request["seed"], request["num_samples"])
 
 
