@@ -5,22 +5,31 @@ import pathlib
 import numpy as np
 import pytest
 import torch
+from tape import TapeRecorder
 from tiny_ays import interpolator_config, write_runs
-from tiny_models import charged_config, ethanol_config, write_checkpoint, write_ethanol
+from tiny_models import charged_config, ethanol_config, tame_network, write_checkpoint, write_ethanol
 from tiny_training import log_of
 
 import geotdm_fast
 from geotdm_fast import Model
 from geotdm_fast.checkpoint import load_tensors, save_checkpoint
+from geotdm_fast.config.diffusion_rules import time_power
 from geotdm_fast.config.files import normalise_config, portable_config
 from geotdm_fast.data import collate
 from geotdm_fast.data.sections import open_dataset
 from geotdm_fast.distill import GRID, distill, draw_pairs, nearest_step, student_config
-from geotdm_fast.families import build_network
+from geotdm_fast.families import build_diffusion, build_network
 from geotdm_fast.runtime.digest import tensors_sha256
+from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.scores.equivariance import check_equivariance
+from geotdm_fast.task import Task
 from geotdm_fast.training import train
+from geotdm_fast.training.batches import BatchSource
+from geotdm_fast.training.device_data import DeviceData
+from geotdm_fast.training.flat_weights import FlatWeights
+from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.pairs import open_pairs, pairs_of
+from geotdm_fast.training.step import TrainingStep
 
 SHORT = {"num_steps": 8, "batch_size": 4, "eval_every_step": 4, "checkpoint_every_steps": 3, "log_every_step": 2,
          "checkpoint_every_minutes": None, "warmup_steps": 0, "schedule": "none"}  # fmt: skip
@@ -141,6 +150,33 @@ def test_a_student_in_pieces_is_one_that_was_not_stopped(tmp_path, curves):
     for name in ("last", "state"):
         whole, pieces = (load_tensors(tmp_path / run / f"{name}.safetensors")[0] for run in ("whole", "pieces"))
         assert whole.keys() == pieces.keys() and all(torch.equal(whole[key], pieces[key]) for key in whole)
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_a_captured_step_is_the_eager_one(kind, tmp_path):
+    _, config = prepared(tmp_path, TEACHERS[kind]())
+    config = normalise_config(config)
+    pairs = pairs_of(config, "train", open_dataset(config["data"]["train"], progress=False))
+
+    def trained(record) -> TrainingStep:
+        network, task = tame_network(config).train(), Task.of_config(config)
+        weights = FlatWeights(network)
+        source = BatchSource(
+            DeviceData(pairs.dataset, "cpu"), seed=0, batch_size=4, num_timesteps=25, num_noisy=task.num_noisy(12),
+            time_power=time_power(config), pairs=pairs,
+        )  # fmt: skip
+        objective = Objective(build_diffusion(network, config), task)
+        ours, about = Processes(0, 1, torch.device("cpu")), config["train"] | {"cuda_graph": record is not None}
+        step = TrainingStep(about, objective, weights, None, source, ours, record=record)
+        for number in range(5):
+            step(source.training(number), 1e-3, number + 1)
+        return step
+
+    eager, captured = trained(None), trained(TapeRecorder())
+    assert captured.captures and not eager.captures
+    expected = eager.named_state() | {"sums": eager.sums}
+    state = captured.named_state() | {"sums": captured.sums}
+    assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def test_pairs_that_are_there_are_not_drawn_again(tmp_path):
