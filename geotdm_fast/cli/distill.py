@@ -31,9 +31,9 @@ The student is a checkpoint like any other: `geotdm sample`, `evaluate`, `plot` 
 call without being told. It is as equivariant as its teacher, and the same seed gives the same trajectories. What it
 cannot do is draw in more calls, noise a trajectory a little and draw it anew (refine, optimize), or bound a likelihood.
 
-How to choose: --teacher-steps 5 (the default) is what forecasts are measured with. More pairs are better than more
-passes over few: the student must not know its pairs by heart, which the validation loss shows (log.jsonl). A pair costs
-the teacher's calls once, a training step about three calls for each pair in it, so drawing is the smaller part.
+How to choose: --teacher-steps 5 (the default) is what forecasts are measured with. The student must not know its
+pairs by heart: where val_loss in log.jsonl rises while loss falls, --pairs are too few. A pair costs the teacher's
+calls once, a training step about three calls for each pair in it, so drawing is the smaller part.
 docs/distill.md has what was measured."""
 
 EXAMPLES = """\
@@ -41,7 +41,7 @@ EXAMPLES = """\
   geotdm distill outputs/my_molecule --calls 1 --pairs 20000 --data my_molecule.npz --out outputs/my_student
   geotdm distill outputs/my_molecule --pairs 20000 --teacher-steps 10 --method ddim --out outputs/my_student
   geotdm distill nbody_charged_small --pairs 40000 --set data.train.num_systems=40000 --out outputs/charged_student
-  geotdm distill nbody_charged_small --pairs 12000 --set train.num_steps=2000 --set train.lr=1e-3 --out outputs/short
+  geotdm distill nbody_charged_small --pairs 12000 --set train.num_steps=6000 --set train.lr=1e-4 --out outputs/longer
 
 then:
   geotdm sample outputs/charged_student --num-samples 5 --out samples.npz
