@@ -96,6 +96,7 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
             mode=mode,
             prior=prior,
             sigma=SIGMA if sigma is None else sigma,
+            calls=section.get("calls"),
         )
     return GeoTDM(
         network,
@@ -108,6 +109,8 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
         rescale_timesteps=rescale_timesteps,
         mode=mode,
         prior=prior,
+        calls=section.get("calls"),
+        call_step=section.get("call_step"),
     )
 
 

@@ -55,6 +55,7 @@ ROOMS = {
     "inspection": {*_WORK, "plots"},
     "official": {*_WORK},
     "model": {*_WORK, "ays_model", "cards", "families", "checkpoint_paths", "sampling", "scores"},
+    "distill": {*_WORK, "families", "checkpoint_paths", "model", "sampling", "training"},
     "ays_model": {*_WORK, "ays", "model"},
     "paper": {*_WORK, "families", "sampling", "training", "scores", "plots"},
 }

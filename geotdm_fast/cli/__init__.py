@@ -19,6 +19,7 @@ LONGEST_LINE = 2000
 # What helps where memory is out, by command.
 _LESS_MEMORY = {
     "train": "a larger train.accumulate, a smaller train.batch_size or a smaller network needs less",
+    "distill": "a smaller --batch-size, train.batch_size or number of --pairs needs less",
     "plot": "fewer --num-systems need less",
     "simulate": "fewer --num-systems or --num-frames need less",
 }
@@ -113,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     from geotdm_fast import __version__
     from geotdm_fast.cli import (
         check_equivariance,
+        distill,
         doctor,
         drift,
         evaluate,
@@ -129,7 +131,19 @@ def build_parser() -> argparse.ArgumentParser:
     debug: dict[str, Any] = {"action": "store_true", "help": "show the whole traceback of an error"}
     parser.add_argument("--debug", **debug)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (simulate, inspect, train, sample, evaluate, drift, plot, reproduce, check_equivariance, doctor):
+    for command in (
+        simulate,
+        inspect,
+        train,
+        distill,
+        sample,
+        evaluate,
+        drift,
+        plot,
+        reproduce,
+        check_equivariance,
+        doctor,
+    ):
         subparser = command.add_parser(subparsers)
         subparser.set_defaults(parser=subparser)
         # Its default must not undo `geotdm --debug COMMAND`.
@@ -148,7 +162,9 @@ def _meant(option: str, known: list[str], prog: str) -> str:
         return f"; did you mean {close[0]}?"
     name = option.lstrip("-").replace("-", "_")
     key = next((key for key in (name, f"num_{name}") if key in TRAIN), None)
-    return f"; did you mean --set train.{key}=...?" if key and prog.endswith((" train", " reproduce")) else ""
+    return (
+        f"; did you mean --set train.{key}=...?" if key and prog.endswith((" train", " distill", " reproduce")) else ""
+    )
 
 
 def _message(error: Exception, command: str) -> str | None:

@@ -138,7 +138,8 @@ def _from_checkpoint(args: argparse.Namespace):
     # Bad scores are told before the samples are drawn.
     scores = parse_scores(args.scores, model.task.mode, model.diffusion.has_likelihood)
     if "all" in args.scores.split(",") and not model.diffusion.has_likelihood:
-        tell(f"{model.name}: a flow has no likelihood here, so nll is left out of all scores")
+        kind = "a flow" if model.diffusion.calls is None else "a student"
+        tell(f"{model.name}: {kind} has no likelihood here, so nll is left out of all scores")
     _obey(model.config["train"], args, "ade" in scores)
     samples = draw(args, request)
     nll = None

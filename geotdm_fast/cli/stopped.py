@@ -59,6 +59,8 @@ def what_is_kept(args: argparse.Namespace) -> str:
     """What a command leaves behind that was stopped, and how it goes on."""
     if args.command == "train":
         return "; what the last checkpoint holds is kept, and the same command goes on from there"
+    if args.command == "distill":
+        return f"; the pairs and the checkpoint that are written are kept in {args.out}, and the same command goes on"
     if args.command == "sample":
         from geotdm_fast.cli.sample import is_folder
 

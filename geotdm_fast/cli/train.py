@@ -2,13 +2,11 @@
 
 import argparse
 import os
-import warnings
-from typing import cast
 
 from geotdm_fast.cli.arguments import new_command, threads
-from geotdm_fast.cli.data_options import add_data_files, check_data_files, with_cache, with_data
+from geotdm_fast.cli.data_options import add_data_files, check_data_files
 from geotdm_fast.cli.renamed import Renamed
-from geotdm_fast.cli.telling import tell
+from geotdm_fast.cli.training_data import put_cache, replace_data
 
 DESCRIPTION = """\
 Train a model as a YAML configuration says (ours in configs/, or the official project's as they are).
@@ -109,12 +107,12 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.data is not None:
-        _replace_data(raw, args)
+        replace_data(raw, args, args.config)
     # After --data: they may change a section or leave it out (data.val=null).
     for text in args.overrides:
         override(raw, text)
     if args.cache is not None:
-        _put_cache(raw, args)
+        put_cache(raw, args, args.config)
     if args.max_minutes is not None:
         override(raw, f"train.max_minutes={args.max_minutes}")
     config = normalise_config(raw, where=args.config)
@@ -124,38 +122,3 @@ def run(args: argparse.Namespace) -> int:
         if config["train"]["final_test"]:
             print(f"train.final_test: training looks at no test data; `geotdm evaluate {last.parent}` scores them")
     return 0
-
-
-def _put_cache(raw: dict, args: argparse.Namespace) -> None:
-    """Have the data sections of a configuration keep their frames in --cache."""
-    from geotdm_fast.config.files import SPLITS
-    from geotdm_fast.config.settings import as_section
-
-    sections = as_section(raw.get("data") or {}, f"{args.config}: data")
-    own = {f"data.{split}": sections[split] for split in SPLITS if isinstance(sections.get(split), dict)}
-    with_cache(own, args.cache)
-
-
-def _replace_data(raw: dict, args: argparse.Namespace) -> None:
-    """Have every data section of a configuration read --data."""
-    from geotdm_fast.config.files import SPLITS
-    from geotdm_fast.config.settings import as_section
-
-    where = f"{args.config}: data"
-    sections = cast(dict, as_section(raw.get("data") or {}, where))
-    told: dict[str, list[str]] = {}
-    for split in SPLITS:
-        if sections.get(split) is not None:
-            section = as_section(sections[split], f"{where}.{split}")
-            sections[split], text = with_data(section, args.data, args.topology, split, where=f"data.{split}")
-            told.setdefault(text, []).append(f"data.{split}")
-    for text, names in told.items():
-        if text:
-            tell(f"{', '.join(names)}: {text}")
-    whole = [split for split in SPLITS if "recordings" in (sections.get(split) or {})]
-    if len(whole) > 1:
-        warnings.warn(
-            f"--data: {' and '.join(f'data.{split}' for split in whole)} read the same recordings from end to end, and "
-            "validate on what is trained on; --set data.val.recordings=[FILE, ...] or data.val.frames=[START, STOP]",
-            stacklevel=2,
-        )

@@ -38,10 +38,28 @@ def derive_diffusion(config: Mapping, where: str) -> None:
         raise ValueError(f"{where}: diffusion.prior learned needs denoise_model.learn_ref_frame true")
 
 
+def check_student(config: Mapping, where: str) -> None:
+    """ValueError where `diffusion.calls` and the section `distill` do not go together, or with `train`."""
+    train = config["train"]
+    if (config["diffusion"]["calls"] is None) != (config.get("distill") is None):
+        raise ValueError(
+            f"{where}: diffusion.calls and the section distill, with the folder of its teacher's draws (pairs), are of "
+            "a student, and go together; `geotdm distill` writes both"
+        )
+    if config.get("distill") is None:
+        if config["diffusion"]["call_step"] is not None:
+            raise ValueError(f"{where}: diffusion.call_step is of a student, with diffusion.calls 1")
+        return
+    wrong = [key for key in ("rotate", "context_noise", "block_history", "nll_every_step") if train[key]]
+    if wrong or train["eval"] == "nll":
+        key = wrong[0] if wrong else "eval nll"
+        raise ValueError(f"{where}: train.{key} does not go with the section distill: a student learns given pairs")
+
+
 def check_keys_of_kind(diffusion: Mapping, where: str) -> None:
     """ValueError naming a key of the section that its `kind` does not have; keys may be left out."""
     if diffusion.get("kind", "gaussian") == "flow":
-        for key, default in (("beta_schedule_name", "linear"), ("model_var_type", "fixed_large")):
+        for key, default in (("beta_schedule_name", "linear"), ("model_var_type", "fixed_large"), ("call_step", None)):
             if diffusion.get(key, default) != default:
                 raise ValueError(f"{where}: diffusion.{key} does not go with diffusion.kind flow, got {diffusion[key]}")
         return

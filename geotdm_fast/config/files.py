@@ -13,13 +13,15 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from geotdm_fast.config.diffusion_rules import derive_diffusion
-from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, EVAL, TRAIN, as_section, describe, fill
+from geotdm_fast.config.diffusion_rules import check_student, derive_diffusion
+from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, DISTILL, EVAL, TRAIN, as_section, describe, fill
 from geotdm_fast.runtime.choices import check_keys
 from geotdm_fast.runtime.parsing import parse_yaml
 from geotdm_fast.runtime.shown import listed, plain, shown
 
 SPLITS = ("train", "val", "test")
+# The section of a student's training alone.
+STUDENT = "distill"
 IGNORED = "wandb"
 
 
@@ -73,11 +75,14 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
             f"{where}: this is a sampling config (section 'eval'), which `geotdm sample` reads; training needs a "
             "section 'train'"
         )
-    check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where)
+    check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where, (STUDENT,))
     given = data_sections(raw, where)
     config = {"data": {split: _data_section(section, f"{where}: data.{split}") for split, section in given.items()}}
     for name, table in (("denoise_model", DENOISE_MODEL), ("diffusion", DIFFUSION), ("train", TRAIN)):
         config[name] = fill(raw[name], table, f"{where}: {name}")
+    if raw.get(STUDENT) is not None:
+        config[STUDENT] = fill(raw[STUDENT], DISTILL, f"{where}: {STUDENT}")
+    check_student(config, where)
     _derive(config, where)
     return config
 
@@ -122,7 +127,8 @@ def portable_config(config: Mapping) -> dict:
                 section[key] = [_own_name(p) for p in value] if isinstance(value, (list, tuple)) else _own_name(value)
         section.pop("cache", None)
     train = portable["train"]
-    for weights, key in ((train, "start_from"), (portable["denoise_model"], "pretrain_ckpt")):
+    named = [(train, "start_from"), (portable["denoise_model"], "pretrain_ckpt"), (portable.get(STUDENT, {}), "pairs")]
+    for weights, key in named:
         if weights.get(key) is not None:
             weights[key] = _own_name(weights[key])
     train["max_minutes"] = None
@@ -157,9 +163,10 @@ def override(raw: dict, text: str) -> None:
         raise ValueError(f"override '{plain(text)}': the value must be YAML ({error})") from error
 
 
-def check_sections(raw: Mapping, required: tuple[str, ...], where: str) -> None:
+def check_sections(raw: Mapping, required: tuple[str, ...], where: str, optional: tuple[str, ...] = ()) -> None:
+    """ValueError for a section that is missing or not known; a warning for one that is ignored."""
     raw = as_section(raw, where)
-    check_keys(where, raw, (*required, IGNORED))
+    check_keys(where, raw, (*required, *optional, IGNORED))
     missing = [name for name in required if name not in raw]
     if missing:
         raise ValueError(f"{where}: section '{missing[0]}' is missing; found {listed(raw)}")

@@ -21,7 +21,8 @@ class Setting:
     """One setting of a section: its kind, what it is when left out, and what it means.
 
     kind: `int`, `float`, `bool`, `str`, `ranges` (list of [first, last + 1] frame pairs), `name` (string or integer),
-        `graph` (what `graphs.GraphSpec.parse` takes) or `conditions` (what `conditions.Conditions.parse` takes)
+        `graph` (what `graphs.GraphSpec.parse` takes) `conditions` (what `conditions.Conditions.parse` takes)
+        or `mapping` (any keys and values)
     default: the value when the key is left out, or REQUIRED
     nullable: whether null is allowed; it always is where it is the default
     least, most: the smallest and the largest value allowed, for numbers
@@ -89,6 +90,10 @@ DIFFUSION = {
     "model_var_type": Setting(
         "str", "fixed_large", "the reverse steps' variance", choices=("fixed_large", "fixed_small")
     ),
+    "calls": Setting("int", None, "a student draws in so many calls of the network: of `geotdm distill`, with the "
+                     "section distill (null: a model of all steps)", least=1, most=1),
+    "call_step": Setting("int", None, "the step that a student's call is one of, counted from 0; of a diffusion alone "
+                         "(null: the last)", least=0),
 }  # fmt: skip
 
 TRAIN = {
@@ -156,6 +161,11 @@ TRAIN = {
     "K": Setting("int", 5, "samples per trajectory of `geotdm evaluate`", least=1),
     "cluster": Setting("bool", False, "`geotdm evaluate` also scores the best of 20 k-means representatives"),
 }  # fmt: skip
+
+DISTILL = {
+    "pairs": Setting("str", REQUIRED, "folder of a teacher's draws, train and val, as `geotdm distill` makes it"),
+    "teacher": Setting("mapping", None, "what drew them; training fills it in from the folder"),
+}
 
 EVAL = {
     "train_exp_name": Setting("name", REQUIRED, "name of the training run"),
@@ -239,6 +249,8 @@ def _converted(value: Any, setting: Setting, where: str) -> Any:
         return value
     if kind == "graph" and isinstance(value, (str, Mapping)):
         return value if isinstance(value, str) else dict(value)
+    if kind == "mapping" and isinstance(value, Mapping):
+        return dict(value)
     if kind == "conditions" and isinstance(value, Mapping):
         from geotdm_fast.conditions import Conditions  # which imports torch
 
@@ -275,6 +287,7 @@ def _expected(setting: Setting) -> str:
         "name": "a name or a number",
         "graph": "bonds, complete, {radius: ...} or {knn: ...}",
         "conditions": "{name: [low, high]}",
+        "mapping": "a section of keys and values",
         "ranges": "a list of frame ranges [[first, last + 1], ...]",
     }
     return f"one of {', '.join(setting.choices)}" if setting.choices else words[setting.kind]
@@ -287,7 +300,7 @@ def describe(value: Any) -> str:
 
 def manual() -> str:
     """All settings as text, for `geotdm train --keys`."""
-    return tables_as_text({"denoise_model": DENOISE_MODEL, "diffusion": DIFFUSION, "train": TRAIN})
+    return tables_as_text({"denoise_model": DENOISE_MODEL, "diffusion": DIFFUSION, "train": TRAIN, "distill": DISTILL})
 
 
 def tables_as_text(tables: Mapping[str, Mapping[str, Setting]]) -> str:

@@ -12,6 +12,7 @@ from geotdm_fast.diffusion.flow_priors import FLOW_PRIORS, MOVING, moving_mean, 
 from geotdm_fast.diffusion.flow_solvers import FLOW_SOLVERS
 from geotdm_fast.diffusion.framed import FramedDiffusion
 from geotdm_fast.diffusion.inputs import check_start
+from geotdm_fast.diffusion.one_call import checked_calls, one_call_losses
 from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress
 from geotdm_fast.nn.plain import bare
@@ -53,6 +54,7 @@ class Flow(FramedDiffusion):
         are given on both sides of a gap the last two join them by a line and a bridge. Default: `learned` if the
         network was built for it, else `walk`
     sigma: standard deviation of the prior's noise, of a step of the walk; in the unit of the positions
+    calls: as for `GeoTDM`
 
     Arguments of methods, noise and CUDA graphs are those of `GeoTDM`. There is no likelihood. Prior, path and every
     step are linear with factors that know no direction, so samples turn and move as the given frames do.
@@ -61,7 +63,6 @@ class Flow(FramedDiffusion):
 
     methods = tuple(FLOW_SOLVERS)
     fast_method = "euler"
-    has_likelihood = False
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Flow(FramedDiffusion):
         mode: str = "cond",
         prior: str | None = None,
         sigma: float = 1.0,
+        calls: int | None = None,
     ):
         check_choice("Flow: mode", mode, ("cond", "uncond"))
         check_choice("Flow: prediction", prediction, PREDICTIONS)
@@ -95,6 +97,7 @@ class Flow(FramedDiffusion):
             raise ValueError("Flow: prior 'learned' needs a network built with learn_ref_frame=True")
         self.num_timesteps, self.device, self.mode, self.prior = num_timesteps, device, mode, prior
         self.prediction, self.rescale_timesteps, self.sigma = prediction, rescale_timesteps, float(sigma)
+        self.calls = checked_calls("Flow", calls)
         self.captures: CaptureCache | None = CaptureCache()
         self._held_ref_frame: tuple[dict, Tensor] | None = None
         # A captured step may hold these tensors, so they are never dropped.
@@ -103,6 +106,10 @@ class Flow(FramedDiffusion):
     @property
     def reads_graph(self) -> bool:
         return type(self) is Flow and super().reads_graph
+
+    @property
+    def has_likelihood(self) -> bool:
+        return False
 
     # --- the prior ------------------------------------------------------------------------------------------------
 
@@ -188,6 +195,7 @@ class Flow(FramedDiffusion):
             "model_mean_type": self.prediction,
             "num_timesteps": self.num_timesteps,
             "rescale_timesteps": bool(self.rescale_timesteps),
+            **({} if self.calls is None else {"calls": self.calls}),
         }
 
     def _chain(
@@ -216,10 +224,12 @@ class Flow(FramedDiffusion):
 
         t: [N] in 0 ... S, any number type, the same within a graph; noise: z [N, D, T_noisy]. They are drawn when they
             are not given: noise, then t = S U[0, 1).
-        Returns `loss` and `mse`, both [N]: the mean over the dimensions of a node.
+        Returns `loss` and `mse`, both [N]: the mean over the dimensions of a node. Of a student: `one_call_losses`.
         """
         model_kwargs = self.with_graph(check_start("training_losses", self.mode, x_start, model_kwargs, noise))
         batch = model_kwargs["batch"]
+        if self.calls is not None:
+            return one_call_losses(self, x_start, model_kwargs, noise)
         z = torch.randn_like(x_start) if noise is None else noise
         if t is None:
             t = self.num_timesteps * torch.rand(num_graphs(batch)).to(x_start.device)[batch]

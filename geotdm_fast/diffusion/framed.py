@@ -27,12 +27,12 @@ class FramedDiffusion:
 
     denoise_network: `EGTN`, bare or wrapped; num_timesteps: S; mode, prior, device: as for `GeoTDM`
     methods: names that `Sampler` takes, the first of them by default; fast_method: the one for a few calls
-    has_likelihood: whether `calc_bpd_loop` gives a bound on the likelihood
+    calls: of a student of `geotdm distill`, the calls that it draws in, 1; None: a model that is drawn in up to S calls
+    call_step: of a student, the step that its call is one of; None: the last, S - 1
     """
 
     methods: ClassVar[tuple[str, ...]] = ()
     fast_method: ClassVar[str] = ""
-    has_likelihood: ClassVar[bool] = True
 
     denoise_network: nn.Module
     num_timesteps: int
@@ -40,6 +40,8 @@ class FramedDiffusion:
     prior: str
     device: torch.device | str | int
     learn_ref_frame: bool
+    calls: int | None = None
+    call_step: int | None = None
     captures: CaptureCache | None
     _held_ref_frame: tuple[dict, Tensor] | None
 
@@ -47,6 +49,19 @@ class FramedDiffusion:
     def task_mode(self) -> str:
         """The mode of the `Task` that the model is asked: whether frames are given (`cond`) or not (`uncond`)."""
         return self.mode
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether `calc_bpd_loop` gives a bound on the likelihood."""
+        return self.calls is None
+
+    def check_has_steps(self, where: str) -> None:
+        """ValueError where the model is a student, whose network knows no step but the first."""
+        if self.calls is not None:
+            raise ValueError(
+                f"{where}: the model must be one of all steps, got a student of {self.calls} call, which draws "
+                "trajectories from noise alone; ask its teacher"
+            )
 
     # --- reference frame and subspace -----------------------------------------------------------------------------
 
@@ -137,8 +152,13 @@ class FramedDiffusion:
         """The chain of a method in `num_steps` calls, from `noised_steps` (None: all S) down to the data."""
         raise NotImplementedError
 
+    @property
+    def noised_steps(self) -> int | None:
+        """How many steps of noise a whole chain goes back: None, all of them, but for a student's."""
+        return None if self.call_step is None else self.call_step + 1
+
     def start(self, z: Tensor, model_kwargs: dict) -> Tensor:
-        """What a chain begins with, relative to x_ref, of z ~ N(0, I) [N, D, T_noisy]."""
+        """What a whole chain begins with, relative to x_ref, of z ~ N(0, I) [N, D, T_noisy]."""
         return z
 
     def noised(self, x_start: Tensor, noised_steps: int, z: Tensor, model_kwargs: dict) -> Tensor:
@@ -186,6 +206,7 @@ class FramedDiffusion:
         mean over the nodes and frames of each graph.
         noise: z [N, D, T_noisy], default: drawn. Raises ValueError for a step outside of 1 ... S.
         """
+        self.check_has_steps("optimize")
         if not 1 <= optimize_step <= self.num_timesteps:
             raise ValueError(f"optimize: optimize_step must be in 1..{self.num_timesteps}, got {optimize_step}")
         model_kwargs = self.with_graph(check_start("optimize", self.mode, x_start, model_kwargs, noise))

@@ -17,6 +17,7 @@ from geotdm_fast.diffusion.inputs import check_loop, check_model_kwargs, check_s
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.model_types import LossType, ModelMeanType, ModelVarType
 from geotdm_fast.diffusion.official_names import MethodChain, OfficialNames, replaced_parts, sampled_steps
+from geotdm_fast.diffusion.one_call import checked_calls, one_call_losses
 from geotdm_fast.diffusion.plan import Plan, ancestral_plan, method_plan
 from geotdm_fast.diffusion.priors import PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
@@ -40,6 +41,10 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
           `uncond` - positions, noise and output are projected to zero mean over the nodes and frames of each graph
     prior: x_ref by name: `learned`, `com`, `com_last`, `last_frame`, `none`. Default: `learned` if the network was
            built for it, else `com`; in mode `uncond` there is none.
+    calls: 1 of a student of `geotdm distill`: its network makes a trajectory of noise in one call, and is told of no
+           step but one. None: a model of all steps
+    call_step: that step of a student, 0 ... S - 1: the chain begins with x_ref noised up to it, sqrt(1 - abar) z. None:
+           the last, from noise alone
 
     On CUDA the steps of a chain are replayed as a CUDA graph; `captures` holds the last few graphs, and None in its
     place has every step launched by Python, which gives the same sample. A subclass that replaces part of a step
@@ -65,6 +70,8 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         rescale_timesteps: bool = False,
         mode: str = "cond",
         prior: str | None = None,
+        calls: int | None = None,
+        call_step: int | None = None,
     ):
         super().__init__(beta_schedule_name, num_timesteps)
         check_choice("GeoTDM: mode", mode, ("cond", "uncond"))
@@ -86,6 +93,8 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
             raise ValueError("GeoTDM: prior 'learned' needs a network built with learn_ref_frame=True")
         self.prior = prior
         self.mode = mode
+        self.calls = checked_calls("GeoTDM", calls)
+        self.call_step = self._checked_call_step(call_step)
         self.device = device
         self.model_mean_type = model_mean_type
         self.model_var_type = model_var_type
@@ -93,6 +102,15 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         self.rescale_timesteps = rescale_timesteps
         self.captures: CaptureCache | None = CaptureCache()
         self._held_ref_frame: tuple[dict, Tensor] | None = None
+
+    def _checked_call_step(self, call_step: int | None) -> int | None:
+        if call_step is None:
+            return None
+        if self.calls is None:
+            raise ValueError(f"GeoTDM: call_step is of a student, with calls=1, got {shown(call_step)} without")
+        if not 0 <= call_step < self.num_timesteps:
+            raise ValueError(f"GeoTDM: call_step must be in 0..{self.num_timesteps - 1}, got {shown(call_step)}")
+        return call_step
 
     def clear_ref_frame(self) -> None:
         """Nothing: no reference frame is kept. Loops written for the official code call it."""
@@ -117,6 +135,9 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         rows = METHODS[method](np.append(abar[timesteps], 1.0), eta, is_large)
         return method_plan(self, self.model_mean_type, timesteps, rows, method == "ddpm")
 
+    def start(self, z: Tensor, model_kwargs: dict) -> Tensor:
+        return z if self.call_step is None else float(self.sqrt_one_minus_alphas_cumprod[self.call_step]) * z
+
     def noised(self, x_start: Tensor, noised_steps: int, z: Tensor, model_kwargs: dict) -> Tensor:
         t = torch.full((x_start.shape[0],), noised_steps - 1, device=x_start.device)
         return self.q_sample(x_start, t, noise=z)
@@ -129,6 +150,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
             "model_mean_type": self.model_mean_type.name.lower(),
             "model_var_type": self.model_var_type.name.lower(),
             "rescale_timesteps": bool(self.rescale_timesteps),
+            **({} if self.calls is None else {"calls": self.calls, "call_step": self.call_step}),
         }
 
     # --- one step -------------------------------------------------------------------------------------------------
@@ -314,6 +336,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         cond_fn: GradientFunction | None,
     ) -> Chain | MethodChain:
         """The model's own chain from step num_steps - 1 on."""
+        self.check_has_steps("GeoTDM")
         if self.replaced_parts():
             return MethodChain(partial(sampled_steps, self, num_steps, x, model_kwargs, cond_fn), x)
         plan = ancestral_plan(self, self.model_mean_type, self.model_var_type, num_steps)
@@ -331,11 +354,13 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         """Mean squared error of the network for one random step of each graph (Ho et al. 2020, Eq. 14).
 
         Returns `loss` and `mse`, both [N]: the mean over the dimensions of a node.
-        noise, then t, are drawn when they are not given: one t for each graph.
+        noise, then t, are drawn when they are not given: one t for each graph. Of a student: `one_call_losses`.
         """
         model_kwargs = check_start("training_losses", self.mode, x_start, model_kwargs, noise)
         model_kwargs = self.with_graph(model_kwargs)
         batch = model_kwargs["batch"]
+        if self.calls is not None:
+            return one_call_losses(self, x_start, model_kwargs, noise)
         noise, t = loss_draws(x_start, t, noise, batch, self.num_timesteps)
         x_ref = self.get_ref_frame(model_kwargs)
         if self.mode == "uncond":
@@ -364,6 +389,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
         Returns `total_bpd` [N], `prior_bpd` [N], and for each step from the last to the first `vb` [N, S] (terms of the
         bound), `xstart_mse` [N, S] and `mse` [N, S] (of the noise). The sum over the nodes of a graph is its bound.
         """
+        self.check_has_steps("calc_bpd_loop")
         model_kwargs = check_start("calc_bpd_loop", self.mode, x_start, model_kwargs)
         model_kwargs = self.with_graph(model_kwargs)
         with self._holding_ref_frame(model_kwargs) as x_ref:

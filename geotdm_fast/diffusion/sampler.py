@@ -22,7 +22,8 @@ class Sampler:
         data, so that noise of size sqrt(beta_0) remains, and scales a node down whose RMS is above 50
         (`diffusion.ays_ddim`). It is of mode `uncond`, and `draw` alone. Where the network gives NaN the whole graph
         becomes 0 instead of one number. Of a `Flow`: `euler`, `heun`, `ab2`. None: the first of them
-    num_steps: calls of the network, 1 ... S; default S. Of `ays_ddim` at most S - 1, one less than its official `steps`
+    num_steps: calls of the network, 1 ... S; default S; of `ays_ddim` at most S - 1, one less than its official `steps`
+        and of a student of `geotdm distill` 1, by whatever method: all are the same in one call
     spacing: which steps: `uniform`, `quadratic`; of a `GeoTDM` also `log_snr`, of a `Flow` `early`; `ays_ddim` has its
         own, by the name `uniform`
     eta: noise of `ddim` and `ays_ddim`, 0 ... 1
@@ -42,6 +43,9 @@ class Sampler:
         method = diffusion.methods[0] if method is None else method
         check_choice("Sampler: method", method, diffusion.methods)
         total = diffusion.num_timesteps
+        if diffusion.calls is not None:
+            _check_student(diffusion.calls, method, num_steps)
+            num_steps = diffusion.calls
         if method == ays_ddim.NAME:
             _check_ays_ddim(diffusion, num_steps, spacing)
             num_steps = num_steps or total - 1
@@ -54,7 +58,7 @@ class Sampler:
         warn_of_replaced_parts("Sampler", diffusion.replaced_parts())
         self.diffusion, self.method, self.spacing, self.eta = diffusion, method, spacing, eta
         self.num_steps = num_steps or total
-        self.plan = diffusion.plan(method, self.num_steps, spacing, eta)
+        self.plan = diffusion.plan(method, self.num_steps, spacing, eta, diffusion.noised_steps)
 
     @torch.no_grad()
     def draw(
@@ -103,6 +107,7 @@ class Sampler:
         The chain visits at most `num_steps` of them. Arguments and return as in `draw`.
         """
         diffusion, total = self.diffusion, self.diffusion.num_timesteps
+        diffusion.check_has_steps("Sampler.refine")
         if self.method == ays_ddim.NAME:
             raise ValueError(f"Sampler.refine: method must end at the data, got '{self.method}'")
         if not 1 <= noised_steps <= total:
@@ -121,6 +126,17 @@ class Sampler:
 
     def _guided_by(self, cond_fn: GradientFunction | None, model_kwargs: dict) -> GradientFunction | None:
         return None if cond_fn is None else self.diffusion.guided_by(cond_fn, model_kwargs)
+
+
+def _check_student(calls: int, method: str, num_steps: int | None) -> None:
+    """ValueError where a student is asked for more than it was distilled to."""
+    if num_steps not in (None, calls):
+        raise ValueError(
+            f"Sampler: num_steps must be {calls}, the calls that this student was distilled to (or left out), got "
+            f"{num_steps}; its teacher draws in more"
+        )
+    if method == ays_ddim.NAME:
+        raise ValueError("Sampler: method 'ays_ddim' stops before the data, which a student of one call cannot")
 
 
 def _check_ays_ddim(diffusion: FramedDiffusion, num_steps: int | None, spacing: str) -> None:

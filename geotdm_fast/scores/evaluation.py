@@ -31,7 +31,7 @@ def parse_scores(text: str, mode: str, has_likelihood: bool = True) -> tuple[str
     """The scores named in `text` (`ade,nll`, or `all`) for a model of `mode`; ValueError for one that does not fit.
 
     `all` is all but `md`, the scores of molecules, which fit both modes and are named beside it: `all,md`.
-    Of a model that has no likelihood, a `Flow`, it leaves out `nll`, which raises ValueError by its name.
+    Of a model that has no likelihood, a `Flow` or a student, it leaves out `nll`, which raises ValueError by its name.
     """
     check_choice("mode", mode, SCORES)
     fitting = tuple(score for score in SCORES[mode] if has_likelihood or score != "nll")
@@ -49,8 +49,8 @@ def parse_scores(text: str, mode: str, has_likelihood: bool = True) -> tuple[str
             raise ValueError(f"scores: '{name}' does not fit {kind} model, whose scores are {', '.join(fitting)}")
         if name == "nll" and not has_likelihood:
             raise ValueError(
-                "scores: 'nll' does not fit a model of diffusion.kind flow, which has no likelihood here; its scores "
-                f"are {', '.join(fitting)}"
+                "scores: 'nll' does not fit a model of diffusion.kind flow or a student of `geotdm distill`, which "
+                f"have no likelihood here; its scores are {', '.join(fitting)}"
             )
         found += fitting if name == "all" else (name,)
     return tuple(dict.fromkeys(found))

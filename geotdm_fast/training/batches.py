@@ -19,6 +19,7 @@ from geotdm_fast.training.ahead import Ahead
 from geotdm_fast.training.context_noise import ContextNoise
 from geotdm_fast.training.device_data import DeviceData, Structure
 from geotdm_fast.training.history_windows import HistoryWindows
+from geotdm_fast.training.pairs import Pairs
 from geotdm_fast.training.streamed_data import Gathered, StreamedData
 
 # Batches that are read from files before they are asked for.
@@ -103,6 +104,8 @@ class BatchSource:
         every graph is drawn once in an epoch
     by_nodes: whether the weight of a graph in the loss is its share of the nodes, instead of 1 / graphs
     free_share: the probability that no frame is given in a training step, 0 ... 1
+    pairs: the noise of data that are a teacher's draws; then every diffusion step is the one from which the teacher
+        began. None: steps and noise are drawn
     rank, world_size: the number of this process, and how many there are
     """
 
@@ -122,6 +125,7 @@ class BatchSource:
         shares: Sequence[tuple[int, float]] | None = None,
         by_nodes: bool = False,
         free_share: float = 0.0,
+        pairs: Pairs | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -138,6 +142,7 @@ class BatchSource:
         self.shares = shares
         self.by_nodes = by_nodes
         self.free_share = free_share
+        self.pairs = pairs
         self.rank = rank
         self.world_size = world_size
         self._orders: dict[int, Tensor] = {}
@@ -162,7 +167,13 @@ class BatchSource:
         sizes = torch.from_numpy(self.data.sizes_of(items.numpy()))
         is_free = self.free_share > 0 and random_streams.is_free(self.seed, step, self.free_share)
         shape = (int(sizes.sum()), self.data.dim, self.data.num_frames if is_free else self.num_noisy)
-        steps, noise = random_streams.steps_and_noise(rng, len(items), shape, self.num_timesteps, self.time_power)
+        if self.pairs is None:
+            steps, noise = random_streams.steps_and_noise(rng, len(items), shape, self.num_timesteps, self.time_power)
+        else:
+            steps, noise = (
+                self._last_steps(len(items)),
+                self.pairs.noise(items, torch.repeat_interleave(sizes), *shape[1:]),
+            )
         turn = None
         if self.rotate:
             rng = random_streams.generator(self.seed, random_streams.ROTATION, step)
@@ -183,6 +194,11 @@ class BatchSource:
             )
             for part, (a, b) in enumerate(itertools.pairwise(cuts))
         ]  # fmt: skip
+
+    def _last_steps(self, num_graphs: int) -> Tensor:
+        """[B]: the diffusion step of pure noise, S - 1, or of a flow the time S."""
+        is_flow = self.time_power is not None
+        return torch.full((num_graphs,), float(self.num_timesteps) if is_flow else self.num_timesteps - 1)
 
     def _items(self, step: int) -> Tensor:
         """The trajectories of the global batch of training step `step`."""
@@ -261,14 +277,17 @@ class BatchSource:
             (items,) = parts_from(first)
             gathered = self._gathered("validation", firsts[number : number + 1 + _AHEAD], parts_from)
             structure = self.data.structure(items)
-            sample = torch.full_like(items, OF_LIKELIHOOD)
-            shape = (self.data.dim, self.num_noisy)
-            noise = TrajectoryNoise(rng.initial_seed(), items, sample, structure.batch, *shape, torch.float32)
+            about = (structure.batch, self.data.dim, self.num_noisy)
+            if self.pairs is None:
+                steps, sample = spread[items], torch.full_like(items, OF_LIKELIHOOD)
+                noise = TrajectoryNoise(rng.initial_seed(), items, sample, *about, torch.float32).alone(0)
+            else:
+                steps, noise = self._last_steps(len(items)), self.pairs.noise(items, *about)
             weight = torch.full((len(items),), 1.0 / count)
             if self.by_nodes:
                 weight = torch.from_numpy(self.data.sizes_of(items.numpy()) / every_node).float()
             windows = None if gathered is None else gathered[0]
-            draw = Draw(items, spread[items], weight, noise.alone(0), None, gathered=windows)
+            draw = Draw(items, steps, weight, noise, None, gathered=windows)
             yield items, self.on_device(draw.to(self.data.device), structure)
 
     def noised(self, draw: Draw) -> Noised:

@@ -33,6 +33,7 @@ from geotdm_fast.training.initial_weights import initial_network, load_initial_w
 from geotdm_fast.training.loggers import check_logger
 from geotdm_fast.training.objective import Objective, check_fits
 from geotdm_fast.training.output import Output, held
+from geotdm_fast.training.pairs import Pairs, pairs_of
 from geotdm_fast.training.rewind import Rewind
 from geotdm_fast.training.schedule import learning_rate, total_steps
 from geotdm_fast.training.shares import shares_of
@@ -116,12 +117,14 @@ class _Run:
         datasets = open_datasets(
             {where: section for where, section in sections.items() if section is not None}, progress=show
         )
+        pairs = {where: pairs_of(config, where.removeprefix("data."), data) for where, data in datasets.items()}
+        datasets = {where: data if (own := pairs[where]) is None else own.dataset for where, data in datasets.items()}
         dataset = datasets["data.train"]
         take_conditions(config, dataset)
         num_noisy = check_fits(config, dataset, "train")
         data = data_for_training(dataset, ours.device)
         windows = HistoryWindows.of(config, data.num_frames, dataset.name)
-        self.validation = self._make_validation(data, windows, datasets.get("data.val"), num_noisy)
+        self.validation = self._make_validation(data, windows, datasets.get("data.val"), num_noisy, pairs)
 
         self.source = BatchSource(
             data,
@@ -137,6 +140,7 @@ class _Run:
             shares=shares_of(config["data"]["train"], dataset),
             by_nodes=is_ays(config),
             free_share=free_share(config) if is_ays(config) else 0.0,
+            pairs=pairs["data.train"],
             rank=ours.rank,
             world_size=ours.world_size,
         )
@@ -166,7 +170,12 @@ class _Run:
         self.dropped: str | None = None
 
     def _make_validation(
-        self, training_data: DeviceData, windows: HistoryWindows, dataset: TrajectoryDataset | None, num_noisy: int
+        self,
+        training_data: DeviceData,
+        windows: HistoryWindows,
+        dataset: TrajectoryDataset | None,
+        num_noisy: int,
+        pairs: Mapping[str, Pairs | None],
     ) -> Validation:
         at_most, own_windows = self.train_config["eval_graphs"], None
         if dataset is not None:
@@ -181,7 +190,13 @@ class _Run:
             if self.ours.writes:
                 warnings.warn("no data.val: the best weights are chosen by the loss on training data", stacklevel=2)
         return Validation(
-            data, self.config, num_noisy=num_noisy, processes=self.ours, max_graphs=at_most, windows=own_windows
+            data,
+            self.config,
+            num_noisy=num_noisy,
+            processes=self.ours,
+            max_graphs=at_most,
+            windows=own_windows,
+            pairs=pairs["data.train" if dataset is None else "data.val"],
         )
 
     def resume_or_start(self, resume: bool) -> None:

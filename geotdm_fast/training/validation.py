@@ -19,6 +19,7 @@ from geotdm_fast.training.batches import BatchSource, Noised
 from geotdm_fast.training.device_data import DeviceData
 from geotdm_fast.training.history_windows import HistoryWindows
 from geotdm_fast.training.objective import Objective
+from geotdm_fast.training.pairs import Pairs
 
 
 class Validation:
@@ -27,6 +28,7 @@ class Validation:
     `loss`: the training objective, steps spread evenly (one network call a batch). `nll`: the bound of
     `calc_bpd_loop`, nats per graph summed over its scored nodes (`num_timesteps` calls a batch).
     max_graphs: only so many graphs, None for all
+    pairs: the noise of the data, where they are a teacher's draws, see `BatchSource`
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Validation:
         processes: Processes,
         max_graphs: int | None = None,
         windows: HistoryWindows | None = None,
+        pairs: Pairs | None = None,
     ):
         train = config["train"]
         self.seed = train["seed"]
@@ -54,6 +57,7 @@ class Validation:
             windows=windows,
             time_power=time_power(config),
             by_nodes=is_ays(config),
+            pairs=pairs,
             # Whole batches go round the processes.
             rank=processes.rank,
             world_size=processes.world_size,

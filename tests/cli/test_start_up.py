@@ -76,6 +76,8 @@ def test_missing_files_are_told_without_torch(tmp_path):
         ["sample", "nbody_charged_small", "--data-config", "none.yaml", "--out", "s.npz"],
         ["evaluate", "none.npz"],
         ["evaluate", "none.safetensors"],
+        ["distill", "none.safetensors", "--out", "student"],
+        ["distill", "nbody_charged_small", "--data", "none.npz", "--out", "student"],
         ["drift", "none.npz"],
         ["drift", "none.safetensors"],
         ["check-equivariance", "none.safetensors"],

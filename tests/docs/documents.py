@@ -26,6 +26,7 @@ TEXTS = ("text", "bibtex")
 # What makes a command small: by its first words, options in place of its own or behind it. A tuple is repeated.
 NBODY = tuple(f"data.{split}.num_systems=4" for split in ("train", "val", "test"))
 TINY = ("train.num_steps=1", "train.batch_size=2", "train.eval_graphs=1", "denoise_model.n_layers=1")
+LEARNED = ("train.num_steps=1", "train.batch_size=2", "train.eval_graphs=1")  # of a network that stays as it is
 SAMPLING = {"--num-graphs": "1", "--num-samples": "2", "--steps": "1"}
 SMALL: dict[tuple[str, ...], dict[str, str | tuple[str, ...]]] = {
     ("simulate", "md:argon"): {"--num-frames": "160", "--equilibrate": "0.5", "--engine": "own"},
@@ -33,6 +34,8 @@ SMALL: dict[tuple[str, ...], dict[str, str | tuple[str, ...]]] = {
     ("train", "configs/nbody"): {"--set": (*TINY, *NBODY)},
     ("train", "nbody"): {"--set": (*TINY, "data.train.num_systems=4")},
     ("train",): {"--set": (*TINY, "data.train.stride=20")},
+    ("distill", "nbody"): {"--pairs": "3", "--set": (*LEARNED, *NBODY)},
+    ("distill",): {"--pairs": "3", "--set": LEARNED},
     ("sample",): SAMPLING,
     ("evaluate", "CHECKPOINT"): SAMPLING,
     ("drift", "CHECKPOINT"): {"--num-graphs": "1", "--steps": "1", "--blocks": "2"},

@@ -168,4 +168,5 @@ def test_every_command_of_geotdm_is_shown():
     shown = {
         words[1] for path in PAGES for words in commands_of(path.read_text(encoding="utf-8")) if words[0] == "geotdm"
     }
-    assert {"simulate", "inspect", "train", "sample", "evaluate", "drift", "plot", "reproduce", "doctor"} <= shown
+    commands = {"simulate", "inspect", "train", "distill", "sample", "evaluate", "drift", "plot", "reproduce", "doctor"}
+    assert commands <= shown

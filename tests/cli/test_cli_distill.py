@@ -1,0 +1,90 @@
+"""`geotdm distill`: killed and called again, on two processes, and wrong requests in one line."""
+
+import pathlib
+
+import pytest
+import warm_python
+from shard_runs import RUN, content
+from tiny_models import charged_config, write_checkpoint
+
+from geotdm_fast.checkpoint import load_tensors
+from geotdm_fast.cli import main
+from geotdm_fast.config.files import read_yaml
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    return write_checkpoint(tmp_path / "teacher.safetensors", charged_config())
+
+
+def command(teacher: str, folder: pathlib.Path, *more: str) -> list[str]:
+    sets = ("num_steps=4", "batch_size=3", "eval_every_step=2", "warmup_steps=0")
+    words = ["distill", teacher, "--pairs", "12", "--device", "cpu", "--quiet", "--out", str(folder), *more]
+    return [*words, *(word for value in sets for word in ("--set", f"train.{value}"))]
+
+
+def same_weights(one: pathlib.Path, other: pathlib.Path) -> bool:
+    (a, _), (b, _) = (load_tensors(folder / "last.safetensors") for folder in (one, other))
+    return all(a[name].equal(b[name]) for name in a)
+
+
+def test_killed_while_the_teacher_draws_and_called_again(teacher, tmp_path, capsys, curves):
+    assert main(command(teacher, tmp_path / "whole")) == 0
+    assert "the student: " in capsys.readouterr().out
+    # The second file that is renamed into its place is the first shard: its manifest is there, and no student.
+    killed = warm_python.run("-c", RUN, "os", "replace", "before", "2", "0", *command(teacher, tmp_path / "killed"))
+    assert killed.returncode == -9
+    pairs = tmp_path / "killed" / "pairs" / "train"
+    assert "manifest.json" in content(pairs) and not (tmp_path / "killed" / "last.safetensors").exists()
+    assert main(command(teacher, tmp_path / "killed")) == 0
+    assert content(pairs) == content(tmp_path / "whole" / "pairs" / "train")
+    assert same_weights(tmp_path / "whole", tmp_path / "killed")
+    # Once more: nothing is left to do.
+    before = content(pairs)
+    assert main(command(teacher, tmp_path / "killed")) == 0
+    assert content(pairs) == before
+
+
+def test_two_processes_make_one_student(teacher, tmp_path, curves):
+    done = warm_python.run_together(2, "-m", "geotdm_fast", *command(teacher, tmp_path / "shared"))
+    assert [one.returncode for one in done] == [0, 0], done
+    assert "diffusion.call_step" in done[0].stderr + done[1].stderr
+    assert read_yaml(tmp_path / "shared" / "config.yaml")["distill"]["teacher"]["num_samples"] == 2
+    assert main(["sample", str(tmp_path / "shared"), "--num-graphs", "2", "--out", str(tmp_path / "s.npz")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--calls", "2"], "--calls must be 1: students of more calls are not made, got 2"),
+        (["--method", "ddpm"], "must add no noise on the way"),
+        (["--teacher-steps", "26"], "num_steps must be in 1..25"),
+        (["--set", "diffusion.calls=3"], "diffusion.calls must be at most 1"),
+        (["--set", "train.rotate=true"], "train.rotate does not go with the section distill"),
+        (["--data", "none.npz"], "--data none.npz: no such file"),
+        (["--config", "none.yaml"], "--config none.yaml: no such file"),
+    ],
+)
+def test_wrong_requests_are_told_in_a_line(teacher, tmp_path, capsys, more, said):
+    assert main(command(teacher, tmp_path / "student", *more)) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("geotdm distill: error: ") and error.count("\n") == 1
+    assert not (tmp_path / "student" / "last.safetensors").exists()
+
+
+def test_another_request_for_the_same_folder_is_refused_and_restart_takes_it(teacher, tmp_path, capsys, curves):
+    assert main(command(teacher, tmp_path / "student")) == 0
+    assert main(command(teacher, tmp_path / "student", "--seed", "5")) == 2
+    assert "seed is 1 there, asked for is 5" in capsys.readouterr().err
+    assert main(command(teacher, tmp_path / "student", "--seed", "5", "--restart")) == 0
+    assert read_yaml(tmp_path / "student" / "config.yaml")["distill"]["teacher"]["seed"] == 5
+
+
+def test_a_student_is_evaluated_without_a_likelihood(teacher, tmp_path, capsys, curves):
+    assert main(command(teacher, tmp_path / "student")) == 0
+    request = [str(tmp_path / "student"), "--num-graphs", "2", "--device", "cpu", "--quiet"]
+    assert main(["evaluate", *request, "--num-samples", "2"]) == 0
+    told = capsys.readouterr()
+    assert "a student has no likelihood here" in told.err and "ADE" in told.out
+    assert main(["evaluate", *request, "--scores", "nll"]) == 2
+    assert "'nll' does not fit a model of diffusion.kind flow or a student" in capsys.readouterr().err
