@@ -208,17 +208,20 @@ class Samples:
         topology: PathLike | None = None,
         selection: str | None = None,
     ) -> "mdtraj.Trajectory":
-        """Molecules as an `mdtraj.Trajectory` (nm, ps): all frames of graph 0, sample 0, then of sample 1, ...
+        """Molecules as an `mdtraj.Trajectory` (nm): all frames of graph 0, sample 0, then of sample 1, ...
 
         graph, sample: of this graph and this sample alone; None: of all, which must be the same molecule
         wrap: no, atoms or molecules, see `export_molecules`
         topology, selection: as for `to_frame`; names, residues and bonds are of it. Without one names are C1, C2, H3,
-            bonds are found by distance in the first frame, and what they join is a residue MOL
+            bonds are found by distance in the first frame of the data (where nobody knows it, of the first sample),
+            and what they join is a residue MOL
 
         Positions are float32(x) / float32(10), within 1 part in 10^7 of x. A box that MDTraj cannot have is turned or
-        left out with a warning, as in .xtc. Times are those of .xtc: they go on from one trajectory to the next.
+        left out with a warning, as in .xtc. Times are those of .xtc: they go on from one trajectory to the next,
+        in the unit of `frame_time`, which MDTraj takes for ps; 1 from frame to frame where it is not known.
         Needs MDTraj (extra `md`): ModuleNotFoundError without it. Raises ValueError for samples that are no molecules
-        in three dimensions, positions that are not finite, and numbers out of range.
+        in three dimensions, graphs of other elements than the first, graphs that lack one of its bonds (where bonds are
+        by distance), positions that are not finite, and numbers out of range.
         """
         from geotdm_fast.samples.universes import mdtraj_trajectory
 
@@ -233,7 +236,7 @@ class Samples:
         topology: PathLike | None = None,
         selection: str | None = None,
     ) -> "MDAnalysis.Universe":
-        """Molecules as an `MDAnalysis.Universe` in memory (angstrom, ps), with the frames in the order of `to_mdtraj`.
+        """Molecules as an `MDAnalysis.Universe` in memory (angstrom), with the frames in the order of `to_mdtraj`.
 
         Positions are exactly these in float32; `dimensions` has the boxes, and `ts.time` the times. Atoms have names,
         elements, types (the elements), masses, residues and bonds. Arguments, boxes, and errors as of `to_mdtraj`.
