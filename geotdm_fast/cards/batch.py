@@ -1,11 +1,15 @@
 """What a `Batch` shows of itself."""
 
+import numpy as np
 import torch
 
 from geotdm_fast.cards.card import Card, counted, sizes
-from geotdm_fast.cards.picture import picture
+from geotdm_fast.cards.picture import MOST_NUMBERS, picture
 from geotdm_fast.data.fields import shown_fields
 from geotdm_fast.data.trajectory import Batch
+
+# Characters of the fields: a hundred of them with their shapes.
+_LONGEST = 4000
 
 
 def batch_card(batch: Batch) -> Card:
@@ -23,13 +27,15 @@ def batch_card(batch: Batch) -> Card:
         card.add("boxes", "which change from frame to frame" if batch.cell.shape[1] > 1 else "which do not change")
     card.add("conditions", ", ".join(batch.condition_names))
     card.add("numbers", f"{str(batch.x.dtype).removeprefix('torch.')} on {batch.x.device}")
-    card.add("fields", shown_fields(batch))
+    card.add("fields", shown_fields(batch), _LONGEST)
     return card
 
 
 def batch_picture(batch: Batch) -> str:
-    """The paths of the first graph."""
+    """The paths of the first graph; the empty text where it has too many numbers."""
     stop = int(batch.ptr[1])
+    if batch.x[:stop].numel() > MOST_NUMBERS:
+        return ""
     x = batch.x[:stop].detach().float().cpu().numpy()
     first = batch.scored[batch.scored < stop].tolist()
-    return picture(x, torch.zeros(x.shape[-1], dtype=torch.bool).numpy(), None, None, first)
+    return picture(x, np.zeros(x.shape[-1], bool), None, None, first)

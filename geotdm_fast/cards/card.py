@@ -3,7 +3,7 @@
 import html
 from dataclasses import dataclass, field
 
-from geotdm_fast.runtime.shown import plain
+from geotdm_fast.runtime.shown import LONGEST, plain
 
 # The colours of text and rules are those of the page, so that light and dark themes both are right.
 _CARD = "border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:10px 14px;margin:4px 0;max-width:52em;"
@@ -22,10 +22,10 @@ class Card:
     title: str
     facts: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, name: str, value: object) -> None:
-        """Note a fact; nothing for None and the empty text."""
+    def add(self, name: str, value: object, longest: int = LONGEST) -> None:
+        """Note a fact, of at most so many characters; nothing for None and the empty text."""
         if value is not None and value != "":
-            self.facts.append((name, plain(value)))
+            self.facts.append((name, plain(value, longest)))
 
     def as_text(self) -> str:
         """The title, and a line for each fact."""

@@ -5,12 +5,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from geotdm_fast.data.bonds import bonds_by_distance
+from geotdm_fast.plots.frame_runs import runs, with_neighbours
 from geotdm_fast.plots.projection import principal_plane, project
 
 WIDTH, HEIGHT, _MARGIN = 220, 160, 8
 # Of middling brightness, to be seen on white and on black; what is grey has the colour of the page's text.
 _COLOURS = ("#3f8fdc", "#e0732b", "#22a67c", "#c26fb0", "#8d7fe6", "#c79a26", "#d9534f")
-_MOST_NODES, _MOST_SAMPLES, _MOST_POINTS, _MOST_BONDS = 12, 4, 40, 400
+_MOST_NODES, _MOST_POINTS, _MOST_RUNS, _MOST_BONDS = 12, 40, 8, 400
+MOST_SAMPLES = 4
+# Of a graph of more numbers (a quarter of a second) no picture is drawn.
+MOST_NUMBERS = 20_000_000
+# So many points say how the picture is turned.
+_FOR_PLANE = 20_000
 
 
 def picture(
@@ -27,24 +33,25 @@ def picture(
     numbers: [N] - atomic numbers of a molecule, whose last frame is drawn, with its bonds; None: paths of (12) nodes
     first: nodes to draw rather than others
 
-    Three dimensions are drawn in the plane in which the trajectory varies most. At most 40 points of a path and 400
-    bonds are drawn: the element has less than 60 kB.
+    Three dimensions are drawn in the plane in which the trajectory varies most. At most 40 points of a path, in at most
+    8 stretches of given and 8 of drawn frames, and 400 bonds are drawn: the element has less than 60 kB.
     """
-    points = np.moveaxis(x, 1, 2).reshape(-1, x.shape[1])
-    if not np.isfinite(points).all(axis=1).any():
-        if drawn is None or not np.isfinite(drawn).any():
-            return ""
-        points = np.moveaxis(drawn[0], 1, 2).reshape(-1, x.shape[1])
-    plane = principal_plane(points.astype(np.float64))
+    drawn = np.zeros((0, *x.shape), x.dtype) if drawn is None else drawn[:MOST_SAMPLES]
+    points = _finite_points(x[None])
+    points = points if len(points) else _finite_points(drawn)
+    if not len(points):
+        return ""
+    plane = principal_plane(points[_some(np.arange(len(points)), _FOR_PLANE)].astype(np.float64))
     flat = project(x.astype(np.float64), *plane)  # [N, 2, T]
-    samples = np.zeros((0, *flat.shape)) if drawn is None else project(drawn[:_MOST_SAMPLES].astype(np.float64), *plane)
+    samples = project(drawn.astype(np.float64), *plane)  # [K, N, 2, T]
     if numbers is None:
         parts = _paths(flat, given, samples, first)
         grey = "; grey: given frames" if given.any() else ""
         label = f"Paths of the first graph{grey}"
     else:
-        parts = _molecule(x, flat, samples, numbers)
-        label = "The last frame of the first graph; grey: the last that is known"
+        parts = _molecule(x, drawn, flat, samples, numbers)
+        grey = "; grey: the last that is known" if _known(x).any() else ""
+        label = f"The last frame of the first graph{grey}"
     label += "; thin: samples" if len(samples) else ""
     return (
         f'<svg role="img" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" fill="none" '
@@ -53,41 +60,70 @@ def picture(
 
 
 def _paths(flat: np.ndarray, given: np.ndarray, samples: np.ndarray, first: Sequence[int]) -> list[str]:
-    others = [i for i in range(len(flat)) if i not in set(first)]
-    nodes = [*first, *others][:_MOST_NODES]
+    wanted = np.asarray(first, np.int64)[:_MOST_NODES]
+    nodes = np.concatenate([wanted, np.setdiff1d(np.arange(len(flat)), wanted)])[:_MOST_NODES]
     place = _placed(np.concatenate([flat[nodes][None], samples[:, nodes]]))
-    frames = np.flatnonzero(given)
-    last = frames[-1] if len(frames) else 0
-    known, future = _some(frames), _some(np.arange(last, len(given)))
+    num_frames = len(given)
+    known = _thinned(runs(given))
+    future = _thinned([with_neighbours(run, num_frames) for run in runs(~given)])
     parts = []
     for n, i in enumerate(nodes):
         colour = _COLOURS[n % len(_COLOURS)]
         for path in samples[:, i]:
-            parts.append(_line(place(path[:, future]), colour, 1.0, 0.55))
-        if len(known) > 1:
-            parts.append(_line(place(flat[i][:, known]), "currentColor", 2.0, 0.45))
-        parts.append(_line(place(flat[i][:, future]), colour, 2.0, 1.0))
+            parts.append(_lines([place(path[:, run]) for run in future], colour, 1.0, 0.55))
+        parts.append(_lines([place(flat[i][:, run]) for run in known], "currentColor", 2.0, 0.45))
+        parts.append(_lines([place(flat[i][:, run]) for run in future], colour, 2.0, 1.0))
         parts.append(_dots(place(flat[i][:, -1:]), 3.0, colour))
     return parts
 
 
-def _molecule(x: np.ndarray, flat: np.ndarray, samples: np.ndarray, numbers: np.ndarray) -> list[str]:
-    known = np.flatnonzero(np.isfinite(x).all(axis=(0, 1)))
-    if len(known) == 0:
-        return [_dots(_placed(samples[:1, :, :, -1:])(samples[0, :, :, -1].T), 2.0, _COLOURS[0])]
-    bonds = bonds_by_distance(x[..., known[0]].astype(np.float64), numbers)
-    bonds = bonds[bonds[:, 0] < bonds[:, 1]]
+def _molecule(
+    x: np.ndarray, drawn: np.ndarray, flat: np.ndarray, samples: np.ndarray, numbers: np.ndarray
+) -> list[str]:
+    """The last known frame in grey, and the last frames of samples, with the bonds of the first known frame.
+
+    Where none is known, the bonds are those of the last frame of the first sample all of whose numbers are finite.
+    """
+    known, atoms = np.flatnonzero(_known(x)), _some(np.arange(len(numbers)), 400)
+    if len(known):
+        bonds, truth = _bonds_of(x[..., known[0]], numbers), flat[..., known[-1]]
+        shown, colour = truth, "currentColor"
+    elif len(drawn):
+        best = int(np.isfinite(drawn[..., -1]).all(axis=(1, 2)).argmax())
+        bonds, truth = _bonds_of(drawn[best, ..., -1], numbers), np.full(flat.shape[:2], np.nan)
+        shown, colour = samples[best, ..., -1], _COLOURS[0]
+    else:
+        return [_dots(_placed(flat[None])(flat[atoms, :, -1].T), 2.2, "currentColor", 0.6)]
     if len(bonds) > _MOST_BONDS:
         bonds = bonds[(numbers[bonds] != 1).all(axis=1)][:_MOST_BONDS]
         samples = samples[:1]
-    truth, ends = flat[..., known[-1]], samples[..., -1]
+    ends = samples[..., -1]
     place = _placed(np.concatenate([truth[None], ends])[..., None])
     parts = [_bonds(place(truth.T), bonds, "currentColor", 4.0 if len(bonds) < 100 else 2.0, 0.3)]
     parts += [_bonds(place(end.T), bonds, _COLOURS[0], 1.2, 0.8) for end in ends]
     alone = ~np.isin(np.arange(len(numbers)), bonds)
     if len(numbers) <= 200 or alone.all():
-        parts.append(_dots(place(truth[_some(np.arange(len(numbers)), 400)].T), 2.2, "currentColor", 0.6))
+        parts.append(_dots(place(shown[atoms].T), 2.2, colour, 0.6))
     return parts
+
+
+def _known(x: np.ndarray) -> np.ndarray:
+    """[T] bool - the frames of [N, D, T] all of whose numbers are finite."""
+    return np.isfinite(x).all(axis=(0, 1))
+
+
+def _bonds_of(frame: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """[M, 2] - the bonds of a frame [N, 3] by distance, i < j; none where a number is not finite."""
+    if not np.isfinite(frame).all():
+        return np.zeros((0, 2), np.int64)
+    bonds = bonds_by_distance(frame.astype(np.float64), numbers)
+    return bonds[bonds[:, 0] < bonds[:, 1]]
+
+
+def _finite_points(x: np.ndarray) -> np.ndarray:
+    """[M, D] - the points of [K, N, D, T] all of whose coordinates are finite."""
+    points = np.moveaxis(x, 2, 3).reshape(-1, x.shape[2])
+    return points[np.isfinite(points).all(axis=1)]
 
 
 def _placed(points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -114,12 +150,20 @@ def _some(frames: np.ndarray, most: int = _MOST_POINTS) -> np.ndarray:
     return frames[np.linspace(0, len(frames) - 1, most).round().astype(int)]
 
 
-def _line(points: np.ndarray, colour: str, width: float, opacity: float) -> str:
-    points = points[np.isfinite(points).all(axis=1)]
-    if len(points) < 2:
-        return ""
-    text = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{text}" stroke="{colour}" stroke-width="{width}" opacity="{opacity}"/>'
+def _thinned(stretches: list[np.ndarray]) -> list[np.ndarray]:
+    """Some of the stretches of frames, and of each some frames: a line through all of them has at most 40 points."""
+    kept = _some(np.arange(len(stretches)), _MOST_RUNS)
+    return [_some(stretches[i], _MOST_POINTS // len(kept)) for i in kept.tolist()]
+
+
+def _lines(stretches: list[np.ndarray], colour: str, width: float, opacity: float) -> str:
+    """Lines through stretches of points [M, 2] each, as one path."""
+    text = ""
+    for points in stretches:
+        points = points[np.isfinite(points).all(axis=1)]
+        if len(points) > 1:
+            text += "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return f'<path d="{text}" stroke="{colour}" stroke-width="{width}" opacity="{opacity}"/>' if text else ""
 
 
 def _bonds(points: np.ndarray, bonds: np.ndarray, colour: str, width: float, opacity: float) -> str:

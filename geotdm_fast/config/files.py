@@ -172,7 +172,9 @@ def check_sections(raw: Mapping, required: tuple[str, ...], where: str, optional
         raise ValueError(f"{where}: section '{missing[0]}' is missing; found {listed(raw)}")
     if IGNORED in raw:
         # A fixed text: Python shows the same warning from the same line once.
-        warnings.warn("config section 'wandb' is ignored: training writes log.jsonl and loss.png", stacklevel=2)
+        warnings.warn(
+            "config section 'wandb' is ignored: train.logger=wandb sends the numbers of log.jsonl there", stacklevel=2
+        )
 
 
 def data_sections(raw: Mapping, where: str) -> dict[str, Any]:

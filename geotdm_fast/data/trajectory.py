@@ -79,12 +79,18 @@ class Batch(Fields):
     def __repr__(self) -> str:
         from geotdm_fast.cards.batch import batch_card
 
-        return batch_card(self).as_text()
+        try:
+            return batch_card(self).as_text()
+        except Exception:  # tensors without numbers (meta), fields that are None: a debugger shows them, too
+            return super().__repr__()
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         from geotdm_fast.cards.batch import batch_card, batch_picture
 
-        return batch_card(self).as_html(batch_picture(self))
+        try:
+            return batch_card(self).as_html(batch_picture(self))
+        except Exception:  # as above; a notebook shows the text for None
+            return None
 
     @property
     def ptr(self) -> Tensor:

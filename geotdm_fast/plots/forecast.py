@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from geotdm_fast.plots import molecule, style
+from geotdm_fast.plots.frame_runs import runs, with_neighbours
 from geotdm_fast.plots.projection import principal_plane, project
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.samples.record import Samples
@@ -90,7 +91,7 @@ def _particle_panel(ax, samples: Samples, nodes: slice, x: np.ndarray, drawn: np
             continue
         colour = style.PALETTE[i % len(style.PALETTE)] if counted[i] else style.FAINT
         for run in runs(~given):
-            line = _with_neighbours(run, len(frames))
+            line = with_neighbours(run, len(frames))
             if counted[i]:
                 for path in drawn[:, i]:
                     ax.plot(*path[:, line], color=colour, lw=0.8, alpha=0.45, zorder=2)
@@ -101,17 +102,6 @@ def _particle_panel(ax, samples: Samples, nodes: slice, x: np.ndarray, drawn: np
             past = style.GIVEN if counted[i] else style.FAINT
             ax.plot(*x[i][:, run], ".-", color=past, lw=2.0, ms=4, mew=0, zorder=4)
         ax.plot(*x[i][:, -1:], "o", color=colour, ms=6, mec="white", mew=1.0, zorder=5)
-
-
-def runs(mask: np.ndarray) -> list[np.ndarray]:
-    """The stretches of consecutive frames where `mask` [T] is true."""
-    frames = np.flatnonzero(mask)
-    return [r for r in np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1) if len(r)]
-
-
-def _with_neighbours(run: np.ndarray, num_frames: int) -> np.ndarray:
-    """The run and the given frames at its ends, so that lines join."""
-    return np.arange(max(run[0] - 1, 0), min(run[-1] + 2, num_frames))
 
 
 def _molecule_panel(ax, samples: Samples, nodes: slice, x: np.ndarray, drawn: np.ndarray) -> None:

@@ -7,9 +7,11 @@ import numpy as np
 
 from geotdm_fast.data.bonds import bonds_by_distance, complete_bonds, fragments
 from geotdm_fast.data.molecule import renumbered_bonds
+from geotdm_fast.data.molecule_files.contents import Atoms
 from geotdm_fast.data.molecule_files.elements import SYMBOLS
 from geotdm_fast.data.molecule_files.opening import named_atoms, select
 from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.samples.record import Samples
 
 # The residue of atoms whose residue nobody names.
 UNNAMED = "MOL"
@@ -35,27 +37,46 @@ class AtomTable(NamedTuple):
         return [SYMBOLS[number] for number in self.numbers.tolist()]
 
 
-def atom_table(
-    where: str, numbers: np.ndarray, positions: np.ndarray, topology: PathLike | None, selection: str | None
-) -> AtomTable:
+class NamedAtoms(NamedTuple):
+    """The atoms that a topology names. path: its file; atoms: all of it; chosen: [M] int64 - the selection of them."""
+
+    path: PathLike
+    atoms: Atoms
+    chosen: np.ndarray
+
+
+def read_topology(where: str, topology: PathLike | None, selection: str | None) -> NamedAtoms | None:
+    """The atoms that a topology names; None without one.
+
+    topology: a file of the formats of `data.file_dataset`; selection: which of its atoms, in the language of MDTraj or
+        MDAnalysis
+
+    where: for messages. Raises ValueError for a selection without a topology, and for files and selections that cannot
+    be read, ModuleNotFoundError where the reader of the topology is not installed.
+    """
+    if topology is None:
+        if selection is not None:
+            raise ValueError(f"{where}: selection must come with a topology, whose atoms it chooses, got none")
+        return None
+    atoms = named_atoms(where, pathlib.Path(topology))
+    return NamedAtoms(topology, atoms, select(where, atoms, selection))
+
+
+def atom_table(where: str, numbers: np.ndarray, positions: np.ndarray, named: NamedAtoms | None) -> AtomTable:
     """The atoms of a molecule, with names, residues and bonds of a topology, or made of elements and positions.
 
     numbers: [N] int64 - atomic numbers; positions: [N, 3] (angstrom) - a frame in which the molecule is whole
-    topology: a file that names the N atoms in their order, of the formats of `data.file_dataset`; selection: which of
-        its atoms these are, in the language of MDTraj or MDAnalysis. Atoms without a bond there get those by distance
+    named: the N atoms in their order; those without a bond there get bonds by distance
     Without a topology names are symbol and number (C1, C2, H3), bonds are those by distance (`bonds_by_distance`), and
     what bonds join is a residue MOL.
 
-    where: for messages. Raises ValueError for a topology of other atoms, ModuleNotFoundError where its reader is not
-    installed.
+    where: for messages. Raises ValueError for a topology of other atoms.
     """
-    check_selection(where, topology, selection)
-    if topology is None:
+    if named is None:
         bonds = bonds_by_distance(positions, numbers)
         names = [f"{SYMBOLS[number]}{i + 1}" for i, number in enumerate(numbers.tolist())]
         return _table(numbers, names, None, None, bonds)
-    found = named_atoms(where, pathlib.Path(topology))
-    chosen = select(where, found, selection)
+    topology, found, chosen = named
     if len(chosen) != len(numbers):
         raise ValueError(
             f"{where}: topology must name the {len(numbers)} atoms of the samples, got {len(chosen)} ({topology}); "
@@ -79,15 +100,12 @@ def atom_table(
     return _table(numbers, [found.names[i] for i in chosen.tolist()], residues, residue_of, bonds)
 
 
-def check_selection(where: str, topology: PathLike | None, selection: str | None) -> None:
-    """ValueError for a selection without a topology."""
-    if topology is None and selection is not None:
-        raise ValueError(f"{where}: selection must come with a topology, whose atoms it chooses, got none")
-
-
-def first_frame(truth: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """[N, 3] - the first frame of the data; where nobody knows it, of what was drawn. Both are [N, 3, T]."""
-    return truth[..., 0] if np.isfinite(truth[..., 0]).all() else drawn[..., 0]
+def first_frame(samples: Samples, graph: int, sample: int) -> tuple[np.ndarray, bool]:
+    """[N, 3] (unit), and whether it is of the data: the first frame of a graph; where nobody knows it, of a sample."""
+    truth = samples.truth(graph=graph)[..., 0]
+    if np.isfinite(truth).all():
+        return truth, True
+    return samples.forecasts(graph=graph, samples=range(sample, sample + 1))[0, ..., 0], False
 
 
 def _table(

@@ -59,7 +59,6 @@ def molecules(
             )
         if samples.cell is None and wrap != "no":
             raise ValueError(f"{path}: wrap must be no for samples without a periodic box, got {wrap}")
-        forecasts = samples.forecasts()  # [K, N, 3, T]
         cells = samples.forecast_cell()
         for g, number in enumerate(block.graphs):
             if graphs is not None and number not in graphs:
@@ -68,7 +67,8 @@ def molecules(
             for k, draw in enumerate(block.samples):
                 if drawn is not None and draw not in drawn:
                     continue
-                positions = np.ascontiguousarray(forecasts[k, nodes].transpose(2, 0, 1))
+                (x,) = samples.forecasts(graph=g, samples=range(k, k + 1))  # [N, 3, T]
+                positions = np.ascontiguousarray(x.transpose(2, 0, 1))
                 _check_positions(path, positions, number, draw)
                 one = Molecule(
                     number, draw, samples.atomic_numbers[nodes], samples.cond_mask, positions, samples.frame_time
@@ -81,6 +81,8 @@ def chosen(where: PathLike, name: str, index: int | None, count: int) -> range:
     if index is None:
         return range(count)
     try:
+        if isinstance(index, bool):  # Python takes True for 1
+            raise TypeError
         index = operator.index(index)
     except TypeError:
         raise TypeError(f"{where}: {name} must be a whole number or None, got {type(index).__name__}") from None

@@ -110,14 +110,15 @@ class Samples:
 
     def until_known(self) -> "Samples":
         """The same up to the last frame that is known in the data."""
-        if self.num_known in (0, self.samples.shape[-1]):
+        num_known = self.num_known
+        if num_known in (0, self.samples.shape[-1]):
             return self
         drawn = np.flatnonzero(~self.cond_mask)
-        last = int(drawn[self.num_known - 1]) + 1
+        last = int(drawn[num_known - 1]) + 1
         return replace(
             self,
-            samples=self.samples[..., : self.num_known],
-            target=self.target[..., : self.num_known],
+            samples=self.samples[..., :num_known],
+            target=self.target[..., :num_known],
             x_given=self.x_given[..., : int(self.cond_mask[:last].sum())],
             cond_mask=self.cond_mask[:last],
             h=self.h[..., :last] if self.h.ndim == 3 else self.h,
@@ -133,17 +134,25 @@ class Samples:
         """The nodes of a graph."""
         return slice(*np.searchsorted(self.batch, [graph, graph + 1]).tolist())
 
-    def truth(self, absolute: bool = True) -> np.ndarray:
+    def truth(self, absolute: bool = True, *, graph: int | None = None) -> np.ndarray:
         """[N, D, T] float32 (unit) - given and target frames, each in its place; NaN where the target is unknown.
 
         absolute: with the origin, where there is one, in float64
+        graph: the nodes of this graph alone; None: of all
         """
-        unknown = np.full((*self.target.shape[:-1], self.samples.shape[-1]), np.nan, self.target.dtype)
-        return self._merge(self.target if self.has_target else unknown, absolute)
+        nodes = slice(None) if graph is None else self.nodes(graph)
+        target = self.target[nodes]
+        unknown = np.full((*target.shape[:-1], self.samples.shape[-1]), np.nan, target.dtype)
+        return self._merge(target if self.has_target else unknown, nodes, absolute)
 
-    def forecasts(self, absolute: bool = True) -> np.ndarray:
-        """[K, N, D, T] float32 (unit) - given and sampled frames, each in its place; absolute: as of `truth`."""
-        return self._merge(self.samples, absolute)
+    def forecasts(self, absolute: bool = True, *, graph: int | None = None, samples: range | None = None) -> np.ndarray:
+        """[K, N, D, T] float32 (unit) - given and sampled frames, each in its place; absolute, graph: as of `truth`.
+
+        samples: these alone, of consecutive numbers; None: all
+        """
+        nodes = slice(None) if graph is None else self.nodes(graph)
+        drawn = self.samples if samples is None else self.samples[samples.start : samples.stop]
+        return self._merge(drawn[:, nodes], nodes, absolute)
 
     def forecast_cell(self) -> np.ndarray | None:
         """[num_graphs, 1 or T, 3, 3] float32 (unit) - the boxes of `forecasts`: of a frame that was drawn the box that
@@ -199,17 +208,20 @@ class Samples:
         topology: PathLike | None = None,
         selection: str | None = None,
     ) -> "mdtraj.Trajectory":
-        """Molecules as an `mdtraj.Trajectory` (nm, ps): all frames of graph 0, sample 0, then of sample 1, ...
+        """Molecules as an `mdtraj.Trajectory` (nm): all frames of graph 0, sample 0, then of sample 1, ...
 
         graph, sample: of this graph and this sample alone; None: of all, which must be the same molecule
         wrap: no, atoms or molecules, see `export_molecules`
         topology, selection: as for `to_frame`; names, residues and bonds are of it. Without one names are C1, C2, H3,
-            bonds are found by distance in the first frame, and what they join is a residue MOL
+            bonds are found by distance in the first frame of the data (where nobody knows it, of the first sample),
+            and what they join is a residue MOL
 
         Positions are float32(x) / float32(10), within 1 part in 10^7 of x. A box that MDTraj cannot have is turned or
-        left out with a warning, as in .xtc. Times are those of .xtc: they go on from one trajectory to the next.
+        left out with a warning, as in .xtc. Times are those of .xtc: they go on from one trajectory to the next,
+        in the unit of `frame_time`, which MDTraj takes for ps; 1 from frame to frame where it is not known.
         Needs MDTraj (extra `md`): ModuleNotFoundError without it. Raises ValueError for samples that are no molecules
-        in three dimensions, positions that are not finite, and numbers out of range.
+        in three dimensions, graphs of other elements than the first, graphs that lack one of its bonds (where bonds are
+        by distance), positions that are not finite, and numbers out of range.
         """
         from geotdm_fast.samples.universes import mdtraj_trajectory
 
@@ -224,7 +236,7 @@ class Samples:
         topology: PathLike | None = None,
         selection: str | None = None,
     ) -> "MDAnalysis.Universe":
-        """Molecules as an `MDAnalysis.Universe` in memory (angstrom, ps), with the frames in the order of `to_mdtraj`.
+        """Molecules as an `MDAnalysis.Universe` in memory (angstrom), with the frames in the order of `to_mdtraj`.
 
         Positions are exactly these in float32; `dimensions` has the boxes, and `ts.time` the times. Atoms have names,
         elements, types (the elements), masses, residues and bonds. Arguments, boxes, and errors as of `to_mdtraj`.
@@ -257,13 +269,14 @@ class Samples:
     def _in_unit(self, cell: np.ndarray | None) -> np.ndarray | None:
         return None if cell is None else cell * np.float32(self.scale)
 
-    def _merge(self, noisy: np.ndarray, absolute: bool) -> np.ndarray:
+    def _merge(self, noisy: np.ndarray, nodes: slice, absolute: bool) -> np.ndarray:
+        """Given frames and `noisy` ones of the same nodes."""
         whole = np.empty((*noisy.shape[:-1], len(self.cond_mask)), noisy.dtype)
-        whole[..., self.cond_mask] = self.x_given
+        whole[..., self.cond_mask] = self.x_given[nodes]
         whole[..., ~self.cond_mask] = noisy
         if self.origin is None or not absolute:
             return whole * np.float32(self.scale)
-        return (whole + self.origin[self.batch][:, :, None]) * self.scale
+        return (whole + self.origin[self.batch[nodes]][:, :, None]) * self.scale
 
 
 def make_samples(

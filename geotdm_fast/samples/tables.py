@@ -7,7 +7,7 @@ import numpy as np
 from geotdm_fast.data.molecule_files.elements import SYMBOLS
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.packages import require_package
-from geotdm_fast.samples.atoms import AtomTable, atom_table, check_selection, first_frame
+from geotdm_fast.samples.atoms import AtomTable, atom_table, first_frame, read_topology
 from geotdm_fast.samples.molecules import chosen
 from geotdm_fast.samples.record import Samples
 
@@ -32,17 +32,16 @@ def data_frame(
     drawn = chosen(where, "sample", sample, samples.num_samples)
     if topology is not None and not (samples.is_molecule and samples.samples.shape[2] == 3):
         raise ValueError(f"{where}: topology must be None for samples that are no molecules in three dimensions")
-    check_selection(where, topology, selection)
-    forecasts, known = samples.forecasts(), samples.truth()  # [K, N, D, T], [N, D, T]
+    named = read_topology(where, topology, selection)
     parts: list[dict[str, Any]] = []
     for g in graphs:
-        nodes = samples.nodes(g)
-        x, target = forecasts[drawn.start : drawn.stop, nodes], known[nodes]
+        x = samples.forecasts(graph=g, samples=drawn)
+        target = samples.truth(graph=g) if truth else None
         atoms = None
-        if topology is not None:
-            first = first_frame(target, x[0])
-            atoms = atom_table(where, samples.atomic_numbers[nodes], first, topology, selection)
-        parts.append(_columns(samples, g, drawn, x, target if truth else None, atoms))
+        if named is not None:
+            first, _ = first_frame(samples, g, drawn.start)
+            atoms = atom_table(where, samples.atomic_numbers[samples.nodes(g)], first, named)
+        parts.append(_columns(samples, g, drawn, x, target, atoms))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     for name in ("element", "resname"):
         if name in columns:

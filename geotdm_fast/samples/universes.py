@@ -10,7 +10,7 @@ from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.packages import require_package
 from geotdm_fast.samples.ase_frames import ase_frames
-from geotdm_fast.samples.atoms import AtomTable, atom_table, check_selection, first_frame
+from geotdm_fast.samples.atoms import AtomTable, NamedAtoms, atom_table, first_frame, read_topology
 from geotdm_fast.samples.md_boxes import in_md_boxes
 from geotdm_fast.samples.md_topology import md_topology
 from geotdm_fast.samples.molecules import Molecule, molecules
@@ -37,7 +37,7 @@ def mdtraj_trajectory(
     import mdtraj
 
     frames = list(in_md_boxes(where, _chosen(where, samples, graph, sample, wrap), "MDTraj"))
-    atoms = _atoms(where, samples, frames[0], topology, selection)
+    atoms = _atoms_of_all(where, samples, frames, read_topology(where, topology, selection))
     cells = _cells(frames)
     box = {}
     if cells is not None:
@@ -63,7 +63,7 @@ def mdanalysis_universe(
     from MDAnalysis.coordinates.memory import MemoryReader
 
     frames = list(in_md_boxes(where, _chosen(where, samples, graph, sample, wrap), "MDAnalysis"))
-    atoms = _atoms(where, samples, frames[0], topology, selection)
+    atoms = _atoms_of_all(where, samples, frames, read_topology(where, topology, selection))
     count = len(atoms.residues)
     universe = MDAnalysis.Universe.empty(
         len(atoms.numbers), count, 1, atom_resindex=atoms.residue_of, residue_segindex=np.zeros(count, np.int64)
@@ -98,21 +98,21 @@ def ase_atoms(
     """See `Samples.to_ase`."""
     where = "Samples.to_ase"
     require_package(where, "ase", "molecules")
-    check_selection(where, topology, selection)
+    named = read_topology(where, topology, selection)
     found: list[ase.Atoms] = []
-    named: AtomTable | None = None
+    table: AtomTable | None = None
     before = -1
     for molecule in _chosen(where, samples, graph, sample, wrap):
-        if topology is not None and molecule.graph != before:
-            named = _atoms(where, samples, molecule, topology, selection)
+        if named is not None and molecule.graph != before:
+            table, _ = _atoms(where, samples, molecule, named)
         before = molecule.graph
         frames = ase_frames(molecule, len(found))
-        if named is not None:
+        if table is not None:
             for atoms in frames:
                 # By the names that ASE's reader of PDB files gives them.
-                atoms.set_array("atomtypes", np.array(named.names))
-                atoms.set_array("residuenames", np.array(named.residues)[named.residue_of])
-                atoms.set_array("residuenumbers", named.residue_of + 1)
+                atoms.set_array("atomtypes", np.array(table.names))
+                atoms.set_array("residuenames", np.array(table.residues)[table.residue_of])
+                atoms.set_array("residuenumbers", table.residue_of + 1)
         found += frames
     return found
 
@@ -122,13 +122,36 @@ def _chosen(where: str, samples: Samples, graph: int | None, sample: int | None,
     return molecules(where, samples, wrap, graph, sample)
 
 
-def _atoms(
-    where: str, samples: Samples, molecule: Molecule, topology: PathLike | None, selection: str | None
-) -> AtomTable:
-    """Of the graph of a trajectory; bonds by distance are those of its first frame in the data."""
-    nodes = samples.nodes(molecule.graph)
-    drawn = molecule.positions.transpose(1, 2, 0)
-    return atom_table(where, molecule.atomic_numbers, first_frame(samples.truth()[nodes], drawn), topology, selection)
+def _atoms_of_all(where: str, samples: Samples, frames: list[Molecule], named: NamedAtoms | None) -> AtomTable:
+    """The atoms of the first trajectory, for all. Raises ValueError for a graph that lacks one of its bonds.
+
+    Only bonds by distance in first frames of the data are compared. Further bonds of a graph are passed over: isomers
+    lack bonds of each other, while molecules that come close have more.
+    """
+    first = frames[0]
+    atoms, of_data = _atoms(where, samples, first, named)
+    if not of_data or (named is not None and named.atoms.bonds is not None):
+        return atoms
+    graph = first.graph
+    for molecule in frames:
+        if molecule.graph == graph:
+            continue
+        graph = molecule.graph
+        other, of_data = _atoms(where, samples, molecule, named)
+        lacks = {*map(tuple, atoms.bonds.tolist())} - {*map(tuple, other.bonds.tolist())}
+        if of_data and lacks:
+            i, j = min(lacks)
+            raise ValueError(
+                f"{where}: all graphs must be the same molecule, graph {graph} has no bond of atoms {i} and {j} by "
+                f"distance, which graph {first.graph} has; graph={graph} gives it alone, a topology names bonds for all"
+            )
+    return atoms
+
+
+def _atoms(where: str, samples: Samples, molecule: Molecule, named: NamedAtoms | None) -> tuple[AtomTable, bool]:
+    """Of the graph of a trajectory, with the bonds of its first frame, and whether that frame is of the data."""
+    first, of_data = first_frame(samples, molecule.graph, molecule.sample)
+    return atom_table(where, molecule.atomic_numbers, first, named), of_data
 
 
 def _cells(frames: list[Molecule]) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """`log.jsonl`: one JSON object a line, and its repair after a kill."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -17,19 +18,21 @@ class JsonLines:
         self._file: TextIO | None = None
 
     def write(self, record: Mapping) -> None:
-        """Append one record. Raises OSError naming the file (a full disk)."""
+        """Append one record. Raises OSError naming the file (a full disk); the record is given up then."""
         try:
             if self._file is None:
                 self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self.close()  # writes what is waiting, and fails by it
             raise OSError(error.errno, f"cannot write {self.path} ({error.strerror or error})") from error
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 def read_log(path: PathLike) -> list[dict]:
@@ -48,11 +51,8 @@ def read_log(path: PathLike) -> list[dict]:
     return records
 
 
-def cut_log(path: PathLike, keep: int) -> list[dict]:
-    """Keep the log's first `keep` records, those that a checkpoint knows of; drop the rest and half-written lines.
-
-    Returns what is kept.
-    """
+def cut_log(path: PathLike, keep: int | None = None) -> list[dict]:
+    """Keep the log's first `keep` records (None: all); drop the rest and half-written lines. Returns what is kept."""
     path = pathlib.Path(path)
     kept = read_log(path)[:keep]
     if path.is_file():

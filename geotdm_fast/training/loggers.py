@@ -1,5 +1,6 @@
 """The records of log.jsonl in TensorBoard or Weights & Biases: every number once, over all restarts of a run."""
 
+import contextlib
 import importlib
 import pathlib
 import secrets
@@ -7,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from geotdm_fast.training.log import JsonLines, read_log
+from geotdm_fast.training.log import JsonLines, cut_log
 
 # What each logger imports; the extra of this package that brings it has the logger's name.
 _IMPORTS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
@@ -77,10 +78,12 @@ class WeightsAndBiases:
             reinit="create_new",  # a run of the caller's is not ours
             settings=wandb.Settings(console="off"),  # what we print is for a terminal
         )
+        self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        # Two records of a step, of the loss and of a validation, are one row there.
-        self._run.log(dict(values), step=step)
+        # The step is a number among the others: the service drops a record whose own step is not its next one, and a
+        # run that was resumed may still lack the validation of the step at which it had stopped.
+        self._run.log({"step": step, **values})
 
     def close(self) -> None:
         self._run.finish()
@@ -94,26 +97,37 @@ class Logger:
     config: the run's configuration in normal form
     is_new: whether the run begins now. Then an error of the logger's start is raised; of a restart it is a warning
 
-    A restart is given all records that the checkpoint knows of, and repeats the steps behind it. What was sent before
-    is not sent again, so every number is there once. What was not sent, because the logger had failed or was another
-    one, is sent then, but for the record at which it failed.
+    A restart is given all records that the checkpoint knows of, and repeats the steps behind it. A record is noted in
+    logger.jsonl before it is sent, and what is noted is not sent again, so no number is there twice. What is not
+    noted, because the logger had failed before or was another one, is sent then. What is noted and did not arrive
+    stays missing: the record at which the logger failed or the run was killed, and of Weights & Biases also what its
+    own process had not yet written to the disk when it was killed with the run.
     """
 
     def __init__(self, directory: pathlib.Path, config: Mapping, *, is_new: bool):
         self._name = str(config["train"]["logger"])
         self._sink: Sink | None = None
+        self._sent: set[tuple[int, str]] = set()
+        self._id = secrets.token_hex(4)
+        self._ledger = JsonLines(directory / SENT)
         if is_new:
             _forget(directory)
-        earlier = [record for record in read_log(directory / SENT) if record.get("logger") == self._name]
-        self._sent = {(record["step"], name) for record in earlier for name in record.get("names", ())}
-        self._id = str(earlier[-1].get("id")) if earlier else secrets.token_hex(4)
-        self._ledger = JsonLines(directory / SENT)
         try:
-            self._sink = self._open(directory, config, is_first=not earlier)
+            self._sink = self._open(directory, config, is_first=not self._read_ledger())
         except Exception as error:
             if is_new:
                 raise ValueError(f"train.logger: {self._name} must start, got {_told(error)}") from error
             self._give_up(f"did not start ({_told(error)})")
+
+    def _read_ledger(self) -> bool:
+        """Take up what was sent by this logger before; whether it was anything.
+
+        The file is written anew, since the next record would be lost behind a line that a kill left half-written.
+        """
+        earlier = [record for record in cut_log(self._ledger.path) if record.get("logger") == self._name]
+        self._sent = {(record["step"], name) for record in earlier for name in record.get("names", ())}
+        self._id = str(earlier[-1].get("id")) if earlier else self._id
+        return bool(earlier)
 
     def _open(self, directory: pathlib.Path, config: Mapping, *, is_first: bool) -> Sink | None:
         if self._name == "tensorboard":
@@ -131,7 +145,6 @@ class Logger:
         if not values:
             return
         try:
-            # Noted first: a kill in between costs a record there, and never doubles one.
             self._ledger.write({"step": step, "names": list(values), "logger": self._name, "id": self._id})
             self._sent.update((step, name) for name in values)
             self._sink.write(step, values)
@@ -141,15 +154,19 @@ class Logger:
     def close(self) -> None:
         """Finish what is sent. Later records are passed over."""
         sink, self._sink = self._sink, None
-        self._ledger.close()
-        if sink is not None:
-            try:
+        try:
+            self._ledger.close()
+            if sink is not None:
                 sink.close()
-            except Exception as error:
-                self._give_up(f"failed in the end ({_told(error)})")
+        except Exception as error:
+            self._give_up(f"failed in the end ({_told(error)})")
 
     def _give_up(self, how: str) -> None:
-        self._sink = None
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            # A run of Weights & Biases that is left open holds its id until the process ends.
+            with contextlib.suppress(Exception):
+                sink.close()
         warnings.warn(
             f"train.logger: {self._name} {how}; the training goes on without it, and log.jsonl has every number",
             stacklevel=4,

@@ -82,8 +82,11 @@ def train(
     with processes(device) as ours:
         run = _Run(config, directory, ours, show=progress and ours.writes)
         with held(directory, ours):
-            run.resume_or_start(resume)
-            return run.loop()
+            try:
+                run.resume_or_start(resume)
+                return run.loop()
+            finally:
+                run.output.close()
 
 
 def _context_noise(config: Mapping, device: torch.device) -> ContextNoise | None:
@@ -276,7 +279,6 @@ class _Run:
             self.output.finish()
             return self.output.last_path
         # Who sent the signal may not wait for a picture.
-        self.output.finish(draw=False)
         raise SystemExit(128 + reason)
 
     def _one_step(self) -> None:

@@ -21,7 +21,7 @@ SECONDS_BETWEEN_CURVES = 60.0
 # Everything that a run writes, each aside first.
 _NAMES = (
     *(f"{stem}.safetensors" for stem in ("state", "last", "best", "epoch_*")),
-    *("config.yaml", "log.jsonl", "loss.png"),
+    *("config.yaml", "log.jsonl", "logger.jsonl", "loss.png"),
 )
 
 
@@ -117,13 +117,17 @@ class Output:
         if self._checkpoint_time - self._curve_time >= SECONDS_BETWEEN_CURVES:
             self._draw()
 
-    def finish(self, *, draw: bool = True) -> None:
-        """Draw the last curve, unless told not to, and close the log."""
-        if draw:
-            self._draw()
-        self._log.close()
-        if self._logger is not None:
-            self._logger.close()
+    def close(self) -> None:
+        """Close the log and the logger."""
+        try:
+            if self._logger is not None:
+                self._logger.close()
+        finally:
+            self._log.close()
+
+    def finish(self) -> None:
+        """Draw the last curve."""
+        self._draw()
 
     def _draw(self) -> None:
         if self.writes and self.log_path.is_file() and self.log_path.stat().st_size > 0:

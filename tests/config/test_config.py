@@ -125,7 +125,7 @@ def test_official_sampling_files(tmp_path, text, kind):
 
 
 def test_wandb_is_ignored_aloud(tmp_path):
-    with pytest.warns(UserWarning, match="'wandb' is ignored"):
+    with pytest.warns(UserWarning, match=r"'wandb' is ignored: train\.logger=wandb sends"):
         config = load_config(_written(tmp_path, CONDITIONAL))
     assert "wandb" not in config
 

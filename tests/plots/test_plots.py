@@ -11,7 +11,8 @@ from tiny_models import made_samples
 
 from geotdm_fast.plots.animation import animate
 from geotdm_fast.plots.bonds import lengths, plot_bond_lengths
-from geotdm_fast.plots.forecast import plot_forecast, runs, spread
+from geotdm_fast.plots.forecast import plot_forecast, spread
+from geotdm_fast.plots.frame_runs import runs
 from geotdm_fast.plots.loss import plot_loss, running_mean
 from geotdm_fast.plots.molecule import bond_name, bonds
 from geotdm_fast.plots.projection import principal_plane, project

@@ -8,7 +8,9 @@ import pytest
 from test_exports_in_boxes import WALK, samples_of
 from tiny_models import made_samples
 
+from geotdm_fast.samples import atoms as atoms_of_samples
 from geotdm_fast.samples.molecule_exports import export_molecules
+from geotdm_fast.samples.record import Samples
 
 needs_pandas = pytest.mark.skipif(
     importlib.util.find_spec("pandas") is None, reason="pandas (extra tables) is not installed"
@@ -45,6 +47,37 @@ def test_one_graph_and_one_sample():
     assert part.equals(expected) and len(part) == 12 * 5
 
 
+@pytest.fixture
+def merged(monkeypatch):
+    """The shapes of all samples and truths [..., T] that are put together with their given frames."""
+    shapes = []
+    merge = Samples._merge
+    noted = lambda samples, noisy, *rest: shapes.append(noisy.shape) or merge(samples, noisy, *rest)
+    monkeypatch.setattr(Samples, "_merge", noted)
+    return shapes
+
+
+@needs_pandas
+def test_one_trajectory_costs_no_copy_of_the_others(merged):
+    FLAT.to_frame(graph=2, sample=1, truth=True)
+    assert merged == [(1, 5, 2, 8), (5, 2, 8)]
+
+
+def test_one_trajectory_of_a_molecule_costs_no_copy_of_the_others(merged):
+    pytest.importorskip("ase")
+    made_samples(graphs=3, nodes=9, num_samples=4).to_ase(graph=1, sample=3)
+    assert merged == [(1, 9, 3, 8)]
+
+
+def test_one_graph_is_that_of_all():
+    away = dataclasses.replace(FLAT, origin=np.arange(6.0).reshape(3, 2) * 1e6, scale=2.0)
+    for samples in (FLAT, away):
+        for absolute in (True, False):
+            one = samples.forecasts(absolute, graph=1, samples=range(1, 2))
+            assert np.array_equal(one, samples.forecasts(absolute)[1:, 5:10])
+            assert np.array_equal(samples.truth(absolute, graph=2), samples.truth(absolute)[10:])
+
+
 @needs_pandas
 def test_graphs_of_different_size():
     samples = dataclasses.replace(FLAT, batch=np.array([0] * 2 + [1] * 9 + [2] * 4))
@@ -70,14 +103,17 @@ def test_times_elements_origin_and_an_unknown_truth():
 
 
 @needs_pandas
-def test_residues_of_a_topology(tmp_path):
+def test_residues_of_a_topology(tmp_path, monkeypatch):
     pytest.importorskip("mdtraj")
     export_molecules(tmp_path / "s.xtc", samples_of(WALK), progress=False)
     atoms = [line for line in (tmp_path / "s.pdb").read_text().splitlines() if line.startswith("ATOM")]
     names = (" O  ", " H1 ", " H2 ")
     named = [f"{line[:12]}{names[i % 3]} HOH A{i // 3 + 1:4d}{line[26:]}\n" for i, line in enumerate(atoms)]
     (tmp_path / "w.pdb").write_text("".join(named))
-    samples = samples_of(WALK)
+    samples, read = samples_of(WALK), []
+    named = atoms_of_samples.named_atoms
+    monkeypatch.setattr(atoms_of_samples, "named_atoms", lambda *rest: read.append(rest) or named(*rest))
+    assert samples.to_frame(topology=tmp_path / "w.pdb").resid.max() == 3 and len(read) == 1  # of two graphs
     table = samples.to_frame(topology=tmp_path / "w.pdb", graph=0)
     assert table.resid.tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3] * 8 and set(table.resname) == {"HOH"}
     part = samples.to_mdtraj(topology=tmp_path / "w.pdb").topology
@@ -100,8 +136,9 @@ def test_what_is_out_of_range_is_told():
     ):
         with pytest.raises(ValueError, match=message):
             FLAT.to_frame(**arguments)
-    with pytest.raises(TypeError, match=r"graph must be a whole number or None, got float"):
-        FLAT.to_frame(graph=1.0)
+    for index, kind in ((1.0, "float"), (True, "bool")):
+        with pytest.raises(TypeError, match=rf"graph must be a whole number or None, got {kind}"):
+            FLAT.to_frame(graph=index)
 
 
 @pytest.mark.parametrize(

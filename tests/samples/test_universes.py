@@ -23,6 +23,13 @@ def pairs(bonds):
     return {tuple(sorted(map(int, pair))) for pair in bonds}
 
 
+def bonds_of(found):
+    """Of a trajectory of MDTraj or a universe of MDAnalysis."""
+    if hasattr(found, "bonds"):
+        return pairs(found.bonds.indices)
+    return pairs((a.index, b.index) for a, b in found.topology.bonds)
+
+
 def test_mdtraj():
     pytest.importorskip("mdtraj")
     found = ETHANOLS.to_mdtraj()
@@ -142,6 +149,47 @@ def test_ase_takes_graphs_that_differ_and_the_others_say_so():
     with pytest.raises(ValueError, match=r"Samples\.to_mdtraj: all graphs must be the same molecule, graph 1 is"):
         mixed.to_mdtraj()
     assert mixed.to_mdtraj(graph=1).topology.n_bonds == 0  # noble gases are alone
+
+
+@pytest.mark.parametrize(("method", "package"), [("to_mdtraj", "mdtraj"), ("to_mdanalysis", "MDAnalysis")])
+def test_graphs_of_the_same_elements_and_other_bonds_are_told(method, package, tmp_path):
+    """In the second graph a carbon and the oxygen have changed places: C-O-C in place of C-C-O."""
+    pytest.importorskip(package)
+    swapped = np.arange(18)
+    swapped[[10, 11]] = 11, 10
+    arrays = {name: getattr(ETHANOLS, name) for name in ("samples", "target", "x_given")}
+    moved = {name: x[:, swapped] if name == "samples" else x[swapped] for name, x in arrays.items()}
+    isomers = dataclasses.replace(ETHANOLS, **moved)
+    with pytest.raises(
+        ValueError,
+        match=rf"Samples\.{method}: all graphs must be the same molecule, graph 1 has no bond of atoms 0 and 1 by",
+    ):
+        getattr(isomers, method)()
+    for graph, bonded in ((0, {(0, 1), (1, 2)}), (1, {(0, 2), (1, 2)})):
+        assert bonded <= bonds_of(getattr(isomers, method)(graph=graph))
+    # What a file says of them all is taken for all, and where nobody knows the first frames they are not compared.
+    conect = "".join(f"CONECT{1:5d}{other:5d}\n" for other in range(2, 10))
+    lines = "".join(
+        f"HETATM{i + 1:5d}  {'CCOHHHHHH'[i]}{i:<2d} LIG A   1    {i:8.3f}{0:8.3f}{0:8.3f}  1.00  0.00           "
+        f"{'CCOHHHHHH'[i]}\n"
+        for i in range(9)
+    )
+    (tmp_path / "l.pdb").write_text(lines + conect + "END\n")
+    assert bonds_of(getattr(isomers, method)(topology=tmp_path / "l.pdb")) == {(0, i) for i in range(1, 9)}
+    free = {"x_given": isomers.x_given[..., :0], "cond_mask": np.zeros(8, bool), "target": isomers.target[..., :0]}
+    assert getattr(dataclasses.replace(isomers, mode="uncond", **free), method)() is not None
+
+
+@pytest.mark.parametrize(("method", "package"), [("to_mdtraj", "mdtraj"), ("to_mdanalysis", "MDAnalysis")])
+def test_bonds_of_what_was_drawn_are_those_before_it_was_wrapped(method, package):
+    pytest.importorskip(package)
+    x = WATERS.forecasts()
+    # The first oxygen is at a corner of the box: wrapped, its hydrogens are at the other end.
+    x = x - x[:, :1, :, :1]
+    free = {"x_given": x[0, ..., :0], "cond_mask": np.zeros(8, bool), "target": x[0, ..., :0], "samples": x}
+    free |= {"mode": "uncond", "cell": WATERS.cell[:, :1]}
+    found = getattr(dataclasses.replace(WATERS, **free), method)(graph=0, wrap="atoms")
+    assert bonds_of(found) == WATER_BONDS
 
 
 def test_ase_goes_in_again():

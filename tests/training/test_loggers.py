@@ -2,6 +2,7 @@
 
 import collections
 import importlib.util
+import io
 import json
 import sys
 import types
@@ -11,7 +12,7 @@ import pytest
 from tiny_training import assert_same_run, tiny_config
 
 from geotdm_fast.config.files import normalise_config
-from geotdm_fast.training import loop, train
+from geotdm_fast.training import log, loop, train
 from geotdm_fast.training.loggers import check_logger
 from geotdm_fast.training.output import Output
 from geotdm_fast.training.state import Progress
@@ -34,17 +35,31 @@ def numbers(output):
 
 
 class FakeRun:
-    """The calls of a run of `wandb` that are made of it; as there, an earlier step than the last is dropped."""
+    """The calls of a run of `wandb` that are made of it.
+
+    As there, rows are numbered, by `step` where it is given; a resumed run begins behind the last row, and what is
+    logged for an earlier one is dropped.
+    """
 
     def __init__(self, service, options):
         self.service, self.options, self.finished = service, options, False
+        self.row, self.axis = service.rows.get(options["id"], 0), None
 
-    def log(self, values, step):
+    def define_metric(self, name, step_metric):
+        self.axis = (name, step_metric)
+
+    def log(self, values, step=None):
         if self.service.broken:
             raise OSError(28, "No space left on device")
         assert not self.finished
-        for name, value in values.items():
-            self.service.logged.append((self.options["id"], step, name, value))
+        row = self.row if step is None else step
+        if row < self.row:
+            return
+        self.row = row + 1 if step is None else row
+        self.service.rows[self.options["id"]] = row + 1
+        step = values["step"] if step is None and self.axis == ("*", "step") else row
+        for name in values.keys() - {"step"}:
+            self.service.logged.append((self.options["id"], step, name, values[name]))
 
     def finish(self):
         self.finished = True
@@ -55,7 +70,8 @@ class FakeRun:
 class FakeWandb(types.ModuleType):
     def __init__(self):
         super().__init__("wandb")
-        self.runs, self.logged, self.broken, self.broken_end, self.refuses = [], [], False, False, False
+        self.runs, self.logged, self.rows = [], [], {}
+        self.broken, self.broken_end, self.refuses = False, False, False
 
     def Settings(self, **options):
         return options
@@ -63,6 +79,8 @@ class FakeWandb(types.ModuleType):
     def init(self, **options):
         if self.refuses:
             raise RuntimeError("no API key")
+        if any(run.options["id"] == options["id"] and not run.finished for run in self.runs):
+            raise RuntimeError(f"run ID {options['id']} is in use")
         self.runs.append(FakeRun(self, options))
         return self.runs[-1]
 
@@ -87,16 +105,21 @@ class Killed(Exception):
 
 
 def run_until(output, step, monkeypatch, **settings):
-    """A run that dies after so many steps, as by a kill: without a checkpoint."""
-    one_step = loop._Run._one_step
+    """A run that dies after so many steps, by an error: without a checkpoint."""
+    dies_in("_one_step", output, step, monkeypatch, **settings)
 
-    def dies(run):
+
+def dies_in(method, output, step, monkeypatch, **settings):
+    """A run that dies where a method of the loop is called after so many steps."""
+    usual = getattr(loop._Run, method)
+
+    def dies(run, *arguments):
         if run.progress.step == step:
             raise Killed
-        one_step(run)
+        usual(run, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop._Run, "_one_step", dies)
+        patch.setattr(loop._Run, method, dies)
         run(output, **settings)
 
 
@@ -124,6 +147,49 @@ def test_a_killed_run_goes_on_in_the_same_and_doubles_nothing(wandb, tmp_path, m
     assert wandb.numbers() == numbers(tmp_path) and max(step for step, _ in numbers(tmp_path)) == 11
     run(tmp_path, resume=False, logger="wandb")
     assert len({one.options["id"] for one in wandb.runs}) == 2
+
+
+def test_a_stop_between_the_loss_and_the_validation_of_a_step(wandb, tmp_path, monkeypatch):
+    dies_in("_validate", tmp_path, 6, monkeypatch, logger="wandb")
+    assert (6, "loss") in wandb.numbers() and (6, "val_loss") not in wandb.numbers()
+    run(tmp_path, logger="wandb")
+    assert wandb.numbers() == numbers(tmp_path) and (6, "val_loss") in wandb.numbers()
+
+
+def test_the_logger_is_closed_whatever_ends_the_run(wandb, tmp_path, monkeypatch):
+    run_until(tmp_path, 5, monkeypatch, logger="wandb")
+    assert [one.finished for one in wandb.runs] == [True]
+    wandb.broken = True
+    with pytest.warns(UserWarning, match="wandb failed at step"):
+        run(tmp_path, logger="wandb")
+    assert [one.finished for one in wandb.runs] == [True, True]
+
+
+def test_a_ledger_on_a_full_disk_is_a_warning(wandb, tmp_path, monkeypatch):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            super().close()
+            raise OSError(28, "No space left on device")
+
+    usual = open
+    opened = lambda path, *rest, **named: Full() if "logger" in str(path) else usual(path, *rest, **named)
+    monkeypatch.setattr(log, "open", opened, raising=False)
+    with pytest.warns(UserWarning, match=r"wandb failed at step 3 \(OSError: .*cannot write .*logger\.jsonl"):
+        run(tmp_path, logger="wandb")
+    assert (tmp_path / "last.safetensors").is_file() and wandb.logged == [] and wandb.runs[0].finished
+
+
+def test_a_line_that_a_kill_left_half_written_doubles_nothing(wandb, tmp_path, monkeypatch):
+    run_until(tmp_path, 5, monkeypatch, logger="wandb")
+    with open(tmp_path / "logger.jsonl", "a") as ledger:
+        ledger.write('{"step": 6, "nam')
+    run_until(tmp_path, 7, monkeypatch, logger="wandb")
+    run(tmp_path, logger="wandb")
+    assert wandb.numbers() == numbers(tmp_path)
+    assert all(json.loads(line)["names"] for line in (tmp_path / "logger.jsonl").read_text().splitlines())
 
 
 def test_a_logger_that_comes_later_gets_what_was_before(wandb, tmp_path, monkeypatch):
@@ -184,7 +250,7 @@ def test_only_the_process_that_writes_has_a_logger(wandb, tmp_path):
         output = Output(tmp_path, config, writes=writes)
         output.start_anew()
         output.log(Progress(), {"step": 1, "loss": 2.0})
-        output.finish(draw=False)
+        output.close()
         assert len(wandb.runs) == len(wandb.logged) == writes
 
 

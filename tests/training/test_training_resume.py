@@ -199,7 +199,7 @@ def test_full_disk_keeps_the_earlier_files(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", no_space)
     monkeypatch.setattr("geotdm_fast.training.output.write_yaml", lambda *args: None)
-    monkeypatch.setattr("geotdm_fast.training.output.cut_log", lambda *args: None)
+    monkeypatch.setattr("geotdm_fast.training.output.cut_log", lambda *args: [])
     with pytest.raises(OSError, match=r"cannot write .*safetensors .*No space left.*the earlier file is unchanged"):
         train(tiny_config(num_steps=9), output_dir=tmp_path, progress=False)
     monkeypatch.undo()
