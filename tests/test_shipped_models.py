@@ -4,21 +4,25 @@ import json
 import math
 import pathlib
 
+import numpy as np
 import pytest
+import torch
+from molecule_frames import ETHANOL, ETHANOL_BONDS, ETHANOL_Z
 
 import geotdm_fast
-from geotdm_fast.checkpoint import load_checkpoint
 from geotdm_fast.cli import main
 from geotdm_fast.config.files import read_yaml
+from geotdm_fast.families import load_checkpoint
 
 FOLDER = pathlib.Path(geotdm_fast.__file__).parent / "checkpoints"
 MODELS = sorted(FOLDER.glob("*.safetensors"))
+AYS = "ays_ethanol_small"  # check-equivariance is for GeoTDM alone; tests/ays turns its networks
 each = pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 
 
 def test_there_is_one_for_each_domain():
     kinds = {read_yaml(path.with_suffix(".yaml"))["data"]["test"]["kind"] for path in MODELS}
-    assert kinds == {"nbody", "md17", "pedestrian"}
+    assert kinds == {"nbody", "md17", "pedestrian", "npz"}
 
 
 @each
@@ -34,9 +38,22 @@ def test_small_complete_and_described(path):
     assert math.fsum(losses[-20:]) < 0.8 * math.fsum(losses[:20])
 
 
-@each
+@pytest.mark.parametrize("path", [path for path in MODELS if path.stem != AYS], ids=lambda path: path.stem)
 def test_as_symmetric_as_float64_is(path, capsys):
     """Network, loss and a short chain."""
     options = ["--precision", "float64", "--steps", "2", "--num-graphs", "2", "--quiet"]
     assert main(["check-equivariance", str(path), *options]) == 0
     assert "equivariant: all" in capsys.readouterr().out
+
+
+def test_align_your_structures_draws_ethanol():
+    """From one frame near the minimum: bonds stay bonds, and atoms move."""
+    given = torch.from_numpy(ETHANOL).float()[None]  # [1, atoms, 3]
+    model = geotdm_fast.load(AYS, device="cpu")
+    samples = model.forecast(given.numpy(), z=ETHANOL_Z, num_samples=3, method="dpmpp_2m", steps=20, seed=0)
+    x = samples.forecasts()[..., 1:]  # [3, atoms, 3, 31]
+    first, second = ETHANOL_BONDS.T
+    length = np.linalg.norm(x[:, first] - x[:, second], axis=2)
+    reference = np.linalg.norm(ETHANOL[first] - ETHANOL[second], axis=1)[None, :, None]
+    assert (np.abs(length / reference - 1) < 0.25).all(axis=1).mean() > 0.8
+    assert np.linalg.norm(x[..., -1] - x[..., 0], axis=2).mean() > 0.1

@@ -8,8 +8,9 @@ import pathlib
 import shutil
 import sys
 
-from geotdm_fast.checkpoint import load_checkpoint, save_checkpoint
+from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.config.files import portable_config, write_yaml
+from geotdm_fast.families import load_checkpoint
 from geotdm_fast.runtime.files import atomic_path
 
 CHECKPOINTS = pathlib.Path(__file__).resolve().parent.parent / "geotdm_fast" / "checkpoints"
