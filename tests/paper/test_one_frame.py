@@ -74,7 +74,8 @@ def test_both_models_forecast_the_same_frames_and_share_a_table(rows):
     text = results_table(found)
     assert text.count("## ethanol from one frame, conditional") == 1
     assert "angles (floor) | torsions (floor) | valid frames (floor)" in text
-    assert "Align Your Structures, 2 layers of 16" in text and "| 2 + 2 steps, " in text
+    assert "Align Your Structures, 2 layers of 16" in text and "GeoTDM, 2 layers of 16" in text
+    assert "| 2 + 2 steps, " in text
     assert text.count("| standing still |") == 1, "the same frames"
     plain = results_table([row | {"changes": []} for row in found])
     assert "The ADE of ays:ethanol, preset small" in plain and "The ADE of geotdm:ethanol, preset small" in plain
