@@ -1,8 +1,8 @@
 """Experiments with molecules of which one frame is given: Align Your Structures beside GeoTDM, trained equally long.
 
 `ays:<molecule>` trains a structure model and then an interpolator around it, `geotdm:<molecule>` one network of GeoTDM.
-Both see the same windows of 32 frames and draw frames 1 to 31 from frame 0. Their steps are those of a quarter of an hour
-of one thread with AVX512_BF16, both stages of `ays` together.
+Both see the same windows of 32 frames and draw frames 1 to 31 from frame 0. Their steps are those of a quarter of an
+hour of one thread with AVX512_BF16, both stages of `ays` together.
 """
 
 from typing import Any, NamedTuple
