@@ -12,16 +12,14 @@ namespace geotdm {
 // it back, so the wait gives its own away after some time.
 template <typename Ready>
 void wait_until(const Ready& ready) {
-  constexpr int kSpins = 4000;  // some ten microseconds
-  for (int spins = 0; !ready(); ++spins) {
 #if defined(__x86_64__)
-    if (spins < kSpins) {
-      __builtin_ia32_pause();
-      continue;
-    }
-#endif
-    std::this_thread::yield();
+  constexpr int kSpins = 4000;  // some ten microseconds
+  for (int spins = 0; spins < kSpins; ++spins) {
+    if (ready()) return;
+    __builtin_ia32_pause();
   }
+#endif
+  while (!ready()) std::this_thread::yield();
 }
 
 // Runs task(i, memory) for i = 0 .. count - 1, each thread with its own scratch of `floats`. A thread takes the first

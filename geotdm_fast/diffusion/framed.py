@@ -110,8 +110,8 @@ class FramedDiffusion:
     def reads_graph(self) -> bool:
         """Whether `with_graph` adds `graph`: the network is called by us alone, and reads it.
 
-        Never of a subclass of `GeoTDM` or `Flow`, which may call the network with other edges, or with none: nothing is
-        padded for it either.
+        Never of a user's subclass of `GeoTDM` or `Flow`, which may call the network with other edges, or with none:
+        nothing is padded for it either.
         """
         return takes_graph(self.denoise_network)
 

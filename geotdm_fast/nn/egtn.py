@@ -203,8 +203,8 @@ class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
     ) -> Prepared:
         """All that calls with other positions of the shape, dtype and device of x, or other steps, have in common.
 
-        Arguments and errors as for `forward`; without cond_mask, x_given is unused. The result holds the parameters as
-        they are now, and is differentiable.
+        Arguments and errors as for `forward`; without cond_mask, x_given is unused. The result is differentiable.
+        Change no parameter in place between `prepare` and the last call: some calls would see it and others not.
         """
         x = check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
         graph = self._graph_of(edge_index, edge_attr, batch, cond_mask, x if x_given is None else x_given, graph, cell)

@@ -7,6 +7,7 @@ step. `denoise` reads its arguments alone, so a CUDA graph can hold the call.
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
@@ -15,6 +16,7 @@ from geotdm_fast.graphs import Graph, GraphRule
 from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal, SpatialWeights
 from geotdm_fast.nn.spatial import EGCLOnGraph
 from geotdm_fast.nn.temporal import PreparedAttention
+from geotdm_fast.runtime.checks import is_transformed
 
 
 class Layer(NamedTuple):
@@ -124,7 +126,8 @@ def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     if rule is not None:
         graph = rule(y if scale == 1 else y / scale).scaled(scale)
         layers = tuple(cast(UnpreparedLayer, layer).on(graph, y, z) for layer in layers)
-    if pairs is not None:
+    # The one op has no way back, and what was prepared without gradients may be called with them.
+    if pairs is not None and not torch.is_grad_enabled() and not is_transformed():
         y, z = pairs.run(y, z)
     else:
         for layer in layers:

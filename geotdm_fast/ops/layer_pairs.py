@@ -26,7 +26,7 @@ class LayerPairs(NamedTuple):
     """Some pairs of layers on a graph, as the op `layer_pairs` takes them.
 
     first, sender: of the sorted edges; shift: [E, D] float32 or None; edge_terms: [E, H] of each pair, or none
-    packed: one tensor of weights for each pair, of `num_frames` frames and of the processor that runs
+    packed: one tensor of weights for each pair, for the number of frames T and the processor that it was packed for
     phases: sines and cosines that a frame's time is told by, an even number
     options: of every `egcl`; window: of every attention; precision: its number, 0 float32 or 2 bfloat16
     """
@@ -67,8 +67,9 @@ def prepare_layer_pairs(
 ) -> LayerPairs | None:
     """`pairs` for calls with x and h of these shapes and dtypes; None where they are not for one call of the C++ op.
 
-    Those are: gradients, inputs that are not float32 on the CPU, whatever the ops do not run by the C++ module, frames
-    with edges of their own, and pairs whose options differ. The weights are those of now.
+    Those are: gradients, `torch.compile`, inputs that are not float32 on the CPU, whatever the ops do not run by the
+    C++ module, frames with edges of their own, graphs with spare rows, `residual=False`, and pairs whose options
+    differ. The weights are those of now.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not pairs:
         return None

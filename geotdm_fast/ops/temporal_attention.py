@@ -35,12 +35,12 @@ def temporal_attention(
     every run (on the CPU for any number of threads). Memory is linear in T, and so is time with a `window`, whose cost
     is that of 2 window + 1 frames. They compute in float32 (bfloat16 inputs are converted, results converted back).
     Matrix products take bfloat16 factors for bfloat16 h or params and for `precision="bf16"` (on the CPU where it has
-    AMX or AVX512_BF16, else float32), tf32 ones on CUDA for "tf32", on the way back too; sums, the softmax and the
-    sinusoids are float32. Under `create_graph=True` the backward is the reference's, which can be differentiated again.
-    Other inputs run the reference: on the CPU also frames with gaps, on CUDA those with a window, and everywhere all
-    within transforms of `torch.func` or forward-mode differentiation. `torch.compile(fullgraph=True)` takes all of it,
-    but for second derivatives. A CUDA graph may capture it after one call outside. Raises ValueError for a negative
-    window and an unknown precision.
+    AMX or AVX512_BF16, else float32), tf32 ones on CUDA for "tf32", on the way back too; sums and the softmax are
+    float32. On the CPU the sines and cosines of the frames and time_w are such factors too. Under `create_graph=True`
+    the backward is the reference's, which can be differentiated again. Other inputs run the reference: on the CPU also
+    frames with gaps, on CUDA those with a window, and everywhere all within transforms of `torch.func` or forward-mode
+    differentiation. `torch.compile(fullgraph=True)` takes all of it, but for second derivatives. A CUDA graph may
+    capture it after one call outside. Raises ValueError for a negative window and an unknown precision.
     """
     check_window("temporal_attention", window)
     check_choice("temporal_attention: precision", precision, PRECISIONS)

@@ -39,8 +39,8 @@ atoms, after 200 steps, beat neither in ADE, and both in mean squared displaceme
 _ONE_FRAME = """\
 Of molecules "from one frame" a model of Align Your Structures and one of GeoTDM have the steps of equal processor
 time, about a quarter of an hour of one thread, both stages of the former together; "trained" is by the clock, beside
-other work. Their tables have the Jensen-Shannon divergence of bond lengths, angles and torsions, and the share of frames
-that are a valid molecule, whose floor is the share in the truth.
+other work. Their tables have the Jensen-Shannon divergence of bond lengths, angles and torsions, and the share of
+frames that are a valid molecule, whose floor is the share in the truth.
 """
 _NO_PAPER = "The preset `paper` wants a GPU (pedestrians: an hour or two of a CPU) and has no rows yet of: {}."
 _NONE = "There are no rows yet.\n"

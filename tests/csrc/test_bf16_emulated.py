@@ -47,8 +47,10 @@ def emulated(tmp_path_factory):
 @pytest.mark.parametrize("isa", ["avx512bf16", "amx"])
 def test_products_of_bfloat16(emulated, isa):
     tests = [pathlib.Path(__file__).with_name(f"test_native_{name}.py") for name in ("low_precision", "dispatch")]
+    tests.append(pathlib.Path(__file__).parents[1] / "ops" / "test_layer_pairs.py")
+    chosen = "low_precision or bfloat16 or status or do_run or every_option"
     said = run(
-        emulated, "-c", TESTS, emulated, isa, *tests, "-k", "low_precision or bfloat16 or status or do_run",
+        emulated, "-c", TESTS, emulated, isa, *tests, "-k", chosen,
         GEOTDM_CPU_ISA=isa,
     )  # fmt: skip
     assert " passed" in said and "skipped" not in said

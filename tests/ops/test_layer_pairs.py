@@ -6,6 +6,7 @@ from native_cases import draw, egcl_params, graph, needs_native, poisoned, tempo
 
 from geotdm_fast import EGTN, backend, ops
 from geotdm_fast.graphs import Graph
+from geotdm_fast.nn.prepared import denoise
 from geotdm_fast.reference import EGCLOptions
 
 pytestmark = needs_native
@@ -179,3 +180,20 @@ def test_network_runs_one_op_where_no_gradient_is_wanted():
         expected_ref = reference()
     output, h = call()
     assert torch.equal(output, expected) and torch.equal(h, expected_h) and torch.equal(reference(), expected_ref)
+
+
+def test_what_was_prepared_without_gradients_has_them_where_they_are_wanted():
+    network = EGTN(2, 1, 0, 16, 8, "silu", False, 1, 1)
+    x, h = draw(4, 3, 5), draw(4, 1)
+    edge_index = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    prepared = network.prepare(x, h, edge_index, None, torch.zeros(4, dtype=torch.long))
+    assert prepared.pairs is not None
+    z = draw(4, 5, 16)
+
+    def gradient(prepared):
+        with torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            output, _ = denoise(prepared, leaf, z)
+            return torch.autograd.grad(output.square().sum(), leaf)[0]
+
+    assert torch.equal(gradient(prepared), gradient(prepared._replace(pairs=None)))

@@ -139,7 +139,7 @@ GROUPS = {
     ),
     # CPU kernels with emulated instructions.
     "emulated cpu": Group(
-        ("tests/csrc/test_bf16_emulated.py", "tests/csrc/test_native_*.py"),
+        ("tests/csrc/test_bf16_emulated.py", "tests/csrc/test_native_*.py", "tests/ops/test_layer_pairs.py"),
         ("geotdm_fast/**/*.py", "kernels/*.py", "csrc/**/*", "tools/*.py", "setup.py"),
         (*PACKAGES, compiler, processor),
     ),
