@@ -93,6 +93,7 @@ def test_names_stay_text(tmp_path):
         body = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.S).group(1)
         assert f"{name} 'sha256-{base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()}'" in policy
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+    assert policy.endswith("; base-uri 'none'; form-action 'none'")
 
 
 def test_the_script_writes_no_html():
@@ -118,13 +119,61 @@ def test_boxes(tmp_path):
     samples = dataclasses.replace(samples, cell=cell, pbc=np.array([[True, True, False]] * 2))
     content = written(tmp_path / "a.html", samples)
     box = content["systems"][0]["box"]
-    assert box["pbc"] == [1, 1, 0] and box["corner"] == [-4.5, -4.0, -3.5]
+    height = np.ptp(samples.truth()[:9, 2])
+    assert box["pbc"] == [1, 1, 0] and box["corner"] == pytest.approx([-4.5, -4.0, -height / 2], abs=1e-5)
+    assert [cell[8] for cell in box["truth"] + box["samples"]] == pytest.approx([height] * 12, abs=1e-5)
     assert [cell[0] for cell in box["truth"]] == [9, 9, 9, 9, 18, 18]
     assert [cell[0] for cell in box["samples"]] == [9] * 6
     assert content["topologies"][0]["molecules"] == [0] * 9
     # A box that is periodic in no direction is none.
     content = written(tmp_path / "b.html", dataclasses.replace(samples, pbc=np.zeros((2, 3), bool)))
     assert content["systems"][0]["box"] is None and content["topologies"][0]["molecules"] is None
+
+
+def test_films_and_chains_have_their_box_around_their_atoms(tmp_path):
+    """Along a direction that is not periodic a box says nothing: zeros, and what stands for them, are no height."""
+    samples = made_samples(nodes=9, graphs=1, frames=6)
+    x = samples.truth().astype(np.float64)
+    for vectors, pbc in (
+        ([[9, 0, 0], [4, 8, 0], [0, 0, 0]], [1, 1, 0]),
+        ([[0, 0, 0], [0, 8, 0], [0, 0, 5]], [0, 1, 0]),
+    ):
+        cell = np.array(vectors, np.float32)[None, None]
+        content = written(
+            tmp_path / "a.html", dataclasses.replace(samples, cell=cell, pbc=np.array([pbc], bool))
+        )["systems"][0]  # fmt: skip
+        box = content["box"]
+        found = np.array(box["samples"][0]).reshape(3, 3)
+        assert box["pbc"] == pbc and box["truth"] == box["samples"]
+        for k in range(3):
+            low, high = x[:, k].min(), x[:, k].max()
+            if pbc[k]:
+                np.testing.assert_allclose(found[k], vectors[k])
+                high, low = vectors[0][k] + vectors[1][k] + vectors[2][k], 0  # the middle of the box itself
+            else:
+                np.testing.assert_allclose(np.abs(found[k]), np.eye(3)[k] * (high - low), atol=1e-5)
+            whole = positions(content["truth"], 9, 3)[:, k]
+            np.testing.assert_allclose(whole - (x[:, k] - (high + low) / 2), 0, atol=2 * content["truth"]["step"])
+        np.testing.assert_allclose(np.add(box["corner"], found.sum(0) / 2), 0, atol=1e-5)
+
+
+def test_atoms_in_one_plane_have_a_box(tmp_path):
+    samples = made_samples(nodes=9, graphs=1)
+    flat = {name: getattr(samples, name) * np.array([1, 1, 0])[:, None] for name in ("x_given", "target", "samples")}
+    cell = np.diag([9.0, 8.0, 0.0]).astype(np.float32)[None, None]
+    made = dataclasses.replace(samples, **flat, cell=cell, pbc=np.array([[True, True, False]]))
+    box = written(tmp_path / "a.html", made)["systems"][0]["box"]
+    assert abs(box["samples"][0][8]) == pytest.approx(0.45)
+
+
+def test_no_bonds_between_unknown_positions(tmp_path):
+    samples = made_samples(nodes=9, graphs=1, mode="uncond")
+    values = samples.samples.copy()
+    values[0, 3] = np.inf
+    made = dataclasses.replace(samples, target=samples.target[..., :0], samples=values)
+    for what in (made, dataclasses.replace(made, samples=values * np.nan)):
+        content = written(tmp_path / "a.html", what)
+        assert content["topologies"][0]["bonds"] == [] and 0 < content["systems"][0]["extent"] < 100
 
 
 def test_people_that_are_not_there(tmp_path):
@@ -135,6 +184,9 @@ def test_people_that_are_not_there(tmp_path):
         tmp_path / "a.html", dataclasses.replace(samples, x_given=x_given, target=target, scored=np.array([0]))
     )
     assert content["systems"][0]["present"] == [1, 1, 0] and content["systems"][0]["counted"] == [1, 0, 0]
+    # One that is scored is there, though it stands at the origin.
+    content = written(tmp_path / "b.html", dataclasses.replace(samples, x_given=x_given, target=target))
+    assert content["systems"][0]["present"] is None and content["systems"][0]["counted"] is None
 
 
 def test_the_size_of_a_page_is_bounded(tmp_path, monkeypatch):
@@ -204,7 +256,11 @@ def test_a_selection_of_the_atoms(tmp_path):
     pytest.importorskip("mdtraj")
     (tmp_path / "a.pdb").write_text(PDB + "END\n")
     topology = read_topology(tmp_path / "a.pdb", "name CA")
-    assert topology.names == ["CA", "CA"] and topology.residue.tolist() == [0, 2]
+    assert topology.names == ["CA", "CA"] and topology.residue.tolist() == [0, 1]
+    assert topology.residues == ["ALA 5", "GLY 6"] and topology.kinds == ["ALA", "GLY"]
+    assert topology.chain.tolist() == [0, 1] and topology.chains == ["A", "B"]
+    last = read_topology(tmp_path / "a.pdb", "index 4").named()
+    assert last["residues"] == ["GLY 6"] and last["kind_names"] == ["GLY"] and last["chains"] == ["B"]
     with pytest.raises(ValueError, match="selection='name ==' must choose atoms"):
         read_topology(tmp_path / "a.pdb", "name ==")
     np.savez(tmp_path / "a.npz", z=ETHANOL)
@@ -221,6 +277,11 @@ def test_residues_without_readers_of_topologies(tmp_path, monkeypatch):
     (tmp_path / "a.pdb").write_text(PDB + "END\n")
     topology = read_topology(tmp_path / "a.pdb")
     assert topology.residues == ["ALA 5", "GLY 6", "GLY 6"] and topology.chains == ["A", "B"] and topology.bonds is None
+    # A number need not be decimal, and a letter may tell two residues of one number apart.
+    (tmp_path / "b.pdb").write_text(
+        PDB.replace("GLY A   6 ", "GLY AA000 ").replace("GLY B   6 ", "GLY A   6B") + "END\n"
+    )
+    assert read_topology(tmp_path / "b.pdb").residues == ["ALA 5", "GLY A000", "GLY 6B"]
 
 
 def test_orders_of_bonds(tmp_path):
@@ -240,8 +301,12 @@ def test_arrays_of_a_topology(tmp_path):
     topology = read_topology(tmp_path / "a.npz")
     assert topology.bonds.tolist() == [[0, 1, 2], [1, 2, 4], [2, 8, 0]]  # once each, and no order that nobody knows
     assert topology.residues == ["ETH 1", "END 2"] and topology.chain is None
-    content = written(tmp_path / "a.html", made_samples(nodes=9), topology=tmp_path / "a.npz")
-    assert content["topologies"][0]["bonds"] == [0, 1, 2, 1, 2, 4, 2, 8, 0]
+    # Atoms to which the file gives no bond get those by distance, of an unknown order.
+    with pytest.warns(UserWarning, match=r"plot: .* leave 5 atoms without any \(3, 4, 5, 6, 7\); 5 bonds were added"):
+        content = written(tmp_path / "a.html", made_samples(nodes=9), topology=tmp_path / "a.npz")
+    by_distance = [0, 4, 0, 0, 5, 0, 0, 6, 0, 1, 7, 0, 2, 3, 0]
+    assert content["topologies"][0]["bonds"] == [0, 1, 2, 1, 2, 4, 2, 8, 0, *by_distance]
+    assert content["topologies"][0]["bonded"] == [1] * 9
     assert content["topologies"][0]["residue"] == [0] * 8 + [1]
 
 
@@ -249,6 +314,7 @@ def test_arrays_of_a_topology(tmp_path):
     ("arrays", "message"),
     [
         ({"x": np.zeros(3)}, r"must hold z, names, resid, resnames or chains, got \['x'\]"),
+        ({"z": np.array(6)}, r"z must be \[N\], whole numbers, got int64 \[\]"),
         ({"z": np.full(9, 200)}, "z must be atomic numbers, got 200..200"),
         ({"z": ETHANOL, "names": ["C"] * 4}, r"must be \[4\], whole numbers, got int64 \[9\]"),
         ({"z": ETHANOL, "bonds": np.array([[0, 9]])}, r"bonds must be in 0..8, got 0..9"),
