@@ -274,7 +274,7 @@ def test_as_many_molecules_as_atoms(tab):
 
 
 def test_a_large_page_is_drawn_within_seconds(tab, tmp_path):
-    """200 frames of 500 atoms with bonds, ten of them; idle, in under a second. Frames a second are measured by hand."""
+    """Ten of 200 frames of 500 atoms with bonds, under a generous limit. Frames a second are measured by hand."""
     rng = np.random.default_rng(0)
     places = np.stack(np.meshgrid(*[np.arange(8) * 1.4] * 3), -1).reshape(-1, 3)[:500]
     x = (places[..., None] + 0.1 * rng.normal(size=(500, 3, 200))).astype(np.float32)
