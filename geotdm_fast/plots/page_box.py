@@ -23,7 +23,8 @@ def box_of(samples: Samples, graph: int, x: np.ndarray) -> tuple[dict[str, Any],
     if samples.cell is None or samples.pbc is None or not samples.pbc[graph].any():
         return None
     pbc = np.asarray(samples.pbc[graph], bool)
-    truth, drawn = (_vectors(cells[graph], pbc) for cells in (samples.truth_cell(), samples.forecast_cell()))
+    both = samples.truth_cell(), samples.forecast_cell()
+    truth, drawn = (_vectors(np.asarray(cells)[graph], pbc) for cells in both)
     # Along the direction of a vector of length 1 a fractional coordinate is a length.
     along = np.moveaxis(x, 2, 1).reshape(-1, 3) @ np.linalg.inv(drawn[0])
     low, high = along.min(0), along.max(0)
@@ -44,6 +45,6 @@ def box_of(samples: Samples, graph: int, x: np.ndarray) -> tuple[dict[str, Any],
 
 def _vectors(cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     """Boxes [F, 3, 3] in float64, their vectors along directions that are not periodic of length 1."""
-    whole = torch.tensor(np.asarray(cells, np.float64))
-    vectors = Cell.of("plot", whole[None], torch.tensor(pbc)).vectors[0].numpy()
+    whole = torch.tensor(cells[None], dtype=torch.float64)
+    vectors = Cell.of("plot", whole, torch.tensor(pbc)).vectors[0].numpy()
     return np.where(pbc[:, None], vectors, vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

@@ -37,6 +37,7 @@ def content_of(samples: Samples, num_systems: int, atoms: Topology | None) -> tu
         "about": about,
         "generated": samples.mode == "uncond",
         "given": samples.cond_mask.astype(int).tolist(),
+        "truth_ends": _num_unknown(samples) > 0,
         "dims": samples.samples.shape[2],
         "frame_time": samples.frame_time,
         "node": "atom" if samples.is_molecule else "node",
@@ -65,12 +66,17 @@ def _about(samples: Samples, num_systems: int, num_samples: int, wanted: int) ->
     frames += f", {given} given" if given else ""
     unit = f"; positions in {plain(samples.unit, 40)}" if samples.unit else ""
     shown = f"{num_systems} of {samples.num_graphs} systems, {num_samples} of {samples.num_samples} samples"
-    unknown = samples.samples.shape[-1] - samples.num_known
-    truth = f"; the truth of the last {unknown} frames is not known" if unknown and samples.mode == "cond" else ""
+    unknown = _num_unknown(samples)
+    truth = f"; the truth of the last {unknown} frames is not known" if unknown else ""
     left_out = ""
     if num_systems < wanted or num_samples < min(MAX_SAMPLES, samples.num_samples):
         left_out = f"a page of {MAX_BYTES / 1e6:.0f} MB holds {shown}; fewer systems leave room for more samples"
     return f"{shown}; {frames}{unit}{truth}", left_out
+
+
+def _num_unknown(samples: Samples) -> int:
+    """How many of the last frames nobody knows the truth of; none of generated trajectories, which have no truth."""
+    return samples.samples.shape[-1] - samples.num_known if samples.mode == "cond" else 0
 
 
 def _system(

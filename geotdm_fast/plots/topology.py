@@ -137,8 +137,7 @@ def _from_arrays(path: pathlib.Path) -> Topology:
     known = {"z", "names", "resid", "resnames", "chains"} & arrays.keys()
     if not known:
         raise ValueError(f"plot: topology {path} must hold z, names, resid, resnames or chains, got {sorted(arrays)}")
-    shape = arrays[min(known)].shape
-    count = shape[0] if len(shape) == 1 else "N"
+    count = arrays[min(known)].size
     for name in sorted(known):
         kinds = "iu" if name == "z" else "iuU"
         if arrays[name].shape != (count,) or arrays[name].dtype.kind not in kinds:

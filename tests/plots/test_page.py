@@ -314,7 +314,7 @@ def test_arrays_of_a_topology(tmp_path):
     ("arrays", "message"),
     [
         ({"x": np.zeros(3)}, r"must hold z, names, resid, resnames or chains, got \['x'\]"),
-        ({"z": np.array(6)}, r"z must be \[N\], whole numbers, got int64 \[\]"),
+        ({"z": np.array(6)}, r"z must be \[1\], whole numbers, got int64 \[\]"),
         ({"z": np.full(9, 200)}, "z must be atomic numbers, got 200..200"),
         ({"z": ETHANOL, "names": ["C"] * 4}, r"must be \[4\], whole numbers, got int64 \[9\]"),
         ({"z": ETHANOL, "bonds": np.array([[0, 9]])}, r"bonds must be in 0..8, got 0..9"),

@@ -224,7 +224,8 @@ def test_what_nobody_knows_is_not_drawn(tab):
 def test_where_nobody_knows_the_truth_a_sample_is_in_front(tab):
     samples = made_samples(graphs=1, nodes=9)
     page = tab(dataclasses.replace(samples, target=samples.target[..., :0]))
-    assert page.get("geotdm.panels[0].shown.index") == -1
+    thick = "[...document.querySelectorAll('#legend span')].map((e) => e.textContent).find((text) => /thick/.test(text))"
+    assert page.get("geotdm.panels[0].shown.index") == -1 and page.get(thick) == "truth, then first sample: thick"
     page.press("End")
     page.drawn()
     assert page.get("geotdm.panels[0].shown.index") == 0
@@ -232,7 +233,9 @@ def test_where_nobody_knows_the_truth_a_sample_is_in_front(tab):
     without = picture(page)
     page.choose("#names", "atoms")
     assert differ(picture(page), without)
-    for key in "0123":
+    page.press("0")
+    assert page.get(thick) == "first sample: thick"
+    for key in "123":
         page.press(key)
     page.drawn()
     assert page.get("geotdm.panels[0].shown") is None  # nothing is drawn, so nothing has a name

@@ -109,7 +109,9 @@ function showLegend() {
   };
   legend.replaceChildren();
   const topology = topologies[data.systems[state.system].topology], scheme = state.colour;
-  const front = state.tracks.has(TRUTH) && hasTruth ? trackName(TRUTH) : "first sample", several = state.tracks.size > 1 && state.layout !== "side";
+  const truth = data.truth_ends ? "truth, then first sample" : trackName(TRUTH);
+  const front = state.tracks.has(TRUTH) && hasTruth ? truth : "first sample";
+  const several = state.tracks.size > 1 && state.layout !== "side";
   if (several) {
     entry(theme.faint, `${front}: thick`, 4, 18);
     if (scheme !== "sample") entry(scheme === "element" ? theme.accent : theme.faint, "samples: thin", 1.5, 18);
