@@ -224,7 +224,9 @@ def test_what_nobody_knows_is_not_drawn(tab):
 def test_where_nobody_knows_the_truth_a_sample_is_in_front(tab):
     samples = made_samples(graphs=1, nodes=9)
     page = tab(dataclasses.replace(samples, target=samples.target[..., :0]))
-    thick = "[...document.querySelectorAll('#legend span')].map((e) => e.textContent).find((text) => /thick/.test(text))"
+    thick = (
+        "[...document.querySelectorAll('#legend span')].map((e) => e.textContent).find((text) => /thick/.test(text))"
+    )
     assert page.get("geotdm.panels[0].shown.index") == -1 and page.get(thick) == "truth, then first sample: thick"
     page.press("End")
     page.drawn()
