@@ -124,7 +124,8 @@ def compile_module(folder: Path) -> Path:
     # has none of its own, so the linker would leave it out. No device code is left to link.
     link = f"-shared -cudart none --no-device-link $in -o $out -L {shlex.quote(str(torch / 'lib'))}"
     system = shlex.join(f"-l:{name}" for name in SYSTEM if ninja_build.finds(name))
-    libraries = f"{shlex.quote(str(runtime(folder)))} -Xlinker --no-as-needed {system} -ltorch -ltorch_cpu"
+    carried = runtime(folder)
+    libraries = f"{shlex.quote(str(carried.resolve()))} -Xlinker --no-as-needed {system} -ltorch -ltorch_cpu"
     cxx, options = shlex.join(ninja_build.compiler()), " ".join(code_options(wanted))
     lines = [
         *ninja_build.rule("compile", f"{command()} {FLAGS} {threads(wanted)}{options} -MD -MF $out.d -c $in -o $out"),
@@ -132,7 +133,7 @@ def compile_module(folder: Path) -> Path:
         *ninja_build.rule("link", f"{command()} {link} {libraries}"),
         *kernels,
         *ops,
-        *ninja_build.edge(IN_SOURCE.name, "link", [*ops_objects, *kernel_objects]),
+        *ninja_build.edge(IN_SOURCE.name, "link", [*ops_objects, *kernel_objects], also=[carried.resolve()]),
     ]
     ninja_build.build(folder, lines)
     return folder / IN_SOURCE.name

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -59,9 +60,15 @@ def rule(name: str, command: str) -> list[str]:
     return [f"rule {name}", f"  command = {command}", *reads]
 
 
-def edge(output: str, rule_name: str, inputs: Iterable[str], **variables: str) -> list[str]:
-    """`output` made from `inputs` by a rule, which sees the variables."""
+def edge(output: str, rule_name: str, inputs: Iterable[str], also: Iterable[Path] = (), **variables: str) -> list[str]:
+    """`output` made from `inputs` by a rule, which sees the variables.
+
+    also: files that the rule names itself; `output` is made again when they change, too
+    """
     first = f"build {output}: {rule_name} {' '.join(inputs)}"
+    for path in also:
+        # In a path of ninja a dollar quotes itself, blanks and colons.
+        first += (" " if " | " in first else " | ") + re.sub(r"[$ :]", r"$\g<0>", str(path))
     return [first, *(f"  {name} = {value}" for name, value in variables.items())]
 
 

@@ -64,7 +64,7 @@ def page_around(content: str) -> str:
     hashes = {"script-src": script, "style-src": style}
     policy = "".join(f"{name} '{_hash(text)}'; " for name, text in hashes.items())
     parts = {
-        "POLICY": f"default-src 'none'; {policy}img-src data: blob:",
+        "POLICY": f"default-src 'none'; {policy}img-src data: blob:; base-uri 'none'; form-action 'none'",
         "STYLE": style,
         "SCRIPT": script,
         "CONTENT": content,

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from geotdm_fast.data.bonds import fragments
+from geotdm_fast.data.bonds import complete_bonds, fragments
 from geotdm_fast.data.covalent_radii import COVALENT_RADII
 from geotdm_fast.data.molecule_files.elements import SYMBOLS
 from geotdm_fast.plots import molecule, style
 from geotdm_fast.plots.forecast import spread
+from geotdm_fast.plots.page_box import box_of
 from geotdm_fast.plots.topology import Topology
 from geotdm_fast.runtime.shown import plain
 from geotdm_fast.samples.record import Samples
@@ -36,6 +37,7 @@ def content_of(samples: Samples, num_systems: int, atoms: Topology | None) -> tu
         "about": about,
         "generated": samples.mode == "uncond",
         "given": samples.cond_mask.astype(int).tolist(),
+        "truth_ends": _num_unknown(samples) > 0,
         "dims": samples.samples.shape[2],
         "frame_time": samples.frame_time,
         "node": "atom" if samples.is_molecule else "node",
@@ -64,12 +66,17 @@ def _about(samples: Samples, num_systems: int, num_samples: int, wanted: int) ->
     frames += f", {given} given" if given else ""
     unit = f"; positions in {plain(samples.unit, 40)}" if samples.unit else ""
     shown = f"{num_systems} of {samples.num_graphs} systems, {num_samples} of {samples.num_samples} samples"
-    unknown = samples.samples.shape[-1] - samples.num_known
-    truth = f"; the truth of the last {unknown} frames is not known" if unknown and samples.mode == "cond" else ""
+    unknown = _num_unknown(samples)
+    truth = f"; the truth of the last {unknown} frames is not known" if unknown else ""
     left_out = ""
     if num_systems < wanted or num_samples < min(MAX_SAMPLES, samples.num_samples):
         left_out = f"a page of {MAX_BYTES / 1e6:.0f} MB holds {shown}; fewer systems leave room for more samples"
     return f"{shown}; {frames}{unit}{truth}", left_out
+
+
+def _num_unknown(samples: Samples) -> int:
+    """How many of the last frames nobody knows the truth of; none of generated trajectories, which have no truth."""
+    return samples.samples.shape[-1] - samples.num_known if samples.mode == "cond" else 0
 
 
 def _system(
@@ -85,26 +92,23 @@ def _system(
     known = np.isfinite(x).all((0, 1))
     # What the middle and the size of a system are taken from: the truth, else what was given or drawn first.
     reference = x[..., known] if known.any() else drawn[0][..., :1]
-    if not np.isfinite(reference).all():
-        reference = np.nan_to_num(reference)
-    cells = _box(samples, graph)
-    centre = reference.mean((0, 2))
-    if cells is not None:
-        centre = np.asarray(cells["samples"][0]).reshape(3, 3).sum(0)[: len(centre)] / 2
+    first = reference[..., 0] if np.isfinite(reference).all() else None
+    reference = np.nan_to_num(reference, nan=0.0, posinf=0.0, neginf=0.0)
+    found = box_of(samples, graph, reference)
+    box, centre = (None, reference.mean((0, 2))) if found is None else found
     away = reference - centre[:, None]
     # A sphere around what turns, a rectangle around what does not.
     extent = float(np.linalg.norm(away, axis=1).max()) or 1.0
     sides = np.maximum(np.abs(away).max((0, 2)), 0.05 * extent)[:2]
-    if cells is not None:
-        corners = np.abs(np.asarray(cells["samples"][0]).reshape(3, 3))
-        extent = float(np.linalg.norm(corners.sum(0))) / 2
-        cells["corner"] = [*(-centre).tolist(), 0.0][:3]
-    topology = _topology(samples, nodes, reference[..., 0], atoms, cells is not None)
+    if box is not None:
+        extent = float(np.linalg.norm(np.abs(np.reshape(box["samples"][0], (3, 3))).sum(0))) / 2
+    topology = _topology(samples, nodes, first, atoms, box is not None)
     if topology not in topologies:
         topologies.append(topology)
     counted = np.isin(np.arange(nodes.start, nodes.stop), samples.scored)
     # The neighbours that a window of pedestrians has no room for are zeros in all frames.
     present = x[..., known].any((1, 2)) if known.any() and not samples.is_molecule else np.ones(len(x), bool)
+    present |= counted  # what is scored is there, even at the origin
     return {
         "name": f"system {graph}",
         "topology": topologies.index(topology),
@@ -114,7 +118,7 @@ def _system(
         "samples": [_encoded(y, centre) for y in drawn],
         "counted": None if counted.all() else counted.astype(int).tolist(),
         "present": None if present.all() else present.astype(int).tolist(),
-        "box": cells,
+        "box": box,
     }
 
 
@@ -128,43 +132,33 @@ def _encoded(x: np.ndarray, centre: np.ndarray) -> dict:
     return {"step": step, "data": base64.b64encode(np.ascontiguousarray(whole).tobytes()).decode("ascii")}
 
 
-def _box(samples: Samples, graph: int) -> dict | None:
-    """The vectors of the boxes, nine numbers for each frame, or for all; None without a box that is periodic."""
-    if samples.cell is None or samples.pbc is None or not samples.pbc[graph].any():
-        return None
-    rows = lambda cells: np.asarray(cells[graph], np.float64).reshape(-1, 9).round(5).tolist()
-    return {
-        "truth": rows(samples.truth_cell()),
-        "samples": rows(samples.forecast_cell()),
-        "pbc": samples.pbc[graph].astype(int).tolist(),
-    }
-
-
-def _topology(samples: Samples, nodes: slice, first: np.ndarray, atoms: Topology | None, has_box: bool) -> dict:
-    """Elements, names and bonds of a system; first: [N, D] - its positions in a frame."""
+def _topology(samples: Samples, nodes: slice, x: np.ndarray | None, atoms: Topology | None, has_box: bool) -> dict:
+    """Elements, names and bonds of a system; x: [N, D] - its positions in a frame, None where nobody knows them."""
+    count = nodes.stop - nodes.start
     numbers = samples.atomic_numbers[nodes].astype(int) if samples.is_molecule else None
     if atoms is not None:
-        atoms = atoms.of(len(first), numbers)
-    bonds = np.zeros((0, 3), int)
-    if atoms is not None and atoms.bonds is not None:
-        bonds = atoms.bonds
-    elif numbers is not None and first.shape[1] == 3:
-        pairs = molecule.bonds(first, numbers)
-        bonds = np.concatenate([pairs, np.zeros((len(pairs), 1), int)], axis=1)
-    bonded = np.zeros(len(first), int)
-    bonded[bonds[:, :2]] = 1
+        atoms = atoms.of(count, numbers)
+    told = None if atoms is None else atoms.bonds
+    orders = np.zeros(0, int) if told is None else told[:, 2]
+    pairs = np.zeros((0, 2), int) if told is None else told[:, :2]
+    if numbers is not None and x is not None and x.shape[1] == 3:
+        # Topologies name the bonds of the residues that they know: a ligand has none there.
+        pairs = molecule.bonds(x, numbers) if told is None else complete_bonds("plot", x, numbers, pairs)
+    bonds = np.column_stack([pairs, np.pad(orders, (0, len(pairs) - len(orders)))])
+    bonded = np.zeros(count, int)
+    bonded[pairs] = 1
     symbols = radii = None
     if numbers is not None:
         symbols = [SYMBOLS[z] if z else "?" for z in numbers]
         radii = np.nan_to_num(COVALENT_RADII[np.minimum(numbers, len(COVALENT_RADII) - 1)], nan=0.8).tolist()
     named = {} if atoms is None else atoms.named()
     return {
-        "count": len(first),
+        "count": count,
         "numbers": None if numbers is None else numbers.tolist(),
         "symbols": symbols,
         "radii": radii,
         "bonds": bonds.ravel().tolist(),
         "bonded": bonded.tolist(),
-        "molecules": fragments(len(first), bonds[:, :2]).tolist() if has_box else None,
+        "molecules": fragments(count, pairs).tolist() if has_box else None,
         **named,
     }

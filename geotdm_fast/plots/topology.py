@@ -66,12 +66,16 @@ class Topology(NamedTuple):
         if bonds is not None:
             bonds = np.column_stack([place[bonds[:, :2]], bonds[:, 2]])
             bonds = bonds[(bonds >= 0).all(axis=1)]
-        chosen = lambda values: None if values is None else values[kept]
+        residue, residues, kinds = _cut(self.residue, kept, self.residues, self.kinds)
+        chain, chains = _cut(self.chain, kept, self.chains)
         return self._replace(
             numbers=self.numbers[kept],
             names=None if self.names is None else [self.names[i] for i in kept],
-            residue=chosen(self.residue),
-            chain=chosen(self.chain),
+            residue=residue,
+            residues=residues,
+            kinds=kinds,
+            chain=chain,
+            chains=chains,
             bonds=bonds,
         )
 
@@ -94,6 +98,7 @@ def read_topology(path: PathLike, selection: str | None = None) -> Topology:
     path: .npz with any of z [N] (atomic numbers), names [N], resid [N] (the number of each atom's residue), resnames
         [N], chains [N], bonds [M, 2] and orders [M]; .sdf and .mol, whose bonds have orders (RDKit); .pdb; and what
         MDTraj or MDAnalysis reads
+        A molecule's atoms without a bond there get those by distance, whose orders are unknown, when it is drawn
     selection: the atoms to keep, in the selection language of MDTraj or MDAnalysis, of files that these read
     Raises FileNotFoundError, ValueError for a file that cannot be read, ModuleNotFoundError or ImportError naming what
     to install.
@@ -112,9 +117,19 @@ def read_topology(path: PathLike, selection: str | None = None) -> Topology:
 
     atoms = named_atoms("plot", path)
     bonds = None if atoms.bonds is None else _ordered(path, atoms.bonds, atoms.orders, len(atoms.names))
-    numbers = atoms.residue_of if atoms.resids is None else atoms.resids
+    numbers = atoms.resids
+    if numbers is None and atoms.residue_of is not None:
+        numbers = atoms.residue_of + 1  # residues that the file does not number are counted
     whole = _made(path, atoms.numbers, atoms.names, numbers, atoms.residues, atoms.chains, bonds)
     return whole if selection is None else whole.only(select(f"plot: topology {path}", atoms, selection))
+
+
+def _cut(of: np.ndarray | None, kept: np.ndarray, *tables: list[str]) -> tuple[Any, ...]:
+    """Which part each of the atoms `kept` is of, numbered from 0 again, and of each table the rows of these parts."""
+    if of is None:
+        return None, *tables
+    parts, of = np.unique(of[kept], return_inverse=True)
+    return of, *([table[part] for part in parts.tolist()] for table in tables)
 
 
 def _from_arrays(path: pathlib.Path) -> Topology:
@@ -122,8 +137,8 @@ def _from_arrays(path: pathlib.Path) -> Topology:
     known = {"z", "names", "resid", "resnames", "chains"} & arrays.keys()
     if not known:
         raise ValueError(f"plot: topology {path} must hold z, names, resid, resnames or chains, got {sorted(arrays)}")
-    count = len(arrays[min(known)])
-    for name in known:
+    count = arrays[min(known)].size
+    for name in sorted(known):
         kinds = "iu" if name == "z" else "iuU"
         if arrays[name].shape != (count,) or arrays[name].dtype.kind not in kinds:
             raise ValueError(

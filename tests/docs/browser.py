@@ -44,30 +44,36 @@ class Browser:
     """One process with one tab; to be used in a `with`."""
 
     def __init__(self, width: int = 1280, height: int = 800):
+        program = chromium()
+        assert program is not None
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        # The browser reads from 3 and writes to 4, so the pipes are made above these.
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for pair in (os.pipe(), os.pipe()) for end in pair]
-        theirs_in, self._to, self._from, theirs_out = ends
+        # The browser reads from 3 and writes to 4, so copies of the pipes' ends are made above these. The first ends
+        # stay open until the browser runs: `pass_fds` wants 3 and 4 open.
+        pipes = [*os.pipe(), *os.pipe()]
+        theirs_in, self._to, self._from, theirs_out = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in pipes]
 
         def placed() -> None:
             os.dup2(theirs_in, 3)
             os.dup2(theirs_out, 4)
 
-        program = chromium()
-        assert program is not None
         command = [program, *FLAGS, f"--user-data-dir={self._folder.name}", f"--window-size={width},{height}"]
         self._process = subprocess.Popen(
             command, preexec_fn=placed, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        # Every end that is the browser's has to be closed here: the pipes end only with the last one.
+        for end in (*pipes, theirs_in, theirs_out):
+            os.close(end)
         self._left, self._number, self._session = b"", 0, None
         self.said: list[str] = []  # errors and what the console was told
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-        self.resize(width, height)
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log"):
+                self.call(f"{domain}.enable")
+            self.resize(width, height)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> "Browser":
         return self
@@ -80,12 +86,16 @@ class Browser:
         self._folder.cleanup()
 
     def call(self, method: str, **parameters: Any) -> dict:
-        """What a method of the protocol returns; RuntimeError where it fails, TimeoutError after a minute."""
+        """What a method of the protocol returns; RuntimeError where it fails or the browser has ended, TimeoutError
+        after a minute."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
-        os.write(self._to, json.dumps(message).encode() + b"\0")
+        try:
+            os.write(self._to, json.dumps(message).encode() + b"\0")
+        except BrokenPipeError as error:
+            raise RuntimeError("the browser has ended") from error
         while True:
             answer = self._read()
             if answer.get("id") == self._number:

@@ -1,13 +1,27 @@
-"""What the tests of the page of samples read from it: its clock, its switches, its pictures."""
+"""What the tests of the page of samples read from it: its content, its clock, its switches, its pictures."""
 
 import base64
 import io
+import json
+import pathlib
+import re
 
 import numpy as np
 from browser import Browser
 from PIL import Image
 
+from geotdm_fast.plots.page import write_page
+from geotdm_fast.samples.record import Samples
+
 GIVEN, BLUE = (154, 160, 166), (0, 114, 178)
+
+
+def written(path: pathlib.Path, samples: Samples, **options) -> dict:
+    """The content of a page that is written to `path`."""
+    write_page(samples, path, **options)
+    text = path.read_text()
+    assert "http:" not in text and "https:" not in text  # nothing is fetched
+    return json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.S).group(1))
 
 
 def clock(tab: Browser) -> str:

@@ -3,31 +3,18 @@
 import base64
 import dataclasses
 import hashlib
-import json
-import pathlib
 import re
-import sys
 
 import numpy as np
 import pytest
-from tiny_models import ETHANOL, made_samples
+from page_pictures import written
+from tiny_models import made_samples
 
-from geotdm_fast.cli import main
 from geotdm_fast.plots import page_content
 from geotdm_fast.plots.page import SCRIPTS, VIEWER, write_page
-from geotdm_fast.plots.topology import read_topology
-from geotdm_fast.samples.npz import write_samples
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&quot;'\"`${1}\\u003c"
 ETHANOL_BONDS = [0, 1, 0, 4, 0, 5, 0, 6, 1, 2, 1, 7, 1, 8, 2, 3]
-
-
-def written(path: pathlib.Path, samples, **options) -> dict:
-    """The content of a page that is written to `path`."""
-    write_page(samples, path, **options)
-    text = path.read_text()
-    assert "http:" not in text and "https:" not in text  # nothing is fetched
-    return json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.S).group(1))
 
 
 def positions(stored: dict, nodes: int, dims: int) -> np.ndarray:
@@ -93,6 +80,7 @@ def test_names_stay_text(tmp_path):
         body = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.S).group(1)
         assert f"{name} 'sha256-{base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()}'" in policy
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+    assert policy.endswith("; base-uri 'none'; form-action 'none'")
 
 
 def test_the_script_writes_no_html():
@@ -118,13 +106,61 @@ def test_boxes(tmp_path):
     samples = dataclasses.replace(samples, cell=cell, pbc=np.array([[True, True, False]] * 2))
     content = written(tmp_path / "a.html", samples)
     box = content["systems"][0]["box"]
-    assert box["pbc"] == [1, 1, 0] and box["corner"] == [-4.5, -4.0, -3.5]
+    height = np.ptp(samples.truth()[:9, 2])
+    assert box["pbc"] == [1, 1, 0] and box["corner"] == pytest.approx([-4.5, -4.0, -height / 2], abs=1e-5)
+    assert [cell[8] for cell in box["truth"] + box["samples"]] == pytest.approx([height] * 12, abs=1e-5)
     assert [cell[0] for cell in box["truth"]] == [9, 9, 9, 9, 18, 18]
     assert [cell[0] for cell in box["samples"]] == [9] * 6
     assert content["topologies"][0]["molecules"] == [0] * 9
     # A box that is periodic in no direction is none.
     content = written(tmp_path / "b.html", dataclasses.replace(samples, pbc=np.zeros((2, 3), bool)))
     assert content["systems"][0]["box"] is None and content["topologies"][0]["molecules"] is None
+
+
+def test_films_and_chains_have_their_box_around_their_atoms(tmp_path):
+    """Along a direction that is not periodic a box says nothing: zeros, and what stands for them, are no height."""
+    samples = made_samples(nodes=9, graphs=1, frames=6)
+    x = samples.truth().astype(np.float64)
+    for vectors, pbc in (
+        ([[9, 0, 0], [4, 8, 0], [0, 0, 0]], [1, 1, 0]),
+        ([[0, 0, 0], [0, 8, 0], [0, 0, 5]], [0, 1, 0]),
+    ):
+        cell = np.array(vectors, np.float32)[None, None]
+        content = written(
+            tmp_path / "a.html", dataclasses.replace(samples, cell=cell, pbc=np.array([pbc], bool))
+        )["systems"][0]  # fmt: skip
+        box = content["box"]
+        found = np.array(box["samples"][0]).reshape(3, 3)
+        assert box["pbc"] == pbc and box["truth"] == box["samples"]
+        for k in range(3):
+            low, high = x[:, k].min(), x[:, k].max()
+            if pbc[k]:
+                np.testing.assert_allclose(found[k], vectors[k])
+                high, low = vectors[0][k] + vectors[1][k] + vectors[2][k], 0  # the middle of the box itself
+            else:
+                np.testing.assert_allclose(np.abs(found[k]), np.eye(3)[k] * (high - low), atol=1e-5)
+            whole = positions(content["truth"], 9, 3)[:, k]
+            np.testing.assert_allclose(whole - (x[:, k] - (high + low) / 2), 0, atol=2 * content["truth"]["step"])
+        np.testing.assert_allclose(np.add(box["corner"], found.sum(0) / 2), 0, atol=1e-5)
+
+
+def test_atoms_in_one_plane_have_a_box(tmp_path):
+    samples = made_samples(nodes=9, graphs=1)
+    flat = {name: getattr(samples, name) * np.array([1, 1, 0])[:, None] for name in ("x_given", "target", "samples")}
+    cell = np.diag([9.0, 8.0, 0.0]).astype(np.float32)[None, None]
+    made = dataclasses.replace(samples, **flat, cell=cell, pbc=np.array([[True, True, False]]))
+    box = written(tmp_path / "a.html", made)["systems"][0]["box"]
+    assert abs(box["samples"][0][8]) == pytest.approx(0.45)
+
+
+def test_no_bonds_between_unknown_positions(tmp_path):
+    samples = made_samples(nodes=9, graphs=1, mode="uncond")
+    values = samples.samples.copy()
+    values[0, 3] = np.inf
+    made = dataclasses.replace(samples, target=samples.target[..., :0], samples=values)
+    for what in (made, dataclasses.replace(made, samples=values * np.nan)):
+        content = written(tmp_path / "a.html", what)
+        assert content["topologies"][0]["bonds"] == [] and 0 < content["systems"][0]["extent"] < 100
 
 
 def test_people_that_are_not_there(tmp_path):
@@ -135,6 +171,9 @@ def test_people_that_are_not_there(tmp_path):
         tmp_path / "a.html", dataclasses.replace(samples, x_given=x_given, target=target, scored=np.array([0]))
     )
     assert content["systems"][0]["present"] == [1, 1, 0] and content["systems"][0]["counted"] == [1, 0, 0]
+    # One that is scored is there, though it stands at the origin.
+    content = written(tmp_path / "b.html", dataclasses.replace(samples, x_given=x_given, target=target))
+    assert content["systems"][0]["present"] is None and content["systems"][0]["counted"] is None
 
 
 def test_the_size_of_a_page_is_bounded(tmp_path, monkeypatch):
@@ -162,120 +201,3 @@ def test_bytes_of_a_position(tmp_path):
 def test_samples_and_systems_are_checked(tmp_path):
     with pytest.raises(ValueError, match="num_systems must be at least 1, got 0"):
         write_page(made_samples(), tmp_path / "a.html", num_systems=0)
-
-
-# --- topologies -------------------------------------------------------------------------------------------------------
-
-_ATOMS = [
-    ("N", "ALA", "A", 5), ("CA", "ALA", "A", 5), ("C", "ALA", "A", 5), ("N", "GLY", "A", 6), ("CA", "GLY", "B", 6),
-]  # fmt: skip
-PDB = "".join(
-    f"ATOM  {i + 1:5d} {name:<4s} {residue} {chain}{number:4d}    {i * 1.2:8.3f}   0.000   0.000  1.00  0.00"
-    f"{name[0]:>12s}\n"
-    for i, (name, residue, chain, number) in enumerate(_ATOMS)
-)
-SDF = """water
-
-  made
-  4  3  0  0  0  0  0  0  0  0999 V2000
-    0.0000    0.0000    0.0000 C   0  0  0  0  0  0  0  0  0  0  0  0
-    1.2000    0.0000    0.0000 O   0  0  0  0  0  0  0  0  0  0  0  0
-   -0.6000    0.9000    0.0000 H   0  0  0  0  0  0  0  0  0  0  0  0
-   -0.6000   -0.9000    0.0000 H   0  0  0  0  0  0  0  0  0  0  0  0
-  1  2  2  0
-  1  3  1  0
-  1  4  1  0
-M  END
-$$$$
-"""
-
-
-def test_residues_and_chains_of_a_pdb(tmp_path):
-    (tmp_path / "a.pdb").write_text(PDB + "END\n")
-    topology = read_topology(tmp_path / "a.pdb")
-    assert topology.names == ["N", "CA", "C", "N", "CA"] and topology.numbers.tolist() == [7, 6, 6, 7, 6]
-    assert topology.residue.tolist() == [0, 0, 0, 1, 2] and topology.residues == ["ALA 5", "GLY 6", "GLY 6"]
-    assert topology.chain.tolist() == [0, 0, 0, 0, 1] and topology.chains == ["A", "B"]
-    named = topology.named()
-    assert named["kind_names"] == ["ALA", "GLY"] and named["kinds"] == [0, 1, 1]
-
-
-def test_a_selection_of_the_atoms(tmp_path):
-    pytest.importorskip("mdtraj")
-    (tmp_path / "a.pdb").write_text(PDB + "END\n")
-    topology = read_topology(tmp_path / "a.pdb", "name CA")
-    assert topology.names == ["CA", "CA"] and topology.residue.tolist() == [0, 2]
-    with pytest.raises(ValueError, match="selection='name ==' must choose atoms"):
-        read_topology(tmp_path / "a.pdb", "name ==")
-    np.savez(tmp_path / "a.npz", z=ETHANOL)
-    with pytest.raises(ValueError, match="selection must be None for a file of this kind, got 'name C'"):
-        read_topology(tmp_path / "a.npz", "name C")
-    with pytest.raises(ValueError, match="selection must come with a topology, got 'all' alone"):
-        write_page(made_samples(nodes=9), tmp_path / "a.html", selection="all")
-
-
-def test_residues_without_readers_of_topologies(tmp_path, monkeypatch):
-    for package in ("mdtraj", "MDAnalysis"):
-        monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr("geotdm_fast.data.molecule_files.formats.installed", lambda reader: False)
-    (tmp_path / "a.pdb").write_text(PDB + "END\n")
-    topology = read_topology(tmp_path / "a.pdb")
-    assert topology.residues == ["ALA 5", "GLY 6", "GLY 6"] and topology.chains == ["A", "B"] and topology.bonds is None
-
-
-def test_orders_of_bonds(tmp_path):
-    pytest.importorskip("rdkit")
-    (tmp_path / "a.sdf").write_text(SDF)
-    topology = read_topology(tmp_path / "a.sdf")
-    assert topology.bonds.tolist() == [[0, 1, 2], [0, 2, 1], [0, 3, 1]] and topology.names is None
-    heavy = topology.of(2, np.array([6, 8]))
-    assert heavy.bonds.tolist() == [[0, 1, 2]] and heavy.numbers.tolist() == [6, 8]
-
-
-def test_arrays_of_a_topology(tmp_path):
-    pairs = np.array([[1, 0], [0, 1], [1, 2], [2, 2], [2, 8]])
-    np.savez(
-        tmp_path / "a.npz", z=ETHANOL, bonds=pairs, orders=np.array([2, 2, 4, 1, 7]), resnames=["ETH"] * 8 + ["END"]
-    )
-    topology = read_topology(tmp_path / "a.npz")
-    assert topology.bonds.tolist() == [[0, 1, 2], [1, 2, 4], [2, 8, 0]]  # once each, and no order that nobody knows
-    assert topology.residues == ["ETH 1", "END 2"] and topology.chain is None
-    content = written(tmp_path / "a.html", made_samples(nodes=9), topology=tmp_path / "a.npz")
-    assert content["topologies"][0]["bonds"] == [0, 1, 2, 1, 2, 4, 2, 8, 0]
-    assert content["topologies"][0]["residue"] == [0] * 8 + [1]
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"x": np.zeros(3)}, r"must hold z, names, resid, resnames or chains, got \['x'\]"),
-        ({"z": np.full(9, 200)}, "z must be atomic numbers, got 200..200"),
-        ({"z": ETHANOL, "names": ["C"] * 4}, r"must be \[4\], whole numbers, got int64 \[9\]"),
-        ({"z": ETHANOL, "bonds": np.array([[0, 9]])}, r"bonds must be in 0..8, got 0..9"),
-        ({"z": ETHANOL, "bonds": np.zeros((2, 3), int)}, r"bonds must be \[M, 2\], whole numbers; got \[2, 3\]"),
-        (
-            {"z": ETHANOL, "bonds": np.array([[0, 1]]), "orders": np.ones(2, int)},
-            r"orders must be \[1\], whole numbers",
-        ),
-        ({"z": ETHANOL[:5]}, "must have the 9 atoms of a system, got 5, 3 of them other than hydrogen"),
-        ({"z": ETHANOL[::-1].copy()}, "must have the elements of the samples, C for atom 0; got H"),
-    ],
-)
-def test_topologies_that_do_not_fit(tmp_path, arrays, message):
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(ValueError, match=message):
-        write_page(made_samples(nodes=9), tmp_path / "a.html", topology=tmp_path / "a.npz")
-    assert not (tmp_path / "a.html").exists()
-
-
-def test_command(tmp_path, capsys):
-    write_samples(tmp_path / "s.npz", made_samples(nodes=9))
-    np.savez(tmp_path / "top.npz", z=ETHANOL, resnames=["ETH"] * 9)
-    command = ["plot", str(tmp_path / "s.npz"), "--topology", str(tmp_path / "top.npz"), "--out"]
-    assert main([*command, str(tmp_path / "a.html")]) == 0
-    assert '"kind_names":["ETH"]' in (tmp_path / "a.html").read_text()
-    assert main([*command, str(tmp_path / "a.png")]) == 2
-    assert "--topology and --selection are for a page, --out must end in .html" in capsys.readouterr().err
-    command[3] = str(tmp_path / "none.pdb")
-    assert main([*command, str(tmp_path / "a.html")]) == 2
-    assert "none.pdb: no such file" in capsys.readouterr().err

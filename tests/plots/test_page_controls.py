@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from page_pictures import clock, differ, picture
-from tiny_models import made_samples
+from tiny_models import ETHANOL, made_samples
 
 
 def test_it_plays_and_stops(tab):
@@ -139,6 +139,45 @@ def test_fingers(tab, browser):
     turned = page.get("geotdm.view.turn")
     page.touch([[(x - 20, y), (x + 20, y)], [(x - 40, y), (x + 20, y)], [(x - 40, y), (x + 40, y)]])
     assert page.get("geotdm.view.zoom") == pytest.approx(2, rel=0.05) and page.get("geotdm.view.turn") == turned
+
+
+def test_a_finger_shows_a_name(tab, browser):
+    browser.resize(390, 844, ratio=2, touch=True)
+    page = tab(made_samples(graphs=1, nodes=9))
+    page.get("document.getElementById('options').classList.remove('open')")
+    x, y = page.get(
+        "(() => { const p = geotdm.panels[0], b = p.canvas.getBoundingClientRect();"
+        "return [b.left + p.shown.at.x[3], b.top + p.shown.at.y[3]]; })()"
+    )
+    tip = "[document.getElementById('tip').hidden, document.getElementById('tip').textContent.split(' ').length]"
+    page.touch([[(x, y)]])
+    assert page.get(tip) == [False, 2]
+    page.touch([[page.middle("#legend")]])  # elsewhere
+    assert page.get(tip)[0] is True
+
+
+def test_an_option_keeps_the_focus(tab):
+    """Side by side, a panel that was chosen stays, unless there are more or fewer of them."""
+    page = tab(made_samples(nodes=9))
+    page.choose("#layout", "side")
+    page.get("geotdm.panels[1].canvas.focus()")
+    for key in "tcny":
+        page.press(key)
+    assert page.get("document.activeElement === geotdm.panels[1].canvas") is True
+    page.press("2")
+    assert page.get("geotdm.panels.length") == 3
+
+
+def test_a_longer_legend_cuts_no_panel_off(tab, browser, tmp_path):
+    browser.resize(700, 800)
+    names = [f"a residue of the name {i}" for i in range(9)]
+    np.savez(tmp_path / "top.npz", z=ETHANOL, resnames=names)
+    page = tab(made_samples(nodes=9), topology=tmp_path / "top.npz")
+    height = page.get("document.getElementById('legend').offsetHeight")
+    page.choose("#colour", "residue")
+    assert page.get("document.getElementById('legend').offsetHeight") > height
+    stage = page.get("((e) => [e.scrollHeight, e.clientHeight])(document.getElementById('stage'))")
+    assert stage[0] <= stage[1]
 
 
 def test_the_plane_is_shifted_not_turned(tab):

@@ -119,6 +119,8 @@ def test_everything_has_a_name(tab):
     assert {"Play", "One frame back", "One frame on", "Save PNG", "Theme: system"} <= set(of("button"))
     assert {"Layout", "Colour", "Speed", "Names", "Trails"} <= {name.strip() for name in of("combobox")}
     assert of("slider") == ["Frame"]
+    # The clock is read when it is asked for, not ten times a second.
+    assert page.get("document.getElementById('clock').getAttribute('aria-live')") == "off"
 
 
 def test_who_wants_no_motion_gets_none(tab, browser):

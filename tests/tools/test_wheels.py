@@ -34,8 +34,9 @@ def test_newer_symbols_and_other_libraries_are_not():
     assert wheels.beyond(asked) == asked
 
 
-def test_what_is_linked_statically_asks_for_older_symbols(tmp_path):
-    """Of a library in which a thread is begun: 2.34 has pthread_create anew, and 2.2.5 as it was."""
+@pytest.fixture
+def archive_of_a_thread(tmp_path) -> pathlib.Path:
+    """A library in which a thread is begun: glibc 2.34 has pthread_create anew, and 2.2.5 as it was."""
     cxx = ninja_build.compiler()
     if shutil.which(cxx[0]) is None or shutil.which("objcopy") is None:
         pytest.skip("no compiler, or binutils are not installed")
@@ -48,12 +49,72 @@ def test_what_is_linked_statically_asks_for_older_symbols(tmp_path):
     run = lambda *words: subprocess.run(words, cwd=tmp_path, check=True)
     run(*cxx, "-fPIC", "-c", "begin.cpp")
     run("ar", "rc", "libbegin.a", "begin.o")
-    archive = older_symbols.with_older_symbols(tmp_path / "libbegin.a", tmp_path / "older", cxx)
+    return tmp_path / "libbegin.a"
+
+
+@pytest.mark.parametrize("prefix", ["", "llvm-"])
+def test_what_is_linked_statically_asks_for_older_symbols(tmp_path, monkeypatch, archive_of_a_thread, prefix):
+    cxx, which = ninja_build.compiler(), shutil.which
+    if which(f"{prefix}objcopy") is None:
+        pytest.skip("LLVM's tools are not installed")
+    run = lambda *words: subprocess.run(words, cwd=tmp_path, check=True)
+    only = lambda name: which(name) if name.startswith(prefix) else None
+    with monkeypatch.context() as patched:
+        patched.setattr(older_symbols.shutil, "which", only)
+        archive = older_symbols.with_older_symbols(archive_of_a_thread, tmp_path / "older", cxx)
+    assert archive != archive_of_a_thread
     run(*cxx, "-shared", "-o", "begin.so", "-Wl,--whole-archive", str(archive), "-Wl,--no-whole-archive", "-lpthread")
     assert wheels.beyond(wheels.needs(tmp_path / "begin.so")) == []
     assert ctypes.CDLL(str(tmp_path / "begin.so")).begin() == 7
-    again = older_symbols.with_older_symbols(tmp_path / "libbegin.a", tmp_path / "older", cxx)
-    assert again == archive and again.stat().st_mtime_ns == archive.stat().st_mtime_ns
+
+
+def test_a_copy_is_made_again_for_another_archive_or_after_an_interruption(tmp_path, monkeypatch, archive_of_a_thread):
+    make = lambda: older_symbols.with_older_symbols(archive_of_a_thread, tmp_path / "older", ninja_build.compiler())
+    copy = make()
+    made = copy.stat().st_mtime_ns, copy.read_bytes()
+    assert make() == copy and copy.stat().st_mtime_ns == made[0]
+    # Another archive under the same name, whose date is older than that of the copy, as those of vendors are.
+    os.utime(archive_of_a_thread, ns=(10**18, 10**18))
+    make()
+    assert copy.stat().st_mtime_ns > made[0] and copy.read_bytes() == made[1]
+
+    def interrupted(command, **options):
+        if "--redefine-syms" not in command[1]:
+            return run(command, **options)
+        pathlib.Path(command[-1]).write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    run = subprocess.run
+    os.utime(archive_of_a_thread, ns=(10**18 + 1, 10**18 + 1))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(older_symbols.subprocess, "run", interrupted)
+        make()
+    assert make().read_bytes() == made[1]
+
+
+def test_without_binutils_a_warning_says_what_that_costs(tmp_path, monkeypatch):
+    monkeypatch.setattr(older_symbols.shutil, "which", lambda name: None if "objcopy" in name else f"/bin/{name}")
+    with pytest.warns(UserWarning, match=r"no objcopy: what libx\.a is linked into may run on no older system"):
+        archive = older_symbols.with_older_symbols(tmp_path / "libx.a", tmp_path / "older", ["c++"])
+    assert archive == tmp_path / "libx.a" and not (tmp_path / "older").exists()
+
+
+def test_what_a_rule_names_itself_is_watched_too(tmp_path):
+    """A file that is linked beside the objects, in a folder whose name ninja takes apart unless it is quoted."""
+    if ninja_build.ninja() is None:
+        pytest.skip("no ninja")
+    beside = tmp_path / "a b:$c" / "lib.a"
+    beside.parent.mkdir()
+    (tmp_path / "in").write_text("1")
+    lines = [
+        *ninja_build.rule("copy", "echo >> runs && cp $in $out"),
+        *ninja_build.edge("out", "copy", ["in"], [beside]),
+    ]
+    for content, num_runs in (("x", 1), (None, 1), ("y", 2)):
+        if content:
+            beside.write_text(content)
+        ninja_build.build(tmp_path, lines, quiet=True)
+        assert len((tmp_path / "runs").read_text()) == num_runs
 
 
 def test_the_newest_version_that_is_old_enough_is_taken():

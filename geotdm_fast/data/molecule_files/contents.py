@@ -19,7 +19,7 @@ class Atoms:
     bonds: [M, 2] int64, or None where the file has none
     residues: [N] - the names of the residues, or None
     residue_of: [N] int64 - the residue of each atom, or None
-    resids: [N] int64 - the number that the file gives each atom's residue, or None
+    resids: [N] int64 or text - what the file numbers each atom's residue with, as 52 or 52A, or None
     chains: [N] - the name of each atom's chain, or None
     orders: [M] int64, with bonds - 1, 2, 3, 4 for an aromatic bond, 0 where the file does not say; or None
     path: the file that says all this; first_line: its line with the first atom, where each atom has a line

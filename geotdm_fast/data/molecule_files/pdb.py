@@ -111,9 +111,7 @@ class PdbFile:
         _, residue_of = np.unique([line[17:27] for line in text], return_inverse=True)
         atoms = Atoms(names, numbers, self.path, self._bonds(text), residues, residue_of)
         atoms.chains = [line[21:22].strip() for line in text]
-        written = [line[22:26].strip() for line in text]
-        if all(re.fullmatch(r"-?\d+", number) for number in written):
-            atoms.resids = np.array([int(number) for number in written])
+        atoms.resids = np.array([line[22:27].strip() for line in text])
         return atoms
 
     def _bonds(self, text: list[str]) -> np.ndarray | None:

@@ -85,7 +85,6 @@ function toggleTrack(index) {
 
 // Change the state; controls, panels and legend follow.
 function choose(changes) {
-  const lays = ["layout", "system"].some((name) => name in changes) || (state.layout === "side" && !("playing" in changes));
   if (changes.playing && !state.loop && state.frame === numFrames - 1) state.frame = 0;
   Object.assign(state, changes);
   for (const id of ["layout", "system", "colour", "trails", "style", "names", "speed"]) byId(id).value = state[id];
@@ -93,7 +92,10 @@ function choose(changes) {
   byId("play").setAttribute("aria-label", state.playing ? "Pause" : "Play");
   for (const chip of byId("tracks").children) chip.setAttribute("aria-pressed", state.tracks.has(Number(chip.dataset.index)));
   showLegend();
-  if (lays || !panels.length) layOut();
+  // New panels lose the focus of the old ones; without new ones the legend may still take another line of the stage.
+  const numShown = shownTracks(data.systems[state.system]).length;
+  const lays = "layout" in changes || "system" in changes || (state.layout === "side" && numShown !== panels.length);
+  if (lays || !panels.length) layOut(); else arrange();
   panels.forEach(describe);
   redraw();
 }
@@ -107,7 +109,9 @@ function showLegend() {
   };
   legend.replaceChildren();
   const topology = topologies[data.systems[state.system].topology], scheme = state.colour;
-  const front = state.tracks.has(TRUTH) && hasTruth ? trackName(TRUTH) : "first sample", several = state.tracks.size > 1 && state.layout !== "side";
+  const truth = data.truth_ends ? "truth, then first sample" : trackName(TRUTH);
+  const front = state.tracks.has(TRUTH) && hasTruth ? truth : "first sample";
+  const several = state.tracks.size > 1 && state.layout !== "side";
   if (several) {
     entry(theme.faint, `${front}: thick`, 4, 18);
     if (scheme !== "sample") entry(scheme === "element" ? theme.accent : theme.faint, "samples: thin", 1.5, 18);
@@ -115,7 +119,8 @@ function showLegend() {
   if (!isMolecule && state.trails !== "off" && !data.generated) entry(theme.given, "given", 4, 18);
   if (scheme === "element") {
     const present = new Map();
-    topology.numbers.forEach((z, i) => present.set(z, topology.symbols[i]));
+    for (const one of state.layout === "all" ? topologies : [topology])
+      if (one.numbers) one.numbers.forEach((z, i) => present.set(z, one.symbols[i]));
     for (const [z, symbol] of [...present].sort((a, b) => a[0] - b[0])) entry(seen(ELEMENTS[z] || OTHER_ELEMENT), symbol);
   } else if (scheme === "chain") topology.chains.forEach((name, k) => entry(nth(k), "chain " + name));
   else if (scheme === "residue") {

@@ -100,5 +100,6 @@ makeControls();
 applyTheme();
 systemTheme.addEventListener("change", () => { applyTheme(); choose({}); });
 window.addEventListener("resize", arrange);
+window.addEventListener("pointerdown", () => { byId("tip").hidden = true; });
 choose({});
 requestAnimationFrame(tick);

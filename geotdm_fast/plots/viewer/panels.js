@@ -84,7 +84,7 @@ function watchPointers(panel) {
   const up = (e) => down.delete(e.pointerId);
   canvas.addEventListener("pointerup", (e) => { up(e); showTip(panel, e); });
   canvas.addEventListener("pointercancel", up);
-  canvas.addEventListener("pointerleave", () => { byId("tip").hidden = true; });
+  canvas.addEventListener("pointerleave", (e) => { if (e.pointerType !== "touch") byId("tip").hidden = true; });  // a lifted finger leaves
   canvas.addEventListener("pointermove", (e) => {
     if (!down.has(e.pointerId)) { showTip(panel, e); return; }
     byId("tip").hidden = true;

@@ -2,6 +2,7 @@
 const BOX_EDGES = [0, 1, 0, 2, 0, 4, 1, 3, 1, 5, 2, 3, 2, 6, 3, 7, 4, 5, 4, 6, 5, 7, 6, 7];
 const TRAIL_FRAMES = { off: 0, short: 10, all: Infinity };
 const MIST_LEVELS = 5, MOST_NAMES = 400, DASH = [4, 3];
+const LARGEST_SPRITE = 64; // device pixels; a ball that is nearer is this picture, drawn larger
 
 function positionsOf(system, index) {
   return system.box && state.wrap ? wrapped(system, index) : decoded(system, index);
@@ -19,7 +20,8 @@ function drawPanel(panel) {
   ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
   ctx.clearRect(0, 0, width, height);
   ctx.lineCap = ctx.lineJoin = "round";
-  const [first, ...others] = panel.tracks();
+  panel.shown = null;
+  const [first, ...others] = knownTracks(system, panel.tracks());
   if (first === undefined) return;
   if (system.box && state.box) drawBox(ctx, look, system, first);
   if (state.trails !== "off") {
@@ -35,6 +37,13 @@ function drawPanel(panel) {
   if (state.names !== "none") drawNames(ctx, topology, panel.shown.at);
   panel.shown.at = copyOf(panel, panel.shown.at, count);
   ctx.globalAlpha = 1;
+}
+
+// Without the truth where nobody knows it in this frame and there is another track to be in front.
+function knownTracks(system, tracks) {
+  if (tracks[0] !== TRUTH || tracks.length < 2) return tracks;
+  const size = 3 * data.topologies[system.topology].count, first = size * state.frame;
+  return decoded(system, TRUTH).subarray(first, first + size).some(Number.isFinite) ? tracks : tracks.slice(1);
 }
 
 function copyOf(panel, at, count) {
@@ -82,7 +91,7 @@ function drawSolid(ctx, system, index, at, solid, ratio) {
     if (k >= count) { drawBond(ctx, topology, at, k - count, colours, mist); continue; }
     const r = radius(topology, k, at.unit[k], topology.bonded[k]), colour = misty(colours[k], mist);
     if (solid && r >= 2) {
-      const ball = sprite(colour, r * ratio), size = ball.width / ratio;
+      const painted = Math.min(r * ratio, LARGEST_SPRITE), ball = sprite(colour, painted), size = ball.width * r / painted;
       ctx.drawImage(ball, at.x[k] - size / 2, at.y[k] - size / 2, size, size);
     } else {
       ctx.fillStyle = colour;
@@ -145,7 +154,7 @@ function drawThin(ctx, system, index, at) {
   ctx.globalAlpha = 1;
 }
 
-// The ways of the nodes up to this frame: grey where they were given, then in the colour of the node.
+// The ways of the nodes up to this frame: grey between given frames, then in the colour of the node.
 function drawTrails(ctx, look, system, index, isFirst) {
   const topology = data.topologies[system.topology], count = topology.count, x = positionsOf(system, index);
   const start = Math.max(0, state.frame - TRAIL_FRAMES[state.trails]);
@@ -162,7 +171,7 @@ function drawTrails(ctx, look, system, index, isFirst) {
     if (t > from) for (let i = 0; i < count; i++) {
       if (!isThere(system, at, i) || !Number.isFinite(old.x[i]) || (!isFirst && system.counted && !system.counted[i])) continue;
       if (far < Infinity && moved(x, 3 * (count * t + i), 3 * count) > far) continue;
-      const path = pathOf(t <= drawnFrom && !data.generated ? theme.given : colours[i]);
+      const path = pathOf(isGiven(t) && isGiven(t - 1) ? theme.given : colours[i]);
       path.moveTo(old.x[i], old.y[i]);
       path.lineTo(at.x[i], at.y[i]);
     }
@@ -180,10 +189,10 @@ const longestBond = (system, index) => system.box ? jump(system, index) : Infini
 const isLong = (at, i, j, longest) => longest < Infinity && Math.hypot(
   (at.x[i] - at.x[j]) / at.unit[i], (at.y[i] - at.y[j]) / at.unit[i], at.depth[i] - at.depth[j]) > longest;
 
-// A step longer than half the shortest vector of the box is one through its wall.
+// A step longer than half the shortest periodic vector of the box is one through its wall.
 function jump(system, index) {
-  const cell = boxOf(system, index, 0);
-  return Math.min(...[0, 3, 6].map((k) => Math.hypot(cell[k], cell[k + 1], cell[k + 2]))) / 2;
+  const cell = boxOf(system, index, 0), periodic = [0, 1, 2].filter((k) => system.box.pbc[k]);
+  return Math.min(...periodic.map((k) => Math.hypot(...cell.slice(3 * k, 3 * k + 3)))) / 2;
 }
 
 function drawBox(ctx, look, system, index) {

@@ -41,7 +41,8 @@ function wrapped(system, index) {
   if (stored.wrapped) return stored.wrapped;
   const topology = data.topologies[system.topology], x = decoded(system, index), y = Float32Array.from(x);
   const n = topology.count, molecule = topology.molecules, corner = system.box.corner, pbc = system.box.pbc;
-  const size = new Float32Array(Math.max(...molecule) + 1), sums = new Float64Array(3 * size.length);
+  // A spread of all molecules would be too many arguments.
+  const size = new Float32Array(molecule.reduce((most, m) => Math.max(most, m), 0) + 1), sums = new Float64Array(3 * size.length);
   for (const m of molecule) size[m]++;
   for (let t = 0; t < numFrames; t++) {
     const cell = boxOf(system, index, t), back = inverse(cell), first = 3 * n * t;
