@@ -290,7 +290,11 @@ def test_a_mixture_is_learned_without_its_shares(tmp_path, curves):
     with pytest.warns(UserWarning, match=r"data\.train\.ratio of the teacher is left out"):
         distill(tmp_path / "teacher.safetensors", tmp_path / "student", num_pairs=6, device="cpu", progress=False,
                 **SHORT)  # fmt: skip
-    assert geotdm_fast.load(tmp_path / "student").data.get("ratio") is None
+    student = geotdm_fast.load(tmp_path / "student").config
+    assert student["data"]["train"].get("ratio") is None
+    student["data"]["train"]["ratio"] = [1, 3]
+    with pytest.raises(ValueError, match=r"data\.train\.ratio does not go with the section distill"):
+        normalise_config(student)
 
 
 def test_the_function_takes_what_the_command_takes_and_goes_on_at_the_step_it_found(tmp_path, curves, monkeypatch):
