@@ -2,10 +2,11 @@
 
 import copy
 import datetime
+import os
 import pathlib
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,6 +18,7 @@ from geotdm_fast.diffusion import Flow
 from geotdm_fast.diffusion.one_call import one_call_losses
 from geotdm_fast.families import build_diffusion, is_ays
 from geotdm_fast.model import Model
+from geotdm_fast.nn.egtn import EGTN
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.bars import say
@@ -64,7 +66,8 @@ def student_config(teacher: Model, source: PathLike, folder: PathLike) -> dict:
     )
     for split in config["data"].keys() & {"train", "val"}:
         config["data"][split] = without_history(config["data"][split], teacher.config)
-    if config["data"]["train"].pop("ratio", None) is not None:
+    has_ratio = config["data"]["train"].pop("ratio", None) is not None
+    if has_ratio and os.environ.get("RANK", "0") == "0":  # of the processes of torchrun one alone says it
         warnings.warn(
             "distill: data.train.ratio of the teacher is left out: the student learns from all trajectories alike",
             stacklevel=2,
@@ -89,7 +92,7 @@ def check_teacher(teacher: Model) -> None:
             f"distill: the teacher must not be told of noise on its given frames (train.context_noise_told), got "
             f"{teacher.name}, which is"
         )
-    graph = bare(teacher.network).graph_spec
+    graph = cast(EGTN, bare(teacher.network)).graph_spec
     if not teacher.task.is_conditional and graph is not None and graph.of == "given":
         raise ValueError(
             "distill: the teacher must not be given no frame and have edges by distance in the given frames "
