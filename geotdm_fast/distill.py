@@ -26,6 +26,7 @@ from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import Processes, processes
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.sampling import sample_to_folder
+from geotdm_fast.sampling.batches import check_counts
 from geotdm_fast.task import without_history
 from geotdm_fast.training import train as run_training
 from geotdm_fast.training.pairs import adds_noise, open_pairs
@@ -127,8 +128,9 @@ def draw_pairs(
         must not be added on the way: then a draw does not follow from the noise that it began with
     ours, batch_size, restart, progress: as for `sample_to_folder`, which writes `train` and `val`: what is there is not
         drawn again
-    Raises ValueError for a method that adds noise and for a seed above 2^64 - 2, and as `sample_to_folder` does.
+    Raises ValueError for a count below 1, a seed above 2^64 - 2 and a method that adds noise; as `sample_to_folder`.
     """
+    check_counts("distill", num_pairs=num_pairs, num_graphs=num_graphs, seed=seed)
     config = normalise_config(config)
     if not seed + 1 < 2**64:
         raise ValueError(

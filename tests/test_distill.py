@@ -321,9 +321,12 @@ def test_pairs_of_a_method_that_adds_noise_are_refused(tmp_path):
         pairs_of(config, "train", open_dataset(config["data"]["train"], progress=False))
 
 
-def test_a_seed_whose_next_is_none_is_refused_before_the_draws(tmp_path):
+def test_numbers_out_of_range_are_refused_before_the_draws(tmp_path):
     with pytest.raises(ValueError, match=r"seed must be at most 2\^64 - 2, .* got 18446744073709551615"):
         prepared(tmp_path, charged_config(), seed=2**64 - 1)
+    for wrong in ("num_pairs", "num_graphs"):
+        with pytest.raises(ValueError, match=f"distill: {wrong} must be at least 1, got 0"):
+            prepared(tmp_path, charged_config(), **{"num_pairs": 12, wrong: 0})
     assert not (tmp_path / "student").exists()
 
 
