@@ -11,7 +11,7 @@ import sys
 import time
 
 from bench import gpu_pack
-from bench.gpu_steps import ROOT, TIERS, Step, steps
+from bench.gpu_steps import MORE_TO_DO, ROOT, TIERS, Step, steps
 
 DESCRIPTION = """\
 Build the compiled modules in place (or unpack them: `make gpu-pack`), run the tests that need a GPU, measure, and print
@@ -29,9 +29,9 @@ and the rest goes on. Each result is written as it is known. Steps stand in the 
 
 Exit status: 0, all was well; 1, a step failed, or one of ours was no CUDA graph; 2, no GPU, or an option is wrong."""
 EPILOG = """\
-At most seven files in DIR: gpu_check.log (what every step printed), gpu_check.jsonl (the steps), train.jsonl,
-sample.jsonl, kernels.jsonl, layer.jsonl (tier 3: reproduce.jsonl in place of the last three), and gpu_check.txt (the
-table).
+At most seven files in DIR with the default tiers: gpu_check.log (what every step printed), gpu_check.jsonl (the
+steps), train.jsonl, sample.jsonl, kernels.jsonl, layer.jsonl, and gpu_check.txt (the table). Tier 3 has
+reproduce.jsonl besides.
 
   make gpu-check PY=python3 GPU_ARGS='--tier 1 --out results'
   python -m bench.gpu_check --steps tests layer                 some steps alone
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
+    chosen = chosen_steps(parser, args)
     os.environ.update(surroundings(args))
     done = [environment_step(args)]
     write(args.out, done[0])
@@ -60,8 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     stop = time.monotonic() + (
         60 * args.minutes if args.minutes is not None else sum(TIERS[tier] for tier in args.tier)
     )
-    for step in steps(args):
-        if args.steps and step.name.split()[0] not in args.steps:
+    for step in chosen:
+        if step.after and any(one.name == step.after and one.status == MORE_TO_DO for one in done):
+            print(f"{step.name}: left out, {step.after} has more to do", flush=True)
             continue
         step.budget = min(step.budget, stop - time.monotonic())
         if step.budget > 5:
@@ -76,6 +78,17 @@ def main(argv: list[str] | None = None) -> int:
     (args.out / "gpu_check.txt").write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0 if all(step.ok for step in done) and not uncaptured(rows) else 1
+
+
+def chosen_steps(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[Step]:
+    """The steps of the chosen tiers, of --steps those alone; a name that none of them has is an error of `parser`."""
+    found = steps(args)
+    there = {step.name.split()[0] for step in found}
+    missing = [name for name in args.steps or () if name not in there]
+    if missing:
+        tiers = " ".join(map(str, args.tier))
+        parser.error(f"--steps must be of the chosen tiers ({tiers}) and possible here, got {' '.join(missing)}")
+    return [step for step in found if not args.steps or step.name.split()[0] in args.steps]
 
 
 def surroundings(args: argparse.Namespace) -> dict[str, str]:
@@ -162,6 +175,8 @@ def run(step: Step, log: pathlib.Path) -> None:
         try:
             code = process.wait(step.budget)
             step.status = "ok" if code == 0 else f"failed, exit status {code}"
+            if code == step.more_to_do:
+                step.status = MORE_TO_DO
         except subprocess.TimeoutExpired:
             step.status = f"stopped after its {step.budget:.0f} s"
         finally:

@@ -1,7 +1,7 @@
 """The table of `bench.gpu_check`: its steps, what failed, and every time they measured."""
 
 from bench.common.record import commit, now
-from bench.gpu_steps import Step
+from bench.gpu_steps import MORE_TO_DO, Step
 from bench.network import ays
 from bench.ops import layer_speed
 from geotdm_fast.scores.tables import text_table
@@ -49,7 +49,8 @@ def table(done: list[Step], rows: list[dict]) -> str:
     if decided:
         parts.append(text_table(["aimed at on an H100, bf16, 128 graphs", "aim", "came", ""], decided))
     failed = [step.name for step in done if not step.ok] + uncaptured(rows)
-    parts.append(f"NOT WELL: {', '.join(failed)}" if failed else "all was well")
+    unfinished = [f"{step.name}: {step.status}" for step in done if step.status == MORE_TO_DO]
+    parts.append("\n".join([*unfinished, f"NOT WELL: {', '.join(failed)}" if failed else "all was well"]))
     return "\n\n".join(parts)
 
 

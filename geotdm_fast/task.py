@@ -168,3 +168,17 @@ def _ranges(given: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
     if not isinstance(given, (list, tuple)) or not all(is_pair(r) for r in given):
         raise TypeError(f"task: given must be ranges [[start, stop], ...] of frames, got {shown(given)}")
     return tuple((start, stop) for start, stop in given)
+
+
+def without_history(section: Mapping, config: Mapping) -> dict:
+    """A data section whose windows are the model's, without the history before them (`train.block_history`).
+
+    config: of the model. A section with windows of another length than data.train's stays: a long one is for rollouts.
+    """
+    blocks, trained = config.get("train", {}).get("block_history", 0), config["data"].get("train", {})
+    long = trained.get("span") or trained.get("num_frames")
+    keys = [key for key in ("span", "num_frames") if type(section.get(key)) is int]
+    if not blocks or any(section[key] != long for key in keys):
+        return dict(section)
+    task = Task.of_config(config)
+    return {**section, **{key: task.without_history(section[key], blocks) for key in keys}}

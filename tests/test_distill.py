@@ -14,9 +14,10 @@ import geotdm_fast
 from geotdm_fast import Model
 from geotdm_fast.checkpoint import load_tensors, save_checkpoint
 from geotdm_fast.config.diffusion_rules import time_power
-from geotdm_fast.config.files import normalise_config, portable_config
+from geotdm_fast.config.files import normalise_config, portable_config, read_yaml
 from geotdm_fast.data import collate
 from geotdm_fast.data.sections import open_dataset
+from geotdm_fast.diffusion.one_call import one_call_losses
 from geotdm_fast.distill import GRID, distill, draw_pairs, nearest_step, student_config
 from geotdm_fast.families import build_diffusion, build_network
 from geotdm_fast.runtime.digest import tensors_sha256
@@ -105,6 +106,9 @@ def test_there_are_as_many_pairs_as_asked_for(tmp_path):
     _, config = prepared(tmp_path, charged_config(), num_pairs=7, num_graphs=3, restart=True)
     pairs = pairs_of(config, "train", open_dataset(config["data"]["train"], progress=False))
     assert (len(pairs.dataset), pairs.num_samples) == (9, 3)
+    _, config = prepared(tmp_path, charged_config(), num_pairs=4, num_graphs=5, restart=True)
+    pairs = pairs_of(config, "train", open_dataset(config["data"]["train"], progress=False))
+    assert (len(pairs.dataset), pairs.num_samples) == (4, 1)
 
 
 @pytest.mark.parametrize("kind", TEACHERS)
@@ -115,6 +119,9 @@ def test_a_student_learns_and_is_a_checkpoint_like_any_other(kind, tmp_path, cur
     losses = [record["val_loss"] for record in log_of(tmp_path / "student") if "val_loss" in record]
     assert losses[-1] < losses[0]
     student = geotdm_fast.load(tmp_path / "student", device="cpu")
+    assert "a student that draws in 1 call" in repr(student) and "a student" not in repr(teacher)
+    with pytest.raises(ValueError, match=r"folder .--out. must be another folder than that of the teacher"):
+        student_config(teacher, tmp_path / "teacher.safetensors", tmp_path)
     assert student.sampler().num_steps == 1
     data = open_dataset(student.config["data"]["test"], progress=False)
     drawn = student.sample(data, 2, seed=3)
@@ -212,11 +219,28 @@ def test_the_step_of_the_call_is_the_nearest(tmp_path):
     assert chosen == min(looked_at, key=far.get)
 
 
+def test_the_step_is_looked_for_in_batches_of_the_training(tmp_path, monkeypatch):
+    teacher, student = prepared(tmp_path, of_data(charged_config()))
+    student["train"]["batch_size"] = 12
+    whole = nearest_step(teacher, student)
+    graphs = []
+
+    def counted(diffusion, x_start, model_kwargs, noise):
+        graphs.append(int(model_kwargs["batch"].max()) + 1)
+        return one_call_losses(diffusion, x_start, model_kwargs, noise)
+
+    monkeypatch.setattr("geotdm_fast.distill.one_call_losses", counted)
+    student["train"]["batch_size"] = 5
+    assert nearest_step(teacher, student) == whole
+    assert graphs == [count for count in (5, 5, 2) for _ in range(GRID)]
+
+
 def test_windows_of_history_are_cut_to_those_of_the_model(tmp_path):
     config = charged_config(block_history=1)
     config["data"]["train"]["num_frames"] = 20  # 4 given, 8 of history, 8 to predict
+    config["data"]["test"]["num_frames"] = 44  # for rollouts
     student = student_config(teacher_in(tmp_path, config), "teacher.safetensors", tmp_path)
-    assert [student["data"][split]["num_frames"] for split in ("train", "val")] == [12, 12]
+    assert [student["data"][split]["num_frames"] for split in ("train", "val", "test")] == [12, 12, 44]
     assert student["train"]["block_history"] == 0
 
 
@@ -246,6 +270,74 @@ def test_a_teacher_that_is_told_of_noise_has_no_student(tmp_path):
     config["denoise_model"]["node_dim"] = 2
     with pytest.raises(ValueError, match="must not be told of noise on its given frames"):
         student_config(teacher_in(tmp_path, config), "x", tmp_path)
+
+
+def test_an_unconditional_teacher_with_edges_by_distance_of_a_frame_has_no_student(tmp_path):
+    config = uncond(charged_config())
+    config["denoise_model"] |= {"graph": {"radius": 2.0, "of": "given"}, "edge_dim": 0}
+    with pytest.raises(ValueError, match="must not be given no frame and have edges by distance in the given frames"):
+        student_config(teacher_in(tmp_path, normalise_config(config)), "x", tmp_path)
+    config["denoise_model"]["graph"] = {"radius": 2.0, "of": "current"}
+    assert student_config(teacher_in(tmp_path, normalise_config(config)), "x", tmp_path)["diffusion"]["calls"] == 1
+
+
+def test_a_mixture_is_learned_without_its_shares(tmp_path, curves):
+    for name in ("a", "b"):
+        write_ethanol(tmp_path / f"{name}.npz")
+    config = ethanol_config(tmp_path / "a.npz", "cond")
+    config["data"]["train"] |= {"path": [str(tmp_path / f"{name}.npz") for name in ("a", "b")], "ratio": [1, 3]}
+    write_checkpoint(tmp_path / "teacher.safetensors", normalise_config(config))
+    with pytest.warns(UserWarning, match=r"data\.train\.ratio of the teacher is left out"):
+        distill(tmp_path / "teacher.safetensors", tmp_path / "student", num_pairs=6, device="cpu", progress=False,
+                **SHORT)  # fmt: skip
+    student = geotdm_fast.load(tmp_path / "student").config
+    assert student["data"]["train"].get("ratio") is None
+    student["data"]["train"]["ratio"] = [1, 3]
+    with pytest.raises(ValueError, match=r"data\.train\.ratio does not go with the section distill"):
+        normalise_config(student)
+
+
+def test_the_function_takes_what_the_command_takes_and_goes_on_at_the_step_it_found(tmp_path, curves, monkeypatch):
+    source, folder = write_checkpoint(tmp_path / "teacher.safetensors", charged_config()), tmp_path / "student"
+    draws = {"num_pairs": 6, "num_graphs": 3, "seed": 5, "method": "ddim", "steps": 4, "spacing": "quadratic"}
+    draws |= {"device": "cpu", "progress": False}
+    assert distill(source, folder, **draws, **SHORT | {"max_minutes": 1e-9}) == folder / "last.safetensors"
+    monkeypatch.setattr("geotdm_fast.distill.nearest_step", lambda *_: pytest.fail("the step was looked for again"))
+    assert distill(source, folder, **draws, **SHORT) == folder / "best.safetensors"
+    about = read_yaml(folder / "config.yaml")
+    told = {name: about["distill"]["teacher"][name] for name in ("num_graphs", "num_samples", "seed", "method")}
+    assert told == {"num_graphs": 3, "num_samples": 2, "seed": 5, "method": "ddim"}
+    assert about["distill"]["teacher"]["num_steps"] == 4 and about["diffusion"]["call_step"] is not None
+    monkeypatch.setattr("geotdm_fast.distill.nearest_step", lambda *_: 3)
+    distill(source, folder, **draws | {"seed": 6}, restart=True, **SHORT)
+    assert read_yaml(folder / "config.yaml")["diffusion"]["call_step"] == 3
+
+
+def test_pairs_of_a_method_that_adds_noise_are_refused(tmp_path):
+    _, config = prepared(tmp_path, charged_config())
+    manifest = tmp_path / "student" / "pairs" / "train" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"dpmpp_2m"', '"ddpm"'))
+    with pytest.raises(ValueError, match=r"train: the teacher's method must add no noise on the way, .* got ddpm"):
+        pairs_of(config, "train", open_dataset(config["data"]["train"], progress=False))
+
+
+def test_numbers_out_of_range_are_refused_before_the_draws(tmp_path):
+    with pytest.raises(ValueError, match=r"seed must be at most 2\^64 - 2, .* got 18446744073709551615"):
+        prepared(tmp_path, charged_config(), seed=2**64 - 1)
+    for wrong in ("num_pairs", "num_graphs"):
+        with pytest.raises(ValueError, match=f"distill: {wrong} must be at least 1, got 0"):
+            prepared(tmp_path, charged_config(), **{"num_pairs": 12, wrong: 0})
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_student_of_a_flow_is_not_guided(tmp_path):
+    config = flow(charged_config()) | {"distill": {"pairs": "pairs"}}
+    config["diffusion"]["calls"] = 1
+    student = teacher_in(tmp_path, normalise_config(config))
+    batch = collate(open_dataset(config["data"]["test"], progress=False))
+    x_start, model_kwargs = student.task.split(batch)
+    with pytest.raises(ValueError, match=r"Sampler\.draw: cond_fn must be None where guidance has no weight"):
+        student.sampler().draw(x_start.shape, model_kwargs, cond_fn=lambda x, t: -x)
 
 
 def test_a_method_that_adds_noise_is_refused(tmp_path):
@@ -279,6 +371,7 @@ def test_the_draws_of_molecules(tmp_path, curves):
         ({"diffusion": {"calls": None}}, "diffusion.calls and the section distill"),
         ({"distill": None}, "diffusion.calls and the section distill"),
         ({"diffusion": {"calls": 2}}, "diffusion.calls must be at most 1"),
+        ({"diffusion": {"call_step": 25}}, "diffusion.call_step must be below diffusion.num_timesteps, 25, got 25"),
         ({"train": {"rotate": True}}, "train.rotate does not go with the section distill"),
         ({"train": {"eval": "nll"}}, "train.eval nll does not go with the section distill"),
         ({"distill": {}}, "distill: required key 'pairs'"),

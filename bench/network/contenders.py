@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,6 +96,11 @@ def make_contender(workload: Workload, name: str, dtype: str = "float32", device
     elif name == "ours_current":  # one rule for all calls, which remembers the room that the first one made
         inputs["graph"] = network.graph_of(inputs)
     return Contender(name, dtype, network, inputs, workload.cotangents(device))
+
+
+def listed(names: Iterable[str]) -> str:
+    """What each of these implementations is, a line each, for a program's help."""
+    return "implementations:\n" + "\n".join(f"  {name:19} {ABOUT[name]}" for name in names)
 
 
 def structure_of(name: str) -> type[PlainEGTN]:

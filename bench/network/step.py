@@ -12,10 +12,10 @@ from bench.common.program import in_turn, over_workloads
 from bench.common.timing import Times, interleaved, products_for, rates
 from bench.common.workloads import Workload
 from bench.network.contenders import (
-    ABOUT,
     IMPLEMENTATIONS,
     PEERS,
     Contender,
+    listed,
     make_contender,
     make_truth,
     split_by_memory,
@@ -181,7 +181,7 @@ def _call(contender: Contender, mode: str):
 
 
 def _parser() -> argparse.ArgumentParser:
-    epilog = EPILOG + "\n\nimplementations:\n" + "\n".join(f"  {k:19} {v}" for k, v in ABOUT.items())
+    epilog = f"{EPILOG}\n\n{listed(IMPLEMENTATIONS)}"
     parser = arguments.make_parser("bench.network.step", DESCRIPTION, epilog)
     arguments.add_workload(parser, several=True)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="default: both")

@@ -13,7 +13,15 @@ from bench.common.correctness import FLOAT32, ROUNDOFF, TIMES_PLAIN
 from bench.common.program import in_turn, over_workloads
 from bench.common.timing import Times, interleaved, products_for, rates, synchronize
 from bench.common.workloads import Workload
-from bench.network.contenders import ABOUT, IMPLEMENTATIONS, Contender, make_contender, make_truth, split_by_memory
+from bench.network.contenders import (
+    ABOUT,
+    IMPLEMENTATIONS,
+    Contender,
+    listed,
+    make_contender,
+    make_truth,
+    split_by_memory,
+)
 from bench.network.step import add_ratios
 from bench.sampling.plain_loop import plain_loop
 from geotdm_fast import GeoTDM, LossType, ModelMeanType, ModelVarType, Sampler
@@ -238,7 +246,7 @@ def _about(workload: Workload, args: argparse.Namespace) -> dict:
 
 
 def _parser() -> argparse.ArgumentParser:
-    epilog = EPILOG + "\n\nimplementations:\n" + "\n".join(f"  {k:19} {v}" for k, v in ABOUT.items())
+    epilog = f"{EPILOG}\n\n{listed(ABOUT)}"
     parser = arguments.make_parser("bench.sampling.sample", DESCRIPTION, epilog)
     arguments.add_workload(parser, several=True)
     parser.add_argument(
@@ -255,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     arguments.add_dtypes(parser)
     everyone = {"choices": ABOUT, "default": list(IMPLEMENTATIONS), "metavar": "NAME"}
-    parser.add_argument("--implementations", nargs="+", help="default: all", **everyone)
+    parser.add_argument("--implementations", nargs="+", help="default: all but those of torch_geometric", **everyone)
     parser.add_argument("--no-compile", action="store_false", dest="compile", help="leave the compiled peers out")
     arguments.add_ours_first(parser)
     arguments.add_run(parser, repeats=5, out=record.RESULTS / "sample.jsonl")

@@ -11,7 +11,7 @@ from bench.common import arguments, correctness, record
 from bench.common.program import in_turn, over_workloads
 from bench.common.timing import Times, interleaved
 from bench.common.workloads import SIZES, Workload
-from bench.network.contenders import ABOUT, PEERS, split_by_memory
+from bench.network.contenders import PEERS, listed, split_by_memory
 from bench.network.step import add_ratios
 from bench.training.trainers import PRECISIONS, OurTrainer, PlainTrainer, dataset_of
 from geotdm_fast.scores.tables import text_table
@@ -192,7 +192,7 @@ def _about(workload: Workload, name: str, dtype: str, precision: str) -> dict[st
 
 
 def _parser() -> argparse.ArgumentParser:
-    epilog = EPILOG + "\n\nimplementations:\n" + "\n".join(f"  {k:19} {v}" for k, v in ABOUT.items())
+    epilog = f"{EPILOG}\n\n{listed(IMPLEMENTATIONS)}"
     parser = arguments.make_parser("bench.training.train", DESCRIPTION, epilog)
     parser.add_argument(
         "--workload", nargs="+", choices=WORKLOADS, default=["nbody", "md"], help="default: nbody md", metavar="NAME"

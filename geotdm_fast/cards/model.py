@@ -29,7 +29,10 @@ def model_card(model: "Model", does: str) -> Card:
     card.add("network", f"{sizes.get('type', type(network).__name__)}{shape}, {counted(parameters, 'parameter')}")
     is_flow = diffusion.get("kind") == "flow"
     kind = "flow matching" if is_flow else f"{diffusion.get('beta_schedule_name', 'linear')} schedule"
-    card.add("diffusion", f"{kind}, {counted(model.diffusion.num_timesteps, 'step')}, prior {model.diffusion.prior}")
+    calls = model.diffusion.calls
+    student = "" if calls is None else f", a student that draws in {counted(calls, 'call')}"
+    steps = counted(model.diffusion.num_timesteps, "step")
+    card.add("diffusion", f"{kind}, {steps}, prior {model.diffusion.prior}{student}")
     if model.conditions is not None:
         ranges = model.conditions.as_config().items()
         card.add("conditions", "; ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in ranges))

@@ -172,19 +172,6 @@ def _carried(section: dict, old: str | None, known: Iterable[str], split: str | 
     return kept | ({} if split is None else {"split": split}), []
 
 
-def _of_the_window(section: dict, config: Mapping) -> dict:
-    """A section of training with windows of the model, without those of history before them: train.block_history."""
-    from geotdm_fast.task import Task
-
-    blocks, trained = config.get("train", {}).get("block_history", 0), config["data"].get("train", {})
-    long = trained.get("span") or trained.get("num_frames")
-    keys = [key for key in ("span", "num_frames") if type(section.get(key)) is int]
-    if not blocks or any(section[key] != long for key in keys):
-        return section
-    task = Task.of_config(config)
-    return section | {key: task.without_history(section[key], blocks) for key in keys}
-
-
 def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, str]:
     """The data section that `sample` and `evaluate` open, and its name for messages.
 
@@ -209,7 +196,9 @@ def sampled_section(config: Mapping, args: argparse.Namespace) -> tuple[dict, st
         raise ValueError(f"--split: {source} has no data section '{name}', only {listed(sections)}")
     where = f"data.{name}"
     if taken == "train" and getattr(args, "rollout", None) is None:
-        section = _of_the_window(section, config)
+        from geotdm_fast.task import without_history
+
+        section = without_history(section, config)
     if args.data is not None:
         section, told = with_data(section, args.data, args.topology, where=where)
         if told:

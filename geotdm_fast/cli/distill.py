@@ -1,7 +1,6 @@
 """`geotdm distill`: a student that draws in one call of the network, of a model that needs several."""
 
 import argparse
-import datetime
 import os
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from geotdm_fast.cli.arguments import add_quiet, choose_device, count, new_comma
 from geotdm_fast.cli.checkpoints import HELP as CHECKPOINT_HELP
 from geotdm_fast.cli.checkpoints import checkpoint_file
 from geotdm_fast.cli.data_options import add_data_files, check_data_files
-from geotdm_fast.cli.telling import tell
 from geotdm_fast.cli.training_data import put_cache, replace_data
 
 DESCRIPTION = """\
@@ -106,16 +104,14 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from geotdm_fast.config.files import normalise_config, override
-    from geotdm_fast.distill import draw_pairs, nearest_step, student_config
+    from geotdm_fast.config.files import override
+    from geotdm_fast.distill import PATIENCE, make_student, student_config
     from geotdm_fast.model import Model
     from geotdm_fast.runtime.processes import processes
-    from geotdm_fast.training import train
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    # The slowest process may draw for long.
-    with processes(choose_device(args.device), patience=datetime.timedelta(days=7)) as ours:
+    with processes(choose_device(args.device), patience=PATIENCE) as ours:
         teacher = Model.load(path, config=args.config, device=ours.device)
         raw = student_config(teacher, path, args.out)
         if args.data is not None:
@@ -126,19 +122,13 @@ def run(args: argparse.Namespace) -> int:
             put_cache(raw, args, str(path))
         if args.max_minutes is not None:
             override(raw, f"train.max_minutes={args.max_minutes}")
-        config = normalise_config(raw, where="distill")
-        show = not args.quiet and ours.writes
-        draw_pairs(
-            teacher, config, num_pairs=args.pairs, num_graphs=args.num_graphs, seed=args.seed, method=args.method,
-            steps=args.teacher_steps, spacing=args.spacing, batch_size=args.batch_size, restart=args.restart, ours=ours,
-            progress=show,
+        student = make_student(
+            teacher, raw, args.out, ours=ours, num_pairs=args.pairs, num_graphs=args.num_graphs, seed=args.seed,
+            method=args.method, steps=args.teacher_steps, spacing=args.spacing, batch_size=args.batch_size,
+            restart=args.restart, progress=not args.quiet and ours.writes,
         )  # fmt: skip
-        if config["diffusion"]["call_step"] is None:
-            step = config["diffusion"]["call_step"] = ours.from_first(lambda: nearest_step(teacher, config))
-            if ours.writes and step is not None:
-                tell(f"diffusion.call_step {step}: at this step one call of {teacher.name} is nearest to its draws")
-        device = args.device if ours.alone else ours.device
-        last = train(config, output_dir=args.out, device=device, resume=not args.restart, progress=show)
     if os.environ.get("RANK", "0") == "0":
-        print(f"the student: {last.parent / 'best.safetensors'}, by its validation; newest weights: {last}")
+        last = student.with_name("last.safetensors")
+        chosen = f"{student}, by its validation; newest weights: " if student != last else ""
+        print(f"the student: {chosen}{last}")
     return 0

@@ -54,13 +54,15 @@ def agreed(settings: Mapping, diffusion, task, steps: int | None):
             f"{file}: eval.cond must be {expected} (or left out) for a model of mode '{mode}', got "
             f"{str(settings['cond']).lower()}"
         )
-    asked, own = settings["sampling_timesteps"], diffusion.num_timesteps
+    asked, calls = settings["sampling_timesteps"], diffusion.calls
+    own = diffusion.num_timesteps if calls is None else calls
     if asked is not None and asked != own and steps is None:
-        warnings.warn(
-            f"{file}: eval.sampling_timesteps is {asked}, but the model was trained with {own} steps, and is sampled "
-            "with these; --steps takes fewer of them",
-            stacklevel=2,
+        happens = (
+            f"was trained with {own} steps, and is sampled with these; --steps takes fewer of them"
+            if calls is None
+            else "is a student, and is sampled in one call of its network"
         )
+        warnings.warn(f"{file}: eval.sampling_timesteps is {asked}, but the model {happens}", stacklevel=2)
     if settings["cond_mask"] is None:
         return task
     if mode != "cond":

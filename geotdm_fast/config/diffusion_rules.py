@@ -50,6 +50,15 @@ def check_student(config: Mapping, where: str) -> None:
         if config["diffusion"]["call_step"] is not None:
             raise ValueError(f"{where}: diffusion.call_step is of a student, with diffusion.calls 1")
         return
+    call_step, total = config["diffusion"]["call_step"], config["diffusion"]["num_timesteps"]
+    if call_step is not None and call_step >= total:
+        raise ValueError(
+            f"{where}: diffusion.call_step must be below diffusion.num_timesteps, {total}, got {call_step}"
+        )
+    if config["data"]["train"].get("ratio") is not None:
+        raise ValueError(
+            f"{where}: data.train.ratio does not go with the section distill: a student learns from all pairs alike"
+        )
     wrong = [key for key in ("rotate", "context_noise", "block_history", "nll_every_step") if train[key]]
     if wrong or train["eval"] == "nll":
         key = wrong[0] if wrong else "eval nll"

@@ -77,8 +77,14 @@ class Sampler:
         cond_fn: (x_t, t) to the gradient of a log probability; it moves the mean of `ddpm` (Sohl-Dickstein et al. 2015)
                  and the prediction of the other methods (Song et al. 2020)
         x_ref: [N, D, 1 or T_noisy] - of mode `cond`, if it is known, as where samples share it; default: the prior's
+        Raises ValueError for a cond_fn of a student of a flow: its one call is at the prior, where that has no weight.
         """
         diffusion = self.diffusion
+        if cond_fn is not None and diffusion.calls is not None and not self.plan.guidance.any():
+            raise ValueError(
+                "Sampler.draw: cond_fn must be None where guidance has no weight, as in the one call of a student of a "
+                f"flow, which starts from the prior, got {cond_fn!r}"
+            )
         check_loop("Sampler.draw", diffusion.mode, "shape", shape, model_kwargs)
         model_kwargs = diffusion.with_graph(model_kwargs)
         if x_ref is None:

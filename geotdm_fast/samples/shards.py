@@ -86,8 +86,8 @@ def iterate_shards(folder: PathLike) -> Iterator[Shard]:
     if there < count:
         first = shard_path(folder, next(number for number in range(count) if number not in present)).name
         raise ValueError(
-            f"{folder} must hold {count} shards, got {there}; the first that is missing is {first}; the same `geotdm "
-            "sample` command goes on"
+            f"{folder} must hold {count} shards, got {there}; the first that is missing is {first}; the same command "
+            "goes on"
         )
     digest = manifest.digest
     for number, block in enumerate(manifest.shards):

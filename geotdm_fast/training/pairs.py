@@ -42,13 +42,27 @@ class Pairs:
         return TrajectoryNoise(self.seed, graph, sample, batch, dim, num_noisy, torch.float32).alone(0)
 
 
+# Methods that add noise on the way, in more than one step.
+_RANDOM = ("ddpm", "dpmpp_2m_sde")
+
+
+def adds_noise(where: object, method: str) -> str:
+    """What is said of draws by a method that adds noise: they do not follow from the noise that they begin with."""
+    return (
+        f"{where}: the teacher's method must add no noise on the way, so that a draw follows from the noise that it "
+        f"begins with, got {method}"
+    )
+
+
 def open_pairs(folder: pathlib.Path, dataset: TrajectoryDataset, task: Task) -> Pairs:
     """The pairs in a finished folder of shards, drawn of trajectories of `dataset`, evenly spaced.
 
-    Raises FileNotFoundError for no such folder, ValueError for one that lacks shards, of another task, or whose frames
-    are not those of `dataset`.
+    Raises FileNotFoundError for no such folder, ValueError for one that lacks shards, of another task, of a method that
+    adds noise, or whose frames are not those of `dataset`.
     """
     request = read_manifest(folder).request
+    if request["num_steps"] > 1 and (request["method"] in _RANDOM or request["eta"] > 0):
+        raise ValueError(adds_noise(folder, request["method"]))
     task_there = request.get("cond_mask", request.get("tot_len"))
     own_task = [list(frames) for frames in task.given] if task.is_conditional else task.num_frames
     if task_there != own_task:

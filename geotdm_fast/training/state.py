@@ -74,7 +74,7 @@ def load_state(path: pathlib.Path, step: TrainingStep, config: Mapping, fingerpr
 
     Raises ValueError for a corrupt or foreign file, for a config that would train differently, and for other data.
     """
-    hint = f"start anew with resume=False (--no-resume), which discards {path.parent}'s run"
+    hint = f"start anew (resume=False, `train --no-resume`, `distill --restart`), which discards {path.parent}'s run"
     try:
         tensors, metadata = load_tensors(path)
     except ValueError as error:

@@ -13,7 +13,7 @@ from bench import gpu_check, gpu_steps, gpu_table
 from bench.common import build_in_place, device_timing
 from bench.common.workloads import make_workload
 from bench.gpu_steps import Step
-from bench.network import ays, memory, periodic
+from bench.network import ays, memory, periodic, step
 from bench.ops import kernel_times, layer, layer_speed
 from bench.sampling import sample
 from bench.training import mixed, train
@@ -335,6 +335,49 @@ def written(steps, folder) -> set[str]:
 
 def test_both_tiers_in_one_call_write_seven_files(gpu, tmp_path):
     assert len(written(gpu_steps.steps(parsed(tmp_path)), tmp_path)) + 3 == 7
+
+
+def test_a_step_of_no_chosen_tier_is_an_error(tmp_path, capsys, gpu):
+    with pytest.raises(SystemExit, match="2"):
+        gpu_check.main(["--steps", "charged", "--out", str(tmp_path)])
+    assert "--steps must be of the chosen tiers (1 2) and possible here, got charged" in capsys.readouterr().err
+    args = parsed(tmp_path, "--tier", "3", "--steps", "charged")
+    names = [step.name for step in gpu_check.chosen_steps(gpu_check._parser(), args)]
+    assert names == ["charged", "charged in 5 steps"]
+
+
+@pytest.mark.parametrize(("code", "status"), [(3, gpu_steps.MORE_TO_DO), (0, "ok"), (1, "failed, exit status 1")])
+def test_charged_particles_that_need_more_time_did_not_fail(code, status, tmp_path, monkeypatch, capsys):
+    words = [sys.executable, "-c", f"import sys; print('the budget'); sys.exit({code})"]
+    charged, in_5, _ = gpu_steps.third_tier(gpu_steps.Programs(parsed(tmp_path)))
+    charged.words, in_5.words = words, [sys.executable, "-c", "print('scores')"]
+    monkeypatch.setattr(gpu_check, "why_no_device", lambda *_: None)
+    monkeypatch.setattr(gpu_check, "steps", lambda args: [charged, in_5])
+    assert gpu_check.main(["--tier", "3", "--device", "cpu", "--trial", "--out", str(tmp_path)]) == (code == 1)
+    done = [json.loads(line) for line in (tmp_path / "gpu_check.jsonl").read_text().splitlines()]
+    later = [] if code == 3 else [("charged in 5 steps", "ok")]
+    assert [(row["step"], row["status"]) for row in done][1:] == [("charged", status), *later]
+    assert (f"charged: {gpu_steps.MORE_TO_DO}\nall was well" in capsys.readouterr().out) == (code == 3)
+
+
+def test_the_charged_particles_of_a_commit_have_a_folder_of_their_own(tmp_path, monkeypatch):
+    folders = set()
+    for commit in ("abc", "abd"):
+        monkeypatch.setattr(gpu_steps, "commit", lambda commit=commit: commit)
+        charged, in_5, _ = gpu_steps.third_tier(gpu_steps.Programs(parsed(tmp_path)))
+        folder = charged.words[charged.words.index("--out") + 1]
+        assert f"{folder}/train" in in_5.words
+        folders.add(folder)
+    assert len(folders) == 2
+
+
+@pytest.mark.parametrize("program", [step, train, sample])
+def test_a_program_lists_the_implementations_that_it_takes(program):
+    parser = program._parser()
+    (taken,) = [action.choices for action in parser._actions if action.dest == "implementations"]
+    paragraph = parser.format_help().partition("implementations:\n")[2].partition("\n\n")[0]
+    told = re.findall(r"^  (\w+) ", paragraph, re.MULTILINE)
+    assert told == list(taken)
 
 
 def test_torch_geometric_is_a_peer_where_it_is_installed(gpu, tmp_path, monkeypatch):

@@ -79,16 +79,38 @@ def test_a_planted_operand_on_the_cpu_is_found(name):
         assert (x + torch.tensor(1.0)).tolist() == [2, 2, 2]  # a number may be anywhere
 
 
-@needs_triton
-def test_a_launch_with_a_tensor_on_the_cpu_is_found():
+def launch_with_zeros_on_the_cpu() -> None:
     from geotdm_fast.kernels.trajectory_noise_launch import trajectory_noise
     from geotdm_fast.reference import Counters
 
-    with PretendedGPU():
-        numbers = lambda *shape: torch.zeros(*shape, dtype=torch.int64, device="cuda")
-        counters = Counters(numbers(2, 1), numbers(2, 1), numbers(2, 1), torch.zeros(2, dtype=torch.int64))
-        with pytest.raises(AssertionError, match="trajectory_noise_kernel is launched with a tensor on the CPU"):
-            trajectory_noise(counters, numbers(1), (3,), torch.float32)
+    numbers = lambda *shape: torch.zeros(*shape, dtype=torch.int64, device="cuda")
+    counters = Counters(numbers(2, 1), numbers(2, 1), numbers(2, 1), torch.zeros(2, dtype=torch.int64))
+    trajectory_noise(counters, numbers(1), (3,), torch.float32)
+
+
+class LaunchesInBackward(torch.autograd.Function):
+    """Of two outputs; the zeros that autograd makes for the gradient of an unused one are on the GPU."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone(), x.clone()
+
+    @staticmethod
+    def backward(ctx, first, unused):
+        assert isinstance(unused, CUDATensor) and not unused.cpu_tensor.any()
+        launch_with_zeros_on_the_cpu()
+        return first
+
+
+@needs_triton
+@pytest.mark.parametrize("is_backward", [False, True])
+def test_a_launch_with_a_tensor_on_the_cpu_is_found(is_backward):
+    message = "trajectory_noise_kernel is launched with a tensor on the CPU"
+    with PretendedGPU(), pytest.raises(AssertionError, match=message):
+        if is_backward:
+            LaunchesInBackward.apply(torch.ones(3, device="cuda").requires_grad_())[0].sum().backward()
+        else:
+            launch_with_zeros_on_the_cpu()
 
 
 def test_a_tensor_whose_shape_changes_in_place():

@@ -53,6 +53,22 @@ def test_two_processes_make_one_student(teacher, tmp_path, curves):
     assert main(["sample", str(tmp_path / "shared"), "--num-graphs", "2", "--out", str(tmp_path / "s.npz")]) == 0
 
 
+def test_the_function_shares_its_work_among_processes_too(teacher, tmp_path, curves):
+    code = "import sys, geotdm_fast.distill as d; print(d.distill(*sys.argv[1:], num_pairs=12, device='cpu', "
+    code += "progress=False, num_steps=4, batch_size=3, eval_every_step=2, warmup_steps=0))"
+    done = warm_python.run_together(2, "-c", code, teacher, str(tmp_path / "function"))
+    assert [one.returncode for one in done] == [0, 0], done
+    assert all(one.stdout.splitlines()[-1] == str(tmp_path / "function" / "best.safetensors") for one in done)
+    done = warm_python.run_together(2, "-m", "geotdm_fast", *command(teacher, tmp_path / "command"))
+    assert [one.returncode for one in done] == [0, 0], done
+    assert same_weights(tmp_path / "function", tmp_path / "command")
+
+
+def test_a_student_without_a_validation_is_named_by_its_newest_weights(teacher, tmp_path, capsys, curves):
+    assert main(command(teacher, tmp_path / "student", "--max-minutes", "1e-9")) == 0
+    assert capsys.readouterr().out == f"the student: {tmp_path / 'student' / 'last.safetensors'}\n"
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -60,6 +76,7 @@ def test_two_processes_make_one_student(teacher, tmp_path, curves):
         (["--method", "ddpm"], "must add no noise on the way"),
         (["--teacher-steps", "26"], "num_steps must be in 1..25"),
         (["--set", "diffusion.calls=3"], "diffusion.calls must be at most 1"),
+        (["--seed", str(2**64 - 1)], "seed must be at most 2^64 - 2"),
         (["--set", "train.rotate=true"], "train.rotate does not go with the section distill"),
         (["--data", "none.npz"], "--data none.npz: no such file"),
         (["--config", "none.yaml"], "--config none.yaml: no such file"),

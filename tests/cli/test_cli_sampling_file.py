@@ -9,12 +9,14 @@ import yaml
 from official_data import SUFFIX, write_md17, write_nbody
 from tiny_ays import SPAN, interpolator_config, write_runs
 from tiny_ays import tame_network as tame_atoms
-from tiny_models import tame_network, write_checkpoint
+from tiny_models import charged_config, tame_network, tiny_diffusion, write_checkpoint
 
 from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.cli import main
+from geotdm_fast.cli.sampling_file import agreed
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.samples.npz import read_samples
+from geotdm_fast.task import Task
 
 NETWORK = {"n_layers": 1, "hidden_dim": 16, "time_emb_dim": 8, "n_layers_ref": 1, "num_w": 6, "pre_norm": True}
 EVAL = {"train_exp_name": "run", "model_ckpt": "best", "eval_exp_name": None, "output_base_path": "outputs/",
@@ -111,6 +113,16 @@ def test_steps_that_the_model_was_not_trained_with_are_named(capsys):
     assert "eval.sampling_timesteps is 1000, but the model was trained with 25 steps" in said
     assert main(["sample", "sampling.yaml", "--method", "ddim", "--steps", "5", "--quiet", "--device", "cpu"]) == 0
     assert "sampling_timesteps" not in capsys.readouterr().err
+
+
+def test_the_steps_of_a_student_are_one_call(recwarn):
+    config = charged_config() | {"distill": {"pairs": "pairs"}}
+    config["diffusion"]["calls"] = 1
+    settings = {"file": "f.yaml", "cond": None, "cond_mask": None, "sampling_timesteps": 25}
+    with pytest.warns(UserWarning, match="is 25, but the model is a student, and is sampled in one call"):
+        agreed(settings, tiny_diffusion(config), Task.of_config(config), None)
+    agreed(settings | {"sampling_timesteps": 1}, tiny_diffusion(config), Task.of_config(config), None)
+    assert not recwarn
 
 
 def test_what_is_wrong_is_named(capsys):

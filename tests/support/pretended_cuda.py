@@ -180,7 +180,7 @@ class PretendedGPU(TorchDispatchMode):
 
         def launch(kernel, *args, grid, warmup=False, **kwargs):
             others = [arg for arg in args if isinstance(arg, Tensor) and not isinstance(arg, CUDATensor)]
-            if not all(map(_is_no_gradient, others)):
+            if others:
                 raise AssertionError(f"{kernel.fn.__name__} is launched with a tensor on the CPU: {_where()}")
             args = [arg.cpu_tensor.detach() if isinstance(arg, CUDATensor) else arg for arg in args]
             if kwargs.get("PRECISION") in ("bf16", "tf32"):
@@ -194,6 +194,21 @@ class PretendedGPU(TorchDispatchMode):
 def _is_no_gradient(tensor: Tensor) -> bool:
     """Where a gradient is not there autograd makes zeros, on the device that C++ knows: the CPU."""
     return torch._C._current_graph_task_id() != -1 and not bool(tensor.any())
+
+
+def _with_missing_gradients(apply: Callable) -> Callable:
+    """`BackwardCFunction.apply` of a Function on the GPU, where the zeros that autograd made for it are there too."""
+
+    def applied(function, *gradients):
+        if any(isinstance(gradient, CUDATensor) for gradient in gradients):
+            gradients = [CUDATensor(one) if _is_zeros(one) else one for one in gradients]
+        return apply(function, *gradients)
+
+    return applied
+
+
+def _is_zeros(gradient: Any) -> bool:
+    return isinstance(gradient, Tensor) and not isinstance(gradient, CUDATensor) and not bool(gradient.any())
 
 
 class PretendedGraph:
@@ -233,6 +248,8 @@ def _patches(gpu: PretendedGPU) -> Iterator[contextlib.AbstractContextManager]:
     answers |= {"is_current_stream_capturing": False, "synchronize": None}
     fakes = {name: (lambda *args, value=value, **options: value) for name, value in answers.items()}
     yield mock.patch.multiple(torch.cuda, device=lambda device: contextlib.nullcontext(), **fakes)
+    backward = torch.autograd.function.BackwardCFunction
+    yield mock.patch.object(backward, "apply", _with_missing_gradients(backward.apply))
     yield mock.patch.object(Tensor, "to", _to)
     yield mock.patch.object(Tensor, "pin_memory", _pin_memory)
     yield mock.patch.object(torch.__future__, "_overwrite_module_params_on_conversion", True)
