@@ -90,7 +90,7 @@ def test_shipped_models_load_by_name():
         "  task       forecast: 10 of 30 frames are given",
         "  network    EGTN, 4 layers of width 64, 365,216 parameters",
     ]
-    with pytest.raises(FileNotFoundError, match="no model of that name comes with the package, only md_ethanol_small"):
+    with pytest.raises(FileNotFoundError, match="no model of that name comes with the package, only ays_ethanol_small"):
         geotdm_fast.load("nbody_charged_large")
 
 

@@ -61,6 +61,7 @@ PARSED = {
     "reproduce zara1": "tests/paper/test_reproduce.py",
     "reproduce argon": "tests/paper/test_simulations.py",
     "reproduce ays:ethanol": "tests/paper/test_one_frame.py",
+    "reproduce geotdm:alanine_dipeptide": "tests/paper/test_one_frame.py",
     "reproduce charged --preset small --set": "tests/paper/test_reproduce.py",
     "train configs/nbody_charged_small.yaml --set train.logger=": "tests/training/test_loggers.py",
 }
