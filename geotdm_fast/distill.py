@@ -96,8 +96,8 @@ def check_teacher(teacher: Model) -> None:
     graph = cast(EGTN, bare(teacher.network)).graph_spec
     if not teacher.task.is_conditional and graph is not None and graph.of == "given":
         raise ValueError(
-            "distill: the teacher must not be given no frame and have edges by distance in the given frames "
-            f"(denoise_model.graph with of: given), got {teacher.name}: its edges change from call to call"
+            "distill: the teacher must be given frames where its edges are by distance in these (denoise_model.graph "
+            f"with of: given), got {teacher.name}, which is given none: its edges change from call to call"
         )
     if "train" not in teacher.config["data"]:
         raise ValueError(f"distill: the configuration of {teacher.name} must have a section data.train, got none")
@@ -230,7 +230,7 @@ def _earlier_step(folder: pathlib.Path) -> int | None:
     """diffusion.call_step of the student that is trained in the folder; None where there is none."""
     path = folder / "config.yaml"
     earlier = read_yaml(path) if path.is_file() else {}
-    return earlier["diffusion"].get("call_step") if earlier.get("distill") else None
+    return earlier.get("diffusion", {}).get("call_step") if earlier.get("distill") else None
 
 
 def distill(

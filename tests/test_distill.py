@@ -193,7 +193,7 @@ def test_pairs_that_are_there_are_not_drawn_again(tmp_path):
     prepared(tmp_path, charged_config())
     assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} == before
     (folder / "shard-000000.npz").unlink()
-    with pytest.raises(ValueError, match="must hold 1 shards, got 0"):
+    with pytest.raises(ValueError, match=r"must hold 1 shards, got 0; .*; the same command goes on"):
         train(config, output_dir=tmp_path / "student", device="cpu", progress=False)
     prepared(tmp_path, charged_config())
     assert (folder / "shard-000000.npz").read_bytes() == before["shard-000000.npz"][1]
@@ -275,7 +275,7 @@ def test_a_teacher_that_is_told_of_noise_has_no_student(tmp_path):
 def test_an_unconditional_teacher_with_edges_by_distance_of_a_frame_has_no_student(tmp_path):
     config = uncond(charged_config())
     config["denoise_model"] |= {"graph": {"radius": 2.0, "of": "given"}, "edge_dim": 0}
-    with pytest.raises(ValueError, match="must not be given no frame and have edges by distance in the given frames"):
+    with pytest.raises(ValueError, match="must be given frames where its edges are by distance in these"):
         student_config(teacher_in(tmp_path, normalise_config(config)), "x", tmp_path)
     config["denoise_model"]["graph"] = {"radius": 2.0, "of": "current"}
     assert student_config(teacher_in(tmp_path, normalise_config(config)), "x", tmp_path)["diffusion"]["calls"] == 1

@@ -77,7 +77,7 @@ def test_a_flipped_bit_is_noticed(finished, tmp_path):
             (tmp_path / name).write_bytes(damaged)
             with pytest.raises(ValueError, match=name):
                 load_tensors(tmp_path / name)
-    with pytest.raises(ValueError, match=r"cannot resume from .*state\.safetensors.*--no-resume"):
+    with pytest.raises(ValueError, match=r"cannot resume from .*state\.safetensors.*--no-resume`, `distill --restart"):
         run(tmp_path)
 
 
