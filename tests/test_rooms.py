@@ -46,7 +46,7 @@ ROOMS = {
     "checkpoint": {"config", "nn", "diffusion", "runtime", "state_dicts"},
     "provenance": {"ops"},
     "doctor": {"ops", "runtime"},
-    "plots": {"samples", "data", "runtime"},
+    "plots": {"samples", "data", "reference", "runtime"},
     "cards": {"data", "metrics", "model", "nn", "ops", "plots", "runtime", "samples"},
     "sampling": _WORK,
     "families": {"ays", "checkpoint", "config", "diffusion", "nn", "runtime", "task"},
