@@ -135,12 +135,14 @@ def recipe(request: Request) -> Recipe:
     sections, label = _data(request)
     raw["data"] = sections
     # What changes the data changes them in both stages, and structure.data.* in the first alone.
-    for text in sorted(request.overrides, key=lambda text: text.strip().startswith(f"{STRUCTURE}.")):
-        if two_stages and text.strip().startswith(f"{STRUCTURE}."):
-            raw[STRUCTURE].setdefault("data", _single_frames(raw["data"]))
-        override(raw, text)
+    of_first_stage = [text for text in request.overrides if text.strip().startswith(f"{STRUCTURE}.")]
+    for text in request.overrides:
+        if text not in of_first_stage:
+            override(raw, text)
     if two_stages:
-        raw[STRUCTURE].setdefault("data", _single_frames(raw["data"]))
+        raw[STRUCTURE]["data"] = _single_frames(raw["data"])
+    for text in of_first_stage:
+        override(raw, text)
     _without_unused_prior(raw, request.overrides)
     where = f"reproduce {request.experiment}"
     structure = normalise_config(raw.pop(STRUCTURE), where=f"{where}: {STRUCTURE}") if two_stages else None
@@ -160,7 +162,8 @@ def recipe(request: Request) -> Recipe:
 
 
 def _single_frames(sections: dict) -> dict:
-    return {split: section | {"span": 1} for split, section in sections.items()}
+    """The same data one frame a window; a split that is left out by null stays so."""
+    return {split: None if section is None else section | {"span": 1} for split, section in sections.items()}
 
 
 def is_pedestrian(experiment: str) -> bool:

@@ -98,6 +98,8 @@ def test_what_changes_the_data_changes_them_in_both_stages():
     assert found.config["data"]["train"]["every"] == found.structure["data"]["train"]["every"] == 3
     assert found.config["data"]["train"]["stride"] == 2 and found.structure["data"]["train"]["stride"] == 7
     assert found.structure["data"]["test"]["stride"] == 9
+    without = recipe(Request("ays:ethanol", preset="small", data="x.npz", overrides=("data.val=null",)))
+    assert set(without.config["data"]) == set(without.structure["data"]) == {"train", "test"}
 
 
 def test_requests_that_are_wrong(ethanol):
