@@ -13,7 +13,7 @@ from geotdm_fast.data.motion import check_motion
 from geotdm_fast.data.npy import read_npy
 from geotdm_fast.data.simulate import SYSTEMS, InitialState, initial_state, simulate, step_count
 from geotdm_fast.data.trajectory import TrajectoryDataset, evenly_spaced
-from geotdm_fast.data.windows import Windows, complete_edges, frames_last
+from geotdm_fast.data.windows import Windows, complete_edges, frames_last, places_of
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
 
@@ -34,6 +34,7 @@ def nbody_dataset(
     num_frames: int | None = 30,
     frames: Sequence[int | None] | str | None = None,
     every: int | None = None,
+    stride: int | None = None,
     project: bool = False,
     velocities: bool = False,
     root: PathLike | None = None,
@@ -53,6 +54,9 @@ def nbody_dataset(
     num_frames: frames kept from the first on; None: all that there are
     frames, every: which frames there are at all, see `frame_slice`: every=10 is a frame per time unit; a simulation
         runs on until there are num_frames
+    stride: windows of num_frames begin every `stride` frames, as far as the frames reach that the official generator
+        keeps (49, of gravity 50) or the files have: 20 windows of 30 frames a system with stride=1; None: one window,
+        which begins at the first frame
     project: subtract the mean over nodes and frames, as the unconditional model wants it
     velocities: give every trajectory a field `v` [N, 3, T]
     root, suffix: where the official files loc_, vel_, edges_ and charges_<suffix>.npy lie; when there is no
@@ -71,16 +75,20 @@ def nbody_dataset(
         num_systems = check_count(where, "num_systems", num_systems)
     if spread is not None:
         spread = check_count(where, "spread", spread)
+    if stride is not None:
+        stride = check_count(where, "stride", stride)
     from_files = has_official_files(root, suffix)
     if from_files:
         x, v, state = _read_official(kind, pathlib.Path(cast(PathLike, root)), cast(str, suffix), num_systems, spread)
         chosen = frame_slice(where, frames, every, x.shape[1])
-        num_frames = len(chosen) if num_frames is None else num_frames
-        if len(chosen) < num_frames:
-            raise ValueError(f"{where}: num_frames must be at most {len(chosen)} for {root}, got {num_frames}")
+        num_frames = _checked_num_frames(where, num_frames, len(chosen), f"for {root}")
     else:
-        num_frames = ALL_FRAMES[kind] if num_frames is None else num_frames
-        chosen = _simulated_frames(where, frames, every, num_frames)
+        if stride is None:
+            num_frames = ALL_FRAMES[kind] if num_frames is None else num_frames
+            chosen = _simulated_frames(where, frames, every, num_frames)
+        else:
+            chosen = frame_slice(where, frames, every, ALL_FRAMES[kind])
+            num_frames = _checked_num_frames(where, num_frames, len(chosen), "with stride")
         state = draw_systems(kind, split, NUM_SYSTEMS[split] if num_systems is None else num_systems, seed, spread)
         x, v = simulate(
             kind,
@@ -88,22 +96,31 @@ def nbody_dataset(
             state.v0,
             charges=state.charges,
             springs=state.springs,
-            num_steps=step_count(kind, chosen[num_frames - 1] + 1, _SAVE_EVERY),
+            num_steps=step_count(kind, chosen[-1] + 1, _SAVE_EVERY),
             save_every=_SAVE_EVERY,
             num_threads=num_threads,
             progress=progress,
         )
     h, edge_index, edge_attr = system_features(kind, state)
-    places = [(system, 0) for system in range(len(x))]
-    chosen = chosen[:num_frames]
+    starts = np.arange(0, 1 if stride is None else len(chosen) - num_frames + 1, stride or 1)
+    places = places_of(len(x), starts)
+    if stride is None:
+        chosen = chosen[:num_frames]
     cut = lambda values: frames_last(values[:, chosen.start : chosen.stop : chosen.step])
     positions = cut(x)
     check_motion(where, positions, frames=chosen, stored=x.dtype)
     v = cut(v) if velocities else None
     windows = Windows(positions, places, num_frames, h, edge_index, edge_attr, project, v=v)
     # What this simulator draws for the test is the paper's system; a file, or other frames, may be anything.
-    is_known = split == "test" and not from_files and chosen.step == 1 and chosen.start == 0
+    is_known = split == "test" and not from_files and stride is None and chosen.step == 1 and chosen.start == 0
     return TrajectoryDataset(windows, name=f"N-body {kind}", experiment=kind if is_known else None)
+
+
+def _checked_num_frames(where: str, num_frames: int | None, available: int, whose: str) -> int:
+    """All frames for None; ValueError where there are fewer than `num_frames`."""
+    if num_frames is not None and num_frames > available:
+        raise ValueError(f"{where}: num_frames must be at most {available} {whose}, got {num_frames}")
+    return available if num_frames is None else num_frames
 
 
 def _simulated_frames(

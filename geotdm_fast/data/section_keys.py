@@ -27,6 +27,7 @@ KEYS = {
         "spread",
         "seed",
         "num_frames",
+        "stride",
         "project",
         "root",
         "suffix",

@@ -288,3 +288,30 @@ def test_frames_of_a_simulation_are_chosen(tmp_path):
         draw(num_frames=5, frames=[6, 10])
     with pytest.raises(ValueError, match=r"frames must count from the start of a simulation, got \[-5, None\]"):
         draw(num_frames=5, frames=[-5, None])
+
+
+@pytest.mark.parametrize("from_files", [False, True])
+def test_windows_of_later_frames(tmp_path, monkeypatch, from_files):
+    """With a stride the windows of a system begin at every so-manieth of the generator's frames."""
+    monkeypatch.setitem(nbody.ALL_FRAMES, "charged", 5)
+    more = {"num_systems": 2, "progress": False}
+    if from_files:
+        write_official_files(tmp_path, "charged", "train_x", num_systems=2)
+        more |= {"root": tmp_path, "suffix": "train_x"}
+    whole = nbody_dataset("charged", "train", num_frames=5, **more)
+    windows = nbody_dataset("charged", "train", num_frames=2, stride=2, velocities=True, **more)
+    assert len(windows) == 4
+    for number, window in enumerate(windows):
+        system, start = divmod(number, 2)
+        assert torch.equal(window.x, whole[system].x[..., 2 * start : 2 * start + 2])
+        assert torch.equal(window.h, whole[system].h) and torch.equal(window.edge_attr, whole[system].edge_attr)
+        assert window.v.shape == window.x.shape
+    later = nbody_dataset("charged", "train", num_frames=2, stride=1, frames=[1, None], **more)
+    assert torch.equal(later[2].x, whole[0].x[..., 3:5]) and len(later) == 6
+    assert len(nbody_dataset("charged", "train", num_frames=None, stride=1, **more)) == 2
+    assert nbody_dataset("charged", "test", num_frames=2, stride=1, **more).experiment is None
+    whose = "for .*" if from_files else "with stride"
+    with pytest.raises(ValueError, match=rf"num_frames must be at most 5 {whose}, got 6"):
+        nbody_dataset("charged", "train", num_frames=6, stride=1, **more)
+    with pytest.raises(ValueError, match="nbody_dataset: stride must be at least 1, got 0"):
+        nbody_dataset("charged", "train", num_frames=2, stride=0, **more)
