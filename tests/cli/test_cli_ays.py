@@ -290,7 +290,9 @@ def test_refusals(folder, model, tmp_path, capsys):
         (["sample", "nbody_charged_small", "--out", "a.npz", "--method", "ays_ddim"], "is of mode 'uncond'"),
         (["sample", model, "--out", "a.npz", "--set", "conditions.t=3"], "conditions"),
         (["sample", model, "--out", "a.npz", "--context-level", "1"], "context_noise_told"),
-        (["check-equivariance", model], "the network must be an EGTN, got EGInterpolator"),
+        (["check-equivariance", model, "--kind", "nbody"], "kinds must be one of molecule; got 'nbody'"),
+        (["check-equivariance", model, "--free"], "is a model of conditioning 'forward'"),
+        (["check-equivariance", "nbody_charged_small", "--free"], "--free is for a model of Align Your Structures"),
         (["train", str(geotdm), "--out", str(tmp_path / "o")], "this is a checkpoint of Align Your Structures"),
     ):
         assert main([*words, *([] if words[0] == "train" else ["--device", "cpu"]), "--quiet"]) == 2, words
