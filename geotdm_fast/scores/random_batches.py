@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotdm_fast.ays.network import Network
 from geotdm_fast.data.chemistry.atom_graph import AtomGraph
@@ -19,7 +19,7 @@ _HOPS = 3
 _Draw = Callable[..., Tensor]
 
 
-def kinds_of(network: EGTN | Network) -> tuple[str, ...]:
+def kinds_of(network: nn.Module) -> tuple[str, ...]:
     """The kinds of `KINDS` that a network takes."""
     return ("molecule",) if isinstance(network, Network) else KINDS
 
