@@ -32,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*pieces")
 
 def commands() -> list[list[str]]:
     """Every command of the page."""
-    (block,) = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    return [shlex.split(line) for line in block.splitlines() if line]
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines() if line]
 
 
 def tiny(words: list[str]) -> list[str]:
@@ -47,6 +47,9 @@ def tiny(words: list[str]) -> list[str]:
     if words[0] == "sample":
         words += ["--device", "cpu", "--quiet", "--num-graphs", "3"]
         words = ["11" if word == "124" else word for word in words]
+    if words[0] == "check-equivariance":
+        words = ["2" if word == "20" else word for word in words]
+        words += ["--device", "cpu", "--quiet", "--precision", "float64"]
     return words + (["--quiet"] if words[0] == "evaluate" else [])
 
 
