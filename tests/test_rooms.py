@@ -51,7 +51,7 @@ ROOMS = {
     "sampling": _WORK,
     "families": {"ays", "checkpoint", "config", "diffusion", "nn", "runtime", "task"},
     "training": {*_WORK, "ays", "families", "plots", "checkpoint_paths"},
-    "scores": {*_WORK, "sampling"},
+    "scores": {*_WORK, "ays", "sampling"},
     "inspection": {*_WORK, "plots"},
     "official": {*_WORK},
     "model": {*_WORK, "ays_model", "cards", "families", "checkpoint_paths", "sampling", "scores"},

@@ -19,6 +19,11 @@ class Embedding(nn.Module):
         self.input_linear = nn.Linear(node_dim + ft_dim, node_dim)
         self.edge_embedding = nn.Embedding(NUM_EDGE_TYPES, edge_dim)
 
+    @property
+    def ft_dim(self) -> int:
+        """The width of f."""
+        return self.input_linear.in_features - self.atom_embedding.embedding_dim
+
     def forward(self, z: Tensor, f: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """a [N, node_dim] and e [E, edge_dim] of atomic numbers z [N], features f [N, ft_dim] and edge types c [E]."""
         atoms = self.input_linear(torch.cat([self.atom_embedding(z), f.to(self.input_linear.weight.dtype)], dim=-1))
@@ -27,8 +32,7 @@ class Embedding(nn.Module):
     def check(self, where: str, z: Tensor, f: Tensor, edge_index: object, c: Tensor) -> None:
         """Raise TypeError / ValueError unless z, f and c are atoms, features and types of these edges."""
         check_tensor(where, "h", z, ("N",), integer=True)
-        ft_dim = self.input_linear.in_features - self.atom_embedding.embedding_dim
-        check_tensor(where, "f", f, (len(z), ft_dim))
+        check_tensor(where, "f", f, (len(z), self.ft_dim))
         num_edges = edge_index.shape[1] if isinstance(edge_index, Tensor) and edge_index.dim() == 2 else "E"
         check_tensor(where, "edge_attr", c, (num_edges,), integer=True)
         for name, index, size in (("h", z, NUM_ATOMS), ("edge_attr", c, NUM_EDGE_TYPES)):

@@ -121,6 +121,15 @@ def check_sampling_paths(args: argparse.Namespace) -> None:
             raise FileNotFoundError(f"{option} {path}: no such file")
 
 
+def add_free(parser: argparse.ArgumentParser) -> None:
+    """`--free`: a model that was trained with frame 0 and without it is given nothing."""
+    parser.add_argument(
+        "--free",
+        action="store_true",
+        help="give nothing, where the model was trained so in half of its steps (conditioning unconditional_forward)",
+    )
+
+
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """`--quiet`: no progress bars."""
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

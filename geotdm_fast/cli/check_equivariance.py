@@ -2,7 +2,7 @@
 
 import argparse
 
-from geotdm_fast.cli.arguments import add_quiet, choose_device, count, new_command
+from geotdm_fast.cli.arguments import add_free, add_quiet, choose_device, count, new_command
 from geotdm_fast.cli.checkpoints import HELP as CHECKPOINT_HELP
 from geotdm_fast.cli.checkpoints import checkpoint_file
 
@@ -10,16 +10,21 @@ DESCRIPTION = """\
 Measure how far a model is from equivariance: random data of three kinds (N-body, molecules, pedestrians; with as many
 features as the model reads) are turned, mirrored, shifted, and their nodes and graphs renumbered, the noise with them.
 Compared are the network's output, the loss and a whole sampling chain, in float64, fp32, tf32 and bf16.
+A model of Align Your Structures gets molecules alone: random atoms with bonds and pairs up to three bonds apart.
 
 The table shows for each the largest relative deviation and its bound: 16 roundoffs of the precision (2^-53, 2^-24,
 2^-11, 2^-8) times the condition of what is computed, which is measured, and times how much larger a shift makes the
 positions. The exit status is 1 when a bound is exceeded.
-A conditional model with the prior `none` is tied to the origin: translations are left out.
+A conditional model with the prior `none` is tied to the origin: translations are left out. They are left out, but for
+the network, of a model of Align Your Structures with given frames, which are centred beside noise of zero mean.
+The frames of a structure model (basic_es), which knows each for itself, are shifted in time, too. All other models know
+how far frames are apart.
 On the CPU tf32 and bf16 run the reference, which rounds the inputs of matrix products."""
 
 EXAMPLES = """\
   geotdm check-equivariance outputs/nbody_charged_small
   geotdm check-equivariance md_ethanol_small                       a model that comes with the package
+  geotdm check-equivariance ays_ethanol_small --steps 10           of Align Your Structures
   geotdm check-equivariance best.safetensors --steps 10 --precision fp32 --precision bf16
   geotdm check-equivariance best.safetensors --device cuda --json deviations.json"""
 
@@ -38,8 +43,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help="float64, fp32, tf32 or bf16; may be repeated (default: all)",
     )
     parser.add_argument(
-        "--kind", action="append", metavar="NAME", help="nbody, molecule or pedestrian; may be repeated (default: all)"
+        "--kind",
+        action="append",
+        metavar="NAME",
+        help="nbody, molecule or pedestrian; may be repeated (default: all that the model takes)",
     )
+    add_free(parser)
     parser.add_argument("--num-graphs", type=count, default=3, metavar="N", help="graphs in a batch (default: 3)")
     parser.add_argument("--steps", type=count, metavar="S", help="steps of the chain (default: the model's own)")
     parser.add_argument("--json", metavar="FILE.json", help="also write every deviation")
@@ -51,18 +60,21 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; 0 when every bound holds, 1 when one does not."""
-    from geotdm_fast.cli.requests import check_suffix, open_model
+    from geotdm_fast.cli.requests import check_suffix, open_asked
     from geotdm_fast.runtime.bars import progress_bar
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
     checkpoint_file(args.checkpoint)  # one that is not there is told before torch is imported
 
+    from geotdm_fast.nn.plain import bare
     from geotdm_fast.runtime.files import write_json
-    from geotdm_fast.scores.equivariance import KINDS, MOTIONS, QUANTITIES, ROUNDOFF, check_equivariance
+    from geotdm_fast.scores.equivariance import QUANTITIES, ROUNDOFF, check_equivariance, motions_of
+    from geotdm_fast.scores.random_batches import kinds_of
 
-    model = open_model(args.checkpoint, args.config, choose_device(args.device))
-    precisions, kinds = tuple(args.precision or ROUNDOFF), tuple(args.kind or KINDS)
+    model = open_asked(args, choose_device(args.device))
+    precisions = tuple(args.precision or ROUNDOFF)
+    kinds = tuple(args.kind or kinds_of(bare(model.network)))
     measured = check_equivariance(
         model.diffusion,
         model.task,
@@ -70,8 +82,10 @@ def run(args: argparse.Namespace) -> int:
         kinds=kinds,
         num_graphs=args.num_graphs,
         num_steps=args.steps,
+        num_frames=model.num_frames,
     )
-    total = len(precisions) * len(kinds) * len(QUANTITIES) * len(MOTIONS)
+    followed = sum(len(motions_of(quantity, model.diffusion, model.task)) for quantity in QUANTITIES)
+    total = len(precisions) * len(kinds) * followed
     found = list(progress_bar(measured, total=total, desc="equivariance", unit="check", disable=args.quiet))
     if args.json is not None:
         write_json(args.json, [deviation._asdict() | {"holds": deviation.holds} for deviation in found])

@@ -25,11 +25,7 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
 
     molecules: the option that needs them; other data are refused before any work is done
     """
-    model = open_model(args.checkpoint, args.config, device, args.precision)
-    if getattr(args, "free", False):
-        if not hasattr(model, "free"):
-            raise ValueError("--free is for a model of Align Your Structures that was trained with nothing given, too")
-        model = model.free()
+    model = open_asked(args, device, args.precision)
     if getattr(args, "eval", None) is not None:
         from geotdm_fast.cli.sampling_file import agreed
 
@@ -83,6 +79,16 @@ def open_model(checkpoint: str, config_file: str | None, device, precision: str 
     from geotdm_fast.model import Model
 
     return Model.load(checkpoint_file(checkpoint), config=config_file, device=device, precision=precision)
+
+
+def open_asked(args: argparse.Namespace, device, precision: str = "fp32"):
+    """`open_model` of the options, given nothing with --free."""
+    model = open_model(args.checkpoint, args.config, device, precision)
+    if not getattr(args, "free", False):
+        return model
+    if not hasattr(model, "free"):
+        raise ValueError("--free is for a model of Align Your Structures that was trained with nothing given, too")
+    return model.free()
 
 
 def _open_sampled_data(model, args: argparse.Namespace, progress: bool):

@@ -5,6 +5,7 @@ import datetime
 from pathlib import Path
 
 from geotdm_fast.cli.arguments import (
+    add_free,
     add_quiet,
     add_sampling_options,
     check_sampling_paths,
@@ -85,11 +86,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar="FILE",
         help="forecast where the future is unknown: the last frames of each trajectory in FILE are the given ones",
     )
-    parser.add_argument(
-        "--free",
-        action="store_true",
-        help="give nothing, where the model was trained so in half of its steps (conditioning unconditional_forward)",
-    )
+    add_free(parser)
     rollout = parser.add_argument_group("a rollout")
     rollout.add_argument(
         "--rollout", type=count, metavar="FRAMES", help="draw so many frames behind the given ones, block by block"

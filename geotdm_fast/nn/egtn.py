@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
-from geotdm_fast.conditioning import Frames, frames_of
+from geotdm_fast.conditioning import frames_of
 from geotdm_fast.conditions import Conditions
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.graphs.graph import as_graph
@@ -15,11 +15,10 @@ from geotdm_fast.nn.condition_embedding import ConditionMixin
 from geotdm_fast.nn.given_graph import (
     GivenGraph,
     as_called,
-    check_graph_given,
-    check_values_given,
     given_graph,
     own_graph,
 )
+from geotdm_fast.nn.inputs import InputMixin, check_given, check_keywords
 from geotdm_fast.nn.layers import SpatialLayer, TemporalLayer
 from geotdm_fast.nn.plain import bare, is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
@@ -40,13 +39,9 @@ from geotdm_fast.runtime.checks import (
     check_window,
     reads_values,
 )
-from geotdm_fast.runtime.choices import nearest
-
-KEYWORDS = ("cond_mask", "x_given", "compute_ref", "graph", "cell", "conditions")
-UNUSED_KEYWORDS = ("num", "v", "num_nodes", "system_id", "select_index", "ptr", "scored", "num_graphs")
 
 
-class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
+class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
     """Equivariant geometric trajectory network (arXiv 2410.13027, Sec. 4.1): spatial and temporal layers in turn.
 
     n_layers: pairs of layers; node_dim: F; edge_dim: A, 0 for none; hidden_dim: H
@@ -166,11 +161,11 @@ class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
 
         Returns x_out [N, D, T_noisy] = (positions after the last layer - x) / scale, h_out [N, H, T_noisy].
         The noisy frames keep their true places among the given ones, whatever the mask (forecast or interpolation).
-        Further keywords that official batches carry (`UNUSED_KEYWORDS`) are accepted; any other is a TypeError.
+        Further keywords that official batches carry (`inputs.UNUSED_KEYWORDS`) are accepted; any other is a TypeError.
         Raises ValueError / TypeError naming the argument, what was expected and what came.
         """
         check_not_traced("EGTN", current_backend() == "reference")
-        _check_keywords(model_kwargs)
+        check_keywords(model_kwargs)
         given: dict[str, Any] = {name: model_kwargs.get(name) for name in ("cond_mask", "x_given", "graph", "cell")}
         conditions = model_kwargs.get("conditions")
         if model_kwargs.get("compute_ref", False):
@@ -217,7 +212,7 @@ class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
             num_frames = len(frames.given) + len(frames.noisy)
             x_given = check_tensor("EGTN", "x_given", x_given, (*x.shape[:2], num_frames), integer=False)
             check_tensor("EGTN", "x", x, (*x.shape[:2], len(frames.noisy)))
-            _check_given(frames, x_given)
+            check_given(frames, x_given)
             given = self._scaled(x_given.transpose(1, 2).to(x.dtype))
         check_same_dtype("EGTN", "x", x, like(self))
         self._check_graph(x, h, edge_index, edge_attr, batch, num_frames)
@@ -366,57 +361,6 @@ class EGTN(ConditionMixin, PrecisionMixin, nn.Module):
             rows = torch.cat([rows, step], dim=-1)
         return layer(rows)
 
-    def _check_devices(
-        self,
-        h: Tensor,
-        edge_index: GivenGraph,
-        edge_attr: Tensor | None,
-        batch: Tensor | None,
-        cond_mask: Tensor | None,
-        x_given: Tensor | None,
-        x: Tensor | None = None,
-    ) -> None:
-        check_same_device(
-            "EGTN",
-            **{"the network": like(self)},
-            x=x,
-            x_given=x_given,
-            cond_mask=cond_mask,
-            h=h,
-            edge_index=edge_index,
-            edge_attr=edge_attr,
-            batch=batch,
-        )
-
-    def _check_reference(self, frames: Frames | None, x_given: Tensor | None) -> tuple[Frames, Tensor]:
-        """What the reference frame is computed from."""
-        if not self.learn_ref_frame:
-            raise ValueError("EGTN: compute_ref=True needs a network built with learn_ref_frame=True")
-        if frames is None:
-            raise ValueError("EGTN: compute_ref=True needs cond_mask and x_given, got no cond_mask")
-        num_frames = len(frames.given) + len(frames.noisy)
-        x_given = check_tensor("EGTN", "x_given", x_given, ("N", "D", num_frames), integer=False)
-        if self.num_w not in (1, len(frames.noisy)):
-            raise ValueError(f"EGTN: num_w must be 1 or the {len(frames.noisy)} noisy frames, got {self.num_w}")
-        check_same_dtype("EGTN", "x_given", x_given, like(self))
-        _check_given(frames, x_given)
-        return frames, x_given
-
-    def _check_graph(
-        self,
-        x: Tensor,
-        h: Tensor,
-        edge_index: GivenGraph,
-        edge_attr: Tensor | None,
-        batch: Tensor | None,
-        num_frames: int,
-    ) -> None:
-        num_nodes = x.shape[0]
-        time_axis = (num_frames,) if isinstance(h, Tensor) and h.dim() == 3 else ()
-        check_tensor("EGTN", "h", h, (num_nodes, self.node_dim, *time_axis))
-        check_graph_given("EGTN", edge_index, edge_attr, batch, num_nodes, num_frames, self.edge_dim)
-        check_values_given("EGTN", edge_index, batch, num_nodes)
-
 
 def _layers(spatial: nn.ModuleList, temporal: nn.ModuleList) -> list[tuple[SpatialLayer, TemporalLayer]]:
     return cast("list[tuple[SpatialLayer, TemporalLayer]]", list(zip(spatial, temporal, strict=True)))
@@ -441,20 +385,6 @@ def why_no_room(network: nn.Module) -> str | None:
     if not (isinstance(inner, EGTN) and takes_graph(network)):
         return f"the network is called as {type(network).__name__}"
     return why_not_plain(inner)
-
-
-def _check_keywords(model_kwargs: dict) -> None:
-    """TypeError for a keyword that means nothing: misspelt, it would be passed over without a word."""
-    known = (*KEYWORDS, *UNUSED_KEYWORDS)
-    for name in model_kwargs:
-        if name not in known:
-            raise TypeError(f"EGTN.forward: unexpected keyword '{name}'{nearest(name, known)}")
-
-
-def _check_given(frames: Frames, x_given: Tensor) -> None:
-    """The given frames must be finite; the others of x_given are never read."""
-    if reads_values(x_given):
-        check_finite("EGTN", "the given frames of x_given", frames.given_of(x_given, 2))
 
 
 def _feature_rows(h: Tensor, dtype: torch.dtype) -> Tensor:

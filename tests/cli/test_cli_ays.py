@@ -32,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*pieces")
 
 def commands() -> list[list[str]]:
     """Every command of the page."""
-    (block,) = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    return [shlex.split(line) for line in block.splitlines() if line]
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines() if line]
 
 
 def tiny(words: list[str]) -> list[str]:
@@ -47,6 +47,9 @@ def tiny(words: list[str]) -> list[str]:
     if words[0] == "sample":
         words += ["--device", "cpu", "--quiet", "--num-graphs", "3"]
         words = ["11" if word == "124" else word for word in words]
+    if words[0] == "check-equivariance":
+        words = ["2" if word == "20" else word for word in words]
+        words += ["--device", "cpu", "--quiet", "--precision", "float64"]
     return words + (["--quiet"] if words[0] == "evaluate" else [])
 
 
@@ -290,7 +293,9 @@ def test_refusals(folder, model, tmp_path, capsys):
         (["sample", "nbody_charged_small", "--out", "a.npz", "--method", "ays_ddim"], "is of mode 'uncond'"),
         (["sample", model, "--out", "a.npz", "--set", "conditions.t=3"], "conditions"),
         (["sample", model, "--out", "a.npz", "--context-level", "1"], "context_noise_told"),
-        (["check-equivariance", model], "the network must be an EGTN, got EGInterpolator"),
+        (["check-equivariance", model, "--kind", "nbody"], "kinds must be one of molecule; got 'nbody'"),
+        (["check-equivariance", model, "--free"], "is a model of conditioning 'forward'"),
+        (["check-equivariance", "nbody_charged_small", "--free"], "--free is for a model of Align Your Structures"),
         (["train", str(geotdm), "--out", str(tmp_path / "o")], "this is a checkpoint of Align Your Structures"),
     ):
         assert main([*words, *([] if words[0] == "train" else ["--device", "cpu"]), "--quiet"]) == 2, words

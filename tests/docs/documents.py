@@ -40,7 +40,7 @@ SMALL: dict[tuple[str, ...], dict[str, str | tuple[str, ...]]] = {
     ("evaluate", "CHECKPOINT"): SAMPLING,
     ("drift", "CHECKPOINT"): {"--num-graphs": "1", "--steps": "1", "--blocks": "2"},
     ("plot",): {"--num-systems": "1"},
-    ("check-equivariance",): {"--kind": "nbody", "--precision": "fp32", "--num-graphs": "2", "--steps": "1"},
+    ("check-equivariance",): {"--kind": "molecule", "--precision": "fp32", "--num-graphs": "2", "--steps": "1"},
     ("reproduce", "EXPERIMENT"): {
         "--num-graphs": "2", "--num-samples": "1", "--steps": "1", "--results": "results.jsonl",
         "--out": "outputs/reproduce/{0}_conditional_small",
