@@ -1,5 +1,6 @@
 """The two-layer perceptron whose parameter names the official checkpoints use."""
 
+from collections.abc import Iterable
 from typing import cast
 
 from torch import Tensor, nn
@@ -22,5 +23,5 @@ class MLP(nn.Module):
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W1, b1, W2, b2: what the ops take."""
-        first, second = cast(nn.Linear, self.actions[0]), cast(nn.Linear, self.actions[2])
+        first, _, second, *_ = cast("Iterable[nn.Linear]", self.actions._modules.values())  # an index takes 2 us
         return first.weight, first.bias, second.weight, second.bias

@@ -6,9 +6,17 @@ from geotdm_fast.ops.cut_windows import cut_windows
 from geotdm_fast.ops.diffusion_step import diffusion_step
 from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
 from geotdm_fast.ops.gv_ff import gv_ff
-from geotdm_fast.ops.layer_pairs import AttentionOptions, LayerPairs, prepare_layer_pairs
+from geotdm_fast.ops.layer_pairs import (
+    AttentionOptions,
+    LayerPairs,
+    StepNetwork,
+    StepState,
+    prepare_layer_pairs,
+    takes_step,
+)
 from geotdm_fast.ops.node_embedding import node_embedding
 from geotdm_fast.ops.noised_positions import noised_positions
+from geotdm_fast.ops.packed_pairs import PackedPairs
 from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.radius_neighbours import radius_neighbors, radius_neighbours
 from geotdm_fast.ops.reference_frame import reference_frame
@@ -18,7 +26,10 @@ from geotdm_fast.ops.trajectory_noise import trajectory_noise
 __all__ = [
     "AttentionOptions",
     "LayerPairs",
+    "PackedPairs",
     "PreparedEGCL",
+    "StepNetwork",
+    "StepState",
     "adam_step",
     "backend",
     "cut_windows",
@@ -36,6 +47,7 @@ __all__ = [
     "reference_frame",
     "run_egcl",
     "status",
+    "takes_step",
     "temporal_attention",
     "trajectory_noise",
 ]
