@@ -53,7 +53,7 @@ def why_not_plain(module: nn.Module) -> str | None:
 
     The reason names the first part of `module` whose call does more than its weights tell.
     """
-    seen = _seen.get()
+    seen = None if torch.compiler.is_compiling() else _seen.get()
     if seen is None:
         return _why_not(module)
     if module not in seen:

@@ -18,7 +18,7 @@ def seed():
 
 def diffusion_of(net: EGTN, mode: str = "cond") -> GeoTDM:
     kinds = (ModelMeanType.START_X, ModelVarType.FIXED_LARGE, LossType.MSE)
-    return GeoTDM(net, "linear", 10, *kinds, "cpu", mode=mode)
+    return GeoTDM(net, "linear", 25, *kinds, "cpu", mode=mode)
 
 
 def model_kwargs_of(given: list[int], num_frames=10, h_frames=False) -> dict:
