@@ -1,5 +1,5 @@
-// The ops packed_layer_pair, same_numbers and layer_pairs on the CPU: all layers of a network in one call, by the kernels
-// of the ops egcl and temporal_attention, so with the same bits. No way back.
+// The ops packed_layer_pair, same_numbers and layer_pairs on the CPU: all layers of a network in one call, by the
+// kernels of the ops egcl and temporal_attention, so with the same bits. No way back.
 #include <tuple>
 #include <vector>
 

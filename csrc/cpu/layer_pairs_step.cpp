@@ -1,6 +1,5 @@
-// The op layer_pairs_step on the CPU: a whole diffusion step, the network by layer_pairs between what is written before it
-// and behind it, so with the bits of the operations one by one.
-// Behind diffusion_step.cpp and layer_pairs.cpp in module.cpp: it calls both ops as functions.
+// The op layer_pairs_step on the CPU: a whole diffusion step, with the bits of its operations one by one. It calls the
+// ops layer_pairs and diffusion_step as functions, so it stands behind their files in module.cpp.
 #include "checks.h"
 
 namespace geotdm {
@@ -26,14 +25,14 @@ std::vector<int64_t> places(const char* op, const std::optional<Tensor>& noisy, 
   }
   check_dense(op, "noisy", *noisy, {num_noisy}, ScalarType::Long);
   std::copy_n(index_data(*noisy), num_noisy, out.begin());
-  for (const int64_t t : out)
-    check(t >= 0 && t < num_frames, op, "noisy must be in 0..", num_frames - 1, ", got ", t);
+  for (const int64_t t : out) check(t >= 0 && t < num_frames, op, "noisy must be in 0..", num_frames - 1, ", got ", t);
   return out;
 }
 
-// x, before, positions, noise, x_ref, first_node, coefficients, step: as for diffusion_step, but `step` is counted up;
-// given [N, T, D] with the places `noisy` [T_noisy] of its frames: none where no frame is given; features [N, 1 or T, H]
-// and rows [R, H], whose sum the first layer makes in step k of R; from first_edge to precision: as for layer_pairs.
+// x, before, positions, noise, x_ref, first_node, coefficients, step: as for diffusion_step, but `step` is counted up.
+// given [N, T, D], and noisy [T_noisy], the places in it that x takes: none where no frame is given. The layers see
+// positions multiplied by `scale`, and features [N, 1 or T, H] + rows [R, H], of which the row of this step.
+// From first_edge to precision: as for layer_pairs.
 void layer_pairs_step(const Tensor& x, const Tensor& before, const std::optional<Tensor>& positions, const Tensor& step,
                       const std::optional<Tensor>& noise, const std::optional<Tensor>& x_ref,
                       const std::optional<Tensor>& first_node, const Tensor& coefficients,

@@ -93,6 +93,18 @@ def test_a_draw_is_an_op_for_each_step():
         assert calls_of(call) == []
 
 
+@pytest.mark.filterwarnings("ignore:EGTN. .*called module by module:RuntimeWarning")
+def test_a_hook_is_seen_by_the_next_draw():
+    net = network()
+    sampler, about, called = Sampler(diffusion_of(net), "dpmpp_2m", 4), model_kwargs_of([0, 1, 2, 3]), []
+    draw_one = lambda: sampler.draw((7, 3, 6), about)
+    assert "layer_pairs_step" in calls_of(draw_one)
+    handle = net.s_modules[1].edge_mlp.actions[0].register_forward_hook(lambda *_: called.append("hook"))
+    assert "layer_pairs_step" not in calls_of(draw_one) and len(called) == 4
+    handle.remove()
+    assert "layer_pairs_step" in calls_of(draw_one) and len(called) == 4
+
+
 def step_arguments() -> dict:
     net = network()
     inputs = inputs_of()
