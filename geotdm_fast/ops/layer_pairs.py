@@ -152,7 +152,7 @@ def prepare_layer_pairs(
     packed: list[Tensor] = []
     phases = 0
     for number, (one, attention) in enumerate(pairs):
-        weights = [param.float().contiguous() for param in attention.params]
+        weights = native.as_kernels_read(attention.params)
         turns = time_phases(h, weights[-2].shape[1])
         low_egcl = options.precision == "bf16"
         if packed and turns.shape[1] != phases:
