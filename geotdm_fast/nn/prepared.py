@@ -84,7 +84,7 @@ def in_one_call(layers: Sequence[Layer], x: Tensor, h: Tensor, owner: nn.Module)
         if type(spatial) is not EGCLOnGraph or type(temporal) is not PreparedAttention:
             return None
         pairs.append((spatial.prepared, ops.AttentionOptions(temporal.params, temporal.window, temporal.precision)))
-    return ops.prepare_layer_pairs(x, h, pairs, ops.PackedPairs.of(owner))
+    return ops.prepare_layer_pairs(x, h, pairs, owner)
 
 
 class Prepared(NamedTuple):

@@ -16,7 +16,6 @@ from geotdm_fast.ops.layer_pairs import (
 )
 from geotdm_fast.ops.node_embedding import node_embedding
 from geotdm_fast.ops.noised_positions import noised_positions
-from geotdm_fast.ops.packed_pairs import PackedPairs
 from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.radius_neighbours import radius_neighbors, radius_neighbours
 from geotdm_fast.ops.reference_frame import reference_frame
@@ -26,7 +25,6 @@ from geotdm_fast.ops.trajectory_noise import trajectory_noise
 __all__ = [
     "AttentionOptions",
     "LayerPairs",
-    "PackedPairs",
     "PreparedEGCL",
     "StepNetwork",
     "StepState",

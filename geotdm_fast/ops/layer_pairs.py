@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotdm_fast.graphs.graph import RowLayout
 from geotdm_fast.ops import native
@@ -118,7 +118,7 @@ def takes_step(state: StepState, network: StepNetwork) -> bool:
 
 
 def prepare_layer_pairs(
-    x: Tensor, h: Tensor, pairs: Sequence[tuple[PreparedEGCL, AttentionOptions]], kept: PackedPairs | None = None
+    x: Tensor, h: Tensor, pairs: Sequence[tuple[PreparedEGCL, AttentionOptions]], owner: nn.Module | None = None
 ) -> LayerPairs | None:
     """`pairs` for calls with x and h of these shapes and dtypes; None where they are not for one call of the C++ op.
 
@@ -126,7 +126,7 @@ def prepare_layer_pairs(
     C++ module, frames with edges of their own, graphs with spare rows, `residual=False`, and pairs whose options
     differ. The weights are those of now.
 
-    kept: where packed weights of these pairs are looked for and left for the next call; None: they are packed anew
+    owner: the module whose layers they are, with which their packed weights are kept; None: they are packed anew
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not pairs:
         return None
@@ -148,7 +148,7 @@ def prepare_layer_pairs(
             return None
     window = EVERY_FRAME if temporal.window is None else min(temporal.window, EVERY_FRAME)
     precision = PRECISIONS.index("bf16" if low else "fp32")
-    kept = PackedPairs() if kept is None else kept
+    kept = PackedPairs() if owner is None else PackedPairs.of(owner)
     packed: list[Tensor] = []
     phases = 0
     for number, (one, attention) in enumerate(pairs):

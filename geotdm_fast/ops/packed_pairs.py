@@ -49,8 +49,8 @@ class PackedPairs:
         settings = (turns.shape, egcl_params[0].shape, low_precision, precision)
         weights = [*egcl_params, *attention_params]
         kept = self._kept.get(number)
-        is_fitting = kept is not None and kept.settings == settings
-        if is_fitting and torch.ops.geotdm_fast.same_numbers(weights, kept.numbers):
+        same = torch.ops.geotdm_fast.same_numbers
+        if kept is not None and kept.settings == settings and same(weights, kept.numbers):
             return kept.packed
         with normal_tensors():
             numbers = torch.cat([weight.detach().flatten() for weight in weights])
