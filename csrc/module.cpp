@@ -3,6 +3,7 @@
 #include "cpu/egcl.cpp"
 #include "cpu/gv_ff.cpp"
 #include "cpu/layer_pairs.cpp"
+#include "cpu/layer_pairs_step.cpp"
 #include "cpu/periodic_search.cpp"
 #include "cpu/radius_graph.cpp"
 #include "cpu/temporal_attention.cpp"

@@ -29,6 +29,7 @@ STABLE_TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
       "packed_layer_pair(Tensor[] egcl_params, Tensor[] attention_params, Tensor turns, bool low_precision, "
       "int precision) -> Tensor packed");
+  m.def("same_numbers(Tensor[] tensors, Tensor kept) -> bool");
   m.def(
       "layer_pairs(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor[] edge_terms, Tensor? shift, "
       "Tensor[] packed, int phases, bool normalize, bool pre_norm, float? cutoff, int window, bool low_precision, "
@@ -36,6 +37,12 @@ STABLE_TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
       "diffusion_step(Tensor(a!) x, Tensor(b!) before, Tensor(c!)? positions, Tensor output, Tensor? noise, "
       "Tensor? x_ref, Tensor? first, Tensor coefficients, Tensor step) -> ()");
+  m.def(
+      "layer_pairs_step(Tensor(a!) x, Tensor(b!) before, Tensor(c!)? positions, Tensor(d!) step, Tensor? noise, "
+      "Tensor? x_ref, Tensor? first_node, Tensor coefficients, Tensor? given, Tensor? noisy, float scale, "
+      "Tensor features, Tensor rows, Tensor first_edge, Tensor sender, Tensor[] edge_terms, Tensor? shift, "
+      "Tensor[] packed, int phases, bool normalize, bool pre_norm, float? cutoff, int window, bool low_precision, "
+      "int precision) -> ()");
   m.def("radius_graph(Tensor x, Tensor? batch, float cutoff, bool loop) -> (Tensor edge_index, Tensor degree)");
   m.def(
       "radius_neighbours(Tensor x, Tensor? batch, float cutoff, int capacity, bool loop) -> "

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "sanitize"
 TESTS = (
     "test_egcl.py",
-    "test_layer_pairs.py",
+    "test_layer_pairs*.py",
+    "test_packed_pairs.py",
     "test_temporal_attention.py",
     "test_radius_graph*.py",
     "test_graphs_search.py",

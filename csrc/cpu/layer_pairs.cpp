@@ -1,5 +1,5 @@
-// The ops packed_layer_pair and layer_pairs on the CPU: all layers of a network in one call, by the kernels of the ops
-// egcl and temporal_attention, so with the same bits. No way back.
+// The ops packed_layer_pair, same_numbers and layer_pairs on the CPU: all layers of a network in one call, by the
+// kernels of the ops egcl and temporal_attention, so with the same bits. No way back.
 #include <tuple>
 #include <vector>
 
@@ -31,6 +31,22 @@ Tensor packed_layer_pair(const Tensors& egcl_params, const Tensors& attention_pa
   const Tensor packed = empty({packed_pair_size(ek, ak, size)});
   write_packed_pair(pair, ek, ak, size, mutable_data(packed));
   return packed;
+}
+
+// Whether the numbers of `tensors`, one tensor after the other, have the bits of `kept` [n]: whether weights are still
+// those that were packed. It reads them all, since a write through `.data` leaves no other trace.
+bool same_numbers(const Tensors& tensors, const Tensor& kept) {
+  const char* op = "same_numbers";
+  check_dense(op, "kept", kept, {kept.numel()});
+  const float *next = data(kept), *end = next + kept.numel();
+  bool same = true;
+  for (const Tensor& tensor : tensors) {
+    check_dense(op, "tensors", tensor, tensor.sizes());
+    const int64_t count = tensor.numel();
+    same = same && count <= end - next && (count == 0 || !std::memcmp(next, data(tensor), count * sizeof(float)));
+    next += same ? count : 0;
+  }
+  return same && next == end;
 }
 
 // One call of the network: what its tasks read and write.
@@ -166,6 +182,7 @@ std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const T
 
 STABLE_TORCH_LIBRARY_IMPL(geotdm_fast, CPU, m) {
   m.impl("packed_layer_pair", TORCH_BOX(&packed_layer_pair));
+  m.impl("same_numbers", TORCH_BOX(&same_numbers));
   m.impl("layer_pairs", TORCH_BOX(&layer_pairs));
 }
 

@@ -11,6 +11,7 @@ from geotdm_fast.diffusion.framed import FramedDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_ref_frame, check_start
 from geotdm_fast.diffusion.official_names import warn_of_replaced_parts
 from geotdm_fast.diffusion.progress import Progress
+from geotdm_fast.nn.plain import looked_at_once
 from geotdm_fast.runtime.choices import check_choice
 
 
@@ -87,13 +88,15 @@ class Sampler:
             )
         check_loop("Sampler.draw", diffusion.mode, "shape", shape, model_kwargs)
         model_kwargs = diffusion.with_graph(model_kwargs)
-        if x_ref is None:
-            x_ref = diffusion.get_ref_frame(model_kwargs)
-        else:
-            check_ref_frame("Sampler.draw", diffusion.mode, x_ref, shape)
-        z = torch.randn(*shape, device=diffusion.device, dtype=diffusion.dtype) if noise is None else noise(0)
-        start = diffusion.start(z, model_kwargs)
-        chain = Chain(diffusion, self.plan, start, x_ref, model_kwargs, noise, self._guided_by(cond_fn, model_kwargs))
+        with looked_at_once():
+            if x_ref is None:
+                x_ref = diffusion.get_ref_frame(model_kwargs)
+            else:
+                check_ref_frame("Sampler.draw", diffusion.mode, x_ref, shape)
+            z = torch.randn(*shape, device=diffusion.device, dtype=diffusion.dtype) if noise is None else noise(0)
+            start = diffusion.start(z, model_kwargs)
+            guided = self._guided_by(cond_fn, model_kwargs)
+            chain = Chain(diffusion, self.plan, start, x_ref, model_kwargs, noise, guided)
         if self.method == ays_ddim.NAME:
             return chain.finish(progress, ays_ddim.bounded)
         return diffusion.to_absolute(chain.finish(progress), x_ref)

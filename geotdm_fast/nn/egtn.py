@@ -195,10 +195,13 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
         x_given: Tensor | None = None,
         graph: Graph | GraphRule | None = None,
         cell: Cell | None = None,
+        *,
+        plain: bool | None = None,
     ) -> Prepared:
         """All that calls with other positions of the shape, dtype and device of x, or other steps, have in common.
 
-        Arguments and errors as for `forward`; without cond_mask, x_given is unused. The result is differentiable.
+        plain: whether the ops may take the weights, from one who has just looked; None: all parts are looked at
+        Other arguments and errors as for `forward`; without cond_mask, x_given is unused. The result is differentiable.
         Change no parameter in place between `prepare` and the last call: some calls would see it and others not.
         """
         x = check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
@@ -224,7 +227,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
         graph = None if edges is None else as_graph(edges, x.shape[0]).scaled(self.scale)
         layers: Sequence[Layer | UnpreparedLayer | CalledLayer]
         in_one = None
-        if not self._is_fused():
+        if not (self._is_fused() if plain is None else plain):
             called = None if graph is None else as_called(graph)
             layers = [CalledLayer(*pair, called, edge_attr, batch) for pair in pairs]
         elif graph is None:
@@ -233,7 +236,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
             fused = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-            layers, in_one = fused, in_one_call(fused, y, z)
+            layers, in_one = fused, in_one_call(fused, y, z, self.s_modules)
         return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule, in_one)
 
     def _graph_of(
@@ -333,7 +336,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
         pairs, rows = _layers(self.s_modules_ref, self.t_modules_ref), _edge_rows(edge_attr, y)
         if self._is_fused():
             layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-            in_one = in_one_call(layers, y, z) if numbers is None else None
+            in_one = in_one_call(layers, y, z, self.s_modules_ref) if numbers is None else None
             if in_one is not None:
                 y, z = in_one.run(y, z)
             else:

@@ -1,5 +1,6 @@
 """The two-layer perceptron whose parameter names the official checkpoints use."""
 
+from collections.abc import Iterable
 from typing import cast
 
 from torch import Tensor, nn
@@ -22,5 +23,13 @@ class MLP(nn.Module):
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W1, b1, W2, b2: what the ops take."""
-        first, second = cast(nn.Linear, self.actions[0]), cast(nn.Linear, self.actions[2])
-        return first.weight, first.bias, second.weight, second.bias
+        # A draw of one system asks 42 times: an index into `actions` takes 2 us.
+        first, _, second, *_ = cast("Iterable[nn.Linear]", self.actions._modules.values())
+        return *weight_and_bias(first), *weight_and_bias(second)
+
+
+def weight_and_bias(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """`linear.weight` and `linear.bias`, without a search through its class for what is a parameter."""
+    own = linear._parameters  # lacks a weight that is parametrised
+    weight, bias = own.get("weight"), own.get("bias")
+    return linear.weight if weight is None else weight, linear.bias if bias is None else bias

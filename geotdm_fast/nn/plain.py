@@ -3,9 +3,12 @@
 And the network within its wrappers.
 """
 
+import contextlib
+import contextvars
 import functools
 import itertools
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +33,36 @@ def _is_known(forward: object) -> bool:
     return forward in _PLAIN or str(getattr(forward, "__module__", "")).startswith(_OURS)
 
 
+@contextlib.contextmanager
+def looked_at_once() -> Iterator[None]:
+    """Within the block `why_not_plain` looks at a module once: for a block in which nobody changes the modules."""
+    token = _seen.set({})
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
+_seen: contextvars.ContextVar[dict[nn.Module, str | None] | None] = contextvars.ContextVar(
+    "geotdm_fast_seen", default=None
+)
+
+
 def why_not_plain(module: nn.Module) -> str | None:
     """The reason why the ops must not read the weights of `module` themselves, as text; None where they may.
 
     The reason names the first part of `module` whose call does more than its weights tell.
     """
-    # A loop over a few hundred parts, three times for a draw: names are put together for those with parts alone.
+    seen = None if torch.compiler.is_compiling() else _seen.get()
+    if seen is None:
+        return _why_not(module)
+    if module not in seen:
+        seen[module] = _why_not(module)
+    return seen[module]
+
+
+def _why_not(module: nn.Module) -> str | None:
+    # A loop over a few hundred parts, of which a draw waits .3 ms: names are put together for those with parts alone.
     wholes = [("", module)]
     while wholes:
         prefix, whole = wholes.pop()

@@ -73,15 +73,18 @@ class CalledLayer(NamedTuple):
         return x.transpose(1, 2), h.transpose(1, 2)
 
 
-def in_one_call(layers: Sequence[Layer], x: Tensor, h: Tensor) -> ops.LayerPairs | None:
+def in_one_call(layers: Sequence[Layer], x: Tensor, h: Tensor, owner: nn.Module) -> ops.LayerPairs | None:
     """`layers` as one op, for positions [N, T, D] and features [N, T, H] like x and h; None where it has to be each by
-    itself."""
+    itself.
+
+    owner: the module whose layers they are, with which the packed weights are kept
+    """
     pairs = []
     for spatial, temporal in layers:
         if type(spatial) is not EGCLOnGraph or type(temporal) is not PreparedAttention:
             return None
         pairs.append((spatial.prepared, ops.AttentionOptions(temporal.params, temporal.window, temporal.precision)))
-    return ops.prepare_layer_pairs(x, h, pairs)
+    return ops.prepare_layer_pairs(x, h, pairs, owner)
 
 
 class Prepared(NamedTuple):

@@ -6,7 +6,14 @@ from geotdm_fast.ops.cut_windows import cut_windows
 from geotdm_fast.ops.diffusion_step import diffusion_step
 from geotdm_fast.ops.egcl import PreparedEGCL, egcl, prepare_egcl, run_egcl
 from geotdm_fast.ops.gv_ff import gv_ff
-from geotdm_fast.ops.layer_pairs import AttentionOptions, LayerPairs, prepare_layer_pairs
+from geotdm_fast.ops.layer_pairs import (
+    AttentionOptions,
+    LayerPairs,
+    StepNetwork,
+    StepState,
+    prepare_layer_pairs,
+    takes_step,
+)
 from geotdm_fast.ops.node_embedding import node_embedding
 from geotdm_fast.ops.noised_positions import noised_positions
 from geotdm_fast.ops.radius_graph import radius_graph
@@ -19,6 +26,8 @@ __all__ = [
     "AttentionOptions",
     "LayerPairs",
     "PreparedEGCL",
+    "StepNetwork",
+    "StepState",
     "adam_step",
     "backend",
     "cut_windows",
@@ -36,6 +45,7 @@ __all__ = [
     "reference_frame",
     "run_egcl",
     "status",
+    "takes_step",
     "temporal_attention",
     "trajectory_noise",
 ]

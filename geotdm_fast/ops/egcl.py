@@ -110,7 +110,7 @@ def prepare_egcl(
     if graph.boxes_change or (edge_attr is not None and edge_attr.dim() == 3):
         graph = graph.of_frames(x.shape[1])
         edge_attr = None if edge_attr is None else edge_attr.flatten(0, 1)
-    weights = tuple(param.float().contiguous() for param in params)
+    weights = native.as_kernels_read(params)
     edge_term = None
     if edge_attr is not None:
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.

@@ -160,6 +160,11 @@ def _packed_layer_pair(
 
 
 @_fake
+def _same_numbers(tensors: Sequence[Tensor], kept: Tensor) -> bool:
+    return False  # nobody knows without the numbers, and what is packed anew is right
+
+
+@_fake
 def _layer_pairs(
     x: Tensor,
     h: Tensor,
@@ -177,6 +182,37 @@ def _layer_pairs(
     precision: int,
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(h)
+
+
+@_fake
+def _layer_pairs_step(
+    x: Tensor,
+    before: Tensor,
+    positions: Tensor | None,
+    step: Tensor,
+    noise: Tensor | None,
+    x_ref: Tensor | None,
+    first_node: Tensor | None,
+    coefficients: Tensor,
+    given: Tensor | None,
+    noisy: Tensor | None,
+    scale: float,
+    features: Tensor,
+    rows: Tensor,
+    first_edge: Tensor,
+    sender: Tensor,
+    edge_terms: Sequence[Tensor],
+    shift: Tensor | None,
+    packed: Sequence[Tensor],
+    phases: int,
+    normalize: bool,
+    pre_norm: bool,
+    cutoff: float | None,
+    window: int,
+    low_precision: bool,
+    precision: int,
+) -> None:
+    return None
 
 
 @_fake

@@ -35,7 +35,7 @@ def gv_ff(k: Tensor, u: Tensor, params: GVFFParams, *, precision: str = "fp32") 
     if implementation is None:
         return reference.gv_ff(k, u, params, precision=precision)
     low_precision = native.low_precision(precision, k, *params)
-    weights = [param.float().contiguous() for param in params]
+    weights = native.as_kernels_read(params)
     rows = [value.float().reshape(-1, value.shape[-1]).contiguous() for value in (k, u)]
     if implementation == "native":
         q, w = _NativeGVFF.apply(*rows, low_precision, *weights)

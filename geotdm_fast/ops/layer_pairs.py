@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotdm_fast.graphs.graph import RowLayout
 from geotdm_fast.ops import native
+from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.egcl import PreparedEGCL
+from geotdm_fast.ops.packed_pairs import PackedPairs
 from geotdm_fast.ops.temporal_attention import EVERY_FRAME, why_not_compiled
 from geotdm_fast.ops.time_phases import time_phases
 from geotdm_fast.reference import PRECISIONS, EGCLOptions, TemporalAttentionParams
+from geotdm_fast.runtime.checks import is_transformed
 
 
 class AttentionOptions(NamedTuple):
@@ -20,6 +23,38 @@ class AttentionOptions(NamedTuple):
     params: TemporalAttentionParams
     window: int | None
     precision: str
+
+
+class StepState(NamedTuple):
+    """What a diffusion step reads and writes beside the network, as `ops.diffusion_step` documents it.
+
+    step: [1] int64, counted up by one; first_node: its `first`
+    """
+
+    x: Tensor
+    before: Tensor
+    positions: Tensor | None
+    step: Tensor
+    noise: Tensor | None
+    x_ref: Tensor | None
+    first_node: Tensor | None
+    coefficients: Tensor
+
+
+class StepNetwork(NamedTuple):
+    """What is around the layers in a step.
+
+    given: [N, T, D] - the given frames in their places, scaled; noisy: [T_noisy] int64, the places of the others.
+        None, both, where no frame is given
+    scale: the layers see positions multiplied by it
+    features: [N, 1 or T, H] and rows: [R, H] - the layers see features + rows[step]
+    """
+
+    given: Tensor | None
+    noisy: Tensor | None
+    scale: float
+    features: Tensor
+    rows: Tensor
 
 
 class LayerPairs(NamedTuple):
@@ -43,10 +78,20 @@ class LayerPairs(NamedTuple):
 
     def run(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x [N, T, D] and h [N, T, H] float32 after every pair: bit for bit those of the ops one by one."""
+        return torch.ops.geotdm_fast.layer_pairs(x.contiguous(), h.contiguous(), *self._arguments)
+
+    def run_step(self, state: StepState, network: StepNetwork) -> None:
+        """A whole diffusion step in place: what is before the layers, the layers, `ops.diffusion_step`, and the count.
+
+        Bit for bit what `geotdm_fast.nn.prepared.denoise` and `ops.diffusion_step` give. Only where `takes_step` holds.
+        """
+        torch.ops.geotdm_fast.layer_pairs_step(*state, *network, *self._arguments)
+
+    @property
+    def _arguments(self) -> tuple:
+        """Of both ops, from the edges on."""
         options = self.options
-        return torch.ops.geotdm_fast.layer_pairs(
-            x.contiguous(),
-            h.contiguous(),
+        return (
             self.first,
             self.sender,
             self.edge_terms,
@@ -62,14 +107,26 @@ class LayerPairs(NamedTuple):
         )
 
 
+def takes_step(state: StepState, network: StepNetwork) -> bool:
+    """Whether `LayerPairs.run_step` takes these tensors as they are. It has no gradient."""
+    if is_transformed() or current_backend() != "auto":
+        return False
+    floats = (*state, network.features, network.rows, network.given)
+    if any(t is not None and t.dtype not in (torch.float32, torch.int64) for t in floats):
+        return False
+    return all(t is None or t.is_contiguous() for t in (state.x, state.before, state.positions, network.rows))
+
+
 def prepare_layer_pairs(
-    x: Tensor, h: Tensor, pairs: Sequence[tuple[PreparedEGCL, AttentionOptions]]
+    x: Tensor, h: Tensor, pairs: Sequence[tuple[PreparedEGCL, AttentionOptions]], owner: nn.Module | None = None
 ) -> LayerPairs | None:
     """`pairs` for calls with x and h of these shapes and dtypes; None where they are not for one call of the C++ op.
 
     Those are: gradients, `torch.compile`, inputs that are not float32 on the CPU, whatever the ops do not run by the
     C++ module, frames with edges of their own, graphs with spare rows, `residual=False`, and pairs whose options
     differ. The weights are those of now.
+
+    owner: the module whose layers they are, with which their packed weights are kept; None: they are packed anew
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not pairs:
         return None
@@ -91,16 +148,17 @@ def prepare_layer_pairs(
             return None
     window = EVERY_FRAME if temporal.window is None else min(temporal.window, EVERY_FRAME)
     precision = PRECISIONS.index("bf16" if low else "fp32")
+    kept = PackedPairs() if owner is None else PackedPairs.of(owner)
     packed: list[Tensor] = []
     phases = 0
-    for one, attention in pairs:
-        weights = [param.float() for param in attention.params]
+    for number, (one, attention) in enumerate(pairs):
+        weights = native.as_kernels_read(attention.params)
         turns = time_phases(h, weights[-2].shape[1])
         low_egcl = options.precision == "bf16"
         if packed and turns.shape[1] != phases:
             return None
         phases = turns.shape[1]
-        packed.append(torch.ops.geotdm_fast.packed_layer_pair(one.params, weights, turns, low_egcl, precision))
+        packed.append(kept.packed(number, one.params, weights, turns, low_egcl, precision))
     edge_terms = tuple(one.edge_term for one, _ in pairs if one.edge_term is not None)
     first, sender = tables
     return LayerPairs(first, sender, spatial.shift, edge_terms, tuple(packed), phases, options, window, precision)

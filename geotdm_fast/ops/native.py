@@ -1,5 +1,7 @@
 """The compiled CPU module `geotdm_fast._C`: whether it is there, and which inputs its kernels take."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,13 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
         warn_missing(missing)
         return f"geotdm_fast._C is {missing}"
     return None
+
+
+def as_kernels_read(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The weights in float32 and contiguous: the same tensors where they are."""
+    # A draw of one system has 180 of them: to ask costs less than two conversions that do nothing.
+    is_right = lambda param: param.dtype is torch.float32 and param.is_contiguous()
+    return tuple(param if is_right(param) else param.float().contiguous() for param in params)
 
 
 def needs_grad(*inputs: Tensor | None) -> bool:

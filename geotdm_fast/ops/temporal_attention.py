@@ -50,7 +50,7 @@ def temporal_attention(
     is_plain = current_backend() == "reference" or is_transformed()
     if is_plain or why_not_compiled(x, h, params, frames, window, products) is not None:
         return reference.temporal_attention(x, h, params, frames=frames, window=window, precision=precision)
-    weights = [param.float().contiguous() for param in params]
+    weights = native.as_kernels_read(params)
     x_out, h_out = _TemporalAttention.apply(
         x.float().contiguous(),
         h.float().contiguous(),
