@@ -15,8 +15,8 @@ inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t l
   const int64_t width = a.size.width, stride = a.size.stride;
   const EGCLNodeSlot at(width, stride);
   Scratch scratch{memory};
-  float* h = scratch.take(kTileRows * stride);
-  float* grad = scratch.take(kTileRows * stride);
+  float* h_room = scratch.take(kTileRows * stride);
+  float* grad_room = scratch.take(kTileRows * stride);
   float* hidden = scratch.take(kTileRows * stride);
   float* slope = scratch.take(kTileRows * stride);
   float* grad_hidden = scratch.take(kTileRows * stride);
@@ -24,8 +24,8 @@ inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t l
   for (int64_t row = first; row < last; row += kTileRows) {
     const int64_t rows = smaller(kTileRows, last - row);
     const float* m_sum = a.m_sum + row * stride;
-    copy_rows(h, stride, a.h + row * width, width, rows, width);
-    copy_rows(grad, stride, a.grad_h_out + row * width, width, rows, width);
+    const float* h = as_padded(a.h + row * width, width, h_room, stride, rows);
+    const float* grad = as_padded(a.grad_h_out + row * width, width, grad_room, stride, rows);
     bias_silu_slope(hidden, slope, a.hidden + row * stride, a.weight.node_b1, rows, stride);
 
     if (slot) {
@@ -39,8 +39,9 @@ inline void egcl_update_backward(const EGCLBackward& a, int64_t first, int64_t l
       gemm_at(width, width, rows, grad_hidden, stride, m_sum, stride, slot + at.node1_m, stride);
     }
     gemm(rows, width, width, grad_hidden, stride, a.transposed.node1_m, a.grad_m_sum + row * stride, stride);
-    gemm(rows, width, width, grad_hidden, stride, a.transposed.node1_h, grad, stride);
-    copy_out(a.grad_h + row * width, width, grad, stride, rows);
+    float *dense = a.grad_h + row * width, *grad_h = result_rows(dense, width, grad_room, stride);
+    gemm(rows, width, width, grad_hidden, stride, a.transposed.node1_h, grad_h, stride);
+    copy_result(dense, width, grad_h, stride, rows);
   }
 }
 
@@ -214,21 +215,22 @@ inline void egcl_project_backward(const EGCLBackward& a, int64_t first, int64_t 
   const int64_t width = a.size.width, stride = a.size.stride;
   const EGCLNodeSlot at(width, stride);
   Scratch scratch{memory};
-  float* h = scratch.take(kTileRows * stride);
-  float* grad_h = scratch.take(kTileRows * stride);
+  float* h_room = scratch.take(kTileRows * stride);
+  float* grad_room = scratch.take(kTileRows * stride);
   for (int64_t row = first; row < last; row += kTileRows) {
     const int64_t rows = smaller(kTileRows, last - row);
     const float *grad_p = a.grad_p + row * stride, *grad_q = a.grad_q + row * stride;
-    copy_rows(h, stride, a.h + row * width, width, rows, width);
     if (slot) {
+      const float* h = as_padded(a.h + row * width, width, h_room, stride, rows);
       add_total(grad_p, slot + at.edge_b1, rows, stride);
       gemm_at(width, width, rows, grad_p, stride, h, stride, slot + at.receiver, stride);
       gemm_at(width, width, rows, grad_q, stride, h, stride, slot + at.sender, stride);
     }
-    copy_rows(grad_h, stride, a.grad_h + row * width, width, rows, width);
+    float *dense = a.grad_h + row * width, *grad_h = result_rows(dense, width, grad_room, stride);
+    if (grad_h != dense) copy_rows(grad_h, stride, dense, width, rows, width);
     gemm(rows, width, width, grad_p, stride, a.transposed.receiver, grad_h, stride, true);
     gemm(rows, width, width, grad_q, stride, a.transposed.sender, grad_h, stride, true);
-    copy_out(a.grad_h + row * width, width, grad_h, stride, rows);
+    copy_result(dense, width, grad_h, stride, rows);
   }
 }
 

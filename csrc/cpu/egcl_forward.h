@@ -161,9 +161,10 @@ inline void egcl_update(const EGCLForward& a, int64_t first, int64_t last, const
     gemm(rows, width, width, a.h + row * width, width, a.weight.node1_h, z, stride);
     gemm(rows, width, width, m_sum, stride, a.weight.node1_m, z, stride, true);
     bias_silu(hidden, z, a.weight.node_b1, rows, stride);
-    gemm(rows, width, width, hidden, stride, a.weight.node2, out, stride);
-    add_bias(out, a.weight.node_b2, rows, stride);
-    copy_out(a.h_out + row * width, width, out, stride, rows);
+    float *dense = a.h_out + row * width, *h_out = result_rows(dense, width, out, stride);
+    gemm(rows, width, width, hidden, stride, a.weight.node2, h_out, stride);
+    add_bias(h_out, a.weight.node_b2, rows, stride);
+    copy_result(dense, width, h_out, stride, rows);
   }
 }
 

@@ -44,13 +44,11 @@ inline void multiply_panels(int64_t m, int64_t n, int64_t k, const float* a, int
       const int64_t chain = smaller(k - k0, kChain);
       const float *a_part = a + k0 * k_stride, *b_part = b + k0 * b_stride;
       const bool add = accumulate || k0 > 0;
-      int64_t i = 0;
-      for (; i + kRows <= m; i += kRows)
-        panel_rows<kRows, Products>(chain, a_part + i * row_stride, row_stride, k_stride, b_part, b_stride,
-                                    c + i * c_stride + n0, c_stride, add);
-      if (i < m)
-        panel_remainder<kRows - 1, Products>(m - i, chain, a_part + i * row_stride, row_stride, k_stride, b_part,
-                                             b_stride, c + i * c_stride + n0, c_stride, add);
+      for (int64_t i = 0, rows; i < m; i += rows) {
+        rows = block_rows(m - i);
+        panel_remainder<kRows, Products>(rows, chain, a_part + i * row_stride, row_stride, k_stride, b_part, b_stride,
+                                         c + i * c_stride + n0, c_stride, add);
+      }
       k0 += kChain;
     } while (k0 < k);
   }

@@ -43,7 +43,16 @@ GEOTDM_INLINE void panel_rows(int64_t steps, const typename Products::Element* a
     }
 }
 
-// The same for 1 .. ROWS rows.
+// Rows of the next block where `left` are left. Few rows have too few sums for the FMA units, which begin the next
+// before the last is done: so the last two blocks share such a remainder.
+GEOTDM_INLINE int64_t block_rows(int64_t left) {
+  constexpr int64_t kSumsAtOnce = 8;  // two units, each four cycles from a product to its sum
+  if (left <= kRows) return left;
+  const bool few = left < 2 * kRows && (left - kRows) * kVectors < kSumsAtOnce;
+  return few ? (left + 1) / 2 : kRows;
+}
+
+// panel_rows for 1 .. ROWS rows.
 template <int ROWS, typename Products>
 GEOTDM_INLINE void panel_remainder(int64_t rows, int64_t steps, const typename Products::Element* a, int64_t row_stride,
                                    int64_t step_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride,

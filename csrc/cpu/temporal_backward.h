@@ -13,7 +13,7 @@ struct ProjectedGrads {
 
 // Scratch memory of temporal_attend_backward. y, grad_y: [dim, T], gate, grad_gate: [T], in padded rows.
 struct AttendBackwardScratch {
-  float *packed_kt, *packed_vt, *packed_k, *y, *grad_y, *gate, *grad_gate, *alpha, *grad, *turned, *grad_out;
+  float *packed_kt, *packed_vt, *packed_k, *y, *grad_y, *gate, *grad_gate, *alpha, *grad, *turned, *grad_room;
   GEOTDM_INLINE AttendBackwardScratch(const TemporalSizes& size, Scratch& scratch) {
     const BlockSizes at(size);
     packed_kt = scratch.take(packed_size(size.width, size.num_frames));
@@ -23,7 +23,7 @@ struct AttendBackwardScratch {
     for (float** row : {&gate, &grad_gate}) *row = scratch.take(at.node_row);
     for (float** block : {&alpha, &grad}) *block = scratch.take(kQueryRows * at.row);
     turned = scratch.take(kQueryRows * size.phase_stride);
-    grad_out = scratch.take(kQueryRows * size.stride);
+    grad_room = scratch.take(kQueryRows * size.stride);
   }
 };
 
@@ -77,9 +77,9 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t i, const
     const float* q = a.q + (node + t0) * stride;
     const int64_t first = block.first, columns = block.columns, whole = padded(columns);
     attention_weights(block, size, q, s.packed_kt, a.time, at, s.alpha, s.turned);
-    copy_rows(s.grad_out, stride, a.grad_h_out + (node + t0) * width, width, block.rows, width);
-    gemm(block.rows, columns, width, s.grad_out, stride, block.of_columns(s.packed_vt, width), s.grad, at.row);
-    add_psi_scores(block, size, s.grad_out, a.time, at, s.grad, s.turned);
+    const float* grad_out = as_padded(a.grad_h_out + (node + t0) * width, width, s.grad_room, stride, block.rows);
+    gemm(block.rows, columns, width, grad_out, stride, block.of_columns(s.packed_vt, width), s.grad, at.row);
+    add_psi_scores(block, size, grad_out, a.time, at, s.grad, s.turned);
     for (int64_t r = 0; r < block.rows; ++r) {
       float *row = s.grad + r * at.row, *weight = s.alpha + r * at.row;
       gates_backward(s, grad_x_out + (t0 + r) * dim, t0 + r, first, whole, dim, at.node_row, weight, row);
@@ -93,11 +93,11 @@ inline void temporal_attend_backward(const TemporalBackward& a, int64_t i, const
     gemm_at(width, size.phases, block.rows, q, stride, s.turned, size.phase_stride, slot + in_slot.time,
             size.phase_stride);
     add_psi_values(block, size, s.alpha, a.time, at, s.turned, nullptr);
-    gemm_at(width, size.phases, block.rows, s.grad_out, stride, s.turned, size.phase_stride, slot + in_slot.time,
+    gemm_at(width, size.phases, block.rows, grad_out, stride, s.turned, size.phase_stride, slot + in_slot.time,
             size.phase_stride);
-    add_total(s.grad_out, slot + in_slot.time_b, block.rows, stride);
+    add_total(grad_out, slot + in_slot.time_b, block.rows, stride);
     gemm_at(columns, width, block.rows, s.grad, at.row, q, stride, to.k + first * stride, stride);
-    gemm_at(columns, width, block.rows, s.alpha, at.row, s.grad_out, stride, to.v + first * stride, stride);
+    gemm_at(columns, width, block.rows, s.alpha, at.row, grad_out, stride, to.v + first * stride, stride);
   }
   for (int64_t t = 0; t < frames; ++t) {
     to.gate[t] = s.grad_gate[t];
@@ -123,9 +123,10 @@ inline void mlp_rows_backward(const float* h, const float* z, const float* grad_
 
 // Scratch memory of temporal_project_backward.
 struct ProjectBackwardScratch {
-  float *h, *hidden, *slope, *grad_hidden, *grad_h, *sum_x2;
+  float *h_room, *hidden, *slope, *grad_hidden, *grad_room, *sum_x2;
   GEOTDM_INLINE ProjectBackwardScratch(const TemporalSizes& size, Scratch& scratch) {
-    for (float** tile : {&h, &hidden, &slope, &grad_hidden, &grad_h}) *tile = scratch.take(kTileRows * size.stride);
+    for (float** tile : {&h_room, &hidden, &slope, &grad_hidden, &grad_room})
+      *tile = scratch.take(kTileRows * size.stride);
     sum_x2 = scratch.take(size.stride);
   }
 };
@@ -137,11 +138,12 @@ inline void temporal_project_backward(const TemporalBackward& a, int64_t first, 
   const int64_t width = a.size.width, stride = a.size.stride, num_rows = a.size.num_nodes * a.size.num_frames;
   const TemporalSlot at(a.size);
   const TemporalWeights &w = a.weight, &wt = a.transposed;
-  const auto [h, hidden, slope, grad_hidden, grad_h, sum_x2] = scratch;  // sum_x2: of a tile, as in tiles.h
+  const auto [h_room, hidden, slope, grad_hidden, grad_room, sum_x2] = scratch;  // sum_x2: of a tile, as in tiles.h
   for (int64_t row = first; row < last; row += kTileRows) {
     const int64_t rows = smaller(kTileRows, last - row);
     const auto z = [&](HiddenLayer layer) { return a.hidden + (layer * num_rows + row) * stride; };
-    copy_rows(h, stride, a.h + row * width, width, rows, width);
+    const float* h = as_padded(a.h + row * width, width, h_room, stride, rows);
+    float *dense = a.grad_h + row * width, *grad_h = result_rows(dense, width, grad_room, stride);
     copy_rows(grad_h, stride, a.grad_h_out + row * width, width, rows, width);
 
     // The gate x2 . silu(X1 v + b1) + b2.
@@ -171,7 +173,7 @@ inline void temporal_project_backward(const TemporalBackward& a, int64_t first, 
                       slot + at.k_b2, hidden, slope, grad_hidden, grad_h, rows, width, stride);
     mlp_rows_backward(h, z(kHiddenV), grad_v, w.v_b1, wt.v1, wt.v2, slot + at.v1, slot + at.v_b1, slot + at.v2,
                       slot + at.v_b2, hidden, slope, grad_hidden, grad_h, rows, width, stride);
-    copy_out(a.grad_h + row * width, width, grad_h, stride, rows);
+    copy_result(dense, width, grad_h, stride, rows);
   }
 }
 

@@ -95,7 +95,7 @@ void parallel(int64_t count, int64_t floats, const Task& task, int64_t grain = 1
 class Slots {
  public:
   explicit Slots(int64_t size, bool wanted = true)
-      : count_(wanted ? kCount : 0), size_(size), sums_(zeros({count_, size})), at_(mutable_data(sums_)) {}
+      : count_(wanted ? kCount : 0), size_(size), sums_(empty({count_, size})), at_(mutable_data(sums_)) {}
 
   // Runs task(first, last, slot, memory) on the share of 0 .. count - 1 of every slot.
   template <typename Task>
@@ -107,18 +107,25 @@ class Slots {
     parallel(count_, floats, [&](int64_t first_slot, int64_t last_slot, float* memory) {
       for (int64_t s = first_slot; s < last_slot; ++s) {
         const int64_t first = count * s / kCount, last = count * (s + 1) / kCount;
+        if (!begun_) std::fill(at_ + s * size_, at_ + (s + 1) * size_, 0.0f);
         if (first < last) task(first, last, at_ + s * size_, memory);
       }
     });
+    begun_ = true;
   }
 
   // The total over slots, [size].
   Tensor total() const {
     auto out = zeros({size_});
+    if (!begun_) return out;
     float* to = mutable_data(out);
-    parallel_for(size_, 4096, [&](int64_t first, int64_t last) {
-      for (int64_t s = 0; s < count_; ++s)
-        for (int64_t c = first; c < last; ++c) to[c] += at_[s * size_ + c];
+    constexpr int64_t kBlock = 4096;  // floats, which stay in the first cache
+    parallel_for(size_, kBlock, [&](int64_t first, int64_t last) {
+      for (int64_t from = first, until; from < last; from = until) {
+        until = std::min(from + kBlock, last);
+        for (int64_t s = 0; s < count_; ++s)
+          for (int64_t c = from; c < until; ++c) to[c] += at_[s * size_ + c];
+      }
     });
     return out;
   }
@@ -128,6 +135,7 @@ class Slots {
   int64_t count_, size_;
   Tensor sums_;
   float* at_;
+  bool begun_ = false;  // whether the first run() has filled the slots: a thread fills those that it adds to
 };
 
 // Parts of a slot's total, in the shape of the weights.

@@ -37,6 +37,22 @@ inline void copy_out(float* to, int64_t width, const float* from, int64_t stride
   for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * width, from + r * stride, width * sizeof(float));
 }
 
+// Dense rows as padded ones: the rows themselves where the width is whole panels, else a copy of them in `room`.
+GEOTDM_INLINE const float* as_padded(const float* dense, int64_t width, float* room, int64_t stride, int64_t rows) {
+  if (width == stride) return dense;
+  copy_rows(room, stride, dense, width, rows, width);
+  return room;
+}
+
+// Where padded rows are computed that become dense ones: in the dense ones themselves where the width is whole panels,
+// else in `room`; then copy_result() copies them out.
+GEOTDM_INLINE float* result_rows(float* dense, int64_t width, float* room, int64_t stride) {
+  return width == stride ? dense : room;
+}
+GEOTDM_INLINE void copy_result(float* dense, int64_t width, const float* result, int64_t stride, int64_t rows) {
+  if (width < stride) copy_out(dense, width, result, stride, rows);
+}
+
 // f(c, batch) for the columns c of a row, a batch of vectors at a time; `stride` is a whole number of panels.
 template <typename F>
 GEOTDM_INLINE void for_columns(int64_t stride, F f) {
