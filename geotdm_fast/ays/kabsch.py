@@ -28,8 +28,9 @@ def turns(covariance: Tensor) -> Tensor:
     R is not unique in these cases, and then is
         - for points in a plane the rotation, although a reflection fits as well: a reflection is taken only where its
           trace is larger by more than rounding
-        - for points on a line, and for C = 0, the rotation by the least angle of all that fit: 1 for C = 0. Where that
-          is half a turn, any of them
+        - for points on a line a rotation of the line onto the other one. Where C is exact it is the one by the least
+          angle; else the rounding of C chooses, as it does in a decomposition
+        - for C = 0, 1
     NaN or infinity in C makes its R NaN.
     Deterministic where torch's product of matrices is. Nothing waits for the device: a CUDA graph may capture the call.
     """
@@ -71,7 +72,7 @@ def _horn(c: Tensor) -> Tensor:
 def _eigenvector(n: Tensor, squarings: int) -> Tensor:
     """q [..., 4] of length 1: the eigenvector of the largest eigenvalue of N [..., 4, 4], symmetric, |N| <= 1.
 
-    Of several it is the one nearest to (1, 0, 0, 0), or any where all are nearly at a right angle to that.
+    Of several it is the one nearest to (1, 0, 0, 0), but where that is nearly at a right angle to all of them.
     """
     p = n + torch.eye(4, dtype=n.dtype, device=n.device)
     for _ in range(squarings // 2):

@@ -30,18 +30,19 @@ def _is_known(forward: object) -> bool:
     return forward in _PLAIN or str(getattr(forward, "__module__", "")).startswith(_OURS)
 
 
-def why_not_plain(module: nn.Module) -> str | None:
+def why_not_plain(module: nn.Module, read: tuple[type[nn.Module], ...] = ()) -> str | None:
     """The reason why the ops must not read the weights of `module` themselves, as text; None where they may.
 
     The reason names the first part of `module` whose call does more than its weights tell.
+    read: types of parts, at any depth, whose weights are read beside those that each module names
     """
     # A loop over a few hundred parts, three times for a draw: names are put together for those with parts alone.
     wholes = [("", module)]
     while wholes:
         prefix, whole = wholes.pop()
-        read = _read_by(whole)
+        known = (*_read_by(whole), *read)
         for name, part in whole._modules.items():
-            if part is None or (type(part) in read and not _is_hooked(part)):
+            if part is None or (type(part) in known and not _is_hooked(part)):
                 continue
             if not is_plain(part):
                 return f"{prefix}{name} is {type(part).__name__}, with hooks or a forward of its own"
