@@ -55,7 +55,7 @@ def _of_length_1(matrix: Tensor) -> Tensor:
 
 
 def _horn(c: Tensor) -> Tensor:
-    """N [..., 4, 4] of C [..., 3, 3]: q^T N q = trace(R C) for the rotation R of the unit quaternion q = (w, x, y, z)."""
+    """N [..., 4, 4] of C [..., 3, 3]: q^T N q = trace(R C) for the rotation R of a unit quaternion q = (w, x, y, z)."""
     xx, xy, xz, yx, yy, yz, zx, zy, zz = c.flatten(-2).unbind(-1)
     w_x, w_y, w_z = yz - zy, zx - xz, xy - yx
     x_y, x_z, y_z = xy + yx, zx + xz, yz + zy

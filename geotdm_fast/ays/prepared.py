@@ -1,4 +1,4 @@
-"""Layers of the networks of Align Your Structures with all that a call reads: named tuples, which a CUDA graph can hold.
+"""Layers of the networks of Align Your Structures with all that a call reads, as tuples that a CUDA graph can hold.
 
 A chain of diffusion steps makes them once for a batch and runs them in every step, as those of
 `geotdm_fast.nn.prepared`; a call of a network makes them and runs them once.

@@ -36,7 +36,7 @@ class SimpleBlock(NamedTuple):
 
     structure: S; told: [T, H] - added behind it, in the first block
     layers: T2, S' and T1; none with `set_zero`: the block is S alone
-    x_alpha, h_alpha: shares of positions and features before the sigmoid; h_alpha None: features stay, in the last block
+    x_alpha, h_alpha: shares of positions and features before the sigmoid; h_alpha None: features stay (the last block)
     """
 
     structure: PreparedSpatial

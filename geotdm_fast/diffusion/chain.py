@@ -250,8 +250,8 @@ class Chain:
             positions = x + x_ref
         steps_of = self._prepared(diffusion, x, t, model_kwargs)
         # In a graph the numbers are made where they are used; else some steps' at once.
-        counters = None
-        if isinstance(self.noise, TrajectoryNoise) and steps_of is not None and self._captures(diffusion, x) is not None:
+        counters, is_captured = None, steps_of is not None and self._captures(diffusion, x) is not None
+        if isinstance(self.noise, TrajectoryNoise) and is_captured:
             counters = self.noise.counters
         return StepInputs(
             x=x,

@@ -253,10 +253,10 @@ class TrainingStep:
         self._padded = CaptureCache(most, self._record, shares_memory=True)
         if self._history is not None:
             self._history.capture(on=True, record=self._record, sizes=most)
+        both = ", each with and without given frames" if coin else ""
         self._say(
             f"train: the graphs of data.train differ: the first {padding.looked_at} batches are padded to "
-            f"{padding.number} sizes of nodes and edges{', each with and without given frames' if coin else ''}; at most "
-            f"{most} CUDA graphs are kept"
+            f"{padding.number} sizes of nodes and edges{both}; at most {most} CUDA graphs are kept"
         )
 
     def _forget(self) -> None:

@@ -67,7 +67,7 @@ def test_points_in_a_plane_are_rotated():
 
 
 def test_points_on_a_line_are_rotated():
-    """Onto the other line, by the least angle where the covariance is exact, about whatever axis where it is half a turn."""
+    """Onto the other line, by the least angle where the covariance is exact; of half a turn, about any axis."""
     generator = torch.Generator().manual_seed(3)
     one, other = torch.randn(2, 100, 3, generator=generator, dtype=torch.float64)
     unit = lambda v: v / v.norm(dim=-1, keepdim=True)
@@ -99,6 +99,12 @@ def test_what_is_not_finite_stays_so():
     covariance[0, 1, 2], covariance[1, 0, 0] = float("nan"), float("inf")
     r = turns(covariance)
     assert bool(r[:2].isnan().all()) and torch.equal(r[2], torch.eye(3))
+
+
+def test_on_the_device(device):
+    """As on the CPU, to rounding."""
+    covariance = covariances((1, 0.5, 1e-4), torch.float32)
+    torch.testing.assert_close(turns(covariance.to(device)).cpu(), turns(covariance), atol=2e-7, rtol=0)
 
 
 def test_a_matrix_has_the_same_turn_beside_others():

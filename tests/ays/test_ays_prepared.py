@@ -5,6 +5,7 @@ import torch
 from ays_models import FRAMES, GIVEN, NETWORKS, molecules, network
 from tape import TapeRecorder
 from tolerances import assert_same
+from torch.utils._pytree import tree_leaves
 
 from geotdm_fast import Sampler, backend
 from geotdm_fast.ays import OurDiffusion
@@ -12,6 +13,7 @@ from geotdm_fast.ays.network import Network
 from geotdm_fast.diffusion import ModelMeanType
 from geotdm_fast.diffusion.chain import Chain
 from geotdm_fast.diffusion.methods import METHODS
+from geotdm_fast.reference import EGCLOptions
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
 
 METHODS = (*METHODS, "ays_ddim")
@@ -29,12 +31,9 @@ CASES = [
 
 
 def request(name, conditioning, seed=1, sizes=SIZES, model=None, **more):
-    """A diffusion of a tame network, the shape of what is drawn, and a batch."""
+    """A diffusion of a network that predicts positions, the shape of what is drawn, and a batch."""
     given = GIVEN[conditioning]
     model = network(name, conditioning, **more) if model is None else model
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(0.5)
     x, about = molecules(sizes, given, seed=seed)
     about.pop("diffusion_t")
     if name == "structure":
@@ -63,7 +62,7 @@ def test_a_chain_draws_what_calls_of_the_network_do(name, conditioning, more, mo
     assert len(record.tapes) == 1 and record.replays == 8
     monkeypatch.setattr(Network, "prepare_steps", lambda self, *_, **__: None)
     called = draw(diffusion, shape, about)
-    assert called.isfinite().all() and called.std() > 0.01
+    assert called.isfinite().all() and called.std() > 1e-3
     assert_same(plain, called, 1e-5)
     assert_same(captured[0], called, 1e-5)
 
@@ -111,10 +110,7 @@ def test_graphs_of_another_number_are_not_taken_for_the_same():
     diffusion, *_ = request("interpolator", "forward", use_kabsch=True)
     for sizes in ((5, 1, 4), (5, 5), (5, 1, 4)):
         _, shape, about = request("interpolator", "forward", sizes=sizes, model=diffusion.denoise_network)
-        # As many edges, whatever the graphs: the last ones are there twice.
-        index, kinds = about["edge_index"], about["edge_attr"]
-        more = 40 - index.shape[1]
-        about["edge_index"], about["edge_attr"] = torch.cat([index, index[:, :more]], 1), torch.cat([kinds, kinds[:more]])
+        about |= {name: about[name][..., :22] for name in ("edge_index", "edge_attr")}  # as many edges of each
         drawn = []
         for captures in (None, CaptureCache(record=record)):
             diffusion.captures = captures
@@ -137,13 +133,11 @@ def test_parts_of_somebody_else_are_called():
 
 
 def test_what_is_prepared_is_a_tuple_of_tensors_and_numbers():
-    from torch.utils._pytree import tree_leaves
-
     for name, conditioning, more in CASES:
         diffusion, shape, about = request(name, conditioning, **more)
         model, x = diffusion.denoise_network, torch.zeros(shape)
         steps = model.prepare_steps(x, torch.arange(3), **about)
         kinds = {type(leaf) for leaf in tree_leaves(steps)}
-        assert kinds <= {torch.Tensor, torch.nn.Parameter, int, float, bool, str, type(None)}, kinds
+        assert kinds <= {torch.Tensor, torch.nn.Parameter, EGCLOptions, int, float, bool, str, type(None)}, kinds
         assert steps.network.num_frames == FRAMES
         assert Chain(diffusion, Sampler(diffusion, "ddim", 2).plan, x, None, about).inputs.network is not None
