@@ -23,7 +23,7 @@ and the rest goes on. Each result is written as it is known. Steps stand in the 
            eager peers; their spatial and temporal layers (330 s at most)
   tier 2   temporal kernels under compute-sanitizer where that is found; sampling against compiled peers, and against
            torch_geometric where that is installed; Align Your Structures, time and memory; mixed molecules; tests that
-           want the GPU for themselves; other precisions, long trajectories, many edges, boxes (420 s at most)
+           want the GPU for themselves; other precisions, long trajectories, many edges, boxes (445 s at most)
   tier 3   the paper's model of charged particles in bf16, trained and sampled; compiled training (570 s at most; when
            it is asked for)
 

@@ -4,7 +4,7 @@ A chain of diffusion steps makes them once for a batch and runs them in every st
 `geotdm_fast.nn.prepared`; a call of a network makes them and runs them once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -81,9 +81,10 @@ class CalledTemporal(NamedTuple):
 
     layer: nn.Module
 
-    def run(self, x: Tensor, h: Tensor, frames: None = None) -> tuple[Tensor, Tensor]:
-        """x [N, T, 3], h [N, T, H] to the same shapes."""
-        x, h = self.layer(x.transpose(1, 2), h.transpose(1, 2))
+    def run(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, T, 3], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
+        numbers = {} if frames is None else {"frames": frames}
+        x, h = self.layer(x.transpose(1, 2), h.transpose(1, 2), **numbers)
         return x.transpose(1, 2), h.transpose(1, 2)
 
 

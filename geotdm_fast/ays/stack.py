@@ -145,5 +145,7 @@ class EGStack(Network):
         )
 
     def _norm(self, i: int, name: str) -> Norm | CalledNorm | None:
-        norms = cast(nn.ModuleDict, self.norms[i]) if self.use_norm else {}
+        if not self.use_norm:
+            return None
+        norms = cast(nn.ModuleDict, self.norms[i])
         return norm_of(norms[name]) if name in norms else None

@@ -1,6 +1,6 @@
 """The denoising network of GeoTDM."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -467,9 +467,9 @@ def why_no_room(network: nn.Module) -> str | None:
     Code of somebody else, which would be called with it, need not know what places without an edge are.
     """
     inner = bare(network)
-    why_not_read = getattr(inner, "why_not_read", None)  # `EGTN` has it, and the networks of `geotdm_fast.ays`
-    is_called = takes_graph(network) if isinstance(inner, EGTN) else why_not_read is not None and is_plain(inner)
-    if not is_called:
+    why_not_read: Callable[[], str | None] | None = getattr(inner, "why_not_read", None)  # of geotdm_fast.ays as well
+    is_known = takes_graph(network) if isinstance(inner, EGTN) else is_plain(inner)
+    if why_not_read is None or not is_known:
         return f"the network is called as {type(network).__name__}"
     return why_not_read()
 

@@ -79,10 +79,13 @@ def test_steps_on_two_molecules_move_the_weights_as_eager_ones_do(folder, kind):
 
 @pytest.mark.parametrize("kind", ["forward", "coin", "heads"])
 def test_steps_on_one_molecule(folder, kind):
-    """Without padding: one graph, or one for either side of the coin."""
+    """Without padding: one graph for each size of a batch, on either side of the coin."""
     config = of_ethanol(config_of(folder, kind), folder)
     eager, captured = eager_and_captured(config)
-    assert captured._padding is None and len(captured._captures) == (2 if kind == "coin" else 1)
+    draws = [captured.source.training(number)[0] for number in range(5)]
+    kinds = {(len(draw.items), draw.is_free) for draw in draws}
+    assert len({is_free for _, is_free in kinds}) == (2 if kind == "coin" else 1)
+    assert captured._padding is None and len(captured._captures) == len(kinds)
     assert_same_state(captured, eager)
 
 
@@ -138,7 +141,7 @@ def test_what_stands_in_changes_no_bit(folder):
     """Other noise, steps and windows in the rows to spare: the same loss and gradient."""
     gradients, generator = [], torch.Generator().manual_seed(0)
     for kind in ("forward", "structure"):
-        step = step_of(config_of(folder, kind, batch_size=4), TapeRecorder())
+        step = step_of(config_of(folder, kind, batch_size=3), TapeRecorder())
         for is_other in (False, True):
             (plain,) = step.source.training(0)
             draw, structure = step._padding(plain)
