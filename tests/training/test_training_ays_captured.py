@@ -55,7 +55,7 @@ def of_ethanol(config, folder) -> dict:
     return config
 
 
-def eager_and_captured(config, num_steps=5, change=lambda step: None):
+def eager_and_captured(config, num_steps=4, change=lambda step: None):
     """The state after some steps, both ways."""
     both = []
     for record in (None, TapeRecorder()):
@@ -82,7 +82,7 @@ def test_steps_on_one_molecule(folder, kind):
     """Without padding: one graph for each size of a batch, on either side of the coin."""
     config = of_ethanol(config_of(folder, kind), folder)
     eager, captured = eager_and_captured(config)
-    draws = [captured.source.training(number)[0] for number in range(5)]
+    draws = [captured.source.training(number)[0] for number in range(4)]
     kinds = {(len(draw.items), draw.is_free) for draw in draws}
     assert len({is_free for _, is_free in kinds}) == (2 if kind == "coin" else 1)
     assert captured._padding is None and len(captured._captures) == len(kinds)
