@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     for atoms in CHAINS:
         place = np.stack([1.3 * np.arange(atoms), 0.7 * (np.arange(atoms) % 2), np.zeros(atoms)], axis=1)
-        x = place + 0.03 * rng.normal(size=(20, atoms, 3))
+        x = place + 0.03 * rng.normal(size=(40, atoms, 3))
         np.savez(made / f"chain_{atoms}.npz", R=x, z=np.full(atoms, 6))
     return made
 
