@@ -98,8 +98,8 @@ def first_tier(run: Programs) -> list[Step]:
 
 
 def second_tier(run: Programs) -> list[Step]:
-    """Memory errors and races; compiled peers; Align Your Structures; mixed molecules; the other precisions; long
-    trajectories; many edges and boxes."""
+    """Memory errors and races; compiled peers; Align Your Structures; mixed molecules of both; the other precisions;
+    long trajectories; many edges and boxes."""
     nbody = ["--workload", "nbody", "--graphs", "128"]
     names = ["ours", "official", "official_compiled", "efficient_compiled", *message_passing()]
     compiled = ["--implementations", *names, "--ours-first"]

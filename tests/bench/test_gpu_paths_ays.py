@@ -52,10 +52,12 @@ def config_of(folder, kind, **train) -> dict:
 
 
 def test_turns_are_captured():
-    covariance, other = torch.randn(2, 5, 3, 3)
+    covariance, other, place = torch.randn(3, 5, 3, 3)
     with PretendedGPU():
-        captured = Captured(turns, covariance.to("cuda"))
-        assert torch.equal(captured.replay(other.to("cuda")).cpu(), turns(other))
+        there = [value.to("cuda") for value in (covariance, other, place)]
+        captured = Captured(lambda given: given[1].copy_(turns(given[0])), (there[0], there[2]))
+        captured.replay((there[1], there[2]))
+        assert torch.equal(captured.inputs[1].cpu(), turns(other))
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
