@@ -83,7 +83,7 @@ def sampling(dataset: TrajectoryDataset, args: argparse.Namespace, recorder: Rec
     diffusions = {"ours": diffusion_of(args), "eager": diffusion_of(args)}
     captures = CaptureCache(record=recorder)
     diffusions["ours"].captures, diffusions["eager"].captures = captures, None
-    given = diffusions["ours"].with_graph(model_kwargs | {"graph": None})
+    given = diffusions["ours"].with_graph(model_kwargs)
 
     def draw(diffusion: AysDiffusion) -> Callable[[], torch.Tensor]:
         sampler = Sampler(diffusion, "dpmpp_2m", CALLS)
@@ -160,7 +160,7 @@ def diffusion_of(args: argparse.Namespace) -> AysDiffusion:
     network = ays.EGInterpolator(**sizes, ft_dim=FEATURES, act_fn="silu", conditioning="forward", **more)
     network.set_precision(args.precision)
     section = {"beta_schedule_name": "linear", "num_timesteps": NUM_TIMESTEPS, "use_kabsch_alignment": True}
-    section |= {"model_mean_type": "start_x", "model_var_type": "fixed_large", "loss_type": "mse"}
+    section |= {"model_mean_type": "start_x", "model_var_type": "fixed_large"}
     return AysDiffusion(network.to(args.device), section, args.device, "cond")
 
 
