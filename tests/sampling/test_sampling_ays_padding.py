@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from exact_sums import ExactSums
 from mixed_molecules import sampled
 from tape import TapeRecorder
 from tiny_ays import SPAN, interpolator_config, structure_config, tame_network, write_runs
@@ -18,7 +19,7 @@ from geotdm_fast.sampling.rollout_blocks import Rollout
 from geotdm_fast.task import Task
 
 METHODS = ("ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "ays_ddim")
-CHAINS = (4, 5, 6, 7, 9, 12, 15, 19, 24)  # atoms of carbon, more than captures are kept
+CHAINS = (4, 5, 6, 7, 9, 12, 15)  # atoms of carbon, more than captures are kept
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,10 @@ def folder(tmp_path_factory):
 
 
 def both_ways(folder, conditioning, draw, method="ddim", **network):
-    """What is drawn of every chain with plain steps, and with recorded ones, and the recorder."""
+    """What is drawn of every chain with plain steps, and with recorded ones, and the recorder.
+
+    In sums that do not depend on the order of their terms: torch's own are made otherwise for other numbers of rows.
+    """
     if conditioning is None:
         config = structure_config(folder)
         data = open_dataset(config["data"]["test"])
@@ -44,9 +48,10 @@ def both_ways(folder, conditioning, draw, method="ddim", **network):
         section = config["data"]["test"] | {"path": paths, "split": "test", "stride": 20}
         data = open_dataset(section)
     config["diffusion"]["model_mean_type"] = "start_x"
+    config["denoise_model"] |= {"hidden_dim": 8, "time_emb_dim": 4, "node_dim": 3, "edge_dim": 2}
     drawn, record = [], TapeRecorder(warm_up=0)
     for captures in (None, CaptureCache(record=record)):
-        with backend("reference"):
+        with ExactSums(), backend("reference"):
             drawn.append(draw(sampler_of(config, method, captures), collate(data), Task.of_config(config)))
     assert drawn[0].isfinite().all() and drawn[0].std() > 0
     return *drawn, record
@@ -60,7 +65,7 @@ def sampler_of(config, method, captures, device="cpu") -> Sampler:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_positions_are_the_same_bit_for_bit(folder, method):
-    """Nine molecules one by one, in no more captures than are kept."""
+    """Seven molecules one by one, in no more captures than are kept."""
     plain, padded, record = both_ways(folder, "forward", sampled, method)
     assert torch.equal(plain, padded) and plain.shape[-1] == SPAN - 1
     assert len(record.tapes) <= CaptureCache().capacity < len(CHAINS)
