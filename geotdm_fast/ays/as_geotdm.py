@@ -3,6 +3,7 @@
 So training, samplers, shards, rollouts and scores, which know these two, have the models of Align Your Structures too.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast.ays.diffusion import OurDiffusion
+from geotdm_fast.ays.given import remember_given
 from geotdm_fast.ays.network import Network
 from geotdm_fast.checkpoint import checked_diffusion
+from geotdm_fast.conditioning import frames_of
 from geotdm_fast.config.ays_tables import OUR_DIFFUSION
 from geotdm_fast.data.chemistry.atom_graph import parts
 from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
@@ -119,7 +122,14 @@ def _atoms_of(h: Tensor) -> tuple[Tensor, Tensor]:
     return z.clone(), f.clone()  # not views, which would keep h, and with it the entry
 
 
+def _flags_of(mask: Tensor) -> Tensor:
+    flags = mask.flatten() > 0
+    with contextlib.suppress(ValueError):  # nothing is given, or all: what the network says of that
+        remember_given(flags, frames_of(mask))
+    return flags
+
+
 # Kept as long as the batch is: a chain of steps asks for the same ones.
 _atoms = TensorCache(_atoms_of)
 _types = TensorCache(lambda edge_attr: parts(edge_attr[:0], edge_attr)[2].clone())
-_flags = TensorCache(lambda mask: mask.flatten() > 0)
+_flags = TensorCache(_flags_of)

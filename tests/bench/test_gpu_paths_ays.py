@@ -7,7 +7,7 @@ import torch
 from ays_trainings import folder_of_runs, step_of
 from pretended_cuda import PretendedGPU
 from test_training_step import run
-from tiny_ays import interpolator_config, structure_config, tame_network, write_runs
+from tiny_ays import interpolator_config, structure_config, write_runs
 from tiny_training import log_of
 from tolerances import assert_same
 
@@ -16,7 +16,7 @@ from geotdm_fast.ays.kabsch import turns
 from geotdm_fast.cli import main
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion.noise import TrajectoryNoise
-from geotdm_fast.families import build_diffusion
+from geotdm_fast.families import build_diffusion, build_network
 from geotdm_fast.runtime.cuda_graphs import Captured
 from geotdm_fast.samples.npz import read_samples
 from geotdm_fast.task import Task
@@ -81,7 +81,8 @@ class Request:
 
     def __init__(self, folder, kind: str, device: str):
         config = config_of(folder, kind)
-        self.made = build_diffusion(tame_network(config).to(device), config, device)
+        torch.manual_seed(0)
+        self.made = build_diffusion(build_network(config).eval().to(device), config, device)
         batch = collate(open_dataset(config["data"]["test"]).spread(2)).to(device, torch.float32)
         x_start, self.model_kwargs = Task.of_config(config).split(batch)
         self.shape = x_start.shape
@@ -108,7 +109,8 @@ def test_a_sampler(folder, kind, method, implementation):
             request.draw(method, num_steps)
             waits.append(gpu.waits.total() - before)
         assert waits[0] == waits[1] < 12 and gpu.graphs == len(request.made.captures) == 1
-    assert_same(found, expected, 1e-4)
+    # Frames that are turned within the network: what is drawn is a small difference of positions.
+    assert_same(found, expected, 1e-3 if kind == "heads" else 1e-4)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
