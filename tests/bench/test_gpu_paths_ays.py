@@ -128,6 +128,7 @@ def test_the_commands(kind, implementation, tmp_path):
         train(config, output_dir=tmp_path / "cpu", device="cpu", progress=False)
         with PretendedGPU() as gpu, backend(implementation):
             train(config, output_dir=tmp_path / "cuda", device="cuda", progress=False)
+            trained = gpu.graphs
             loss = [count for (_, where), count in gpu.waits.items() if "ays/" in where and "checkpoint" not in where]
             assert max(loss) <= 2, "tables of the schedule, once for training and once for validation"
             options = ["--device", "cuda", "--quiet", "--method", "ays_ddim", "--steps", "3"]
@@ -135,6 +136,7 @@ def test_the_commands(kind, implementation, tmp_path):
             for more in (["--out", "drawn.npz"], *long):
                 words = ["sample", str(tmp_path / "cuda"), *options, *more[:-1], str(tmp_path / more[-1])]
                 assert main(words) == 0
+            assert gpu.graphs > trained >= 1, "both are captured"
     for here, there in zip(log_of(tmp_path / "cpu"), log_of(tmp_path / "cuda"), strict=True):
         assert here == pytest.approx(there, rel=1e-3)
     last = tmp_path / ("long.npz" if kind == "interpolator" else "drawn.npz")
