@@ -22,8 +22,9 @@ and the rest goes on. Each result is written as it is known. Steps stand in the 
   tier 1   the tests, in workers; whole training and sampling steps of W-nbody and W-md in bf16, ours first, then the
            eager peers; their spatial and temporal layers (330 s at most)
   tier 2   temporal kernels under compute-sanitizer where that is found; sampling against compiled peers, and against
-           torch_geometric where that is installed; Align Your Structures, time and memory; mixed molecules; tests that
-           want the GPU for themselves; other precisions, long trajectories, many edges, boxes (420 s at most)
+           torch_geometric where that is installed; Align Your Structures, time and memory; steps on mixed molecules of
+           both families, captured and not; tests that want the GPU for themselves; other precisions, long trajectories,
+           many edges, boxes (445 s at most)
   tier 3   the paper's model of charged particles in bf16, trained and sampled; compiled training (570 s at most; when
            it is asked for)
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from bench.gpu_steps import files_of_tests
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PATHS = ("gpu_paths", "gpu_paths_padding")
+PATHS = ("gpu_paths", "gpu_paths_ays", "gpu_paths_padding")
 KERNELS = (
     "kernels_egcl",
     "egcl_cutoff",

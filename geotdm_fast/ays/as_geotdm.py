@@ -3,6 +3,7 @@
 So training, samplers, shards, rollouts and scores, which know these two, have the models of Align Your Structures too.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast.ays.diffusion import OurDiffusion
+from geotdm_fast.ays.given import remember_given
 from geotdm_fast.ays.network import Network
 from geotdm_fast.checkpoint import checked_diffusion
+from geotdm_fast.conditioning import frames_of
 from geotdm_fast.config.ays_tables import OUR_DIFFUSION
 from geotdm_fast.data.chemistry.atom_graph import parts
 from geotdm_fast.diffusion import GeoTDM, LossType, ModelMeanType, ModelVarType
@@ -48,16 +51,24 @@ class AtomNetwork(nn.Module):
         graph: Graph | None = None,
         **more: Any,
     ) -> tuple[Tensor, Tensor]:
-        for name, value in more.items():
-            if value is not None:
-                hint = f"; data for it have {_ABSENT[name]}" if name in _ABSENT else ""
-                raise TypeError(f"a network of Align Your Structures takes no {name}{hint}")
-        z, f = _atoms(h)
-        c = _types(edge_attr)
-        about: dict[str, Any] = {"graph": graph}
-        if cond_mask is not None:
-            about |= {"cond_mask": _flags(cond_mask), "original_frames": x_given}
-        return self.module(diffusion_t, x, z, f, edge_index, c, batch, **about)
+        about = {"h": h, "edge_index": edge_index, "edge_attr": edge_attr, "batch": batch}
+        about |= {"cond_mask": cond_mask, "x_given": x_given, "graph": graph, **more}
+        return self.module(diffusion_t, x, **atom_kwargs(about))
+
+
+def atom_kwargs(model_kwargs: Mapping) -> dict[str, Any]:
+    """`model_kwargs` of an `AtomNetwork` as `Network.forward` takes them, which documents both."""
+    given = dict(model_kwargs)
+    (z, f), c = _atoms(given.pop("h")), _types(given.pop("edge_attr"))
+    told = {"h": z, "f": f, "edge_attr": c} | {name: given.pop(name, None) for name in ("edge_index", "batch", "graph")}
+    cond_mask, x_given = given.pop("cond_mask", None), given.pop("x_given", None)
+    for name, value in given.items():
+        if value is not None:
+            hint = f"; data for it have {_ABSENT[name]}" if name in _ABSENT else ""
+            raise TypeError(f"a network of Align Your Structures takes no {name}{hint}")
+    if cond_mask is None:
+        return told
+    return told | {"cond_mask": _flags(cond_mask), "original_frames": x_given}
 
 
 class AysDiffusion(GeoTDM):
@@ -83,9 +94,6 @@ class AysDiffusion(GeoTDM):
         self._official = OurDiffusion(name, num_timesteps, *types, rescale, aligned)
         self._task_mode = task_mode
 
-    # Python checks what is given in every call of the network, and the alignment waits for the device.
-    why_not_captured = "networks of Align Your Structures are called one by one"
-
     @property
     def task_mode(self) -> str:
         return self._task_mode
@@ -94,6 +102,9 @@ class AysDiffusion(GeoTDM):
     def reads_graph(self) -> bool:
         """Always: `AtomNetwork` takes a graph."""
         return True
+
+    def bare_kwargs(self, model_kwargs: dict) -> dict:
+        return atom_kwargs(model_kwargs)
 
     def training_losses(
         self,
@@ -111,7 +122,14 @@ def _atoms_of(h: Tensor) -> tuple[Tensor, Tensor]:
     return z.clone(), f.clone()  # not views, which would keep h, and with it the entry
 
 
+def _flags_of(mask: Tensor) -> Tensor:
+    flags = mask.flatten() > 0
+    with contextlib.suppress(ValueError):  # nothing is given, or all: what the network says of that
+        remember_given(flags, frames_of(mask))
+    return flags
+
+
 # Kept as long as the batch is: a chain of steps asks for the same ones.
 _atoms = TensorCache(_atoms_of)
 _types = TensorCache(lambda edge_attr: parts(edge_attr[:0], edge_attr)[2].clone())
-_flags = TensorCache(lambda mask: mask.flatten() > 0)
+_flags = TensorCache(_flags_of)

@@ -1,13 +1,16 @@
 """Attention over frames with several heads and rotary positions, and updates of the positions by gated vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, silu
 
 from geotdm_fast.ays.vectors import GVP
 from geotdm_fast.nn.layers import TemporalLayer, check_silu
 from geotdm_fast.nn.mlp import MLP
+from geotdm_fast.reference.gv_ff import gated_perceptron
 
 
 class RotaryEmbedding(nn.Module):
@@ -22,10 +25,41 @@ class RotaryEmbedding(nn.Module):
 
     def forward(self, q: Tensor, frames: Tensor) -> Tensor:
         """q [..., T, d] of frames [T]."""
-        angle = frames[:, None].to(self.freqs.dtype) * self.freqs  # [T, d / 2]
-        cos, sin = angle.cos().to(q.dtype), angle.sin().to(q.dtype)
-        even, odd = q[..., 0::2], q[..., 1::2]
-        return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+        return _rotated(q, frames, self.freqs)
+
+
+class PreparedHeads(NamedTuple):
+    """`ETAttention` as a call reads it.
+
+    q, k, v, x: weights and biases of the MLPs; freqs: of `RotaryEmbedding`; h_out: weight and bias; v_out: of the `GVP`
+    """
+
+    q: tuple[Tensor, ...]
+    k: tuple[Tensor, ...]
+    v: tuple[Tensor, ...]
+    x: tuple[Tensor, ...]
+    freqs: Tensor
+    h_out: tuple[Tensor, ...]
+    v_out: tuple[Tensor, ...]
+    n_heads: int
+
+    def run(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, T, 3], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
+        flat = _mlp(h, self.v)
+        projections = _Projections(_mlp(h, self.q), _mlp(h, self.k), flat, _mlp(flat, self.x))
+        rotated = lambda q, times: _rotated(q, times, self.freqs)
+        h_out = lambda value: linear(value, *self.h_out)
+        v_out = lambda h, u: gated_perceptron(h, u, self.v_out, True, "fp32")
+        return _attend(x, h, projections, rotated, h_out, v_out, self.n_heads, frames)
+
+
+class _Projections(NamedTuple):
+    """[N, T, n d] of queries, keys and values, and the gates [N, T, n]."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    gate: Tensor
 
 
 class ETAttention(TemporalLayer):
@@ -60,20 +94,53 @@ class ETAttention(TemporalLayer):
             feats_activation=nn.SiLU(),
         )
 
-    def rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """x [N, T, 3], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
-        times = torch.arange(h.shape[1], device=h.device) if frames is None else torch.tensor(frames, device=h.device)
-        heads = lambda z: z.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # [N, n, T, d]
-        flat = self.v_mlp(h)
-        gate = self.x_mlp(flat).transpose(1, 2)  # [N, n, T]
-        q, k = (self.rotary_emb(heads(mlp(h)), times) for mlp in (self.q_mlp, self.k_mlp))
-        alpha = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, dim=-1)  # [N, n, T, T]
-        h = h + self.h_out((alpha @ heads(flat)).transpose(1, 2).flatten(2))
-        weight = alpha * gate[:, :, None]
-        # sum_s w_ts (x_t - x_s): of differences, which do not depend on where the molecule is.
-        x_0 = x - x.mean(dim=1, keepdim=True)
-        u = weight.sum(-1, keepdim=True) * x_0[:, None] - weight @ x_0[:, None]  # [N, n, T, 3]
-        _, move = self.v_out(h, u.transpose(1, 2))
-        return x + move.squeeze(-2), h
+    @property
+    def prepared(self) -> PreparedHeads:
+        """The parameters as they are now, and what is computed with them."""
+        mlps = (self.q_mlp.tensors, self.k_mlp.tensors, self.v_mlp.tensors, self.x_mlp.tensors)
+        h_out = (self.h_out.weight, self.h_out.bias)
+        return PreparedHeads(*mlps, self.rotary_emb.freqs, h_out, self.v_out.tensors, self.n_heads)
 
-    called_rows = rows
+    def called_rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """`rows` by calls of the parts as they are: with hooks, or of somebody else."""
+        flat = self.v_mlp(h)
+        projections = _Projections(self.q_mlp(h), self.k_mlp(h), flat, self.x_mlp(flat))
+        return _attend(x, h, projections, self.rotary_emb, self.h_out, self.v_out, self.n_heads, frames)
+
+
+def _attend(
+    x: Tensor,
+    h: Tensor,
+    projections: _Projections,
+    rotated: Callable[[Tensor, Tensor], Tensor],
+    h_out: Callable[[Tensor], Tensor],
+    v_out: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    n_heads: int,
+    frames: Sequence[int] | None,
+) -> tuple[Tensor, Tensor]:
+    """x [N, T, 3], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
+    times = torch.arange(h.shape[1], device=h.device) if frames is None else torch.tensor(frames, device=h.device)
+    heads = lambda z: z.unflatten(-1, (n_heads, -1)).transpose(1, 2)  # [N, n, T, d]
+    gate = projections.gate.transpose(1, 2)  # [N, n, T]
+    q, k = (rotated(heads(z), times) for z in (projections.q, projections.k))
+    alpha = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, dim=-1)  # [N, n, T, T]
+    h = h + h_out((alpha @ heads(projections.v)).transpose(1, 2).flatten(2))
+    weight = alpha * gate[:, :, None]
+    # sum_s w_ts (x_t - x_s): of differences, which do not depend on where the molecule is.
+    x_0 = x - x.mean(dim=1, keepdim=True)
+    u = weight.sum(-1, keepdim=True) * x_0[:, None] - weight @ x_0[:, None]  # [N, n, T, 3]
+    _, move = v_out(h, u.transpose(1, 2))
+    return x + move.squeeze(-2), h
+
+
+def _rotated(q: Tensor, frames: Tensor, freqs: Tensor) -> Tensor:
+    """q [..., T, d] of frames [T]."""
+    angle = frames[:, None].to(freqs.dtype) * freqs  # [T, d / 2]
+    cos, sin = angle.cos().to(q.dtype), angle.sin().to(q.dtype)
+    even, odd = q[..., 0::2], q[..., 1::2]
+    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+
+
+def _mlp(z: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+    w1, b1, w2, b2 = weights
+    return linear(silu(linear(z, w1, b1)), w2, b2)

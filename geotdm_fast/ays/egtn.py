@@ -1,21 +1,47 @@
 """The baseline without a structure model."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from geotdm_fast.ays.given import AUTOREGRESSIVE, COUNTS
-from geotdm_fast.ays.network import (
-    Batch,
-    Network,
-    embeddings,
-    layer_norms,
-    run_spatial,
-    run_temporal,
-    spatial_layers,
-    temporal_layer,
-)
+from geotdm_fast.ays.given import AUTOREGRESSIVE, COUNTS, Given
+from geotdm_fast.ays.network import Network, embeddings, layer_norms, spatial_layers, temporal_layer
+from geotdm_fast.ays.prepared import Batch, CalledNorm, Norm, displacement, norm_of, temporal
 from geotdm_fast.ays.spatial import ESLayer
+from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal
+
+
+class PreparedPair(NamedTuple):
+    """A spatial and a temporal layer of `EGTN`, with the norms behind them; the last pair has one."""
+
+    spatial: PreparedSpatial
+    norm1: Norm | CalledNorm
+    temporal: PreparedTemporal
+    norm2: Norm | CalledNorm | None
+
+    def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """y [N, T, 3], z [N, T, H] to the same shapes."""
+        y, z = self.spatial.run(y, z)
+        y, z = self.temporal.run(y, self.norm1.run(z))
+        return y, z if self.norm2 is None else self.norm2.run(z)
+
+
+class PreparedEGTN(NamedTuple):
+    """`EGTN` on a batch."""
+
+    pairs: tuple[PreparedPair, ...]
+    given: Given
+    scale: float
+    num_frames: int
+
+    def denoise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """As `geotdm_fast.nn.prepared.PreparedNetwork.denoise`."""
+        start = x.transpose(1, 2)
+        y = self.given.start(start)
+        y = y if self.scale == 1 else y * self.scale
+        for pair in self.pairs:
+            y, z = pair.run(y, z)
+        return displacement(self.given.noisy(y), start, self.scale), self.given.noisy(z)
 
 
 class EGTN(Network):
@@ -54,13 +80,14 @@ class EGTN(Network):
             if i < n_layers - 1:
                 self.norm2.extend(layer_norms(1, hidden_dim))
 
-    def _denoise(self, x: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        y = call.given.start(x)
-        y = y if self.scale == 1 else y * self.scale
-        for i in range(self.n_layers):
-            y, z = run_spatial(self.s_modules[i], y, z, call)
-            y, z = run_temporal(self.t_modules[i], y, self.norm1[i](z))
-            if i < self.n_layers - 1:
-                z = self.norm2[i](z)
-        x_out = call.given.noisy(y) - x
-        return x_out if self.scale == 1 else x_out / self.scale, call.given.noisy(z)
+    def prepare(self, call: Batch) -> PreparedEGTN:
+        pairs = tuple(
+            PreparedPair(
+                call.spatial(self.s_modules[i], of_all=True),
+                norm_of(self.norm1[i]),
+                temporal(self.t_modules[i]),
+                norm_of(self.norm2[i]) if i < self.n_layers - 1 else None,
+            )
+            for i in range(self.n_layers)
+        )
+        return PreparedEGTN(pairs, call.given, self.scale, call.given.num_frames)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from geotdm_fast import ops
 from geotdm_fast.data.chemistry.names import NUM_ATOMS, NUM_EDGE_TYPES
 from geotdm_fast.nn.plain import is_plain
+from geotdm_fast.reference.node_embedding import part_of_layer
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import check_index, check_tensor, reads_values
 
@@ -48,3 +49,13 @@ def first_features(
         return ops.node_embedding(atoms, step, layer.weight, layer.bias, num_frames, precision)
     rows = layer(torch.cat([atoms, sinusoid(step, time_emb_dim, atoms.dtype)], dim=-1))
     return rows[:, None].expand(-1, num_frames, -1)
+
+
+def parts_of_first(
+    layer: nn.Linear, atoms: Tensor, steps: Tensor, time_emb_dim: int, precision: str
+) -> tuple[Tensor, Tensor]:
+    """[N, 1, H] of the atoms [N, node_dim] and [R, H] of diffusion steps [R], whose sum is `first_features`."""
+    width = atoms.shape[-1]
+    features = part_of_layer(atoms[:, None], layer.weight[:, :width], layer.bias, precision)
+    psi = sinusoid(steps, time_emb_dim, atoms.dtype)
+    return features, part_of_layer(psi, layer.weight[:, width:], None, precision)

@@ -109,4 +109,9 @@ def check_conditioning(where: str, conditioning: str, counts: dict[str, tuple[in
     check_choice(f"{where}: conditioning", conditioning, counts)
 
 
+def remember_given(cond_mask: Tensor, frames: Frames) -> None:
+    """Tell `given_frames` what it would find in cond_mask [T] bool: the device need not be waited for."""
+    _frames_of_mask.remember(cond_mask, frames)
+
+
 _frames_of_mask = TensorCache(lambda mask: frames_of(mask) if bool(mask.any()) else None)

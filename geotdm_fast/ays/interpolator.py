@@ -1,42 +1,103 @@
 """The interpolator: a frozen structure model, and new layers around it that join its frames to a trajectory."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from geotdm_fast.ays.alignment import align_frames, align_to_first_frame
-from geotdm_fast.ays.given import COUNTS
+from geotdm_fast.ays.given import COUNTS, Given
 from geotdm_fast.ays.mixing import mixed, normed_and_mixed
 from geotdm_fast.ays.network import (
-    Batch,
     Network,
     alphas,
     embeddings,
     last_temporal_layer,
     layer_norms,
-    run_spatial,
-    run_temporal,
     spatial_layers,
     temporal_layer,
 )
+from geotdm_fast.ays.prepared import (
+    Batch,
+    CalledNorm,
+    Norm,
+    Turning,
+    displacement,
+    embedded,
+    norm_of,
+    run_block,
+    temporal,
+)
+from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal
 
 
 class Update(NamedTuple):
     """A new layer of a block, and how its result is mixed with the structure layer's.
 
-    layer: spatial or temporal; norm: of its features; x_alpha, h_alpha: shares of positions and features before the
-    sigmoid, None: a half
+    norm: of its features, or None; x_alpha, h_alpha: shares of positions and features before the sigmoid, None: a half
     keeps_h: the structure layer's features stay as they are
     """
 
-    layer: nn.Module
-    is_spatial: bool
-    norm: nn.Module | None
+    layer: PreparedSpatial | PreparedTemporal
+    norm: Norm | CalledNorm | None
     x_alpha: Tensor | None
     h_alpha: Tensor | None
     keeps_h: bool = False
+
+
+class Block(NamedTuple):
+    """A block of `EGInterpolator`.
+
+    structure: S; told: [T, H] - added to the features behind it, in the first block
+    updates: by the new layers; none with `set_zero`
+    """
+
+    structure: PreparedSpatial
+    told: Tensor | None
+    updates: tuple[Update, ...]
+
+    def run(self, y: Tensor, z: Tensor, given: Given, turning: Turning | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions y [N, T, 3], features z [N, T, H] to the same, and [N, M, H], h_out of the last block."""
+        y_s, k = self.structure.run(given.noisy(y), given.noisy(z))
+        y, z = _turned(given.put(y, y_s), turning), given.put(z, k)
+        if not self.updates:
+            return y, z, k
+        if self.told is not None:
+            z = z + self.told
+        for update in self.updates:
+            moved, z = update.layer.run(y, z)
+            moved = given.noisy(moved)
+            moved = moved if turning is None else turning.onto(moved, y_s)
+            y = _turned(given.put(y, mixed(y_s, moved, update.x_alpha)), turning)
+            if update.keeps_h:
+                return y, z, k
+            z = normed_and_mixed(z, k, update.norm, update.h_alpha, given)
+        return y, z, given.noisy(z)
+
+
+class PreparedInterpolator(NamedTuple):
+    """`EGInterpolator` on a batch. turning: None: frames are not turned within the network."""
+
+    blocks: tuple[Block, ...]
+    given: Given
+    turning: Turning | None
+    scale: float
+    num_frames: int
+    recompute: bool
+
+    def denoise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """As `geotdm_fast.nn.prepared.PreparedNetwork.denoise`."""
+        given, turning, start = self.given, self.turning, x.transpose(1, 2)
+        y, k = _turned(given.start(start), turning), z
+        for block in self.blocks:
+            y, z, k = run_block(self.recompute, block.run, y, z, given, turning)
+        y = given.noisy(y)
+        y = y if turning is None else turning.onto(y, start)
+        return displacement(y, start, self.scale), k
+
+
+def _turned(y: Tensor, turning: Turning | None) -> Tensor:
+    """Every frame turned onto frame 0, where the network does so."""
+    return y if turning is None else turning.to_first(y)
 
 
 class EGInterpolator(Network):
@@ -113,57 +174,30 @@ class EGInterpolator(Network):
                 self.t_modules_2.append(temporal_layer(hidden_dim, time_emb_dim))
             self.t_modules.append(last_temporal_layer(hidden_dim, time_emb_dim, num_heads if use_mha else None))
 
-    def _denoise(self, x: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        given = call.given
-        y, k = self._turned(given.start(x), call), z
-        for i in range(self.n_layers):
-            y, z, k = self.run_block(partial(self._block, i, call=call), y, z)
-        y = given.noisy(y)
-        if self.use_kabsch:
-            y = _aligned(y, x, call)
-        x_out = y - x
-        return x_out if self.scale == 1 else x_out / self.scale, k
+    def prepare(self, call: Batch) -> PreparedInterpolator:
+        blocks = tuple(self._block(i, call) for i in range(self.n_layers))
+        turning = call.turning if self.use_kabsch else None
+        return PreparedInterpolator(blocks, call.given, turning, self.scale, call.given.num_frames, self.recompute)
 
-    def _block(self, i: int, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Block i: positions y [N, T, 3], features z [N, T, H] to the same, and [N, M, H], h_out of the last block."""
-        given = call.given
-        y_s, k = run_spatial(self.s_modules[i], given.noisy(y), given.noisy(z), call)
-        y, z = self._turned(given.put(y, y_s), call), given.put(z, k)
+    def _block(self, i: int, call: Batch) -> Block:
+        structure = call.spatial(self.s_modules[i], of_all=False)
         if self.set_zero:
-            return y, z, k
-        if i == 0:
-            z = z + self.cond_embedding(given.flags(z.device))
-        for update in self._updates(i):
-            moved, z = (run_spatial if update.is_spatial else run_temporal)(update.layer, y, z, call)
-            moved = given.noisy(moved)
-            if self.use_kabsch:
-                moved = _aligned(moved, y_s, call)
-            y = self._turned(given.put(y, mixed(y_s, moved, update.x_alpha)), call)
-            if update.keeps_h:
-                return y, z, k
-            z = normed_and_mixed(z, k, update.norm, update.h_alpha, given)
-        return y, z, given.noisy(z)
+            return Block(structure, None, ())
+        told = embedded(self.cond_embedding, call.given, call.x.device) if i == 0 else None
+        return Block(structure, told, tuple(self._updates(i, call)))
 
-    def _updates(self, i: int) -> Iterator[Update]:
-        """The new layers of block i."""
-        norm = lambda name: getattr(self, name)[i] if self.use_norm else None
+    def _updates(self, i: int, call: Batch) -> Iterator[Update]:
+        """By the new layers of block i."""
+        norm = lambda name: norm_of(getattr(self, name)[i]) if self.use_norm else None
         alpha = lambda name: None if self.residual else getattr(self, name)[i]
         if self.use_double:
-            yield Update(self.t_modules_2[i], False, norm("norm1"), alpha("alpha_x_t_2"), alpha("alpha_h_t_2"))
+            layer = temporal(self.t_modules_2[i])
+            yield Update(layer, norm("norm1"), alpha("alpha_x_t_2"), alpha("alpha_h_t_2"))
         if self.use_extra:
-            yield Update(self.s_modules_new[i], True, norm("norm2"), alpha("alpha_x_s"), alpha("alpha_h_s"))
+            extra = call.spatial(self.s_modules_new[i], of_all=True)
+            yield Update(extra, norm("norm2"), alpha("alpha_x_s"), alpha("alpha_h_s"))
+        last = temporal(self.t_modules[i])
         if i < self.n_layers - 1:
-            yield Update(self.t_modules[i], False, norm("norm3"), alpha("alpha_x_t"), alpha("alpha_h_t"))
+            yield Update(last, norm("norm3"), alpha("alpha_x_t"), alpha("alpha_h_t"))
         else:
-            keeps_h = not self.residual
-            yield Update(self.t_modules[i], False, None, alpha("alpha_x_t"), None, keeps_h)
-
-    def _turned(self, y: Tensor, call: Batch) -> Tensor:
-        """Every frame turned onto frame 0, where the network does so."""
-        if not self.use_kabsch:
-            return y
-        return align_to_first_frame(y.transpose(1, 2), call.batch).transpose(1, 2)
-
-
-def _aligned(y: Tensor, onto: Tensor, call: Batch) -> Tensor:
-    return align_frames(y.transpose(1, 2), onto.transpose(1, 2), call.batch).transpose(1, 2)
+            yield Update(last, None, alpha("alpha_x_t"), None, keeps_h=not self.residual)

@@ -4,9 +4,10 @@ model's."""
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geotdm_fast.ays.given import Given
+from geotdm_fast.ays.prepared import CalledNorm, Norm
 from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
 from geotdm_fast.runtime.checks import is_transformed
 
@@ -18,25 +19,22 @@ def mixed(own: Tensor, other: Tensor, alpha: Tensor | None) -> Tensor:
     return torch.lerp(other, own, torch.sigmoid(alpha).to(own.dtype))
 
 
-def normed_and_mixed(z: Tensor, k: Tensor, norm: nn.Module | None, alpha: Tensor | None, given: Given) -> Tensor:
+def normed_and_mixed(
+    z: Tensor, k: Tensor, norm: Norm | CalledNorm | None, alpha: Tensor | None, given: Given
+) -> Tensor:
     """norm(z) [N, T, H] whose noisy frames are `mixed(k, norm(z), alpha)`, k [N, M, H].
 
-    norm: an `nn.LayerNorm` over H, or None. Where the noisy frames follow one another, the mix is done in place of the
+    norm: over H, or None. Where the noisy frames follow one another, the mix is done in place of the
     norm's result, and the backward keeps z and k alone: a third of the memory and of the passes over it.
     """
     where = given.noisy_range
     fuses = where is not None and not is_transformed() and not torch.is_autocast_enabled(z.device.type)
-    if not fuses or type(norm) is not nn.LayerNorm or not _is_affine(norm):
-        z = z if norm is None else norm(z)
+    if not fuses or not isinstance(norm, Norm):
+        z = z if norm is None else norm.run(z)
         return given.put(z, mixed(k, given.noisy(z), alpha))
     # Filled on the device: a copy from the host would end a capture.
     share = z.new_full((), 0.5) if alpha is None else torch.sigmoid(alpha).to(z.dtype)
     return _NormedAndMixed.apply(z.contiguous(), k, norm.weight, norm.bias, share, where, norm.eps)
-
-
-def _is_affine(norm: nn.LayerNorm) -> bool:
-    has_hooks = bool(norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
-    return norm.weight is not None and norm.bias is not None and len(norm.normalized_shape) == 1 and not has_hooks
 
 
 class _NormedAndMixed(torch.autograd.Function):

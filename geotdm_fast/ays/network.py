@@ -1,21 +1,20 @@
 """What all networks of Align Your Structures share: arguments, checks, the first layer, and calls of layers."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from geotdm_fast.ays.attention import ETAttention
-from geotdm_fast.ays.embedding import Embedding, first_features
+from geotdm_fast.ays.embedding import Embedding, first_features, parts_of_first
 from geotdm_fast.ays.given import Given, given_frames
+from geotdm_fast.ays.prepared import Batch
 from geotdm_fast.ays.spatial import BasicESLayer
 from geotdm_fast.graphs import Graph
-from geotdm_fast.nn.given_graph import as_called
-from geotdm_fast.nn.layers import SpatialLayer, TemporalLayer
+from geotdm_fast.nn.layers import TemporalLayer
 from geotdm_fast.nn.plain import is_plain, like, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
+from geotdm_fast.nn.prepared import PreparedNetwork, PreparedSteps
 from geotdm_fast.nn.temporal import ETLayer
 from geotdm_fast.runtime.checks import (
     check_graph,
@@ -53,16 +52,9 @@ DENOISER_KEYS = (
     "freeze_spatial",
 )
 KEYWORDS = ("cond_mask", "original_frames", "uncond", "graph")
+# Types of torch's whose weights a prepared network has.
+READ = (nn.LayerNorm, nn.Embedding)
 UNUSED_KEYWORDS = ("num_nodes", "num_graphs", "ptr", "num")
-
-
-class Batch(NamedTuple):
-    """What a call has beside the positions: the graph, e [E, edge_dim] of its edges, batch [N] and the given frames."""
-
-    graph: Graph
-    edge_attr: Tensor
-    batch: Tensor
-    given: Given
 
 
 class Network(PrecisionMixin, nn.Module):
@@ -131,21 +123,65 @@ class Network(PrecisionMixin, nn.Module):
         CPU), and a number of given frames that is not that of the conditioning.
         """
         where = f"{type(self).__name__}.forward"
-        self._check(where, diffusion_t, x, h, f, edge_index, edge_attr, batch, model_kwargs)
+        check_tensor(where, "x", x, ("N", 3, "M"), integer=False)
+        check_tensor(where, "diffusion_t", diffusion_t, (len(x),))
+        check_same_device(where, **{"the network": like(self)}, diffusion_t=diffusion_t)
+        atoms, call = self._call_of(where, x, h, f, edge_index, edge_attr, batch, model_kwargs)
+        num_frames = call.given.num_frames
+        z = first_features(self.input_linear, atoms, diffusion_t, self.time_emb_dim, num_frames, self.precision)
+        x_out, h_out = self.prepare(call).denoise(x, z)
+        return x_out.transpose(1, 2), h_out.transpose(1, 2)
+
+    def prepare_steps(
+        self,
+        x: Tensor,
+        t: Tensor,
+        h: Tensor,
+        f: Tensor,
+        edge_index: Tensor | Graph | None,
+        edge_attr: Tensor,
+        batch: Tensor,
+        **model_kwargs: Any,
+    ) -> PreparedSteps | None:
+        """What all steps of a chain have in common, as `EGTN.prepare_steps`; arguments and errors as for `forward`."""
+        if not is_plain(self) or self.why_not_read() is not None:
+            return None
+        where = f"{type(self).__name__}.prepare_steps"
+        check_tensor(where, "x", x, ("N", 3, "M"), integer=False)
+        atoms, call = self._call_of(where, x, h, f, edge_index, edge_attr, batch, model_kwargs)
+        features, rows = parts_of_first(self.input_linear, atoms, t, self.time_emb_dim, self.precision)
+        return PreparedSteps(self.prepare(call), features, rows)
+
+    def why_not_read(self) -> str | None:
+        """The reason why a prepared network may not stand for calls of its modules; None where it may."""
+        return why_not_plain(self, READ)
+
+    def prepare(self, call: Batch) -> PreparedNetwork:
+        """All that calls on a batch with other positions of the same shape, or other steps, have in common.
+
+        The result is differentiable. Change no parameter in place between `prepare` and the last call.
+        """
+        raise NotImplementedError
+
+    def _call_of(
+        self,
+        where: str,
+        x: Tensor,
+        h: Tensor,
+        f: Tensor,
+        edge_index: Tensor | Graph | None,
+        edge_attr: Tensor,
+        batch: Tensor,
+        model_kwargs: dict,
+    ) -> tuple[Tensor, Batch]:
+        """a [N, node_dim] of the atoms, and the batch; arguments as for `forward`, which are checked."""
+        self._check(where, x, h, f, edge_index, edge_attr, batch, model_kwargs)
         graph = _graph_of(edge_index, model_kwargs)
         if not isinstance(graph, Graph):
             graph = Graph.static(graph, len(x))
         atoms, edges = self.embedding(h, f, edge_attr)
         given = self._given(where, x, model_kwargs)
-        z = first_features(self.input_linear, atoms, diffusion_t, self.time_emb_dim, given.num_frames, self.precision)
-        x_out, h_out = self._denoise(x.transpose(1, 2), z, Batch(graph, edges, batch, given))
-        return x_out.transpose(1, 2), h_out.transpose(1, 2)
-
-    def run_block(self, block: Callable[..., Any], *state: Tensor) -> Any:
-        """block(*state), computed again on the way back where `recompute` asks for it."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, *state, use_reentrant=False, preserve_rng_state=False)
-        return block(*state)
+        return atoms, Batch(graph, edges, batch, given, x.transpose(1, 2), self.input_linear.out_features)
 
     def _given(self, where: str, x: Tensor, model_kwargs: dict) -> Given:
         if self.conditionings is None:
@@ -154,14 +190,9 @@ class Network(PrecisionMixin, nn.Module):
         uncond = bool(model_kwargs.get("uncond", False))
         return given_frames(where, self.conditioning, self.conditionings, x, uncond=uncond, **about)
 
-    def _denoise(self, x: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        """Noisy positions x [N, M, 3] and first features z [N, T, H] to x_out [N, M, 3] and h_out [N, M, H]."""
-        raise NotImplementedError
-
     def _check(
         self,
         where: str,
-        diffusion_t: Tensor,
         x: Tensor,
         h: Tensor,
         f: Tensor,
@@ -173,9 +204,7 @@ class Network(PrecisionMixin, nn.Module):
         for name in model_kwargs:
             if name not in (*KEYWORDS, *UNUSED_KEYWORDS):
                 raise TypeError(f"{where}: unexpected keyword '{name}'{nearest(name, (*KEYWORDS, *UNUSED_KEYWORDS))}")
-        check_tensor(where, "x", x, ("N", 3, "M"), integer=False)
         check_tensor(where, "h", h, (len(x),), integer=True)
-        check_tensor(where, "diffusion_t", diffusion_t, (len(x),))
         graph = _graph_of(edge_index, model_kwargs)
         if isinstance(graph, Graph):
             graph.check_fits(where, len(x), x.shape[2])
@@ -184,7 +213,7 @@ class Network(PrecisionMixin, nn.Module):
             check_graph(where, len(x), graph, None, batch)
         check_tensor(where, "batch", batch, (len(x),), integer=True)
         weight = like(self)
-        about = {"x": x, "h": h, "f": f, "diffusion_t": diffusion_t, "edge_attr": edge_attr, "batch": batch}
+        about = {"x": x, "h": h, "f": f, "edge_attr": edge_attr, "batch": batch}
         check_same_device(where, **{"the network": weight}, edge_index=graph, **about)
         check_same_dtype(where, "x", x, weight)
         self.embedding.check(where, h, f, graph, edge_attr)
@@ -215,27 +244,6 @@ def last_temporal_layer(hidden_dim: int, time_emb_dim: int, num_heads: int | Non
         return temporal_layer(hidden_dim, time_emb_dim)
     width = hidden_dim // num_heads
     return ETAttention(hidden_dim, width, width, num_heads, nn.SiLU())
-
-
-def run_spatial(layer: nn.Module, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-    """A spatial layer on y [N, T, 3] and z [N, T, H]; called as torch calls it where it has hooks or foreign parts."""
-    if isinstance(layer, SpatialLayer) and _is_ours(layer):
-        return layer.rows(y, z, call.graph, call.edge_attr)
-    about = (as_called(call.graph), call.edge_attr, call.batch)
-    x, h = layer(y.transpose(1, 2), z.transpose(1, 2), *about)
-    return x.transpose(1, 2), h.transpose(1, 2)
-
-
-def run_temporal(layer: nn.Module, y: Tensor, z: Tensor, call: Batch | None = None) -> tuple[Tensor, Tensor]:
-    """A temporal layer in the same way, which reads nothing of `call`."""
-    if isinstance(layer, TemporalLayer) and _is_ours(layer):
-        return layer.rows(y, z)
-    x, h = layer(y.transpose(1, 2), z.transpose(1, 2))
-    return x.transpose(1, 2), h.transpose(1, 2)
-
-
-def _is_ours(layer: nn.Module) -> bool:
-    return is_plain(layer) and why_not_plain(layer) is None
 
 
 def layer_norms(count: int, hidden_dim: int) -> nn.ModuleList:

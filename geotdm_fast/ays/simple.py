@@ -1,24 +1,83 @@
 """The interpolator whose new layers run in turn and are mixed once."""
 
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from geotdm_fast.ays.given import SIMPLE
+from geotdm_fast.ays.given import SIMPLE, Given
 from geotdm_fast.ays.mixing import mixed
 from geotdm_fast.ays.network import (
-    Batch,
     Network,
     alphas,
     embeddings,
     last_temporal_layer,
     layer_norms,
-    run_spatial,
-    run_temporal,
     spatial_layers,
     temporal_layer,
 )
+from geotdm_fast.ays.prepared import Batch, CalledNorm, Norm, displacement, embedded, norm_of, run_block, temporal
+from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal
+
+
+class NewLayer(NamedTuple):
+    """A new layer of a block, and the norm of its features, or None."""
+
+    layer: PreparedSpatial | PreparedTemporal
+    norm: Norm | CalledNorm | None
+
+    def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """y [N, T, 3], z [N, T, H] to the same shapes."""
+        y, z = self.layer.run(y, z)
+        return y, z if self.norm is None else self.norm.run(z)
+
+
+class SimpleBlock(NamedTuple):
+    """A block of `EGInterpolatorSimple`.
+
+    structure: S; told: [T, H] - added behind it, in the first block
+    layers: T2, S' and T1; none with `set_zero`: the block is S alone
+    x_alpha, h_alpha: shares of positions and features before the sigmoid; h_alpha None: features stay (the last block)
+    """
+
+    structure: PreparedSpatial
+    told: Tensor | None
+    layers: tuple[NewLayer, ...]
+    x_alpha: Tensor
+    h_alpha: Tensor | None
+
+    def run(self, y: Tensor, z: Tensor, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions y [N, T, 3] and features z [N, T, H] to the same, and k [N, M, H]."""
+        y_s, k = self.structure.run(given.noisy(y), given.noisy(z))
+        y, z = given.put(y, y_s), given.put(z, k)
+        if not self.layers:
+            return y, z, k
+        if self.told is not None:
+            z = z + self.told
+        moved, z_new = y, z
+        for layer in self.layers:
+            moved, z_new = layer.run(given.put(y, given.noisy(moved)), z_new)
+        y = given.put(y, mixed(y_s, given.noisy(moved), self.x_alpha))
+        if self.h_alpha is not None:
+            z = given.put(z, mixed(k, given.noisy(z_new), self.h_alpha))
+        return y, z, k
+
+
+class PreparedSimple(NamedTuple):
+    """`EGInterpolatorSimple` on a batch."""
+
+    blocks: tuple[SimpleBlock, ...]
+    given: Given
+    scale: float
+    num_frames: int
+    recompute: bool
+
+    def denoise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """As `geotdm_fast.nn.prepared.PreparedNetwork.denoise`."""
+        start = x.transpose(1, 2)
+        y, k = self.given.start(start), z
+        for block in self.blocks:
+            y, z, k = run_block(self.recompute, block.run, y, z, self.given)
+        return displacement(self.given.noisy(y), start, self.scale), k
 
 
 class EGInterpolatorSimple(Network):
@@ -76,40 +135,23 @@ class EGInterpolatorSimple(Network):
             self.t_modules_2.append(temporal_layer(hidden_dim, time_emb_dim))
             self.t_modules.append(last_temporal_layer(hidden_dim, time_emb_dim, num_heads if use_mha else None))
 
-    def _denoise(self, x: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        y, k = call.given.start(x), z
-        for i in range(self.n_layers):
-            y, z, k = self.run_block(partial(self._block, i, call=call), y, z)
-        x_out = call.given.noisy(y) - x
-        return x_out if self.scale == 1 else x_out / self.scale, k
+    def prepare(self, call: Batch) -> PreparedSimple:
+        blocks = tuple(self._block(i, call) for i in range(self.n_layers))
+        return PreparedSimple(blocks, call.given, self.scale, call.given.num_frames, self.recompute)
 
-    def _block(self, i: int, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Block i: positions y [N, T, 3] and features z [N, T, H] to the same, and k [N, M, H]."""
-        given = call.given
-        y_s, k = run_spatial(self.s_modules[i], given.noisy(y), given.noisy(z), call)
-        y, z = given.put(y, y_s), given.put(z, k)
-        if self.set_zero:
-            return y, z, k
-        if i == 0:
-            z = z + self.cond_embedding(given.flags(z.device))
-        moved, z_new = self._new_layers(i, y, z, call)
-        y = given.put(y, mixed(y_s, moved, self.alpha_x_t[i]))
-        if i < self.n_layers - 1:
-            z = given.put(z, mixed(k, given.noisy(z_new), self.alpha_h_t[i]))
-        return y, z, k
-
-    def _new_layers(self, i: int, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        """Positions of noisy frames and features of all behind T2, S' and T1."""
-        given, is_last = call.given, i == self.n_layers - 1
-        norm1, norm2 = (self.norm1[i], self.norm2[i]) if self.use_norm else (_as_is, _as_is)
-        norm3 = self.norm3[i] if self.use_norm and not is_last else _as_is
-        moved, z = run_temporal(self.t_modules_2[i], y, z)
-        y, z = given.put(y, given.noisy(moved)), norm1(z)
-        moved, z = run_spatial(self.s_modules_new[i], y, z, call)
-        y, z = given.put(y, given.noisy(moved)), norm2(z)
-        moved, z = run_temporal(self.t_modules[i], y, z)
-        return given.noisy(moved), norm3(z)
-
-
-def _as_is(z: Tensor) -> Tensor:
-    return z
+    def _block(self, i: int, call: Batch) -> SimpleBlock:
+        is_last, layers = i == self.n_layers - 1, []
+        norm = lambda norms: norm_of(norms[i]) if self.use_norm else None
+        if not self.set_zero:
+            layers = [
+                NewLayer(temporal(self.t_modules_2[i]), norm(self.norm1)),
+                NewLayer(call.spatial(self.s_modules_new[i], of_all=True), norm(self.norm2)),
+                NewLayer(temporal(self.t_modules[i]), None if is_last else norm(self.norm3)),
+            ]
+        return SimpleBlock(
+            call.spatial(self.s_modules[i], of_all=False),
+            embedded(self.cond_embedding, call.given, call.x.device) if i == 0 and not self.set_zero else None,
+            tuple(layers),
+            self.alpha_x_t[i],
+            None if is_last else self.alpha_h_t[i],
+        )

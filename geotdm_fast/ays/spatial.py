@@ -22,7 +22,9 @@ class ShiftOnGraph(NamedTuple):
 
     def run(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x [N, T, 3], h [N, T, H] to the same shapes."""
-        u, k = ops.run_egcl(x, h, self.prepared)
+        # Of a view, whose gradient is whole before that of x + w comes to it: so the order of terms is the same where
+        # the op adds a row to x, as it does for a graph with room.
+        u, k = ops.run_egcl(x.view_as(x), h, self.prepared)
         if self.gv_ff is None:
             return x + normalized_over_time(u), k
         q, w = ops.gv_ff(k, u, self.gv_ff, precision=self.precision)

@@ -1,22 +1,78 @@
 """The structure model first, then blocks of temporal, spatial and temporal layers."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from geotdm_fast.ays.alignment import align_frames, align_to_first_frame
-from geotdm_fast.ays.given import COUNTS
-from geotdm_fast.ays.network import (
-    Batch,
-    Network,
-    embeddings,
-    layer_norms,
-    run_spatial,
-    run_temporal,
-    spatial_layers,
-    temporal_layer,
-)
+from geotdm_fast.ays.given import COUNTS, Given
+from geotdm_fast.ays.network import Network, embeddings, layer_norms, spatial_layers, temporal_layer
+from geotdm_fast.ays.prepared import Batch, CalledNorm, Norm, Turning, displacement, embedded, norm_of, temporal
+from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal
+
+
+class PreparedTST(NamedTuple):
+    """A block of temporal, spatial and temporal layers, and the norms behind them; None: no norm."""
+
+    temporal_1: PreparedTemporal
+    spatial: PreparedSpatial
+    temporal_2: PreparedTemporal
+    norms: tuple[Norm | CalledNorm | None, Norm | CalledNorm | None, Norm | CalledNorm | None]
+
+    def run(self, y: Tensor, z: Tensor, given: Given, turning: Turning | None) -> tuple[Tensor, Tensor]:
+        """Positions y [N, T, 3] and features z [N, T, H] to the same shapes."""
+        norm_t1, norm_s, norm_t2 = self.norms
+        y, z = self._over_time(self.temporal_1, y, z, given, turning)
+        z = _normed(norm_t1, z)
+        moved, r = self.spatial.run(given.noisy(y), given.noisy(z))
+        y, z = _turned(given.put(y, moved), turning), given.put(z, given.noisy(z) + r)
+        z = _normed(norm_s, z)
+        y, z = self._over_time(self.temporal_2, y, z, given, turning)
+        return y, _normed(norm_t2, z)
+
+    def _over_time(
+        self, layer: PreparedTemporal, y: Tensor, z: Tensor, given: Given, turning: Turning | None
+    ) -> tuple[Tensor, Tensor]:
+        moved, r = layer.run(y, z)
+        return _turned(given.put(y, given.noisy(moved)), turning), z + r
+
+
+class PreparedStack(NamedTuple):
+    """`EGStack` on a batch.
+
+    structure: the structure layers; told: [T, H] - added behind the first of them; turning: None: nothing is turned
+    """
+
+    structure: tuple[PreparedSpatial, ...]
+    told: Tensor
+    blocks: tuple[PreparedTST, ...]
+    given: Given
+    turning: Turning | None
+    scale: float
+    num_frames: int
+
+    def denoise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """As `geotdm_fast.nn.prepared.PreparedNetwork.denoise`."""
+        given, turning, start = self.given, self.turning, x.transpose(1, 2)
+        y = _turned(given.start(start), turning)
+        for i, structure in enumerate(self.structure):
+            moved, k = structure.run(given.noisy(y), given.noisy(z))
+            y, z = _turned(given.put(y, moved), turning), given.put(z, k)
+            if i == 0:
+                z = z + self.told
+        for block in self.blocks:
+            y, z = block.run(y, z, given, turning)
+        y = given.noisy(y)
+        y = y if turning is None else turning.onto(y, start)
+        return displacement(y, start, self.scale), given.noisy(z)
+
+
+def _turned(y: Tensor, turning: Turning | None) -> Tensor:
+    return y if turning is None else turning.to_first(y)
+
+
+def _normed(norm: Norm | CalledNorm | None, z: Tensor) -> Tensor:
+    return z if norm is None else norm.run(z)
 
 
 class EGStack(Network):
@@ -68,40 +124,28 @@ class EGStack(Network):
                 norms = layer_norms(len(names), hidden_dim)
                 self.norms.append(nn.ModuleDict(dict(zip(names, norms, strict=True))))
 
-    def _denoise(self, x: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        given = call.given
-        y = self._turned(given.start(x), call)
-        for i, structure in enumerate(self.s_modules):
-            moved, k = run_spatial(structure, given.noisy(y), given.noisy(z), call)
-            y, z = self._turned(given.put(y, moved), call), given.put(z, k)
-            if i == 0:
-                z = z + self.cond_embedding(given.flags(z.device))
-        for i, block in enumerate(cast(Iterable[nn.ModuleDict], self.tst_blocks)):
-            y, z = self._over_time(block["temporal_1"], y, z, call)
-            z = self._normed(i, "norm_t1", z)
-            moved, r = run_spatial(block["spatial"], given.noisy(y), given.noisy(z), call)
-            y, z = self._turned(given.put(y, moved), call), given.put(z, given.noisy(z) + r)
-            z = self._normed(i, "norm_s", z)
-            y, z = self._over_time(block["temporal_2"], y, z, call)
-            z = self._normed(i, "norm_t2", z)
-        y = given.noisy(y)
-        if self.use_kabsch:
-            y = align_frames(y.transpose(1, 2), x.transpose(1, 2), call.batch).transpose(1, 2)
-        x_out = y - x
-        return x_out if self.scale == 1 else x_out / self.scale, given.noisy(z)
+    def prepare(self, call: Batch) -> PreparedStack:
+        blocks = tuple(
+            PreparedTST(
+                temporal(block["temporal_1"]),
+                call.spatial(block["spatial"], of_all=False),
+                temporal(block["temporal_2"]),
+                (self._norm(i, "norm_t1"), self._norm(i, "norm_s"), self._norm(i, "norm_t2")),
+            )
+            for i, block in enumerate(cast(Iterable[nn.ModuleDict], self.tst_blocks))
+        )
+        return PreparedStack(
+            tuple(call.spatial(layer, of_all=False) for layer in self.s_modules),
+            embedded(self.cond_embedding, call.given, call.x.device),
+            blocks,
+            call.given,
+            call.turning if self.use_kabsch else None,
+            self.scale,
+            call.given.num_frames,
+        )
 
-    def _over_time(self, layer: nn.Module, y: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        moved, r = run_temporal(layer, y, z)
-        return self._turned(call.given.put(y, call.given.noisy(moved)), call), z + r
-
-    def _normed(self, i: int, name: str, z: Tensor) -> Tensor:
+    def _norm(self, i: int, name: str) -> Norm | CalledNorm | None:
         if not self.use_norm:
-            return z
+            return None
         norms = cast(nn.ModuleDict, self.norms[i])
-        return norms[name](z) if name in norms else z
-
-    def _turned(self, y: Tensor, call: Batch) -> Tensor:
-        """Every frame turned onto frame 0, where the network does so."""
-        if not self.use_kabsch:
-            return y
-        return align_to_first_frame(y.transpose(1, 2), call.batch).transpose(1, 2)
+        return norm_of(norms[name]) if name in norms else None

@@ -1,10 +1,28 @@
 """The diffusion model of single structures."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from geotdm_fast.ays.network import Batch, Network, embeddings, run_spatial, spatial_layers
+from geotdm_fast.ays.network import Network, embeddings, spatial_layers
+from geotdm_fast.ays.prepared import Batch, displacement
+from geotdm_fast.nn.layers import PreparedSpatial
+
+
+class PreparedStructure(NamedTuple):
+    """`BasicES` on a batch."""
+
+    layers: tuple[PreparedSpatial, ...]
+    scale: float
+    num_frames: int
+
+    def denoise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """As `geotdm_fast.nn.prepared.PreparedNetwork.denoise`."""
+        start = x.transpose(1, 2)
+        y = start if self.scale == 1 else start * self.scale
+        for layer in self.layers:
+            y, z = layer.run(y, z)
+        return displacement(y, start, self.scale), z
 
 
 class BasicES(Network):
@@ -33,9 +51,6 @@ class BasicES(Network):
         self.input_linear, self.embedding = embeddings(node_dim, ft_dim, edge_dim, hidden_dim, time_emb_dim)
         self.s_modules.extend(spatial_layers(n_layers, hidden_dim, edge_dim, pre_norm))
 
-    def _denoise(self, x: Tensor, z: Tensor, call: Batch) -> tuple[Tensor, Tensor]:
-        y = x if self.scale == 1 else x * self.scale
-        for layer in self.s_modules:
-            y, z = run_spatial(layer, y, z, call)
-        x_out = y - x
-        return x_out if self.scale == 1 else x_out / self.scale, z
+    def prepare(self, call: Batch) -> PreparedStructure:
+        layers = tuple(call.spatial(layer, of_all=True) for layer in self.s_modules)
+        return PreparedStructure(layers, self.scale, call.given.num_frames)

@@ -5,20 +5,19 @@ elsewhere the same function is called.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geotdm_fast import ops
 from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graphs import GraphRule
-from geotdm_fast.nn.egtn import EGTN
-from geotdm_fast.nn.plain import bare, is_plain, why_not_plain
-from geotdm_fast.nn.prepared import Prepared, denoise
+from geotdm_fast.nn.plain import bare
+from geotdm_fast.nn.prepared import Prepared, PreparedNetwork, PreparedSteps
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Counters
 from geotdm_fast.reference.row_sums import num_graphs, zero_mean
@@ -50,7 +49,8 @@ class StepInputs(NamedTuple):
     t: [R] - the number that the network is told of the step
     rows: [R, H] - what the network's first layer makes of that number
     features: [N, 1 or T, H] - what the first layer makes of the nodes' features
-    network: the prepared network. network, features and rows are None where the network is no `EGTN`, and is called
+    network: the prepared network. network, features and rows are None where the network cannot be taken apart (it has
+        hooks, or is somebody else's), and is called
     noise: [N, D, T_noisy] - z of this step, written before it; counters: of noise that the step computes itself by
         counter. Where both are None, and is_random holds, the step draws from torch's global generator
     """
@@ -63,7 +63,7 @@ class StepInputs(NamedTuple):
     first: Tensor | None
     coefficients: Tensor
     t: Tensor
-    network: Prepared | None
+    network: PreparedNetwork | None
     features: Tensor | None
     rows: Tensor | None
     noise: Tensor | None
@@ -80,11 +80,11 @@ def advance(inputs: StepInputs, call: Callable[[Tensor, Tensor], Tensor] | None 
     """
     positions = inputs.x if inputs.positions is None else inputs.positions
     if call is None:
-        network = cast(Prepared, inputs.network)
+        network = cast(PreparedNetwork, inputs.network)
         features, rows = cast(Tensor, inputs.features), cast(Tensor, inputs.rows)
         z = features + rows.index_select(0, inputs.index)[:, None]
         z = z.to(positions.dtype).expand(-1, network.num_frames, -1)
-        output = denoise(network, positions, z)[0].transpose(1, 2)
+        output = network.denoise(positions, z)[0].transpose(1, 2)
     else:
         output = call(positions, step_of_nodes(inputs))
     ops.diffusion_step(
@@ -106,7 +106,7 @@ def _noise(inputs: StepInputs) -> Tensor | None:
 def _step_as_one_op(inputs: StepInputs) -> Callable[[], None] | None:
     """`advance` as one op: the same bits, without a dozen small operations. None where it is not for one op."""
     prepared = inputs.network
-    if prepared is None or prepared.pairs is None:
+    if not isinstance(prepared, Prepared) or prepared.pairs is None:
         return None
     pairs, noisy = prepared.pairs, None if prepared.frames is None else prepared.frames.noisy_index
     features, rows = cast(Tensor, inputs.features), cast(Tensor, inputs.rows)
@@ -244,6 +244,15 @@ class Chain:
         captures = diffusion.captures
         return captures if captures is not None and (x.is_cuda or captures.record is not None) else None
 
+    @staticmethod
+    def _prepared(diffusion: "FramedDiffusion", x: Tensor, t: Tensor, model_kwargs: dict) -> PreparedSteps | None:
+        """The network taken apart; None where its call does more."""
+        called = diffusion.denoise_network
+        prepare_steps = getattr(bare(called), "prepare_steps", None)
+        if prepare_steps is None or called._forward_hooks or called._forward_pre_hooks:
+            return None
+        return prepare_steps(x, t, **diffusion.bare_kwargs(model_kwargs))
+
     def _inputs(self, diffusion: "FramedDiffusion", x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
         """The `StepInputs` of this chain, on the device of x."""
         # A capture warms up with steps beyond the last.
@@ -260,21 +269,10 @@ class Chain:
             x = zero_mean(x, first)
         else:
             positions = x + x_ref
-        network, features, rows = None, None, None
-        inner = bare(diffusion.denoise_network)
-        is_hooked = diffusion.denoise_network._forward_hooks or diffusion.denoise_network._forward_pre_hooks
-        if _is_plain(inner) and not is_hooked:
-            names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given", "graph", "cell")
-            about: dict[str, Any] = {name: model_kwargs.get(name) for name in names}
-            network = inner.prepare(x, **about, plain=True)
-            if network.frames is not None:
-                network = network._replace(frames=network.frames.by_index)  # one graph for all masks of as many frames
-            features, rows = inner.embed_features(model_kwargs["h"], x.dtype), inner.embed_steps(t, x.dtype)
-            told = inner.embed_conditions(model_kwargs.get("conditions"), model_kwargs["batch"], x.dtype)
-            features = features if told is None else features + told[:, None]
+        steps_of = self._prepared(diffusion, x, t, model_kwargs)
         # In a graph the numbers are made where they are used; else some steps' at once.
-        counters = None
-        if isinstance(self.noise, TrajectoryNoise) and network is not None and self._captures(diffusion, x) is not None:
+        counters, is_captured = None, steps_of is not None and self._captures(diffusion, x) is not None
+        if isinstance(self.noise, TrajectoryNoise) and is_captured:
             counters = self.noise.counters
         return StepInputs(
             x=x,
@@ -285,23 +283,13 @@ class Chain:
             first=first,
             coefficients=torch.from_numpy(_to_rows(self.plan.coefficients, total)).to(device, wide),
             t=t,
-            network=network,
-            features=features,
-            rows=rows,
+            network=None if steps_of is None else steps_of.network,
+            features=None if steps_of is None else steps_of.features,
+            rows=None if steps_of is None else steps_of.rows,
             noise=torch.zeros_like(x) if self.noise is not None and counters is None else None,
             counters=counters,
             is_random=self.plan.is_random,
         )
-
-
-def _is_plain(network: nn.Module) -> TypeGuard[EGTN]:
-    """Whether the network's call is `EGTN.forward` and nothing else, so that it can be taken apart."""
-    return (
-        isinstance(network, EGTN)
-        and type(network).forward is EGTN.forward
-        and is_plain(network)
-        and why_not_plain(network) is None
-    )
 
 
 def _call(network: Callable, x: Tensor, t: Tensor, model_kwargs: dict) -> Tensor:

@@ -1,6 +1,6 @@
 """The denoising network of GeoTDM."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,7 +22,15 @@ from geotdm_fast.nn.inputs import InputMixin, check_given, check_keywords
 from geotdm_fast.nn.layers import SpatialLayer, TemporalLayer
 from geotdm_fast.nn.plain import bare, is_plain, like, warn_called_by_modules, why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
-from geotdm_fast.nn.prepared import CalledLayer, Layer, Prepared, UnpreparedLayer, denoise, in_one_call
+from geotdm_fast.nn.prepared import (
+    CalledLayer,
+    Layer,
+    Prepared,
+    PreparedSteps,
+    UnpreparedLayer,
+    denoise,
+    in_one_call,
+)
 from geotdm_fast.nn.spatial_layers import SpatialOptions, spatial_layer
 from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
@@ -239,6 +247,27 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
             layers, in_one = fused, in_one_call(fused, y, z, self.s_modules)
         return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule, in_one)
 
+    def prepare_steps(self, x: Tensor, t: Tensor, **model_kwargs: Any) -> PreparedSteps | None:
+        """What all steps of a chain from x [N, D, T_noisy] have in common, t [R] being the numbers of its steps.
+
+        model_kwargs: as for `forward`; of further keywords nothing is read
+        None where a call of this network is more than `EGTN.forward`, so that it cannot be taken apart.
+        """
+        if type(self).forward is not EGTN.forward or not is_plain(self) or self.why_not_read() is not None:
+            return None
+        names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given", "graph", "cell")
+        about: dict[str, Any] = {name: model_kwargs.get(name) for name in names}
+        network = self.prepare(x, **about, plain=True)
+        if network.frames is not None:
+            network = network._replace(frames=network.frames.by_index)  # one graph for all masks of as many frames
+        features, rows = self.embed_features(model_kwargs["h"], x.dtype), self.embed_steps(t, x.dtype)
+        told = self.embed_conditions(model_kwargs.get("conditions"), model_kwargs["batch"], x.dtype)
+        return PreparedSteps(network, features if told is None else features + told[:, None], rows)
+
+    def why_not_read(self) -> str | None:
+        """The reason why the ops may not take the weights; None where they may."""
+        return why_not_plain(self)
+
     def _graph_of(
         self,
         edge_index: GivenGraph,
@@ -278,7 +307,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
 
     def _is_fused(self) -> bool:
         """Whether the ops may take the weights; else every module is called, and a warning says so, once."""
-        why_not = why_not_plain(self)
+        why_not = self.why_not_read()
         if why_not is not None:
             warn_called_by_modules("EGTN", why_not)
         return why_not is None
@@ -385,9 +414,11 @@ def why_no_room(network: nn.Module) -> str | None:
     Code of somebody else, which would be called with it, need not know what places without an edge are.
     """
     inner = bare(network)
-    if not (isinstance(inner, EGTN) and takes_graph(network)):
+    why_not_read: Callable[[], str | None] | None = getattr(inner, "why_not_read", None)  # of geotdm_fast.ays as well
+    is_known = takes_graph(network) if isinstance(inner, EGTN) else is_plain(inner)
+    if why_not_read is None or not is_known:
         return f"the network is called as {type(network).__name__}"
-    return why_not_plain(inner)
+    return why_not_read()
 
 
 def _feature_rows(h: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,6 +9,7 @@ import functools
 import itertools
 import warnings
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -43,32 +44,32 @@ def looked_at_once() -> Iterator[None]:
         _seen.reset(token)
 
 
-_seen: contextvars.ContextVar[dict[nn.Module, str | None] | None] = contextvars.ContextVar(
-    "geotdm_fast_seen", default=None
-)
+_Looked: TypeAlias = dict[tuple[nn.Module, tuple[type[nn.Module], ...]], str | None]
+_seen: contextvars.ContextVar[_Looked | None] = contextvars.ContextVar("geotdm_fast_seen", default=None)
 
 
-def why_not_plain(module: nn.Module) -> str | None:
+def why_not_plain(module: nn.Module, read: tuple[type[nn.Module], ...] = ()) -> str | None:
     """The reason why the ops must not read the weights of `module` themselves, as text; None where they may.
 
     The reason names the first part of `module` whose call does more than its weights tell.
+    read: types of parts, at any depth, whose weights are read beside those that each module names
     """
     seen = None if torch.compiler.is_compiling() else _seen.get()
     if seen is None:
-        return _why_not(module)
-    if module not in seen:
-        seen[module] = _why_not(module)
-    return seen[module]
+        return _why_not(module, read)
+    if (module, read) not in seen:
+        seen[module, read] = _why_not(module, read)
+    return seen[module, read]
 
 
-def _why_not(module: nn.Module) -> str | None:
+def _why_not(module: nn.Module, read: tuple[type[nn.Module], ...]) -> str | None:
     # A loop over a few hundred parts, of which a draw waits .3 ms: names are put together for those with parts alone.
     wholes = [("", module)]
     while wholes:
         prefix, whole = wholes.pop()
-        read = _read_by(whole)
+        known = (*_read_by(whole), *read)
         for name, part in whole._modules.items():
-            if part is None or (type(part) in read and not _is_hooked(part)):
+            if part is None or (type(part) in known and not _is_hooked(part)):
                 continue
             if not is_plain(part):
                 return f"{prefix}{name} is {type(part).__name__}, with hooks or a forward of its own"

@@ -5,7 +5,7 @@ step. `denoise` reads its arguments alone, so a CUDA graph can hold the call.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,34 @@ def in_one_call(layers: Sequence[Layer], x: Tensor, h: Tensor, owner: nn.Module)
     return ops.prepare_layer_pairs(x, h, pairs, owner)
 
 
+class PreparedNetwork(Protocol):
+    """A network with all that it has of a batch: a named tuple, which a CUDA graph can hold."""
+
+    @property
+    def num_frames(self) -> int:
+        """T, given frames and noisy ones."""
+        ...
+
+    def denoise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x [N, D, T_noisy] and z [N, T, H], what the first layer makes of features and step, to the output.
+
+        Returns the output [N, T_noisy, D], and features of the last layer. Nothing waits for the device.
+        """
+        ...
+
+
+class PreparedSteps(NamedTuple):
+    """What all steps of a chain have in common.
+
+    features: [N, 1 or T, H] - what the first layer makes of the nodes' features
+    rows: [R, H] - what it makes of the numbers of R steps: z is the sum of features and of the row of a step
+    """
+
+    network: PreparedNetwork
+    features: Tensor
+    rows: Tensor
+
+
 class Prepared(NamedTuple):
     """What `EGTN.prepare` makes of a batch; `denoise` reads it.
 
@@ -106,6 +134,10 @@ class Prepared(NamedTuple):
     scale: float
     rule: GraphRule | None = None
     pairs: ops.LayerPairs | None = None
+
+    def denoise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """`denoise` of this."""
+        return denoise(self, x, z)
 
 
 def denoise(prepared: Prepared, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

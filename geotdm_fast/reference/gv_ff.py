@@ -37,12 +37,12 @@ def gv_ff(k: Tensor, u: Tensor, params: GVFFParams, *, precision: str = "fp32") 
     Returns q [..., H] and w [..., D]. The gradient of a length is 0 where the vector is. Deterministic.
     Source: arXiv 2604.03911 and its public code.
     """
-    p, vectors = _perceptron(k, u.unsqueeze(-2), params[:6], True, precision)
-    q, w = _perceptron(p, vectors, params[6:], False, precision)
+    p, vectors = gated_perceptron(k, u.unsqueeze(-2), params[:6], True, precision)
+    q, w = gated_perceptron(p, vectors, params[6:], False, precision)
     return q, w.squeeze(-2)
 
 
-def _perceptron(
+def gated_perceptron(
     features: Tensor, vectors: Tensor, params: tuple[Tensor, ...], is_active: bool, precision: str
 ) -> tuple[Tensor, Tensor]:
     """Features [..., H] and vectors [..., V, D] to as many features, and to the vectors of `mix`."""

@@ -93,11 +93,6 @@ class Objective:
             self._rules[graph] = with_tables(self._rules[self._first], tables)
 
     @property
-    def why_not_captured(self) -> str | None:
-        """Why a CUDA graph may not hold the loss; None where it may."""
-        return getattr(self.diffusion, "why_not_captured", None)
-
-    @property
     def is_by_distance(self) -> bool:
         """Whether the network has a graph by distance, whose edges may want more room."""
         return self._spec is not None and self._spec.radius is not None

@@ -9,7 +9,7 @@ from torch import Tensor
 from geotdm_fast.nn.egtn import why_no_room
 from geotdm_fast.runtime.checks import trusted
 from geotdm_fast.runtime.copies import to_device
-from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, Recorder
+from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, Recorder, signature
 from geotdm_fast.runtime.memory import FAILURES, first_line
 from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training.batches import BatchSource, Draw
@@ -27,7 +27,8 @@ class TrainingStep:
 
     The gradient is the sum over the parts of the batch (one after another) and over the processes. A step on CUDA is
     one captured graph for each size of batch; with several parts or processes two: one for the gradient of a part, one
-    for what follows the all-reduce. Where the graphs of the data differ, batches are padded to a few sizes (`Padding`),
+    for what follows the all-reduce. Where a coin says whether frames are given (`BatchSource.free_share`), there is one
+    for either side of it. Where the graphs of the data differ, batches are padded to a few sizes (`Padding`),
     and the `cuda_graph_sizes` graphs that were used last are kept, which share the memory that they work in. On other
     devices, and where a capture fails, the same Python runs eagerly, and nothing is padded.
 
@@ -61,7 +62,7 @@ class TrainingStep:
 
         self._in_parts = train["accumulate"] > 1 or ours.world_size > 1
         self._record, self._say = record, say
-        self._captures: dict[Structure | None, Captured] = {}
+        self._captures: dict[tuple, Captured] = {}  # of a structure and a kind of inputs
         self._padding: Padding | None = None
         self._said_more = False  # that more sizes come than captures are kept
         self.captures = (device.type == "cuda" or record is not None) and train["cuda_graph"]
@@ -70,8 +71,6 @@ class TrainingStep:
         objective.grows = not self.captures
         if history is not None:
             history.capture(on=self.captures, record=record)
-        if self.captures and objective.why_not_captured is not None:
-            self._give_up(objective.why_not_captured)
         if self.captures and not source.data.same_graph:
             self._pad(train["cuda_graph_sizes"])
         # The same on all processes, which may give up one by one later.
@@ -187,9 +186,12 @@ class TrainingStep:
 
         False, with nothing run, where it cannot be captured.
         """
-        known = self._captures.get(structure)
+        key = (structure, signature(inputs))  # without given frames the inputs are others
+        known = self._captures.get(key)
         if known is None:
             known = self._capture(function, inputs, structure)
+            if known is not None:
+                self._captures[key] = known
         else:
             known.load(inputs)
         if known is None:
@@ -224,7 +226,6 @@ class TrainingStep:
         except FAILURES as error:
             self._give_up(first_line(error))
             return None
-        self._captures[structure] = made
         return made
 
     def _give_up(self, why: str) -> None:
@@ -239,18 +240,23 @@ class TrainingStep:
         self._say(f"train: the step runs without a CUDA graph: {why}")
 
     def _pad(self, most: int) -> None:
-        """Batches of different graphs are padded to about `most` sizes from now on, where the network may see that."""
+        """Batches of different graphs are padded from now on, to about as many sizes as have `most` CUDA graphs.
+
+        Not where the network may not see that.
+        """
         why_not = why_no_room(self.objective.diffusion.denoise_network)
         if why_not is not None:
             self._give_up(f"the graphs of data.train differ, and {why_not}")
             return
-        self._padding = padding = Padding(self.source, self.objective, most)
+        coin = 0 < self.source.free_share < 1
+        self._padding = padding = Padding(self.source, self.objective, max(1, most // 2) if coin else most)
         self._padded = CaptureCache(most, self._record, shares_memory=True)
         if self._history is not None:
             self._history.capture(on=True, record=self._record, sizes=most)
+        both = ", each with and without given frames" if coin else ""
         self._say(
             f"train: the graphs of data.train differ: the first {padding.looked_at} batches are padded to "
-            f"{padding.number} sizes of nodes and edges; at most {most} CUDA graphs are kept"
+            f"{padding.number} sizes of nodes and edges{both}; at most {most} CUDA graphs are kept"
         )
 
     def _forget(self) -> None:

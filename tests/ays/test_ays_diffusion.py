@@ -71,7 +71,7 @@ def test_alignment_undoes_a_turn_or_a_reflection():
 
 def test_alignment_refuses_what_does_not_fit():
     x = torch.zeros(4, 3, 2)
-    with pytest.raises(ValueError, match=r"align_frames: x and y must be \[N, D, T\] alike"):
+    with pytest.raises(ValueError, match=r"align_frames: x and y must be \[N, 3, T\] alike"):
         ays.align_frames(x, x[..., :1], torch.zeros(4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"align_jointly: batch must be \[4\], got \[3\]"):
         ays.align_jointly(x, x, torch.zeros(3, dtype=torch.int64))

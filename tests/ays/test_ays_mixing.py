@@ -5,8 +5,10 @@ import torch
 from tolerances import assert_same
 from torch import nn
 
+from geotdm_fast.ays import mixing
 from geotdm_fast.ays.given import COUNTS, given_frames
-from geotdm_fast.ays.mixing import mixed, normed_and_mixed
+from geotdm_fast.ays.mixing import mixed
+from geotdm_fast.ays.prepared import norm_of
 
 
 def given_of(given, num_frames=5):
@@ -15,6 +17,10 @@ def given_of(given, num_frames=5):
     x = torch.zeros(3, 3, num_frames - len(given))
     kind = {0: "none", 1: "forward", 2: "interpolation"}[len(given)]
     return given_frames("test", kind, COUNTS, x, mask, torch.zeros(3, 3, num_frames))
+
+
+def normed_and_mixed(z, k, norm, alpha, given):
+    return mixing.normed_and_mixed(z, k, norm_of(norm), alpha, given)
 
 
 def plain(z, k, norm, alpha, given):

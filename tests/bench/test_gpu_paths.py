@@ -1,7 +1,5 @@
 """What Python does on a GPU, without one: training and sampling on pretended tensors, beside the CPU's numbers."""
 
-import warnings
-
 import pytest
 import torch
 from pretended_cuda import DEVICE, CUDATensor, PretendedGPU
@@ -9,9 +7,7 @@ from test_block_history import made as with_history
 from test_block_history import systems
 from test_chain import model, seeded
 from test_training_step import PRIORS, make_step, nbody, run, steps_config
-from tiny_ays import interpolator_config, structure_config, write_runs
 from tiny_models import charged_config, write_checkpoint
-from tiny_training import log_of
 from tolerances import assert_same
 
 from geotdm_fast import Flow, Sampler, backend
@@ -23,7 +19,6 @@ from geotdm_fast.ops import kernels
 from geotdm_fast.ops.time_phases import time_phases
 from geotdm_fast.runtime.cuda_graphs import Captured
 from geotdm_fast.samples.npz import read_samples
-from geotdm_fast.training import train
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 needs_triton = pytest.mark.skipif(kernels.missing() is not None, reason=f"{kernels.missing()}")
@@ -204,34 +199,6 @@ def test_a_training_step_whose_given_frames_are_drawn(implementation):
     flat = lambda state, part: torch.cat([v.flatten() for name, v in state.items() if name.startswith(part)])
     for part in ("adam.exp_avg.", "weights."):
         assert_same(flat(state, part), flat(here.named_state(), part), 1e-4, what=part)
-
-
-@pytest.mark.parametrize("implementation", [pytest.param("auto", marks=pytest.mark.dry), "reference"])
-@pytest.mark.parametrize("kind", ["structure", "interpolator"])
-def test_align_your_structures(kind, implementation, tmp_path):
-    """Training with validation, drawing and rolling out; after the first step nothing is waited for but sums."""
-    write_runs(tmp_path)
-    if kind == "structure":
-        config = structure_config(tmp_path, num_steps=3, log_every_step=1)
-    else:
-        config = interpolator_config(tmp_path, "unconditional_forward", num_steps=3, log_every_step=1)
-    config["diffusion"]["model_mean_type"] = "start_x"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # bonds by distance
-        train(config, output_dir=tmp_path / "cpu", device="cpu", progress=False)
-        with PretendedGPU() as gpu, backend(implementation):
-            train(config, output_dir=tmp_path / "cuda", device="cuda", progress=False)
-            loss = [count for (_, where), count in gpu.waits.items() if "ays/" in where and "checkpoint" not in where]
-            assert max(loss) <= 2, "tables of the schedule, once for training and once for validation"
-            options = ["--device", "cuda", "--quiet", "--method", "ays_ddim", "--steps", "3"]
-            long = [["--rollout", "9", "--out", "long.npz"]] if kind == "interpolator" else []
-            for more in (["--out", "drawn.npz"], *long):
-                words = ["sample", str(tmp_path / "cuda"), *options, *more[:-1], str(tmp_path / more[-1])]
-                assert main(words) == 0
-    for here, there in zip(log_of(tmp_path / "cpu"), log_of(tmp_path / "cuda"), strict=True):
-        assert here == pytest.approx(there, rel=1e-3)
-    last = tmp_path / ("long.npz" if kind == "interpolator" else "drawn.npz")
-    assert read_samples(last).samples.shape[-1] == (9 if kind == "interpolator" else 1)
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------

@@ -40,6 +40,9 @@ class ExactSums(TorchDispatchMode):
         if name in _INTO_ROWS and args[0].is_floating_point() and _adds(name, args):
             total = _into_rows(func, args, kwargs)
             return args[0].copy_(total) if name.endswith("_") else total
+        if name in ("aten.lerp", "aten.lerp_"):
+            mixed = _lerp(*args)
+            return args[0].copy_(mixed) if name.endswith("_") else mixed
         if name in _OF_ELEMENTS:
             return func(*map(_in_vectors, args), **kwargs)[: args[0].numel()].view(args[0].shape)
         return func(*args, **kwargs)
@@ -66,6 +69,15 @@ def _into_rows(func, args: tuple, kwargs: dict) -> Tensor:
     args = [*args]
     dtype, args[0], args[place] = args[0].dtype, whole(args[0]), whole(args[place])
     return (func(*args, **kwargs).double() / _ONE).to(dtype)
+
+
+def _lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+    """`torch.lerp`, whose vectors fuse a product with a sum."""
+    if not isinstance(weight, Tensor):
+        return torch.lerp(_in_vectors(start), _in_vectors(end), weight)[: start.numel()].view(start.shape)
+    start, end, weight = torch.broadcast_tensors(start, end, weight)
+    mixed = torch.lerp(_in_vectors(start), _in_vectors(end), _in_vectors(weight))
+    return mixed[: start.numel()].view(start.shape)
 
 
 def _in_vectors(value: Tensor) -> Tensor:
