@@ -53,14 +53,15 @@ struct Step {
   }
 };
 
-void diffusion_step(const Tensor& x, const Tensor& before, const std::optional<Tensor>& positions, const Tensor& output,
-                    const std::optional<Tensor>& noise, const std::optional<Tensor>& x_ref,
-                    const std::optional<Tensor>& first, const Tensor& coefficients, const Tensor& step) {
-  const char* op = "diffusion_step";
+// Checks what the ops diffusion_step and layer_pairs_step have in common, and gives the row of `coefficients` to take.
+// `first_name`: what the op calls `first`.
+int64_t checked_step(const char* op, const char* first_name, const Tensor& x, const Tensor& before,
+                     const std::optional<Tensor>& positions, const std::optional<Tensor>& noise,
+                     const std::optional<Tensor>& x_ref, const std::optional<Tensor>& first, const Tensor& coefficients,
+                     const Tensor& step) {
   check(x.dim() == 3, op, "x must be [N, D, T], got ", listed(x.sizes()));
   check_dense(op, "x", x, x.sizes());
   check_dense(op, "before", before, x.sizes());
-  check_tensor(op, "output", output, x.sizes());
   if (noise) check_tensor(op, "noise", *noise, x.sizes());
   check(positions.has_value() == x_ref.has_value(), op, "positions must come with x_ref");
   if (x_ref) {
@@ -69,9 +70,19 @@ void diffusion_step(const Tensor& x, const Tensor& before, const std::optional<T
   }
   check_dense(op, "coefficients", coefficients, {coefficients.dim() == 2 ? coefficients.size(0) : 0, 6});
   check_dense(op, "step", step, {1}, ScalarType::Long);
-  const int64_t k = *index_data(step), num_nodes = x.size(0), dim = x.size(1);
+  const int64_t k = *index_data(step);
   check(k >= 0 && k < coefficients.size(0), op, "step must be in 0..", coefficients.size(0) - 1, ", got ", k);
-  if (first) check_offsets(op, "first", *first, first->numel() - 1, num_nodes);
+  if (first) check_offsets(op, first_name, *first, first->numel() - 1, x.size(0));
+  return k;
+}
+
+void diffusion_step(const Tensor& x, const Tensor& before, const std::optional<Tensor>& positions, const Tensor& output,
+                    const std::optional<Tensor>& noise, const std::optional<Tensor>& x_ref,
+                    const std::optional<Tensor>& first, const Tensor& coefficients, const Tensor& step) {
+  const char* op = "diffusion_step";
+  const int64_t k = checked_step(op, "first", x, before, positions, noise, x_ref, first, coefficients, step);
+  check_tensor(op, "output", output, x.sizes());
+  const int64_t num_nodes = x.size(0), dim = x.size(1);
   if (x.numel() == 0) return;
 
   const float* row = data(coefficients) + 6 * k;

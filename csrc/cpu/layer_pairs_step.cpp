@@ -42,12 +42,9 @@ void layer_pairs_step(const Tensor& x, const Tensor& before, const std::optional
                       int64_t phases, bool normalize, bool pre_norm, std::optional<double> cutoff, int64_t window,
                       bool low_precision, int64_t precision) {
   const char* op = "layer_pairs_step";
-  check(x.dim() == 3, op, "x must be [N, D, T], got ", listed(x.sizes()));
-  check_dense(op, "x", x, x.sizes());
-  check(positions.has_value() == x_ref.has_value(), op, "positions must come with x_ref");
+  const int64_t k = checked_step(op, "first_node", x, before, positions, noise, x_ref, first_node, coefficients, step);
   check(given.has_value() == noisy.has_value(), op, "given must come with noisy");
   const Tensor& seen = positions ? *positions : x;
-  check_dense(op, "positions", seen, x.sizes());
   const int64_t num_nodes = x.size(0), dim = x.size(1), num_noisy = x.size(2);
   const int64_t num_frames = given && given->dim() == 3 ? given->size(1) : num_noisy;
   if (given) check_tensor(op, "given", *given, {num_nodes, num_frames, dim});
@@ -56,9 +53,7 @@ void layer_pairs_step(const Tensor& x, const Tensor& before, const std::optional
   check_dense(op, "rows", rows, {num_rows, width});
   const int64_t of_features = features.dim() == 3 && features.size(1) == 1 ? 1 : num_frames;
   check_tensor(op, "features", features, {num_nodes, of_features, width});
-  check_dense(op, "step", step, {1}, ScalarType::Long);
-  const int64_t k = *index_data(step);
-  check(k >= 0 && k < num_rows, op, "step must be in 0..", num_rows - 1, ", got ", k);
+  check(k < num_rows, op, "step must be in 0..", num_rows - 1, " (rows), got ", k);
 
   const float factor = static_cast<float>(scale);
   const float *from = data(seen), *row = data(rows) + k * width;

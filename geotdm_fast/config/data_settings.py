@@ -99,7 +99,10 @@ DATA = {
         "spread": DataKey("of these only so many, evenly spaced; the others are not simulated", "all"),
         "seed": DataKey("of the simulation", "0"),
         "num_frames": DataKey("frames of each system, of a window where there is a stride", "30"),
-        "stride": DataKey("frames between the starts of windows in the 49 frames (gravity: 50)", "one window a system"),
+        "stride": DataKey(
+            "frames between the starts of windows, of 49 frames (gravity: 50) or the files'",
+            "one window a system",
+        ),
         **_FRAMES,
         "project": _PROJECT,
         "root": DataKey("folder of the official generator's files, read instead of simulating"),

@@ -52,8 +52,8 @@ def nbody_dataset(
     spread: of these systems only so many, evenly spaced; the others are not simulated
     seed: system i of a split depends on (seed, kind, split, i) alone, not on how many are asked for
     num_frames: frames kept from the first on; None: all that there are
-    frames, every: which frames there are at all, see `frame_slice`: every=10 is a frame per time unit; a simulation
-        runs on until there are num_frames
+    frames, every: which frames there are at all, see `frame_slice`: every=10 is a frame per time unit; without a
+        stride a simulation runs on until there are num_frames
     stride: windows of num_frames begin every `stride` frames, as far as the frames reach that the official generator
         keeps (49, of gravity 50) or the files have: 20 windows of 30 frames a system with stride=1; None: one window,
         which begins at the first frame

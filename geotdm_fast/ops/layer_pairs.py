@@ -108,11 +108,14 @@ class LayerPairs(NamedTuple):
 
 
 def takes_step(state: StepState, network: StepNetwork) -> bool:
-    """Whether `LayerPairs.run_step` takes these tensors as they are. It has no gradient."""
+    """Whether `LayerPairs.run_step` takes these tensors as they are. It has no gradient.
+
+    The backend is asked here alone, so a chain keeps the one that it was made under.
+    """
     if is_transformed() or current_backend() != "auto":
         return False
-    floats = (*state, network.features, network.rows, network.given)
-    if any(t is not None and t.dtype not in (torch.float32, torch.int64) for t in floats):
+    tensors = (*state, network.features, network.rows, network.given)
+    if any(t is not None and t.dtype not in (torch.float32, torch.int64) for t in tensors):
         return False
     return all(t is None or t.is_contiguous() for t in (state.x, state.before, state.positions, network.rows))
 

@@ -45,9 +45,14 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
 
 def as_kernels_read(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """The weights in float32 and contiguous: the same tensors where they are."""
+    return tuple(map(_as_kernels_read, params))
+
+
+def _as_kernels_read(param: Tensor) -> Tensor:
     # A draw of one system has 180 of them: to ask costs less than two conversions that do nothing.
-    is_right = lambda param: param.dtype is torch.float32 and param.is_contiguous()
-    return tuple(param if is_right(param) else param.float().contiguous() for param in params)
+    if param.dtype is torch.float32 and param.is_contiguous():
+        return param
+    return param.float().contiguous()
 
 
 def needs_grad(*inputs: Tensor | None) -> bool:

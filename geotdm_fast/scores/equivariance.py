@@ -30,6 +30,7 @@ from torch import Tensor
 from geotdm_fast.ays.egtn import EGTN as AysEGTN
 from geotdm_fast.ays.network import Network
 from geotdm_fast.ays.structure import BasicES
+from geotdm_fast.data.checks import check_count
 from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.diffusion import FramedDiffusion, ModelMeanType, Sampler
 from geotdm_fast.nn import EGTN
@@ -88,8 +89,9 @@ def check_equivariance(
 
     `motions_of` says which motions a quantity follows.
     float64 runs the reference; fp32 what runs on this device by itself; tf32 and bf16 too on CUDA, on the CPU the
-    reference, which rounds the inputs of matrix products. Deterministic. Raises ValueError for an unknown name, and
-    for a kind that the network does not take.
+    reference, which rounds the inputs of matrix products. Deterministic. Raises ValueError for an unknown name, for a
+    kind that the network does not take, and for fewer frames than 1 (a structure model: 3); TypeError for frames that
+    are no whole number.
     """
     network = bare(diffusion.denoise_network)
     if not isinstance(network, (EGTN, Network)):
@@ -101,9 +103,11 @@ def check_equivariance(
     for name, chosen, known in (("precisions", precisions, ROUNDOFF), ("kinds", kinds, kinds_of(network))):
         for one in chosen:
             check_choice(f"check_equivariance: {name}", one, known)
-    num_frames = num_frames or task.window(network.num_w if isinstance(network, EGTN) else FRAMES)
+    least = LEAST_FRAMES if isinstance(network, BasicES) else 1
+    if num_frames is None:
+        num_frames = max(task.window(network.num_w if isinstance(network, EGTN) else FRAMES), least)
+    num_frames = check_count("check_equivariance", "num_frames", num_frames, minimum=least)
     if isinstance(network, BasicES):
-        num_frames = max(num_frames, LEAST_FRAMES)
         task = replace(task, num_frames=num_frames)
     dtype = diffusion.dtype
     before, was_training = network.precision, network.training

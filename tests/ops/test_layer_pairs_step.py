@@ -45,6 +45,7 @@ def both_ways(diffusion, model_kwargs, method, monkeypatch, **options) -> list[t
             about = diffusion.with_graph(model_kwargs)
             x_ref = diffusion.get_ref_frame(about)
             going = chain.Chain(diffusion, sampler.plan, torch.randn(shape), x_ref, about)
+            assert not one_op or chain._step_as_one_op(going.inputs) is not None
             for _ in going.steps():
                 steps += [going.x.clone(), going.x_0.clone()]
         found.append(torch.stack(steps))
@@ -171,13 +172,17 @@ apart = lambda v: torch.stack([v, v], dim=-1)[..., 0]
         ("packed", lambda v: [], "packed must be one tensor at least, got none"),
         ("coefficients", lambda v: v[:1], "step must be in 0..0, got 1"),
         ("before", wide, r"before must be \[7, 3, 6\], got \[7, 3, 12\]"),
+        ("noise", wide, r"noise must be \[7, 3, 6\], got \[7, 3, 12\]"),
+        ("x_ref", wide, r"x_ref must be \[7, 3, 6\], got \[7, 3, 2\]"),
+        ("first_node", lambda v: torch.tensor([0, 9]), "first_node must "),
     ],
 )
 def test_errors_name_the_argument(name, change, message):
     arguments = step_arguments()
     arguments[name] = change(arguments[name])
     x, before = (arguments[name].clone() for name in ("x", "before"))
-    with pytest.raises(ValueError, match=f"(layer_pairs|layer_pairs_step|diffusion_step): ({message})"):
+    op = "layer_pairs" if name == "packed" else "layer_pairs_step"
+    with pytest.raises(ValueError, match=f"{op}: ({message})"):
         torch.ops.geotdm_fast.layer_pairs_step(*arguments.values())
     assert torch.equal(arguments["x"], x) and torch.equal(arguments["before"], before), "nothing was written"
 

@@ -197,3 +197,16 @@ def test_a_graph_by_distance(graph):
     config["denoise_model"] |= {"graph": graph, "cutoff": 2.0, "edge_dim": 2 if graph.get("bonds") else 0}
     deviations = found(config, precisions=("float64",), kinds=("nbody", "molecule"), num_graphs=2)
     assert deviations and all(deviation.holds for deviation in deviations)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "error", "message"),
+    [
+        (0, ValueError, "check_equivariance: num_frames must be at least 1, got 0"),
+        (-3, ValueError, "check_equivariance: num_frames must be at least 1, got -3"),
+        (2.5, TypeError, r"check_equivariance: num_frames must be a whole number, got 2\.5"),
+    ],
+)
+def test_frames_that_cannot_be(num_frames, error, message):
+    with pytest.raises(error, match=message):
+        found(tiny(), num_frames=num_frames)

@@ -166,6 +166,8 @@ def test_refusals(tmp_path):
     config = config_of(tmp_path, "basic_es")
     with pytest.raises(ValueError, match="check_equivariance: kinds must be one of molecule; got 'pedestrian'"):
         found(config, kinds=("molecule", "pedestrian"))
+    with pytest.raises(ValueError, match="check_equivariance: num_frames must be at least 3, got 2"):
+        found(config, num_frames=2)
     diffusion = build_diffusion(lively_network(config), config)
     diffusion.denoise_network = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match="must be an EGTN, or one of Align Your Structures, got Linear"):
