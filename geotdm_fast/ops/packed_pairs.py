@@ -25,7 +25,7 @@ class PackedPairs:
     Every call compares the weights, bit by bit, with a copy of those that were packed. So it sees whatever changed
     them: an optimiser, `load_state_dict`, other weights for an evaluation, writes through `.data` or through numpy,
     which leave `Tensor._version` as it is, and another tensor in a parameter's place. The copy and the packed weights
-    take about twice the memory of the weights, on the CPU, as long as the module lives. A packed tensor is never written
+    take about twice the memory of the weights, on the CPU, while the module lives. A packed tensor is never written
     again: what was prepared with it stays.
     """
 
