@@ -53,22 +53,24 @@ class AtomNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         about = {"h": h, "edge_index": edge_index, "edge_attr": edge_attr, "batch": batch}
         about |= {"cond_mask": cond_mask, "x_given": x_given, "graph": graph, **more}
-        return self.module(diffusion_t, x, **atom_kwargs(about))
+        return self.module(diffusion_t, x, **self.kwargs_within(about))
 
-
-def atom_kwargs(model_kwargs: Mapping) -> dict[str, Any]:
-    """`model_kwargs` of an `AtomNetwork` as `Network.forward` takes them, which documents both."""
-    given = dict(model_kwargs)
-    (z, f), c = _atoms(given.pop("h")), _types(given.pop("edge_attr"))
-    told = {"h": z, "f": f, "edge_attr": c} | {name: given.pop(name, None) for name in ("edge_index", "batch", "graph")}
-    cond_mask, x_given = given.pop("cond_mask", None), given.pop("x_given", None)
-    for name, value in given.items():
-        if value is not None:
-            hint = f"; data for it have {_ABSENT[name]}" if name in _ABSENT else ""
-            raise TypeError(f"a network of Align Your Structures takes no {name}{hint}")
-    if cond_mask is None:
-        return told
-    return told | {"cond_mask": _flags(cond_mask), "original_frames": x_given}
+    @staticmethod
+    def kwargs_within(model_kwargs: Mapping) -> dict[str, Any]:
+        """`model_kwargs` of this as `Network.forward` takes them, which documents both."""
+        given = dict(model_kwargs)
+        (z, f), c = _atoms(given.pop("h")), _types(given.pop("edge_attr"))
+        told = {"h": z, "f": f, "edge_attr": c} | {
+            name: given.pop(name, None) for name in ("edge_index", "batch", "graph")
+        }
+        cond_mask, x_given = given.pop("cond_mask", None), given.pop("x_given", None)
+        for name, value in given.items():
+            if value is not None:
+                hint = f"; data for it have {_ABSENT[name]}" if name in _ABSENT else ""
+                raise TypeError(f"a network of Align Your Structures takes no {name}{hint}")
+        if cond_mask is None:
+            return told
+        return told | {"cond_mask": _flags(cond_mask), "original_frames": x_given}
 
 
 class AysDiffusion(GeoTDM):
@@ -102,9 +104,6 @@ class AysDiffusion(GeoTDM):
     def reads_graph(self) -> bool:
         """Always: `AtomNetwork` takes a graph."""
         return True
-
-    def bare_kwargs(self, model_kwargs: dict) -> dict:
-        return atom_kwargs(model_kwargs)
 
     def training_losses(
         self,

@@ -16,7 +16,7 @@ from geotdm_fast.diffusion.noise import TrajectoryNoise
 from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graphs import GraphRule
-from geotdm_fast.nn.plain import bare
+from geotdm_fast.nn.plain import bare, wrappers
 from geotdm_fast.nn.prepared import Prepared, PreparedNetwork, PreparedSteps
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Counters
@@ -247,11 +247,14 @@ class Chain:
     @staticmethod
     def _prepared(diffusion: "FramedDiffusion", x: Tensor, t: Tensor, model_kwargs: dict) -> PreparedSteps | None:
         """The network taken apart; None where its call does more."""
-        called = diffusion.denoise_network
-        prepare_steps = getattr(bare(called), "prepare_steps", None)
-        if prepare_steps is None or called._forward_hooks or called._forward_pre_hooks:
+        network, around = bare(diffusion.denoise_network), wrappers(diffusion.denoise_network)
+        # Of the type: a module that hands on the attributes of another one has them all.
+        if around is None or not hasattr(type(network), "prepare_steps"):
             return None
-        return prepare_steps(x, t, **diffusion.bare_kwargs(model_kwargs))
+        for wrapper in around:
+            as_within = getattr(type(wrapper), "kwargs_within", None)
+            model_kwargs = model_kwargs if as_within is None else as_within(model_kwargs)
+        return cast(Callable[..., PreparedSteps | None], network.prepare_steps)(x, t, **model_kwargs)
 
     def _inputs(self, diffusion: "FramedDiffusion", x: Tensor, x_ref: Tensor | None, model_kwargs: dict) -> StepInputs:
         """The `StepInputs` of this chain, on the device of x."""

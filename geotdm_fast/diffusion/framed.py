@@ -129,10 +129,6 @@ class FramedDiffusion:
             return model_kwargs | {"graph": network.graph_of(model_kwargs, room)}
         return model_kwargs | {"graph": Graph.static(model_kwargs["edge_index"], len(model_kwargs["batch"]))}
 
-    def bare_kwargs(self, model_kwargs: dict) -> dict:
-        """`model_kwargs` as the network within its wrappers takes them."""
-        return model_kwargs
-
     def scale_timesteps(self, t: Tensor) -> Tensor:
         """What the network and `cond_fn` are told of t."""
         raise NotImplementedError

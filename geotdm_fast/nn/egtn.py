@@ -20,7 +20,15 @@ from geotdm_fast.nn.given_graph import (
 )
 from geotdm_fast.nn.inputs import InputMixin, check_given, check_keywords
 from geotdm_fast.nn.layers import SpatialLayer, TemporalLayer
-from geotdm_fast.nn.plain import bare, is_plain, like, warn_called_by_modules, why_not_plain
+from geotdm_fast.nn.plain import (
+    bare,
+    is_compiled,
+    is_plain,
+    like,
+    warn_called_by_modules,
+    why_not_plain,
+    wrappers,
+)
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.nn.prepared import (
     CalledLayer,
@@ -403,9 +411,9 @@ def takes_graph(network: nn.Module) -> bool:
 
     Not where `torch.compile` is between, which would look into the graph for each batch anew.
     """
-    inner = cast(nn.Module, network._modules.get("module", network))
+    inner = bare(network)
     is_ours = type(inner).forward is EGTN.forward and "forward" not in vars(inner)
-    return is_ours and inner._compiled_call_impl is None
+    return is_ours and wrappers(network) is not None and not is_compiled(network)
 
 
 def why_no_room(network: nn.Module) -> str | None:
@@ -414,11 +422,12 @@ def why_no_room(network: nn.Module) -> str | None:
     Code of somebody else, which would be called with it, need not know what places without an edge are.
     """
     inner = bare(network)
-    why_not_read: Callable[[], str | None] | None = getattr(inner, "why_not_read", None)  # of geotdm_fast.ays as well
-    is_known = takes_graph(network) if isinstance(inner, EGTN) else is_plain(inner)
-    if why_not_read is None or not is_known:
+    # Of the type: a module that hands on the attributes of another one has them all. geotdm_fast.ays has it as well.
+    why_not_read: Callable[[nn.Module], str | None] | None = getattr(type(inner), "why_not_read", None)
+    is_called_alone = is_plain(inner) and wrappers(network) is not None and not is_compiled(network)
+    if why_not_read is None or not (takes_graph(network) if isinstance(inner, EGTN) else is_called_alone):
         return f"the network is called as {type(network).__name__}"
-    return why_not_read()
+    return why_not_read(inner)
 
 
 def _feature_rows(h: Tensor, dtype: torch.dtype) -> Tensor:

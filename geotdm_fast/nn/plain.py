@@ -16,6 +16,13 @@ from torch import Tensor, nn
 
 # The names that DistributedDataParallel and `torch.compile` give to what they wrap.
 WRAPPERS = ("module", "_orig_mod")
+_COMPILED = "torch._dynamo.eval_frame.OptimizedModule"
+# Wrappers whose call is a call of what they wrap, by name: to import them takes long.
+_TRANSPARENT = (
+    "torch.nn.parallel.distributed.DistributedDataParallel",
+    _COMPILED,
+    "geotdm_fast.ays.as_geotdm.AtomNetwork",
+)
 _OURS = ("geotdm_fast.nn.", "geotdm_fast.ays.")
 _PLAIN = (nn.Linear.forward, nn.SiLU.forward, nn.Sequential.forward, nn.Module.forward)
 
@@ -85,18 +92,51 @@ def _read_by(module: nn.Module) -> tuple[type[nn.Module], ...]:
 
 
 def _is_hooked(module: nn.Module) -> bool:
+    return _has_hooks(module) or "forward" in vars(module)
+
+
+def _has_hooks(module: nn.Module) -> bool:
     own = vars(module)  # where torch keeps the hooks of a module
     hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
-    return bool(hooks) or "forward" in own
+    return bool(hooks)
 
 
 def bare(network: nn.Module) -> nn.Module:
     """The network within the wrappers of DistributedDataParallel and `torch.compile`, in any order."""
-    while True:
-        within = [part for name in WRAPPERS if (part := network._modules.get(name)) is not None]
-        if not within:
-            return network
-        network = within[0]
+    return _layers_of(network)[-1]
+
+
+def wrappers(network: nn.Module) -> list[nn.Module] | None:
+    """What is around `bare(network)`, from without; None where a call of it may do more than one of the bare network.
+
+    Known are DistributedDataParallel, `torch.compile` and `geotdm_fast.ays.as_geotdm.AtomNetwork`, without hooks.
+    """
+    found = _layers_of(network)[:-1]
+    return found if all(map(_is_transparent, found)) else None
+
+
+def is_compiled(network: nn.Module) -> bool:
+    """Whether `torch.compile` is among the wrappers of `network`, or compiled its bare call."""
+    layers = _layers_of(network)
+    return any(_name(type(layer)) == _COMPILED or layer._compiled_call_impl is not None for layer in layers)
+
+
+def _layers_of(network: nn.Module) -> list[nn.Module]:
+    """`network` and what it wraps, from without."""
+    layers = [network]
+    while within := [part for name in WRAPPERS if (part := layers[-1]._modules.get(name)) is not None]:
+        layers.append(within[0])
+    return layers
+
+
+def _is_transparent(wrapper: nn.Module) -> bool:
+    # torch.compile puts its forward upon each of its wrappers.
+    is_own = _has_hooks(wrapper) or ("forward" in vars(wrapper) and _name(type(wrapper)) != _COMPILED)
+    return _name(type(wrapper)) in _TRANSPARENT and not is_own
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def like(module: nn.Module) -> Tensor:
