@@ -25,6 +25,7 @@ from geotdm_fast.distill import make_student, student_config
 from geotdm_fast.model import Model
 from geotdm_fast.runtime.bars import progress_bar
 from geotdm_fast.runtime.processes import Processes
+from geotdm_fast.runtime.sampled_digest import sampled_sha256
 from geotdm_fast.samples.record import make_samples
 from geotdm_fast.sampling import sample
 from geotdm_fast.scores.evaluation import evaluate
@@ -41,14 +42,17 @@ Train a student of a shipped or other teacher by pairs or by consistency, and sc
 ADE, FDE, both of the best sample, the mean distance between two samples of a trajectory (variety), and the mean squared
 distance to what the teacher draws of the same noise.
 
---folder receives the student and cost.json, the seconds of the processor that it took. Where they are there, the
-student is scored alone. A line is added to --out."""
+--folder receives the student and cost.json: the settings of its training, and the seconds of the processor that it
+took. Where they are there, the student is scored alone, and options that ask for another training are an error. A line
+is added to --out."""
 EPILOG = """\
   python -m bench.training.students --folder students/pairs --by pairs --num-steps 1500 --threads 1
   python -m bench.training.students --folder students/consistency --by consistency --num-steps 1650 --threads 1
   python -m bench.training.students --checkpoint pedestrian_zara1_small --data pedestrian --folder students/zara1 \\
       --by consistency --num-steps 1400 --batch-size 32 --threads 1"""
 COST = "cost.json"
+# Options that say which data the teacher's are replaced with.
+DATA = ("data", "topology")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,18 +70,44 @@ def run(args: argparse.Namespace) -> int:
     check_data_files(args)
     path = checkpoint_file(args.checkpoint)
     teacher = Model.load(path, device=args.device)
-    if not (args.folder / COST).is_file():
+    training, cost = _training(args, path), args.folder / COST
+    if cost.is_file():
+        cpu_seconds = _cpu_seconds(cost, training)
+    else:
         began = time.process_time()
         train = _from_pairs if args.by == "pairs" else _by_consistency
         train(args, teacher, str(path))
-        (args.folder / COST).write_text(json.dumps({"cpu_seconds": time.process_time() - began}))
+        cpu_seconds = time.process_time() - began
+        cost.write_text(json.dumps({"training": training, "cpu_seconds": cpu_seconds}))
         teacher = Model.load(path, device=args.device)
-    row = {"benchmark": "students", "checkpoint": teacher.name, "by": args.by, "seed": args.seed}
-    row |= {"num_steps": args.num_steps, "batch_size": args.batch_size, "teacher_steps": args.teacher_steps}
-    row |= json.loads((args.folder / COST).read_text()) | _scores(args, teacher) | record.context(args.device)
+    row = {"benchmark": "students"} | {name: value for name, value in training.items() if name not in DATA}
+    row |= {"checkpoint": teacher.name, "cpu_seconds": cpu_seconds}
+    row |= _scores(args, teacher) | record.context(args.device)
     record.append(args.out, [row])
     print(record.describe(row), _shown(row), sep="\n\n")
     return 0
+
+
+def _training(args: argparse.Namespace, teacher: pathlib.Path) -> dict:
+    """The training that the options ask for: their values by their names, for --checkpoint the file and a digest."""
+    names = ["by", "seed", "num_steps", "batch_size", "teacher_steps", *DATA]
+    names += ["pairs", "pair_graphs"] if args.by == "pairs" else []
+    checkpoint = f"{teacher.name}, SHA-256 {sampled_sha256(teacher)[:8]}"
+    return {"checkpoint": checkpoint} | {name: getattr(args, name) for name in names}
+
+
+def _cpu_seconds(cost: pathlib.Path, asked: Mapping) -> float:
+    """What the training in the folder of `cost` took; ValueError where it is not the training that is `asked` for."""
+    found = json.loads(cost.read_text())
+    had = found.get("training")
+    if had is None:
+        raise ValueError(f"students: {cost} must say which training it is of (training), got {', '.join(found)} alone")
+    # Where --by differs, the one has options that the other lacks.
+    differing = [name for name in asked if name in had and had[name] != asked[name]]
+    if differing:
+        told = (f"--{name.replace('_', '-')} must be {had[name]}, got {asked[name]}" for name in differing)
+        raise ValueError(f"students: {cost.parent} has a student of another training: {'; '.join(told)}")
+    return found["cpu_seconds"]
 
 
 def _config(args: argparse.Namespace, teacher: Model, source: str) -> dict:
