@@ -21,8 +21,8 @@ from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.optimizer import Optimizer
 from geotdm_fast.training.padding import PaddedStructure, Padding
 
-# Graphs that are kept where nothing is padded. Data of one graph have at most 9: of two sizes of a part in full and in
-# smaller batches, on either side of a coin, and of the update.
+# Graphs that are kept of what is not padded. Data of one graph need 9 at most: a full batch and a smaller last one have
+# parts of two sizes each, on either side of a coin; the update has one graph.
 _KEPT = 16
 
 # A function of what is captured, its inputs and its structure.
@@ -35,10 +35,10 @@ class TrainingStep:
     The gradient is the sum over the parts of the batch (one after another) and over the processes. A step on CUDA is
     one captured graph for each size of batch; with several parts or processes two: one for the gradient of a part, one
     for what follows the all-reduce. Where a coin says whether frames are given (`BatchSource.free_share`), there is one
-    for either side of it. All of them share the memory that they work in. Where the graphs of the data differ, batches
-    are padded to a few sizes (`Padding`), and the `cuda_graph_sizes` graphs that were used last are kept (with a coin
-    at least two), which share theirs. On other devices, and where a capture fails, the same Python runs eagerly, and
-    nothing is padded.
+    for either side of it. Where the graphs of the data differ, batches are padded to a few sizes (`Padding`), and the
+    `cuda_graph_sizes` graphs that were used last are kept, with a coin at least two. Graphs share the memory that they
+    work in: those of padded batches, and all others. On other devices, and where a capture fails, the same Python runs
+    eagerly, and nothing is padded.
 
     train: the section of the configuration; source: the batches; average: moved too, or None
     say: told in a line how many sizes there are where batches are padded, and why a step on CUDA is not captured
@@ -249,11 +249,11 @@ class TrainingStep:
     def _forget(self) -> None:
         """Let all captures go."""
         self._captures.clear()
-        self.objective.forget()
         if self._padding is not None:
             self._padded.clear()
         if self._history is not None:
             self._history.forget()
+        self.objective.forget()
 
     # --- what is captured -----------------------------------------------------------------------------------------
 
