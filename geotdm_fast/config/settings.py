@@ -140,7 +140,8 @@ TRAIN = {
                          "moments of gradients stay float32", choices=("fp32", "tf32", "bf16")),
     "cuda_graph": Setting("bool", True, "on CUDA, capture the step"),
     "cuda_graph_sizes": Setting("int", 16, "where trajectories have graphs of different size, batches are padded to "
-                                "about so many sizes, and so many captured steps are kept", least=1),
+                                "about so many sizes, and so many captured steps are kept; where a coin gives frames "
+                                "or none, to half as many sizes with two steps each", least=1),
     "eval": Setting("str", "loss", "validation by the loss with fixed noise, or by the NLL (S times dearer)",
                     choices=("loss", "nll")),
     "eval_every_epoch": Setting("int", 1, "epochs between two validations", least=1),

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from geotdm_fast.ays.data import check_atoms
-from geotdm_fast.conditioning import frames_of
+from geotdm_fast.conditioning import Frames, frames_of
 from geotdm_fast.data import Batch
 from geotdm_fast.families import is_ays
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
@@ -43,14 +43,22 @@ class Objective:
         self._spec = cast(EGTN, bare(diffusion.denoise_network)).graph_spec
         self._rules: WeakKeyDictionary[Graph, GraphRule] = WeakKeyDictionary()
         self._first: Graph | None = None  # whose rule counts for those of all padded batches
+        # Masks of given frames by their identity, with their frames: a captured loss reads the memory of these tensors.
+        self._read: dict[int, tuple[Tensor, Frames]] = {}
 
     def split(self, noised: Noised) -> tuple[Tensor, dict]:
         """x_start [N, D, T_noisy] and model_kwargs, as `Task.split`, with the graph as it is, or its rule."""
         return self.split_batch(noised.batch, noised.graph, self._free_task if noised.is_free else self.task)
 
     def split_batch(self, batch: Batch, graph: Graph, task: Task | None = None) -> tuple[Tensor, dict]:
-        """The same of a batch whose own edges are `graph`; task: another than the objective's."""
+        """The same of a batch whose own edges are `graph`; task: another than the objective's.
+
+        The mask of given frames is kept until `forget`, whatever caches drop it.
+        """
         x_start, model_kwargs = (task or self.task).split(batch)
+        mask = model_kwargs.get("cond_mask")
+        if mask is not None:
+            self._read[id(mask)] = mask, frames_of(mask)
         if self._spec is None:
             return x_start, model_kwargs | {"graph": graph}
         return x_start, model_kwargs | {"graph": self._graph_by_distance(batch, graph, model_kwargs)}
@@ -68,6 +76,10 @@ class Objective:
             return rule
         mask = model_kwargs.get("cond_mask")
         return graph_of_frame(rule, batch.x, None if mask is None else frames_of(mask))
+
+    def forget(self) -> None:
+        """Let the masks of given frames go that losses have read: there is no capture any more that reads them."""
+        self._read.clear()
 
     @property
     def has_rule(self) -> bool:

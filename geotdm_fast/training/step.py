@@ -9,7 +9,7 @@ from torch import Tensor
 from geotdm_fast.nn.egtn import why_no_room
 from geotdm_fast.runtime.checks import trusted
 from geotdm_fast.runtime.copies import to_device
-from geotdm_fast.runtime.cuda_graphs import CaptureCache, Captured, Recorder, signature
+from geotdm_fast.runtime.cuda_graphs import CaptureCache, Recorder
 from geotdm_fast.runtime.memory import FAILURES, first_line
 from geotdm_fast.runtime.processes import Processes
 from geotdm_fast.training.batches import BatchSource, Draw
@@ -21,6 +21,13 @@ from geotdm_fast.training.objective import Objective
 from geotdm_fast.training.optimizer import Optimizer
 from geotdm_fast.training.padding import PaddedStructure, Padding
 
+# Graphs that are kept of what is not padded. Data of one graph need 9 at most: a full batch and a smaller last one have
+# parts of two sizes each, on either side of a coin; the update has one graph.
+_KEPT = 16
+
+# A function of what is captured, its inputs and its structure.
+_Call = tuple[Callable, tuple | Tensor, Structure | PaddedStructure | None]
+
 
 class TrainingStep:
     """Moves `weights` by one step (`Optimizer`) on the mean loss of a global batch; nothing waits for the device.
@@ -28,9 +35,10 @@ class TrainingStep:
     The gradient is the sum over the parts of the batch (one after another) and over the processes. A step on CUDA is
     one captured graph for each size of batch; with several parts or processes two: one for the gradient of a part, one
     for what follows the all-reduce. Where a coin says whether frames are given (`BatchSource.free_share`), there is one
-    for either side of it. Where the graphs of the data differ, batches are padded to a few sizes (`Padding`),
-    and the `cuda_graph_sizes` graphs that were used last are kept, which share the memory that they work in. On other
-    devices, and where a capture fails, the same Python runs eagerly, and nothing is padded.
+    for either side of it. Where the graphs of the data differ, batches are padded to a few sizes (`Padding`), and the
+    `cuda_graph_sizes` graphs that were used last are kept, with a coin at least two. Graphs share the memory that they
+    work in: those of padded batches, and all others. On other devices, and where a capture fails, the same Python runs
+    eagerly, and nothing is padded.
 
     train: the section of the configuration; source: the batches; average: moved too, or None
     say: told in a line how many sizes there are where batches are padded, and why a step on CUDA is not captured
@@ -62,9 +70,10 @@ class TrainingStep:
 
         self._in_parts = train["accumulate"] > 1 or ours.world_size > 1
         self._record, self._say = record, say
-        self._captures: dict[tuple, Captured] = {}  # of a structure and a kind of inputs
+        # Of what is not padded. They run one after the other and return nothing, so they can work in the same memory.
+        self._captures = CaptureCache(_KEPT, record, shares_memory=True)
         self._padding: Padding | None = None
-        self._said_more = False  # that more sizes come than captures are kept
+        self._said_more = False  # that more captures are needed than are kept
         self.captures = (device.type == "cuda" or record is not None) and train["cuda_graph"]
         self._may_capture, self._overflowed = False, False
         self._history = history
@@ -172,61 +181,38 @@ class TrainingStep:
         return plain
 
     def _run(self, function: Callable, inputs: tuple | Tensor, structure: Structure | PaddedStructure | None) -> None:
-        if self.captures:
-            if isinstance(structure, PaddedStructure):
-                is_done = self._replay_padded(function, inputs, structure)
-            else:
-                is_done = self._replay(function, inputs, structure)
-            if is_done:
-                return
-        function(inputs, structure)
+        if not (self.captures and self._replay((function, inputs, structure))):
+            function(inputs, structure)
 
-    def _replay(self, function: Callable, inputs: tuple | Tensor, structure: Structure | None) -> bool:
-        """Replay the CUDA graph of `function` for this structure on `inputs`; captured first, if there is none yet.
+    def _replay(self, call: _Call) -> bool:
+        """Replay the CUDA graph of a call, captured first, if there is none yet.
 
+        All structures of one size share a graph where they are padded: the structure is one of its inputs.
         False, with nothing run, where it cannot be captured.
         """
-        key = (structure, signature(inputs))  # without given frames the inputs are others
-        known = self._captures.get(key)
-        if known is None:
-            known = self._capture(function, inputs, structure)
-            if known is not None:
-                self._captures[key] = known
-        else:
-            known.load(inputs)
-        if known is None:
-            return False
-        known.replay()
-        return True
-
-    def _replay_padded(self, function: Callable, inputs: tuple | Tensor, structure: PaddedStructure) -> bool:
-        """As `_replay`, by a CUDA graph that all structures of one size share: the structure is one of its inputs."""
+        is_padded = isinstance(call[2], PaddedStructure)
+        captures = self._padded if is_padded else self._captures
         try:
-            captured = self._padded.borrow(self._on_padded, (function, inputs, structure), state=self.state)
+            captured = captures.borrow(_called, call, state=self.state)
         except FAILURES as error:
             self._give_up(first_line(error))
             return False
         captured.replay()
-        self._padded.give_back(captured)
+        captures.give_back(captured)
+        if is_padded:
+            self._say_more()
+        return True
+
+    def _say_more(self) -> None:
+        """Say once that padded batches need more captures than are kept."""
         most = self._padded.capacity
         chains = 0 if self._history is None else self._history.made
         if max(self._padded.made, chains) > most and not self._said_more:
             self._said_more = True
             self._say(
-                f"train: batches have more than {most} sizes: CUDA graphs are made again and again, in "
+                f"train: batches need more than {most} CUDA graphs: they are made again and again, in "
                 "the time of a few steps each; a larger train.cuda_graph_sizes keeps more"
             )
-        return True
-
-    def _capture(self, function: Callable, inputs: tuple | Tensor, structure: Structure | None) -> Captured | None:
-        """The capture, with `inputs` in place; None, and no further one is tried, where it cannot be."""
-        call = lambda given: function(given, structure)
-        try:
-            made = Captured(call, inputs, state=self.state, record=self._record)
-        except FAILURES as error:
-            self._give_up(first_line(error))
-            return None
-        return made
 
     def _give_up(self, why: str) -> None:
         self.captures = False
@@ -249,7 +235,8 @@ class TrainingStep:
             self._give_up(f"the graphs of data.train differ, and {why_not}")
             return
         coin = 0 < self.source.free_share < 1
-        self._padding = padding = Padding(self.source, self.objective, max(1, most // 2) if coin else most)
+        most = max(most, 2) if coin else most  # a size has two
+        self._padding = padding = Padding(self.source, self.objective, most // 2 if coin else most)
         self._padded = CaptureCache(most, self._record, shares_memory=True)
         if self._history is not None:
             self._history.capture(on=True, record=self._record, sizes=most)
@@ -266,17 +253,9 @@ class TrainingStep:
             self._padded.clear()
         if self._history is not None:
             self._history.forget()
+        self.objective.forget()
 
     # --- what is captured -----------------------------------------------------------------------------------------
-
-    def _on_padded(self, inputs: tuple[Callable, tuple, PaddedStructure]) -> None:
-        """function(given, structure), with everything in `inputs`.
-
-        `CaptureCache` copies the inputs of a captured function before each replay. With the structure among them, one
-        CUDA graph runs every batch of its size.
-        """
-        function, given, structure = inputs
-        function(given, structure)
 
     def _whole(self, inputs: tuple[Draw, Tensor], structure: Structure | PaddedStructure) -> None:
         draw, coefficients = inputs
@@ -295,3 +274,12 @@ class TrainingStep:
         norm = self.optimizer.update(coefficients, self.clip, self.average)
         # Every process has the same norm; their shares of it add up to it.
         self.sums[1].add_(norm, alpha=1 / self.ours.world_size)
+
+
+def _called(call: _Call) -> None:
+    """What a captured graph runs. `CaptureCache` copies all tensors in `call` before each replay.
+
+    Those of a `PaddedStructure` are among them. A `Structure` stays the same object.
+    """
+    function, inputs, structure = call
+    function(inputs, structure)

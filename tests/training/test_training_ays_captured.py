@@ -1,15 +1,23 @@
 """Captured training steps of Align Your Structures, of one molecule and of several: the weights of eager ones."""
 
+import gc
+import itertools
+import weakref
+
 import pytest
 import torch
 from ays_trainings import folder_of_runs, step_of
 from exact_sums import ExactSums
-from tape import TapeRecorder
+from tape import Tape, TapeRecorder
 from test_training_step import assert_same_state, run
 from tiny_ays import SPAN, interpolator_config, structure_config
+from torch.utils._pytree import tree_leaves
 
 from geotdm_fast import backend
+from geotdm_fast.conditioning import frames_of
 from geotdm_fast.data import open_dataset
+from geotdm_fast.runtime import cuda_graphs
+from geotdm_fast.task import _mask_on
 from geotdm_fast.training.streamed_data import StreamedData
 
 SIMPLE = {"type": "interpolator_simple", "sigmoid_init": True}
@@ -68,13 +76,25 @@ def eager_and_captured(config, num_steps=4, change=lambda step: None):
     return eager, captured
 
 
+def padded_kinds(step, num_steps) -> set[tuple[int, ...]]:
+    """Nodes, edges and graphs that batches are padded to, and whether nothing is given, of the first steps."""
+    found = set()
+    for number in range(num_steps):
+        draw, padded = step._padding(step.source.training(number)[0])
+        structure = padded.structure()
+        found.add((len(structure.batch), structure.graph.num_edges, structure.num_graphs, draw.is_free))
+    return found
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_steps_on_two_molecules_move_the_weights_as_eager_ones_do(folder, kind):
     """Bit for bit, moments, average, loss and norm too, where no sum depends on the order of its terms."""
     eager, captured = eager_and_captured(config_of(folder, kind))
     assert captured._padding is not None and eager._padding is None
     assert_same_state(captured, eager)
-    assert float(eager.sums[0]) > 0 and 1 <= len(captured._padded) <= 16
+    assert float(eager.sums[0]) > 0
+    # One capture for each size and side of the coin of these four batches, each made once.
+    assert len(captured._padded) == captured._padded.made == len(padded_kinds(captured, 4))
 
 
 @pytest.mark.parametrize("kind", ["forward", "coin", "heads"])
@@ -159,18 +179,31 @@ def test_what_stands_in_changes_no_bit(folder):
         assert torch.equal(one, other) and torch.equal(loss, same) and one.abs().max() > 0
 
 
-def test_captures_are_few_and_said(folder):
-    """With a coin there are two for a size, and half as many sizes."""
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_captures_are_few_and_said(folder, most):
+    """With a coin there are two for a size, and half as many sizes, but one at least."""
     for kind, words in (("forward", ""), ("coin", ", each with and without given frames")):
         record = TapeRecorder(warm_up=0)
-        step = step_of(config_of(folder, kind, batch_size=2, cuda_graph_sizes=2), record)
-        padding = step._padding
+        step = step_of(config_of(folder, kind, batch_size=4, cuda_graph_sizes=most), record)
+        padding, kept = step._padding, max(most, 2) if kind == "coin" else most
         assert step.lines == [
             f"train: the graphs of data.train differ: the first {padding.looked_at} batches are padded to "
-            f"{padding.number} sizes of nodes and edges{words}; at most 2 CUDA graphs are kept"
+            f"{padding.number} sizes of nodes and edges{words}; at most {kept} CUDA graphs are kept"
         ]
+        assert step._padded.capacity == kept
+        assert 1 <= padding.number <= (kept // 2 if kind == "coin" else kept)
         run(step, 0, 8)
-        assert len(step._padded) <= 2 and record.replays == 8
+        assert len(step._padded) == min(kept, len(padded_kinds(step, 8))) and record.replays == 8
+
+
+def test_one_size_and_a_coin(folder):
+    """Two captures that stay, whatever the coin says: nothing is made again."""
+    record = TapeRecorder(warm_up=0)
+    step = step_of(config_of(folder, "coin", batch_size=10, cuda_graph_sizes=1), record)
+    run(step, 0, 8)
+    sides = [draw.is_free for number in range(8) for draw in step.source.training(number)]
+    assert sum(one != other for one, other in itertools.pairwise(sides)) > 2, "the coin turns"
+    assert step._padding.number == 1 and len(record.tapes) == 2 and len(step.lines) == 1
 
 
 def test_a_replay_makes_anew_all_that_it_does_not_keep(folder):
@@ -198,3 +231,74 @@ def test_a_hook_gives_the_capture_up(folder):
     step.captures = True
     step._pad(4)
     assert not step.captures and "norm1.0 is LayerNorm, with hooks" in step.lines[-1]
+
+
+def test_captures_of_one_molecule_share_memory(folder, monkeypatch):
+    """One recorder with one pool makes them all, on both sides of the coin and in a smaller last batch.
+
+    They return no tensor, and a replay reads nothing that another one left. After `enlarge` there is a new pool.
+    """
+    made = []
+
+    class Recorder(TapeRecorder):
+        def __init__(self, device, generators=(), *, shares_memory=False):
+            super().__init__()
+            assert shares_memory and not generators and device == torch.device("cpu")
+            made.append(self)
+
+    monkeypatch.setattr(cuda_graphs, "CUDAGraphRecorder", Recorder)
+    config = of_ethanol(config_of(folder, "coin"), folder)
+    step = step_of(config)
+    step.captures = True  # as on CUDA
+    with ExactSums(), backend("reference"):
+        run(step, 0, 8)
+        expected = run(step_of(config), 0, 8)
+    (recorder,) = made
+    assert step._padding is None and len(recorder.tapes) == len(step._captures) == 4
+    assert all(captured.results is None for captured in step._captures._known.values())
+    outside = [_storages(tape.read_from_outside(())) for tape in recorder.tapes]
+    own = [_storages(out for *_, out in tape.steps) - read for tape, read in zip(recorder.tapes, outside, strict=True)]
+    assert all(own) and not any(one & other for one, other in itertools.product(own, outside))
+    assert_same_state(step, expected)
+    step.enlarge()
+    assert len(step._captures) == 0
+    run(step, 8, 9)
+    assert len(made) == 2
+
+
+def _storages(tree) -> set[int]:
+    """Addresses of the memory of all tensors in it that are not empty."""
+    tensors = [leaf for leaf in tree_leaves(list(tree)) if isinstance(leaf, torch.Tensor)]
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors} - {0}
+
+
+@pytest.mark.parametrize("is_padded", [True, False])
+def test_given_frames_stay_where_a_capture_reads_them(folder, is_padded):
+    """Whoever changes a mask in place makes its caches drop it and its frames; the step has them until `enlarge`."""
+    read = []
+
+    def record(call):
+        # Keeps none of the tensors that the call reads, as a CUDA graph does.
+        tape = Tape()
+        with tape:
+            results = call()
+        read.extend(weakref.ref(tensor) for tensor in tape.read_from_outside(()))
+        return results, lambda: None
+
+    config = config_of(folder, "interpolation", batch_size=4)
+    step = step_of(config if is_padded else of_ethanol(config, folder), record)
+    _mask_on.cache_clear()
+    run(step, 0, 1)
+    assert (step._padding is not None) == is_padded
+    mask, _ = _mask_on(step.objective.task.given, SPAN, torch.device("cpu"))
+    index = weakref.ref(frames_of(mask).given_index)
+    assert any(tensor() is index() for tensor in read), "the graph reads it"
+    mask.add_(0)
+    frames_of(mask)
+    mask = weakref.ref(mask)
+    _mask_on.cache_clear()
+    gc.collect()
+    assert mask() is not None and index() is not None
+    step.enlarge()
+    gc.collect()
+    assert mask() is None and index() is None

@@ -315,7 +315,7 @@ def test_more_sizes_than_captures_are_said_once():
     step = make_step(dataset, record=TapeRecorder(warm_up=0), config=small(dataset, batch_size=1, cuda_graph_sizes=1))
     run(step, 0, 6)
     assert step.lines[1:] == [
-        "train: batches have more than 1 sizes: CUDA graphs are made again and again, in the time of a few steps "
+        "train: batches need more than 1 CUDA graphs: they are made again and again, in the time of a few steps "
         "each; a larger train.cuda_graph_sizes keeps more"
     ]
     assert step._padding.number == 2 and step.num_padded == 1 < step._padded.made
