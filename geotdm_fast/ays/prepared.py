@@ -16,7 +16,7 @@ from geotdm_fast.ays.given import Given
 from geotdm_fast.graphs import Graph
 from geotdm_fast.nn.given_graph import as_called
 from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal, SpatialLayer, TemporalLayer
-from geotdm_fast.nn.plain import is_plain, why_not_plain
+from geotdm_fast.nn.plain import is_hooked, is_plain, why_not_plain
 from geotdm_fast.reference.row_sums import num_graphs, remember_num_graphs
 
 
@@ -109,11 +109,10 @@ class CalledNorm(NamedTuple):
 
 
 def norm_of(module: nn.Module) -> Norm | CalledNorm:
-    """A norm over H, called as a module where it has hooks or is none of torch's with weight and bias."""
-    if type(module) is not nn.LayerNorm or module.weight is None or module.bias is None:
+    """A norm over H, called as a module unless it is torch's with weight and bias, without hooks or another forward."""
+    if type(module) is not nn.LayerNorm or is_hooked(module) or len(module.normalized_shape) != 1:
         return CalledNorm(module)
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    if any(hooks) or len(module.normalized_shape) != 1:
+    if module.weight is None or module.bias is None:
         return CalledNorm(module)
     return Norm(module.weight, module.bias, module.eps)
 
