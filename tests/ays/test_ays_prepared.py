@@ -14,7 +14,7 @@ from geotdm_fast.diffusion import ModelMeanType
 from geotdm_fast.diffusion.chain import Chain
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.reference import EGCLOptions
-from geotdm_fast.runtime.cuda_graphs import CaptureCache
+from geotdm_fast.runtime.cuda_graphs import CaptureCache, signature
 
 METHODS = (*METHODS, "ays_ddim")
 SIZES, STEPS = (5, 1, 4), 25
@@ -104,19 +104,38 @@ def test_a_replay_reads_nothing_but_its_inputs():
         assert len(record.tapes) == 1
 
 
+def molecules_turned(sizes, model):
+    """As `request` of a network that turns the frames of every graph; of 10 atoms and 22 edges whatever the sizes."""
+    diffusion, shape, about = request("interpolator", "forward", sizes=sizes, model=model)
+    return diffusion, shape, about | {name: about[name][..., :22] for name in ("edge_index", "edge_attr")}
+
+
 def test_graphs_of_another_number_are_not_taken_for_the_same():
-    """Where the network itself turns the frames of every graph."""
+    """Where the network itself turns the frames of every graph: each number is captured once."""
     record = TapeRecorder()
-    diffusion, *_ = request("interpolator", "forward", use_kabsch=True)
+    captures, model = CaptureCache(record=record), network("interpolator", "forward", use_kabsch=True)
     for sizes in ((5, 1, 4), (5, 5), (5, 1, 4)):
-        _, shape, about = request("interpolator", "forward", sizes=sizes, model=diffusion.denoise_network)
-        about |= {name: about[name][..., :22] for name in ("edge_index", "edge_attr")}  # as many edges of each
+        diffusion, shape, about = molecules_turned(sizes, model)
         drawn = []
-        for captures in (None, CaptureCache(record=record)):
-            diffusion.captures = captures
+        for diffusion.captures in (None, captures):
             with backend("reference"):
                 drawn.append(draw(diffusion, shape, about))
         assert torch.equal(*drawn)
+    assert len(record.tapes) == 2 and record.replays == 12
+
+
+def test_the_number_of_graphs_alone_tells_two_batches_apart():
+    model, steps = network("interpolator", "forward", use_kabsch=True), []
+    for sizes in ((5, 1, 4), (5, 5)):
+        _, shape, about = molecules_turned(sizes, model)
+        with backend("reference"):
+            steps.append(model.prepare_steps(torch.zeros(shape), torch.arange(3), **about))
+    one, other = steps
+    assert signature(one) != signature(other)
+    turning = other.network.turning
+    assert (one.network.turning.num_graphs, turning.num_graphs) == (3, 2)
+    alike = other.network._replace(turning=turning._replace(num_graphs=3))
+    assert signature(one) == signature(other._replace(network=alike))
 
 
 def test_parts_of_somebody_else_are_called():
