@@ -13,10 +13,13 @@ from geotdm_fast.runtime.checks import is_transformed
 
 
 def mixed(own: Tensor, other: Tensor, alpha: Tensor | None) -> Tensor:
-    """s own + (1 - s) other with s = sigmoid(alpha); a half each where alpha is None."""
-    if alpha is None:
-        return torch.lerp(other, own, 0.5)
-    return torch.lerp(other, own, torch.sigmoid(alpha).to(own.dtype))
+    """s own + (1 - s) other with s = sigmoid(alpha); a half each where alpha is None.
+
+    In the wider of both dtypes: autocast may have left one of them as it was.
+    """
+    wide = torch.promote_types(own.dtype, other.dtype)
+    share = 0.5 if alpha is None else torch.sigmoid(alpha).to(wide)
+    return torch.lerp(other.to(wide), own.to(wide), share)
 
 
 def normed_and_mixed(

@@ -150,6 +150,24 @@ def test_blocks_computed_again_give_the_same_bits(name):
     assert all(torch.equal(a, b) for a, b in zip(kept, anew, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "more"),
+    [*((*case, {}) for case in CASES), *((name, "forward", {"use_kabsch": True}) for name in ("interpolator", "stack"))],
+    ids=str,
+)
+def test_runs_under_autocast(name, kind, more):
+    """Numbers to the rounding of bfloat16, and gradients come."""
+    model, (x, about) = network(name, kind, **more), molecules(given=GIVEN[kind])
+    expected = called(model, x, about)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = called(model, x, about)
+        loss = sum(value.square().mean() for value in ours)
+    loss.backward()
+    for value, exact in zip(ours, expected, strict=True):
+        assert_same(value.float(), exact, 0.02)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_given_frames_do_not_move_and_only_noisy_ones_come_back():
     model, (x, about) = network("interpolator", "interpolation"), molecules(given=(0, FRAMES - 1))
     seen = []
