@@ -4,6 +4,8 @@ A chain of diffusion steps makes them once for a batch and runs them in every st
 `geotdm_fast.nn.prepared`; a call of a network makes them and runs them once.
 """
 
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -49,6 +51,13 @@ class Batch(NamedTuple):
     def turning(self) -> "Turning":
         """What turns the frames of every graph."""
         return Turning(self.batch, num_graphs(self.batch))
+
+
+@functools.cache
+def warn_not_prepared(where: str, why: str) -> None:
+    """Warn, once for each reason, that a sampler calls the network anew in every step."""
+    text = f"{where}: {why}: steps are neither prepared nor captured, and such modules are called, which is slower"
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def temporal(layer: nn.Module) -> PreparedTemporal:

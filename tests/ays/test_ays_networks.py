@@ -152,7 +152,7 @@ def test_blocks_computed_again_give_the_same_bits(name):
 
 @pytest.mark.parametrize(
     ("name", "kind", "more"),
-    [*((*case, {}) for case in CASES), *((name, "forward", {"use_kabsch": True}) for name in ("interpolator", "stack"))],
+    [(*case, {}) for case in CASES] + [(name, "forward", {"use_kabsch": True}) for name in ("interpolator", "stack")],
     ids=str,
 )
 def test_runs_under_autocast(name, kind, more):

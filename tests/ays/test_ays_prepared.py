@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from geotdm_fast import Sampler, backend
 from geotdm_fast.ays import OurDiffusion
 from geotdm_fast.ays.network import Network
+from geotdm_fast.ays.prepared import warn_not_prepared
 from geotdm_fast.diffusion import ModelMeanType
 from geotdm_fast.diffusion.chain import Chain
 from geotdm_fast.diffusion.methods import METHODS
@@ -149,6 +150,31 @@ def test_parts_of_somebody_else_are_called():
         assert_same(draw(diffusion, shape, about), expected, 1e-5)
         assert len(seen) == 4 and not record.tapes
         handle.remove(), seen.clear()
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("norm1.0", r"EGInterpolator: norm1\.0 is LayerNorm, with hooks.*: steps are neither prepared nor captured"),
+        ("", "EGInterpolator: it has hooks or a forward of its own: steps are neither prepared nor captured"),
+    ],
+)
+def test_a_sampler_says_once_that_it_calls_a_network_with_hooks(part, message):
+    warn_not_prepared.cache_clear()
+    diffusion, shape, about = request("interpolator", "forward")
+    module = diffusion.denoise_network.get_submodule(part)
+    module.forward = module.forward  # on the instance
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        for _ in range(2):
+            draw(diffusion, shape, about)
+    assert len([each for each in caught if "prepared" in str(each.message)]) == 1
+
+
+def test_errors_name_the_call_of_the_network():
+    diffusion, shape, about = request("interpolator", "forward")
+    mask = torch.zeros(FRAMES, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"^EGInterpolator\.forward: conditioning 'forward' takes 1 given frames"):
+        draw(diffusion, shape, about | {"cond_mask": mask})
 
 
 def test_what_is_prepared_is_a_tuple_of_tensors_and_numbers():
