@@ -153,9 +153,21 @@ def run_block(recompute: bool, block: Callable[..., Any], *state: Any) -> Any:
     return block(*state)
 
 
-def displacement(y: Tensor, start: Tensor, scale: float) -> Tensor:
-    """(y - start) / scale: what a network returns."""
-    moved = y - start
+def turned(y: Tensor, turning: Turning | None, onto: Tensor | None = None) -> Tensor:
+    """y [N, T, 3] turned by `turning` onto its frame 0, or onto the frames of `onto` [N, T, 3]; None: y as it is."""
+    if turning is None:
+        return y
+    return turning.to_first(y) if onto is None else turning.onto(y, onto)
+
+
+def normed(norm: Norm | CalledNorm | None, z: Tensor) -> Tensor:
+    """norm(z); None: z as it is."""
+    return z if norm is None else norm.run(z)
+
+
+def displacement(y: Tensor, start: Tensor, scale: float, turning: Turning | None = None) -> Tensor:
+    """(y - start) / scale: what a network returns. turning: y is turned onto start before."""
+    moved = turned(y, turning, start) - start
     return moved if scale == 1 else moved / scale
 
 
