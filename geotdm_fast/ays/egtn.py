@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from geotdm_fast.ays.given import AUTOREGRESSIVE, COUNTS, Given
 from geotdm_fast.ays.network import Network, embeddings, layer_norms, spatial_layers, temporal_layer
-from geotdm_fast.ays.prepared import Batch, CalledNorm, Norm, displacement, norm_of, temporal
+from geotdm_fast.ays.prepared import Batch, CalledNorm, Norm, displacement, norm_of, normed, temporal
 from geotdm_fast.ays.spatial import ESLayer
 from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal
 
@@ -23,7 +23,7 @@ class PreparedPair(NamedTuple):
         """y [N, T, 3], z [N, T, H] to the same shapes."""
         y, z = self.spatial.run(y, z)
         y, z = self.temporal.run(y, self.norm1.run(z))
-        return y, z if self.norm2 is None else self.norm2.run(z)
+        return y, normed(self.norm2, z)
 
 
 class PreparedEGTN(NamedTuple):

@@ -26,6 +26,7 @@ from geotdm_fast.ays.prepared import (
     norm_of,
     run_block,
     temporal,
+    turned,
 )
 from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal
 
@@ -58,16 +59,15 @@ class Block(NamedTuple):
     def run(self, y: Tensor, z: Tensor, given: Given, turning: Turning | None) -> tuple[Tensor, Tensor, Tensor]:
         """Positions y [N, T, 3], features z [N, T, H] to the same, and [N, M, H], h_out of the last block."""
         y_s, k = self.structure.run(given.noisy(y), given.noisy(z))
-        y, z = _turned(given.put(y, y_s), turning), given.put(z, k)
+        y, z = turned(given.put(y, y_s), turning), given.put(z, k)
         if not self.updates:
             return y, z, k
         if self.told is not None:
             z = z + self.told
         for update in self.updates:
             moved, z = update.layer.run(y, z)
-            moved = given.noisy(moved)
-            moved = moved if turning is None else turning.onto(moved, y_s)
-            y = _turned(given.put(y, mixed(y_s, moved, update.x_alpha)), turning)
+            moved = turned(given.noisy(moved), turning, y_s)
+            y = turned(given.put(y, mixed(y_s, moved, update.x_alpha)), turning)
             if update.keeps_h:
                 return y, z, k
             z = normed_and_mixed(z, k, update.norm, update.h_alpha, given)
@@ -87,17 +87,10 @@ class PreparedInterpolator(NamedTuple):
     def denoise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """As `geotdm_fast.nn.prepared.PreparedNetwork.denoise`."""
         given, turning, start = self.given, self.turning, x.transpose(1, 2)
-        y, k = _turned(given.start(start), turning), z
+        y, k = turned(given.start(start), turning), z
         for block in self.blocks:
             y, z, k = run_block(self.recompute, block.run, y, z, given, turning)
-        y = given.noisy(y)
-        y = y if turning is None else turning.onto(y, start)
-        return displacement(y, start, self.scale), k
-
-
-def _turned(y: Tensor, turning: Turning | None) -> Tensor:
-    """Every frame turned onto frame 0, where the network does so."""
-    return y if turning is None else turning.to_first(y)
+        return displacement(given.noisy(y), start, self.scale, turning), k
 
 
 class EGInterpolator(Network):

@@ -7,16 +7,19 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.ays.given import Given
-from geotdm_fast.ays.prepared import CalledNorm, Norm
+from geotdm_fast.ays.prepared import CalledNorm, Norm, normed
 from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
 from geotdm_fast.runtime.checks import is_transformed
 
 
 def mixed(own: Tensor, other: Tensor, alpha: Tensor | None) -> Tensor:
-    """s own + (1 - s) other with s = sigmoid(alpha); a half each where alpha is None."""
-    if alpha is None:
-        return torch.lerp(other, own, 0.5)
-    return torch.lerp(other, own, torch.sigmoid(alpha).to(own.dtype))
+    """s own + (1 - s) other with s = sigmoid(alpha); a half each where alpha is None.
+
+    In the wider of both dtypes: autocast may have left one of them as it was.
+    """
+    wide = torch.promote_types(own.dtype, other.dtype)
+    share = 0.5 if alpha is None else torch.sigmoid(alpha).to(wide)
+    return torch.lerp(other.to(wide), own.to(wide), share)
 
 
 def normed_and_mixed(
@@ -30,7 +33,7 @@ def normed_and_mixed(
     where = given.noisy_range
     fuses = where is not None and not is_transformed() and not torch.is_autocast_enabled(z.device.type)
     if not fuses or not isinstance(norm, Norm):
-        z = z if norm is None else norm.run(z)
+        z = normed(norm, z)
         return given.put(z, mixed(k, given.noisy(z), alpha))
     # Filled on the device: a copy from the host would end a capture.
     share = z.new_full((), 0.5) if alpha is None else torch.sigmoid(alpha).to(z.dtype)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from geotdm_fast.ays.attention import ETAttention
 from geotdm_fast.ays.embedding import Embedding, first_features, parts_of_first
 from geotdm_fast.ays.given import Given, given_frames
-from geotdm_fast.ays.prepared import Batch
+from geotdm_fast.ays.prepared import Batch, warn_not_prepared
 from geotdm_fast.ays.spatial import BasicESLayer
 from geotdm_fast.graphs import Graph
 from geotdm_fast.nn.layers import TemporalLayer
@@ -143,10 +143,16 @@ class Network(PrecisionMixin, nn.Module):
         batch: Tensor,
         **model_kwargs: Any,
     ) -> PreparedSteps | None:
-        """What all steps of a chain have in common, as `EGTN.prepare_steps`; arguments and errors as for `forward`."""
-        if not is_plain(self) or self.why_not_read() is not None:
+        """What all steps of a chain have in common, as `EGTN.prepare_steps`; arguments and errors as for `forward`.
+
+        None, and a warning once for each reason, where calls of modules do more than their weights tell.
+        """
+        name = type(self).__name__
+        why_not = self.why_not_read() if is_plain(self) else "it has hooks or a forward of its own"
+        if why_not is not None:
+            warn_not_prepared(name, why_not)
             return None
-        where = f"{type(self).__name__}.prepare_steps"
+        where = f"{name}.forward"  # whose arguments these are for those who call a sampler
         check_tensor(where, "x", x, ("N", 3, "M"), integer=False)
         atoms, call = self._call_of(where, x, h, f, edge_index, edge_attr, batch, model_kwargs)
         features, rows = parts_of_first(self.input_linear, atoms, t, self.time_emb_dim, self.precision)
@@ -159,7 +165,8 @@ class Network(PrecisionMixin, nn.Module):
     def prepare(self, call: Batch) -> PreparedNetwork:
         """All that calls on a batch with other positions of the same shape, or other steps, have in common.
 
-        The result is differentiable. Change no parameter in place between `prepare` and the last call.
+        The result is differentiable where it was prepared with gradients on. Change no parameter in place between
+        `prepare` and the last call.
         """
         raise NotImplementedError
 

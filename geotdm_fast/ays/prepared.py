@@ -4,6 +4,8 @@ A chain of diffusion steps makes them once for a batch and runs them in every st
 `geotdm_fast.nn.prepared`; a call of a network makes them and runs them once.
 """
 
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -16,7 +18,7 @@ from geotdm_fast.ays.given import Given
 from geotdm_fast.graphs import Graph
 from geotdm_fast.nn.given_graph import as_called
 from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal, SpatialLayer, TemporalLayer
-from geotdm_fast.nn.plain import is_plain, why_not_plain
+from geotdm_fast.nn.plain import is_hooked, is_plain, why_not_plain
 from geotdm_fast.reference.row_sums import num_graphs, remember_num_graphs
 
 
@@ -49,6 +51,13 @@ class Batch(NamedTuple):
     def turning(self) -> "Turning":
         """What turns the frames of every graph."""
         return Turning(self.batch, num_graphs(self.batch))
+
+
+@functools.cache
+def warn_not_prepared(where: str, why: str) -> None:
+    """Warn, once for each reason, that a sampler calls the network anew in every step."""
+    text = f"{where}: {why}: steps are neither prepared nor captured, and such modules are called, which is slower"
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def temporal(layer: nn.Module) -> PreparedTemporal:
@@ -109,11 +118,10 @@ class CalledNorm(NamedTuple):
 
 
 def norm_of(module: nn.Module) -> Norm | CalledNorm:
-    """A norm over H, called as a module where it has hooks or is none of torch's with weight and bias."""
-    if type(module) is not nn.LayerNorm or module.weight is None or module.bias is None:
+    """A norm over H, called as a module unless it is torch's with weight and bias, without hooks or another forward."""
+    if type(module) is not nn.LayerNorm or is_hooked(module) or len(module.normalized_shape) != 1:
         return CalledNorm(module)
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    if any(hooks) or len(module.normalized_shape) != 1:
+    if module.weight is None or module.bias is None:
         return CalledNorm(module)
     return Norm(module.weight, module.bias, module.eps)
 
@@ -145,9 +153,21 @@ def run_block(recompute: bool, block: Callable[..., Any], *state: Any) -> Any:
     return block(*state)
 
 
-def displacement(y: Tensor, start: Tensor, scale: float) -> Tensor:
-    """(y - start) / scale: what a network returns."""
-    moved = y - start
+def turned(y: Tensor, turning: Turning | None, onto: Tensor | None = None) -> Tensor:
+    """y [N, T, 3] turned by `turning` onto its frame 0, or onto the frames of `onto` [N, T, 3]; None: y as it is."""
+    if turning is None:
+        return y
+    return turning.to_first(y) if onto is None else turning.onto(y, onto)
+
+
+def normed(norm: Norm | CalledNorm | None, z: Tensor) -> Tensor:
+    """norm(z); None: z as it is."""
+    return z if norm is None else norm.run(z)
+
+
+def displacement(y: Tensor, start: Tensor, scale: float, turning: Turning | None = None) -> Tensor:
+    """(y - start) / scale: what a network returns. turning: y is turned onto start before."""
+    moved = turned(y, turning, start) - start
     return moved if scale == 1 else moved / scale
 
 

@@ -15,7 +15,17 @@ from geotdm_fast.ays.network import (
     spatial_layers,
     temporal_layer,
 )
-from geotdm_fast.ays.prepared import Batch, CalledNorm, Norm, displacement, embedded, norm_of, run_block, temporal
+from geotdm_fast.ays.prepared import (
+    Batch,
+    CalledNorm,
+    Norm,
+    displacement,
+    embedded,
+    norm_of,
+    normed,
+    run_block,
+    temporal,
+)
 from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal
 
 
@@ -28,7 +38,7 @@ class NewLayer(NamedTuple):
     def run(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """y [N, T, 3], z [N, T, H] to the same shapes."""
         y, z = self.layer.run(y, z)
-        return y, z if self.norm is None else self.norm.run(z)
+        return y, normed(self.norm, z)
 
 
 class SimpleBlock(NamedTuple):
@@ -53,8 +63,9 @@ class SimpleBlock(NamedTuple):
             return y, z, k
         if self.told is not None:
             z = z + self.told
-        moved, z_new = y, z
-        for layer in self.layers:
+        first, *others = self.layers
+        moved, z_new = first.run(y, z)
+        for layer in others:
             moved, z_new = layer.run(given.put(y, given.noisy(moved)), z_new)
         y = given.put(y, mixed(y_s, given.noisy(moved), self.x_alpha))
         if self.h_alpha is not None:

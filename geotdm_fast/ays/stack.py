@@ -7,7 +7,18 @@ from torch import Tensor, nn
 
 from geotdm_fast.ays.given import COUNTS, Given
 from geotdm_fast.ays.network import Network, embeddings, layer_norms, spatial_layers, temporal_layer
-from geotdm_fast.ays.prepared import Batch, CalledNorm, Norm, Turning, displacement, embedded, norm_of, temporal
+from geotdm_fast.ays.prepared import (
+    Batch,
+    CalledNorm,
+    Norm,
+    Turning,
+    displacement,
+    embedded,
+    norm_of,
+    normed,
+    temporal,
+    turned,
+)
 from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal
 
 
@@ -23,18 +34,18 @@ class PreparedTST(NamedTuple):
         """Positions y [N, T, 3] and features z [N, T, H] to the same shapes."""
         norm_t1, norm_s, norm_t2 = self.norms
         y, z = self._over_time(self.temporal_1, y, z, given, turning)
-        z = _normed(norm_t1, z)
+        z = normed(norm_t1, z)
         moved, r = self.spatial.run(given.noisy(y), given.noisy(z))
-        y, z = _turned(given.put(y, moved), turning), given.put(z, given.noisy(z) + r)
-        z = _normed(norm_s, z)
+        y, z = turned(given.put(y, moved), turning), given.put(z, given.noisy(z) + r)
+        z = normed(norm_s, z)
         y, z = self._over_time(self.temporal_2, y, z, given, turning)
-        return y, _normed(norm_t2, z)
+        return y, normed(norm_t2, z)
 
     def _over_time(
         self, layer: PreparedTemporal, y: Tensor, z: Tensor, given: Given, turning: Turning | None
     ) -> tuple[Tensor, Tensor]:
         moved, r = layer.run(y, z)
-        return _turned(given.put(y, given.noisy(moved)), turning), z + r
+        return turned(given.put(y, given.noisy(moved)), turning), z + r
 
 
 class PreparedStack(NamedTuple):
@@ -54,25 +65,15 @@ class PreparedStack(NamedTuple):
     def denoise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """As `geotdm_fast.nn.prepared.PreparedNetwork.denoise`."""
         given, turning, start = self.given, self.turning, x.transpose(1, 2)
-        y = _turned(given.start(start), turning)
+        y = turned(given.start(start), turning)
         for i, structure in enumerate(self.structure):
             moved, k = structure.run(given.noisy(y), given.noisy(z))
-            y, z = _turned(given.put(y, moved), turning), given.put(z, k)
+            y, z = turned(given.put(y, moved), turning), given.put(z, k)
             if i == 0:
                 z = z + self.told
         for block in self.blocks:
             y, z = block.run(y, z, given, turning)
-        y = given.noisy(y)
-        y = y if turning is None else turning.onto(y, start)
-        return displacement(y, start, self.scale), given.noisy(z)
-
-
-def _turned(y: Tensor, turning: Turning | None) -> Tensor:
-    return y if turning is None else turning.to_first(y)
-
-
-def _normed(norm: Norm | CalledNorm | None, z: Tensor) -> Tensor:
-    return z if norm is None else norm.run(z)
+        return displacement(given.noisy(y), start, self.scale, turning), given.noisy(z)
 
 
 class EGStack(Network):

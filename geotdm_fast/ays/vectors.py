@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast import ops
+from geotdm_fast.nn.mlp import weight_and_bias
 from geotdm_fast.nn.plain import why_not_plain
 from geotdm_fast.nn.precision import PrecisionMixin
 from geotdm_fast.reference import GVFFParams
@@ -58,9 +59,9 @@ class GVP(nn.Module):
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """The parameters in the order of one half of `geotdm_fast.reference.GVFFParams`."""
-        linear = cast(nn.Linear, self.to_feats_out[0])
         vectors = (self.Wh.vector_proj.weight, self.Wu.vector_proj.weight)
-        return (*vectors, linear.weight, linear.bias, *self.scalar_to_vector_gates.parameters())
+        features = weight_and_bias(cast(nn.Linear, self.to_feats_out[0]))
+        return *vectors, *features, *weight_and_bias(self.scalar_to_vector_gates)
 
 
 class GV_FF(PrecisionMixin, nn.Module):  # the official name

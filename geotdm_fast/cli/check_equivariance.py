@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         kinds=kinds,
         num_graphs=args.num_graphs,
         num_steps=args.steps,
-        num_frames=model.num_frames,
+        num_frames=model.num_frames if model.num_frames > 1 else None,  # one frame alone has no place to change
     )
     followed = sum(len(motions_of(quantity, model.diffusion, model.task)) for quantity in QUANTITIES)
     total = len(precisions) * len(kinds) * followed

@@ -32,7 +32,7 @@ def is_plain(module: nn.Module) -> bool:
 
     A Linear with a parametrised weight is plain. One with hooks, or wrapped by an adapter, is not.
     """
-    return _is_known(type(module).forward) and not _is_hooked(module)
+    return _is_known(type(module).forward) and not is_hooked(module)
 
 
 @functools.cache
@@ -76,7 +76,7 @@ def _why_not(module: nn.Module, read: tuple[type[nn.Module], ...]) -> str | None
         prefix, whole = wholes.pop()
         known = (*_read_by(whole), *read)
         for name, part in whole._modules.items():
-            if part is None or (type(part) in known and not _is_hooked(part)):
+            if part is None or (type(part) in known and not is_hooked(part)):
                 continue
             if not is_plain(part):
                 return f"{prefix}{name} is {type(part).__name__}, with hooks or a forward of its own"
@@ -91,7 +91,8 @@ def _read_by(module: nn.Module) -> tuple[type[nn.Module], ...]:
     return getattr(type(module), "reads", ())
 
 
-def _is_hooked(module: nn.Module) -> bool:
+def is_hooked(module: nn.Module) -> bool:
+    """Whether `module` itself, parts aside, has hooks or a forward that was set on the instance."""
     return _has_hooks(module) or "forward" in vars(module)
 
 

@@ -134,3 +134,19 @@ def test_what_is_captured_turns_other_points():
     covariance.copy_(covariances((1, 0.6, 0.1), torch.float32, count=4) + 0.1)
     tape.play()
     assert torch.equal(r, turns(covariance))
+
+
+@pytest.mark.parametrize("align", [ays.align_jointly, ays.align_frames])
+@pytest.mark.parametrize("kind", ["bfloat16", "autocast"])
+def test_a_mirror_image_of_a_thin_cloud_is_reflected(align, kind):
+    """In half precision as in float64: the thickness is a small part of the covariance, but no rounding."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(24, 3, 4, generator=generator) * torch.tensor([1.5, 1.5, 0.3])[:, None]
+    turn = orthogonal(1, 3)[0].float()
+    turn = turn * -torch.linalg.det(turn).sign()  # a reflection
+    y, batch = torch.einsum("ed,ndt->net", turn, x), torch.arange(2).repeat_interleave(12)
+    x, y = (x.bfloat16(), y.bfloat16()) if kind == "bfloat16" else (x, y)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
+        moved = align(x, y, batch)
+    assert moved.dtype == x.dtype
+    assert (moved - y).double().square().mean().sqrt() < (0.02 if kind == "bfloat16" else 1e-5)

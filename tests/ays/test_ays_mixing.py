@@ -70,6 +70,15 @@ def test_inputs_are_not_written_into_and_norms_with_hooks_are_called():
     assert calls == [1]
 
 
+def test_a_norm_whose_forward_is_replaced_on_the_instance_is_called():
+    z, k, norm, alpha = inputs((0,))
+    expected, forward, calls = normed_and_mixed(z, k, norm, alpha, given_of((0,))), norm.forward, []
+    norm.forward = lambda value: calls.append(1) or 2 * forward(value)
+    out = normed_and_mixed(z, k, norm, alpha, given_of((0,)))
+    assert calls == [1]
+    assert_same(out[:, :1], 2 * expected[:, :1], 1e-12)
+
+
 def test_a_share_of_one_keeps_the_structure_models_features():
     z, k, norm, _ = inputs((0,))
     alpha = torch.tensor(float("inf"), dtype=torch.float64, requires_grad=True)

@@ -150,6 +150,24 @@ def test_blocks_computed_again_give_the_same_bits(name):
     assert all(torch.equal(a, b) for a, b in zip(kept, anew, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "more"),
+    [(*case, {}) for case in CASES] + [(name, "forward", {"use_kabsch": True}) for name in ("interpolator", "stack")],
+    ids=str,
+)
+def test_runs_under_autocast(name, kind, more):
+    """Numbers to the rounding of bfloat16, and gradients come."""
+    model, (x, about) = network(name, kind, **more), molecules(given=GIVEN[kind])
+    expected = called(model, x, about)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = called(model, x, about)
+        loss = sum(value.square().mean() for value in ours)
+    loss.backward()
+    for value, exact in zip(ours, expected, strict=True):
+        assert_same(value.float(), exact, 0.02)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_given_frames_do_not_move_and_only_noisy_ones_come_back():
     model, (x, about) = network("interpolator", "interpolation"), molecules(given=(0, FRAMES - 1))
     seen = []
@@ -171,6 +189,25 @@ def test_layers_with_hooks_are_called_and_give_the_same_numbers():
     for ours, value in zip(called(model, x, about), expected, strict=True):
         assert_same(ours, value, 1e-5)
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("part", ["t_modules.0.v_out", "s_modules.0.gv_ff.gvp1", "s_modules_new.1.gv_ff.gvp2"])
+@pytest.mark.parametrize("linear", ["Wh.vector_proj", "Wu.vector_proj", "to_feats_out.0", "scalar_to_vector_gates"])
+def test_a_parametrised_weight_of_a_perceptron_of_vectors_is_seen(part, linear):
+    """It is plain, so nothing is called: numbers are those of a call of the parts."""
+    model, (x, about) = network("heads", "forward"), molecules(given=(0,))
+    before = called(model, x, about)
+    target = model.get_submodule(f"{part}.{linear}")
+    nn.utils.parametrizations.weight_norm(target)
+    for ours, value in zip(called(model, x, about), before, strict=True):
+        assert_same(ours, value, 1e-5)
+    with torch.no_grad():
+        target.parametrizations.weight.original0.mul_(3)
+    ours = called(model, x, about)
+    assert (ours[0] - before[0]).abs().max() > 1e-6
+    model.get_submodule(part).register_forward_hook(lambda *_: None)
+    for value, expected in zip(ours, called(model, x, about), strict=True):
+        assert_same(value, expected, 1e-5)
 
 
 def test_a_normalised_shift_is_not_rounded_to_what_positions_have_room_for():

@@ -10,11 +10,12 @@ from torch.utils._pytree import tree_leaves
 from geotdm_fast import Sampler, backend
 from geotdm_fast.ays import OurDiffusion
 from geotdm_fast.ays.network import Network
+from geotdm_fast.ays.prepared import warn_not_prepared
 from geotdm_fast.diffusion import ModelMeanType
 from geotdm_fast.diffusion.chain import Chain
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.reference import EGCLOptions
-from geotdm_fast.runtime.cuda_graphs import CaptureCache
+from geotdm_fast.runtime.cuda_graphs import CaptureCache, signature
 
 METHODS = (*METHODS, "ays_ddim")
 SIZES, STEPS = (5, 1, 4), 25
@@ -104,19 +105,38 @@ def test_a_replay_reads_nothing_but_its_inputs():
         assert len(record.tapes) == 1
 
 
+def molecules_turned(sizes, model):
+    """As `request` of a network that turns the frames of every graph; of 10 atoms and 22 edges whatever the sizes."""
+    diffusion, shape, about = request("interpolator", "forward", sizes=sizes, model=model)
+    return diffusion, shape, about | {name: about[name][..., :22] for name in ("edge_index", "edge_attr")}
+
+
 def test_graphs_of_another_number_are_not_taken_for_the_same():
-    """Where the network itself turns the frames of every graph."""
+    """Where the network itself turns the frames of every graph: each number is captured once."""
     record = TapeRecorder()
-    diffusion, *_ = request("interpolator", "forward", use_kabsch=True)
+    captures, model = CaptureCache(record=record), network("interpolator", "forward", use_kabsch=True)
     for sizes in ((5, 1, 4), (5, 5), (5, 1, 4)):
-        _, shape, about = request("interpolator", "forward", sizes=sizes, model=diffusion.denoise_network)
-        about |= {name: about[name][..., :22] for name in ("edge_index", "edge_attr")}  # as many edges of each
+        diffusion, shape, about = molecules_turned(sizes, model)
         drawn = []
-        for captures in (None, CaptureCache(record=record)):
-            diffusion.captures = captures
+        for diffusion.captures in (None, captures):
             with backend("reference"):
                 drawn.append(draw(diffusion, shape, about))
         assert torch.equal(*drawn)
+    assert len(record.tapes) == 2 and record.replays == 12
+
+
+def test_the_number_of_graphs_alone_tells_two_batches_apart():
+    model, steps = network("interpolator", "forward", use_kabsch=True), []
+    for sizes in ((5, 1, 4), (5, 5)):
+        _, shape, about = molecules_turned(sizes, model)
+        with backend("reference"):
+            steps.append(model.prepare_steps(torch.zeros(shape), torch.arange(3), **about))
+    one, other = steps
+    assert signature(one) != signature(other)
+    turning = other.network.turning
+    assert (one.network.turning.num_graphs, turning.num_graphs) == (3, 2)
+    alike = other.network._replace(turning=turning._replace(num_graphs=3))
+    assert signature(one) == signature(other._replace(network=alike))
 
 
 def test_parts_of_somebody_else_are_called():
@@ -130,6 +150,31 @@ def test_parts_of_somebody_else_are_called():
         assert_same(draw(diffusion, shape, about), expected, 1e-5)
         assert len(seen) == 4 and not record.tapes
         handle.remove(), seen.clear()
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("norm1.0", r"EGInterpolator: norm1\.0 is LayerNorm, with hooks.*: steps are neither prepared nor captured"),
+        ("", "EGInterpolator: it has hooks or a forward of its own: steps are neither prepared nor captured"),
+    ],
+)
+def test_a_sampler_says_once_that_it_calls_a_network_with_hooks(part, message):
+    warn_not_prepared.cache_clear()
+    diffusion, shape, about = request("interpolator", "forward")
+    module = diffusion.denoise_network.get_submodule(part)
+    module.forward = module.forward  # on the instance
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        for _ in range(2):
+            draw(diffusion, shape, about)
+    assert len([each for each in caught if "prepared" in str(each.message)]) == 1
+
+
+def test_errors_name_the_call_of_the_network():
+    diffusion, shape, about = request("interpolator", "forward")
+    mask = torch.zeros(FRAMES, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"^EGInterpolator\.forward: conditioning 'forward' takes 1 given frames"):
+        draw(diffusion, shape, about | {"cond_mask": mask})
 
 
 def test_what_is_prepared_is_a_tuple_of_tensors_and_numbers():
