@@ -26,10 +26,10 @@ rows says how long it trained and where.
 the same), and about a sixtieth of the paper's graphs pass by in training (charged particles: 208,000 for 12.3 million).
 That is why it seldom reaches the published model. Fewer threads than cores mean that another training ran beside it.
 
-The published code itself, trained beside ours on hotel with the same start weights, order, steps and noise, by the paper's
-settings for 10 epochs, ends in the same model: the losses of 2970 iterations differ by 7e-6 of their value at most. On
-400 test windows its best of 20 has ADE .228 and FDE .337, its 20 k-means representatives of 60 .233 and .316, where .13
-and .21 are published (`bench/NOTES.md`).
+The published code itself, trained beside ours on hotel with the same start weights, order, steps and noise, by the
+paper's settings for 10 epochs, ends in the same model: the losses of 2970 iterations differ by 7e-6 of their value at
+most. On 400 test windows its best of 20 has ADE .228 and FDE .337, its 20 k-means representatives of 60 .233 and .316,
+where .13 and .21 are published (`bench/NOTES.md`).
 
 Liquids, the peptide and the protein are not the paper's. Beside ADE and FDE their rows have scores of molecules
 (docs/scores.md): the mean difference of radial distribution functions, of mean squared displacements (relative), of the
@@ -45,9 +45,9 @@ _ONE_FRAME = """\
 Of molecules "from one frame" a model of Align Your Structures and one of GeoTDM have the steps of equal processor
 time, about a quarter of an hour of one thread, both stages of the former together; "trained" is by the clock, beside
 other work. Their tables have the Jensen-Shannon divergence of bond lengths, angles and torsions, and the share of
-frames that are a valid molecule, whose floor is the share in the truth. In torsions, which need sampling most, Align Your
-Structures is nearer to the truth for malonaldehyde and aspirin, GeoTDM for ethanol, salicylic acid and alanine
-dipeptide: one training and one seed each.
+frames that are a valid molecule, whose floor is the share in the truth. In torsions Align Your Structures is nearer to
+the truth for malonaldehyde and aspirin, GeoTDM for ethanol, salicylic acid and alanine dipeptide: one training and one
+seed each.
 """
 _NO_PAPER = "The preset `paper` wants a GPU (pedestrians: an hour or two of a CPU) and has no rows yet of: {}."
 _NONE = "There are no rows yet.\n"
