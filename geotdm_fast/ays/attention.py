@@ -1,16 +1,21 @@
 """Attention over frames with several heads and rotary positions, and updates of the positions by gated vectors."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear
 
 from geotdm_fast.ays.vectors import GVP
 from geotdm_fast.nn.layers import TemporalLayer, check_silu
-from geotdm_fast.nn.mlp import MLP
+from geotdm_fast.nn.mlp import MLP, weight_and_bias
 from geotdm_fast.reference.gv_ff import gated_perceptron
+from geotdm_fast.reference.linear import mlp
+
+
+# W1, b1, W2, b2: `MLP.tensors`.
+_MLPWeights: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class RotaryEmbedding(nn.Module):
@@ -34,10 +39,10 @@ class PreparedHeads(NamedTuple):
     q, k, v, x: weights and biases of the MLPs; freqs: of `RotaryEmbedding`; h_out: weight and bias; v_out: of the `GVP`
     """
 
-    q: tuple[Tensor, ...]
-    k: tuple[Tensor, ...]
-    v: tuple[Tensor, ...]
-    x: tuple[Tensor, ...]
+    q: _MLPWeights
+    k: _MLPWeights
+    v: _MLPWeights
+    x: _MLPWeights
     freqs: Tensor
     h_out: tuple[Tensor, ...]
     v_out: tuple[Tensor, ...]
@@ -45,8 +50,8 @@ class PreparedHeads(NamedTuple):
 
     def run(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """x [N, T, 3], h [N, T, H] to the same shapes; frames: numbers when not 0..T-1."""
-        flat = _mlp(h, self.v)
-        projections = _Projections(_mlp(h, self.q), _mlp(h, self.k), flat, _mlp(flat, self.x))
+        flat = mlp(h, *self.v)
+        projections = _Projections(mlp(h, *self.q), mlp(h, *self.k), flat, mlp(flat, *self.x))
         rotated = lambda q, times: _rotated(q, times, self.freqs)
         h_out = lambda value: linear(value, *self.h_out)
         v_out = lambda h, u: gated_perceptron(h, u, self.v_out, True, "fp32")
@@ -98,7 +103,7 @@ class ETAttention(TemporalLayer):
     def prepared(self) -> PreparedHeads:
         """The parameters as they are now, and what is computed with them."""
         mlps = (self.q_mlp.tensors, self.k_mlp.tensors, self.v_mlp.tensors, self.x_mlp.tensors)
-        h_out = (self.h_out.weight, self.h_out.bias)
+        h_out = weight_and_bias(self.h_out)
         return PreparedHeads(*mlps, self.rotary_emb.freqs, h_out, self.v_out.tensors, self.n_heads)
 
     def called_rows(self, x: Tensor, h: Tensor, frames: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
@@ -139,8 +144,3 @@ def _rotated(q: Tensor, frames: Tensor, freqs: Tensor) -> Tensor:
     cos, sin = angle.cos().to(q.dtype), angle.sin().to(q.dtype)
     even, odd = q[..., 0::2], q[..., 1::2]
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
-
-
-def _mlp(z: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
-    w1, b1, w2, b2 = weights
-    return linear(silu(linear(z, w1, b1)), w2, b2)

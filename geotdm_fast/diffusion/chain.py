@@ -17,7 +17,7 @@ from geotdm_fast.diffusion.plan import Plan
 from geotdm_fast.diffusion.progress import Progress, falling_steps
 from geotdm_fast.graphs import GraphRule
 from geotdm_fast.nn.plain import bare, wrappers
-from geotdm_fast.nn.prepared import Prepared, PreparedNetwork, PreparedSteps
+from geotdm_fast.nn.prepared import Prepared, PreparedSteps
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Counters
 from geotdm_fast.reference.row_sums import num_graphs, zero_mean
@@ -47,10 +47,8 @@ class StepInputs(NamedTuple):
     first: [B + 1] int64 - where each graph begins, for the projection to zero mean; None: no projection
     coefficients: [R, 6] - of `geotdm_fast.reference.diffusion_step`
     t: [R] - the number that the network is told of the step
-    rows: [R, H] - what the network's first layer makes of that number
-    features: [N, 1 or T, H] - what the first layer makes of the nodes' features
-    network: the prepared network. network, features and rows are None where the network cannot be taken apart (it has
-        hooks, or is somebody else's), and is called
+    prepared: the network, and what its first layer makes of features and of that number; None where the network cannot
+        be taken apart (it has hooks, or is somebody else's), and is called
     noise: [N, D, T_noisy] - z of this step, written before it; counters: of noise that the step computes itself by
         counter. Where both are None, and is_random holds, the step draws from torch's global generator
     """
@@ -63,9 +61,7 @@ class StepInputs(NamedTuple):
     first: Tensor | None
     coefficients: Tensor
     t: Tensor
-    network: PreparedNetwork | None
-    features: Tensor | None
-    rows: Tensor | None
+    prepared: PreparedSteps | None
     noise: Tensor | None
     counters: Counters | None
     is_random: bool
@@ -80,8 +76,7 @@ def advance(inputs: StepInputs, call: Callable[[Tensor, Tensor], Tensor] | None 
     """
     positions = inputs.x if inputs.positions is None else inputs.positions
     if call is None:
-        network = cast(PreparedNetwork, inputs.network)
-        features, rows = cast(Tensor, inputs.features), cast(Tensor, inputs.rows)
+        network, features, rows = cast(PreparedSteps, inputs.prepared)
         z = features + rows.index_select(0, inputs.index)[:, None]
         z = z.to(positions.dtype).expand(-1, network.num_frames, -1)
         output = network.denoise(positions, z)[0].transpose(1, 2)
@@ -105,11 +100,10 @@ def _noise(inputs: StepInputs) -> Tensor | None:
 
 def _step_as_one_op(inputs: StepInputs) -> Callable[[], None] | None:
     """`advance` as one op: the same bits, without a dozen small operations. None where it is not for one op."""
-    prepared = inputs.network
+    prepared, features, rows = cast(PreparedSteps, inputs.prepared)
     if not isinstance(prepared, Prepared) or prepared.pairs is None:
         return None
     pairs, noisy = prepared.pairs, None if prepared.frames is None else prepared.frames.noisy_index
-    features, rows = cast(Tensor, inputs.features), cast(Tensor, inputs.rows)
     network = ops.StepNetwork(prepared.given, noisy, prepared.scale, features, rows)
     state = ops.StepState(
         inputs.x, inputs.before, inputs.positions, inputs.index, inputs.noise, inputs.x_ref, inputs.first,
@@ -162,7 +156,7 @@ class Chain:
             model_kwargs = model_kwargs | {"graph": self._rule.growing(grows)}
         with torch.no_grad(), trusted():
             inputs = self._inputs(diffusion, x, x_ref, model_kwargs)
-            if inputs.network is None:
+            if inputs.prepared is None:
                 self._step = lambda: advance(inputs, lambda x, t: _call(diffusion.denoise_network, x, t, model_kwargs))
             elif (captures := self._captures(diffusion, x)) is not None:
                 self._captured = captures.borrow(advance, inputs, key=current_backend())
@@ -222,7 +216,7 @@ class Chain:
         """Copy x and x_0 out of the captured graph, whose memory the next chain overwrites, and give the graph back."""
         if self._captured is not None:
             if self._rule is not None:  # the graph counted in a copy
-                counted = cast(GraphRule, cast(Prepared, self.inputs.network).rule)
+                counted = cast(GraphRule, cast(Prepared, cast(PreparedSteps, self.inputs.prepared).network).rule)
                 self._rule.needed.copy_(counted.needed)
             self.inputs = self.inputs._replace(x=self.x.clone(), before=self.x_0.clone())
             self._cache.give_back(self._captured)
@@ -272,9 +266,9 @@ class Chain:
             x = zero_mean(x, first)
         else:
             positions = x + x_ref
-        steps_of = self._prepared(diffusion, x, t, model_kwargs)
+        prepared = self._prepared(diffusion, x, t, model_kwargs)
         # In a graph the numbers are made where they are used; else some steps' at once.
-        counters, is_captured = None, steps_of is not None and self._captures(diffusion, x) is not None
+        counters, is_captured = None, prepared is not None and self._captures(diffusion, x) is not None
         if isinstance(self.noise, TrajectoryNoise) and is_captured:
             counters = self.noise.counters
         return StepInputs(
@@ -286,9 +280,7 @@ class Chain:
             first=first,
             coefficients=torch.from_numpy(_to_rows(self.plan.coefficients, total)).to(device, wide),
             t=t,
-            network=None if steps_of is None else steps_of.network,
-            features=None if steps_of is None else steps_of.features,
-            rows=None if steps_of is None else steps_of.rows,
+            prepared=prepared,
             noise=torch.zeros_like(x) if self.noise is not None and counters is None else None,
             counters=counters,
             is_random=self.plan.is_random,

@@ -211,13 +211,10 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
         x_given: Tensor | None = None,
         graph: Graph | GraphRule | None = None,
         cell: Cell | None = None,
-        *,
-        plain: bool | None = None,
     ) -> Prepared:
         """All that calls with other positions of the shape, dtype and device of x, or other steps, have in common.
 
-        plain: whether the ops may take the weights, from one who has just looked; None: all parts are looked at
-        Other arguments and errors as for `forward`; without cond_mask, x_given is unused. The result is differentiable.
+        Arguments and errors as for `forward`; without cond_mask, x_given is unused. The result is differentiable.
         Change no parameter in place between `prepare` and the last call: some calls would see it and others not.
         """
         x = check_tensor("EGTN", "x", x, ("N", "D", "T"), integer=False)
@@ -243,7 +240,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
         graph = None if edges is None else as_graph(edges, x.shape[0]).scaled(self.scale)
         layers: Sequence[Layer | UnpreparedLayer | CalledLayer]
         in_one = None
-        if not (self._is_fused() if plain is None else plain):
+        if not self._is_fused():
             called = None if graph is None else as_called(graph)
             layers = [CalledLayer(*pair, called, edge_attr, batch) for pair in pairs]
         elif graph is None:
@@ -265,7 +262,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
             return None
         names = ("h", "edge_index", "edge_attr", "batch", "cond_mask", "x_given", "graph", "cell")
         about: dict[str, Any] = {name: model_kwargs.get(name) for name in names}
-        network = self.prepare(x, **about, plain=True)
+        network = self.prepare(x, **about)
         if network.frames is not None:
             network = network._replace(frames=network.frames.by_index)  # one graph for all masks of as many frames
         features, rows = self.embed_features(model_kwargs["h"], x.dtype), self.embed_steps(t, x.dtype)

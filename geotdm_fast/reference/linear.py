@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import silu
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -45,3 +46,8 @@ def matmul(a: Tensor, b: Tensor, precision: str = "fp32") -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, precision: str = "fp32") -> Tensor:
     """x W^T + b with x [..., I] and weight [O, I] rounded to `precision`; the bias is not rounded."""
     return torch.nn.functional.linear(rounded(x, precision), rounded(weight, precision), bias)
+
+
+def mlp(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, precision: str = "fp32") -> Tensor:
+    """W2 silu(W1 x + b1) + b2, products as `linear` rounds them."""
+    return linear(silu(linear(x, w1, b1, precision)), w2, b2, precision)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import elu, silu
+from torch.nn.functional import elu
 
-from geotdm_fast.reference.linear import linear, matmul
+from geotdm_fast.reference.linear import matmul, mlp
 from geotdm_fast.reference.temporal_attention import frame_index
 
 # elu(z) + 1 is 0 in float32 below z = -17. Keys drift there in training, all together, as only their ratios count; then
@@ -63,15 +63,12 @@ def linear_temporal_attention(
     Returns x' [N, T, D] and h' [N, T, H].
     """
 
-    def mlp(z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        return linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
-
     def phi(z: Tensor) -> Tensor:
         return elu(z) + (1 + _LEAST_FEATURE)
 
-    q, k = phi(mlp(h, *params[0:4])), phi(mlp(h, *params[4:8]))  # [N, T, H]
-    v = mlp(h, *params[8:12])
-    g = mlp(v, *params[12:16])  # [N, T, 1]
+    q, k = phi(mlp(h, *params[0:4], precision)), phi(mlp(h, *params[4:8], precision))  # [N, T, H]
+    v = mlp(h, *params[8:12], precision)
+    g = mlp(v, *params[12:16], precision)  # [N, T, 1]
     if relative_time:
         frames = list(range(h.shape[1])) if frames is None else list(frames)
         span = frames[-1] - frames[0] + 1 if frames else 1

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
 
-from geotdm_fast.reference.linear import linear, matmul
+from geotdm_fast.reference.linear import linear, matmul, mlp
 from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import check_window
 
@@ -63,13 +62,10 @@ def temporal_attention(
     """
     check_window("temporal_attention", window)
 
-    def mlp(z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        return linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
-
-    q = mlp(h, *params[0:4])  # [N, T, H]
-    k = mlp(h, *params[4:8])
-    v = mlp(h, *params[8:12])
-    g = mlp(v, *params[12:16])  # [N, T, 1]
+    q = mlp(h, *params[0:4], precision)  # [N, T, H]
+    k = mlp(h, *params[4:8], precision)
+    v = mlp(h, *params[8:12], precision)
+    g = mlp(v, *params[12:16], precision)  # [N, T, 1]
     frames = list(range(h.shape[1])) if frames is None else list(frames)
     embedded = embedded_lags(frames, params.time_w.shape[1], h)
     psi = linear(embedded, params.time_w, params.time_b, precision)  # [2 span + 1, H]

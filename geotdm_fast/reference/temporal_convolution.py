@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
 
-from geotdm_fast.reference.linear import linear, matmul
+from geotdm_fast.reference.linear import matmul, mlp
 from geotdm_fast.reference.temporal_attention import frame_index
 
 
@@ -48,11 +47,8 @@ def temporal_convolution(
     """
     num_taps = params.kernel.shape[0]
 
-    def mlp(z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        return linear(silu(linear(z, w1, b1, precision)), w2, b2, precision)
-
-    v = mlp(h, *params[0:4])  # [N, T, H]
-    g = mlp(v, *params[4:8])  # [N, T, K]
+    v = mlp(h, *params[0:4], precision)  # [N, T, H]
+    g = mlp(v, *params[4:8], precision)  # [N, T, K]
     index = frame_index(range(h.shape[1]) if frames is None else frames, h.device)
     tap = index[:, None] - index[None, :] + num_taps // 2  # [T, S]
     selected = (tap[..., None] == torch.arange(num_taps, device=h.device)).to(h.dtype)  # [T, S, K]

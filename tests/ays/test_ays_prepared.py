@@ -185,4 +185,4 @@ def test_what_is_prepared_is_a_tuple_of_tensors_and_numbers():
         kinds = {type(leaf) for leaf in tree_leaves(steps)}
         assert kinds <= {torch.Tensor, torch.nn.Parameter, EGCLOptions, int, float, bool, str, type(None)}, kinds
         assert steps.network.num_frames == FRAMES
-        assert Chain(diffusion, Sampler(diffusion, "ddim", 2).plan, x, None, about).inputs.network is not None
+        assert Chain(diffusion, Sampler(diffusion, "ddim", 2).plan, x, None, about).inputs.prepared is not None

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from ays_trainings import folder_of_runs, step_of
+from ays_trainings import folder_of_runs, positions_config, step_of
 from pretended_cuda import PretendedGPU
 from test_training_step import run
 from tiny_ays import interpolator_config, structure_config, write_runs
@@ -41,14 +41,7 @@ def folder(tmp_path_factory):
 
 
 def config_of(folder, kind, **train) -> dict:
-    conditioning, network = KINDS[kind]
-    train = {"batch_size": 2, "rotate": True} | train
-    if conditioning is None:
-        config = structure_config(folder, **train)
-    else:
-        config = interpolator_config(folder, conditioning, network, **train)
-    config["diffusion"]["model_mean_type"] = "start_x"
-    return config
+    return positions_config(folder, *KINDS[kind], **{"batch_size": 2, "rotate": True} | train)
 
 
 def test_turns_are_captured():

@@ -4,7 +4,7 @@ import copy
 import warnings
 
 import torch
-from tiny_ays import structure_config, write_runs
+from tiny_ays import interpolator_config, structure_config, write_runs
 
 from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.data import open_dataset
@@ -26,6 +26,16 @@ def folder_of_runs(tmp_path_factory):
     made = tmp_path_factory.mktemp("ays")
     write_runs(made)
     return made
+
+
+def positions_config(folder, conditioning, network, **train) -> dict:
+    """Of a network that predicts positions; conditioning None: a structure model, of which `network` is not read."""
+    if conditioning is None:
+        config = structure_config(folder, **train)
+    else:
+        config = interpolator_config(folder, conditioning, network, **train)
+    config["diffusion"]["model_mean_type"] = "start_x"
+    return config
 
 
 def trained_structure(folder):

@@ -6,11 +6,11 @@ import weakref
 
 import pytest
 import torch
-from ays_trainings import folder_of_runs, step_of
+from ays_trainings import folder_of_runs, positions_config, step_of
 from exact_sums import ExactSums
 from tape import Tape, TapeRecorder
 from test_training_step import assert_same_state, run
-from tiny_ays import SPAN, interpolator_config, structure_config
+from tiny_ays import SPAN
 from torch.utils._pytree import tree_leaves
 
 from geotdm_fast import backend
@@ -44,15 +44,8 @@ def folder(tmp_path_factory):
 
 def config_of(folder, kind, **train) -> dict:
     """A configuration of a few numbers, of ethanol and water; `rotate` turns every molecule."""
-    conditioning, network = KINDS[kind]
-    small = {"hidden_dim": 8, "time_emb_dim": 4, "node_dim": 3, "edge_dim": 2}
-    train = {"batch_size": 3, "rotate": True, "clip": 0.5} | train
-    if conditioning is None:
-        config = structure_config(folder, **train)
-    else:
-        config = interpolator_config(folder, conditioning, network, **train)
-    config["denoise_model"] |= small
-    config["diffusion"]["model_mean_type"] = "start_x"
+    config = positions_config(folder, *KINDS[kind], **{"batch_size": 3, "rotate": True, "clip": 0.5} | train)
+    config["denoise_model"] |= {"hidden_dim": 8, "time_emb_dim": 4, "node_dim": 3, "edge_dim": 2}
     return config
 
 
