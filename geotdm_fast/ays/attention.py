@@ -13,7 +13,6 @@ from geotdm_fast.nn.mlp import MLP, weight_and_bias
 from geotdm_fast.reference.gv_ff import gated_perceptron
 from geotdm_fast.reference.linear import mlp
 
-
 # W1, b1, W2, b2: `MLP.tensors`.
 _MLPWeights: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
