@@ -28,8 +28,8 @@ there; so it does after a kill. The folder --out holds
   pieces/, shards/         what is done; pieces/row.json is the row
 and the row (settings, scores, the paper's rows, time, hardware, commit) is appended to --results, once.
 
-Presets: paper - the settings of the paper, for a GPU; small - 4 layers of 64, trained for twenty minutes or so on two
-idle cores, forecasts drawn by dpmpp_2m in few steps, trajectories from nothing by dpmpp_2m_sde in 100.
+Presets: paper - the settings of the paper, for a GPU; small - 4 layers of 64, trained for twenty or thirty minutes on
+two idle cores, forecasts drawn by dpmpp_2m in few steps, trajectories from nothing by dpmpp_2m_sde in 100.
 Pedestrians are scored twice: `official` (60 draws, 20 k-means representatives, the checkpoint chosen on the test set,
 as the official code does) and `clean` (best of 20, the checkpoint chosen without the test set).
 

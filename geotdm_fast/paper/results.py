@@ -22,9 +22,9 @@ What `geotdm reproduce` gave, beside the published figures; made from the JSON l
 by `geotdm reproduce --table`, the newest row of every request. Lower is better, but for classification. Each of our
 rows says how long it trained and where.
 
-`small` is a preset for two cores and twenty minutes, not the paper's setting: 4 layers of 64 for 6 of 128 (pedestrians:
-the same), and about a sixtieth of the paper's graphs pass by in training (charged particles: 208,000 for 12.3 million).
-That is why it seldom reaches the published model. Fewer threads than cores mean that another training ran beside it.
+`small` is a preset for two cores and half an hour, not the paper's setting: 4 layers of 64 for 6 of 128 (pedestrians:
+the same), and a sixtieth to a twentieth of the paper's graphs pass by in training (charged particles: 640,000 for 12.3
+million). That is why it seldom reaches the published model. Fewer threads than cores mean that another training ran beside it.
 
 The published code itself, trained beside ours on hotel with the same start weights, order, steps and noise, by the
 paper's settings for 10 epochs, ends in the same model: the losses of 2970 iterations differ by 7e-6 of their value at
