@@ -296,12 +296,12 @@ def test_the_papers_settings(tmp_path):
 def test_the_small_presets_settings():
     """What bench/NOTES.md found: Adam at a small rate where systems are learnt by heart, few steps of sampling.
 
-    Forecasts of charged particles and gravity learn by Muon from all windows of a system.
+    Forecasts of bodies learn by Muon, from all windows of a system.
     """
     settings = lambda plan: (plan.config["train"]["optimizer"], plan.config["train"]["lr"], plan.method, plan.steps)
     small = lambda *request: recipe(Request(*request, preset="small"))
     assert settings(small("charged", "interpolation")) == ("adam", 1e-3, "dpmpp_2m", 5)
-    assert settings(small("charged")) == ("muon", 3e-3, "dpmpp_2m", 5)
+    assert settings(small("charged")) == settings(small("springs")) == ("muon", 3e-3, "dpmpp_2m", 5)
     assert settings(small("charged", "unconditional")) == ("muon", 3e-3, "dpmpp_2m_sde", 100)
     gravity = small("gravity")
     assert settings(gravity) == ("muon", 5e-3, "dpmpp_2m", 2)
