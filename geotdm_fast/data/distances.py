@@ -52,8 +52,8 @@ def check_distances(
     if near.any():
         i = np.where(near, found.distance, np.inf).argmin()
         warnings.warn(
-            f"{where}: atoms {found.atom[i]} and {found.neighbour[i]} are {found.distance[i]:.3g} angstrom apart in the "
-            f"first frame, nearer than any bond; {int(near.sum())} of {found.looked_at} atoms looked at are so near to "
+            f"{where}: atoms {found.atom[i]} and {found.neighbour[i]} are {found.distance[i]:.3g} angstrom apart in "
+            f"the first frame, nearer than any bond; {int(near.sum())} of {found.looked_at} atoms looked at are so near to "
             "another",
             stacklevel=4,
         )
@@ -87,8 +87,8 @@ def check_conformers(
             total = int((found.distance < _TOO_NEAR).sum())
             warnings.warn(
                 f"{where}: atoms {part.atom[i]} and {part.neighbour[i]} of molecule {number} of those read are "
-                f"{part.distance[i]:.3g} angstrom apart, nearer than any bond; {total} of {found.looked_at} atoms looked at are so near to "
-                "another",
+                f"{part.distance[i]:.3g} angstrom apart, nearer than any bond; {total} of {found.looked_at} atoms "
+                "looked at are so near to another",
                 stacklevel=4,
             )
             return

@@ -165,7 +165,9 @@ def test_conformers_in_another_unit(tmp_path):
         np.savez(tmp_path / "c.npz", x=x, **about)
         expected = conformer_dataset(tmp_path / "c.npz")
         np.savez(tmp_path / "nm.npz", x=x / 10, **about)
-        with pytest.raises(ValueError, match=r"nm\.npz: distances look like nm: .*multiply positions by 10, or give unit"):
+        with pytest.raises(
+            ValueError, match=r"nm\.npz: distances look like nm: .*multiply positions by 10, or give unit"
+        ):
             conformer_dataset(tmp_path / "nm.npz")
         stated = conformer_dataset(tmp_path / "nm.npz", unit="nm")
     for ours, right in zip(stated, expected, strict=True):
@@ -176,7 +178,9 @@ def test_conformers_in_another_unit(tmp_path):
         conformer_dataset(tmp_path / "bohr.npz")
     x[10] = x[9] + 0.1
     np.savez(tmp_path / "near.npz", x=x, **about)
-    with pytest.warns(UserWarning, match=r"atoms 0 and 1 of molecule 1 of those read are 0\.173 angstrom apart, .* 2 of 60"):
+    with pytest.warns(
+        UserWarning, match=r"atoms 0 and 1 of molecule 1 of those read are 0\.173 angstrom apart, .* 2 of 60"
+    ):
         conformer_dataset(tmp_path / "near.npz")
 
 
