@@ -77,9 +77,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _draw_samples(args: argparse.Namespace, suffix: str) -> None:
+    import warnings
+
+    import numpy as np
+
     from geotdm_fast.samples.npz import read_samples
 
     samples = read_samples(args.file)
+    broken = sum(not np.isfinite(one).all() for one in samples.samples)
+    if broken:
+        count = f"{broken} of {samples.num_samples} samples"
+        warnings.warn(f"{args.file}: {count} hold positions that are not finite, which are not drawn", stacklevel=2)
     num_systems = args.num_systems or NUM_SYSTEMS.get(suffix, 6)
     if args.kind == "bonds":
         from geotdm_fast.plots.bonds import plot_bond_lengths

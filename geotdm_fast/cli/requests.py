@@ -93,9 +93,12 @@ def open_asked(args: argparse.Namespace, device, precision: str = "fp32"):
 
 def _open_sampled_data(model, args: argparse.Namespace, progress: bool):
     """The data that the options name, or the frames of --given alone."""
+    from geotdm_fast.cli.outputs import check_outputs, files_of_section
     from geotdm_fast.cli.trained_on import check_bond_orders, warn_of_other_molecules
 
     section, where = sampled_section(model.config, args)
+    named = [("the checkpoint", args.checkpoint), ("--config", args.config), ("--data-config", args.data_config)]
+    check_outputs(args, [*named, *files_of_section(where, section)])
     check_bond_orders(model.data, section, where)
     if getattr(args, "given", None) is None:
         dataset = open_data(section, where, args.num_graphs, progress=progress)

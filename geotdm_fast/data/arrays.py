@@ -77,7 +77,7 @@ def npz_dataset(
     if not check_flag(where, "with_h", with_h):
         x, part = _without_hydrogen(where, x_name, x, arrays)
         arrays = part | {key: arrays[key] for key in _BOX if key in arrays}
-    times_name, times = _times(where, path, names, x.shape)
+    times_name, times = _times(where, path, names, x_name, x.shape)
     return array_dataset(
         x,
         split,
@@ -127,8 +127,8 @@ def read_names(path: PathLike) -> list[str]:
 
 def npz_times(path: PathLike) -> np.ndarray | None:
     """The times, or steps, of all frames of an `.npz` of positions; None where it has none. Raises as `npz_dataset`."""
-    names, x = read_names(path), StoredArray(path, position_name(path))
-    return _times(f"npz_dataset: {path}", path, names, x.shape)[1]
+    names, x_name = read_names(path), position_name(path)
+    return _times(f"npz_dataset: {path}", path, names, x_name, StoredArray(path, x_name).shape)[1]
 
 
 def _without_hydrogen(where: str, x_name: str, x: StoredArray, arrays: dict) -> tuple[StoredArray, dict]:
@@ -148,18 +148,24 @@ def _without_hydrogen(where: str, x_name: str, x: StoredArray, arrays: dict) -> 
     return x.of_nodes(atoms), kept
 
 
-def _times(where: str, path: PathLike, names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, np.ndarray | None]:
-    """The array of times, or of steps, and its name: the first that has a number for each frame of x."""
+def _times(
+    where: str, path: PathLike, names: Sequence[str], x_name: str, shape: tuple[int, ...]
+) -> tuple[str, np.ndarray | None]:
+    """The array of times, or of steps, and its name: the first that has a number for each frame of the positions.
+
+    Warns of one that has not; x_name, shape: of the positions
+    """
     for name in [name for name in _TIMES if name in names]:
         stored = StoredArray(path, name)
-        if stored.ndim == 0 or stored.dtype.kind not in "fiu":
-            continue  # a distance in time, say, or a text
-        if stored.shape in (shape[-3:-2], shape[:2] if len(shape) == 4 else None):
+        is_number = stored.dtype.kind in "fiu"
+        fits = stored.shape in (shape[-3:-2], shape[:2] if len(shape) == 4 else None)
+        if is_number and fits:
             return name, read_npz(path, only=(name,))[name]
-        warnings.warn(
-            f"{where}: {name} {list(stored.shape)} is passed over, x has {shape[-3] if len(shape) > 2 else 0} frames",
-            stacklevel=3,
-        )
+        if stored.ndim == 0 or not (is_number or fits):
+            continue  # a distance in time, say, or a text
+        num_frames = shape[-3] if len(shape) > 2 else 0
+        why = f"{x_name} has {num_frames} frames" if is_number else f"times must be numbers, got {stored.dtype}"
+        warnings.warn(f"{where}: {name} {list(stored.shape)} is passed over, {why}", stacklevel=3)
     return "times", None
 
 

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from geotdm_fast.data.npy import StoredArray
+from geotdm_fast.runtime.checks import check_whole
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.shown import shown
 
@@ -16,11 +17,10 @@ SPLITS = ("train", "val", "test")
 
 def check_count(where: str, name: str, value: int, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{where}: {name} must be a whole number, got {shown(value)}")
+    value = check_whole(where, name, value)
     if value < minimum:
         raise ValueError(f"{where}: {name} must be at least {minimum}, got {value}")
-    return int(value)
+    return value
 
 
 def check_number(where: str, name: str, value: float) -> float:

@@ -23,7 +23,7 @@ from geotdm_fast.data.checks import (
 from geotdm_fast.data.chemistry.atom_graph import AtomGraph, graph_of_molecule, graph_of_pairs
 from geotdm_fast.data.chemistry.names import BY_DEFAULT, MOLECULE_SUFFIXES, NUM_ATOMS, OFFICIAL, OWN, check_features
 from geotdm_fast.data.chemistry.sdf import read_molecules
-from geotdm_fast.data.distances import unit_factor
+from geotdm_fast.data.distances import check_conformers, unit_factor
 from geotdm_fast.data.molecule import heavy_atoms, molecule_graph
 from geotdm_fast.data.molecule_files.formats import format_of, require
 from geotdm_fast.data.molecule_files.xyz_molecules import xyz_molecules
@@ -97,7 +97,9 @@ def conformer_dataset(
     cutoff: the longest bond where bonds are found by distance (angstrom); None: by covalent radii
     project: `frames`, or True, which is the same here: the mean of each molecule is subtracted
     unit: of positions; what is meant where nothing is said is angstrom
-    Raises FileNotFoundError, ImportError naming the extra, ValueError naming the file and the array.
+    Warns of atoms nearer than any bond, and of distances that look like another unit than angstrom.
+    Raises FileNotFoundError, ImportError naming the extra, ValueError naming the file and the array, also where
+    distances look like nm and no unit is given.
     """
     where = f"conformer_dataset: {path}"
     path = pathlib.Path(path)
@@ -115,6 +117,7 @@ def conformer_dataset(
         raise ValueError(f"{where}: features: [own] are the array h of an .npz, got a file {suffix}")
     with _bonds_told_once(where):
         found = list(reader(where, path, part, rules))
+    check_conformers(where, "positions", [(one.x, one.z.numpy()) for one in found], stated=unit != "")
     items, numbers = [], []
     for conformer in found:
         x = torch.from_numpy(np.ascontiguousarray(conformer.x, dtype=np.float64))

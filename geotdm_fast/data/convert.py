@@ -21,7 +21,7 @@ _MOLECULE_KEYS = (
     *("cutoff", "max_hops", "fully_connected", "num_types", "atom_types", "project"),
     *("unwrap", "box", "remove_drift"),
 )
-_ARRAYS = ("z", "h", "edge_index", "edge_attr", "bonds", "cell", "pbc", "charges", "springs")
+_ARRAYS = ("z", "h", "edge_index", "edge_attr", "bonds", "cell", "pbc", "unit", "charges", "springs")
 EXPECTED = (
     "a data set, a Trajectory or a Batch, positions [frames, N, D], a list of ase.Atoms, or Data or Batch of PyTorch "
     "Geometric"
@@ -38,8 +38,8 @@ def to_dataset(
         a list of them, or `Batch` of PyTorch Geometric, see `from_pyg`
     section: a data section of a configuration, normalised; of kind nbody it says the system, of other kinds how bonds
         and features of a molecule are made (cutoff, max_hops, ...)
-    arrays: of positions alone - z, h, edge_index, edge_attr, bonds, cell and pbc as for `array_dataset`; charges [N] or
-        springs [N, N] (or [B, N], [B, N, N]) of a section of kind nbody
+    arrays: of positions alone - z, h, edge_index, edge_attr, bonds, cell, pbc and unit as for `array_dataset`, whatever
+        unit the section's file is in; charges [N] or springs [N, N] (or [B, N], [B, N, N]) of a section of kind nbody
     The boxes of `ase.Atoms` are theirs; atoms are followed through boxes as `array_dataset` says.
     Raises TypeError for anything else, and for arrays beside data that have theirs; ValueError as `array_dataset` does.
     """

@@ -1,6 +1,8 @@
 """Whether the distances in a molecule can be angstrom, and what they are otherwise."""
 
 import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +20,7 @@ _LIKELY = {"angstrom": 1.0, "nm": 10.0, "bohr": 0.529177210903, "pm": 0.01}
 _ALIKE = 1.25  # the usual distance of nearest atoms, over that of bonds, is within this factor of 1
 _TOO_NEAR = 0.5  # angstrom; the shortest bond, that of H2, has 0.74
 _SAMPLE = 512  # atoms looked at
+_MOLECULES = 64  # molecules looked at, of conformers
 
 
 def unit_factor(where: str, unit: str) -> float:
@@ -42,37 +45,95 @@ def check_distances(
     atoms nearer than 0.5 angstrom and hydrogens with several bonds.
     """
     z = np.asarray(atomic_numbers)
-    sample = np.unique(np.linspace(0, len(z) - 1, min(len(z), _SAMPLE)).astype(np.int64))
-    radii = bonding_radii(z)
-    distance, neighbour = _nearest(np.asarray(positions, dtype=np.float64), sample)
-    usual = radii[sample] + radii[neighbour]
-    judged = np.isfinite(usual) & np.isfinite(distance)
-    if not judged.any():
+    found = _judged(positions, z)
+    if len(found.distance) == 0 or not _is_angstrom(where, name, found, bool((z == 1).any()), stated):
         return
-    ratio = float(np.median(distance[judged] / usual[judged]))
-    # Heavy atoms alone are as far apart in a bare lattice of water as bonds in bohr.
-    units = [unit for unit in _LIKELY if unit in ("angstrom", "nm") or (z == 1).any()]
-    unit = min(units, key=lambda u: abs(np.log(max(ratio, 1e-9) * _LIKELY[u])))
-    if unit != "angstrom" and 1 / _ALIKE < ratio * _LIKELY[unit] < _ALIKE:
-        found, expected = float(np.median(distance[judged])), float(np.median(usual[judged]))
-        message = (
-            f"{where}: distances look like {unit}: an atom and the nearest one are {found:.3g} apart, bonds between "
-            f"these elements have {expected:.2f} angstrom; multiply {name} by {_LIKELY[unit]:.4g}, or give unit: {unit}"
-        )
-        if unit == "nm" and not stated:
-            raise ValueError(message)
-        warnings.warn(message, stacklevel=4)
-        return
-    near = np.flatnonzero(judged & (distance < _TOO_NEAR))
-    if len(near):
-        i = near[distance[near].argmin()]
+    near = found.distance < _TOO_NEAR
+    if near.any():
+        i = np.where(near, found.distance, np.inf).argmin()
         warnings.warn(
-            f"{where}: atoms {sample[i]} and {neighbour[i]} are {distance[i]:.3g} angstrom apart in the first frame, "
-            f"nearer than any bond; {len(near)} of {len(sample)} atoms looked at are so near to another",
+            f"{where}: atoms {found.atom[i]} and {found.neighbour[i]} are {found.distance[i]:.3g} angstrom apart in "
+            f"the first frame, nearer than any bond; {int(near.sum())} of {found.looked_at} atoms looked at are so "
+            "near to another",
             stacklevel=4,
         )
     elif guessed:
         _check_hydrogens(where, positions, z)
+
+
+def check_conformers(
+    where: str, name: str, molecules: Sequence[tuple[np.ndarray, np.ndarray]], stated: bool = False
+) -> None:
+    """The same for molecules of one frame each, by the nearest atoms of some of them together.
+
+    name: what the positions are called; molecules: positions [N, 3] (angstrom) and atomic numbers [N] of each
+    Raises ValueError where they look like nm and nobody stated a unit; warns where they look like another unit, and of
+    atoms nearer than 0.5 angstrom.
+    """
+    numbers = np.unique(np.linspace(0, len(molecules) - 1, min(len(molecules), _MOLECULES)).astype(np.int64)).tolist()
+    parts = [_judged(*molecules[number]) for number in numbers]
+    if not any(len(part.distance) for part in parts):
+        return
+    joined = [np.concatenate(arrays) for arrays in zip(*(part[:4] for part in parts), strict=True)]
+    found = _Judged(joined[0], joined[1], joined[2], joined[3], sum(part.looked_at for part in parts))
+    hydrogens = any((np.asarray(molecules[number][1]) == 1).any() for number in numbers)
+    if not _is_angstrom(where, name, found, hydrogens, stated):
+        return
+    for number, part in zip(numbers, parts, strict=True):
+        near = np.flatnonzero(part.distance < _TOO_NEAR)
+        if len(near):
+            i = near[0]
+            total = int((found.distance < _TOO_NEAR).sum())
+            warnings.warn(
+                f"{where}: atoms {part.atom[i]} and {part.neighbour[i]} of molecule {number} of those read are "
+                f"{part.distance[i]:.3g} angstrom apart, nearer than any bond; {total} of {found.looked_at} atoms "
+                "looked at are so near to another",
+                stacklevel=4,
+            )
+            return
+
+
+class _Judged(NamedTuple):
+    """Atoms whose nearest neighbour can be judged, each array [n].
+
+    distance: to that neighbour; usual: the length of a bond of both; atom, neighbour: which they are
+    looked_at: how many atoms were looked at
+    """
+
+    distance: np.ndarray
+    usual: np.ndarray
+    atom: np.ndarray
+    neighbour: np.ndarray
+    looked_at: int
+
+
+def _judged(positions: np.ndarray, z: np.ndarray) -> _Judged:
+    """At most `_SAMPLE` evenly spaced atoms with their nearest ones; those without a known bond are left out."""
+    sample = np.unique(np.linspace(0, len(z) - 1, min(len(z), _SAMPLE)).astype(np.int64))
+    radii = bonding_radii(np.asarray(z))
+    distance, neighbour = _nearest(np.asarray(positions, dtype=np.float64), sample)
+    usual = radii[sample] + radii[neighbour]
+    known = np.isfinite(usual) & np.isfinite(distance)
+    return _Judged(distance[known], usual[known], sample[known], neighbour[known], len(sample))
+
+
+def _is_angstrom(where: str, name: str, found: _Judged, hydrogens: bool, stated: bool) -> bool:
+    """Whether nearest atoms have the distance of bonds in angstrom, as far as can be known; raises or warns if not."""
+    ratio = float(np.median(found.distance / found.usual))
+    # Heavy atoms alone are as far apart in a bare lattice of water as bonds in bohr.
+    units = [unit for unit in _LIKELY if unit in ("angstrom", "nm") or hydrogens]
+    unit = min(units, key=lambda u: abs(np.log(max(ratio, 1e-9) * _LIKELY[u])))
+    if unit == "angstrom" or not 1 / _ALIKE < ratio * _LIKELY[unit] < _ALIKE:
+        return True
+    message = (
+        f"{where}: distances look like {unit}: an atom and the nearest one are {np.median(found.distance):.3g} apart, "
+        f"bonds between these elements have {np.median(found.usual):.2f} angstrom; multiply {name} by "
+        f"{_LIKELY[unit]:.4g}, or give unit: {unit}"
+    )
+    if unit == "nm" and not stated:
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=5)
+    return False
 
 
 def _check_hydrogens(where: str, positions: np.ndarray, z: np.ndarray) -> None:

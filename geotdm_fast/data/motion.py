@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -36,7 +37,8 @@ def check_motion(
     stored: np.dtype | None = None,
     repeats: bool = True,
 ) -> None:
-    """Warn of steps out of all proportion to the others, of steps that float32 blurs, and of frames that come twice.
+    """Warn of steps out of all proportion to the others, of steps that float32 or a narrower dtype of the file blurs,
+    and of frames that come twice.
 
     One pass over the steps, a tile of atoms and frames at a time.
     x: [B, N, D, T] float32 - positions, NaN for nodes that are not there
@@ -157,14 +159,18 @@ def _blurred(where: str, x: Tensor, usual: float, origin: Tensor | None, stored:
     values = x.numpy()
     # fmin and fmax pass over NaN, and neither needs memory.
     largest = max(-float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None)))
-    if origin is not None and stored == np.float32:
+    kept = np.dtype(np.float32)
+    is_narrow = stored is not None and stored.kind == "f" and stored.itemsize <= kept.itemsize
+    if is_narrow:
+        kept = cast(np.dtype, stored)
+    if origin is not None and is_narrow:
         largest = max(largest, float(origin.abs().max()))
-    spacing = float(np.spacing(np.float32(largest)))
+    spacing = float(np.spacing(kept.type(min(largest, float(np.finfo(kept).max)))))
     if spacing <= _BLURRED * usual:
         return False
-    how = "store them in float64" if stored == np.float32 else "shorten the trajectories, or use a larger unit"
+    how = "store them in float64" if is_narrow else "shorten the trajectories, or use a larger unit"
     warnings.warn(
-        f"{where}: float32 numbers near {largest:.3g} are {spacing:.2g} apart, a usual step is {usual:.2g}: the steps "
+        f"{where}: {kept} numbers near {largest:.3g} are {spacing:.2g} apart, a usual step is {usual:.2g}: the steps "
         f"are blurred; {how}",
         stacklevel=4,
     )

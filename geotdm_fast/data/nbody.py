@@ -16,11 +16,13 @@ from geotdm_fast.data.trajectory import TrajectoryDataset, evenly_spaced
 from geotdm_fast.data.windows import Windows, complete_edges, frames_last, places_of
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.shown import listed
 
 NUM_SYSTEMS = {"train": 3000, "val": 2000, "test": 2000}
 # What the official generator keeps of 5000 steps: one frame in 100, the start among them for gravity alone.
 ALL_FRAMES = {"charged": 49, "springs": 49, "gravity": 50}
 _SAVE_EVERY = 100
+_FILES = ("loc", "vel", "edges", "charges")  # of the official generator
 FRAME_TIME = 0.1  # between two frames, in the simulation's units of time
 
 
@@ -59,9 +61,10 @@ def nbody_dataset(
         which begins at the first frame
     project: subtract the mean over nodes and frames, as the unconditional model wants it
     velocities: give every trajectory a field `v` [N, 3, T]
-    root, suffix: where the official files loc_, vel_, edges_ and charges_<suffix>.npy lie; when there is no
-        loc_<suffix>.npy in root, or no root is given, the systems are simulated
-    Raises ValueError/TypeError for a bad argument, FileNotFoundError when only some of the official files are there.
+    root, suffix: where the official files loc_, vel_, edges_ and charges_<suffix>.npy lie; when there is no such file
+        in root, of any suffix, or no root is given, the systems are simulated
+    Raises ValueError/TypeError for a bad argument, FileNotFoundError when only some of the official files are there, or
+    those of another suffix alone.
     """
     where = "nbody_dataset"
     check_choice(f"{where}: kind", kind, SYSTEMS)
@@ -139,8 +142,22 @@ def _simulated_frames(
 
 
 def has_official_files(root: PathLike | None, suffix: str | None) -> bool:
-    """Whether `root` holds positions that the official generator wrote under `suffix`."""
-    return root is not None and suffix is not None and (pathlib.Path(root) / f"loc_{suffix}.npy").is_file()
+    """Whether `root` holds positions that the official generator wrote under `suffix`.
+
+    Raises FileNotFoundError where it has other files of the generator alone: systems that are simulated in the place of
+    a file whose name is misspelt would be other data.
+    """
+    if root is None:
+        return False
+    if suffix is not None and (pathlib.Path(root) / f"loc_{suffix}.npy").is_file():
+        return True
+    others = sorted(path.name for name in _FILES for path in pathlib.Path(root).glob(f"{name}_*.npy"))
+    if others:
+        absent = "no suffix is given" if suffix is None else f"there is no loc_{suffix}.npy"
+        raise FileNotFoundError(
+            f"nbody_dataset: {root}: {absent}, but there is {listed(others, 4)}; without root the systems are simulated"
+        )
+    return False
 
 
 def official_files(root: PathLike, suffix: str, kind: str) -> list[pathlib.Path]:

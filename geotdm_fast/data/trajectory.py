@@ -223,7 +223,8 @@ def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:
     Further fields, which all graphs must have then, are joined as `Fields` says.
     Boxes are checked, which waits for the device of the graphs; those of all are expanded to T where one has T.
     Raises ValueError for an empty list and for graphs that differ in D, T, F, A, their fields or the names of their
-    conditions, or of which some have a target or a box; ValueError / TypeError for boxes that are none, see `Cell.of`.
+    conditions, or of which some have a target or a box; for h and edge_attr that are not of all nodes and edges; on the
+    CPU for an edge to a node that its graph lacks; ValueError / TypeError for boxes that are none, see `Cell.of`.
     """
     trajectories = list(trajectories)
     if len(trajectories) == 0:
@@ -255,11 +256,32 @@ def collate(trajectories: Sequence[Trajectory] | TrajectoryDataset) -> Batch:
         conditions=_conditions(trajectories),
         condition_names=first.condition_names,
     )
+    _check_edges(trajectories, batch)
     for name in further_names(first):
         batch[name], rows = join_field(name, [item[name] for item in trajectories], offsets)
         if rows is not None:
             batch.remember_rows(name, rows)
     return batch
+
+
+def _check_edges(trajectories: Sequence[Trajectory], batch: Batch) -> None:
+    """ValueError for an edge that would join another graph's node. Not on CUDA: it waits for the device."""
+    edge_index = batch.edge_index
+    if edge_index.device.type != "cpu":
+        return
+    counts = torch.tensor([item.edge_index.shape[1] for item in trajectories], device="cpu")
+    graph = torch.repeat_interleave(counts).expand_as(edge_index)
+    inside = (edge_index >= 0) & (edge_index < len(batch.batch))
+    wrong = ~inside
+    wrong[inside] = batch.batch[edge_index[inside]] != graph[inside]
+    if wrong.any():
+        end, edge = wrong.nonzero()[0].tolist()
+        number = int(graph[end, edge])
+        own = trajectories[number]
+        came = int(own.edge_index[end, edge - int(counts[:number].sum())])
+        raise ValueError(
+            f"collate: edge_index of graph {number} must be in 0..{own.x.shape[0] - 1}, the graph's nodes, got {came}"
+        )
 
 
 def _conditions(trajectories: Sequence[Trajectory]) -> Tensor | None:
@@ -299,6 +321,13 @@ def _check_alike(index: int, item: Trajectory, first: Trajectory) -> None:
     if item.condition_names != expected_names or sizes[0] != sizes[1]:
         named, came = (", ".join(names) or "none" for names in (expected_names, item.condition_names))
         raise ValueError(f"collate: conditions of graph {index} must be {named} like graph 0, got {came}")
+    for name, value, number in (
+        ("h", item.h, item.x.shape[0]),
+        ("edge_attr", item.edge_attr, item.edge_index.shape[1]),
+    ):
+        if value is not None and value.shape[0] != number:
+            expected_rows = [number, *value.shape[1:]]
+            raise ValueError(f"collate: {name} of graph {index} must be {expected_rows}, got {list(value.shape)}")
     for name in ("x", "h", "edge_attr"):
         a, b = getattr(item, name), getattr(first, name)
         came = None if a is None else list(a.shape[1:])

@@ -6,6 +6,7 @@ from torch import Tensor
 from geotdm_fast import ops
 from geotdm_fast.reference import Counters
 from geotdm_fast.reference.trajectory_noise import philox
+from geotdm_fast.runtime.checks import check_whole
 
 _MASK = 0xFFFFFFFF
 # Counters are computed for some steps at once: on a CPU a small tensor costs as much as a hundred numbers.
@@ -41,6 +42,7 @@ class TrajectoryNoise:
         dtype: torch.dtype,
         rollout_block: int = 0,
     ):
+        seed = check_whole("TrajectoryNoise", "seed", seed)
         if not 0 <= seed < 2**64:
             raise ValueError(f"TrajectoryNoise: seed must be in 0..2^64 - 1, got {seed}")
         self.shape, self.dtype = (dim, num_frames), dtype

@@ -12,6 +12,7 @@ from geotdm_fast.diffusion.inputs import check_loop, check_ref_frame, check_star
 from geotdm_fast.diffusion.official_names import warn_of_replaced_parts
 from geotdm_fast.diffusion.progress import Progress
 from geotdm_fast.nn.plain import looked_at_once
+from geotdm_fast.runtime.checks import check_whole
 from geotdm_fast.runtime.choices import check_choice
 
 
@@ -30,7 +31,7 @@ class Sampler:
     eta: noise of `ddim` and `ays_ddim`, 0 ... 1
 
     Every method keeps the model's equivariance: a step is a sum of equivariant terms with scalar factors.
-    Raises ValueError for names and numbers out of range.
+    Raises ValueError for names and numbers out of range, TypeError for num_steps that is no whole number.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Sampler:
         method = diffusion.methods[0] if method is None else method
         check_choice("Sampler: method", method, diffusion.methods)
         total = diffusion.num_timesteps
+        num_steps = None if num_steps is None else check_whole("Sampler", "num_steps", num_steps)
         if diffusion.calls is not None:
             _check_student(diffusion.calls, method, num_steps)
             num_steps = diffusion.calls
@@ -119,6 +121,7 @@ class Sampler:
         diffusion.check_has_steps("Sampler.refine")
         if self.method == ays_ddim.NAME:
             raise ValueError(f"Sampler.refine: method must end at the data, got '{self.method}'")
+        noised_steps = check_whole("Sampler.refine", "noised_steps", noised_steps)
         if not 1 <= noised_steps <= total:
             raise ValueError(f"Sampler.refine: noised_steps must be in 1..{total}, got {noised_steps}")
         check_start("Sampler.refine", diffusion.mode, x_start, model_kwargs)

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -59,6 +60,13 @@ def check_same_dtype(where: str, name: str, value: Tensor, weight: Tensor) -> No
     """Raise TypeError unless `value` has the dtype of the network's `weight` (or autocast takes care of it)."""
     if value.dtype != weight.dtype and not torch.is_autocast_enabled(value.device.type):
         raise TypeError(f"{where}: {name} must be {weight.dtype} like the network, got {value.dtype}")
+
+
+def check_whole(where: str, name: str, value: object) -> int:
+    """`value` as an int; TypeError unless it is a whole number, of Python or NumPy, and no bool."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{where}: {name} must be a whole number, got {shown(value)}")
+    return int(value)
 
 
 def check_window(where: str, window: object) -> None:

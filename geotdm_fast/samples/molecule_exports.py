@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.files import PathLike, atomic_path
 from geotdm_fast.runtime.packages import require_package
+from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.ase_frames import ase_frames
 from geotdm_fast.samples.md_files import write_md
 from geotdm_fast.samples.molecules import Molecule, molecules
@@ -19,8 +20,12 @@ MD_SUFFIXES = (".dcd", ".xtc")
 
 
 def check_export(path: PathLike) -> None:
-    """ImportError that says what to install where the package is missing that writes files of this suffix."""
-    is_xyz = pathlib.Path(path).suffix.lower() in XYZ_SUFFIXES
+    """ValueError for a suffix that is none of ours, ImportError that says what to install where the package is missing
+    that writes files of it."""
+    suffix, known = pathlib.Path(path).suffix.lower(), (*XYZ_SUFFIXES, *MD_SUFFIXES)
+    if suffix not in known:
+        raise ValueError(f"{path}: the suffix must be one of {', '.join(known)}, got {shown(suffix)}")
+    is_xyz = suffix in XYZ_SUFFIXES
     require_package(path, *(("ase", "molecules") if is_xyz else ("mdtraj", "md")))
 
 
@@ -40,9 +45,9 @@ def export_molecules(path: PathLike, source: Samples | PathLike, progress: bool 
 
     Frames that were drawn have the box of the last given frame before them, see `Samples.forecast_cell`. Times go on
     from one trajectory to the next; without the time between frames XTC counts frames.
-    Raises ValueError when these are no molecules in three dimensions, for positions that are not finite or beyond
-    what XTC can hold, whatever the format, and for `wrap` without a box; ImportError without ASE (extra `molecules`) or
-    MDTraj (extra `md`), OSError when the file cannot be written.
+    Raises ValueError for another suffix, when these are no molecules in three dimensions, for positions that are not
+    finite or beyond what XTC can hold, whatever the format, and for `wrap` without a box; ImportError without ASE
+    (extra `molecules`) or MDTraj (extra `md`), OSError when the file cannot be written.
     """
     from geotdm_fast.runtime.bars import progress_bar
 

@@ -16,6 +16,7 @@ from geotdm_fast.graphs.spec import FIRST_CAPACITY
 from geotdm_fast.nn.egtn import why_no_room
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.runtime.buckets import Sizes
+from geotdm_fast.runtime.checks import check_whole
 from geotdm_fast.runtime.cuda_graphs import CaptureCache
 from geotdm_fast.runtime.memory import FAILURES, first_line, is_out_of_memory
 from geotdm_fast.runtime.shown import shown
@@ -52,8 +53,8 @@ def sample(
 
     Random: each (graph, sample) has noise of its own (`TrajectoryNoise`), and torch's generators are left alone. What
     is drawn differs by rounding alone between batch sizes and devices.
-    Raises ValueError for counts and seeds out of range, MemoryError where one trajectory alone does not fit; warns when
-    a sample is not finite.
+    Raises ValueError for counts and seeds out of range, TypeError for what is no whole number, MemoryError where one
+    trajectory alone does not fit; warns when a sample is not finite.
     """
     check_counts("sample", num_samples=num_samples, batch_size=batch_size, seed=seed)
     samples = draw_whole(Drawer(sampler, batch, task, seed), batch.num_graphs, num_samples, batch_size, progress)
@@ -72,11 +73,14 @@ def draw_whole(drawer: "Drawer", num_graphs: int, num_samples: int, batch_size: 
 
 
 def check_counts(where: str, *, seed: int, **counts: int | None) -> None:
-    """ValueError for a count under one or over a thousand million, or a negative seed; None is let through."""
-    for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
-        if value is not None and value < least:
+    """TypeError for what is no whole number, ValueError for a count under one or over a thousand million, or a negative
+    seed; a count of None is let through."""
+    given = {name: value for name, value in counts.items() if value is not None}
+    for name, value, least in [*((name, value, 1) for name, value in given.items()), ("seed", seed, 0)]:
+        value = check_whole(where, name, value)
+        if value < least:
             raise ValueError(f"{where}: {name} must be at least {least}, got {value}")
-        if value is not None and name != "seed" and value > MOST_COUNT:
+        if name != "seed" and value > MOST_COUNT:
             raise ValueError(f"{where}: {name} must be at most {MOST_COUNT}, got {shown(value)}")
 
 

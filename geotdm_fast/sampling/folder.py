@@ -73,6 +73,9 @@ def sample_to_folder(
     another call is writing to it; as `sample` besides.
     """
     check_counts("sample_to_folder", num_samples=num_samples, batch_size=batch_size, shard_size=shard_size, seed=seed)
+    # JSON does not know whole numbers of NumPy.
+    num_samples, seed = int(num_samples), int(seed)
+    batch_size, shard_size = (None if size is None else int(size) for size in (batch_size, shard_size))
     folder = pathlib.Path(folder)
     drawer = Drawer(sampler, batch, task, seed)
     if rollout is not None:

@@ -2,6 +2,7 @@
 
 import re
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -152,6 +153,35 @@ def test_conformers_of_an_npz(tmp_path):
     np.savez(tmp_path / "b.npz", **about, bonds=[[9, 10]])
     bonded = conformer_dataset(tmp_path / "b.npz")
     assert bonded[1].edge_index.tolist() == [[0, 1], [1, 0]]
+
+
+def test_conformers_in_another_unit(tmp_path):
+    """All pairs of a molecule in nm are within a bond's length: its graph would be complete, without a word."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([ETHANOL_POSITIONS, WATER] * 5) + 0.02 * rng.normal(size=(60, 3))
+    about = {"z": np.concatenate([ETHANOL, [8, 1, 1]] * 5), "ptr": np.cumsum([0, *[9, 3] * 5])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.savez(tmp_path / "c.npz", x=x, **about)
+        expected = conformer_dataset(tmp_path / "c.npz")
+        np.savez(tmp_path / "nm.npz", x=x / 10, **about)
+        with pytest.raises(
+            ValueError, match=r"nm\.npz: distances look like nm: .*multiply positions by 10, or give unit"
+        ):
+            conformer_dataset(tmp_path / "nm.npz")
+        stated = conformer_dataset(tmp_path / "nm.npz", unit="nm")
+    for ours, right in zip(stated, expected, strict=True):
+        torch.testing.assert_close(ours.x, right.x, atol=1e-5, rtol=0)
+        assert torch.equal(ours.edge_index, right.edge_index)
+    np.savez(tmp_path / "bohr.npz", x=x / 0.529177210903, **about)
+    with pytest.warns(UserWarning, match="distances look like bohr: .*or give unit: bohr"):
+        conformer_dataset(tmp_path / "bohr.npz")
+    x[10] = x[9] + 0.1
+    np.savez(tmp_path / "near.npz", x=x, **about)
+    with pytest.warns(
+        UserWarning, match=r"atoms 0 and 1 of molecule 1 of those read are 0\.173 angstrom apart, .* 2 of 60"
+    ):
+        conformer_dataset(tmp_path / "near.npz")
 
 
 def test_ten_times_the_molecules_take_ten_times_as_long(tmp_path):

@@ -94,6 +94,19 @@ def test_pyg_itself():
     assert len(found) == 2 and found[1].edge_index.tolist() == [[1, 2], [0, 1]]
 
 
+def test_positions_say_their_unit():
+    """What the message about nm advises can be done here, too; the unit of the training's file is no matter."""
+    water = WATER + 0.01 * np.random.default_rng(0).normal(size=(8, 3, 3))
+    expected = to_dataset(water, {"kind": "npz"}, z=[8, 1, 1])
+    with pytest.raises(ValueError, match=r"forecast: distances look like nm: .* or give unit: nm"):
+        to_dataset(water / 10, {"kind": "npz"}, "forecast", z=[8, 1, 1])
+    found = to_dataset(water / 10, {"kind": "npz", "unit": "bohr"}, "forecast", z=[8, 1, 1], unit="nm")
+    torch.testing.assert_close(found[0].x, expected[0].x, atol=1e-6, rtol=0)
+    assert found.unit == "angstrom" and torch.equal(found[0].edge_index, expected[0].edge_index)
+    with pytest.raises(TypeError, match="unit must not be given for a model of gravity particles"):
+        to_dataset(water, {"kind": "nbody", "system": "gravity"}, "forecast", unit="nm")
+
+
 @pytest.mark.parametrize(
     ("data", "arrays", "error", "message"),
     [
@@ -110,6 +123,7 @@ def test_pyg_itself():
         (FRAMES, {"charges": [1, 1, 1]}, TypeError, "charges must not be given for a model of npz"),
         (FRAMES, {"z": [8, 1]}, ValueError, r"z must be \[3\]"),
         (FRAMES, {"elements": [8, 1, 1]}, TypeError, "unknown argument 'elements'; with positions go z, h"),
+        (FRAMES, {"z": [8, 1, 1], "unit": "mm"}, ValueError, "unit must be one of angstrom, nm, bohr, pm .*got 'mm'"),
         (FRAMES[0], {}, ValueError, r"x must be \[frames, N, 2\] or \[frames, N, 3\]"),
     ],
 )

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from geotdm_fast.data import Batch, Trajectory, collate
+from geotdm_fast.data import Batch, Trajectory, TrajectoryDataset, collate
 from geotdm_fast.data.windows import complete_edges
 from geotdm_fast.sampling import select_graphs
 
@@ -104,3 +104,28 @@ def test_what_is_not_there_is_named():
         ValueError, match=r"collate: v of graph 1 must be joined with \[2, 3\] of graph 0, got \[2, 4\]"
     ):
         collate([graph(2, i, v=torch.zeros(2, 3 + i)) for i in range(2)])
+
+
+EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"h": torch.ones(2, 1)}, r"h of graph 1 must be \[3, 1\], got \[2, 1\]"),
+        ({"edge_attr": torch.ones(2, 4)}, r"edge_attr of graph 1 must be \[3, 4\], got \[2, 4\]"),
+        ({"edge_index": EDGES + 1}, r"edge_index of graph 1 must be in 0\.\.2, the graph's nodes, got 3"),
+        ({"edge_index": EDGES - 1}, r"edge_index of graph 1 must be in 0\.\.2, the graph's nodes, got -1"),
+    ],
+)
+def test_what_would_reach_into_another_graph(wrong, message):
+    """Between graphs that fit, such an edge joined their nodes, and such features were those of the next graph."""
+    fields = {"x": torch.zeros(3, 3, 2), "h": torch.ones(3, 1), "edge_index": EDGES, "edge_attr": torch.ones(3, 4)}
+    item = lambda **other: Trajectory(**{**fields, **other}, scored=torch.arange(3))
+    whole = collate([item(), item(edge_index=EDGES.int()), item()])
+    assert whole.edge_index[:, 3:6].tolist() == (EDGES + 3).tolist()
+    with pytest.raises(ValueError, match=f"collate: {message}"):
+        collate([item(), item(**wrong), item()])
+    alone = TrajectoryDataset([item(**wrong)], name="mine")
+    with pytest.raises(ValueError, match=f"collate: {message}".replace("graph 1", "graph 0")):
+        collate(alone)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from places import GOLDEN
 
-from geotdm_fast.data import collate, initial_state, nbody, nbody_dataset, simulate
+from geotdm_fast.data import collate, initial_state, nbody, nbody_dataset, open_dataset, simulate
 
 EXTRA = {"charged": {"charges": "charges"}, "springs": {"springs": "edges"}, "gravity": {}}
 
@@ -204,6 +204,25 @@ def test_reads_official_files(tmp_path, kind):
     if kind == "springs":
         np.testing.assert_array_equal(dataset[2].edge_attr[:, 0], state.springs[2, row, col])
     assert len(nbody_dataset(kind, "val", num_systems=2, num_frames=4, root=tmp_path, suffix="val_x")) == 2
+
+
+def test_files_of_another_suffix_are_not_simulated_instead(tmp_path):
+    """Of a misspelt suffix, or where the positions alone are missing, other data would come without a word."""
+    nothing = nbody_dataset("springs", "train", num_systems=2, root=tmp_path, suffix="train", progress=False)
+    assert len(nothing) == 2, "an empty folder"
+    np.save(tmp_path / "charges_train.npy", np.ones((2, 5, 1)))
+    message = r"no loc_train\.npy, but there is charges_train\.npy; without root the systems are simulated"
+    with pytest.raises(FileNotFoundError, match=message):
+        nbody_dataset("charged", "train", root=tmp_path, suffix="train", progress=False)
+    np.save(tmp_path / "loc_train_charged.npy", np.zeros((2, 49, 3, 5)))
+    for suffix, absent in (("charged", r"there is no loc_charged\.npy"), (None, "no suffix is given")):
+        with pytest.raises(
+            FileNotFoundError, match=rf"{absent}, but there is charges_train\.npy, loc_train_charged\.npy"
+        ):
+            nbody_dataset("charged", "train", root=tmp_path, suffix=suffix, progress=False)
+    section = {"kind": "nbody", "system": "charged", "split": "train", "root": str(tmp_path), "suffix": "charged"}
+    with pytest.raises(FileNotFoundError, match=r"data\.train: nbody_dataset: .* without root the systems"):
+        open_dataset(section, "data.train", progress=False)
 
 
 def test_official_files_that_are_wrong(tmp_path):

@@ -109,6 +109,16 @@ def test_what_float32_has_blurred_already_is_told():
         array_dataset(far(400).astype(np.float32))
 
 
+def test_what_a_narrower_dtype_of_the_file_has_blurred_is_told(tmp_path, quiet):
+    np.savez(tmp_path / "near.npz", x=np.cumsum(RNG.normal(size=(40, 5, 3)), axis=0).astype(np.float16))
+    npz_dataset(tmp_path / "near.npz")
+    np.savez(tmp_path / "far.npz", x=(walk(60) + 2000).astype(np.float16))
+    with pytest.warns(
+        UserWarning, match=r"float16 numbers near 2e\+03 are [12] apart, .* blurred; store them in float64"
+    ):
+        npz_dataset(tmp_path / "far.npz")
+
+
 # --- distances --------------------------------------------------------------------------------------------------------
 
 
@@ -184,8 +194,15 @@ def test_times_in_a_file(tmp_path, quiet):
         npz_dataset(path)
     assert len(npz_dataset(path, frames=[0, 5])) == 3
     np.savez(path, x=RNG.normal(size=(3, 10, 4, 2)), time=np.arange(9))
-    with pytest.warns(UserWarning, match=r"time \[9\] is passed over"):
+    with pytest.warns(UserWarning, match=r"time \[9\] is passed over, x has 10 frames"):
         npz_dataset(path)
+    np.savez(path, R=walk(60), z=Z, time=np.arange(59))
+    with pytest.warns(UserWarning, match=r"time \[59\] is passed over, R has 60 frames"):
+        npz_dataset(path)
+    for times, dtype in ((np.datetime64("2026-01-01") + np.arange(60), r"datetime64\[D\]"), (["a"] * 60, "<U1")):
+        np.savez(path, R=walk(60), z=Z, time=times)
+        with pytest.warns(UserWarning, match=rf"time \[60\] is passed over, times must be numbers, got {dtype}"):
+            npz_dataset(path)
 
 
 # --- frames that come twice -------------------------------------------------------------------------------------------

@@ -319,6 +319,16 @@ def test_bad_options(options, message):
         Sampler(gaussian.diffusion(40, "FIXED_LARGE")).refine(torch.zeros(SHAPE), 41, {})
 
 
+@pytest.mark.parametrize("value", [4.0, True, "4"])
+def test_steps_are_whole_numbers(value):
+    diffusion = gaussian.diffusion(40, "FIXED_LARGE")
+    with pytest.raises(TypeError, match=f"Sampler: num_steps must be a whole number, got {value!r}"):
+        Sampler(diffusion, "ddim", value)
+    with pytest.raises(TypeError, match=f"Sampler.refine: noised_steps must be a whole number, got {value!r}"):
+        Sampler(diffusion).refine(torch.zeros(SHAPE), value, {})
+    assert Sampler(diffusion, "ddim", np.int32(4)).num_steps == 4
+
+
 def test_a_ref_frame_that_is_known_is_taken():
     config = charged_config()
     dataset = open_dataset(config["data"]["test"], progress=False)

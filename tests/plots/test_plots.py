@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tiny_models import made_samples
 
+from geotdm_fast.cli import main
 from geotdm_fast.plots.animation import animate
 from geotdm_fast.plots.bonds import lengths, plot_bond_lengths
 from geotdm_fast.plots.forecast import plot_forecast, spread
@@ -16,6 +17,7 @@ from geotdm_fast.plots.frame_runs import runs
 from geotdm_fast.plots.loss import plot_loss, running_mean
 from geotdm_fast.plots.molecule import bond_name, bonds
 from geotdm_fast.plots.projection import principal_plane, project
+from geotdm_fast.samples.npz import write_samples
 
 
 def pixels(path) -> np.ndarray:
@@ -153,3 +155,16 @@ def test_names_that_look_like_formulas(tmp_path):
         style.head(figure, f"Samples: {style.literal(text)}", style.with_unit("x", text), [])
         style.save(figure, tmp_path / "p.png")
     assert style.literal("$x$") == r"\$x\$" and len(style.literal("x" * 10**6)) <= 80
+
+
+@pytest.mark.parametrize("suffix", ["png", "html"])
+def test_samples_that_are_not_drawn_are_told(tmp_path, capsys, suffix):
+    whole = made_samples(num_samples=3)
+    samples = whole.samples.copy()
+    samples[1, :, :, 5:] = np.nan
+    for name, part in (("whole", whole), ("broken", dataclasses.replace(whole, samples=samples))):
+        write_samples(tmp_path / f"{name}.npz", part)
+        assert main(["plot", str(tmp_path / f"{name}.npz"), "--out", str(tmp_path / f"a.{suffix}"), "--quiet"]) == 0
+        said = capsys.readouterr().err
+        told = "broken.npz: 1 of 3 samples hold positions that are not finite, which are not drawn"
+        assert (told in said) == (name == "broken"), said

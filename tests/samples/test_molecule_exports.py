@@ -32,6 +32,14 @@ def test_xyz_is_read_back_by_ase(tmp_path):
     assert np.allclose([frame.positions for frame in frames], POSITIONS.reshape(-1, 9, 3), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["s.npz", "s.traj", "s.pdb", "s"])
+def test_a_suffix_of_another_format_is_refused(tmp_path, name):
+    """It would have been an XTC of that name."""
+    with pytest.raises(ValueError, match=rf"{name}: the suffix must be one of \.xyz, \.extxyz, \.dcd, \.xtc, got '"):
+        export_molecules(tmp_path / name, SAMPLES, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("suffix", "tolerance"), [("dcd", 1e-5), ("xtc", 5.1e-3)])
 def test_md_files_are_read_back_with_their_topology(tmp_path, suffix, tolerance):
     mdtraj = pytest.importorskip("mdtraj")

@@ -13,7 +13,7 @@ import pytest
 import torch
 import warm_python
 from full_disk import full_disk
-from shard_runs import CONFIG, NUM_SHARDS, RUN, TASK, command, content, into
+from shard_runs import CONFIG, NUM_SAMPLES, NUM_SHARDS, RUN, SHARD_SIZE, TASK, command, content, into
 from tiny_models import tame_network, tiny_diffusion, write_checkpoint
 
 from geotdm_fast.checkpoint import build_diffusion
@@ -38,6 +38,12 @@ def undisturbed(tmp_path_factory):
     outcome = into(folder)
     assert outcome == (NUM_SHARDS, NUM_SHARDS)
     return folder
+
+
+def test_numbers_of_numpy_are_the_same_request(tmp_path):
+    into(tmp_path / "plain")
+    into(tmp_path / "numpy", num_samples=np.int64(NUM_SAMPLES), shard_size=np.int32(SHARD_SIZE), seed=np.uint8(0))
+    assert content(tmp_path / "numpy") == content(tmp_path / "plain")
 
 
 def test_shards_hold_what_one_file_would(undisturbed):

@@ -119,6 +119,18 @@ def test_bad_options(diffusion, batch, options, message):
         draw(diffusion, batch, **options)
 
 
+@pytest.mark.parametrize("name", ["num_samples", "batch_size", "seed"])
+@pytest.mark.parametrize("value", [1.5, 2.0, True, "2"])
+def test_counts_are_whole_numbers(diffusion, batch, name, value):
+    with pytest.raises(TypeError, match=f"sample: {name} must be a whole number, got {value!r}"):
+        draw(diffusion, batch, **{name: value})
+
+
+def test_counts_of_numpy_are_counts(diffusion, batch):
+    expected = draw(diffusion, batch, num_samples=2, seed=1)
+    assert torch.equal(draw(diffusion, batch, num_samples=np.int64(2), seed=np.uint8(1)), expected)
+
+
 def test_samples_that_are_not_finite_are_told(diffusion, batch, monkeypatch):
     monkeypatch.setattr(Sampler, "draw", lambda self, shape, *_, **__: torch.full(shape, float("nan")))
     with pytest.warns(UserWarning, match="2 of 2 samples hold values that are not finite"):
