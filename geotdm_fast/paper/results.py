@@ -20,7 +20,8 @@ _HEAD = """\
 
 What `geotdm reproduce` gave, beside the published figures; made from the JSON lines of `bench/results/reproduce.jsonl`
 by `geotdm reproduce --table`, the newest row of every request. Lower is better, but for classification. Each of our
-rows says how long it trained and where.
+rows says how long it trained and where. What a row changes, it changes of the preset as that was when it was made; until
+2026-11-28 forecasts of bodies trained by Adam on the first window of each system.
 
 `small` is a preset for two cores and half an hour, not the paper's setting: 4 layers of 64 for 6 of 128 (pedestrians:
 the same), and a sixtieth to a twentieth of the paper's graphs pass by in training (charged particles: 640,000 for 12.3
@@ -238,6 +239,8 @@ def _about(row: dict) -> str:
     family = "" if molecule_of_one_frame(row["experiment"]) is None else "GeoTDM, "
     family = "Align Your Structures, " if network.get("type") else family
     size = f"{family}{network['n_layers']} layers of {network['hidden_dim']}, {optimizer}"
+    if row["experiment"] in SYSTEMS and row["settings"]["data"]["train"].get("stride") == 1:
+        size += ", all windows"
     digest = _data_sha256(row)
     data = row["data"] if digest is None else f"{row['data']}, SHA-256 {digest[:8]}"
     about = f"preset {row['preset']} ({data}; {size}, {diffusion['num_timesteps']} steps, {_sampling(row)})"
