@@ -63,18 +63,19 @@ def test_table():
         "beats": {"constant_velocity": True, "EGNN": False},
         "paper": [{"method": "GeoTDM", "protocol": "mean of 5", "ade": 0.11, "fde": 0.258}],
         "settings": {"denoise_model": {"n_layers": 4, "hidden_dim": 64}, "diffusion": {"num_timesteps": 100},
-                     "train": {}},
+                     "train": {}, "data": {"train": {}}},
         "training": {"steps": 10, "seconds": 7200.0}, "sampling": {"method": "ddpm", "steps": 100}, "calls": [call],
     }  # fmt: skip
     drawn = row | {"task": "unconditional", "scores": {"20 frames": {"num_graphs": 2, "seconds": 1}}}
     drawn["sampling"] = {"method": "dpmpp_2m_sde", "steps": 50, "spacing": "log_snr"}
     preset = row | {"changes": [], "scores": {"mean of 5": {"ade": 0.45, "fde": 0.8, "num_graphs": 7, "seconds": 61.0}}}
     older = preset | {"scores": {"mean of 5": {"ade": 0.777, "fde": 0.8, "num_graphs": 7, "seconds": 61.0}}}
-    springs = preset | {"experiment": "springs", "settings": row["settings"] | {"train": {"optimizer": "muon"}}}
+    by_muon = row["settings"] | {"train": {"optimizer": "muon"}, "data": {"train": {"stride": 1}}}
+    springs = preset | {"experiment": "springs", "settings": by_muon}
     text = results_table([springs, drawn, row, older, preset])
     assert "## charged, conditional" in text and "## charged, unconditional" in text
     assert "(simulated; 4 layers of 64, adam, 100 steps, ddpm 100), `a.b=1`; mean of 5 | 0.1235 | 0.3000 | 7 |" in text
-    assert "(simulated; 4 layers of 64, muon, 100 steps, ddpm 100); mean of 5 | 0.4500" in text
+    assert "(simulated; 4 layers of 64, muon, all windows, 100 steps, ddpm 100); mean of 5 | 0.4500" in text
     assert "100 steps, dpmpp_2m_sde 50 by log_snr), `a.b=1`; 20 frames |" in text
     assert "| 10 steps, 2.0 h | 61 s | a CPU, threads: 2 |" in text
     assert "| GeoTDM, published (mean of 5) | 0.11 | 0.258 |" in text
