@@ -38,15 +38,30 @@ Tensor packed_layer_pair(const Tensors& egcl_params, const Tensors& attention_pa
 bool same_numbers(const Tensors& tensors, const Tensor& kept) {
   const char* op = "same_numbers";
   check_dense(op, "kept", kept, {kept.numel()});
-  const float *next = data(kept), *end = next + kept.numel();
-  bool same = true;
+  struct Part {
+    const float *now, *then;
+    size_t bytes;
+  };
+  std::vector<Part> parts;
+  parts.reserve(tensors.size());
+  const float* next = data(kept);
+  int64_t left = kept.numel();
   for (const Tensor& tensor : tensors) {
     check_dense(op, "tensors", tensor, tensor.sizes());
     const int64_t count = tensor.numel();
-    same = same && count <= end - next && (count == 0 || !std::memcmp(next, data(tensor), count * sizeof(float)));
-    next += same ? count : 0;
+    left -= count;
+    if (left < 0) return false;
+    if (count > 0) parts.push_back({data(tensor), next, count * sizeof(float)});
+    next += count;
   }
-  return same && next == end;
+  if (left > 0) return false;
+  constexpr int64_t kPartsPerThread = 16;  // one thread is done with fewer before a second has begun
+  std::atomic<bool> same{true};
+  parallel_for(parts.size(), kPartsPerThread, [&](int64_t first, int64_t last) {
+    for (; first < last && same.load(std::memory_order_relaxed); ++first)
+      if (std::memcmp(parts[first].now, parts[first].then, parts[first].bytes)) same = false;
+  });
+  return same;
 }
 
 // One call of the network: what its tasks read and write.
@@ -55,6 +70,7 @@ struct Call {
   std::vector<EGCLForward> egcl{};
   std::vector<TemporalForward> attention{};
   int64_t num_nodes, num_frames, chunk;  // nodes of a chunk
+  bool alike;                            // whether h is the same in all frames before the first layer
 
   int64_t chunks() const { return (num_nodes + chunk - 1) / chunk; }
   int64_t begin(int64_t c) const { return c * chunk; }
@@ -62,7 +78,17 @@ struct Call {
 
   // P and Q of a chunk's rows for a layer; nothing behind the last layer.
   void project(size_t layer, int64_t c) const {
-    if (layer < egcl.size()) egcl_kernels.egcl_project(egcl[layer], begin(c) * num_frames, end(c) * num_frames);
+    if (layer == 0 && alike)
+      for (int64_t i = begin(c); i < end(c); ++i) project_first_frame(egcl[0], i);
+    else if (layer < egcl.size())
+      egcl_kernels.egcl_project(egcl[layer], begin(c) * num_frames, end(c) * num_frames);
+  }
+  // P and Q of a node by those of its first frame.
+  void project_first_frame(const EGCLForward& a, int64_t i) const {
+    const int64_t row = i * num_frames, stride = a.size.stride;
+    egcl_kernels.egcl_project(a, row, row + 1);
+    for (float* of_frame : {a.p + row * stride, a.q + row * stride})
+      for (int64_t t = 1; t < num_frames; ++t) std::copy_n(of_frame, stride, of_frame + t * stride);
   }
   void spatial(size_t layer, int64_t c, float* memory) const {
     egcl_kernels.egcl_nodes(egcl[layer], begin(c), end(c), memory);
@@ -113,12 +139,18 @@ void run(const Call& call, int64_t threads, int64_t scratch, bool apart) {
   });
 }
 
-// packed: of `packed_layer_pair`, for each pair, with so many phases; edge_terms: [E, H] for each pair, or none.
-std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const Tensor& first, const Tensor& sender,
-                                       const Tensors& edge_terms, const std::optional<Tensor>& shift,
-                                       const Tensors& packed, int64_t phases, bool normalize, bool pre_norm,
-                                       std::optional<double> cutoff, int64_t window, bool low_precision,
-                                       int64_t precision) {
+// What a caller knows of h.
+struct Features {
+  bool alike;     // h is the same in all frames
+  bool are_read;  // h' is read: else it is not computed, and its tensor holds anything
+};
+
+// x' and h' after all layers; arguments as for the op layer_pairs.
+std::tuple<Tensor, Tensor> run_layer_pairs(const Tensor& x, const Tensor& h, const Tensor& first, const Tensor& sender,
+                                           const Tensors& edge_terms, const std::optional<Tensor>& shift,
+                                           const Tensors& packed, int64_t phases, bool normalize, bool pre_norm,
+                                           std::optional<double> cutoff, int64_t window, bool low_precision,
+                                           int64_t precision, Features features) {
   const char* op = "layer_pairs";
   check_rows(op, x, h);
   check(x.size(1) > 0, op, "x must have at least one frame, got ", listed(x.sizes()));
@@ -150,7 +182,7 @@ std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const T
   struct {
     const float *x, *h;
   } in{data(x), data(h)};
-  Call call{ek, ak, {}, {}, size.num_nodes, size.num_frames, 1};
+  Call call{ek, ak, {}, {}, size.num_nodes, size.num_frames, 1, features.alike};
   Tensors terms;
   for (int64_t l = 0; l < layers; ++l) {
     const PackedPair pair = read_packed_pair(data(packed[l]), ek, ak, of_pair);
@@ -163,6 +195,7 @@ std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const T
     b.x = a.x_out, b.h = a.h_out;
     b.x_out = into_result ? mutable_data(x_out) : other, b.h_out = into_result ? mutable_data(h_out) : other + of_x;
     in = {b.x_out, b.h_out};
+    if (l == layers - 1 && !features.are_read) b.h_out = nullptr;
     call.egcl.push_back(a), call.attention.push_back(b);
   }
   if (num_rows == 0) return {x_out, h_out};
@@ -176,6 +209,16 @@ std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const T
                               : round_up(std::max<int64_t>(1, size.num_nodes / (threads * kPartsPerThread)), tile);
   run(call, threads, std::max(ek.egcl_nodes_scratch(size), ak.temporal_nodes_scratch(time)), apart);
   return {x_out, h_out};
+}
+
+// packed: of `packed_layer_pair`, for each pair, with so many phases; edge_terms: [E, H] for each pair, or none.
+std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const Tensor& first, const Tensor& sender,
+                                       const Tensors& edge_terms, const std::optional<Tensor>& shift,
+                                       const Tensors& packed, int64_t phases, bool normalize, bool pre_norm,
+                                       std::optional<double> cutoff, int64_t window, bool low_precision,
+                                       int64_t precision) {
+  return run_layer_pairs(x, h, first, sender, edge_terms, shift, packed, phases, normalize, pre_norm, cutoff, window,
+                         low_precision, precision, {.alike = false, .are_read = true});
 }
 
 }  // namespace

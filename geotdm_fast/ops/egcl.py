@@ -116,8 +116,8 @@ def prepare_egcl(
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
         edge_attr = graph.in_order(edge_attr).float().contiguous()
         if implementation == "native" or not torch.is_grad_enabled():
-            with no_autocast(x.device.type), torch.no_grad():
-                edge_term = edge_attr @ _edge_weight(weights[0], h.shape[-1]).T
+            with no_autocast(x.device.type):
+                edge_term = edge_attr.detach() @ _edge_weight(weights[0].detach(), h.shape[-1]).T
         edge_attr = edge_attr if torch.is_grad_enabled() else None
     if native.low_precision(options.precision, h, *params):
         options = dataclasses.replace(options, precision="bf16")

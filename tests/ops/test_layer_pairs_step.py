@@ -89,7 +89,7 @@ def test_a_draw_is_an_op_for_each_step():
     call = lambda: sampler.draw((7, 3, 6), about)
     call()
     within = ["layer_pairs_step"] * 4  # which runs the other ops as functions
-    assert calls_of(call) == ["same_numbers"] * 2 + ["layer_pairs"] + ["same_numbers"] * 3 + within
+    assert calls_of(call) == ["same_numbers", "layer_pairs", "same_numbers", *within]
     with backend("reference"):
         assert calls_of(call) == []
 
