@@ -75,7 +75,7 @@ def why_not_plain(module: nn.Module, read: tuple[type[nn.Module], ...] = ()) -> 
 
 
 def _why_not(module: nn.Module, read: tuple[type[nn.Module], ...]) -> str | None:
-    if _has_known_parts(module):
+    if not torch.compiler.is_compiling() and _has_known_parts(module):
         return None
     wholes = [("", module)]
     while wholes:
@@ -98,11 +98,12 @@ def _has_known_parts(module: nn.Module) -> bool:
     A draw asks of 250 parts. So all of one depth are asked together, in loops of C: a third of the time.
     """
     parts: list[nn.Module | None] = [module]
-    while parts := [*itertools.chain.from_iterable(map(dict.values, map(_PARTS, map(vars, parts))))]:
+    joined = itertools.chain.from_iterable
+    while parts := [*dict.fromkeys(joined(map(dict.values, map(_PARTS, map(vars, parts)))))]:
         if None in parts or not all(_is_known(kind.forward) for kind in set(map(type, parts))):
             return False
         own = [*map(vars, parts)]
-        if any(itertools.chain.from_iterable(map(_HOOKS, own))) or any(map(_HAS_FORWARD, own)):
+        if any(joined(map(_HOOKS, own))) or any(map(_HAS_FORWARD, own)):
             return False
     return True
 
@@ -118,7 +119,9 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    return any(_HOOKS(vars(module)))
+    own = vars(module)  # where torch keeps the hooks of a module
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks)
 
 
 def bare(network: nn.Module) -> nn.Module:
