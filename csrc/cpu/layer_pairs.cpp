@@ -76,18 +76,18 @@ struct Call {
   int64_t begin(int64_t c) const { return c * chunk; }
   int64_t end(int64_t c) const { return std::min((c + 1) * chunk, num_nodes); }
 
-  // P and Q of a chunk's rows for a layer; nothing behind the last layer.
+  // What h of a chunk's rows makes for a layer; nothing behind the last layer.
   void project(size_t layer, int64_t c) const {
     if (layer == 0 && alike)
       for (int64_t i = begin(c); i < end(c); ++i) project_first_frame(egcl[0], i);
     else if (layer < egcl.size())
       egcl_kernels.egcl_project(egcl[layer], begin(c) * num_frames, end(c) * num_frames);
   }
-  // P and Q of a node by those of its first frame.
+  // The same of a node whose frames are alike, by its first one.
   void project_first_frame(const EGCLForward& a, int64_t i) const {
     const int64_t row = i * num_frames, stride = a.size.stride;
     egcl_kernels.egcl_project(a, row, row + 1);
-    for (float* of_frame : {a.p + row * stride, a.q + row * stride})
+    for (float* of_frame : {a.p + row * stride, a.q + row * stride, a.hidden + row * stride})
       for (int64_t t = 1; t < num_frames; ++t) std::copy_n(of_frame, stride, of_frame + t * stride);
   }
   void spatial(size_t layer, int64_t c, float* memory) const {
@@ -172,13 +172,18 @@ std::tuple<Tensor, Tensor> run_layer_pairs(const Tensor& x, const Tensor& h, con
 
   const auto x_out = new_like(x), h_out = new_like(h);
   const int64_t layers = packed.size(), num_rows = size.num_nodes * size.num_frames;
+  // Products of matrices H x H: ten of a row of a node, two of an edge's in a frame, beside the attention.
+  const double flop = 2.0 * size.width * size.width * (12.0 * num_rows + 2.0 * num_edges * size.num_frames) * layers;
+  const int64_t tile = nodes_per_tile(size.num_frames), threads = worthwhile_threads(flop, size.num_nodes);
+  constexpr int64_t kPartsPerThread = 8;
+  const bool apart = threads > 1 && size.num_nodes < threads * kPartsPerThread * tile;
   // Between the layers, x and h lie in the results and in `other` by turns; within one in `middle`. A task of the next
   // layer writes its Q while others of this layer read theirs.
   const int64_t of_x = round_up(num_rows * size.dim, 16), of_h = num_rows * size.width,
                 of_rows = num_rows * size.stride;
-  const Tensor memory = empty({2 * (of_x + of_h) + 3 * of_rows});
+  const Tensor memory = empty({2 * (of_x + of_h) + 4 * of_rows});
   float* middle = mutable_data(memory);
-  float *other = middle + of_x + of_h, *p = other + of_x + of_h, *q = p + of_rows;
+  float *other = middle + of_x + of_h, *p = other + of_x + of_h, *q = p + of_rows, *hidden = q + 2 * of_rows;
   struct {
     const float *x, *h;
   } in{data(x), data(h)};
@@ -190,6 +195,9 @@ std::tuple<Tensor, Tensor> run_layer_pairs(const Tensor& x, const Tensor& h, con
     EGCLForward a{size, graph_of(first, sender, shift), pair.egcl};
     a.x = in.x, a.h = in.h, a.edge_term = edge_terms.empty() ? nullptr : data(terms[l]);
     a.p = p, a.q = q + (l % 2) * of_rows, a.x_out = middle, a.h_out = middle + of_x;
+    // Where both parts of a layer are tasks, the shorter one begins the node MLP: then they take as long.
+    a.is_begun = apart || (l == 0 && features.alike);
+    if (a.is_begun) a.hidden = hidden;
     TemporalForward b{time, pair.attention, pair.time};
     const bool into_result = (layers - 1 - l) % 2 == 0;
     b.x = a.x_out, b.h = a.h_out;
@@ -199,11 +207,6 @@ std::tuple<Tensor, Tensor> run_layer_pairs(const Tensor& x, const Tensor& h, con
     call.egcl.push_back(a), call.attention.push_back(b);
   }
   if (num_rows == 0) return {x_out, h_out};
-  // Products of matrices H x H: ten of a row of a node, two of an edge's in a frame, beside the attention.
-  const double flop = 2.0 * size.width * size.width * (12.0 * num_rows + 2.0 * num_edges * size.num_frames) * layers;
-  const int64_t tile = nodes_per_tile(size.num_frames), threads = worthwhile_threads(flop, size.num_nodes);
-  constexpr int64_t kPartsPerThread = 8;
-  const bool apart = threads > 1 && size.num_nodes < threads * kPartsPerThread * tile;
   call.chunk = apart          ? 1
                : threads == 1 ? tile
                               : round_up(std::max<int64_t>(1, size.num_nodes / (threads * kPartsPerThread)), tile);

@@ -37,7 +37,7 @@ from geotdm_fast.nn.prepared import (
     PreparedSteps,
     UnpreparedLayer,
     denoise,
-    in_one_call,
+    prepare_layers,
 )
 from geotdm_fast.nn.spatial_layers import SpatialOptions, spatial_layer
 from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
@@ -248,8 +248,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
         else:
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
-            fused = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-            layers, in_one = fused, in_one_call(fused, y, z, self.s_modules)
+            layers, in_one = prepare_layers(pairs, y, z, graph, rows, self.s_modules)
         return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule, in_one)
 
     def prepare_steps(self, x: Tensor, t: Tensor, **model_kwargs: Any) -> PreparedSteps | None:
@@ -369,8 +368,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
         numbers = None if contiguous else frames.given
         pairs, rows = _layers(self.s_modules_ref, self.t_modules_ref), _edge_rows(edge_attr, y)
         if self._is_fused():
-            layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-            in_one = in_one_call(layers, y, z, self.s_modules_ref) if numbers is None else None
+            layers, in_one = prepare_layers(pairs, y, z, graph, rows, self.s_modules_ref if numbers is None else None)
             if in_one is not None:
                 y, z = in_one.run(y, z)
             else:

@@ -45,7 +45,7 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
 
 def as_kernels_read(params: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The weights in float32 and contiguous: the same tensors where they are."""
-    if _dtypes(params) <= {torch.float32} and all([param.is_contiguous() for param in params]):
+    if _dtypes(params) <= {torch.float32} and all(param.is_contiguous() for param in params):
         return tuple(params)
     return tuple(param.float().contiguous() for param in params)
 

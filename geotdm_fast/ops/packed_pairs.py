@@ -2,12 +2,15 @@
 
 import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from geotdm_fast.runtime.tensor_cache import normal_tensors
+
+if TYPE_CHECKING:
+    from geotdm_fast.ops.layer_pairs import LayerPairs
 
 
 class PairWeights(NamedTuple):
@@ -30,8 +33,7 @@ class PairWeights(NamedTuple):
 
 
 class _Packed(NamedTuple):
-    """What was packed: the settings of each pair, the numbers of all weights [n], those of each pair, and the results.
-    """
+    """What was packed: the settings of each pair, the numbers of all weights [n], those of each pair, and the results."""
 
     settings: list[tuple]
     numbers: Tensor
@@ -52,11 +54,19 @@ class PackedPairs:
 
     def __init__(self) -> None:
         self._kept: _Packed | None = None
+        # What was made with the packed weights, and of what beside them: see `ops.prepare_layers`.
+        self.made: tuple[tuple, LayerPairs] | None = None
 
     @classmethod
     def of(cls, owner: nn.Module) -> "PackedPairs":
         """Those of the pairs of one module, kept as long as it lives; a copy of the module has its own."""
         return _OF_OWNER.setdefault(owner, cls())
+
+    def unchanged(self, weights: Sequence[Tensor], packed: tuple[Tensor, ...]) -> bool:
+        """Whether `packed` was made last, and these weights, of all pairs in order, have the bits of then."""
+        kept = self._kept
+        is_read = all(weight.dtype is torch.float32 and weight.is_contiguous() for weight in weights)
+        return is_read and kept is not None and kept.packed is packed and _same(weights, kept.numbers)
 
     def packed(self, pairs: Sequence[PairWeights]) -> tuple[Tensor, ...]:
         """The result of the op `packed_layer_pair` for each pair."""

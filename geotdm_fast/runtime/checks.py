@@ -75,7 +75,7 @@ def check_window(where: str, window: object) -> None:
 
 def check_finite(where: str, name: str, value: Tensor) -> None:
     """Raise ValueError if a floating-point tensor holds NaN or Inf, naming the first place. Waits for the device."""
-    # The sum shows both, by one operation in place of six; it is infinite too where finite numbers are too large for it.
+    # The sum shows both, by one operation in place of six; it may be infinite where all numbers are finite but large.
     if math.isfinite(value.detach().sum()):
         return
     finite = torch.isfinite(value)
