@@ -1,6 +1,6 @@
 """All layers of a network in one call: `egcl` and `temporal_attention` in turn, without a way back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -78,14 +78,16 @@ class LayerPairs(NamedTuple):
 
     def run(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x [N, T, D] and h [N, T, H] float32 after every pair: bit for bit those of the ops one by one."""
-        return torch.ops.geotdm_fast.layer_pairs(x.contiguous(), h.contiguous(), *self._arguments)
+        return torch.ops.geotdm_fast.layer_pairs.default(x.contiguous(), h.contiguous(), *self._arguments)
 
-    def run_step(self, state: StepState, network: StepNetwork) -> None:
-        """A whole diffusion step in place: what is before the layers, the layers, `ops.diffusion_step`, and the count.
+    def step(self, network: StepNetwork) -> Callable[[StepState], None]:
+        """A function that does a whole diffusion step in place: what is before the layers, the layers,
+        `ops.diffusion_step`, and the count.
 
         Bit for bit what `geotdm_fast.nn.prepared.denoise` and `ops.diffusion_step` give. Only where `takes_step` holds.
         """
-        torch.ops.geotdm_fast.layer_pairs_step(*state, *network, *self._arguments)
+        op, arguments = torch.ops.geotdm_fast.layer_pairs_step.default, (*network, *self._arguments)
+        return lambda state: op(*state, *arguments)
 
     @property
     def _arguments(self) -> tuple:
@@ -108,7 +110,7 @@ class LayerPairs(NamedTuple):
 
 
 def takes_step(state: StepState, network: StepNetwork) -> bool:
-    """Whether `LayerPairs.run_step` takes these tensors as they are. It has no gradient.
+    """Whether `LayerPairs.step` takes these tensors as they are. It has no gradient.
 
     The backend is asked here alone, so a chain keeps the one that it was made under.
     """

@@ -33,7 +33,7 @@ class PairWeights(NamedTuple):
 
 
 class _Packed(NamedTuple):
-    """What was packed: the settings of each pair, the numbers of all weights [n], those of each pair, and the results."""
+    """What was packed: the settings of each pair, the numbers of all weights [n] and of each pair's, the results."""
 
     settings: list[tuple]
     numbers: Tensor
@@ -89,7 +89,7 @@ class PackedPairs:
 
 
 def _same(weights: Sequence[Tensor], numbers: Tensor) -> bool:
-    return torch.ops.geotdm_fast.same_numbers(weights, numbers)
+    return torch.ops.geotdm_fast.same_numbers.default(weights, numbers)
 
 
 _OF_OWNER: weakref.WeakKeyDictionary[nn.Module, PackedPairs] = weakref.WeakKeyDictionary()
