@@ -92,7 +92,7 @@ def _again(
         with no_autocast("cpu"):
             terms = [in_order @ edge_weight(pair.params.edge_w1, len(pair.params.edge_b1)).T for pair in pairs]
     prepared = [
-        PreparedEGCL("native", tables, None, term, pair.params, made.options, layout, None)
+        PreparedEGCL("native", tables, None, term, tuple(pair.params), made.options, layout, None)
         for pair, term in zip(pairs, terms, strict=True)
     ]
     edge_terms = tuple(term for term in terms if term is not None)

@@ -24,13 +24,13 @@ def edges_of(num_nodes=7):
     return Graph.static(graph(num_nodes, [3, 0, 2, 6, 1, 1, 2][:num_nodes]), num_nodes)
 
 
-def prepared(net, num_frames=10, edges=None, edge_attr=None, dtype=torch.float32):
+def prepared(net, num_frames=10, edges=None, dtype=torch.float32):
     """Layers one by one and as one op, for inputs of some size, and what both make of them."""
     edges = edges_of() if edges is None else edges
     nodes = edges.num_nodes
     torch.manual_seed(5)
     x, h = draw(nodes, num_frames, 3).to(dtype), draw(nodes, num_frames, 32).to(dtype)
-    edge_attr = draw(edges.num_edges, 1) if edge_attr is None else edge_attr
+    edge_attr = draw(edges.num_edges, 1).to(dtype)
     pairs = list(zip(net.s_modules, net.t_modules, strict=True))
     layers, in_one = prepare_layers(pairs, x, h, edges, edge_attr, net.s_modules)
     y, z = x, h
