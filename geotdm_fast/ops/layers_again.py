@@ -85,7 +85,7 @@ def _again(
     made: LayerPairs, graph: Graph, edge_attr: Tensor | None, pairs: Sequence[PairOptions]
 ) -> tuple[list[PreparedEGCL], LayerPairs]:
     """What `prepare_layers` gives where nothing but the graph and the features of its edges is another."""
-    tables, layout = graph.tables("native"), graph.layout("native")
+    tables, layout = tuple(graph.tables("native")), graph.layout("native")
     terms: list[Tensor | None] = [None] * len(pairs)
     if edge_attr is not None:
         in_order = graph.in_order(edge_attr).contiguous()
