@@ -14,9 +14,9 @@ from geotdm_fast.ops.layer_pairs import (
     prepare_layer_pairs,
     takes_step,
 )
-from geotdm_fast.ops.layers_again import PairOptions, prepare_layers
 from geotdm_fast.ops.node_embedding import node_embedding
 from geotdm_fast.ops.noised_positions import noised_positions
+from geotdm_fast.ops.prepared_layers import PairOptions, prepare_layers
 from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.radius_neighbours import radius_neighbors, radius_neighbours
 from geotdm_fast.ops.reference_frame import reference_frame
