@@ -87,8 +87,9 @@ struct Call {
   void project_first_frame(const EGCLForward& a, int64_t i) const {
     const int64_t row = i * num_frames, stride = a.size.stride;
     egcl_kernels.egcl_project(a, row, row + 1);
-    for (float* of_frame : {a.p + row * stride, a.q + row * stride, a.hidden + row * stride})
-      for (int64_t t = 1; t < num_frames; ++t) std::copy_n(of_frame, stride, of_frame + t * stride);
+    for (float* rows : {a.p, a.q, a.hidden})
+      for (int64_t t = 1; rows && t < num_frames; ++t)
+        std::copy_n(rows + row * stride, stride, rows + (row + t) * stride);
   }
   void spatial(size_t layer, int64_t c, float* memory) const {
     egcl_kernels.egcl_nodes(egcl[layer], begin(c), end(c), memory);
@@ -181,7 +182,7 @@ std::tuple<Tensor, Tensor> run_layer_pairs(const Tensor& x, const Tensor& h, con
   // layer writes its Q while others of this layer read theirs.
   const int64_t of_x = round_up(num_rows * size.dim, 16), of_h = num_rows * size.width,
                 of_rows = num_rows * size.stride;
-  const Tensor memory = empty({2 * (of_x + of_h) + 4 * of_rows});
+  const Tensor memory = empty({2 * (of_x + of_h) + (apart ? 4 : 3) * of_rows});
   float* middle = mutable_data(memory);
   float *other = middle + of_x + of_h, *p = other + of_x + of_h, *q = p + of_rows, *hidden = q + 2 * of_rows;
   struct {
@@ -196,8 +197,8 @@ std::tuple<Tensor, Tensor> run_layer_pairs(const Tensor& x, const Tensor& h, con
     a.x = in.x, a.h = in.h, a.edge_term = edge_terms.empty() ? nullptr : data(terms[l]);
     a.p = p, a.q = q + (l % 2) * of_rows, a.x_out = middle, a.h_out = middle + of_x;
     // Where both parts of a layer are tasks, the shorter one begins the node MLP: then they take as long.
-    a.is_begun = apart || (l == 0 && features.alike);
-    if (a.is_begun) a.hidden = hidden;
+    a.is_begun = apart;
+    a.hidden = apart ? hidden : nullptr;
     TemporalForward b{time, pair.attention, pair.time};
     const bool into_result = (layers - 1 - l) % 2 == 0;
     b.x = a.x_out, b.h = a.h_out;
