@@ -24,7 +24,8 @@ class MLP(nn.Module):
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W1, b1, W2, b2: what the ops take."""
         # A draw of one system asks 42 times: an index into `actions` takes 2 us, and its name .3.
-        first, _, second, *_ = cast("Iterable[nn.Linear]", self._modules["actions"]._modules.values())
+        actions = cast(nn.Sequential, self._modules["actions"])
+        first, _, second, *_ = cast("Iterable[nn.Linear]", actions._modules.values())
         return *weight_and_bias(first), *weight_and_bias(second)
 
 
