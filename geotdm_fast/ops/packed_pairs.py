@@ -75,15 +75,15 @@ class PackedPairs:
         weights = [weight for pair in pairs for weight in pair.weights]
         if kept is not None and kept.settings == settings and _same(weights, kept.numbers):
             return kept.packed
-        before = {} if kept is None else dict(enumerate(zip(kept.settings, kept.parts, kept.packed, strict=True)))
+        before = [] if kept is None else list(zip(kept.settings, kept.parts, kept.packed, strict=True))
+        packed: list[Tensor] = []
         with normal_tensors():
             numbers = torch.cat([weight.detach().flatten() for weight in weights])
             parts = numbers.split([sum(weight.numel() for weight in pair.weights) for pair in pairs])
-            packed = []
             for number, (pair, part) in enumerate(zip(pairs, parts, strict=True)):
-                old_settings, old_part, old_packed = before.get(number, (None, None, None))
-                is_same = old_settings == settings[number] and _same([part], old_part)
-                packed.append(old_packed if is_same else torch.ops.geotdm_fast.packed_layer_pair(*pair))
+                then, then_part, then_packed = before[number] if number < len(before) else ((), part, part)
+                is_same = then == settings[number] and _same([part], then_part)
+                packed.append(then_packed if is_same else torch.ops.geotdm_fast.packed_layer_pair(*pair))
         self._kept = _Packed(settings, numbers, parts, tuple(packed))
         return self._kept.packed
 
