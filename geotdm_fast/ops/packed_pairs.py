@@ -84,8 +84,8 @@ class PackedPairs:
                 then, then_part, then_packed = before[number] if number < len(before) else ((), part, part)
                 is_same = then == settings[number] and _same([part], then_part)
                 packed.append(then_packed if is_same else torch.ops.geotdm_fast.packed_layer_pair(*pair))
-        self._kept = _Packed(settings, numbers, parts, tuple(packed))
-        return self._kept.packed
+        self._kept = made = _Packed(settings, numbers, parts, tuple(packed))
+        return made.packed  # another thread may have packed others meanwhile
 
 
 def _same(weights: Sequence[Tensor], numbers: Tensor) -> bool:
