@@ -46,7 +46,8 @@ struct EGCLForward {
   float *x_out{}, *h_out{};              // [N, T, D], [N, T, H]
   // Kept for the way back, both or none: [N, T, stride]; hidden: the node MLP's before its bias.
   float *m_sum{}, *hidden{};
-  float* moves{};  // kept with a cutoff: [N, T, kMoves]
+  float* moves{};   // kept with a cutoff: [N, T, kMoves]
+  bool is_begun{};  // whether egcl_project writes the part of `hidden` that h makes, and egcl_nodes adds to it
 };
 
 struct EGCLBackward {

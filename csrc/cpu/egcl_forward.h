@@ -7,7 +7,7 @@
 
 namespace geotdm::GEOTDM_ISA {
 
-// Rows first .. last - 1 of P = W_i h + b1 and Q = W_j h.
+// Rows first .. last - 1 of P = W_i h + b1 and Q = W_j h, and where the node MLP is begun here, of V1 h.
 inline void egcl_project(const EGCLForward& a, int64_t first, int64_t last) {
   const int64_t width = a.size.width, stride = a.size.stride;
   for (int64_t row = first; row < last; row += kTileRows) {
@@ -16,6 +16,7 @@ inline void egcl_project(const EGCLForward& a, int64_t first, int64_t last) {
     gemm(rows, width, width, h, width, a.weight.receiver, a.p + row * stride, stride);
     add_bias(a.p + row * stride, a.weight.edge_b1, rows, stride);
     gemm(rows, width, width, h, width, a.weight.sender, a.q + row * stride, stride);
+    if (a.is_begun) gemm(rows, width, width, h, width, a.weight.node1_h, a.hidden + row * stride, stride);
   }
 }
 
@@ -158,7 +159,7 @@ inline void egcl_update(const EGCLForward& a, int64_t first, int64_t last, const
   for (int64_t row = first; row < last; row += kTileRows, m_sum += kTileRows * stride) {
     const int64_t rows = smaller(kTileRows, last - row);
     float* z = a.hidden ? a.hidden + row * stride : hidden;
-    gemm(rows, width, width, a.h + row * width, width, a.weight.node1_h, z, stride);
+    if (!a.is_begun) gemm(rows, width, width, a.h + row * width, width, a.weight.node1_h, z, stride);
     gemm(rows, width, width, m_sum, stride, a.weight.node1_m, z, stride, true);
     bias_silu(hidden, z, a.weight.node_b1, rows, stride);
     float *dense = a.h_out + row * width, *h_out = result_rows(dense, width, out, stride);

@@ -38,15 +38,30 @@ Tensor packed_layer_pair(const Tensors& egcl_params, const Tensors& attention_pa
 bool same_numbers(const Tensors& tensors, const Tensor& kept) {
   const char* op = "same_numbers";
   check_dense(op, "kept", kept, {kept.numel()});
-  const float *next = data(kept), *end = next + kept.numel();
-  bool same = true;
+  struct Part {
+    const float *now, *then;
+    size_t bytes;
+  };
+  std::vector<Part> parts;
+  parts.reserve(tensors.size());
+  const float* next = data(kept);
+  int64_t left = kept.numel();
   for (const Tensor& tensor : tensors) {
     check_dense(op, "tensors", tensor, tensor.sizes());
     const int64_t count = tensor.numel();
-    same = same && count <= end - next && (count == 0 || !std::memcmp(next, data(tensor), count * sizeof(float)));
-    next += same ? count : 0;
+    left -= count;
+    if (left < 0) return false;
+    if (count > 0) parts.push_back({data(tensor), next, count * sizeof(float)});
+    next += count;
   }
-  return same && next == end;
+  if (left > 0) return false;
+  constexpr int64_t kPartsPerThread = 16;  // one thread is done with fewer before a second has begun
+  std::atomic<bool> same{true};
+  parallel_for(parts.size(), kPartsPerThread, [&](int64_t first, int64_t last) {
+    for (; first < last && same.load(std::memory_order_relaxed); ++first)
+      if (std::memcmp(parts[first].now, parts[first].then, parts[first].bytes)) same = false;
+  });
+  return same;
 }
 
 // One call of the network: what its tasks read and write.
@@ -55,14 +70,26 @@ struct Call {
   std::vector<EGCLForward> egcl{};
   std::vector<TemporalForward> attention{};
   int64_t num_nodes, num_frames, chunk;  // nodes of a chunk
+  bool alike;                            // whether h is the same in all frames before the first layer
 
   int64_t chunks() const { return (num_nodes + chunk - 1) / chunk; }
   int64_t begin(int64_t c) const { return c * chunk; }
   int64_t end(int64_t c) const { return std::min((c + 1) * chunk, num_nodes); }
 
-  // P and Q of a chunk's rows for a layer; nothing behind the last layer.
+  // What h of a chunk's rows makes for a layer; nothing behind the last layer.
   void project(size_t layer, int64_t c) const {
-    if (layer < egcl.size()) egcl_kernels.egcl_project(egcl[layer], begin(c) * num_frames, end(c) * num_frames);
+    if (layer == 0 && alike)
+      for (int64_t i = begin(c); i < end(c); ++i) project_first_frame(egcl[0], i);
+    else if (layer < egcl.size())
+      egcl_kernels.egcl_project(egcl[layer], begin(c) * num_frames, end(c) * num_frames);
+  }
+  // The same of a node whose frames are alike, by its first one.
+  void project_first_frame(const EGCLForward& a, int64_t i) const {
+    const int64_t row = i * num_frames, stride = a.size.stride;
+    egcl_kernels.egcl_project(a, row, row + 1);
+    for (float* rows : {a.p, a.q, a.hidden})
+      for (int64_t t = 1; rows && t < num_frames; ++t)
+        std::copy_n(rows + row * stride, stride, rows + (row + t) * stride);
   }
   void spatial(size_t layer, int64_t c, float* memory) const {
     egcl_kernels.egcl_nodes(egcl[layer], begin(c), end(c), memory);
@@ -113,12 +140,18 @@ void run(const Call& call, int64_t threads, int64_t scratch, bool apart) {
   });
 }
 
-// packed: of `packed_layer_pair`, for each pair, with so many phases; edge_terms: [E, H] for each pair, or none.
-std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const Tensor& first, const Tensor& sender,
-                                       const Tensors& edge_terms, const std::optional<Tensor>& shift,
-                                       const Tensors& packed, int64_t phases, bool normalize, bool pre_norm,
-                                       std::optional<double> cutoff, int64_t window, bool low_precision,
-                                       int64_t precision) {
+// What a caller knows of h.
+struct Features {
+  bool alike;     // h is the same in all frames
+  bool are_read;  // h' is read: else it is not computed, and its tensor holds anything
+};
+
+// x' and h' after all layers; arguments as for the op layer_pairs.
+std::tuple<Tensor, Tensor> run_layer_pairs(const Tensor& x, const Tensor& h, const Tensor& first, const Tensor& sender,
+                                           const Tensors& edge_terms, const std::optional<Tensor>& shift,
+                                           const Tensors& packed, int64_t phases, bool normalize, bool pre_norm,
+                                           std::optional<double> cutoff, int64_t window, bool low_precision,
+                                           int64_t precision, Features features) {
   const char* op = "layer_pairs";
   check_rows(op, x, h);
   check(x.size(1) > 0, op, "x must have at least one frame, got ", listed(x.sizes()));
@@ -140,17 +173,22 @@ std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const T
 
   const auto x_out = new_like(x), h_out = new_like(h);
   const int64_t layers = packed.size(), num_rows = size.num_nodes * size.num_frames;
+  // Products of matrices H x H: ten of a row of a node, two of an edge's in a frame, beside the attention.
+  const double flop = 2.0 * size.width * size.width * (12.0 * num_rows + 2.0 * num_edges * size.num_frames) * layers;
+  const int64_t tile = nodes_per_tile(size.num_frames), threads = worthwhile_threads(flop, size.num_nodes);
+  constexpr int64_t kPartsPerThread = 8;
+  const bool apart = threads > 1 && size.num_nodes < threads * kPartsPerThread * tile;
   // Between the layers, x and h lie in the results and in `other` by turns; within one in `middle`. A task of the next
   // layer writes its Q while others of this layer read theirs.
   const int64_t of_x = round_up(num_rows * size.dim, 16), of_h = num_rows * size.width,
                 of_rows = num_rows * size.stride;
-  const Tensor memory = empty({2 * (of_x + of_h) + 3 * of_rows});
+  const Tensor memory = empty({2 * (of_x + of_h) + (apart ? 4 : 3) * of_rows});
   float* middle = mutable_data(memory);
-  float *other = middle + of_x + of_h, *p = other + of_x + of_h, *q = p + of_rows;
+  float *other = middle + of_x + of_h, *p = other + of_x + of_h, *q = p + of_rows, *hidden = q + 2 * of_rows;
   struct {
     const float *x, *h;
   } in{data(x), data(h)};
-  Call call{ek, ak, {}, {}, size.num_nodes, size.num_frames, 1};
+  Call call{ek, ak, {}, {}, size.num_nodes, size.num_frames, 1, features.alike};
   Tensors terms;
   for (int64_t l = 0; l < layers; ++l) {
     const PackedPair pair = read_packed_pair(data(packed[l]), ek, ak, of_pair);
@@ -158,24 +196,33 @@ std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const T
     EGCLForward a{size, graph_of(first, sender, shift), pair.egcl};
     a.x = in.x, a.h = in.h, a.edge_term = edge_terms.empty() ? nullptr : data(terms[l]);
     a.p = p, a.q = q + (l % 2) * of_rows, a.x_out = middle, a.h_out = middle + of_x;
+    // Where both parts of a layer are tasks, the shorter one begins the node MLP: then they take as long.
+    a.is_begun = apart;
+    a.hidden = apart ? hidden : nullptr;
     TemporalForward b{time, pair.attention, pair.time};
     const bool into_result = (layers - 1 - l) % 2 == 0;
     b.x = a.x_out, b.h = a.h_out;
     b.x_out = into_result ? mutable_data(x_out) : other, b.h_out = into_result ? mutable_data(h_out) : other + of_x;
     in = {b.x_out, b.h_out};
+    if (l == layers - 1 && !features.are_read) b.h_out = nullptr;
     call.egcl.push_back(a), call.attention.push_back(b);
   }
   if (num_rows == 0) return {x_out, h_out};
-  // Products of matrices H x H: ten of a row of a node, two of an edge's in a frame, beside the attention.
-  const double flop = 2.0 * size.width * size.width * (12.0 * num_rows + 2.0 * num_edges * size.num_frames) * layers;
-  const int64_t tile = nodes_per_tile(size.num_frames), threads = worthwhile_threads(flop, size.num_nodes);
-  constexpr int64_t kPartsPerThread = 8;
-  const bool apart = threads > 1 && size.num_nodes < threads * kPartsPerThread * tile;
   call.chunk = apart          ? 1
                : threads == 1 ? tile
                               : round_up(std::max<int64_t>(1, size.num_nodes / (threads * kPartsPerThread)), tile);
   run(call, threads, std::max(ek.egcl_nodes_scratch(size), ak.temporal_nodes_scratch(time)), apart);
   return {x_out, h_out};
+}
+
+// packed: of `packed_layer_pair`, for each pair, with so many phases; edge_terms: [E, H] for each pair, or none.
+std::tuple<Tensor, Tensor> layer_pairs(const Tensor& x, const Tensor& h, const Tensor& first, const Tensor& sender,
+                                       const Tensors& edge_terms, const std::optional<Tensor>& shift,
+                                       const Tensors& packed, int64_t phases, bool normalize, bool pre_norm,
+                                       std::optional<double> cutoff, int64_t window, bool low_precision,
+                                       int64_t precision) {
+  return run_layer_pairs(x, h, first, sender, edge_terms, shift, packed, phases, normalize, pre_norm, cutoff, window,
+                         low_precision, precision, {.alike = false, .are_read = true});
 }
 
 }  // namespace

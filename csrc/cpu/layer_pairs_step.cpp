@@ -69,8 +69,9 @@ void layer_pairs_step(const Tensor& x, const Tensor& before, const std::optional
     for (int64_t t = 0; t < num_frames; ++t, to_z += width)
       for (int64_t c = 0; c < width; ++c) to_z[c] = feature.at(i, t, c) + row[c];
   }
-  const auto [y_out, z_out] = layer_pairs(y, z, first_edge, sender, edge_terms, shift, packed, phases, normalize,
-                                          pre_norm, cutoff, window, low_precision, precision);
+  const Tensor y_out = std::get<0>(run_layer_pairs(y, z, first_edge, sender, edge_terms, shift, packed, phases,
+                                                   normalize, pre_norm, cutoff, window, low_precision, precision,
+                                                   {.alike = of_features == 1, .are_read = false}));
   const Tensor output = new_like(x);
   const float *after = data(y_out), *start = data(seen);
   float* to = mutable_data(output);

@@ -41,7 +41,7 @@ struct TemporalForward {
   TemporalWeights weight;
   TimeWeights time;
   const float *x{}, *h{};    // [N, T, D], [N, T, H]
-  float *x_out{}, *h_out{};  // [N, T, D], [N, T, H]
+  float *x_out{}, *h_out{};  // [N, T, D], [N, T, H] or null where nobody wants h'
   // Kept for the way back, all or none: [N, T, stride], gate [N, T], hidden [4, N, T, stride] as HiddenLayer.
   float *q{}, *k{}, *v{}, *gate{}, *hidden{};
 };

@@ -173,6 +173,12 @@ struct AttendScratch {
   }
 };
 
+// out = h + change, of rows `width` and `stride` floats apart.
+inline void add_rows(float* out, const float* h, const float* change, int64_t rows, int64_t width, int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < width; ++c) out[r * width + c] = h[r * width + c] + change[r * stride + c];
+}
+
 // Node i: softmax, values with psi, and the coordinate update.
 inline void temporal_attend(const TemporalForward& a, int64_t i, const ProjectedRows& in, const AttendScratch& s) {
   const int64_t frames = a.size.num_frames, dim = a.size.dim, width = a.size.width, stride = a.size.stride;
@@ -180,21 +186,22 @@ inline void temporal_attend(const TemporalForward& a, int64_t i, const Projected
   const int64_t node = i * frames;
   const float* x = a.x + node * dim;
   pack(s.packed_k, in.k, width, frames, 1, stride);
-  pack(s.packed_v, in.v, frames, width, stride, 1);
+  if (a.h_out) pack(s.packed_v, in.v, frames, width, stride, 1);
   gate_columns(x, in.gate, frames, dim, at.node_row, s.columns);
   for (int64_t t0 = 0; t0 < frames; t0 += kQueryRows) {
     const QueryBlock block(t0, a.size);
     attention_weights(block, a.size, in.q + t0 * stride, s.packed_k, a.time, at, s.alpha, s.turned);
-    times_rows(block, at, s.alpha, s.packed_v, width, stride, s.out);
-    add_psi_values(block, a.size, s.alpha, a.time, at, s.turned, s.out);
-    add_bias(s.out, a.time.bias, block.rows, stride);
+    if (a.h_out) {
+      times_rows(block, at, s.alpha, s.packed_v, width, stride, s.out);
+      add_psi_values(block, a.size, s.alpha, a.time, at, s.turned, s.out);
+      add_bias(s.out, a.time.bias, block.rows, stride);
+      add_rows(a.h_out + (node + t0) * width, a.h + (node + t0) * width, s.out, block.rows, width, stride);
+    }
     const float* columns = s.columns + block.first;
     const int64_t whole = padded(block.columns);
     for (int64_t r = 0; r < block.rows; ++r) {
       const int64_t t = t0 + r;
-      const float *h = a.h + (node + t) * width, *row = s.alpha + r * at.row;
-      float* h_out = a.h_out + (node + t) * width;
-      for (int64_t c = 0; c < width; ++c) h_out[c] = h[c] + s.out[r * stride + c];
+      const float* row = s.alpha + r * at.row;
       const float gate = dot_row(row, columns, whole);
       for (int64_t d = 0; d < dim; ++d) {
         const float pulled = dot_row(row, columns + (d + 1) * at.node_row, whole);

@@ -111,7 +111,8 @@ def _step_as_one_op(inputs: StepInputs) -> Callable[[], None] | None:
     )  # fmt: skip
     if not ops.takes_step(state, network):
         return None
-    return lambda: pairs.run_step(state._replace(noise=_noise(inputs)), network)
+    step = pairs.step(network)
+    return lambda: step(state._replace(noise=_noise(inputs)))
 
 
 def step_of_nodes(inputs: StepInputs) -> Tensor:

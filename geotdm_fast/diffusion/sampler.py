@@ -12,7 +12,7 @@ from geotdm_fast.diffusion.inputs import check_loop, check_ref_frame, check_star
 from geotdm_fast.diffusion.official_names import warn_of_replaced_parts
 from geotdm_fast.diffusion.progress import Progress
 from geotdm_fast.nn.plain import looked_at_once
-from geotdm_fast.runtime.checks import check_whole
+from geotdm_fast.runtime.checks import check_whole, trusted
 from geotdm_fast.runtime.choices import check_choice
 
 
@@ -92,7 +92,8 @@ class Sampler:
         model_kwargs = diffusion.with_graph(model_kwargs)
         with looked_at_once():
             if x_ref is None:
-                x_ref = diffusion.get_ref_frame(model_kwargs)
+                with trusted():  # what the prior sees has been checked
+                    x_ref = diffusion.get_ref_frame(model_kwargs)
             else:
                 check_ref_frame("Sampler.draw", diffusion.mode, x_ref, shape)
             z = torch.randn(*shape, device=diffusion.device, dtype=diffusion.dtype) if noise is None else noise(0)

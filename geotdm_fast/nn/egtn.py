@@ -37,7 +37,7 @@ from geotdm_fast.nn.prepared import (
     PreparedSteps,
     UnpreparedLayer,
     denoise,
-    in_one_call,
+    prepare_layers,
 )
 from geotdm_fast.nn.spatial_layers import SpatialOptions, spatial_layer
 from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
@@ -53,8 +53,10 @@ from geotdm_fast.runtime.checks import (
     check_same_dtype,
     check_tensor,
     check_window,
+    is_transformed,
     reads_values,
 )
+from geotdm_fast.runtime.tensor_cache import normal_tensors
 
 
 class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
@@ -248,8 +250,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
         else:
             rows = _edge_rows(edge_attr, y)
             z = y.new_empty(1, 1, self.input_linear.out_features).expand(*y.shape[:2], -1)  # only what it looks like
-            fused = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-            layers, in_one = fused, in_one_call(fused, y, z, self.s_modules)
+            layers, in_one = prepare_layers(pairs, y, z, graph, rows, self.s_modules)
         return Prepared(given, frames, num_frames, tuple(layers), self.scale, rule, in_one)
 
     def prepare_steps(self, x: Tensor, t: Tensor, **model_kwargs: Any) -> PreparedSteps | None:
@@ -328,7 +329,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
 
     def embed_steps(self, diffusion_t: Tensor, dtype: torch.dtype) -> Tensor:
         """What the first layer makes of diffusion steps [M], for a network in `dtype`: [M, H]."""
-        step = sinusoid(diffusion_t, self.time_emb_dim, dtype)
+        step = _sinusoids(diffusion_t, self.time_emb_dim, dtype)
         return part_of_layer(step, self.input_linear.weight[:, self.node_dim :], None, self.precision)
 
     def _reference_frame(
@@ -369,8 +370,7 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
         numbers = None if contiguous else frames.given
         pairs, rows = _layers(self.s_modules_ref, self.t_modules_ref), _edge_rows(edge_attr, y)
         if self._is_fused():
-            layers = [Layer(spatial.prepare(y, z, graph, rows), temporal.prepared) for spatial, temporal in pairs]
-            in_one = in_one_call(layers, y, z, self.s_modules_ref) if numbers is None else None
+            layers, in_one = prepare_layers(pairs, y, z, graph, rows, self.s_modules_ref if numbers is None else None)
             if in_one is not None:
                 y, z = in_one.run(y, z)
             else:
@@ -397,6 +397,21 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
             step = sinusoid(diffusion_t, self.time_emb_dim, dtype)[:, None].expand(-1, num_frames, -1)
             rows = torch.cat([rows, step], dim=-1)
         return layer(rows)
+
+
+# Of (width, dtype) the last steps on the CPU and their sinusoids: chain after chain has the same steps.
+_last_sinusoids: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+
+def _sinusoids(steps: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """`sinusoid` of steps [M]; not computed again for those of the last call."""
+    if steps.device.type != "cpu" or torch.is_grad_enabled() or is_transformed():
+        return sinusoid(steps, dim, dtype)
+    last = _last_sinusoids.get((dim, dtype))
+    if last is None or last[0].dtype != steps.dtype or not torch.equal(last[0], steps):
+        with normal_tensors():
+            last = _last_sinusoids[dim, dtype] = (steps.clone(), sinusoid(steps, dim, dtype))
+    return last[1]
 
 
 def _layers(spatial: nn.ModuleList, temporal: nn.ModuleList) -> list[tuple[SpatialLayer, TemporalLayer]]:

@@ -23,8 +23,9 @@ class MLP(nn.Module):
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W1, b1, W2, b2: what the ops take."""
-        # A draw of one system asks 42 times: an index into `actions` takes 2 us.
-        first, _, second, *_ = cast("Iterable[nn.Linear]", self.actions._modules.values())
+        # A draw of one system asks 42 times: an index into `actions` takes 2 us, and its name .3.
+        actions = cast(nn.Sequential, self._modules["actions"])
+        first, _, second, *_ = cast("Iterable[nn.Linear]", actions._modules.values())
         return *weight_and_bias(first), *weight_and_bias(second)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from geotdm_fast import ops
 from geotdm_fast.conditioning import Frames
 from geotdm_fast.graphs import Graph, GraphRule
-from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal, SpatialWeights
-from geotdm_fast.nn.spatial import EGCLOnGraph
+from geotdm_fast.nn.layers import PreparedSpatial, PreparedTemporal, SpatialLayer, SpatialWeights, TemporalLayer
+from geotdm_fast.nn.spatial import EGCLOnGraph, EGCLWeights
 from geotdm_fast.nn.temporal import PreparedAttention
 from geotdm_fast.runtime.checks import is_transformed
 
@@ -73,18 +73,28 @@ class CalledLayer(NamedTuple):
         return x.transpose(1, 2), h.transpose(1, 2)
 
 
-def in_one_call(layers: Sequence[Layer], x: Tensor, h: Tensor, owner: nn.Module) -> ops.LayerPairs | None:
-    """`layers` as one op, for positions [N, T, D] and features [N, T, H] like x and h; None where it has to be each by
-    itself.
+def prepare_layers(
+    pairs: Sequence[tuple[SpatialLayer, TemporalLayer]],
+    x: Tensor,
+    h: Tensor,
+    graph: Graph,
+    edge_attr: Tensor | None,
+    owner: nn.Module | None,
+) -> tuple[list[Layer], ops.LayerPairs | None]:
+    """`pairs` on `graph`, for all positions [N, T, D] and features [N, T, H] like x and h, and the same as one op.
 
-    owner: the module whose layers they are, with which the packed weights are kept
+    The second is None where each layer has to run by itself.
+    edge_attr: as for `SpatialLayer.prepare`; owner: as for `ops.prepare_layers`
     """
-    pairs = []
-    for spatial, temporal in layers:
-        if type(spatial) is not EGCLOnGraph or type(temporal) is not PreparedAttention:
-            return None
-        pairs.append((spatial.prepared, ops.AttentionOptions(temporal.params, temporal.window, temporal.precision)))
-    return ops.prepare_layer_pairs(x, h, pairs, owner)
+    read = [(spatial.weights, temporal.prepared) for spatial, temporal in pairs]
+    options = []
+    for weights, attention in read:
+        if type(weights) is not EGCLWeights or type(attention) is not PreparedAttention:
+            return [Layer(weights.on(x, h, graph, edge_attr), temporal) for weights, temporal in read], None
+        about = ops.AttentionOptions(attention.params, attention.window, attention.precision)
+        options.append(ops.PairOptions(weights.params, weights.options, about))
+    prepared, in_one = ops.prepare_layers(x, h, graph, edge_attr, options, owner)
+    return [Layer(EGCLOnGraph(egcl), temporal) for egcl, (_, temporal) in zip(prepared, read, strict=True)], in_one
 
 
 class PreparedNetwork(Protocol):

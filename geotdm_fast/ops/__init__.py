@@ -16,6 +16,7 @@ from geotdm_fast.ops.layer_pairs import (
 )
 from geotdm_fast.ops.node_embedding import node_embedding
 from geotdm_fast.ops.noised_positions import noised_positions
+from geotdm_fast.ops.prepared_layers import PairOptions, prepare_layers
 from geotdm_fast.ops.radius_graph import radius_graph
 from geotdm_fast.ops.radius_neighbours import radius_neighbors, radius_neighbours
 from geotdm_fast.ops.reference_frame import reference_frame
@@ -25,6 +26,7 @@ from geotdm_fast.ops.trajectory_noise import trajectory_noise
 __all__ = [
     "AttentionOptions",
     "LayerPairs",
+    "PairOptions",
     "PreparedEGCL",
     "StepNetwork",
     "StepState",
@@ -39,6 +41,7 @@ __all__ = [
     "noised_positions",
     "prepare_egcl",
     "prepare_layer_pairs",
+    "prepare_layers",
     "radius_graph",
     "radius_neighbors",
     "radius_neighbours",

@@ -11,4 +11,7 @@ def no_autocast(device_type: str) -> contextlib.AbstractContextManager:
     device_type: `cpu` or `cuda`. Outside of autocast this is an empty context, since entering autocast takes time.
     """
     enabled = torch.is_autocast_enabled(device_type)
-    return torch.autocast(device_type, enabled=False) if enabled else contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False) if enabled else _NOTHING
+
+
+_NOTHING = contextlib.nullcontext()

@@ -116,8 +116,8 @@ def prepare_egcl(
         # W_a a: the one part of the first layer that differs from edge to edge but not from frame to frame.
         edge_attr = graph.in_order(edge_attr).float().contiguous()
         if implementation == "native" or not torch.is_grad_enabled():
-            with no_autocast(x.device.type), torch.no_grad():
-                edge_term = edge_attr @ _edge_weight(weights[0], h.shape[-1]).T
+            with no_autocast(x.device.type):
+                edge_term = edge_attr.detach() @ edge_weight(weights[0].detach(), h.shape[-1]).T
         edge_attr = edge_attr if torch.is_grad_enabled() else None
     if native.low_precision(options.precision, h, *params):
         options = dataclasses.replace(options, precision="bf16")
@@ -187,7 +187,7 @@ def _why_not_shape(h: Tensor, edge_attr: Tensor | None, params: EGCLParams) -> s
     return None
 
 
-def _edge_weight(edge_w1: Tensor, width: int) -> Tensor:
+def edge_weight(edge_w1: Tensor, width: int) -> Tensor:
     """W_a [H, A]: the columns of the first layer for edge_attr."""
     return edge_w1[:, 2 * width + 1 :]
 
@@ -229,7 +229,7 @@ def _of_edges(grads: EGCLGradients, edge_w1: Tensor, first: Tensor, wanted: _Gra
     if wanted.edge_attr:
         with no_autocast(edge_w1.device.type):
             grad_edge_term = torch.where(_has_edge(first, grads.edge_term.shape[0]), grads.edge_term, 0)
-            grad_edge_attr = grad_edge_term @ _edge_weight(edge_w1, edge_w1.shape[0])
+            grad_edge_attr = grad_edge_term @ edge_weight(edge_w1, edge_w1.shape[0])
     if wanted.shift:
         grad_shift = torch.where(_has_edge(first, grads.shift.shape[0]), grads.shift, 0)
     return _Gradients(grads.x, grads.h, grad_edge_attr, grad_shift, grads.params)
@@ -329,7 +329,7 @@ class _NativeEGCL(torch.autograd.Function):
         if wants_params and edge_attr is not None:
             edge_attr = torch.where(_has_edge(ctx.edges[0], edge_attr.shape[0]), edge_attr, 0)
             with no_autocast(x.device.type):
-                _edge_weight(grads.params[0], h.shape[-1])[:] = grads.edge_term.T @ edge_attr
+                edge_weight(grads.params[0], h.shape[-1])[:] = grads.edge_term.T @ edge_attr
         gradients = _of_edges(grads, params[0], ctx.edges[0], wanted)
         return (gradients if wants_params else gradients._replace(params=[None] * len(params))).in_order()
 

@@ -1,6 +1,6 @@
 """All layers of a network in one call: `egcl` and `temporal_attention` in turn, without a way back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from geotdm_fast.graphs.graph import RowLayout
 from geotdm_fast.ops import native
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.egcl import PreparedEGCL
-from geotdm_fast.ops.packed_pairs import PackedPairs
+from geotdm_fast.ops.packed_pairs import PackedPairs, PairWeights
 from geotdm_fast.ops.temporal_attention import EVERY_FRAME, why_not_compiled
 from geotdm_fast.ops.time_phases import time_phases
 from geotdm_fast.reference import PRECISIONS, EGCLOptions, TemporalAttentionParams
@@ -78,14 +78,16 @@ class LayerPairs(NamedTuple):
 
     def run(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x [N, T, D] and h [N, T, H] float32 after every pair: bit for bit those of the ops one by one."""
-        return torch.ops.geotdm_fast.layer_pairs(x.contiguous(), h.contiguous(), *self._arguments)
+        return torch.ops.geotdm_fast.layer_pairs.default(x.contiguous(), h.contiguous(), *self._arguments)
 
-    def run_step(self, state: StepState, network: StepNetwork) -> None:
-        """A whole diffusion step in place: what is before the layers, the layers, `ops.diffusion_step`, and the count.
+    def step(self, network: StepNetwork) -> Callable[[StepState], None]:
+        """A function that does a whole diffusion step in place: what is before the layers, the layers,
+        `ops.diffusion_step`, and the count.
 
         Bit for bit what `geotdm_fast.nn.prepared.denoise` and `ops.diffusion_step` give. Only where `takes_step` holds.
         """
-        torch.ops.geotdm_fast.layer_pairs_step(*state, *network, *self._arguments)
+        op, arguments = torch.ops.geotdm_fast.layer_pairs_step.default, (*network, *self._arguments)
+        return lambda state: op(*state, *arguments)
 
     @property
     def _arguments(self) -> tuple:
@@ -108,7 +110,7 @@ class LayerPairs(NamedTuple):
 
 
 def takes_step(state: StepState, network: StepNetwork) -> bool:
-    """Whether `LayerPairs.run_step` takes these tensors as they are. It has no gradient.
+    """Whether `LayerPairs.step` takes these tensors as they are. It has no gradient.
 
     The backend is asked here alone, so a chain keeps the one that it was made under.
     """
@@ -151,20 +153,17 @@ def prepare_layer_pairs(
             return None
     window = EVERY_FRAME if temporal.window is None else min(temporal.window, EVERY_FRAME)
     precision = PRECISIONS.index("bf16" if low else "fp32")
-    kept = PackedPairs() if owner is None else PackedPairs.of(owner)
-    packed: list[Tensor] = []
-    phases = 0
-    for number, (one, attention) in enumerate(pairs):
-        weights = native.as_kernels_read(attention.params)
-        turns = time_phases(h, weights[-2].shape[1])
-        low_egcl = options.precision == "bf16"
-        if packed and turns.shape[1] != phases:
-            return None
-        phases = turns.shape[1]
-        packed.append(kept.packed(number, one.params, weights, turns, low_egcl, precision))
+    low_egcl, weights = options.precision == "bf16", []
+    for one, attention in pairs:
+        params = native.as_kernels_read(attention.params)
+        weights.append(PairWeights(one.params, params, time_phases(h, params[-2].shape[1]), low_egcl, precision))
+    phases = weights[0].turns.shape[1]
+    if any(pair.turns.shape[1] != phases for pair in weights):
+        return None
+    packed = (PackedPairs() if owner is None else PackedPairs.of(owner)).packed(weights)
     edge_terms = tuple(one.edge_term for one, _ in pairs if one.edge_term is not None)
     first, sender = tables
-    return LayerPairs(first, sender, spatial.shift, edge_terms, tuple(packed), phases, options, window, precision)
+    return LayerPairs(first, sender, spatial.shift, edge_terms, packed, phases, options, window, precision)
 
 
 _WHOLE_NODES = RowLayout(by_row=False, spare=False)

@@ -2,20 +2,43 @@
 
 import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from geotdm_fast.runtime.tensor_cache import normal_tensors
 
+if TYPE_CHECKING:
+    from geotdm_fast.ops.layer_pairs import LayerPairs
+
+
+class PairWeights(NamedTuple):
+    """The arguments of the op `packed_layer_pair` for one pair of layers: float32 and contiguous."""
+
+    egcl_params: Sequence[Tensor]
+    attention_params: Sequence[Tensor]
+    turns: Tensor
+    low_precision: bool
+    precision: int
+
+    @property
+    def settings(self) -> tuple:
+        """For which sizes and options they are packed."""
+        return self.turns.shape, self.egcl_params[0].shape, self.low_precision, self.precision
+
+    @property
+    def weights(self) -> list[Tensor]:
+        return [*self.egcl_params, *self.attention_params]
+
 
 class _Packed(NamedTuple):
-    """What was packed: for which sizes and options, the numbers of the weights [n], and the result."""
+    """What was packed: the settings of each pair, the numbers of all weights [n] and of each pair's, the results."""
 
-    settings: tuple
+    settings: list[tuple]
     numbers: Tensor
-    packed: Tensor
+    parts: tuple[Tensor, ...]
+    packed: tuple[Tensor, ...]
 
 
 class PackedPairs:
@@ -30,37 +53,43 @@ class PackedPairs:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[int, _Packed] = {}
+        self._kept: _Packed | None = None
+        # What was made with the packed weights, and of what beside them: see `ops.prepare_layers`.
+        self.made: tuple[tuple, LayerPairs] | None = None
 
     @classmethod
     def of(cls, owner: nn.Module) -> "PackedPairs":
         """Those of the pairs of one module, kept as long as it lives; a copy of the module has its own."""
         return _OF_OWNER.setdefault(owner, cls())
 
-    def packed(
-        self,
-        number: int,
-        egcl_params: Sequence[Tensor],
-        attention_params: Sequence[Tensor],
-        turns: Tensor,
-        low_precision: bool,
-        precision: int,
-    ) -> Tensor:
-        """The result of the op `packed_layer_pair` for pair `number`, whose arguments these are: float32 and
-        contiguous."""
-        settings = (turns.shape, egcl_params[0].shape, low_precision, precision)
-        weights = [*egcl_params, *attention_params]
-        kept = self._kept.get(number)
-        same = torch.ops.geotdm_fast.same_numbers
-        if kept is not None and kept.settings == settings and same(weights, kept.numbers):
+    def unchanged(self, weights: Sequence[Tensor], packed: tuple[Tensor, ...]) -> bool:
+        """Whether `packed` was made last, and these weights, of all pairs in order, have the bits of then."""
+        kept = self._kept
+        is_read = all(weight.dtype is torch.float32 and weight.is_contiguous() for weight in weights)
+        return is_read and kept is not None and kept.packed is packed and _same(weights, kept.numbers)
+
+    def packed(self, pairs: Sequence[PairWeights]) -> tuple[Tensor, ...]:
+        """The result of the op `packed_layer_pair` for each pair."""
+        settings, kept = [pair.settings for pair in pairs], self._kept
+        # As a rule nothing has changed, and one comparison of all weights says so.
+        weights = [weight for pair in pairs for weight in pair.weights]
+        if kept is not None and kept.settings == settings and _same(weights, kept.numbers):
             return kept.packed
+        before = [] if kept is None else list(zip(kept.settings, kept.parts, kept.packed, strict=True))
+        packed: list[Tensor] = []
         with normal_tensors():
             numbers = torch.cat([weight.detach().flatten() for weight in weights])
-            packed = torch.ops.geotdm_fast.packed_layer_pair(
-                egcl_params, attention_params, turns, low_precision, precision
-            )
-        self._kept[number] = _Packed(settings, numbers, packed)
-        return packed
+            parts = numbers.split([sum(weight.numel() for weight in pair.weights) for pair in pairs])
+            for number, (pair, part) in enumerate(zip(pairs, parts, strict=True)):
+                then, then_part, then_packed = before[number] if number < len(before) else ((), part, part)
+                is_same = then == settings[number] and _same([part], then_part)
+                packed.append(then_packed if is_same else torch.ops.geotdm_fast.packed_layer_pair(*pair))
+        self._kept = made = _Packed(settings, numbers, parts, tuple(packed))
+        return made.packed  # another thread may have packed others meanwhile
+
+
+def _same(weights: Sequence[Tensor], numbers: Tensor) -> bool:
+    return torch.ops.geotdm_fast.same_numbers.default(weights, numbers)
 
 
 _OF_OWNER: weakref.WeakKeyDictionary[nn.Module, PackedPairs] = weakref.WeakKeyDictionary()

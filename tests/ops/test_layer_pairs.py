@@ -144,7 +144,7 @@ def test_network_runs_one_op_where_no_gradient_is_wanted():
     net, inputs = network(), inputs_of()
     call = lambda: net(**inputs)
     assert calls_of(call) == ["packed_layer_pair"] * 3 + ["layer_pairs"]
-    assert calls_of(call) == ["same_numbers"] * 3 + ["layer_pairs"]
+    assert calls_of(call) == ["same_numbers", "layer_pairs"]
     reference = lambda: net(**inputs, compute_ref=True)
     assert calls_of(reference) == ["packed_layer_pair"] * 2 + ["layer_pairs"]
     with torch.enable_grad():

@@ -337,6 +337,18 @@ def test_empty_tensors_hold_nothing_wrong():
     check_graph_values("here", 0, torch.zeros(2, 0).long(), torch.zeros(0).long())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_finite_numbers_whose_sum_is_not_are_finite(dtype):
+    largest = torch.full((3, 2), torch.finfo(dtype).max, dtype=dtype)
+    assert not torch.isfinite(largest.sum())
+    check_finite("here", "a", largest)
+    largest[1, 0] = -float("inf")
+    with pytest.raises(ValueError, match=r"here: a must be finite, got -inf at index \[1, 0\]"):
+        check_finite("here", "a", largest)
+    with pytest.raises(ValueError, match=r"here: a must be finite, got nan at index \[0, 1\]"):
+        check_finite("here", "a", torch.tensor([[1.0, float("nan")]], dtype=dtype))
+
+
 def test_nearest_names():
     with pytest.raises(ValueError, match="section x: unknown key 'hiden_dim'; did you mean 'hidden_dim'"):
         check_keys("section x", {"hiden_dim": 1}, ["hidden_dim", "node_dim"])
