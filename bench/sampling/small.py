@@ -18,12 +18,13 @@ DESCRIPTION = """\
 Draw one system of five particles (or --systems) by the shipped charged model, and time the whole call of
 `Sampler.draw`: checks, learned prior, preparation and all steps. With --beside FOLDER, a checkout of another commit
 with its modules built, a process of each build draws in turns; medians count, and both must draw the same numbers up to
-rounding. Nothing else should run on the machine."""
+rounding, so both take the model from this checkout, or from --checkpoint. Nothing else should run on the machine."""
 EPILOG = """\
   python -m bench.sampling.small --threads 2 --beside ../before                one system, this build and an older one
-  GEOTDM_CPU_ISA=avx2 python -m bench.sampling.small --threads 2 --systems 1 64 --beside ../before"""
+  GEOTDM_CPU_ISA=avx2 python -m bench.sampling.small --threads 2 --systems 1 64 --beside ../before
+  python -m bench.sampling.small --beside ../before --checkpoint old.safetensors   one that an older build can read"""
 WORKER = pathlib.Path(__file__).with_name("small_worker.py")
-CHECKPOINT = "nbody_charged_small"
+CHECKPOINT = record.ROOT / "geotdm_fast" / "checkpoints" / "nbody_charged_small.safetensors"
 # Of a checksum, the sum of all coordinates: other orders of additions, nothing else.
 ROUNDING = 1e-3
 
@@ -92,7 +93,8 @@ class Worker:
     """A process of one build that draws when it is asked to."""
 
     def __init__(self, folder: pathlib.Path, num_systems: int, args: argparse.Namespace):
-        command = [sys.executable, str(WORKER), CHECKPOINT, num_systems, args.method, args.steps, args.threads]
+        checkpoint = args.checkpoint.resolve()
+        command = [sys.executable, str(WORKER), checkpoint, num_systems, args.method, args.steps, args.threads]
         environment = os.environ | {"PYTHONPATH": str(folder)}
         self._process = subprocess.Popen(
             [str(part) for part in command],
@@ -155,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--systems", type=arguments.count, nargs="+", default=[1], metavar="N", help="default: 1")
     parser.add_argument("--beside", type=pathlib.Path, metavar="FOLDER", help="a checkout of another build")
+    parser.add_argument("--checkpoint", type=pathlib.Path, default=CHECKPOINT, metavar="FILE", help="default: shipped")
     parser.add_argument("--method", default="dpmpp_2m", help="default: dpmpp_2m")
     parser.add_argument("--steps", type=arguments.count, default=5, metavar="K", help="default: 5")
     parser.add_argument("--draws", type=arguments.count, default=40, metavar="N", help="in a turn (default: 40)")

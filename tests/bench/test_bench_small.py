@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 import torch
@@ -30,7 +31,10 @@ def test_worker_draws_as_often_as_it_is_told(monkeypatch, capsys):
 def test_two_builds_in_turns(tmp_path, capsys):
     """Both of them this one, in processes of their own."""
     out = tmp_path / "small.jsonl"
-    options = ["--beside", str(small.record.ROOT), "--draws", "2", "--repeats", "2", "--steps", "2", "--threads", "1"]
+    checkpoint = tmp_path / "copied.safetensors"
+    shutil.copy(small.CHECKPOINT, checkpoint)
+    options = ["--checkpoint", str(checkpoint)]
+    options += ["--beside", str(small.record.ROOT), "--draws", "2", "--repeats", "2", "--steps", "2", "--threads", "1"]
     assert small.main([*options, "--out", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["build"] for row in rows] == ["this", "beside"]
