@@ -27,10 +27,11 @@ rows says how long it trained and where. What a row changes, it changes of the p
 the same), and a sixtieth to a twentieth of the paper's graphs pass by in training (charged particles: 640,000 for 12.3
 million). That is why it seldom reaches the published model. Fewer threads than cores mean that another training ran beside it.
 
-The published code itself, trained beside ours on hotel with the same start weights, order, steps and noise, by the
-paper's settings for 10 epochs, ends in the same model: the losses of 2970 iterations differ by 7e-6 of their value at
-most. On 400 test windows its best of 20 has ADE .228 and FDE .337, its 20 k-means representatives of 60 .233 and .316,
-where .13 and .21 are published (`bench/NOTES.md`).
+The published code itself, trained beside ours with the same start weights, windows, order, steps and noise, by the
+paper's settings for 10 epochs, ends in the same model (`bench/NOTES.md`). ADE / FDE of its best of 20 on 400 test windows,
+which ours has to .0002: hotel .228 / .337 and .230 / .315 (two seeds), zara2 .292 / .500, where .13 / .21 and .16 / .30 are
+published; of 20 k-means representatives of 60 .233 / .316, .236 / .321 and .283 / .445. So what is missing there is not in
+our network, loss, optimiser or data.
 
 Liquids, the peptide and the protein are not the paper's. Beside ADE and FDE their rows have scores of molecules
 (docs/scores.md): the mean difference of radial distribution functions, of mean squared displacements (relative), of the
