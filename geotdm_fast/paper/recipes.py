@@ -271,8 +271,9 @@ def _small_training(request: Request) -> dict:
         "precision": "bf16", "optimizer": "adam" if by_heart else "muon", "lr": rate, "schedule": "cosine",
         "lr_min": 1e-5, "warmup_steps": 200, "ema_decay": 0.999,
         "num_steps": steps.get(request.experiment, _SMALL_STEPS_ELSE), "batch_size": 64 if pedestrian else 16,
-        "eval_batch_size": 128, "eval_every_epoch": 2 if pedestrian else 3, "eval_every_step": 2000 if windows else None,
-        "save_every_epoch": 3 if pedestrian else None, "checkpoint_every_minutes": 2.0,
+        "eval_batch_size": 128, "eval_every_epoch": 2 if pedestrian else 3,
+        "eval_every_step": 2000 if windows else None, "save_every_epoch": 3 if pedestrian else None,
+        "checkpoint_every_minutes": 2.0,
     }  # fmt: skip
 
 

@@ -18,30 +18,32 @@ from geotdm_fast.scores.tables import cell_text, markdown_table
 _HEAD = """\
 # Results
 
-What `geotdm reproduce` gave, beside the published figures; made from the JSON lines of `bench/results/reproduce.jsonl`
-by `geotdm reproduce --table`, the newest row of every request. Lower is better, but for classification. Each of our
-rows says how long it trained and where. What a row changes, it changes of the preset as that was when it was made; until
-2026-11-28 forecasts of bodies trained by Adam on the first window of each system.
+What `geotdm reproduce` gave, beside the published figures; made from the JSON lines of
+`bench/results/reproduce.jsonl` by `geotdm reproduce --table`, the newest row of every request. Lower is better, but
+for classification. Each of our rows says how long it trained and where. What a row changes, it changes of the preset
+as that was when it was made; until 2026-11-28 forecasts of bodies trained on the first window of each system, those
+of five bodies by Adam.
 
 `small` is a preset for two cores and half an hour, not the paper's setting: 4 layers of 64 for 6 of 128 (pedestrians:
-the same), and a sixtieth to a twentieth of the paper's graphs pass by in training (charged particles: 640,000 for 12.3
-million). That is why it seldom reaches the published model. Fewer threads than cores mean that another training ran beside it.
+the same), and a sixtieth to a twentieth of the paper's graphs pass by in training (charged particles: 640,000 for
+12.3 million). That is why it seldom reaches the published model. Fewer threads than cores mean that another training
+ran beside it.
 
 The published code itself, trained beside ours with the same start weights, windows, order, steps and noise, by the
-paper's settings for 10 epochs, ends in the same model (`bench/NOTES.md`). ADE / FDE of its best of 20 on 400 test windows,
-which ours has to .0002: hotel .228 / .337 and .230 / .315 (two seeds), zara2 .292 / .500, where .13 / .21 and .16 / .30 are
-published; of 20 k-means representatives of 60 .233 / .316, .236 / .321 and .283 / .445. So what is missing there is not in
-our network, loss, optimiser or data.
+paper's settings for 10 epochs, ends in the same model (`bench/NOTES.md`). ADE / FDE of its best of 20 on 400 test
+windows, which ours has to .0002: hotel .228 / .337 and .230 / .315 (two seeds), zara2 .292 / .500, where .13 / .21
+and .16 / .30 are published; of 20 k-means representatives of 60 .233 / .316, .236 / .321 and .283 / .445. So what is
+missing there is not in our network, loss, optimiser or data.
 
 Liquids, the peptide and the protein are not the paper's. Beside ADE and FDE their rows have scores of molecules
-(docs/scores.md): the mean difference of radial distribution functions, of mean squared displacements (relative), of the
-distributions of bond lengths and torsions, and of RMSF (angstrom); in brackets the floor, true windows beside others.
-They fall short of the truth: drawn argon moves too little and its structure is blurred, as a mean is. The peptide beats
-standing still in ADE (the file of MDAnalysis: not) but never the mean of the given frames: frames 1 ps apart hardly
-follow from one another. Its longer training has a higher ADE and is nearer to the truth in everything else: torsions
-differ by .09 where standing still differs by .28, mean squared displacements by half where it differs by all. The
-protein's alpha carbons, after 150 steps, beat the mean of the given frames but not standing still; all its 1656 heavy
-atoms, after 200 steps, beat neither in ADE, and both in mean squared displacement.
+(docs/scores.md): the mean difference of radial distribution functions, of mean squared displacements (relative), of
+the distributions of bond lengths and torsions, and of RMSF (angstrom); in brackets the floor, true windows beside
+others. They fall short of the truth: drawn argon moves too little and its structure is blurred, as a mean is. The
+peptide beats standing still in ADE (the file of MDAnalysis: not) but never the mean of the given frames: frames 1 ps
+apart hardly follow from one another. Its longer training has a higher ADE and is nearer to the truth in everything
+else: torsions differ by .09 where standing still differs by .28, mean squared displacements by half where it differs
+by all. The protein's alpha carbons, after 150 steps, beat the mean of the given frames but not standing still; all
+its 1656 heavy atoms, after 200 steps, beat neither in ADE, and both in mean squared displacement.
 """
 _ONE_FRAME = """\
 Of molecules "from one frame" a model of Align Your Structures and one of GeoTDM have the steps of equal processor
