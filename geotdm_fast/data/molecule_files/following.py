@@ -10,6 +10,7 @@ from geotdm_fast.data.molecule_files.plan import Part
 
 # A step by more than this part of half of the box may belong to another image.
 _DOUBTFUL = 0.8
+# How the box is passed over where `unwrap` and `box` are arguments of a function or keys of a data section.
 WITHOUT_BOX = "unwrap: no takes positions as they are, and box: no leaves the box out"
 
 
@@ -55,13 +56,12 @@ class Follower:
         if part[worst] > self._longest_part:
             self._longest, self._longest_part = float(steps[worst]), float(part[worst])
 
-    def report(self) -> list[str]:
-        """What is to be said when all frames are read."""
+    def report(self, without_box: str) -> list[str]:
+        """What is to be said when all frames are read; without_box: how the caller passes over the box."""
         said = []
         if self.jumps:
             said.append(
-                f"{self.jumps} jumps across the box were mended, the first of {self._first_jump}; unwrap: no takes "
-                "positions as they are"
+                f"{self.jumps} jumps across the box were mended, the first of {self._first_jump}; {without_box}"
             )
         if self._longest_part > _DOUBTFUL:
             said.append(
@@ -90,7 +90,7 @@ def box_of(frames: Frames, pbc: np.ndarray) -> np.ndarray:
     if box is None or not np.array_equal(box[1], pbc):
         raise ValueError(
             f"every frame must have a box, as the first has; got none in frames {frames.numbers[0]} to "
-            f"{frames.numbers[-1]}; {WITHOUT_BOX}"
+            f"{frames.numbers[-1]}"
         )
     return box[0]
 
@@ -107,5 +107,5 @@ def first_box(frames: Frames, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray] 
     is_box = bool(cell.any(axis=1)[pbc].all())  # NaN is not 0
     if box is None and is_box:
         what = "span a volume" if np.isfinite(cell).all() else "be finite"
-        raise ValueError(f"the cell must {what}, got {cell.tolist()} in frame {frames.numbers[0]}; {WITHOUT_BOX}")
+        raise ValueError(f"the cell must {what}, got {cell.tolist()} in frame {frames.numbers[0]}")
     return box
