@@ -154,10 +154,10 @@ def test_in_memory_the_advice_is_what_the_caller_can_do():
             to_dataset(data, {}, "forecast", **arrays)
         (said,) = [str(w.message) for w in told if "jumps" in str(w.message)]
         assert advice in said and "unwrap" not in said
-    with pytest.raises(ValueError, match="forecast: cell .*; atoms whose pbc is False are taken as they are") as caught:
+    with pytest.raises(ValueError, match=r"forecast: cell .*; atoms whose pbc is False are taken as they are") as told:
         to_dataset(flat, {}, "forecast")
-    assert "unwrap" not in str(caught.value)
-    with pytest.raises(ValueError, match="forecast: cell .*; positions without cell are taken as they are"):
+    assert "unwrap" not in str(told.value)
+    with pytest.raises(ValueError, match=r"forecast: cell .*; positions without cell are taken as they are"):
         to_dataset(np.ones((3, 2, 3)), {"kind": "nbody", "system": "gravity"}, "forecast", cell=np.ones((3, 3)))
     steps = np.diff(found(to_dataset(atoms_of(WALK, pbc=False))), axis=0)
     np.testing.assert_allclose(steps, np.diff(WALK.wrapped, axis=0), atol=1e-4)

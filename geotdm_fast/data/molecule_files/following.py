@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geotdm_fast.data.molecule_files.boxes import follow, heights, periodic_cell
+from geotdm_fast.data.molecule_files.boxes import checked_cell, follow, heights, periodic_cell
 from geotdm_fast.data.molecule_files.contents import Frames
 from geotdm_fast.data.molecule_files.plan import Part
 
@@ -98,14 +98,7 @@ def box_of(frames: Frames, pbc: np.ndarray) -> np.ndarray:
 def first_box(frames: Frames, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """The cell [1, 3, 3] of the first frame and its periodic directions; None where it has no box.
 
-    Raises ValueError for vectors that are not finite, and for ones of periodic directions that span no volume.
+    Raises ValueError as `checked_cell` does.
     """
-    if frames.cells is None or not pbc.any():
-        return None
-    cell = frames.cells[0]
-    box = periodic_cell(frames.cells, pbc)
-    is_box = bool(cell.any(axis=1)[pbc].all())  # NaN is not 0
-    if box is None and is_box:
-        what = "span a volume" if np.isfinite(cell).all() else "be finite"
-        raise ValueError(f"the cell must {what}, got {cell.tolist()} in frame {frames.numbers[0]}")
-    return box
+    box = None if frames.cells is None else checked_cell(frames.cells[0], pbc, f"in frame {frames.numbers[0]}")
+    return None if box is None else (box[0][None], box[1])
