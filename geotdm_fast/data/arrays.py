@@ -78,10 +78,11 @@ def npz_dataset(
         x, part = _without_hydrogen(where, x_name, x, arrays)
         arrays = part | {key: arrays[key] for key in _BOX if key in arrays}
     times_name, times = _times(where, path, names, x_name, x.shape)
+    beside: dict[str, Any] = {key: arrays.get(key) for key in (*_ARRAYS, *_BOX)}
     return array_dataset(
         x,
         split,
-        **{key: arrays.get(key) for key in (*_ARRAYS, *_BOX)},
+        **beside,
         times=times,
         times_name=times_name,
         span=span,

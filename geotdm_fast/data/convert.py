@@ -121,8 +121,8 @@ def _of_positions(x: np.ndarray | Tensor, section: dict, where: str, arrays: dic
         if name in arrays:
             raise TypeError(f"{where}: {name} must not be given for a model of {section.get('kind', 'other data')}")
     span = x.shape[-3] if x.ndim > 2 else None
-    made = _molecule(section) | {"without_box": _POSITIONS_WITHOUT_BOX}
-    return array_dataset(x, **made, **arrays, where=where, span=span)
+    about = _molecule(section) | {"where": where, "without_box": _POSITIONS_WITHOUT_BOX}
+    return array_dataset(x, **about, **arrays, span=span)
 
 
 def _of_system(x: np.ndarray | Tensor, section: dict, where: str, arrays: dict) -> TrajectoryDataset:
@@ -167,8 +167,8 @@ def _of_atoms(trajectories: Sequence[Sequence], section: dict, where: str) -> Tr
     x = np.stack([[atoms.positions for atoms in frames] for frames in trajectories])
     name = trajectories[0][0].get_chemical_formula()
     cell, pbc = _boxes_of(trajectories, where)
-    made = {"z": numbers, "cell": cell, "pbc": pbc, "without_box": _ATOMS_WITHOUT_BOX}
-    return array_dataset(x, **made, **_molecule(section), span=length, name=name, where=where)
+    about = _molecule(section) | {"name": name, "where": where, "without_box": _ATOMS_WITHOUT_BOX}
+    return array_dataset(x, z=numbers, cell=cell, pbc=pbc, **about, span=length)
 
 
 def _boxes_of(trajectories: Sequence[Sequence], where: str) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -46,7 +46,7 @@ def checked_cell(cell: np.ndarray, pbc: np.ndarray, place: str) -> tuple[np.ndar
     if not pbc.any():
         return None
     box = periodic_cell(cell, pbc)
-    is_box = bool(cell.any(axis=1)[pbc].all())  # NaN is not 0
+    is_box = bool((np.abs(cell).sum(axis=1) != 0)[pbc].all())  # NaN is not 0
     if box is None and is_box:
         what = "span a volume" if np.isfinite(cell).all() else "be finite"
         raise ValueError(f"the cell must {what}, got {cell.tolist()} {place}")
