@@ -1,5 +1,6 @@
 """A trained model in one object: network, diffusion, task, and what is known of its data."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -136,12 +137,17 @@ class Model:
         if self.task.num_frames is not None or self._bare.learn_ref_frame:
             return self.task.num_frames or self.task.window(num_w)
         # Without a learned prior num_w may be anything.
+        return self._trained_frames or self.task.window(num_w)
+
+    @property
+    def _trained_frames(self) -> int | None:
+        """T in the windows that the model was trained on; None where its data section does not say it."""
         section = self.data
         people = section.get("past_frames", 8) + section.get("future_frames", 12)
         people = people if section.get("kind") == "pedestrian" else None
         length = section.get("span") or section.get("num_frames") or people
         if length is None:
-            return self.task.window(num_w)
+            return None
         return self.task.without_history(length, self.config.get("train", {}).get("block_history", 0))
 
     def forecast(self, data: Any, num_samples: int = 1, **options: Any) -> Samples:
@@ -315,6 +321,7 @@ class Model:
     def dataset(self, data: Any, where: str = "dataset", **arrays: Any) -> TrajectoryDataset:
         """`data` as a data set of this model; arrays, conditions and extrapolate as for `sample`.
 
+        Warns of trajectories of another length than the training's, where the model can draw them.
         Raises TypeError for what is none, ValueError for data of other sizes than the model's.
         """
         dataset = self._dataset(data, where, **arrays)
@@ -329,7 +336,21 @@ class Model:
                 f"span={self.num_frames})"
             )
         self.task.num_noisy(came)
+        self._check_length(dataset, where)
         return dataset
+
+    def _check_length(self, dataset: TrajectoryDataset, where: str) -> None:
+        """Warn of trajectories that the network can draw, but of another length than any it was trained on."""
+        came, trained = dataset[0].num_frames, self._trained_frames
+        if self.task.num_frames is not None or trained is None or came == trained:
+            return
+        goes_on = came > trained and self._method == "forecast"
+        longer = "; rollout draws more frames behind the given ones" if goes_on else ""
+        warnings.warn(
+            f"{where}: a trajectory has {came} frames ({dataset.name}), but {self.name} was trained on windows of "
+            f"{trained}, and nothing is known of what it draws at another length{longer}",
+            stacklevel=4,
+        )
 
     def _dataset(
         self,

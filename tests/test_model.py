@@ -1,6 +1,7 @@
 """The model object: what it loads, takes and refuses, and that it does what its parts do."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -117,6 +118,32 @@ def test_each_method_is_of_its_task(data):
         made().generate(data)
     with pytest.raises(ValueError, match="Model: task must be one for a model of mode 'cond', got one that would give"):
         made(Task(num_frames=8))
+
+
+def test_another_length_than_the_training_is_told():
+    """Without a learned prior the network takes any length; windows of the training have 12 frames."""
+    config = copy.deepcopy(CONFIG)
+    config["denoise_model"]["learn_ref_frame"] = False
+    chain = tiny_diffusion(config)
+    learned, centred = made(), Model(chain.denoise_network, chain, Task.of_config(config), config, "tiny")
+    x = np.random.default_rng(0).normal(size=(40, 5, 3))
+    options = {"charges": np.ones(5), "method": "ddim", "steps": 1}
+    for frames, more in ((6, ""), (40, "; rollout draws more frames behind the given ones")):
+        with pytest.raises(ValueError, match=f"must have all 12 frames, .* got {frames}"):
+            learned.forecast(x[:frames], **options)
+        told = rf"forecast: a trajectory has {frames} frames \(.*\), but tiny .* windows of 12, .*another length{more}$"
+        with pytest.warns(UserWarning, match=told):
+            assert centred.forecast(x[:frames], **options).samples.shape[-1] == frames - 4
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*at another length")
+        centred.forecast(x[:12], **options)
+        centred.forecast(x[:4], **options)
+        # A model that makes trajectories of 8 frames takes the first 8 of the data.
+        free = made(Task(num_frames=8), mode="uncond", prior="none")
+        assert free.generate(x, **options).samples.shape[-1] == 8
+    free = made(Task(), mode="uncond", prior="none")
+    with pytest.warns(UserWarning, match="generate: a trajectory has 6 frames .* windows of 12, .* at another length$"):
+        free.generate(x[:6], **options)
 
 
 def test_data_of_other_sizes(model, data):

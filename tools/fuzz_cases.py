@@ -92,6 +92,9 @@ def make_cases(folder: pathlib.Path) -> dict[str, Case]:
         "Align Your Structures to train": Case(folder / "ays.yaml", damage.damaged_text, _read_config_quietly),
         "Align Your Structures of ours .yaml": Case(folder / "own.yaml", damage.damaged_text, _read_config_quietly),
         "conformers .npz": Case(data / "conformers.npz", damage.damaged_npz, opens(kind="conformers", path=str)),
+        "conformers in a box .xyz": Case(
+            data / "boxed.xyz", damage.damaged_text, opens(kind="conformers", path=str)
+        ),
         "conformers .xyz": Case(data / "m.xyz", damage.damaged_text, opens(kind="conformers", path=str)),
         "Align Your Structures .ckpt": Case(folder / "ays.ckpt", damage.damaged_zip, _load_ays(folder / "ays.yaml")),
         "weights .pt": Case(folder / "zip.pt", damage.damaged_zip, draw("--config", folder / "config.yaml")),

@@ -49,10 +49,11 @@ CPU exactly, for the same batch size and threads (torchrun gives each process on
 
 --xyz, --dcd and --xtc also write molecules, given and drawn frames, graph by graph and sample by sample, for VMD,
 OVITO, ASE, MDTraj or MDAnalysis. Extended XYZ needs the extra `molecules`, the others the extra `md`; they put the
-atoms in a .pdb beside them. Periodic boxes and the times of the data go along; frames that were drawn have the box of
-the last given frame. DCD and XTC have boxes whose first vector is along x and whose second is in the xy plane: others
-are turned so with their positions, and a box that is not periodic in all directions is left out, each with a warning.
---wrap puts what is written there into its box; FILE.npz keeps atoms where they went."""
+atoms in a .pdb of the same name beside them, long.pdb for long.xtc. As FILE.npz is, earlier files of these names are
+replaced, the .pdb among them, unless they are read. Periodic boxes and the times of the data go along; frames that were
+drawn have the box of the last given frame. DCD and XTC have boxes whose first vector is along x and whose second is in
+the xy plane: others are turned so with their positions, and a box that is not periodic in all directions is left out,
+each with a warning. --wrap puts what is written there into its box; FILE.npz keeps atoms where they went."""
 
 EXAMPLES = """\
   geotdm sample outputs/nbody_charged_small --num-samples 5 --out samples.npz
@@ -106,8 +107,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "displacement of the given frames (default: 1000; inf: where positions are not finite)",
     )
     parser.add_argument("--xyz", metavar="FILE.xyz", help="also write molecules as extended XYZ")
-    parser.add_argument("--dcd", metavar="FILE.dcd", help="also write molecules as DCD, with FILE.pdb")
-    parser.add_argument("--xtc", metavar="FILE.xtc", help="also write molecules as XTC, with FILE.pdb")
+    parser.add_argument("--dcd", metavar="FILE.dcd", help="also write molecules as DCD, and FILE.pdb")
+    parser.add_argument("--xtc", metavar="FILE.xtc", help="also write molecules as XTC, and FILE.pdb")
     parser.add_argument(
         "--wrap",
         choices=["atoms", "molecules", "no"],
@@ -248,8 +249,9 @@ def _run_folder(args: argparse.Namespace, exports: dict[str, str], ours) -> int:
 
 
 def _export(exports: dict[str, str], source, args: argparse.Namespace) -> None:
-    for path in exports.values():
+    for option, path in exports.items():
         from geotdm_fast.samples.molecule_exports import export_molecules
 
         frames = export_molecules(path, source, progress=not args.quiet, wrap=args.wrap)
-        print(f"{path}: {frames} structures")
+        atoms = "" if option == "--xyz" else f", their atoms in {Path(path).with_suffix('.pdb')}"
+        print(f"{path}: {frames} structures{atoms}")

@@ -17,6 +17,7 @@ from geotdm_fast.data.drift import check_drift
 from geotdm_fast.data.frames import frame_slice
 from geotdm_fast.data.given_graph import GivenGraph
 from geotdm_fast.data.molecule import heavy_atoms
+from geotdm_fast.data.molecule_files.following import WITHOUT_BOX
 from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.own_windows import OwnSource, Wanted, own_windows
 from geotdm_fast.data.periodic import check_boxes
@@ -32,7 +33,6 @@ RAGGED = (
 _TIMES = ("time", "times", "step", "steps")
 _ARRAYS = ("z", "h", "edge_index", "edge_attr", "bonds", "batch", "ptr")
 _BOX = ("cell", "pbc")
-_WITHOUT_BOX = "; unwrap: no and box: no pass over it"
 
 
 def npz_dataset(
@@ -78,10 +78,11 @@ def npz_dataset(
         x, part = _without_hydrogen(where, x_name, x, arrays)
         arrays = part | {key: arrays[key] for key in _BOX if key in arrays}
     times_name, times = _times(where, path, names, x_name, x.shape)
+    beside: dict[str, Any] = {key: arrays.get(key) for key in (*_ARRAYS, *_BOX)}
     return array_dataset(
         x,
         split,
-        **{key: arrays.get(key) for key in (*_ARRAYS, *_BOX)},
+        **beside,
         times=times,
         times_name=times_name,
         span=span,
@@ -203,6 +204,7 @@ def array_dataset(
     remove_drift: bool = False,
     where: str = "array_dataset",
     x_name: str = "x",
+    without_box: str = WITHOUT_BOX,
 ) -> TrajectoryDataset:
     """Windows of one long trajectory or of many.
 
@@ -238,10 +240,11 @@ def array_dataset(
     box: auto, where there is a periodic box: the windows have it as `cell` and `pbc`; no: they have none
     remove_drift: subtract the drift of the centre of mass, x_t - (c_t - c_0), where c_t is that of all nodes of a graph
         in frame t, by the masses of atoms where z is given, and frame 0 is the first that is kept
-    where, x_name: the caller's name and that of x, for messages
+    where, x_name, without_box: the caller's name, that of x, and how the caller passes over the box, for messages
 
     Positions far from 0 are kept relative to an origin, see `Trajectory.origin`. Warns of steps out of all proportion,
-    of frames that equal an earlier one (left out of a molecule without times), of distances that are no angstrom.
+    of distances that are no angstrom, and of frames that equal an earlier one: without times those that a restarted run
+    wrote twice are left out, and no window goes on into another run.
     Raises ValueError/TypeError for wrong shapes, NaN or Inf, indices out of range, nothing left in a split, and a box
     that is none.
     """
@@ -254,9 +257,9 @@ def array_dataset(
     follow, carry = check_auto(where, "unwrap", unwrap), check_auto(where, "box", box)
     check_drift(where, wanted.remove_drift, follow)
     if follow or carry:
-        boxes = check_boxes(where, cell, pbc, x.shape, hint=_WITHOUT_BOX)
+        boxes = check_boxes(where, cell, pbc, x.shape, hint=f"; {without_box}")
         if boxes is not None:
-            source, wanted = in_boxes(source, wanted, checked, boxes, follow, carry)
+            source, wanted = in_boxes(source, wanted, checked, boxes, follow, carry, without_box)
     items, numbers = own_windows(source, checked, wanted)
     step = frame_slice(where, frames, every, x.shape[-3]).step
     return TrajectoryDataset(

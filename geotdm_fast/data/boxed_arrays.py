@@ -28,6 +28,7 @@ class InBox(NamedTuple):
     x: [frames, N, 3] one trajectory, or [B, frames, N, 3] many; name: of x, for messages
     vectors: [1 or B, 1 or frames, 3, 3] float64; pbc: [3] bool; factor: what both are multiplied by
     z, bonds: [N] and [M, 2] or None - what is bonded stays together; without z atoms are followed one by one
+    without_box: how the caller passes over the box, for messages
     """
 
     name: str
@@ -37,6 +38,7 @@ class InBox(NamedTuple):
     factor: float
     z: np.ndarray | None
     bonds: np.ndarray | None
+    without_box: str
 
     @property
     def radii(self) -> np.ndarray | None:
@@ -95,7 +97,7 @@ class FollowedMany(StoredArray):
                 follower.begin(x[0] + images @ cells[0], cells[0])
                 x[:] = follower.follow(Frames(frames, x, cells), cells)
             yield first, block
-        said = follower.report()
+        said = follower.report(given.without_box)
         if cut:
             said.append(f"molecules cut by the box are made whole in the first frame of {cut} of {self.shape[0]}")
         if broken:
@@ -111,16 +113,17 @@ def in_boxes(
     boxes: tuple[np.ndarray, np.ndarray],
     follow: bool,
     carry: bool,
+    without_box: str,
 ) -> tuple[OwnSource, Wanted]:
     """A source of positions in boxes, and what is wanted of it then.
 
     boxes: of `check_boxes`; follow: whether atoms are followed through them, and molecules made whole; carry: whether
-        the boxes go with the windows
+        the boxes go with the windows; without_box: how the caller passes over them, for messages
     """
     where, (vectors, pbc) = source.where, boxes
     factor = 1.0 if graph.z is None else unit_factor(where, source.unit)
     unit = source.unit if factor == 1 else "angstrom"
-    given = InBox(source.name, source.x, vectors, pbc, factor, graph.z, graph.bonds)
+    given = InBox(source.name, source.x, vectors, pbc, factor, graph.z, graph.bonds, without_box)
     if not follow:
         return source._replace(boxes=lambda: Boxes.of(vectors, pbc)), wanted
     if source.many:
@@ -142,7 +145,7 @@ def in_boxes(
         wanted.split_ratio,
         wanted.span or (SPAN if one else 1),
     )
-    motion = _motion(where, frames, plan, carry)
+    motion = _motion(where, frames, plan, carry, without_box)
     motion.make_whole(given.bonds, given.radii)
     source = source._replace(
         x=motion,
@@ -155,7 +158,7 @@ def in_boxes(
     return source, replace(wanted, frames=None, every=None, split=None if one else wanted.split)
 
 
-def _motion(where: str, frames: ArrayFrames, plan: Plan, carry: bool) -> Motion:
+def _motion(where: str, frames: ArrayFrames, plan: Plan, carry: bool, without_box: str) -> Motion:
     atoms = Atoms([""] * frames.num_atoms, np.zeros(frames.num_atoms, np.int64), where)
     reading = Reading(where, atoms, frames, per_type=False, reduced=False)
-    return Motion(where, reading, np.arange(frames.num_atoms), plan, unwrap=True, carry=carry)
+    return Motion(where, reading, np.arange(frames.num_atoms), plan, unwrap=True, carry=carry, without_box=without_box)

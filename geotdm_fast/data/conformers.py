@@ -25,8 +25,11 @@ from geotdm_fast.data.chemistry.names import BY_DEFAULT, MOLECULE_SUFFIXES, NUM_
 from geotdm_fast.data.chemistry.sdf import read_molecules
 from geotdm_fast.data.distances import check_conformers, unit_factor
 from geotdm_fast.data.molecule import heavy_atoms, molecule_graph
-from geotdm_fast.data.molecule_files.formats import format_of, require
+from geotdm_fast.data.molecule_files.ase_files import ase_structures
+from geotdm_fast.data.molecule_files.formats import format_of
+from geotdm_fast.data.molecule_files.structures import WITHOUT_BOX, MadeWhole, Structure
 from geotdm_fast.data.molecule_files.xyz_molecules import xyz_molecules
+from geotdm_fast.data.periodic import check_boxes
 from geotdm_fast.data.positions import LARGEST
 from geotdm_fast.data.splits import SPLIT_RATIO, check_ratio, split_range
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
@@ -34,7 +37,7 @@ from geotdm_fast.data.windows import centred
 from geotdm_fast.runtime.files import PathLike, read_npz
 from geotdm_fast.runtime.shown import shown
 
-_ARRAYS = ("x", "R", "z", "h", "edge_index", "edge_attr", "bonds", "batch", "ptr")
+_ARRAYS = ("x", "R", "z", "h", "edge_index", "edge_attr", "bonds", "batch", "ptr", "cell", "pbc")
 
 
 class _Rules(NamedTuple):
@@ -87,9 +90,9 @@ def conformer_dataset(
 
     path: `.sdf` or `.mol`, whose bonds RDKit reads; `.npz` with x (or R) [N, 3] of all atoms side by side, z [N] and
         batch [N] or ptr [G + 1], and if wanted h [N, F], edge_index [2, E] with edge_attr [E] (types of edges), or
-        bonds [M, 2]; `.npz` with x [frames, N, 3] and z [N] of one molecule; `.xyz` and `.extxyz`, compressed too; or
-        any other file of structures that ASE reads (.traj, .db, ...). Molecules of any number and size, one conformer
-        an entry
+        bonds [M, 2], and cell [3, 3] or [G, 3, 3] with pbc [3]; `.npz` with x [frames, N, 3] and z [N] of one molecule;
+        `.xyz` and `.extxyz`, compressed too; or any other file of structures that ASE reads (.traj, .db, ...).
+        Molecules of any number and size, one conformer an entry
     split: train, val or test, by the order in the file; None for all
     with_h: keep hydrogen atoms
     max_hops: atoms so many bonds apart are joined by an edge
@@ -97,7 +100,9 @@ def conformer_dataset(
     cutoff: the longest bond where bonds are found by distance (angstrom); None: by covalent radii
     project: `frames`, or True, which is the same here: the mean of each molecule is subtracted
     unit: of positions; what is meant where nothing is said is angstrom
-    Warns of atoms nearer than any bond, and of distances that look like another unit than angstrom.
+    A structure with a periodic box (`Lattice` of extended XYZ, the cell of ASE, or cell and pbc) is made whole by it.
+    Warns of molecules that their box cut, of atoms nearer than any bond, and of distances that look like another unit
+    than angstrom.
     Raises FileNotFoundError, ImportError naming the extra, ValueError naming the file and the array, also where
     distances look like nm and no unit is given.
     """
@@ -140,35 +145,20 @@ def _of_sdf(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Itera
         yield _Conformer(_finite(where, number, x), graph.h[:, 0].long(), graph)
 
 
-def _by_ase(where: str, path: pathlib.Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """z and x of the structures of a file, also of those without atoms."""
-    require(where, "ase")
-    import ase.io
-    from ase.io.formats import UnknownFileTypeError, filetype
-
-    try:
-        # By the name alone: the content of a file must not choose who reads it.
-        ase_format = filetype(str(path), read=False)
-        frames = list(ase.io.iread(str(path), index=":", format=ase_format))
-    except UnknownFileTypeError as error:
-        raise ValueError(f"{where} must be .sdf, .npz or a format of ASE, by its suffix; got {path.suffix}") from error
-    except Exception as error:
-        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise ValueError(f"{where} must be a file that ASE reads, got an unreadable one ({why})") from error
-    return [(np.asarray(frame.numbers, np.int64), np.asarray(frame.positions)) for frame in frames]
-
-
 def _of_structures(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Iterator[_Conformer]:
-    frames = list(xyz_molecules(path)) if format_of(path) in ("xyz", "extxyz") else _by_ase(where, path)
-    numbers = [number for number, (z, _) in enumerate(frames) if len(z)]
-    for place in part.of(where, len(numbers)):
+    frames = list(xyz_molecules(path)) if format_of(path) in ("xyz", "extxyz") else ase_structures(where, path)
+    numbers = [number for number, one in enumerate(frames) if len(one.z)]
+    made_whole, chosen = MadeWhole(where), part.of(where, len(numbers))
+    for place in chosen:
         number = numbers[place]
-        z, x = frames[number]
-        x = _finite(where, number, np.asarray(x, dtype=np.float64) * rules.factor)
+        one = frames[number].scaled(rules.factor)
+        _finite(where, number, one.x)
+        z, x = one.z, made_whole(number, one)
         if not rules.with_h:
             kept = heavy_atoms(f"{where}: molecule {number}", z)
             x, z = x[kept], z[kept]
         yield _by_distance(where, number, x, z, None, rules)
+    made_whole.report(len(chosen))
 
 
 def _of_npz(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Iterator[_Conformer]:
@@ -211,28 +201,36 @@ def _of_npz(where: str, path: pathlib.Path, part: _Part, rules: _Rules) -> Itera
         raise ValueError(f"{where}: {what} must join atoms of one molecule, got a pair of two")
     order = None if pairs is None else np.argsort(graph_of[pairs[0]], kind="stable")
     cuts = None if pairs is None else np.searchsorted(graph_of[pairs[0]][order], np.arange(len(ends) + 1))
-    for number in part.of(where, len(ends)):
+    boxes = check_boxes(where, arrays.get("cell"), arrays.get("pbc"), (len(ends), 1, 3), hint=f"; {WITHOUT_BOX}")
+    made_whole, molecules = MadeWhole(where), part.of(where, len(ends))
+    for number in molecules:
         own = np.arange(begins[number], ends[number])
+        _finite(where, number, x[own])
+        mine = None if order is None or cuts is None else order[cuts[number] : cuts[number + 1]]
+        chosen = None if pairs is None or mine is None else pairs[:, mine] - begins[number]
+        if boxes is not None:
+            cells = boxes[0][0] * rules.factor
+            one = Structure(z[own], x[own], cells[number % len(cells)], boxes[1])
+            x[own] = made_whole(number, one, chosen.T if chosen is not None and edges is None else None)
         place = np.arange(len(own))  # of the atoms of the molecule among those that are kept
         if not rules.with_h:
             kept = heavy_atoms(f"{where}: molecule {number}", z[own])
             place = np.full(len(own), -1)
             place[kept], own = np.arange(len(kept)), own[kept]
         features = None if h is None else h[own]
-        chosen, mine = None, None
-        if pairs is not None and order is not None and cuts is not None:
-            mine = order[cuts[number] : cuts[number + 1]]
-            chosen = place[pairs[:, mine] - begins[number]]
+        if chosen is not None and mine is not None:
+            chosen = place[chosen]
             is_kept = (chosen >= 0).all(axis=0)
             chosen, mine = chosen[:, is_kept], mine[is_kept]
         if edges is None:
             bonded = None if chosen is None else chosen.T
-            yield _by_distance(where, number, _finite(where, number, x[own]), z[own], bonded, rules, features)
+            yield _by_distance(where, number, x[own], z[own], bonded, rules, features)
             continue
         attr = None if edge_attr is None else torch.from_numpy(edge_attr[mine])
         numbers, f = torch.from_numpy(z[own]), None if features is None else torch.from_numpy(features)
         graph = graph_of_pairs(where, numbers, torch.from_numpy(chosen), attr, f, rules.features)
-        yield _Conformer(_finite(where, number, x[own]), numbers, graph)
+        yield _Conformer(x[own], numbers, graph)
+    made_whole.report(len(molecules))
 
 
 def _side_by_side(where: str, x: np.ndarray, arrays: dict) -> tuple[np.ndarray, dict]:
@@ -241,7 +239,7 @@ def _side_by_side(where: str, x: np.ndarray, arrays: dict) -> tuple[np.ndarray, 
     for name in ("batch", "ptr"):
         if name in arrays:
             raise ValueError(f"{where}: {name} goes with x [N, 3] of molecules side by side, got x {list(x.shape)}")
-    made = {"ptr": np.arange(frames + 1) * num_atoms}
+    made = {"ptr": np.arange(frames + 1) * num_atoms} | {key: arrays[key] for key in ("cell", "pbc") if key in arrays}
     for name, expected in (("z", "[N]"), ("h", "[N, F]"), ("edge_attr", "[E] or [E, A]")):
         if name not in arrays:
             continue

@@ -22,6 +22,9 @@ _MOLECULE_KEYS = (
     *("unwrap", "box", "remove_drift"),
 )
 _ARRAYS = ("z", "h", "edge_index", "edge_attr", "bonds", "cell", "pbc", "unit", "charges", "springs")
+# How a box is passed over here, where `unwrap` and `box` are no arguments.
+_ATOMS_WITHOUT_BOX = "atoms whose pbc is False are taken as they are, without a box"
+_POSITIONS_WITHOUT_BOX = "positions without cell are taken as they are"
 EXPECTED = (
     "a data set, a Trajectory or a Batch, positions [frames, N, D], a list of ase.Atoms, or Data or Batch of PyTorch "
     "Geometric"
@@ -117,7 +120,9 @@ def _of_positions(x: np.ndarray | Tensor, section: dict, where: str, arrays: dic
     for name in ("charges", "springs"):
         if name in arrays:
             raise TypeError(f"{where}: {name} must not be given for a model of {section.get('kind', 'other data')}")
-    return array_dataset(x, **_molecule(section), **arrays, where=where, span=x.shape[-3] if x.ndim > 2 else None)
+    span = x.shape[-3] if x.ndim > 2 else None
+    about = _molecule(section) | {"where": where, "without_box": _POSITIONS_WITHOUT_BOX}
+    return array_dataset(x, **about, **arrays, span=span)
 
 
 def _of_system(x: np.ndarray | Tensor, section: dict, where: str, arrays: dict) -> TrajectoryDataset:
@@ -131,6 +136,7 @@ def _of_system(x: np.ndarray | Tensor, section: dict, where: str, arrays: dict) 
     x = check_positions(where, "x", x, "frames, N, 3 or B, frames, N, 3")
     x = x[None] if x.ndim == 3 else x
     options = {"project": section.get("project", False), "span": x.shape[1], "where": where, **box}
+    options["without_box"] = _POSITIONS_WITHOUT_BOX
     if "h" in arrays:
         return array_dataset(x, **arrays, **options)
     if needed is not None and needed not in arrays:
@@ -161,7 +167,8 @@ def _of_atoms(trajectories: Sequence[Sequence], section: dict, where: str) -> Tr
     x = np.stack([[atoms.positions for atoms in frames] for frames in trajectories])
     name = trajectories[0][0].get_chemical_formula()
     cell, pbc = _boxes_of(trajectories, where)
-    return array_dataset(x, z=numbers, cell=cell, pbc=pbc, **_molecule(section), span=length, name=name, where=where)
+    about = _molecule(section) | {"name": name, "where": where, "without_box": _ATOMS_WITHOUT_BOX}
+    return array_dataset(x, z=numbers, cell=cell, pbc=pbc, **about, span=length)
 
 
 def _boxes_of(trajectories: Sequence[Sequence], where: str) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -28,7 +28,7 @@ class Sampler:
         and of a student of `geotdm distill` 1, by whatever method: all are the same in one call
     spacing: which steps: `uniform`, `quadratic`; of a `GeoTDM` also `log_snr`, of a `Flow` `early`; `ays_ddim` has its
         own, by the name `uniform`
-    eta: noise of `ddim` and `ays_ddim`, 0 ... 1
+    eta: noise of `ddim` and `ays_ddim`, 0 ... 1; of a student 0
 
     Every method keeps the model's equivariance: a step is a sum of equivariant terms with scalar factors.
     Raises ValueError for names and numbers out of range, TypeError for num_steps that is no whole number.
@@ -47,7 +47,7 @@ class Sampler:
         total = diffusion.num_timesteps
         num_steps = None if num_steps is None else check_whole("Sampler", "num_steps", num_steps)
         if diffusion.calls is not None:
-            _check_student(diffusion.calls, method, num_steps)
+            _check_student(diffusion.calls, method, num_steps, eta)
             num_steps = diffusion.calls
         if method == ays_ddim.NAME:
             _check_ays_ddim(diffusion, num_steps, spacing)
@@ -141,7 +141,7 @@ class Sampler:
         return None if cond_fn is None else self.diffusion.guided_by(cond_fn, model_kwargs)
 
 
-def _check_student(calls: int, method: str, num_steps: int | None) -> None:
+def _check_student(calls: int, method: str, num_steps: int | None, eta: float) -> None:
     """ValueError where a student is asked for more than it was distilled to."""
     if num_steps not in (None, calls):
         raise ValueError(
@@ -150,6 +150,8 @@ def _check_student(calls: int, method: str, num_steps: int | None) -> None:
         )
     if method == ays_ddim.NAME:
         raise ValueError("Sampler: method 'ays_ddim' stops before the data, which a student of one call cannot")
+    if eta:
+        raise ValueError(f"Sampler: eta must be 0 of a student, whose one call adds no noise, got {eta}")
 
 
 def _check_ays_ddim(diffusion: FramedDiffusion, num_steps: int | None, spacing: str) -> None:

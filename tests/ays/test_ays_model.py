@@ -288,6 +288,8 @@ def test_what_is_drawn_for(folder):
     np.testing.assert_allclose(model.forecast(moved, **about).samples, expected.samples, atol=1e-4)
     frames = of_water.x.permute(2, 0, 1).numpy()
     np.testing.assert_allclose(model.forecast(frames, z=[8, 1, 1], **about).samples, expected.samples, atol=1e-4)
+    with pytest.warns(UserWarning, match="a trajectory has 3 frames .* trained on windows of 5, .* at another length"):
+        assert model.forecast(frames[:3], z=[8, 1, 1], **about).samples.shape[-1] == 2
     first = model.forecast(frames[:1], z=[8, 1, 1], **about)
     np.testing.assert_allclose(first.samples, expected.samples, atol=1e-4)
     assert not first.has_target

@@ -242,6 +242,65 @@ def test_conformers_of_a_format_of_ase(tmp_path):
         conformer_dataset(tmp_path / "n.traj")
 
 
+def cut_by(box, positions):
+    """The positions with every atom put into the box."""
+    return positions - np.floor(positions @ np.linalg.inv(box)) @ box
+
+
+def test_conformers_that_their_box_cuts_are_made_whole(tmp_path):
+    """Of extended XYZ, of a format of ASE and of an `.npz`, where boxes differ, and where some have none."""
+    ase = pytest.importorskip("ase")
+    from ase.io import write
+
+    boxes = [np.diag([6.0, 7, 8]), np.array([[9.0, 0, 0], [2, 10, 0], [-3, 1, 11]])]
+    molecules = [("OH2", WATER + 5.9), (ETHANOL, ETHANOL_POSITIONS)]
+    cut = [cut_by(box, x) for box, (_, x) in zip(boxes, molecules, strict=True)]
+    assert all(np.ptp(wrapped, axis=0).max() > 5 for wrapped in cut)
+    frames = [ase.Atoms(z, x, cell=box, pbc=True) for (z, _), x, box in zip(molecules, cut, boxes, strict=True)]
+    frames.append(ase.Atoms("OH2", WATER))
+    for suffix in ("extxyz", "traj"):
+        write(tmp_path / f"c.{suffix}", frames)
+        with pytest.warns(UserWarning, match="made whole in 2 of 3 structures") as told:
+            data = conformer_dataset(tmp_path / f"c.{suffix}")
+        assert len(told) == 1
+        for item, x in zip(data, [x for _, x in molecules] + [WATER], strict=True):
+            np.testing.assert_allclose(item.x[..., 0], x - x.mean(0), atol=1e-4)
+        with pytest.warns(UserWarning, match="made whole"):
+            heavy = conformer_dataset(tmp_path / f"c.{suffix}", with_h=False)
+        assert [len(item.x) for item in heavy] == [1, 3, 1] and heavy[1].edge_index.shape == (2, 6)
+    z = np.concatenate([frame.numbers for frame in frames[:2]])
+    arrays = {"x": np.concatenate(cut) / 10, "z": z, "ptr": [0, 3, 12], "pbc": [1, 1, 1]}
+    np.savez(tmp_path / "c.npz", **arrays, cell=np.stack(boxes) / 10)
+    with pytest.warns(UserWarning, match="made whole in 2 of 2 structures"):
+        data = conformer_dataset(tmp_path / "c.npz", unit="nm")
+    for item, (_, x) in zip(data, molecules, strict=True):
+        np.testing.assert_allclose(item.x[..., 0], x - x.mean(0), atol=1e-4)
+    # Both atoms of each bond in one frame of many, in a box that all share.
+    np.savez(tmp_path / "f.npz", x=np.stack([WATER, cut[0]]), z=[8, 1, 1], cell=boxes[0], bonds=[[0, 1], [0, 2]])
+    with pytest.warns(UserWarning, match="made whole in 1 of 2 structures"):
+        data = conformer_dataset(tmp_path / "f.npz")
+    np.testing.assert_allclose(data[1].x, data[0].x, atol=1e-5)
+
+
+def test_boxes_of_conformers_that_cut_nothing(tmp_path):
+    ase = pytest.importorskip("ase")
+    from ase.io import write
+
+    centred = WATER - WATER.mean(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for more in ({"cell": np.eye(3) * 9, "pbc": True}, {"cell": np.eye(3) * 3, "pbc": False}):
+            write(tmp_path / "c.xyz", ase.Atoms("OH2", centred, **more), format="extxyz")
+            np.testing.assert_allclose(conformer_dataset(tmp_path / "c.xyz")[0].x[..., 0], centred, atol=1e-5)
+    write(tmp_path / "one.xyz", ase.Atoms("OH2", centred, cell=np.eye(3), pbc=True), format="extxyz")
+    with pytest.warns(UserWarning, match="boxes of 1 of 1 structures are passed over, lower than a bond"):
+        data = conformer_dataset(tmp_path / "one.xyz")
+    np.testing.assert_allclose(data[0].x[..., 0], centred, atol=1e-5)
+    np.savez(tmp_path / "p.npz", x=WATER, z=[8, 1, 1], pbc=[1, 1, 1])
+    with pytest.raises(ValueError, match=r"p\.npz: pbc must come with cell"):
+        conformer_dataset(tmp_path / "p.npz")
+
+
 def test_what_is_said_of_pieces_is_said_once(tmp_path):
     far = np.concatenate([WATER, WATER + 30, WATER, WATER - 30])
     np.savez(tmp_path / "p.npz", x=far, z=[8, 1, 1] * 4, ptr=[0, 6, 12])
@@ -383,6 +442,8 @@ BAD_XYZ = [
     ("1\n\nH 0 0 a\n", "atoms of frame 0 must have three coordinates"),
     ("1\nProperties=pos:R:3\n0 0 0\n", "Properties of frame 0 must have species"),
     ("1\n\nH 0 0 0\n\n1\n", "frame 1 must begin with a number, got a blank line"),
+    ('1\nLattice="1 2 3"\nH 0 0 0\n', "Lattice of frame 0 must be nine numbers, got '1 2 3'"),
+    ('1\nLattice="9 0 0 9 0 0 0 0 9"\nH 0 0 0\n', "the cell must span a volume, got .* of molecule 0; where .* no box"),
     ("1\n\nH 0 0 1e9\n", r"positions of molecule 0 must be finite and below 2\.1e\+07 angstrom"),
 ]
 

@@ -140,6 +140,29 @@ def test_atoms_that_change_their_periodic_directions():
         to_dataset(frames)
 
 
+def test_in_memory_the_advice_is_what_the_caller_can_do():
+    """unwrap and box are no arguments of `Model.forecast`."""
+    flat = [atoms.copy() for atoms in atoms_of(WALK)[:3]]
+    for atoms in flat:
+        atoms.set_cell(np.ones((3, 3)))
+    for data, arrays, advice in (
+        (atoms_of(WALK), {}, "atoms whose pbc is False are taken as they are"),
+        (WALK.wrapped, {"z": WALK.z, "cell": WALK.cells}, "positions without cell are taken as they are"),
+        (WALK.wrapped[None], {"z": WALK.z, "cell": WALK.cells}, "positions without cell are taken as they are"),
+    ):
+        with pytest.warns(UserWarning, match="jumps across the box were mended") as told:
+            to_dataset(data, {}, "forecast", **arrays)
+        (said,) = [str(w.message) for w in told if "jumps" in str(w.message)]
+        assert advice in said and "unwrap" not in said
+    with pytest.raises(ValueError, match=r"forecast: cell .*; atoms whose pbc is False are taken as they are") as told:
+        to_dataset(flat, {}, "forecast")
+    assert "unwrap" not in str(told.value)
+    with pytest.raises(ValueError, match=r"forecast: cell .*; positions without cell are taken as they are"):
+        to_dataset(np.ones((3, 2, 3)), {"kind": "nbody", "system": "gravity"}, "forecast", cell=np.ones((3, 3)))
+    steps = np.diff(found(to_dataset(atoms_of(WALK, pbc=False))), axis=0)
+    np.testing.assert_allclose(steps, np.diff(WALK.wrapped, axis=0), atol=1e-4)
+
+
 def test_positions_in_memory_with_a_box():
     dataset = to_dataset(WALK.wrapped, z=WALK.z, bonds=WALK.bonds, cell=WALK.cells, pbc=[True] * 3)
     assert_followed(found(dataset), WALK)

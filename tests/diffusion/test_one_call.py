@@ -130,6 +130,8 @@ def test_a_student_refuses_what_it_cannot():
     assert not student.has_likelihood
     with pytest.raises(ValueError, match=r"num_steps must be 1, the calls that this student .* got 5"):
         Sampler(student, "dpmpp_2m", 5)
+    with pytest.raises(ValueError, match=r"eta must be 0 of a student, whose one call adds no noise, got 0\.5"):
+        Sampler(student, "ddim", eta=0.5)
     with pytest.raises(ValueError, match="noise must be what the student's teacher made x_start of, got None"):
         student.training_losses(x_start, model_kwargs=model_kwargs)
     for name, call in (

@@ -147,6 +147,8 @@ def test_command(tmp_path, capsys):
     checkpoint = write_checkpoint(tmp_path / "e.safetensors", ethanol_config(tmp_path / "ethanol.npz"))
     files = [word for suffix in ("xyz", "dcd", "xtc") for word in (f"--{suffix}", str(tmp_path / f"s.{suffix}"))]
     assert main(["sample", checkpoint, "--num-graphs", "2", "--out", str(tmp_path / "s"), *files, "--quiet"]) == 0
-    assert capsys.readouterr().out.count(": 40 structures") == 3
+    said = capsys.readouterr().out
+    assert said.count(": 40 structures") == 3 and "s.xyz: 40 structures\n" in said
+    assert said.count(f"structures, their atoms in {tmp_path / 's.pdb'}\n") == 2
     assert main(["sample", checkpoint, "--out", str(tmp_path / "s"), "--dcd", "s.xtc"]) == 2
     assert "--dcd must end in .dcd; got 's.xtc'" in capsys.readouterr().err

@@ -9,6 +9,8 @@ import numpy as np
 
 from geotdm_fast.data.molecule_files.contents import Atoms, Frames, frames_in_chunk
 from geotdm_fast.data.molecule_files.elements import SYMBOLS
+from geotdm_fast.data.molecule_files.formats import require
+from geotdm_fast.data.molecule_files.structures import Structure
 
 
 class AseFile:
@@ -62,3 +64,29 @@ class AseFile:
 
     def close(self) -> None:
         """See `Source`; the file is open while it is read, no longer."""
+
+
+def ase_structures(where: str, path: pathlib.Path) -> list[Structure]:
+    """The structures of a file, also those without atoms. Raises ImportError, ValueError naming the file."""
+    require(where, "ase")
+    import ase.io
+    from ase.io.formats import UnknownFileTypeError, filetype
+
+    try:
+        # By the name alone: the content of a file must not choose who reads it.
+        ase_format = filetype(str(path), read=False)
+        frames = list(ase.io.iread(str(path), index=":", format=ase_format))
+    except UnknownFileTypeError as error:
+        raise ValueError(f"{where} must be .sdf, .npz or a format of ASE, by its suffix; got {path.suffix}") from error
+    except Exception as error:
+        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise ValueError(f"{where} must be a file that ASE reads, got an unreadable one ({why})") from error
+    return [
+        Structure(
+            np.asarray(frame.numbers, np.int64),
+            np.asarray(frame.positions, np.float64),
+            np.asarray(frame.cell, np.float64),
+            np.asarray(frame.pbc, bool),
+        )
+        for frame in frames
+    ]

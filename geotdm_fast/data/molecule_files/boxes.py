@@ -37,6 +37,22 @@ def periodic_cell(cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.nda
     return (cell, pbc) if (np.abs(np.linalg.det(cell)) > 1e-9).all() else None
 
 
+def checked_cell(cell: np.ndarray, pbc: np.ndarray, place: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The cell [3, 3] of one frame and its periodic directions, as of `periodic_cell`; None where there is no box.
+
+    place: where the cell is from, for messages
+    Raises ValueError for vectors that are not finite, and for ones of periodic directions that span no volume.
+    """
+    if not pbc.any():
+        return None
+    box = periodic_cell(cell, pbc)
+    is_box = bool((np.abs(cell).sum(axis=1) != 0)[pbc].all())  # NaN is not 0
+    if box is None and is_box:
+        what = "span a volume" if np.isfinite(cell).all() else "be finite"
+        raise ValueError(f"the cell must {what}, got {cell.tolist()} {place}")
+    return box
+
+
 def heights(cell: np.ndarray) -> np.ndarray:
     """The distances between opposite faces of the cell: [..., 3]."""
     return 1 / np.linalg.norm(np.linalg.inv(cell), axis=-2)

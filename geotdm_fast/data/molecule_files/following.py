@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geotdm_fast.data.molecule_files.boxes import follow, heights, periodic_cell
+from geotdm_fast.data.molecule_files.boxes import checked_cell, follow, heights, periodic_cell
 from geotdm_fast.data.molecule_files.contents import Frames
 from geotdm_fast.data.molecule_files.plan import Part
 
 # A step by more than this part of half of the box may belong to another image.
 _DOUBTFUL = 0.8
+# How the box is passed over where `unwrap` and `box` are arguments of a function or keys of a data section.
 WITHOUT_BOX = "unwrap: no takes positions as they are, and box: no leaves the box out"
 
 
@@ -55,13 +56,12 @@ class Follower:
         if part[worst] > self._longest_part:
             self._longest, self._longest_part = float(steps[worst]), float(part[worst])
 
-    def report(self) -> list[str]:
-        """What is to be said when all frames are read."""
+    def report(self, without_box: str) -> list[str]:
+        """What is to be said when all frames are read; without_box: how the caller passes over the box."""
         said = []
         if self.jumps:
             said.append(
-                f"{self.jumps} jumps across the box were mended, the first of {self._first_jump}; unwrap: no takes "
-                "positions as they are"
+                f"{self.jumps} jumps across the box were mended, the first of {self._first_jump}; {without_box}"
             )
         if self._longest_part > _DOUBTFUL:
             said.append(
@@ -90,7 +90,7 @@ def box_of(frames: Frames, pbc: np.ndarray) -> np.ndarray:
     if box is None or not np.array_equal(box[1], pbc):
         raise ValueError(
             f"every frame must have a box, as the first has; got none in frames {frames.numbers[0]} to "
-            f"{frames.numbers[-1]}; {WITHOUT_BOX}"
+            f"{frames.numbers[-1]}"
         )
     return box[0]
 
@@ -98,14 +98,7 @@ def box_of(frames: Frames, pbc: np.ndarray) -> np.ndarray:
 def first_box(frames: Frames, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """The cell [1, 3, 3] of the first frame and its periodic directions; None where it has no box.
 
-    Raises ValueError for vectors that are not finite, and for ones of periodic directions that span no volume.
+    Raises ValueError as `checked_cell` does.
     """
-    if frames.cells is None or not pbc.any():
-        return None
-    cell = frames.cells[0]
-    box = periodic_cell(frames.cells, pbc)
-    is_box = bool(cell.any(axis=1)[pbc].all())  # NaN is not 0
-    if box is None and is_box:
-        what = "span a volume" if np.isfinite(cell).all() else "be finite"
-        raise ValueError(f"the cell must {what}, got {cell.tolist()} in frame {frames.numbers[0]}; {WITHOUT_BOX}")
-    return box
+    box = None if frames.cells is None else checked_cell(frames.cells[0], pbc, f"in frame {frames.numbers[0]}")
+    return None if box is None else (box[0][None], box[1])

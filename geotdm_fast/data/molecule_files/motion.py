@@ -8,7 +8,7 @@ import numpy as np
 
 from geotdm_fast.data.molecule_files.boxes import follow, whole
 from geotdm_fast.data.molecule_files.contents import Frames
-from geotdm_fast.data.molecule_files.following import Followed, Follower, box_of, first_box
+from geotdm_fast.data.molecule_files.following import WITHOUT_BOX, Followed, Follower, box_of, first_box
 from geotdm_fast.data.molecule_files.plan import Part, Plan
 from geotdm_fast.data.molecule_files.reading import Reading
 from geotdm_fast.data.npy import StoredArray
@@ -26,7 +26,7 @@ class Motion(StoredArray):
     """The motion of the chosen `atoms` in the frames of a plan, [T, N, 3], read when asked for its blocks.
 
     first: [N, 3] - their positions in the first frame; unwrap: whether to follow them where the file has a box; carry:
-        whether the box goes with them
+        whether the box goes with them; without_box: how the caller passes over the box, for messages
     """
 
     def __init__(
@@ -38,8 +38,9 @@ class Motion(StoredArray):
         unwrap: bool,
         carry: bool = False,
         progress: bool = False,
+        without_box: str = WITHOUT_BOX,
     ):
-        self._progress = progress
+        self._progress, self._without_box = progress, without_box
         self._where, self._reading, self._atoms, self._plan = where, reading, atoms, plan
         self._bonds: np.ndarray | None = None
         self._radii: np.ndarray | None = None
@@ -101,7 +102,7 @@ class Motion(StoredArray):
                         yield begin, x[here]
                     begin += int(here.sum())
                     bar.update(int(here.sum()))
-        for text in [] if self._follower is None else self._follower.report():
+        for text in [] if self._follower is None else self._follower.report(self._without_box):
             self._warn(text)
         if self._cut:
             self._warn(f"molecules cut by the box are made whole after {self._cut} gaps in time too")
@@ -114,11 +115,11 @@ class Motion(StoredArray):
         return self._named(lambda: box_of(frames, pbc))
 
     def _named(self, function: Callable[[], Result]) -> Result:
-        """What `function` returns; its ValueErrors name the file."""
+        """What `function` returns of a box; its ValueErrors name the file and how the box is passed over."""
         try:
             return function()
         except ValueError as error:
-            raise ValueError(f"{self._where}: {error}") from None
+            raise ValueError(f"{self._where}: {error}; {self._without_box}") from None
 
     def _followed(self, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """All frames of a stretch up to the last wanted one: they tell where the atoms went.

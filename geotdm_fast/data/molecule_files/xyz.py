@@ -89,8 +89,7 @@ class XyzFile:
         """What the first frame says of atoms, columns and periodic directions."""
         self._properties = keys.get(b"properties")
         self._columns = columns_of(self.path, self._properties)
-        words = keys.get(b"pbc", b"").lower().split()
-        self.pbc = np.array([word in _TRUE for word in words] if len(words) == 3 else [b"lattice" in keys] * 3)
+        self.pbc = pbc_of(keys)
         if self._columns.label is None:
             raise ValueError(f"{self.path}: Properties must have species, got {shown(self._properties or b'')}")
         tokens, width = self._tokens(lines, 0)
@@ -162,12 +161,7 @@ class XyzFile:
     def _cell(self, text: bytes, number: int) -> list[float]:
         if self._last_cell is not None and self._last_cell[0] == text:
             return self._last_cell[1]
-        try:
-            cell = list(map(float, text.split()))
-        except ValueError:
-            cell = []
-        if len(cell) != 9:
-            raise ValueError(f"{self.path}: Lattice of frame {number} must be nine numbers, got {shown(text)}")
+        cell = cell_of(self.path, number, text)
         self._last_cell = text, cell
         return cell
 
@@ -194,6 +188,23 @@ def keys_of(comment: bytes) -> dict[bytes, bytes]:
     if b"=" not in comment:
         return {}
     return {name.lower(): quoted or single or bare for name, quoted, single, bare in _KEY.findall(b" " + comment)}
+
+
+def cell_of(path: pathlib.Path, frame: int, text: bytes) -> list[float]:
+    """The nine numbers that `Lattice` says, three vectors. Raises ValueError naming the file and the frame."""
+    try:
+        cell = list(map(float, text.split()))
+    except ValueError:
+        cell = []
+    if len(cell) != 9:
+        raise ValueError(f"{path}: Lattice of frame {frame} must be nine numbers, got {shown(text)}")
+    return cell
+
+
+def pbc_of(keys: dict[bytes, bytes]) -> np.ndarray:
+    """[3] bool - the periodic directions that the keys of a comment say; all of a `Lattice` where they say none."""
+    words = keys.get(b"pbc", b"").lower().split()
+    return np.array([word in _TRUE for word in words] if len(words) == 3 else [b"lattice" in keys] * 3)
 
 
 def columns_of(path: pathlib.Path, text: bytes | None) -> Columns:

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from geotdm_fast.data.molecule_files.structures import Structure
 from geotdm_fast.data.molecule_files.text_files import open_text, shown
-from geotdm_fast.data.molecule_files.xyz import columns_of, count_of, elements_of_labels, keys_of
+from geotdm_fast.data.molecule_files.xyz import cell_of, columns_of, count_of, elements_of_labels, keys_of, pbc_of
 
 
-def xyz_molecules(path: pathlib.Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """z [N] int64 and x [N, 3] float64 of each frame. Raises ValueError naming the file and the frame.
+def xyz_molecules(path: pathlib.Path) -> Iterator[Structure]:
+    """The structure of each frame, its box among them. Raises ValueError naming the file and the frame.
 
-    Frames may differ in their atoms and in their columns; boxes are passed over.
+    Frames may differ in their atoms, their columns and their boxes.
     """
     with open_text(path) as file:
         for frame in itertools.count():
@@ -25,7 +26,8 @@ def xyz_molecules(path: pathlib.Path) -> Iterator[tuple[np.ndarray, np.ndarray]]
                     raise ValueError(f"{path} must have a frame, got none")
                 return
             count = count_of(path, frame, header)
-            columns = columns_of(path, keys_of(file.readline()).get(b"properties"))
+            keys = keys_of(file.readline())
+            columns = columns_of(path, keys.get(b"properties"))
             if columns.label is None:
                 raise ValueError(f"{path}: Properties of frame {frame} must have species, got none")
             # No more than the file has, whatever the number says.
@@ -43,4 +45,6 @@ def xyz_molecules(path: pathlib.Path) -> Iterator[tuple[np.ndarray, np.ndarray]]
                 x = np.array([row[columns.position : columns.position + 3] for row in rows]).astype(np.float64)
             except ValueError as error:
                 raise ValueError(f"{path}: atoms of frame {frame} must have three coordinates ({error})") from error
-            yield z, x
+            lattice = keys.get(b"lattice")
+            cell = None if lattice is None else np.array(cell_of(path, frame, lattice)).reshape(3, 3)
+            yield Structure(z, x, cell, pbc_of(keys))
