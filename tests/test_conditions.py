@@ -192,6 +192,19 @@ def test_a_call_needs_them(conditions, message):
         network(diffusion_t=None, x=None, compute_ref=True, **model_kwargs | {"conditions": conditions})
 
 
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        (TOLD[[0, 1, 0]], r"conditions must be \[2, 2\], got \[3, 2\]"),
+        (TOLD * torch.tensor([math.nan, 1.0]), "the condition lag must be finite"),
+    ],
+)
+def test_a_draw_needs_them(conditions, message):
+    network, x, model_kwargs = network_and_batch(conditions=RANGES)
+    with pytest.raises(ValueError, match=message):
+        Sampler(diffusion(network, "cond", "learned")).draw(x.shape, model_kwargs | {"conditions": conditions})
+
+
 def test_a_network_that_is_told_none_refuses_them():
     network, x, model_kwargs = network_and_batch()
     with pytest.raises(ValueError, match="conditions must be None for a network that is told none"):

@@ -1,5 +1,6 @@
 """Sampling a `GeoTDM` or a `Flow` by any of its methods, in as many calls of the network as one likes."""
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,9 @@ from geotdm_fast.diffusion.progress import Progress
 from geotdm_fast.nn.plain import looked_at_once
 from geotdm_fast.runtime.checks import check_whole, trusted
 from geotdm_fast.runtime.choices import check_choice
+
+# What `check_loop` does not look into, and the network that computes the prior does.
+_UNCHECKED = ("graph", "conditions")
 
 
 class Sampler:
@@ -89,10 +93,11 @@ class Sampler:
                 f"flow, which starts from the prior, got {cond_fn!r}"
             )
         check_loop("Sampler.draw", diffusion.mode, "shape", shape, model_kwargs)
+        is_checked = all(model_kwargs.get(name) is None for name in _UNCHECKED)
         model_kwargs = diffusion.with_graph(model_kwargs)
         with looked_at_once():
             if x_ref is None:
-                with trusted():  # what the prior sees has been checked
+                with trusted() if is_checked else contextlib.nullcontext():
                     x_ref = diffusion.get_ref_frame(model_kwargs)
             else:
                 check_ref_frame("Sampler.draw", diffusion.mode, x_ref, shape)

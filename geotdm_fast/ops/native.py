@@ -45,9 +45,14 @@ def why_not(x: Tensor, h: Tensor, params: tuple[Tensor, ...]) -> str | None:
 
 def as_kernels_read(params: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The weights in float32 and contiguous: the same tensors where they are."""
-    if _dtypes(params) <= {torch.float32} and all(param.is_contiguous() for param in params):
+    if are_as_kernels_read(params):
         return tuple(params)
     return tuple(param.float().contiguous() for param in params)
+
+
+def are_as_kernels_read(params: Sequence[Tensor]) -> bool:
+    """Whether all weights are float32 and contiguous."""
+    return _dtypes(params) <= {torch.float32} and all(param.is_contiguous() for param in params)
 
 
 def needs_grad(*inputs: Tensor | None) -> bool:

@@ -25,7 +25,7 @@ class PairWeights(NamedTuple):
     @property
     def settings(self) -> tuple:
         """For which sizes and options they are packed."""
-        return self.turns.shape, self.egcl_params[0].shape, self.low_precision, self.precision
+        return self.turns.shape, [weight.shape for weight in self.weights], self.low_precision, self.precision
 
     @property
     def weights(self) -> list[Tensor]:
@@ -63,10 +63,10 @@ class PackedPairs:
         return _OF_OWNER.setdefault(owner, cls())
 
     def unchanged(self, weights: Sequence[Tensor], packed: tuple[Tensor, ...]) -> bool:
-        """Whether `packed` was made last, and these weights, of all pairs in order, have the bits of then."""
+        """Whether `packed` was made last, and these weights, float32 and contiguous, of all pairs in order, have the
+        bits of then."""
         kept = self._kept
-        is_read = all(weight.dtype is torch.float32 and weight.is_contiguous() for weight in weights)
-        return is_read and kept is not None and kept.packed is packed and _same(weights, kept.numbers)
+        return kept is not None and kept.packed is packed and _same(weights, kept.numbers)
 
     def packed(self, pairs: Sequence[PairWeights]) -> tuple[Tensor, ...]:
         """The result of the op `packed_layer_pair` for each pair."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from geotdm_fast.graphs.graph import Graph
+from geotdm_fast.ops import native
 from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.egcl import PreparedEGCL, edge_weight, prepare_egcl
@@ -42,15 +43,18 @@ def prepare_layers(
     """
     if owner is None or not _is_simple(x, h, graph, edge_attr):
         return _anew(x, h, graph, edge_attr, pairs, owner)
-    kept, about = PackedPairs.of(owner), _about(x, h, edge_attr, pairs)
+    weights = [weight for pair in pairs for weight in (*pair.params, *pair.attention.params)]
+    if not native.are_as_kernels_read(weights):
+        return _anew(x, h, graph, edge_attr, pairs, owner)
+    kept, about = PackedPairs.of(owner), _about(x, h, edge_attr, pairs, weights)
     made = kept.made
     if made is not None and made[0] == about:
         graph.check_fits("egcl", *x.shape[:2])
-        weights = [weight for pair in pairs for weight in (*pair.params, *pair.attention.params)]
         if kept.unchanged(weights, made[1].packed):
             return _again(made[1], graph, edge_attr, pairs)
     prepared, in_one = _anew(x, h, graph, edge_attr, pairs, owner)
-    kept.made = None if in_one is None else (about, in_one._replace(edge_terms=(), shift=None))
+    none = x.new_empty(0)  # of the graph nothing is kept
+    kept.made = None if in_one is None else (about, in_one._replace(first=none, sender=none, edge_terms=(), shift=None))
     return prepared, in_one
 
 
@@ -63,11 +67,13 @@ def _anew(
     return prepared, prepare_layer_pairs(x, h, list(zip(prepared, [p.attention for p in pairs], strict=True)), owner)
 
 
-def _about(x: Tensor, h: Tensor, edge_attr: Tensor | None, pairs: Sequence[PairOptions]) -> tuple:
-    """All that `prepare_layers` depends on beside weights, graph and features of edges."""
+def _about(
+    x: Tensor, h: Tensor, edge_attr: Tensor | None, pairs: Sequence[PairOptions], weights: Sequence[Tensor]
+) -> tuple:
+    """All that `prepare_layers` depends on beside the numbers of the weights, graph and features of edges."""
     options = [(pair.options, pair.attention.window, pair.attention.precision) for pair in pairs]
     columns = None if edge_attr is None else edge_attr.shape[-1]
-    return x.shape[1:], h.shape[1:], columns, [pair.params.edge_w1.shape for pair in pairs], options
+    return x.shape[1:], h.shape[1:], columns, [weight.shape for weight in weights], options
 
 
 def _is_simple(x: Tensor, h: Tensor, graph: Graph, edge_attr: Tensor | None) -> bool:

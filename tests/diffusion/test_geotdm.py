@@ -8,8 +8,10 @@ import torch
 from cases import DOMAINS, MASKS, NUM_FRAMES, NUM_STEPS, Tamed, case, conditional, diffusion, other, unconditional
 from tolerances import assert_same
 
+from geotdm_fast import Sampler
 from geotdm_fast.conditioning import cond_mask
 from geotdm_fast.data.trajectory import collate
+from geotdm_fast.graphs import Graph
 
 
 def test_priors_by_name():
@@ -260,3 +262,11 @@ def test_a_table_is_not_taken_for_another_with_the_same_id():
         swapped[(number, *key[1:])] = value
     model._tables = swapped
     assert torch.equal(model.table(model.posterior_mean_coef1, t, x_start), expected)
+
+
+def test_a_draw_refuses_a_graph_whose_edges_leave_a_trajectory():
+    network, x_start, model_kwargs = case("nbody").conditional(MASKS["prefix"], learned=True)
+    edges = torch.tensor([[0], [len(x_start) - 1]])
+    model_kwargs |= {"graph": Graph.static(edges, len(x_start)), "edge_attr": model_kwargs["edge_attr"][:1]}
+    with pytest.raises(ValueError, match=r"edge_index must stay within graphs, got edge 0 from \[0, 8\]"):
+        Sampler(diffusion(network)).draw(x_start.shape, model_kwargs)

@@ -1,5 +1,8 @@
 """Layers that are prepared again: by one comparison where nothing has changed, anew after whatever changes them."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from layer_networks import calls_of, inputs_of, network
@@ -148,3 +151,33 @@ def test_a_network_compares_all_weights_at_once():
     net, inputs = network(), inputs_of()
     net(**inputs)
     assert calls_of(lambda: net(**inputs)) == ["same_numbers", "layer_pairs"]
+
+
+def test_float32_weights_are_not_taken_for_the_bfloat16_ones_that_they_equal():
+    net = network()
+    for dtype in (torch.bfloat16, torch.float32):
+        net.s_modules.to(dtype), net.t_modules.to(dtype)
+        _, in_one, one_by_one, as_one = prepared(net)
+        assert in_one.options.precision == ("fp32" if dtype is torch.float32 else "bf16")
+        assert_same(as_one, one_by_one)
+    other = network()
+    other.load_state_dict(net.state_dict())
+    assert_same(as_one, prepared(other)[3])
+
+
+def test_a_weight_of_another_shape_is_refused_as_the_first_time():
+    net = network()
+    prepared(net)
+    weight = net.s_modules[0].node_mlp.actions[2].weight
+    weight.data = weight.data.flatten()
+    with pytest.raises(ValueError, match=r"packed_layer_pair: node_w2 must be \[32, 32\], got \[1024\]"):
+        prepared(net)
+
+
+def test_a_graph_goes_with_its_owner():
+    net, edges = network(), edges_of()
+    prepared(net, edges=edges)
+    tables = [weakref.ref(table) for table in edges.tables("native")]
+    del edges
+    gc.collect()
+    assert all(table() is None for table in tables)
