@@ -405,7 +405,8 @@ _last_sinusoids: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
 
 def _sinusoids(steps: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     """`sinusoid` of steps [M]; not computed again for those of the last call."""
-    if steps.device.type != "cpu" or torch.is_grad_enabled() or is_transformed():
+    is_number = type(steps) is Tensor and not torch.compiler.is_compiling()
+    if not is_number or steps.device.type != "cpu" or torch.is_grad_enabled() or is_transformed():
         return sinusoid(steps, dim, dtype)
     last = _last_sinusoids.get((dim, dtype))
     if last is None or last[0].dtype != steps.dtype or not torch.equal(last[0], steps):

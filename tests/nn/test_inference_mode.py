@@ -113,6 +113,16 @@ def test_a_subclass_may_call_its_network_with_other_edges(model):
     assert_same(other._output_at(x_start, step, kwargs), expected, 0)
 
 
+def test_sinusoids_of_fake_steps_are_not_kept(model):
+    """What is recorded without numbers leaves nothing for the calls with numbers."""
+    network = model[0].denoise_network
+    with torch.no_grad():
+        with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+            assert type(network.embed_steps(torch.arange(3), torch.float32)) is not torch.Tensor
+        first = network.embed_steps(torch.arange(3), torch.float32)
+        assert_same(network.embed_steps(torch.arange(3), torch.float32), first, 0.0)
+
+
 def test_a_cache_keeps_normal_tensors_by_key_until_the_tensor_changes():
     calls = []
     cache = TensorCache(lambda tensor, factor: (calls.append(factor), tensor * factor)[1])

@@ -6,6 +6,7 @@ from cases import MASKS, NUM_FRAMES, NUM_STEPS, case, diffusion
 from torch import nn
 
 from geotdm_fast import EGTN, ESLayer, ETLayer, LossType, ModelMeanType
+from geotdm_fast.runtime import checks
 from geotdm_fast.runtime.checks import check_finite, check_graph_values, check_shape, check_tensor, trusted
 from geotdm_fast.runtime.choices import check_choice, check_keys
 
@@ -363,3 +364,19 @@ def test_good_input_passes(conditional):
     network, arguments = conditional
     assert isinstance(network, EGTN) and arguments["edge_attr"].shape == (E, 1)
     assert network(**arguments)[0].shape == (N, 3, 4)
+
+
+@pytest.mark.parametrize("of_the_device", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_graph_values_by_numpy_and_on_a_device(monkeypatch, dtype, of_the_device):
+    """The same errors by numpy, which computes on the CPU, and by the tensors of a device."""
+    if of_the_device:
+        monkeypatch.setattr(checks, "_numbers", lambda index: index.long())
+    edge_index, batch = torch.tensor([[0, 1, 2], [1, 0, 3]], dtype=dtype), torch.tensor([0, 0, 1, 1], dtype=dtype)
+    check_graph_values("here", 4, edge_index, batch)
+    with pytest.raises(ValueError, match=r"edge_index must be in 0..2, got 3"):
+        check_graph_values("here", 3, edge_index, batch[:3])
+    with pytest.raises(ValueError, match=r"must stay within graphs, got edge 2 from \[2, 3\] of graphs \[0, 1\]"):
+        check_graph_values("here", 4, edge_index, torch.tensor([0, 0, 0, 1], dtype=dtype))
+    with pytest.raises(ValueError, match=r"batch must ascend from 0, got \[1, 0, 1, 1\]"):
+        check_graph_values("here", 4, edge_index, torch.tensor([1, 0, 1, 1], dtype=dtype))
