@@ -62,10 +62,13 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         default=10_000,
         metavar="N",
         help="the teacher's draws for data.train: every trajectory is drawn equally often, so that there are at least "
-        "so many; fewer than the trajectories: of so many, evenly spaced (default: 10000)",
+        "so many; if N is less than their number, N of them, evenly spaced (default: 10000)",
     )
     pairs.add_argument(
-        "--num-graphs", type=count, metavar="N", help="of so many trajectories, evenly spaced (default: all)"
+        "--num-graphs",
+        type=count,
+        metavar="N",
+        help="draw for N of the trajectories alone, evenly spaced, each more often (default: all)",
     )
     pairs.add_argument(
         "--method", metavar="NAME", help="of the teacher: dpmpp_2m (default), ddim; of a flow euler, ..."

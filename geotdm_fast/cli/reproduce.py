@@ -29,7 +29,8 @@ there; so it does after a kill. The folder --out holds
 and the row (settings, scores, the paper's rows, time, hardware, commit) is appended to --results, once.
 
 Presets: paper - the settings of the paper, for a GPU; small - 4 layers of 64, trained for twenty or thirty minutes on
-two idle cores, forecasts drawn by dpmpp_2m in few steps, trajectories from nothing by dpmpp_2m_sde in 100.
+two idle cores (forecasts of bodies on all windows of a system: data.train.stride=1), forecasts drawn by dpmpp_2m in few
+steps, trajectories from nothing by dpmpp_2m_sde in 100.
 Pedestrians are scored twice: `official` (60 draws, 20 k-means representatives, the checkpoint chosen on the test set,
 as the official code does) and `clean` (best of 20, the checkpoint chosen without the test set).
 
@@ -78,7 +79,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     how.add_argument("--num-graphs", type=count, metavar="N", help="test graphs, evenly spaced")
     how.add_argument("--num-samples", type=count, metavar="K", help="samples of each (official pedestrians: 3 K)")
     how.add_argument("--method", metavar="NAME", help="ddpm, ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler, heun, ab2")
-    how.add_argument("--steps", type=count, metavar="S", help="calls of the network (default: the model's own steps)")
+    how.add_argument(
+        "--steps",
+        type=count,
+        metavar="S",
+        help="calls of the network (default: the preset's; with --method, the model's own)",
+    )
     how.add_argument("--spacing", metavar="NAME", help="which steps: uniform, quadratic, log_snr; of a flow early")
     parser.add_argument("--seed", type=seed, default=1, help="of training and samples (default: 1)")
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so many minutes; call again")
