@@ -15,6 +15,7 @@ TESTS = (
     "test_egcl.py",
     "test_layer_pairs*.py",
     "test_packed_pairs.py",
+    "test_prepared_layers.py",
     "test_temporal_attention.py",
     "test_radius_graph*.py",
     "test_graphs_search.py",
