@@ -16,17 +16,16 @@ def warn_of_other_molecules(train: Mapping, sampled: Mapping, dataset) -> None:
     """Warn where a model of molecules is to draw others than those of its training, as far as that can be known.
 
     train, sampled: the data section of the training, and the one that is opened; dataset: what it holds
-    A training file that is still there tells its elements; otherwise the names of the files are compared, which says
-    nothing of files that are called alike.
+    A training file that is still there tells its elements; otherwise the names of the files are compared.
     """
     from geotdm_fast.inspection.trajectories import formula
 
     numbers = dataset.atomic_numbers
-    if numbers is None or not _names(train):
+    if numbers is None or not _names(train) or _names(sampled) <= _names(train):
         return
     ours = {formula(sorted(z.tolist())) for z in ([numbers] if isinstance(numbers, Tensor) else numbers)}
     theirs = {formula(sorted(z.tolist())) for z in _numbers_in(train)}
-    if ours <= theirs if theirs else _names(sampled) <= _names(train):
+    if theirs and ours <= theirs:
         return
     trained = ", ".join(sorted(_names(train)))
     known = f" ({', '.join(sorted(theirs))})" if theirs else ""
