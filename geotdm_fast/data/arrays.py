@@ -243,8 +243,7 @@ def array_dataset(
     where, x_name, without_box: the caller's name, that of x, and how the caller passes over the box, for messages
 
     Positions far from 0 are kept relative to an origin, see `Trajectory.origin`. Warns of steps out of all proportion,
-    of distances that are no angstrom, and of frames that equal an earlier one: without times those that a restarted run
-    wrote twice are left out, and no window goes on into another run.
+    of frames that equal an earlier one (left out of a molecule without times), of distances that are no angstrom.
     Raises ValueError/TypeError for wrong shapes, NaN or Inf, indices out of range, nothing left in a split, and a box
     that is none.
     """

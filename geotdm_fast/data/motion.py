@@ -23,8 +23,7 @@ _BLURRED = 0.1  # spacing of float32 numbers beside a usual step
 
 ADVICE = (
     "Atoms that a simulation put back into its periodic box jump so; follow them through it first (gmx trjconv -pbc "
-    "nojump, cpptraj unwrap, MDAnalysis.transformations.NoJump). Where two runs meet there, times of the frames tell "
-    "so, or frames: [start, stop] reads each by itself. Where such a step is real, nothing is to be done"
+    "nojump, cpptraj unwrap, MDAnalysis.transformations.NoJump). Where such a step is real, nothing is to be done"
 )
 
 

@@ -22,11 +22,10 @@ from geotdm_fast.data.npy import StoredArray
 from geotdm_fast.data.periodic import Boxes
 from geotdm_fast.data.positions import Kept, check_size, kept_positions, warn_of_repeats
 from geotdm_fast.data.splits import check_ratio, split_range
-from geotdm_fast.data.stretches import Stretches, TooShort, restarts, written_twice
+from geotdm_fast.data.stretches import Stretches, TooShort, written_twice
 from geotdm_fast.data.times import even_stretches
 from geotdm_fast.data.windows import Joined, Windows, places_of
 
-_FEW = 2  # nodes that may come back to where they were by chance
 SPAN = 30  # frames in a window of one long trajectory, where nothing is said
 
 
@@ -123,9 +122,9 @@ def own_windows(
     )
     if graph.z is not None:
         check_size(where, source.name, kept)
-    if source.times is None and source.stretches is None:
-        kept, stretches = _without_repeats(where, kept, stretches, graph.z is not None)
-        _check_span(source, wanted, stretches, span)
+        if source.times is None and source.stretches is None:
+            kept, stretches = _without_repeats(where, kept, stretches)
+            _check_span(source, wanted, stretches, span)
     if wanted.remove_drift:
         ends_kept = np.cumsum([len(own) for own in nodes]) if ends is not None else [kept.x.shape[1]]
         graphs_kept = [slice(begin, end) for begin, end in itertools.pairwise([0, *map(int, ends_kept)])]
@@ -237,30 +236,25 @@ def _check_span(source: OwnSource, wanted: Wanted, stretches: Stretches, span: i
         )
 
 
-def _without_repeats(where: str, kept: Kept, stretches: Stretches, is_molecule: bool) -> tuple[Kept, Stretches]:
+def _without_repeats(where: str, kept: Kept, stretches: Stretches) -> tuple[Kept, Stretches]:
     """What `frames_left` leaves."""
-    left, stretches = frames_left(where, kept, stretches, is_molecule)
+    left, stretches = frames_left(where, kept, stretches)
     return kept if left is None else Kept(kept.x[..., torch.from_numpy(left)], kept.origin, None), stretches
 
 
-def frames_left(where: str, kept: Kept, stretches: Stretches, is_molecule: bool) -> tuple[np.ndarray | None, Stretches]:
-    """The places [T'] of the frames without those that a run wrote twice, None for all; and the stretches of what is
-    left, cut where a run starts anew from an earlier frame.
+def frames_left(where: str, kept: Kept, stretches: Stretches) -> tuple[np.ndarray | None, Stretches]:
+    """The places [T'] of the frames without those that a molecule's run wrote twice, None for all; and the stretches of
+    what is left, cut where a run starts anew from an earlier frame.
 
-    Where most frames equal an earlier one the molecule does not move, and nothing is left out. Of other nodes, more
-    than two, the repeats count that only a restart explains, see `restarts`.
+    Where most frames equal an earlier one the molecule does not move, and nothing is left out.
     """
-    if kept.repeats is not None and not is_molecule:
-        kept = replace(kept, repeats=restarts(kept.repeats) if kept.x.shape[1] > _FEW else None)
     if kept.repeats is None:
         return None, stretches
     twice, anew = written_twice(kept.repeats)
     still = len(twice) > len(kept.repeats) / 2
     done = [f"{len(twice)} that were written twice, as after a restart, are left out"] if twice else []
     if anew:
-        done.append(
-            f"no window goes on into frame {stretches.frames[anew[0]]}, where another run begins; times would tell"
-        )
+        done.append(f"no window goes on into frame {stretches.frames[anew[0]]}, where another run begins")
     meaning = "most frames do so, and none is left out" if still else ", and ".join(done)
     warn_of_repeats(where, kept, stretches.frames, meaning)
     if still:

@@ -79,20 +79,3 @@ def written_twice(repeats: np.ndarray) -> tuple[list[int], list[int]]:
                 anew.append(t)
         t = end
     return twice, anew
-
-
-def restarts(repeats: np.ndarray) -> np.ndarray | None:
-    """The repeats that only a restarted run explains, of nodes that may rest, turn back or go round, unlike a molecule.
-
-    Two or more frames in a row that equal earlier ones in descending order are a motion that runs back; they count as
-    new. None where no other frame equals an earlier one; where one equals the frame before it, so that nodes rest or
-    are coarsely rounded; and where most frames equal earlier ones, so that the motion is periodic.
-    repeats: [T] - as for `written_twice`
-    """
-    before = np.concatenate([[-1], repeats[:-1]])
-    back = repeats == before - 1
-    back &= np.append(back[1:], False) | np.append(False, back[:-1])
-    places = np.arange(len(repeats))
-    left = np.where(back, places, repeats)
-    number = int((left != places).sum())
-    return None if (repeats == before).any() or not 0 < number <= len(repeats) / 2 else left

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geotdm_fast.data import array_dataset, md17_dataset, nbody_dataset, npz_dataset
-from geotdm_fast.data.stretches import Stretches, restarts, written_twice
+from geotdm_fast.data.stretches import Stretches, written_twice
 
 RNG = np.random.default_rng(0)
 Z = [6, 6, 8, 1, 1, 1, 1, 1, 1]
@@ -230,40 +230,6 @@ def test_frames_that_were_written_twice(tmp_path, quiet):
         assert len(md17_dataset(tmp_path / "m.npz", "train", down_sample_every=1)) == 7
     with pytest.warns(UserWarning, match=r"1 frames equal the one before, the first is frame 31, though all nodes"):
         array_dataset(x[np.r_[0:31, 30:60]])
-
-
-def test_particles_of_a_restarted_run(quiet):
-    """Without z and times a restart is known by its frames alone; nodes may rest, turn back and go round, though."""
-    x = np.cumsum(0.1 + 0.02 * np.random.default_rng(3).normal(size=(110, 4, 2)), axis=0)
-    with pytest.warns(
-        UserWarning, match=r"10 frames equal .* frame 60, which equals frame 50; 10 .* twice, .* left out"
-    ):
-        dataset = array_dataset(x[np.r_[0:60, 50:110]], span=20)
-    assert len(dataset) == 91 and steps_of(dataset) < 0.5
-    # The run goes on from frame 30 in another way.
-    other = np.concatenate([x[:60], x[30] + x[:40] - x[0]])
-    with pytest.warns(UserWarning, match="1 frames equal .* no window goes on into frame 60, where another run begins"):
-        dataset = array_dataset(other, span=20)
-    assert len(dataset) == 41 + 21 and steps_of(dataset) < 0.5
-    with pytest.warns(UserWarning, match="2 frames equal an earlier one, the first is frame 60, which equals frame 58"):
-        assert len(array_dataset(x[np.r_[0:60, 58:110]], span=20)) == 91
-    angle = np.arange(150)[:, None] * 2 * np.pi / 100 + np.arange(4)
-    circle = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    for motion in (x[np.r_[0:110, 108:-1:-1]], circle[np.r_[0:100, 0:100, 0:50]], x[np.r_[0:110, 109:-1:-1]]):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*equal the one before")
-            assert len(array_dataset(motion, span=20)) == len(motion) - 19
-    # Two nodes may come back by chance.
-    assert len(array_dataset(x[np.r_[0:60, 58:110], :2], span=20)) == 93
-
-
-def test_restarts():
-    assert restarts(np.array([0, 1, 2, 3])) is None
-    assert restarts(np.array([0, 1, 1, 1, 4])) is None
-    assert restarts(np.array([0, 1, 2, 3, 2, 1, 0])) is None
-    assert restarts(np.array([0, 1, 2, 3, 2, 5])).tolist() == [0, 1, 2, 3, 2, 5]
-    assert restarts(np.array([0, 1, 2, 3, 4, 5, 4, 3, 8, 1, 2, 11])).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 11]
-    assert restarts(np.array([0, 1, 2, 0, 1, 2, 0])) is None
 
 
 def test_what_was_written_twice():

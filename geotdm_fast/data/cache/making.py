@@ -44,15 +44,14 @@ def write_frames(folder: pathlib.Path, making: Making) -> None:
     stretches = chosen_stretches(source)
     origin = np.zeros(dim)
     path = folder / f"{POSITIONS}.npy"
-    sums = None if source.stretches is not None else np.zeros(num_frames, np.uint64)
+    sums = None if making.z is None or source.stretches is not None else np.zeros(num_frames, np.uint64)
     with ArrayWriter(path, (num_frames, num_nodes, dim), np.dtype(np.float32)) as writer:
         for block in _changed_blocks(making, stretches.frames, origin, sums):
             writer.write(block)
     if sums is not None:
         kept = Kept(_as_kept(path), torch.from_numpy(origin)[None], None)
         repeats = repeats_of(kept.x[0].numpy(), sums)
-        kept = Kept(kept.x, kept.origin, repeats)
-        left, stretches = frames_left(where, kept, stretches, making.z is not None)
+        left, stretches = frames_left(where, Kept(kept.x, kept.origin, repeats), stretches)
         if left is not None:
             del kept  # a map of the whole file
             keep_rows(path, left, _BLOCK_BYTES)
