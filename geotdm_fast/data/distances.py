@@ -53,8 +53,8 @@ def check_distances(
         i = np.where(near, found.distance, np.inf).argmin()
         warnings.warn(
             f"{where}: atoms {found.atom[i]} and {found.neighbour[i]} are {found.distance[i]:.3g} angstrom apart in "
-            f"the first frame, nearer than any bond; {int(near.sum())} of {found.looked_at} atoms looked at are so near to "
-            "another",
+            f"the first frame, nearer than any bond; {int(near.sum())} of {found.looked_at} atoms looked at are so "
+            "near to another",
             stacklevel=4,
         )
     elif guessed:
@@ -74,9 +74,8 @@ def check_conformers(
     parts = [_judged(*molecules[number]) for number in numbers]
     if not any(len(part.distance) for part in parts):
         return
-    found = _Judged(
-        *(np.concatenate([part[k] for part in parts]) for k in range(4)), sum(part.looked_at for part in parts)
-    )
+    joined = [np.concatenate(arrays) for arrays in zip(*(part[:4] for part in parts), strict=True)]
+    found = _Judged(joined[0], joined[1], joined[2], joined[3], sum(part.looked_at for part in parts))
     hydrogens = any((np.asarray(molecules[number][1]) == 1).any() for number in numbers)
     if not _is_angstrom(where, name, found, hydrogens, stated):
         return

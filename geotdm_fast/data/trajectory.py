@@ -270,13 +270,13 @@ def _check_edges(trajectories: Sequence[Trajectory], batch: Batch) -> None:
     if edge_index.device.type != "cpu":
         return
     counts = torch.tensor([item.edge_index.shape[1] for item in trajectories], device="cpu")
-    graph = torch.repeat_interleave(counts).expand_as(edge_index)
-    inside = (edge_index >= 0) & (edge_index < len(batch.batch))
-    wrong = ~inside
-    wrong[inside] = batch.batch[edge_index[inside]] != graph[inside]
+    sizes = torch.tensor([item.x.shape[0] for item in trajectories], device="cpu")
+    ends = sizes.cumsum(0)
+    low, high = (torch.repeat_interleave(bound, counts) for bound in (ends - sizes, ends))
+    wrong = (edge_index < low) | (edge_index >= high)
     if wrong.any():
         end, edge = wrong.nonzero()[0].tolist()
-        number = int(graph[end, edge])
+        number = int(torch.searchsorted(counts.cumsum(0), edge, right=True))
         own = trajectories[number]
         came = int(own.edge_index[end, edge - int(counts[:number].sum())])
         raise ValueError(

@@ -64,7 +64,9 @@ def check_same_dtype(where: str, name: str, value: Tensor, weight: Tensor) -> No
 
 
 def check_whole(where: str, name: str, value: object) -> int:
-    """`value` as an int; TypeError unless it is a whole number, of Python or NumPy, and no bool."""
+    """`value` as an int; TypeError unless it is a whole number, also of NumPy or a tensor of one, and no bool."""
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{where}: {name} must be a whole number, got {shown(value)}")
     return int(value)

@@ -46,8 +46,8 @@ def export_molecules(path: PathLike, source: Samples | PathLike, progress: bool 
     Frames that were drawn have the box of the last given frame before them, see `Samples.forecast_cell`. Times go on
     from one trajectory to the next; without the time between frames XTC counts frames.
     Raises ValueError for another suffix, when these are no molecules in three dimensions, for positions that are not
-    finite or beyond what XTC can hold, whatever the format, and for `wrap` without a box; ImportError without ASE (extra
-    `molecules`) or MDTraj (extra `md`), OSError when the file cannot be written.
+    finite or beyond what XTC can hold, whatever the format, and for `wrap` without a box; ImportError without ASE
+    (extra `molecules`) or MDTraj (extra `md`), OSError when the file cannot be written.
     """
     from geotdm_fast.runtime.bars import progress_bar
 

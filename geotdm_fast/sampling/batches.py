@@ -75,10 +75,10 @@ def draw_whole(drawer: "Drawer", num_graphs: int, num_samples: int, batch_size: 
 def check_counts(where: str, *, seed: int, **counts: int | None) -> None:
     """TypeError for what is no whole number, ValueError for a count under one or over a thousand million, or a negative
     seed; a count of None is let through."""
-    for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
-        if value is None and name != "seed":
-            continue
-        if check_whole(where, name, value) < least:
+    given = {name: value for name, value in counts.items() if value is not None}
+    for name, value, least in [*((name, value, 1) for name, value in given.items()), ("seed", seed, 0)]:
+        value = check_whole(where, name, value)
+        if value < least:
             raise ValueError(f"{where}: {name} must be at least {least}, got {value}")
         if name != "seed" and value > MOST_COUNT:
             raise ValueError(f"{where}: {name} must be at most {MOST_COUNT}, got {shown(value)}")

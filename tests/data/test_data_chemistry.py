@@ -443,7 +443,7 @@ BAD_XYZ = [
     ("1\nProperties=pos:R:3\n0 0 0\n", "Properties of frame 0 must have species"),
     ("1\n\nH 0 0 0\n\n1\n", "frame 1 must begin with a number, got a blank line"),
     ('1\nLattice="1 2 3"\nH 0 0 0\n', "Lattice of frame 0 must be nine numbers, got '1 2 3'"),
-    ('1\nLattice="9 0 0 9 0 0 0 0 9"\nH 0 0 0\n', "the cell must span a volume, got .* of molecule 0; where .* no box"),
+    ('1\nLattice="9 0 0 9 0 0 0 0 9"\nH 0 0 0\n', "the cell must span a volume, got .* of molecule 0; remove the box"),
     ("1\n\nH 0 0 1e9\n", r"positions of molecule 0 must be finite and below 2\.1e\+07 angstrom"),
 ]
 

@@ -1,5 +1,6 @@
 """Every error of the network and the diffusion names the place, the argument, what was expected and what came."""
 
+import numpy as np
 import pytest
 import torch
 from cases import MASKS, NUM_FRAMES, NUM_STEPS, case, diffusion
@@ -380,3 +381,12 @@ def test_graph_values_by_numpy_and_on_a_device(monkeypatch, dtype, of_the_device
         check_graph_values("here", 4, edge_index, torch.tensor([0, 0, 0, 1], dtype=dtype))
     with pytest.raises(ValueError, match=r"batch must ascend from 0, got \[1, 0, 1, 1\]"):
         check_graph_values("here", 4, edge_index, torch.tensor([1, 0, 1, 1], dtype=dtype))
+
+
+def test_whole_numbers_of_all_kinds():
+    for value in (3, np.int64(3), np.array(3), torch.tensor(3)):
+        found = checks.check_whole("here", "a", value)
+        assert found == 3 and type(found) is int
+    for value in (3.0, True, np.array(3.0), np.array([3]), torch.tensor(True), "3", None):
+        with pytest.raises(TypeError, match="here: a must be a whole number, got"):
+            checks.check_whole("here", "a", value)

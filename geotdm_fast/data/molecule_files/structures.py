@@ -7,7 +7,7 @@ import numpy as np
 
 from geotdm_fast.data.molecule_files.boxes import checked_cell, heights, touching_radii, whole
 
-WITHOUT_BOX = "where a structure has no box, its positions are taken as they are"
+WITHOUT_BOX = "remove the box (Lattice, or cell and pbc) to take positions as they are"
 _LONGEST_BOND = 2.4  # angstrom; what is bonded through a lower box is no molecule
 
 
