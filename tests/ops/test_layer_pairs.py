@@ -10,7 +10,7 @@ from geotdm_fast.graphs import Graph
 from geotdm_fast.nn.prepared import denoise
 from geotdm_fast.reference import EGCLOptions
 
-pytestmark = needs_native
+pytestmark = [needs_native, pytest.mark.usefixtures("no_gradients")]
 __all__ = ["poisoned"]
 
 OPTIONS = {"normalize": True, "pre_norm": False, "precision": "fp32", "cutoff": None}
@@ -44,13 +44,6 @@ def assert_same_bits(x, h, pairs):
         for a, b in zip(prepared.run(x, h), expected, strict=True):
             assert torch.equal(a, b)
     assert all(torch.isfinite(v).all() for v in expected)
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(params=[1, 2, 3])

@@ -13,14 +13,7 @@ from torch import nn
 
 from geotdm_fast.ops import packed_pairs
 
-pytestmark = needs_native
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
+pytestmark = [needs_native, pytest.mark.usefixtures("no_gradients")]
 
 
 def truth(net: nn.Module, inputs: dict) -> torch.Tensor:

@@ -13,14 +13,7 @@ from geotdm_fast.graphs import Graph
 from geotdm_fast.nn.prepared import prepare_layers
 from geotdm_fast.runtime.cuda_graphs import signature
 
-pytestmark = needs_native
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
+pytestmark = [needs_native, pytest.mark.usefixtures("no_gradients")]
 
 
 def edges_of(num_nodes=7):
