@@ -11,6 +11,9 @@
 STABLE_TORCH_LIBRARY(geotdm_fast, m) {
   m.def("build_info() -> str");
   m.def(
+      "edge_tables(Tensor edge_index, int num_rows) -> "
+      "(Tensor order, Tensor first, Tensor sender, Tensor sender_first, Tensor by_sender)");
+  m.def(
       "egcl_forward(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor? edge_term, Tensor? shift, "
       "Tensor[] params, bool normalize, bool pre_norm, float? cutoff, bool residual, bool keep, "
       "bool low_precision) -> (Tensor x_out, Tensor h_out, Tensor[] kept)");
@@ -43,6 +46,7 @@ STABLE_TORCH_LIBRARY(geotdm_fast, m) {
       "Tensor features, Tensor rows, Tensor first_edge, Tensor sender, Tensor[] edge_terms, Tensor? shift, "
       "Tensor[] packed, int phases, bool normalize, bool pre_norm, float? cutoff, int window, bool low_precision, "
       "int precision) -> ()");
+  m.def("reference_frame(Tensor y, Tensor z, Tensor ws) -> Tensor x_ref");
   m.def("radius_graph(Tensor x, Tensor? batch, float cutoff, bool loop) -> (Tensor edge_index, Tensor degree)");
   m.def(
       "radius_neighbours(Tensor x, Tensor? batch, float cutoff, int capacity, bool loop) -> "

@@ -29,12 +29,17 @@ def sorted_edges(edge_index: Tensor, num_rows: int) -> tuple[Tensor | None, Edge
 
     edge_index: [2, E] int64 or int32 - receivers, senders; num_rows: M
     order: [E] int64, or None where the edges were sorted already. Edges of one receiver keep their order
-    Waits once for a CUDA device, so no CUDA graph may capture it. Raises ValueError for an index outside 0..num_rows-1,
-    because the kernels do not check indices.
+    The compiled module counts them on the CPU. Waits once for a CUDA device, so no CUDA graph may capture it. Raises
+    ValueError for an index outside 0..num_rows-1, because the kernels do not check indices.
     """
     if torch.compiler.is_compiling():
         order, *tables = _sorted_edges_op(edge_index, num_rows)
         return order, EdgeTables(*tables)
+    from geotdm_fast.ops import native
+
+    if edge_index.device.type == "cpu" and native.missing is None:
+        order, *tables = torch.ops.geotdm_fast.edge_tables.default(edge_index.long().contiguous(), num_rows)
+        return order if order.numel() else None, EdgeTables(*tables)
     row, col = edge_index.long().contiguous()
     order = None
     if row.numel():

@@ -51,6 +51,13 @@ def _rows(h: Tensor) -> Tensor:
 
 
 @_fake
+def _edge_tables(edge_index: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    numbers = lambda size: edge_index.new_empty(size)
+    num_edges, ordered = edge_index.shape[1], torch.library.get_ctx().new_dynamic_size()
+    return (numbers(ordered), numbers(num_rows + 1), numbers(num_edges), numbers(num_rows + 1), numbers(num_edges))
+
+
+@_fake
 def _egcl_forward(
     x: Tensor,
     h: Tensor,
@@ -228,6 +235,11 @@ def _diffusion_step(
     step: Tensor,
 ) -> None:
     return None
+
+
+@_fake
+def _reference_frame(y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
+    return y.new_empty(y.shape[0], y.shape[2], ws.shape[0])
 
 
 @_fake

@@ -41,6 +41,19 @@ class _Packed(NamedTuple):
     packed: tuple[Tensor, ...]
 
 
+class MadeLayers(NamedTuple):
+    """What `ops.prepare_layers` made last, but for what it had of the graph.
+
+    about: what it depends on beside the numbers of the weights
+    edge_rows: [L, 1, H] - W_a of each of L pairs where edges have one feature: then W_a a is one product of numbers,
+        which has the same bits for all pairs at once; None: more features, or none
+    """
+
+    about: tuple
+    pairs: "LayerPairs"
+    edge_rows: Tensor | None
+
+
 class PackedPairs:
     """The packed weights of some pairs of layers: a pair is packed anew when one of its weights has changed, and for
     another number of frames, width or precision than the last time.
@@ -54,8 +67,7 @@ class PackedPairs:
 
     def __init__(self) -> None:
         self._kept: _Packed | None = None
-        # What was made with the packed weights, and of what beside them: see `ops.prepare_layers`.
-        self.made: tuple[tuple, LayerPairs] | None = None
+        self.made: MadeLayers | None = None
 
     @classmethod
     def of(cls, owner: nn.Module) -> "PackedPairs":

@@ -12,7 +12,7 @@ from geotdm_fast.ops.autocast import no_autocast
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.ops.egcl import PreparedEGCL, edge_weight, prepare_egcl
 from geotdm_fast.ops.layer_pairs import AttentionOptions, LayerPairs, prepare_layer_pairs
-from geotdm_fast.ops.packed_pairs import PackedPairs
+from geotdm_fast.ops.packed_pairs import MadeLayers, PackedPairs
 from geotdm_fast.reference import EGCLOptions, EGCLParams
 from geotdm_fast.runtime.checks import is_transformed
 
@@ -48,13 +48,19 @@ def prepare_layers(
         return _anew(x, h, graph, edge_attr, pairs, owner)
     kept, about = PackedPairs.of(owner), _about(x, h, edge_attr, pairs, weights)
     made = kept.made
-    if made is not None and made[0] == about:
+    if made is not None and made.about == about:
         graph.check_fits("egcl", *x.shape[:2])
-        if kept.unchanged(weights, made[1].packed):
-            return _again(made[1], graph, edge_attr, pairs)
+        if kept.unchanged(weights, made.pairs.packed):
+            return _again(made, graph, edge_attr, pairs)
     prepared, in_one = _anew(x, h, graph, edge_attr, pairs, owner)
     none = x.new_empty(0)  # of the graph nothing is kept
-    kept.made = None if in_one is None else (about, in_one._replace(first=none, sender=none, edge_terms=(), shift=None))
+    if in_one is None:
+        kept.made = None
+        return prepared, None
+    edge_rows = None
+    if edge_attr is not None and edge_attr.shape[1] == 1:
+        edge_rows = torch.stack([_edge_weight(pair.params).detach().T for pair in pairs])
+    kept.made = MadeLayers(about, in_one._replace(first=none, sender=none, edge_terms=(), shift=None), edge_rows)
     return prepared, in_one
 
 
@@ -88,18 +94,24 @@ def _is_simple(x: Tensor, h: Tensor, graph: Graph, edge_attr: Tensor | None) -> 
 
 
 def _again(
-    made: LayerPairs, graph: Graph, edge_attr: Tensor | None, pairs: Sequence[PairOptions]
+    made: MadeLayers, graph: Graph, edge_attr: Tensor | None, pairs: Sequence[PairOptions]
 ) -> tuple[list[PreparedEGCL], LayerPairs]:
     """What `prepare_layers` gives where nothing but the graph and the features of its edges is another."""
-    tables, layout = tuple(graph.tables("native")), graph.layout("native")
-    terms: list[Tensor | None] = [None] * len(pairs)
+    tables, layout, options = tuple(graph.tables("native")), graph.layout("native"), made.pairs.options
+    edge_terms: tuple[Tensor, ...] = ()
     if edge_attr is not None:
         in_order = graph.in_order(edge_attr).contiguous()
-        with no_autocast("cpu"):
-            terms = [in_order @ edge_weight(pair.params.edge_w1, len(pair.params.edge_b1)).T for pair in pairs]
+        if made.edge_rows is not None:
+            edge_terms = (in_order * made.edge_rows).unbind()
+        else:
+            with no_autocast("cpu"):
+                edge_terms = tuple(in_order @ _edge_weight(pair.params).T for pair in pairs)
     prepared = [
-        PreparedEGCL("native", tables, None, term, tuple(pair.params), made.options, layout, None)
-        for pair, term in zip(pairs, terms, strict=True)
+        PreparedEGCL("native", tables, None, term, tuple(pair.params), options, layout, None)
+        for pair, term in zip(pairs, edge_terms or [None] * len(pairs), strict=True)
     ]
-    edge_terms = tuple(term for term in terms if term is not None)
-    return prepared, made._replace(first=tables[0], sender=tables[1], edge_terms=edge_terms)
+    return prepared, made.pairs._replace(first=tables[0], sender=tables[1], edge_terms=edge_terms)
+
+
+def _edge_weight(params: EGCLParams) -> Tensor:
+    return edge_weight(params.edge_w1, len(params.edge_b1))

@@ -6,19 +6,32 @@ import torch
 from torch import Tensor
 
 from geotdm_fast import reference
-from geotdm_fast.ops.backend import prefers_triton
+from geotdm_fast.ops import native
+from geotdm_fast.ops.backend import current_backend, prefers_triton
 from geotdm_fast.ops.derivatives import graph_is_wanted, reference_gradients
+from geotdm_fast.runtime.checks import is_transformed
 
 
 def reference_frame(y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
     """Equal to `geotdm_fast.reference.reference_frame`.
 
-    Float32 on CUDA is one Triton kernel, and one and a sum on the way back, in place of 17 launches, and gives the same
-    bits in every run; `torch.compile` and all else get the reference.
+    Float32 on CUDA is one Triton kernel, and one and a sum on the way back, in place of 17 launches. Float32 on the CPU
+    that asks for no gradient is one C++ loop. Both give the same bits in every run; `torch.compile` and all else get
+    the reference.
     """
-    if y.shape[-1] > 4 or not prefers_triton(y, z, ws):
-        return reference.reference_frame(y, z, ws)
-    return _ReferenceFrame.apply(y.contiguous(), z.contiguous(), ws.contiguous())
+    if y.shape[-1] <= 4 and prefers_triton(y, z, ws):
+        return _ReferenceFrame.apply(y.contiguous(), z.contiguous(), ws.contiguous())
+    if _is_for_module(y, z, ws):
+        return torch.ops.geotdm_fast.reference_frame.default(y.contiguous(), z.contiguous(), ws.contiguous())
+    return reference.reference_frame(y, z, ws)
+
+
+def _is_for_module(*tensors: Tensor) -> bool:
+    """Whether the C++ module takes these tensors, and nothing is to follow the operations."""
+    if current_backend() != "auto" or native.missing is not None or native.needs_grad(*tensors):
+        return False
+    is_read = all(t.dtype is torch.float32 and t.device.type == "cpu" for t in tensors)
+    return is_read and not torch.compiler.is_compiling() and not is_transformed()
 
 
 class _ReferenceFrame(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from native_cases import draw, poisoned
+from native_cases import draw, needs_native, on_threads, poisoned
 from tolerances import SAME, assert_as_accurate, assert_same
 
 from geotdm_fast import backend, ops, reference
@@ -38,10 +38,13 @@ def test_the_reference_is_the_formula():
     assert_same(reference.reference_frame(y, z, ws), expected, SAME)
 
 
-@pytest.mark.parametrize(
+SIZES = pytest.mark.parametrize(
     ("num_nodes", "num_frames", "dim", "width", "num_out"),
     [(5, 10, 3, 16, 20), (3, 1, 2, 48, 1), (7, 33, 3, 20, 17), (1, 16, 2, 16, 16)],
 )
+
+
+@SIZES
 def test_the_kernels_are_as_accurate_as_the_reference(num_nodes, num_frames, dim, width, num_out, device):
     inputs = inputs_of(num_nodes, num_frames, dim, width, num_out, device)
     exact, plain, ours = results(inputs, dtype=torch.float64), results(inputs), results(inputs, "triton")
@@ -61,3 +64,51 @@ def test_other_dtypes_run_the_reference(device):
     inputs = [value.double() for value in inputs_of(2, 3, 3, 16, 4, device)]
     with backend("triton"):
         assert torch.equal(ops.reference_frame(*inputs), reference.reference_frame(*inputs))
+
+
+@needs_native
+@SIZES
+def test_the_module_is_as_accurate_as_the_reference_for_any_number_of_threads(
+    num_nodes, num_frames, dim, width, num_out, monkeypatch
+):
+    inputs = inputs_of(num_nodes, num_frames, dim, width, num_out, "cpu")
+    exact, plain = reference.reference_frame(*(value.double() for value in inputs)), reference.reference_frame(*inputs)
+    monkeypatch.setattr(reference, "reference_frame", None)
+    x_ref = ops.reference_frame(*inputs)
+    assert_as_accurate(x_ref, plain, exact, "fp32")
+    apart = [value.transpose(0, 1).contiguous().transpose(0, 1) for value in inputs[:2]]
+    assert torch.equal(ops.reference_frame(*apart, inputs[2]), x_ref)
+    many = [value.repeat(500, 1, 1) for value in inputs[:2]]  # enough for both threads
+    for threads in (1, 3):
+        found = on_threads(threads, lambda: ops.reference_frame(*many, inputs[2]))
+        assert torch.equal(found, x_ref.repeat(500, 1, 1))
+
+
+@needs_native
+def test_the_module_leaves_gradients_other_dtypes_and_transforms_to_the_reference(monkeypatch):
+    inputs, calls = inputs_of(2, 3, 3, 16, 4, "cpu"), []
+    plain = reference.reference_frame
+    monkeypatch.setattr(reference, "reference_frame", lambda *args: (calls.append(1), plain(*args))[1])
+    wanted = [inputs[0].clone().requires_grad_(), *inputs[1:]]
+    assert ops.reference_frame(*wanted).requires_grad and len(calls) == 1
+    with torch.no_grad():
+        ops.reference_frame(*wanted)
+    assert len(calls) == 1
+    ops.reference_frame(*(value.double() for value in inputs))
+    torch.func.vmap(ops.reference_frame, in_dims=(0, 0, None))(inputs[0][None], inputs[1][None], inputs[2])
+    with backend("reference"):
+        ops.reference_frame(*inputs)
+    assert len(calls) == 4
+
+
+@needs_native
+def test_the_module_s_op_is_what_torch_is_told_of_it():
+    inputs = tuple(inputs_of(5, 4, 3, 16, 7, "cpu"))
+    torch.library.opcheck(torch.ops.geotdm_fast.reference_frame.default, inputs)
+    for changed, said in (
+        ((inputs[0][:, :0], *inputs[1:]), r"y must be .* T at least 1, got \[5, 0, 3\]"),
+        ((inputs[0], inputs[1][:4], inputs[2]), r"z must be \[5, 4, 16\], got \[4, 4, 16\]"),
+        ((*inputs[:2], inputs[2].double()), "ws must be Float, got Double"),
+    ):
+        with pytest.raises(ValueError, match=f"reference_frame: {said}"):
+            torch.ops.geotdm_fast.reference_frame(*changed)

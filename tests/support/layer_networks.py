@@ -30,8 +30,9 @@ def inputs_of(num_frames=10, num_given=4) -> dict:
 
 
 def calls_of(function: Callable[[], object]) -> list[str]:
-    """The compiled ops that a call runs, in order."""
+    """The compiled ops of layers that a call runs, in order."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         function()
-    names = [event.name for event in profile.events() if event.name.startswith("geotdm_fast::")]
-    return [name.removeprefix("geotdm_fast::") for name in names]
+    ops = [name for event in profile.events() if (name := event.name).startswith("geotdm_fast::")]
+    names = [name.removeprefix("geotdm_fast::") for name in ops]
+    return [name for name in names if name not in ("edge_tables", "reference_frame")]
