@@ -24,6 +24,22 @@ GEOTDM_INLINE Batch<N> exp(Batch<N> x) {
   return scale_by_power(p, biased);
 }
 
+// exp(-x), clamped for |x| > 87: to 5 ulp for |x| <= 16, of which silu keeps 3, and to 1.4e-6 of it beyond. Seven
+// products and sums of products in place of ten: f is -x / ln(2) less its integer, rounded once.
+template <int N>
+GEOTDM_INLINE Batch<N> exp_of_negative(Batch<N> x) {
+  constexpr float kPerOne = -1.44269504088896341f;
+  x = max(splat<N>(-87.0f), min(splat<N>(87.0f), x));
+  const Batch<N> biased = x * kPerOne + kShift;
+  const Batch<N> f = x * kPerOne - (biased - kShift);
+  Batch<N> p = f * 1.3276472e-3f + 9.6755415e-3f;  // degree 5, fitted to 7.5e-8 of 2^f for |f| <= 1/2
+  p = p * f + 5.5507133e-2f;
+  p = p * f + 2.4022120e-1f;
+  p = p * f + 6.9314697e-1f;
+  p = p * f + 1.0000001f;
+  return scale_by_power(p, biased);
+}
+
 // 2^y to 3e-6 of it, where factors of products are rounded to 2^-9 of them.
 template <int N>
 GEOTDM_INLINE Batch<N> exp2_low_precision(Batch<N> y) {
@@ -51,11 +67,11 @@ GEOTDM_INLINE Batch<N> silu(const Batch<N>& x) {
 #else
 template <int N>
 GEOTDM_INLINE Batch<N> sigmoid(const Batch<N>& x) {
-  return 1.0f / (1.0f + exp(-1.0f * x));
+  return 1.0f / (1.0f + exp_of_negative(x));
 }
 template <int N>
 GEOTDM_INLINE Batch<N> silu(const Batch<N>& x) {
-  return x / (1.0f + exp(-1.0f * x));
+  return x / (1.0f + exp_of_negative(x));
 }
 #endif
 
