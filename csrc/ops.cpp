@@ -32,7 +32,7 @@ STABLE_TORCH_LIBRARY(geotdm_fast, m) {
   m.def(
       "packed_layer_pair(Tensor[] egcl_params, Tensor[] attention_params, Tensor turns, bool low_precision, "
       "int precision) -> Tensor packed");
-  m.def("same_numbers(Tensor[] tensors, Tensor kept) -> bool");
+  m.def("same_numbers(Tensor[] tensors, Tensor kept, Tensor sizes) -> bool");
   m.def(
       "layer_pairs(Tensor x, Tensor h, Tensor first, Tensor sender, Tensor[] edge_terms, Tensor? shift, "
       "Tensor[] packed, int phases, bool normalize, bool pre_norm, float? cutoff, int window, bool low_precision, "

@@ -33,28 +33,39 @@ Tensor packed_layer_pair(const Tensors& egcl_params, const Tensors& attention_pa
   return packed;
 }
 
-// Whether the numbers of `tensors`, one tensor after the other, have the bits of `kept` [n]: whether weights are still
-// those that were packed. It reads them all, since a write through `.data` leaves no other trace.
-bool same_numbers(const Tensors& tensors, const Tensor& kept) {
+// Whether `tensors` are dense, float32 on the CPU, and [rows, columns], or [rows] where there are 0 columns, as `sizes`
+// [n, 2] tells.
+bool have_sizes(const char* op, const Tensors& tensors, const Tensor& sizes) {
+  check_dense(op, "sizes", sizes, {sizes.dim() == 2 ? sizes.size(0) : 0, 2}, ScalarType::Long);
+  if (static_cast<int64_t>(tensors.size()) != sizes.size(0)) return false;
+  const int64_t* size = index_data(sizes);
+  return std::all_of(tensors.begin(), tensors.end(), [&](const Tensor& t) {
+    const Shape expected(size, size[1] == 0 ? 1 : 2);
+    size += 2;
+    return t.sizes().equals(expected) && t.is_cpu() && has_dtype(t, ScalarType::Float) && t.is_contiguous();
+  });
+}
+
+// Whether `tensors` have these sizes, and their numbers, one tensor after the other, the bits of `kept` [k]: whether
+// weights are still those that were packed. It reads them all, since a write through `.data` leaves no other trace.
+bool same_numbers(const Tensors& tensors, const Tensor& kept, const Tensor& sizes) {
   const char* op = "same_numbers";
   check_dense(op, "kept", kept, {kept.numel()});
+  if (!have_sizes(op, tensors, sizes)) return false;
   struct Part {
     const float *now, *then;
     size_t bytes;
   };
   std::vector<Part> parts;
   parts.reserve(tensors.size());
-  const float* next = data(kept);
-  int64_t left = kept.numel();
+  const float *next = data(kept), *end = next + kept.numel();
   for (const Tensor& tensor : tensors) {
-    check_dense(op, "tensors", tensor, tensor.sizes());
     const int64_t count = tensor.numel();
-    left -= count;
-    if (left < 0) return false;
+    check(count <= end - next, op, "kept must hold the numbers of all tensors, got ", kept.numel());
     if (count > 0) parts.push_back({data(tensor), next, count * sizeof(float)});
     next += count;
   }
-  if (left > 0) return false;
+  check(next == end, op, "kept must hold the numbers of all tensors alone, got ", kept.numel());
   constexpr int64_t kPartsPerThread = 16;  // one thread is done with fewer before a second has begun
   std::atomic<bool> same{true};
   parallel_for(parts.size(), kPartsPerThread, [&](int64_t first, int64_t last) {

@@ -33,10 +33,16 @@ class PairWeights(NamedTuple):
 
 
 class _Packed(NamedTuple):
-    """What was packed: the settings of each pair, the numbers of all weights [n] and of each pair's, the results."""
+    """What was packed.
+
+    settings: of each pair; numbers: [n] - of all weights, and parts: of each pair's
+    sizes: [weights, 2] int64 - of each weight, with 0 columns for a vector
+    packed: the results
+    """
 
     settings: list[tuple]
     numbers: Tensor
+    sizes: Tensor
     parts: tuple[Tensor, ...]
     packed: tuple[Tensor, ...]
 
@@ -75,17 +81,17 @@ class PackedPairs:
         return _OF_OWNER.setdefault(owner, cls())
 
     def unchanged(self, weights: Sequence[Tensor], packed: tuple[Tensor, ...]) -> bool:
-        """Whether `packed` was made last, and these weights, float32 and contiguous, of all pairs in order, have the
-        bits of then."""
+        """Whether `packed` was made last, and these weights, of all pairs in order, have the dtype, sizes and bits of
+        then, and are contiguous."""
         kept = self._kept
-        return kept is not None and kept.packed is packed and _same(weights, kept.numbers)
+        return kept is not None and kept.packed is packed and _same(weights, kept.numbers, kept.sizes)
 
     def packed(self, pairs: Sequence[PairWeights]) -> tuple[Tensor, ...]:
         """The result of the op `packed_layer_pair` for each pair."""
         settings, kept = [pair.settings for pair in pairs], self._kept
         # As a rule nothing has changed, and one comparison of all weights says so.
         weights = [weight for pair in pairs for weight in pair.weights]
-        if kept is not None and kept.settings == settings and _same(weights, kept.numbers):
+        if kept is not None and kept.settings == settings and _same(weights, kept.numbers, kept.sizes):
             return kept.packed
         before = [] if kept is None else list(zip(kept.settings, kept.parts, kept.packed, strict=True))
         packed: list[Tensor] = []
@@ -94,14 +100,19 @@ class PackedPairs:
             parts = numbers.split([sum(weight.numel() for weight in pair.weights) for pair in pairs])
             for number, (pair, part) in enumerate(zip(pairs, parts, strict=True)):
                 then, then_part, then_packed = before[number] if number < len(before) else ((), part, part)
-                is_same = then == settings[number] and _same([part], then_part)
+                is_same = then == settings[number] and _same([part], then_part, _sizes([then_part]))
                 packed.append(then_packed if is_same else torch.ops.geotdm_fast.packed_layer_pair(*pair))
-        self._kept = made = _Packed(settings, numbers, parts, tuple(packed))
+            sizes = _sizes(weights)
+        self._kept = made = _Packed(settings, numbers, sizes, parts, tuple(packed))
         return made.packed  # another thread may have packed others meanwhile
 
 
-def _same(weights: Sequence[Tensor], numbers: Tensor) -> bool:
-    return torch.ops.geotdm_fast.same_numbers.default(weights, numbers)
+def _same(weights: Sequence[Tensor], numbers: Tensor, sizes: Tensor) -> bool:
+    return torch.ops.geotdm_fast.same_numbers.default(weights, numbers, sizes)
+
+
+def _sizes(weights: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([[*weight.shape, 0][:2] for weight in weights])
 
 
 _OF_OWNER: weakref.WeakKeyDictionary[nn.Module, PackedPairs] = weakref.WeakKeyDictionary()

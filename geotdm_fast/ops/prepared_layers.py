@@ -44,9 +44,7 @@ def prepare_layers(
     if owner is None or not _is_simple(x, h, graph, edge_attr):
         return _anew(x, h, graph, edge_attr, pairs, owner)
     weights = [weight for pair in pairs for weight in (*pair.params, *pair.attention.params)]
-    if not native.are_as_kernels_read(weights):
-        return _anew(x, h, graph, edge_attr, pairs, owner)
-    kept, about = PackedPairs.of(owner), _about(x, h, edge_attr, pairs, weights)
+    kept, about = PackedPairs.of(owner), _about(x, h, edge_attr, pairs)
     made = kept.made
     if made is not None and made.about == about:
         graph.check_fits("egcl", *x.shape[:2])
@@ -54,9 +52,9 @@ def prepare_layers(
             return _again(made, graph, edge_attr, pairs)
     prepared, in_one = _anew(x, h, graph, edge_attr, pairs, owner)
     none = x.new_empty(0)  # of the graph nothing is kept
-    if in_one is None:
+    if in_one is None or not native.are_as_kernels_read(weights):
         kept.made = None
-        return prepared, None
+        return prepared, in_one
     edge_rows = None
     if edge_attr is not None and edge_attr.shape[1] == 1:
         edge_rows = torch.stack([_edge_weight(pair.params).detach().T for pair in pairs])
@@ -73,13 +71,10 @@ def _anew(
     return prepared, prepare_layer_pairs(x, h, list(zip(prepared, [p.attention for p in pairs], strict=True)), owner)
 
 
-def _about(
-    x: Tensor, h: Tensor, edge_attr: Tensor | None, pairs: Sequence[PairOptions], weights: Sequence[Tensor]
-) -> tuple:
-    """All that `prepare_layers` depends on beside the numbers of the weights, graph and features of edges."""
+def _about(x: Tensor, h: Tensor, edge_attr: Tensor | None, pairs: Sequence[PairOptions]) -> tuple:
+    """All that `prepare_layers` depends on beside the weights, the graph and the features of edges."""
     options = [(pair.options, pair.attention.window, pair.attention.precision) for pair in pairs]
-    columns = None if edge_attr is None else edge_attr.shape[-1]
-    return x.shape[1:], h.shape[1:], columns, [weight.shape for weight in weights], options
+    return x.shape[1:], h.shape[1:], None if edge_attr is None else edge_attr.shape[-1], options
 
 
 def _is_simple(x: Tensor, h: Tensor, graph: Graph, edge_attr: Tensor | None) -> bool:

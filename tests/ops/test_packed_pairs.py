@@ -183,14 +183,19 @@ def test_threads_that_ask_at_once():
 def test_the_op_that_compares():
     same = torch.ops.geotdm_fast.same_numbers
     a, b = draw(3, 4), torch.tensor([float("nan"), -0.0])
-    kept = torch.cat([a.flatten(), b])
-    torch.library.opcheck(same.default, ([a, b], kept), test_utils="test_schema")  # a trace knows no numbers
-    assert same([a, b], kept) and same([b[:0], a, b], kept) and same([], kept[:0])
-    assert not same([a], kept) and not same([a, b, b], kept) and not same([b, a], kept)
-    assert not same([a, b.abs()], kept), "0 is not -0"
-    with pytest.raises(ValueError, match="same_numbers: tensors must be contiguous, got strides"):
-        same([a.t(), b], kept)
-    with pytest.raises(ValueError, match="same_numbers: tensors must be Float, got Double"):
-        same([a.double(), b], kept)
+    kept, sizes = torch.cat([a.flatten(), b]), torch.tensor([[3, 4], [2, 0]])
+    torch.library.opcheck(same.default, ([a, b], kept, sizes), test_utils="test_schema")  # a trace knows no numbers
+    assert same([a, b], kept, sizes) and same([], kept[:0], sizes[:0])
+    assert same([b[:0], a, b], kept, torch.tensor([[0, 0], [3, 4], [2, 0]]))
+    assert not same([a, b.abs()], kept, sizes), "0 is not -0"
+    for others in ([a], [a, b, b], [b, a], [a.view(4, 3), b], [a.view(12), b], [a, b[:, None]]):
+        assert not same(others, kept, sizes)
+    for others in ([a.t().contiguous().t(), b], [a.double(), b], [a, b.to("meta")]):
+        assert not same(others, kept, sizes)
+    for numbers in (kept[:-1], torch.cat([kept, b])):
+        with pytest.raises(ValueError, match=r"same_numbers: kept must hold the numbers of all tensors.*, got 1[36]"):
+            same([a, b], numbers, sizes)
     with pytest.raises(ValueError, match="same_numbers: kept must be Float, got Long"):
-        same([a, b], kept.long())
+        same([a, b], kept.long(), sizes)
+    with pytest.raises(ValueError, match=r"same_numbers: sizes must be \[2, 2\], got \[2, 1\]"):
+        same([a, b], kept, sizes[:, :1])
