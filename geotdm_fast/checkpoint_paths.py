@@ -37,7 +37,11 @@ def _best_in(folder: Path) -> Path:
     if best.is_file():
         return best
     names = [path.name for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES and path.stem != "state"]
-    raise ValueError(f"{folder} must hold best.safetensors, or name a file of weights in it; got {_listed(names)}")
+    last = folder / "last.safetensors"
+    early = f"; the first validation writes it, until then there is {last}" if last.is_file() else ""
+    raise ValueError(
+        f"{folder} must hold best.safetensors, or name a file of weights in it; got {_listed(names)}{early}"
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -3,8 +3,9 @@
 import importlib.metadata
 import os
 import platform
+import sys
 
-from geotdm_fast.runtime.packages import is_installed
+from geotdm_fast.runtime.packages import how_to_install, is_installed
 
 # What needs each optional package: (import name, distribution, what it is for, extra).
 EXTRAS = (
@@ -17,7 +18,7 @@ EXTRAS = (
     ("openmm", "openmm", "geotdm simulate md:...", "simulate-md"),
     ("openmmtools", "openmmtools", "geotdm simulate md:...", "simulate-md"),
     ("rdkit", "rdkit", "SDF and MOL files, atoms and bonds of geotdm_fast.ays", "chemistry"),
-    ("mkdocs", "mkdocs", "make docs, from Python 3.11.5 on", "docs"),
+    ("mkdocs", "mkdocs", "make docs in a clone, from Python 3.11.5 on", "docs"),
 )
 
 
@@ -54,7 +55,7 @@ def versions() -> list[tuple[str, str]]:
         ("geotdm_fast", f"{geotdm_fast.__version__}  ({os.path.dirname(geotdm_fast.__file__)})"),
         ("geotdm_fast._C", module),
         ("geotdm_fast._C_cuda", built if isinstance(built, str) else f"for {built.architectures}, CUDA {built.cuda}"),
-        ("python", f"{platform.python_version()}  ({platform.platform()})"),
+        ("python", f"{platform.python_version()}  ({sys.executable}, {platform.platform()})"),
         ("torch", f"{torch.__version__}  (CUDA {torch.version.cuda})" if torch.version.cuda else torch.__version__),
         ("triton", _version("triton") or "not installed"),
         ("numpy", numpy.__version__),
@@ -94,7 +95,7 @@ def optional() -> list[tuple[str, str]]:
     """Optional packages: their version, or how to get them."""
     rows = []
     for module, distribution, purpose, extra in EXTRAS:
-        missing = f"not installed: pip install 'geotdm-fast[{extra}]'"
+        missing = f"not installed: {how_to_install(extra)}"
         rows.append(
             (distribution, f"{(_version(distribution) or 'present') if is_installed(module) else missing}  ({purpose})")
         )

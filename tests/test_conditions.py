@@ -13,9 +13,10 @@ from test_training_device_data import two_lags
 from test_training_step import assert_same_state, make_step, run, steps_config
 from tolerances import assert_same
 
-from geotdm_fast import ModelMeanType, Sampler, backend
+from geotdm_fast import Flow, ModelMeanType, Sampler, backend
 from geotdm_fast.conditioning import cond_mask, frames_of
 from geotdm_fast.conditions import SPAN, Conditions
+from geotdm_fast.diffusion.priors import FIXED_PRIORS
 from geotdm_fast.scores.equivariance import check_equivariance
 from geotdm_fast.task import Task
 
@@ -196,13 +197,39 @@ def test_a_call_needs_them(conditions, message):
     ("conditions", "message"),
     [
         (TOLD[[0, 1, 0]], r"conditions must be \[2, 2\], got \[3, 2\]"),
-        (TOLD * torch.tensor([math.nan, 1.0]), "the condition lag must be finite"),
+        (TOLD * torch.tensor([math.nan, 1.0]), r"Sampler.draw: conditions must be finite, got nan at index \[0, 0\]"),
     ],
 )
 def test_a_draw_needs_them(conditions, message):
     network, x, model_kwargs = network_and_batch(conditions=RANGES)
     with pytest.raises(ValueError, match=message):
         Sampler(diffusion(network, "cond", "learned")).draw(x.shape, model_kwargs | {"conditions": conditions})
+
+
+def with_prior(prior):
+    """A model of a prior that no network computes: a flow where diffusions have none of that name."""
+    network, x, model_kwargs = network_and_batch(learned=False, conditions=RANGES)
+    if prior in FIXED_PRIORS:
+        return diffusion(network, "cond", prior), x, model_kwargs
+    return Flow(network, 8, "cpu", prior=prior), x, model_kwargs
+
+
+@pytest.mark.parametrize("prior", ["com", "last_frame", "none", "walk", "velocity"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_draw_from_a_fixed_prior_needs_finite_ones(prior, value):
+    """The steps of a chain trust what they are told: it is looked at before any noise is drawn."""
+    made, x, model_kwargs = with_prior(prior)
+    told = TOLD.clone()
+    told[1, 0] = value
+
+    def noise(k):
+        raise AssertionError(f"draw {k} of noise")
+
+    refused = pytest.raises(ValueError, match=rf": conditions must be finite, got {value} at index \[1, 0\]")
+    with refused:
+        Sampler(made, num_steps=2).draw(x.shape, model_kwargs | {"conditions": told}, noise=noise)
+    with refused:
+        Sampler(made, num_steps=2).refine(x, 2, model_kwargs | {"conditions": told}, noise=noise)
 
 
 def test_a_network_that_is_told_none_refuses_them():

@@ -50,7 +50,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     add_free(parser)
     parser.add_argument("--num-graphs", type=count, default=3, metavar="N", help="graphs in a batch (default: 3)")
-    parser.add_argument("--steps", type=count, metavar="S", help="steps of the chain (default: the model's own)")
+    parser.add_argument(
+        "--steps",
+        type=count,
+        metavar="S",
+        help="steps of the chain (default: the model's own; a tenth finds the same faults sooner)",
+    )
     parser.add_argument("--json", metavar="FILE.json", help="also write every deviation")
     parser.add_argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     add_quiet(parser)
@@ -61,7 +66,6 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Print the table; 0 when every bound holds, 1 when one does not."""
     from geotdm_fast.cli.requests import check_suffix, open_asked
-    from geotdm_fast.runtime.bars import progress_bar
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
@@ -69,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     from geotdm_fast.nn.plain import bare
     from geotdm_fast.runtime.files import write_json
-    from geotdm_fast.scores.equivariance import QUANTITIES, ROUNDOFF, check_equivariance, motions_of
+    from geotdm_fast.scores.equivariance import ROUNDOFF, check_equivariance
     from geotdm_fast.scores.random_batches import kinds_of
 
     model = open_asked(args, choose_device(args.device))
@@ -83,10 +87,9 @@ def run(args: argparse.Namespace) -> int:
         num_graphs=args.num_graphs,
         num_steps=args.steps,
         num_frames=model.num_frames if model.num_frames > 1 else None,  # one frame alone has no place to change
+        progress=not args.quiet,
     )
-    followed = sum(len(motions_of(quantity, model.diffusion, model.task)) for quantity in QUANTITIES)
-    total = len(precisions) * len(kinds) * followed
-    found = list(progress_bar(measured, total=total, desc="equivariance", unit="check", disable=args.quiet))
+    found = list(measured)
     if args.json is not None:
         write_json(args.json, [deviation._asdict() | {"holds": deviation.holds} for deviation in found])
     print(_table(found))

@@ -151,7 +151,8 @@ def _run(args: argparse.Namespace) -> int:
             progress=not args.quiet,
         )
     except OutOfTime as stopped:
-        print(f"{folder}: the budget is spent at: {stopped.at}; the same command goes on from there")
+        time = "train.max_minutes are" if args.budget is None else f"--budget of {args.budget:g} minutes is"
+        print(f"{folder}: the {time} spent: {stopped}; the same command goes on from there")
         return MORE_TO_DO
     print(results_table([row]).partition("\n## ")[2])
     print(f"{folder}: pictures, samples, weights; {args.results}: the row")

@@ -22,8 +22,8 @@ _FIELDS = {
 _PARTICLES = {"--num-atoms": "md:argon", "--num-molecules": "md:water"}
 
 DESCRIPTION = """\
-Or simulate molecular dynamics. OpenMM does it on the CPU (pip install 'geotdm-fast[simulate-md]'); argon, where OpenMM
-is not installed or with --engine own, the package's own integrator:
+Or simulate molecular dynamics. OpenMM does it on the CPU (the extra `simulate-md`); argon, where OpenMM is not
+installed or with --engine own, the package's own integrator:
 
   md:argon              108 atoms of liquid argon, Lennard-Jones, 94.4 K, 1.374 g/cm3      a frame every 0.1 ps
   md:water              64 molecules of TIP3P water, rigid, 300 K, 0.997 g/cm3             a frame every 0.05 ps

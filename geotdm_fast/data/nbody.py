@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +21,8 @@ NUM_SYSTEMS = {"train": 3000, "val": 2000, "test": 2000}
 # What the official generator keeps of 5000 steps: one frame in 100, the start among them for gravity alone.
 ALL_FRAMES = {"charged": 49, "springs": 49, "gravity": 50}
 _SAVE_EVERY = 100
-_FILES = ("loc", "vel", "edges", "charges")  # of the official generator
+# Of the official generator, what is read of each system.
+_FILES = {"charged": ("loc", "vel", "charges"), "springs": ("loc", "vel", "edges"), "gravity": ("loc", "vel")}
 FRAME_TIME = 0.1  # between two frames, in the simulation's units of time
 
 
@@ -80,9 +80,9 @@ def nbody_dataset(
         spread = check_count(where, "spread", spread)
     if stride is not None:
         stride = check_count(where, "stride", stride)
-    from_files = has_official_files(root, suffix)
-    if from_files:
-        x, v, state = _read_official(kind, pathlib.Path(cast(PathLike, root)), cast(str, suffix), num_systems, spread)
+    files = official_files(root, suffix, kind)
+    if files:
+        x, v, state = _read_official(kind, files, num_systems, spread)
         chosen = frame_slice(where, frames, every, x.shape[1])
         num_frames = _checked_num_frames(where, num_frames, len(chosen), f"for {root}")
     else:
@@ -115,7 +115,7 @@ def nbody_dataset(
     v = cut(v) if velocities else None
     windows = Windows(positions, places, num_frames, h, edge_index, edge_attr, project, v=v)
     # What this simulator draws for the test is the paper's system; a file, or other frames, may be anything.
-    is_known = split == "test" and not from_files and stride is None and chosen.step == 1 and chosen.start == 0
+    is_known = split == "test" and not files and stride is None and chosen.step == 1 and chosen.start == 0
     return TrajectoryDataset(windows, name=f"N-body {kind}", experiment=kind if is_known else None)
 
 
@@ -141,29 +141,31 @@ def _simulated_frames(
     return range(start, end, chosen.step)
 
 
-def has_official_files(root: PathLike | None, suffix: str | None) -> bool:
-    """Whether `root` holds positions that the official generator wrote under `suffix`.
+def official_files(root: PathLike | None, suffix: str | None, kind: str | None = None) -> dict[str, pathlib.Path]:
+    """The files of the official generator that `nbody_dataset` reads, by array; empty where it simulates: without a
+    root, and where root has no file of the generator.
 
-    Raises FileNotFoundError where it has other files of the generator alone: systems that are simulated in the place of
-    a file whose name is misspelt would be other data.
+    kind: of system: loc, vel, and charges (charged) or edges (springs); None, where it is not known: loc alone
+    Raises FileNotFoundError where root has files of the generator, but not these: systems that are simulated in the
+    place of a file whose name is misspelt would be other data.
     """
     if root is None:
-        return False
-    if suffix is not None and (pathlib.Path(root) / f"loc_{suffix}.npy").is_file():
-        return True
-    others = sorted(path.name for name in _FILES for path in pathlib.Path(root).glob(f"{name}_*.npy"))
+        return {}
+    folder = pathlib.Path(root)
+    names = ("loc",) if kind is None else _FILES[kind]
+    needed = {} if suffix is None else {name: folder / f"{name}_{suffix}.npy" for name in names}
+    absent = ["no suffix is given"] if suffix is None else []
+    absent += [f"there is no {path.name}" for path in needed.values() if not path.is_file()]
+    if not absent:
+        return needed
+    every = sorted({name for of_kind in _FILES.values() for name in of_kind})
+    others = sorted(path.name for name in every for path in folder.glob(f"{name}_*.npy"))
     if others:
-        absent = "no suffix is given" if suffix is None else f"there is no loc_{suffix}.npy"
         raise FileNotFoundError(
-            f"nbody_dataset: {root}: {absent}, but there is {listed(others, 4)}; without root the systems are simulated"
+            f"nbody_dataset: {root}: {absent[0]}, but there is {listed(others, 4)}; without root the systems are "
+            "simulated"
         )
-    return False
-
-
-def official_files(root: PathLike, suffix: str, kind: str) -> list[pathlib.Path]:
-    """The files of the official generator that `nbody_dataset` reads for a kind of system."""
-    more = {"charged": ["charges"], "springs": ["edges"]}.get(kind, [])
-    return [pathlib.Path(root) / f"{name}_{suffix}.npy" for name in ("loc", "vel", *more)]
+    return {}
 
 
 def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0, spread: int | None = None) -> InitialState:
@@ -189,13 +191,14 @@ def draw_systems(kind: str, split: str, num_systems: int, seed: int = 0, spread:
 
 
 def _read_official(
-    kind: str, root: pathlib.Path, suffix: str, num_systems: int | None, spread: int | None
+    kind: str, files: dict[str, pathlib.Path], num_systems: int | None, spread: int | None
 ) -> tuple[np.ndarray, np.ndarray, InitialState]:
     """x, v [B, T, N, 3] and the charges or springs of `spread` of the first `num_systems` systems."""
-    where = f"nbody_dataset: {root}"
+    where = f"nbody_dataset: {files['loc'].parent}"
+    called = {name: path.stem for name, path in files.items()}
 
     def read(name: str) -> np.ndarray:
-        array = read_npy(root / f"{name}_{suffix}.npy")
+        array = read_npy(files[name])
         if array.ndim == 0:
             return array
         array = array[:num_systems]
@@ -204,20 +207,20 @@ def _read_official(
     loc = read("loc")
     vel = read("vel")
     if kind == "gravity":
-        loc = check_positions(where, f"loc_{suffix}", loc, "B, T, N, 3")
-        vel = check_positions(where, f"vel_{suffix}", vel, "B, T, N, 3")
+        loc = check_positions(where, called["loc"], loc, "B, T, N, 3")
+        vel = check_positions(where, called["vel"], vel, "B, T, N, 3")
     else:
-        loc = check_positions(where, f"loc_{suffix}", loc, "B, T, 3, N").transpose(0, 1, 3, 2)
-        vel = check_positions(where, f"vel_{suffix}", vel, "B, T, 3, N").transpose(0, 1, 3, 2)
-    check_shape(where, f"vel_{suffix}", vel, loc.shape)
+        loc = check_positions(where, called["loc"], loc, "B, T, 3, N").transpose(0, 1, 3, 2)
+        vel = check_positions(where, called["vel"], vel, "B, T, 3, N").transpose(0, 1, 3, 2)
+    check_shape(where, called["vel"], vel, loc.shape)
     num_loaded, _, num_nodes, _ = loc.shape
     charges = springs = None
     if kind == "charged":
-        charges = check_positions(where, f"charges_{suffix}", read("charges"), "B, N, 1")[..., 0]
-        check_shape(where, f"charges_{suffix}", charges, (num_loaded, num_nodes))
+        charges = check_positions(where, called["charges"], read("charges"), "B, N, 1")[..., 0]
+        check_shape(where, called["charges"], charges, (num_loaded, num_nodes))
     if kind == "springs":
-        springs = check_positions(where, f"edges_{suffix}", read("edges"), "B, N, N")
-        check_shape(where, f"edges_{suffix}", springs, (num_loaded, num_nodes, num_nodes))
+        springs = check_positions(where, called["edges"], read("edges"), "B, N, N")
+        check_shape(where, called["edges"], springs, (num_loaded, num_nodes, num_nodes))
     return loc, vel, InitialState(loc[:, 0], vel[:, 0], charges, springs)
 
 

@@ -150,10 +150,10 @@ def _named(where: str) -> Iterator[None]:
 
 
 def _open_nbody(section: dict, where: str, progress: bool) -> TrajectoryDataset:
-    from geotdm_fast.data.nbody import NUM_SYSTEMS, has_official_files, nbody_dataset
+    from geotdm_fast.data.nbody import NUM_SYSTEMS, nbody_dataset, official_files
 
     kind, split, root, suffix = section.pop("system"), section["split"], section.get("root"), section.get("suffix")
-    if progress and not has_official_files(root, suffix):
+    if progress and not official_files(root, suffix, kind):
         number = section.get("num_systems") or NUM_SYSTEMS[split]
         number = min(number, section.get("spread") or number)
         absent = f" (no loc_{suffix}.npy in {root})" if root is not None and suffix is not None else ""

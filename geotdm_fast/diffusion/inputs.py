@@ -62,6 +62,9 @@ def check_loop(where: str, mode: str, name: str, shape: Sequence[int], model_kwa
     check_shape(where, name, shape, expected)
     if not is_trusted():
         check_graph_values(where, num_nodes, edge_index, batch)
+        if model_kwargs.get("conditions") is not None:
+            conditions = check_tensor(where, "conditions", model_kwargs["conditions"], ("graphs", "C"), integer=False)
+            check_finite(where, "conditions", conditions)
     return model_kwargs
 
 

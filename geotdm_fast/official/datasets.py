@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geotdm_fast.data.checks import SPLITS
 from geotdm_fast.data.md17 import NUM_WINDOWS, md17_dataset, molecule_path
-from geotdm_fast.data.nbody import has_official_files, nbody_dataset
+from geotdm_fast.data.nbody import nbody_dataset, official_files
 from geotdm_fast.data.pedestrian import pedestrian_dataset
 from geotdm_fast.data.section_forms import normalise_section
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
@@ -104,7 +104,7 @@ class NBody(_OfficialDataset):
         section |= {"force_length": force_length, "obs_noise_scale": obs_noise_scale}
         if not any(word in text for text in (name, suffix) for word in ("charged", "spring", "gravity")):
             section["system"] = "charged"
-        there = has_official_files(root, suffix)
+        there = bool(official_files(root, suffix))
         if there and not any(split in text for text in (name, suffix) for split in ("train", "val", "test")):
             section["split"] = "train"  # of files it changes nothing
         section = normalise_section(section, "NBody")

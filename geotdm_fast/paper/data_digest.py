@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from geotdm_fast.data.nbody import has_official_files, official_files
+from geotdm_fast.data.nbody import official_files
 from geotdm_fast.data.pedestrian import files_of
 
 
@@ -32,8 +32,7 @@ def _content(path: pathlib.Path) -> str:
 
 def _files(section: Mapping) -> Iterator[pathlib.Path]:
     if section["kind"] == "nbody":
-        if has_official_files(section.get("root"), section.get("suffix")):
-            yield from official_files(section["root"], section["suffix"], section["system"])
+        yield from official_files(section.get("root"), section.get("suffix"), section["system"]).values()
     elif section["kind"] == "pedestrian":
         if section.get("recordings") is None:
             yield from files_of(section["root"], section["dataset"], section["phase"])

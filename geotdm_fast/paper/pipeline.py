@@ -38,6 +38,7 @@ from geotdm_fast.training.log import JsonLines, read_log
 CHOOSING_GRAPHS = 100
 # What a second call may say otherwise: where the data lie, and what they are called. Their digest must be the same.
 _FREE = ("data", "label")
+STRUCTURE_TRAINING = "training of the structure model"
 
 
 def reproduce(
@@ -95,6 +96,7 @@ class _Run:
     ):
         self.request, self.recipe, self.folder, self.pieces = request, plan, folder, pieces
         self.device, self.progress = device, progress
+        self.done: list[str] = []
         self.id = self._begin()
 
     def _begin(self) -> str:
@@ -128,42 +130,59 @@ class _Run:
             )
 
     def row(self) -> dict:
-        """Everything up to the row, which is made once."""
+        """Everything up to the row, which is made once. Raises OutOfTime with the parts that are done and left."""
         done = self.pieces.known("row")
         if done is not None:
             return done
+        try:
+            return self._row()
+        except OutOfTime as stopped:
+            parts = self._parts()
+            raise OutOfTime(stopped.at, tuple(self.done), parts[len(self.done) :]) from None
+
+    def _row(self) -> dict:
         trained = self._trained()
         scores, pictured = {}, None
         for draw in self.recipe.draws:
             samples, drawn = self._samples(draw)
+            self.done.append(_part("samples", draw))
             scores[draw.protocol] = self._scores(draw, samples, drawn)
+            self.done.append(_part("scores", draw))
             pictured = pictured or samples
         return self.pieces.once("row", lambda: self._report(trained, scores, cast(Samples, pictured)))
+
+    def _parts(self) -> tuple[str, ...]:
+        """What an experiment consists of, in the order in which it is done."""
+        trained = ("training",) if self.recipe.structure is None else (STRUCTURE_TRAINING, "training")
+        drawn = (_part(what, draw) for draw in self.recipe.draws for what in ("samples", "scores"))
+        return (*trained, *drawn, "pictures and the row")
 
     # --- train ----------------------------------------------------------------------------------------------------
 
     def _trained(self) -> dict:
         """{steps, seconds, parameters} of the finished training; of two stages `structure` has those of the first."""
         config = json.loads(json.dumps(self.recipe.config))
-        structure = self.recipe.structure
-        if structure is None:
-            return self.pieces.once("train", lambda: self._train(config, "train"))
-        first = self.pieces.once(STRUCTURE, lambda: self._train(structure, STRUCTURE))
-        config["denoise_model"]["pretrain_ckpt"] = str(self.folder / STRUCTURE)
-        return self.pieces.once("train", lambda: self._train(config, "train")) | {STRUCTURE: first}
+        structure, first = self.recipe.structure, {}
+        if structure is not None:
+            first = {STRUCTURE: self.pieces.once(STRUCTURE, lambda: self._train(structure, STRUCTURE))}
+            self.done.append(STRUCTURE_TRAINING)
+            config["denoise_model"]["pretrain_ckpt"] = str(self.folder / STRUCTURE)
+        trained = self.pieces.once("train", lambda: self._train(config, "train"))
+        self.done.append("training")
+        return trained | first
 
     def _train(self, config: dict, name: str) -> dict:
         """Train in the folder `name`. Raises OutOfTime where that is not finished."""
         config = json.loads(json.dumps(config))
-        minutes = self.pieces.minutes_left()
-        if math.isfinite(minutes):
-            limit = config["train"]["max_minutes"]
-            config["train"]["max_minutes"] = max(0.0, minutes if limit is None else min(minutes, limit))
+        left = self.pieces.minutes_left()
+        minutes = max(0.0, left) if math.isfinite(left) else None
         directory = self.folder / name
-        train(config, output_dir=directory, device=self.device, progress=self.progress)
+        train(config, output_dir=directory, device=self.device, progress=self.progress, minutes=minutes)
         log = read_log(directory / "log.jsonl")
         if not _is_finished(log, config["train"]):
-            raise OutOfTime(f"{name}, step {log[-1]['step'] if log else 0}")
+            total = config["train"]["num_steps"]
+            of = "" if total is None else f" of {total}"
+            raise OutOfTime(f"{name}, step {log[-1]['step'] if log else 0}{of}")
         network, _ = load_checkpoint(directory / "last.safetensors")
         seconds = max((record["seconds"] for record in log if "seconds" in record), default=0.0)
         parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -262,6 +281,10 @@ class _Run:
         calls = [json.loads(line) for line in (self.folder / "calls.jsonl").read_text().splitlines()]
         known = samples.experiment == self.request.experiment
         return report.make_row(self.id, self.request, self.recipe, trained, scores, calls, self.pieces.data, known)
+
+
+def _part(what: str, draw: Draw) -> str:
+    return f"{what} ({draw.protocol})"
 
 
 def _is_finished(log: list[dict], train_config: dict) -> bool:

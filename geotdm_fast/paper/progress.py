@@ -10,11 +10,18 @@ from geotdm_fast.runtime.parsing import parse_json
 
 
 class OutOfTime(Exception):
-    """The budget is spent, `at` being the piece that waits; what is done is kept, and the same call goes on."""
+    """The budget is spent, `at` being the piece that waits; what is done is kept, and the same call goes on.
 
-    def __init__(self, at: str):
+    done, left: parts of the experiment that are finished, and those that are not, the one that `at` is in first
+    """
+
+    def __init__(self, at: str, done: tuple[str, ...] = (), left: tuple[str, ...] = ()):
         super().__init__(at)
-        self.at = at
+        self.at, self.done, self.left = at, done, left
+
+    def __str__(self) -> str:
+        done, left = (", ".join(parts) or "nothing" for parts in (self.done, self.left))
+        return f"stopped at {self.at}; done: {done}; left: {left}"
 
 
 class Pieces:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from geotdm_fast.config.files import normalise_config, override
 from geotdm_fast.data.md17 import molecule_path
-from geotdm_fast.data.nbody import has_official_files
+from geotdm_fast.data.nbody import official_files
 from geotdm_fast.data.pedestrian import PHASES, SCENES, has_validation, is_papers_test_set
 from geotdm_fast.diffusion.flow_solvers import FLOW_SOLVERS, FLOW_SPACINGS
 from geotdm_fast.diffusion.methods import METHODS
@@ -384,7 +384,7 @@ def _nbody_data(request: Request, about: dict) -> tuple[dict, str]:
         section = {"kind": "nbody", "system": request.experiment, "split": split, "num_systems": num_systems, **about}
         if request.data is not None:
             suffix = f"{_OFFICIAL_SPLIT[split]}_{_OFFICIAL_SYSTEM[request.experiment]}"
-            if not has_official_files(request.data, suffix):
+            if not official_files(request.data, suffix, request.experiment):
                 raise FileNotFoundError(
                     f"reproduce: {request.data} must hold loc_{suffix}.npy; without data the systems are simulated"
                 )

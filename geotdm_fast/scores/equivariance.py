@@ -33,9 +33,11 @@ from geotdm_fast.ays.structure import BasicES
 from geotdm_fast.data.checks import check_count
 from geotdm_fast.data.trajectory import Batch
 from geotdm_fast.diffusion import FramedDiffusion, ModelMeanType, Sampler
+from geotdm_fast.diffusion.progress import Progress
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.ops import backend
+from geotdm_fast.runtime.bars import progress_bar
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.scores.motions import MOTIONS, Motion, motion
 from geotdm_fast.scores.random_batches import kinds_of, random_batch
@@ -76,6 +78,7 @@ def check_equivariance(
     num_steps: int | None = None,
     num_frames: int | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> Iterator[Deviation]:
     """Every deviation, one by one: network, loss and a whole chain, under every motion, in every precision.
 
@@ -86,6 +89,7 @@ def check_equivariance(
         takes `molecule` alone: random atoms, bonds and pairs up to three bonds apart. None: all that the network takes
     num_steps: of the chain, default all; a tenth of them finds the same faults
     num_frames: T of the data; None: as the task and the network say, and where they do not, 8 frames are drawn
+    progress: show a bar of the steps of all chains, which take most of the time
 
     `motions_of` says which motions a quantity follows.
     float64 runs the reference; fp32 what runs on this device by itself; tf32 and bf16 too on CUDA, on the CPU the
@@ -111,14 +115,19 @@ def check_equivariance(
         task = replace(task, num_frames=num_frames)
     dtype = diffusion.dtype
     before, was_training = network.precision, network.training
+    sampler = Sampler(diffusion, num_steps=num_steps)
+    motions = {name for quantity in QUANTITIES for name in motions_of(quantity, diffusion, task)}
+    chains = len(kinds) * (1 + NUDGES + len(precisions) * (1 + len(motions)))
+    bar = progress_bar(total=chains * sampler.num_steps, desc="equivariance", unit="step", disable=not progress)
     network.eval()
     try:
         for kind in kinds:
             batch = random_batch(kind, network, num_frames, num_graphs, seed, task.num_told)
-            subject = _Subject(diffusion, task, batch, num_steps, seed)
+            subject = _Subject(sampler, task, batch, seed, bar.update)
             with torch.no_grad():
                 yield from _deviations(subject, kind, precisions)
     finally:
+        bar.close()
         network.to(dtype).set_precision(before).train(was_training)
 
 
@@ -163,10 +172,10 @@ def _deviations(subject: "_Subject", kind: str, precisions: tuple[str, ...]) -> 
 class _Subject:
     """A diffusion with data, and its quantities for the data as they are or moved."""
 
-    def __init__(self, diffusion: FramedDiffusion, task: Task, batch: Batch, num_steps: int | None, seed: int):
-        self.diffusion, self.task, self.batch, self.seed = diffusion, task, batch, seed
-        self.sampler = Sampler(diffusion, num_steps=num_steps)
-        self.device = torch.device(diffusion.device)
+    def __init__(self, sampler: Sampler, task: Task, batch: Batch, seed: int, progress: Progress = False):
+        self.sampler, self.task, self.batch, self.seed, self.progress = sampler, task, batch, seed, progress
+        self.diffusion = sampler.diffusion
+        self.device = torch.device(self.diffusion.device)
         self.last_positions = 0.0
 
     def quantities(
@@ -204,7 +213,7 @@ class _Subject:
         x_t = x_start + 0.3 * noise(0)
         x_out, h_out = diffusion.denoise_network(x=x_t, diffusion_t=diffusion.scale_timesteps(step), **model_kwargs)
         loss = diffusion.training_losses(x_start, t=step, model_kwargs=model_kwargs, noise=noise(1))["loss"]
-        sample = self.sampler.draw(tuple(x_start.shape), model_kwargs, noise=noise)
+        sample = self.sampler.draw(tuple(x_start.shape), model_kwargs, noise=noise, progress=self.progress)
         found = {"network": (x_out, h_out), "loss": (loss,), "chain": (sample,)}
         return {name: tuple(value.double().cpu() for value in values) for name, values in found.items()}
 

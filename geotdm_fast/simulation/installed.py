@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-from geotdm_fast.runtime.packages import is_installed, require_package
+from geotdm_fast.runtime.packages import how_to_install, is_installed, require_package
 
 EXTRA = "simulate-md"
 _NEEDED = ("openmm", "openmmtools")
@@ -16,7 +16,7 @@ def default_engine(system: str) -> str:
         return "openmm"
     warnings.warn(
         f"simulate_md: {missing} is not installed, so argon is simulated by the package's own integrator (engine own); "
-        f"for OpenMM: pip install 'geotdm-fast[{EXTRA}]'",
+        f"for OpenMM: {how_to_install(EXTRA)}",
         stacklevel=4,
     )
     return "own"

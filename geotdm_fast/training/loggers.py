@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from geotdm_fast.runtime.packages import how_to_install
 from geotdm_fast.training.log import JsonLines, cut_log
 
 # What each logger imports; the extra of this package that brings it has the logger's name.
@@ -24,8 +25,8 @@ def check_logger(name: str) -> None:
         importlib.import_module(_IMPORTS[name])
     except Exception as error:  # of a damaged or ill-matched installation anything
         raise ImportError(
-            f"train.logger: {name} needs the package {name}, which cannot be imported ({_told(error)}): pip install "
-            f"'geotdm-fast[{name}]'"
+            f"train.logger: {name} needs the package {name}, which cannot be imported ({_told(error)}): "
+            f"{how_to_install(name)}"
         ) from error
 
 

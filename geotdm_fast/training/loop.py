@@ -54,6 +54,7 @@ def train(
     device: torch.device | str | None = None,
     resume: bool = True,
     progress: bool = True,
+    minutes: float | None = None,
 ) -> pathlib.Path:
     """Train a model as `config` says and return the path of the last checkpoint (`last.safetensors`).
 
@@ -71,6 +72,7 @@ def train(
     device: default cuda if there is one; under torchrun every process takes its own
     resume: go on from output_dir/state.safetensors if it is there; False starts anew and discards that run
     progress: show a progress bar
+    minutes: stop after so many, as train.max_minutes does, but without a word: the caller has one
     Raises ValueError if the config does not fit the data or the run to be resumed, and if the loss is not finite;
     OSError if a file cannot be written (the earlier one stays), if another process is training into the folder, and
     if another process of this run has died; ImportError if the package of train.logger cannot be imported;
@@ -80,7 +82,7 @@ def train(
     check_logger(config["train"]["logger"])
     directory = pathlib.Path(output_dir or _default_directory(config["train"]))
     with processes(device) as ours:
-        run = _Run(config, directory, ours, show=progress and ours.writes)
+        run = _Run(config, directory, ours, show=progress and ours.writes, minutes=minutes)
         with held(directory, ours):
             try:
                 run.resume_or_start(resume)
@@ -111,10 +113,14 @@ def _default_directory(train: Mapping) -> pathlib.Path:
 class _Run:
     """One call of `train`: everything it holds, and its loop."""
 
-    def __init__(self, config: dict, directory: pathlib.Path, ours: Processes, *, show: bool):
+    def __init__(
+        self, config: dict, directory: pathlib.Path, ours: Processes, *, show: bool, minutes: float | None = None
+    ):
         train = config["train"]
         self.config, self.train_config, self.ours, self.show = config, train, ours, show
-        self.stop = StopRequest(train["max_minutes"])
+        limits = [limit for limit in (minutes, train["max_minutes"]) if limit is not None]
+        self.stop = StopRequest(min(limits, default=None))
+        self.is_timed = minutes is not None
         sections = {f"data.{name}": config["data"].get(name) for name in ("train", "val")}
         # Together: a file of both is read once.
         datasets = open_datasets(
@@ -274,7 +280,8 @@ class _Run:
             return self.output.last_path
         where = f"at step {step}" + ("" if self.dropped is None else f" in its {self.dropped}, which was dropped")
         by = "after train.max_minutes" if reason == StopRequest.TIME_UP else "by a signal"
-        self._say(f"stopped {by} {where}, checkpoint written; the same command goes on from there")
+        if reason != StopRequest.TIME_UP or not self.is_timed:
+            self._say(f"stopped {by} {where}, checkpoint written; the same command goes on from there")
         if reason == StopRequest.TIME_UP:
             self.output.finish()
             return self.output.last_path

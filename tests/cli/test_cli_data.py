@@ -178,7 +178,11 @@ def test_a_checkpoint_by_folder_and_by_name(charged, tmp_path, capsys):
     assert f"{run} must hold best.safetensors, or name a file of weights in it; got none" in capsys.readouterr().err
     shutil.copy(charged, run / "epoch_3.safetensors")
     assert main(["sample", str(run), *options]) == 2
-    assert "got epoch_3.safetensors" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("got epoch_3.safetensors\n")
+    shutil.copy(charged, run / "last.safetensors")
+    assert main(["sample", str(run), *options]) == 2
+    early = f"last.safetensors; the first validation writes it, until then there is {run / 'last.safetensors'}"
+    assert early in capsys.readouterr().err
     shutil.copy(charged, run / "best.safetensors")
     assert main(["sample", str(run), *options]) == 0
     assert f"{run}: taking best.safetensors" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 from tiny_models import charged_config, write_checkpoint
 
 from geotdm_fast.cli import main
+from geotdm_fast.runtime.packages import how_to_install
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_xyz_without_ase(said, tmp_path, checkpoint, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ase" else found(name))
     out = ("--out", tmp_path / "s.npz", "--xyz", tmp_path / "s.xyz")
-    assert "pip install 'geotdm-fast[molecules]'" in said("sample", checkpoint, *out)
+    assert how_to_install("molecules") in said("sample", checkpoint, *out)
 
 
 def test_devices(said, tmp_path, checkpoint):

@@ -7,6 +7,7 @@ import pytest
 
 from geotdm_fast.cli import main
 from geotdm_fast.cli.stopped import what_is_kept
+from geotdm_fast.runtime.packages import how_to_install
 
 ARGON = ["simulate", "md:argon", "--engine", "own", "--num-atoms", "56", "--equilibrate", "0.1", "--quiet"]
 
@@ -64,7 +65,7 @@ def test_settings_that_do_not_fit_are_told(said, capsys):
 
 def test_without_openmm_others_say_what_to_install(said, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "water needs openmm, which is not installed: pip install 'geotdm-fast[simulate-md]'" in said("md:water")
+    assert f"water needs openmm, which is not installed: {how_to_install('simulate-md')}" in said("md:water")
 
 
 def test_a_stopped_run_says_what_is_kept():

@@ -6,6 +6,8 @@ import torch
 from places import GOLDEN
 
 from geotdm_fast.data import collate, initial_state, nbody, nbody_dataset, open_dataset, simulate
+from geotdm_fast.data.nbody import official_files
+from geotdm_fast.paper.data_digest import data_digest
 
 EXTRA = {"charged": {"charges": "charges"}, "springs": {"springs": "edges"}, "gravity": {}}
 
@@ -225,6 +227,26 @@ def test_files_of_another_suffix_are_not_simulated_instead(tmp_path):
         open_dataset(section, "data.train", progress=False)
 
 
+def test_the_files_that_are_read_are_named_in_one_place(tmp_path):
+    """By kind of system; the others may be there, and where one is missing, that is said before any is read."""
+    assert official_files(None, "a", "charged") == official_files(tmp_path, "a", "charged") == {}
+    write_official_files(tmp_path, "charged", "a")
+    named = {name: tmp_path / f"{name}_a.npy" for name in ("loc", "vel", "charges", "edges")}
+    for kind, more in (("charged", {"charges"}), ("springs", {"edges"}), ("gravity", set())):
+        expected = {name: path for name, path in named.items() if name in {"loc", "vel"} | more}
+        assert official_files(tmp_path, "a", kind) == expected
+    assert official_files(tmp_path, "a") == {"loc": named["loc"]}
+    named["vel"].unlink()
+    message = (
+        r"nbody_dataset: .*: there is no vel_a\.npy, but there is charges_a\.npy, edges_a\.npy, loc_a\.npy; without"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        official_files(tmp_path, "a", "gravity")
+    section = {"kind": "nbody", "system": "gravity", "split": "train", "root": str(tmp_path), "suffix": "a"}
+    with pytest.raises(FileNotFoundError, match=message):
+        data_digest({"train": section})
+
+
 def test_official_files_that_are_wrong(tmp_path):
     write_official_files(tmp_path, "charged", "a")
     with pytest.raises(ValueError, match=r"num_frames must be at most 5 .* got 30"):
@@ -233,8 +255,9 @@ def test_official_files_that_are_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"charges_a must be \[3, 5\], got \[2, 5\]"):
         nbody_dataset("charged", "train", num_frames=4, root=tmp_path, suffix="a")
     (tmp_path / "charges_a.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"charges_a\.npy"):
+    with pytest.raises(FileNotFoundError, match=r"there is no charges_a\.npy, but there is edges_a\.npy"):
         nbody_dataset("charged", "train", num_frames=4, root=tmp_path, suffix="a")
+    np.save(tmp_path / "charges_a.npy", np.zeros((3, 5, 1)))
     np.save(tmp_path / "loc_a.npy", np.array([{"pickled": 1}], dtype=object))
     with pytest.raises(ValueError, match=r"loc_a\.npy must be an \.npy file of plain numbers"):
         nbody_dataset("charged", "train", num_frames=4, root=tmp_path, suffix="a")

@@ -1,6 +1,7 @@
 """Molecule files as ASE writes them, and arguments that cannot be."""
 
 import importlib.util
+import re
 
 import ase
 import ase.io
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from geotdm_fast.data import file_dataset
+from geotdm_fast.runtime.packages import how_to_install
 
 LINE = np.array([[0.0, 0, 0], [1.1, 0, 0], [2.3, 0, 0], [3.3, 0, 0]])
 LINE = LINE + 0.01 * np.random.default_rng(0).standard_normal((50, 4, 3))
@@ -105,11 +107,11 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
         importlib.util, "find_spec", lambda name: None if name in ("ase", "mdtraj", "MDAnalysis") else found(name)
     )
     assert len(file_dataset(path)) == len(file_dataset(pdb)) == 11  # they need no other package
-    with pytest.raises(ModuleNotFoundError, match=r"needs ase, .* pip install 'geotdm-fast\[molecules\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"needs ase, .* {re.escape(how_to_install('molecules'))}"):
         file_dataset(tmp_path / "m.traj")
-    with pytest.raises(ModuleNotFoundError, match=r"m\.xtc needs mdtraj, .* pip install 'geotdm-fast\[md\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"m\.xtc needs mdtraj, .* {re.escape(how_to_install('md'))}"):
         file_dataset(tmp_path / "m.xtc", pdb)
-    with pytest.raises(ModuleNotFoundError, match=r"m\.gro needs mdtraj, .* pip install 'geotdm-fast\[md\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"m\.gro needs mdtraj, .* {re.escape(how_to_install('md'))}"):
         file_dataset(tmp_path / "m.xtc", tmp_path / "m.gro")
-    with pytest.raises(ModuleNotFoundError, match=r"needs MDAnalysis, .* pip install 'geotdm-fast\[md\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"needs MDAnalysis, .* {re.escape(how_to_install('md'))}"):
         file_dataset(path, reader="mdanalysis")

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import re
 import warnings
 
 import numpy as np
@@ -25,6 +26,7 @@ from test_frame_times import trr_frame
 from geotdm_fast.data import file_dataset
 from geotdm_fast.data.molecule_files import formats, mdtraj_files
 from geotdm_fast.data.molecule_files.opening import open_molecules
+from geotdm_fast.runtime.packages import how_to_install
 
 mdtraj = pytest.importorskip("mdtraj")
 HAS_MDANALYSIS = formats.installed("mdanalysis")
@@ -303,7 +305,7 @@ def test_who_reads_what(tmp_path, eth, monkeypatch):
     monkeypatch.setattr(formats, "installed", lambda name: here[name])
     for name in ("a.tpr", "a.h5md", "a.foo", "XDATCAR", "a.xtc", "a.prmtop"):
         (tmp_path / name).write_text("x")
-    with pytest.raises(ModuleNotFoundError, match=r"a\.tpr needs MDAnalysis, .*pip install 'geotdm-fast\[md\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"a\.tpr needs MDAnalysis, .*{re.escape(how_to_install('md'))}"):
         file_dataset(tmp_path / "a.xtc", tmp_path / "a.tpr")
     with pytest.raises(ModuleNotFoundError, match=r"a\.h5md needs MDAnalysis"):
         file_dataset(tmp_path / "a.h5md", eth)

@@ -11,7 +11,7 @@ import torch
 import warm_python
 from tiny_models import write_ethanol
 
-from geotdm_fast.checkpoint import load_tensors
+from geotdm_fast.checkpoint import load_checkpoint, load_tensors
 from geotdm_fast.cli import main
 from geotdm_fast.data import open_dataset
 from geotdm_fast.data.pedestrian import pedestrian_windows
@@ -114,7 +114,7 @@ def test_pieces_give_what_one_call_gives(tmp_path, monkeypatch, no_pictures):
     monkeypatch.setattr("geotdm_fast.paper.pieces.WORK_CPU", 1)  # a shard for each graph
     whole = reproduce(tiny(), out=tmp_path / "whole", progress=False)
 
-    stopped, row = [], None
+    stopped, parts, row = [], [], None
     while row is None:
         left = iter((1.0, 1.0))
         monkeypatch.setattr(pipeline.Pieces, "minutes_left", lambda self, left=left: next(left, -1.0))
@@ -122,6 +122,9 @@ def test_pieces_give_what_one_call_gives(tmp_path, monkeypatch, no_pictures):
             row = reproduce(tiny(), out=tmp_path / "cut", results=tmp_path / "r.jsonl", progress=False)
         except OutOfTime as stop:
             stopped.append(stop.at)
+            parts.append((*stop.done, "/", *stop.left))
+    training, *others = "training", "samples (official)", "scores (official)", "pictures and the row"
+    assert parts == [(training, "/", *others)] * 3 + [(training, *others[:2], "/", others[2])]
     assert stopped == ["official_shards", "official, shard 2 of 4", "official, shard 4 of 4", "row"]
     assert len(read_results(tmp_path / "r.jsonl")) == 1
     assert row["scores"]["mean of 5"]["ade"] == whole["scores"]["mean of 5"]["ade"]
@@ -135,8 +138,9 @@ def test_pieces_give_what_one_call_gives(tmp_path, monkeypatch, no_pictures):
 def test_training_gets_what_is_left_of_the_budget(tmp_path, monkeypatch, capsys):
     given = []
 
-    def train(config, *, output_dir, **_):
-        given.append(config["train"]["max_minutes"])
+    def train(config, *, output_dir, minutes, **_):
+        given.append(minutes)
+        assert config["train"]["max_minutes"] is None
         output_dir.mkdir(parents=True, exist_ok=True)
         # Validated in the middle, not at the end.
         (output_dir / "log.jsonl").write_text('{"step": 4, "epoch": 2, "val_loss": 1.0}\n{"step": 5, "loss": 1.0}\n')
@@ -147,9 +151,23 @@ def test_training_gets_what_is_left_of_the_budget(tmp_path, monkeypatch, capsys)
         words += ["--set", override]
     words += ["--out", str(tmp_path), "--device", "cpu", "--results", str(tmp_path / "r.jsonl")]
     assert main(words) == 3
-    assert "the budget is spent at: train, step 5; the same command goes on from there" in capsys.readouterr().out
+    assert capsys.readouterr().out == (
+        f"{tmp_path}: the --budget of 9 minutes is spent: stopped at train, step 5 of 6; done: nothing; left: "
+        "training, samples (official), scores (official), pictures and the row; the same command goes on from there\n"
+    )
     assert 8 < given[0] <= 9
     assert not (tmp_path / "r.jsonl").exists() and not (tmp_path / "pieces" / "train.json").exists()
+
+
+def test_a_budget_ends_a_training_without_another_word(tmp_path, monkeypatch, capsys):
+    """It said that train.max_minutes, which nobody had set, were over."""
+    for _ in range(2):  # begun, and gone on with
+        left = iter((1.0, 1e-9))
+        with monkeypatch.context() as clock, pytest.raises(OutOfTime, match=r"stopped at train, step [01] of 6; done"):
+            clock.setattr(pipeline.Pieces, "minutes_left", lambda self, left=left: next(left))
+            reproduce(tiny(), out=tmp_path, progress=False)
+    assert "stopped" not in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "train" / "last.safetensors")[1]["train"]["max_minutes"] is None
 
 
 def test_killed_at_any_moment(tmp_path, no_pictures):

@@ -11,6 +11,7 @@ from tiny_models import ethanol_config, made_samples, write_checkpoint, write_et
 
 from geotdm_fast.cli import main
 from geotdm_fast.data import file_dataset
+from geotdm_fast.runtime.packages import how_to_install
 from geotdm_fast.samples.molecule_exports import export_molecules
 from geotdm_fast.samples.npz import read_samples
 
@@ -137,7 +138,7 @@ def test_what_is_missing_is_told_first(tmp_path, monkeypatch, capsys, option, pa
     out = ["--out", str(tmp_path / "s.npz"), f"--{option}", str(tmp_path / f"s.{option}")]
     (tmp_path / "empty.safetensors").touch()
     assert main(["sample", str(tmp_path / "empty.safetensors"), *out]) == 2
-    assert f"needs {package}, which is not installed: pip install 'geotdm-fast[{extra}]'" in capsys.readouterr().err
+    assert f"needs {package}, which is not installed: {how_to_install(extra)}" in capsys.readouterr().err
 
 
 def test_command(tmp_path, capsys):

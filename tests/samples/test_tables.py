@@ -2,12 +2,14 @@
 
 import dataclasses
 import importlib.util
+import re
 
 import numpy as np
 import pytest
 from test_exports_in_boxes import WALK, samples_of
 from tiny_models import made_samples
 
+from geotdm_fast.runtime.packages import how_to_install
 from geotdm_fast.samples import atoms as atoms_of_samples
 from geotdm_fast.samples.molecule_exports import export_molecules
 from geotdm_fast.samples.record import Samples
@@ -153,6 +155,6 @@ def test_what_is_out_of_range_is_told():
 def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch, method, package, extra):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
-    message = rf"Samples\.{method} needs {package}, which is not installed: pip install 'geotdm-fast\[{extra}\]'"
+    message = rf"Samples\.{method} needs {package}, which is not installed: {re.escape(how_to_install(extra))}"
     with pytest.raises(ModuleNotFoundError, match=message):
         getattr(FLAT, method)()

@@ -1,5 +1,6 @@
 """The stress test of equivariance: sound models pass in every precision, and each kind of fault is caught."""
 
+import io
 import json
 
 import pytest
@@ -7,11 +8,15 @@ import torch
 from faults import anchored, faulty, mirrored, numbered, shifted
 from tiny_models import charged_config, ethanol_config, tame_network, write_ethanol
 from tolerances import assert_same, relative_error
+from tqdm import tqdm
 
 from geotdm_fast.checkpoint import build_diffusion, save_checkpoint
 from geotdm_fast.cli import main
+from geotdm_fast.diffusion import Flow, Sampler
 from geotdm_fast.nn import EGTN
+from geotdm_fast.scores import equivariance
 from geotdm_fast.scores.equivariance import (
+    NUDGES,
     QUANTITIES,
     ROUNDOFF,
     ROUNDOFFS,
@@ -74,7 +79,9 @@ def test_the_precisions_are_what_they_are_called():
     config = tiny()
     network = tame_network(config)
     diffusion = build_diffusion(network, config)
-    subject = _Subject(diffusion, Task.of_config(config), random_batch("nbody", network, 12, 3), 3, 0)
+    subject = _Subject(
+        Sampler(diffusion, num_steps=3), Task.of_config(config), random_batch("nbody", network, 12, 3), 0
+    )
     with torch.no_grad():
         (_, exact), (_, *others) = (subject.quantities(None, "float64")["network"], ROUNDOFF)
         errors = {name: relative_error(subject.quantities(None, name)["network"][1], exact) for name in others}
@@ -88,6 +95,28 @@ def test_priors(prior):
     deviations = found(config, precisions=("float64",), kinds=("nbody",))
     assert all(deviation.holds for deviation in deviations)
     assert ("translation" in {d.motion for d in deviations}) is (prior != "none")
+
+
+@pytest.mark.parametrize(("prior", "num_motions"), [("learned", 5), ("none", 4), ("walk", 5)])
+def test_the_bar_knows_from_the_start_how_long_it_takes(prior, num_motions, monkeypatch):
+    """It moves before the first deviation is known, by every step of a chain, and ends where it said that it would."""
+    bars = []
+
+    def bar(**options):
+        bars.append(tqdm(**options | {"file": io.StringIO()}))
+        return bars[-1]
+
+    monkeypatch.setattr(equivariance, "progress_bar", bar)
+    config = tiny() if prior == "walk" else tiny(prior=prior)
+    network = tame_network(config)
+    diffusion = Flow(network, 20, "cpu", prior=prior) if prior == "walk" else build_diffusion(network, config)
+    options = {"precisions": ("float64", "fp32"), "kinds": ("nbody", "molecule"), "num_steps": 3}
+    measured = check_equivariance(diffusion, Task.of_config(config), **options, progress=True)
+    next(measured)
+    (shown,) = bars
+    assert shown.total == 2 * 3 * (1 + NUDGES + 2 * (1 + num_motions))
+    assert shown.n == 3 * (1 + NUDGES + 2)  # the condition, and the first motion
+    assert len(list(measured)) and shown.n == shown.total and shown.disable
 
 
 def test_unconditional_models(tmp_path):
@@ -164,6 +193,11 @@ def test_command(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert code == 0 and "equivariant: all 15 deviations are within their bounds" in shown
     written = json.loads((tmp_path / "d.json").read_text())
+    assert main(["check-equivariance", str(tmp_path / "good.safetensors"), *options]) == 0
+    assert "equivariance" not in capsys.readouterr().err
+    options.remove("--quiet")
+    assert main(["check-equivariance", str(tmp_path / "good.safetensors"), *options]) == 0
+    assert "equivariance: 100%" in capsys.readouterr().err
     assert len(written) == 15 and all(entry["holds"] for entry in written)
     assert {entry["quantity"] for entry in written} == set(QUANTITIES)
 

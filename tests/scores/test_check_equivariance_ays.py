@@ -14,6 +14,7 @@ from geotdm_fast.ays.vectors import GVP
 from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.cli import main
 from geotdm_fast.data.chemistry.atom_graph import is_atom_graph, parts
+from geotdm_fast.diffusion import Sampler
 from geotdm_fast.families import build_diffusion, build_network
 from geotdm_fast.scores.equivariance import QUANTITIES, ROUNDOFF, Deviation, _Subject, check_equivariance
 from geotdm_fast.scores.motions import MOTIONS
@@ -93,7 +94,8 @@ def test_every_precision_passes_and_is_what_it_is_called(tmp_path):
     assert len(deviations) == len(ROUNDOFF) * (5 + 4 + 4)
     assert all(deviation.holds for deviation in deviations), [d for d in deviations if not d.holds]
     network, task = lively_network(config), Task.of_config(config)
-    subject = _Subject(build_diffusion(network, config), task, random_batch("molecule", network, SPAN, 3), 3, 0)
+    sampler = Sampler(build_diffusion(network, config), num_steps=3)
+    subject = _Subject(sampler, task, random_batch("molecule", network, SPAN, 3), 0)
     with torch.no_grad():
         results = {name: subject.quantities(None, name)["network"][1] for name in ROUNDOFF}
     for name in ("fp32", "tf32", "bf16"):

@@ -1,8 +1,11 @@
 """Settings of molecular dynamics: defaults, blocks, starts, and every error."""
 
+import re
+
 import numpy as np
 import pytest
 
+from geotdm_fast.runtime.packages import how_to_install
 from geotdm_fast.simulation import SYSTEMS, MDSettings, installed
 from geotdm_fast.simulation.blocks import blocks
 from geotdm_fast.simulation.lattice import close_packed, water_molecules
@@ -93,7 +96,7 @@ def test_without_openmm_argon_is_our_own_and_others_say_what_to_install(monkeypa
         assert MDSettings("argon").run().engine == "own"
     assert MDSettings("water").run().engine == "openmm"
     with pytest.raises(
-        ModuleNotFoundError, match=r"md:water needs openmm, .* pip install 'geotdm-fast\[simulate-md\]'"
+        ModuleNotFoundError, match=f"md:water needs openmm, .* {re.escape(how_to_install('simulate-md'))}"
     ):
         installed.openmm_versions("md:water")
 

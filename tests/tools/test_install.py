@@ -17,6 +17,7 @@ from places import ROOT
 
 import geotdm_fast
 from geotdm_fast import doctor
+from geotdm_fast.runtime import packages
 
 try:
     import tomllib
@@ -157,13 +158,29 @@ def test_an_old_torch_is_not_used(tmp_path):
 def test_doctor_knows_every_extra(monkeypatch):
     """The extras of users, each by packages that it installs, and how to get what is missing."""
     extras = {name: listed for name, listed in PROJECT["project"]["optional-dependencies"].items() if name != "dev"}
-    assert {extra for *_, extra in doctor.EXTRAS} == set(extras)
+    assert {extra for *_, extra in doctor.EXTRAS} == set(packages.EXTRAS) == set(extras)
     for _, distribution, _, extra in doctor.EXTRAS:
-        assert distribution in {Requirement(line).name for line in extras[extra]}
+        needed = {Requirement(line).name for line in extras[extra]}
+        assert distribution in needed
+        assert {Requirement(word).name for word in shlex.split(packages.EXTRAS[extra])} == needed
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     rows = dict(doctor.optional())
-    assert rows["rdkit"].startswith("not installed: pip install 'geotdm-fast[chemistry]'  (SDF and MOL files")
-    assert rows["mkdocs"].startswith("not installed: pip install 'geotdm-fast[docs]'  (make docs")
+    assert rows["rdkit"].startswith(f"not installed: {packages.how_to_install('chemistry')}  (SDF and MOL files")
+    assert rows["mkdocs"].startswith(f"not installed: {packages.how_to_install('docs')}  (make docs")
+
+
+@pytest.mark.parametrize("extra", packages.EXTRAS)
+def test_an_extra_can_be_had_however_the_package_came(extra, monkeypatch):
+    """pip finds an installed package by its name, from a wheel or from sources; sources that lie in a folder, never."""
+    assert PROJECT["project"]["name"] == packages.PROJECT
+    monkeypatch.setattr(packages, "PROJECT", "pytest")
+    assert packages.how_to_install(extra) == f"pip install 'pytest[{extra}]'"
+    monkeypatch.setattr(packages, "PROJECT", "a-package-that-is-not-installed")
+    assert packages.how_to_install(extra) == f"pip install {packages.EXTRAS[extra]}"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=f"not installed: pip install {re.escape(packages.EXTRAS[extra])}$"):
+        packages.require_package("this", "module", extra)
+    assert all("geotdm-fast" not in value for _, value in doctor.optional())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import collections
 import importlib.util
 import io
 import json
+import re
 import sys
 import types
 import warnings
@@ -12,6 +13,7 @@ import pytest
 from tiny_training import assert_same_run, tiny_config
 
 from geotdm_fast.config.files import normalise_config
+from geotdm_fast.runtime.packages import how_to_install
 from geotdm_fast.training import log, loop, train
 from geotdm_fast.training.loggers import check_logger
 from geotdm_fast.training.output import Output
@@ -237,7 +239,7 @@ def test_a_logger_that_does_not_start(wandb, tmp_path, monkeypatch):
 def test_a_package_that_is_missing_is_told_before_anything_is_done(tmp_path, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
     output = tmp_path / "run"
-    message = rf"train\.logger: {name} needs the package {name}, .* pip install 'geotdm-fast\[{name}\]'"
+    message = rf"train\.logger: {name} needs the package {name}, .* {re.escape(how_to_install(name))}"
     with pytest.raises(ImportError, match=message):
         run(output, logger=name)
     assert not output.exists()

@@ -70,7 +70,7 @@ def molecule_graph(
     order: pairs of atoms up to so many bonds apart are joined, in both directions, sorted by receiver, then sender
     c: a bond has 1 + its place in RDKit's BondType.names (single 2, double 3, triple 4, aromatic 13), a pair k > 1
     bonds apart 22 + k - 1
-    Needs RDKit (`pip install 'geotdm-fast[chemistry]'`). Raises ImportError without it, ValueError for an unknown
+    Needs RDKit (extra `chemistry`). Raises ImportError without it, ValueError for an unknown
     feature, an order below 1, and an atom without a Gasteiger charge. Deterministic. Source: arXiv 2604.03911.
     """
     chem = rdkit_chem("molecule_graph")

@@ -5,6 +5,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from geotdm_fast.runtime.files import PathLike
+from geotdm_fast.runtime.packages import how_to_install
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -15,7 +16,7 @@ def rdkit_chem(where: str) -> Any:
     try:
         from rdkit import Chem
     except ImportError as error:
-        raise ImportError(f"{where} needs RDKit: pip install 'geotdm-fast[chemistry]'") from error
+        raise ImportError(f"{where} needs RDKit: {how_to_install('chemistry')}") from error
     return Chem
 
 
