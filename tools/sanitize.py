@@ -12,10 +12,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "sanitize"
 TESTS = (
+    "test_edges.py",
     "test_egcl.py",
     "test_layer_pairs*.py",
     "test_packed_pairs.py",
     "test_prepared_layers.py",
+    "test_reference_frame.py",
     "test_temporal_attention.py",
     "test_radius_graph*.py",
     "test_graphs_search.py",
