@@ -19,20 +19,22 @@ FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -fno-math-errno 
 KERNEL_FLAGS = "-fno-exceptions"
 # Squares are rounded before they are added, as the reference has it.
 EXACT = "-ffp-contract=off"
+# Products are rounded with their sums, as GCC does it by itself: the silu of the kernels counts on it.
+FUSED = "-ffp-contract=fast"
 TORCH_SOURCES = {"module": EXACT}
 CHOICE = {"cpu/kernels": "", ninja_build.OLDER_SYSTEMS: ""}
 KERNELS = {"cpu/kernels_baseline": ""}
 SEARCHES = {"cpu/radius_search_baseline": EXACT}
 if platform.machine() in ("x86_64", "AMD64"):
     AVX2 = "-mavx2 -mfma"
-    KERNELS["cpu/kernels_avx2"] = AVX2
+    KERNELS["cpu/kernels_avx2"] = f"{AVX2} {FUSED}"
     SEARCHES["cpu/radius_search_avx2"] = f"{AVX2} {EXACT}"
     AVX512 = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
-    KERNELS["cpu/kernels_avx512"] = AVX512
+    KERNELS["cpu/kernels_avx512"] = f"{AVX512} {FUSED}"
     SEARCHES["cpu/radius_search_avx512"] = f"{AVX512} {EXACT}"
     # every compiler that takes -std=c++20 takes this too (GCC 10, Clang 10)
-    KERNELS["cpu/kernels_avx512bf16"] = f"{AVX512} -mavx512bf16"
-    KERNELS["cpu/kernels_amx"] = f"{AVX512} -mavx512bf16"  # its tiles are inline assembly
+    KERNELS["cpu/kernels_avx512bf16"] = f"{AVX512} {FUSED} -mavx512bf16"
+    KERNELS["cpu/kernels_amx"] = f"{AVX512} {FUSED} -mavx512bf16"  # its tiles are inline assembly
 
 
 def sources() -> list[Path]:

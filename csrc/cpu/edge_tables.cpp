@@ -21,8 +21,10 @@ void sort_by_row(const int64_t* keys, int64_t count, int64_t num_rows, int64_t* 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> edge_tables(const Tensor& edge_index, int64_t num_rows) {
   const char* op = "egcl";  // whose edges they are
   const int64_t count = edge_index.dim() == 2 ? edge_index.size(1) : 0;
+  check(edge_index.dim() == 2, op, "edge_index must be [2, E], got ", listed(edge_index.sizes()));
   check_dense(op, "edge_index", edge_index, {2, count}, ScalarType::Long);
-  check(num_rows >= 0, op, "num_rows must not be negative, got ", num_rows);
+  constexpr int64_t kMostRows = int64_t{1} << 60;  // so that a table's bytes can be counted
+  check(0 <= num_rows && num_rows < kMostRows, op, "num_rows must be in 0..2^60 - 1, got ", num_rows);
   const int64_t *receiver = index_data(edge_index), *of_edge = receiver + count;
   if (count > 0) {
     const auto [low, high] = std::minmax_element(receiver, receiver + 2 * count);

@@ -1,22 +1,14 @@
-// The op reference_frame on the CPU: the mean of the learned prior in one pass over the nodes. No way back.
+// The op reference_frame on the CPU: the mean of the learned prior in one pass over the nodes, summed in double. No way
+// back.
+#include <numeric>
+
 #include "checks.h"
 
 namespace geotdm {
 
 namespace {
 
-// In an order that does not depend on where the row lies.
-float mean_of(const float* row, int64_t count) {
-  constexpr int64_t kSums = 8;
-  float sums[kSums] = {};
-  int64_t c = 0;
-  for (; c + kSums <= count; c += kSums)
-    for (int64_t k = 0; k < kSums; ++k) sums[k] += row[c + k];
-  for (; c < count; ++c) sums[c % kSums] += row[c];
-  float total = 0;
-  for (const float sum : sums) total += sum;
-  return total / count;
-}
+double mean_of(const float* row, int64_t count) { return std::accumulate(row, row + count, 0.0) / count; }
 
 // y [N, T, D], z [N, T, H], ws [S]; x_ref [N, D, S].
 Tensor reference_frame(const Tensor& y, const Tensor& z, const Tensor& ws) {
@@ -33,17 +25,17 @@ Tensor reference_frame(const Tensor& y, const Tensor& z, const Tensor& ws) {
   constexpr int64_t kFloatsPerThread = 1 << 15;  // one thread is done with fewer before a second has begun
   const int64_t each = std::max<int64_t>(1, num_frames * (width + count * (dim + 2)));
   parallel_for(num_nodes, std::max<int64_t>(1, kFloatsPerThread / each), [&](int64_t first, int64_t last) {
-    std::vector<float> mean(num_frames);
+    std::vector<double> mean(num_frames);
     for (int64_t i = first; i < last; ++i) {
       for (int64_t t = 0; t + 1 < num_frames; ++t) mean[t] = mean_of(of_z + (i * num_frames + t) * width, width);
       for (int64_t s = 0; s < count; ++s) {
-        float sum = 0;
+        double sum = 0;
         for (int64_t t = 0; t + 1 < num_frames; ++t) sum += mean[t] * factor[s];
         for (int64_t d = 0; d < dim; ++d) {
           const float* at = of_y + i * num_frames * dim + d;
-          float place = 0;
+          double place = 0;
           for (int64_t t = 0; t + 1 < num_frames; ++t) place += mean[t] * factor[s] * at[t * dim];
-          to[(i * dim + d) * count + s] = place + (1 - sum) * at[(num_frames - 1) * dim];
+          to[(i * dim + d) * count + s] = static_cast<float>(place + (1 - sum) * at[(num_frames - 1) * dim]);
         }
       }
     }

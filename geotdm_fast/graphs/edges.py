@@ -35,7 +35,7 @@ def sorted_edges(edge_index: Tensor, num_rows: int) -> tuple[Tensor | None, Edge
     if torch.compiler.is_compiling():
         order, *tables = _sorted_edges_op(edge_index, num_rows)
         return order, EdgeTables(*tables)
-    from geotdm_fast.ops import native
+    from geotdm_fast.ops import native  # which imports this package
 
     if edge_index.device.type == "cpu" and native.missing is None:
         order, *tables = torch.ops.geotdm_fast.edge_tables.default(edge_index.long().contiguous(), num_rows)

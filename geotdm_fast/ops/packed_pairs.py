@@ -50,9 +50,9 @@ class _Packed(NamedTuple):
 class MadeLayers(NamedTuple):
     """What `ops.prepare_layers` made last, but for what it had of the graph.
 
-    about: what it depends on beside the numbers of the weights
-    edge_rows: [L, 1, H] - W_a of each of L pairs where edges have one feature: then W_a a is one product of numbers,
-        which has the same bits for all pairs at once; None: more features, or none
+    about: what it depends on beside the weights
+    edge_rows: [L, 1, H] - W_a of each of L pairs where edges have one feature: then W_a a is one product of numbers for
+        all pairs, with the bits of the matrix product, the sign of a zero aside; None: more features, or none
     """
 
     about: tuple
@@ -108,11 +108,14 @@ class PackedPairs:
 
 
 def _same(weights: Sequence[Tensor], numbers: Tensor, sizes: Tensor) -> bool:
-    return torch.ops.geotdm_fast.same_numbers.default(weights, numbers, sizes)
+    try:
+        return torch.ops.geotdm_fast.same_numbers.default(weights, numbers, sizes)
+    except NotImplementedError:  # weights are quantised or sparse now
+        return False
 
 
 def _sizes(weights: Sequence[Tensor]) -> Tensor:
-    return torch.tensor([[*weight.shape, 0][:2] for weight in weights])
+    return torch.tensor([[*weight.shape, 0][:2] for weight in weights], device="cpu")
 
 
 _OF_OWNER: weakref.WeakKeyDictionary[nn.Module, PackedPairs] = weakref.WeakKeyDictionary()

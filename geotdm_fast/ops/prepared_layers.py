@@ -15,6 +15,7 @@ from geotdm_fast.ops.layer_pairs import AttentionOptions, LayerPairs, prepare_la
 from geotdm_fast.ops.packed_pairs import MadeLayers, PackedPairs
 from geotdm_fast.reference import EGCLOptions, EGCLParams
 from geotdm_fast.runtime.checks import is_transformed
+from geotdm_fast.runtime.tensor_cache import normal_tensors
 
 
 class PairOptions(NamedTuple):
@@ -57,7 +58,8 @@ def prepare_layers(
         return prepared, in_one
     edge_rows = None
     if edge_attr is not None and edge_attr.shape[1] == 1:
-        edge_rows = torch.stack([_edge_weight(pair.params).detach().T for pair in pairs])
+        with normal_tensors():
+            edge_rows = torch.stack([_edge_weight(pair.params).detach().T for pair in pairs])
     kept.made = MadeLayers(about, in_one._replace(first=none, sender=none, edge_terms=(), shift=None), edge_rows)
     return prepared, in_one
 

@@ -16,8 +16,8 @@ def reference_frame(y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
     """Equal to `geotdm_fast.reference.reference_frame`.
 
     Float32 on CUDA is one Triton kernel, and one and a sum on the way back, in place of 17 launches. Float32 on the CPU
-    that asks for no gradient is one C++ loop. Both give the same bits in every run; `torch.compile` and all else get
-    the reference.
+    that asks for no gradient is one C++ loop. Both give the same bits in every run; `torch.compile`, autocast, other
+    backends and all else get the reference.
     """
     if y.shape[-1] <= 4 and prefers_triton(y, z, ws):
         return _ReferenceFrame.apply(y.contiguous(), z.contiguous(), ws.contiguous())
@@ -26,12 +26,14 @@ def reference_frame(y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
     return reference.reference_frame(y, z, ws)
 
 
-def _is_for_module(*tensors: Tensor) -> bool:
+def _is_for_module(y: Tensor, z: Tensor, ws: Tensor) -> bool:
     """Whether the C++ module takes these tensors, and nothing is to follow the operations."""
-    if current_backend() != "auto" or native.missing is not None or native.needs_grad(*tensors):
+    if current_backend() != "auto" or native.missing is not None or native.needs_grad(y, z, ws):
         return False
-    is_read = all(t.dtype is torch.float32 and t.device.type == "cpu" for t in tensors)
-    return is_read and not torch.compiler.is_compiling() and not is_transformed()
+    if y.dim() != 3 or z.dim() != 3 or ws.dim() != 1 or y.shape[:2] != z.shape[:2] or not z.shape[1] * z.shape[2]:
+        return False
+    is_read = all(t.dtype is torch.float32 and t.device.type == "cpu" for t in (y, z, ws))
+    return is_read and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or is_transformed())
 
 
 class _ReferenceFrame(torch.autograd.Function):

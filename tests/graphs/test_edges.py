@@ -63,3 +63,8 @@ def test_the_op_is_what_torch_is_told_of_it():
     torch.library.opcheck(torch.ops.geotdm_fast.edge_tables.default, (drawn(5, 20), 5))
     with pytest.raises(ValueError, match=r"egcl: edge_index must be \[2, 20\], got \[3, 20\]"):
         torch.ops.geotdm_fast.edge_tables(torch.zeros(3, 20, dtype=torch.int64), 5)
+    with pytest.raises(ValueError, match=r"egcl: edge_index must be \[2, E\], got \[4\]"):
+        torch.ops.geotdm_fast.edge_tables(torch.zeros(4, dtype=torch.int64), 5)
+    for num_rows in (-1, 2**63 - 1):
+        with pytest.raises(ValueError, match=rf"egcl: num_rows must be in 0\.\.2\^60 - 1, got {num_rows}"):
+            torch.ops.geotdm_fast.edge_tables(drawn(5, 20), num_rows)

@@ -27,7 +27,7 @@ def prepared(net, num_frames=10, edges=None, dtype=torch.float32):
     nodes = edges.num_nodes
     torch.manual_seed(5)
     x, h = draw(nodes, num_frames, 3).to(dtype), draw(nodes, num_frames, 32).to(dtype)
-    edge_attr = draw(edges.num_edges, 1).to(dtype)
+    edge_attr = draw(edges.num_edges, net.edge_dim).to(dtype)
     pairs = list(zip(net.s_modules, net.t_modules, strict=True))
     layers, in_one = prepare_layers(pairs, x, h, edges, edge_attr, net.s_modules)
     y, z = x, h
@@ -40,8 +40,9 @@ def assert_same(found, expected):
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_the_second_time_has_the_bits_of_the_first():
-    net = network()
+@pytest.mark.parametrize("edge_dim", [1, 3])
+def test_the_second_time_has_the_bits_of_the_first(edge_dim):
+    net = network(edge_dim)
     first_layers, first, one_by_one, as_one = prepared(net)
     assert_same(as_one, one_by_one)
     layers, again, one_by_one_again, as_one_again = prepared(net)
@@ -50,6 +51,54 @@ def test_the_second_time_has_the_bits_of_the_first():
     assert_same(as_one_again, as_one)
     # A captured graph is taken again where its inputs have the same structure.
     assert signature((layers, again)) == signature((first_layers, first))
+
+
+@pytest.mark.parametrize("edge_dim", [1, 3])
+def test_other_weights_of_edge_features_are_taken_and_kept(edge_dim):
+    net = network(edge_dim)
+    _, _, _, before = prepared(net)
+    net.s_modules[1].edge_mlp.actions[0].weight.data[:, -1] += 1
+    for _ in range(2):  # the second time by what the first has kept
+        _, _, one_by_one, as_one = prepared(net)
+        assert_same(as_one, one_by_one)
+        assert not torch.equal(as_one[0], before[0])
+
+
+@pytest.mark.parametrize("edge_dim", [1, 3])
+def test_autocast_does_not_round_what_edge_features_make(edge_dim):
+    net = network(edge_dim)
+    _, _, _, expected = prepared(net)
+    with torch.autocast("cpu", torch.bfloat16):
+        x, h, edge_attr = draw(7, 10, 3), draw(7, 10, 32), draw(edges_of().num_edges, edge_dim)
+        pairs = list(zip(net.s_modules, net.t_modules, strict=True))
+        _, rounded = prepare_layers(pairs, x, h, edges_of(), edge_attr, net.s_modules)
+    _, exact = prepare_layers(pairs, x, h, edges_of(), edge_attr, net.s_modules)
+    assert_same(rounded.edge_terms, exact.edge_terms)
+    assert_same(prepared(net)[3], expected)
+
+
+def test_the_default_device_is_not_asked():
+    net = network()
+    _, first, _, _ = prepared(net)
+    graph_of = edges_of()
+    x, h, edge_attr = draw(7, 10, 3), draw(7, 10, 32), draw(graph_of.num_edges, 1)
+    pairs = list(zip(net.s_modules, net.t_modules, strict=True))
+    with torch.device("meta"):
+        net.s_modules[0].edge_mlp.actions[0].weight.data.mul_(2)
+        _, anew = prepare_layers(pairs, x, h, graph_of, edge_attr, net.s_modules)
+        _, again = prepare_layers(pairs, x, h, graph_of, edge_attr, net.s_modules)
+    assert anew.packed[0] is not first.packed[0] and anew.packed[0] is again.packed[0]
+
+
+def test_quantised_weights_are_not_those_that_were_kept():
+    net = network()
+    prepared(net)
+    layer = net.s_modules[0].edge_mlp.actions[2]
+    weight = layer._parameters.pop("weight")
+    layer.weight = torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
+    x, h, edge_attr = draw(7, 10, 3), draw(7, 10, 32), draw(edges_of().num_edges, 1)
+    pairs = list(zip(net.s_modules, net.t_modules, strict=True))
+    assert prepare_layers(pairs, x, h, edges_of(), edge_attr, net.s_modules)[1] is None
 
 
 def test_another_graph_and_other_features_of_edges_are_taken():

@@ -67,7 +67,9 @@ def test_other_dtypes_run_the_reference(device):
 
 
 @needs_native
-@SIZES
+@pytest.mark.parametrize(
+    ("num_nodes", "num_frames", "dim", "width", "num_out"), [*SIZES.args[1], (3, 1000, 3, 16, 5), (2, 100, 2, 2000, 3)]
+)
 def test_the_module_is_as_accurate_as_the_reference_for_any_number_of_threads(
     num_nodes, num_frames, dim, width, num_out, monkeypatch
 ):
@@ -78,7 +80,7 @@ def test_the_module_is_as_accurate_as_the_reference_for_any_number_of_threads(
     assert_as_accurate(x_ref, plain, exact, "fp32")
     apart = [value.transpose(0, 1).contiguous().transpose(0, 1) for value in inputs[:2]]
     assert torch.equal(ops.reference_frame(*apart, inputs[2]), x_ref)
-    many = [value.repeat(500, 1, 1) for value in inputs[:2]]  # enough for both threads
+    many = [value.repeat(500, 1, 1) for value in inputs[:2]]  # enough for all threads
     for threads in (1, 3):
         found = on_threads(threads, lambda: ops.reference_frame(*many, inputs[2]))
         assert torch.equal(found, x_ref.repeat(500, 1, 1))
@@ -98,7 +100,10 @@ def test_the_module_leaves_gradients_other_dtypes_and_transforms_to_the_referenc
     torch.func.vmap(ops.reference_frame, in_dims=(0, 0, None))(inputs[0][None], inputs[1][None], inputs[2])
     with backend("reference"):
         ops.reference_frame(*inputs)
-    assert len(calls) == 4
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ops.reference_frame(*inputs).dtype == torch.bfloat16
+    assert ops.reference_frame(*inputs[:2], inputs[2][0]).shape == (2, 3, 1)
+    assert len(calls) == 6
 
 
 @needs_native

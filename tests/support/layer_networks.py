@@ -8,9 +8,9 @@ from native_cases import draw, graph
 from geotdm_fast import EGTN
 
 
-def network(**options) -> EGTN:
+def network(edge_dim: int = 1, **options) -> EGTN:
     torch.manual_seed(1)
-    return EGTN(3, 2, 1, 32, 16, "silu", True, 2, 6, **options)
+    return EGTN(3, 2, edge_dim, 32, 16, "silu", True, 2, 6, **options)
 
 
 def inputs_of(num_frames=10, num_given=4) -> dict:
