@@ -69,8 +69,9 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
     how.add_argument(
         "--method",
         metavar="NAME",
-        help="ddpm (as the model was made), ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler, heun, ab2; ays_ddim, that of "
-        "Align Your Structures, which ends at step 0 (default: what the model recommends, else ddpm, of a flow euler)",
+        help="ddpm (as the model was made), ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler, heun, ab2; ays_ddim (that "
+        "of Align Your Structures, which ends at step 0); default: the one that the model recommends, else ddpm, of a "
+        "flow euler",
     )
     how.add_argument(
         "--steps",
