@@ -236,7 +236,7 @@ class Model:
     ) -> Samples:
         """Draw `num_frames` frames behind the given ones, block by block, however long the model's window is.
 
-            samples = model.rollout(data, 500, num_samples=5, method="dpmpp_2m", steps=10)
+            samples = model.rollout(data, 500, num_samples=5)
 
         Block b is given the last frames of block b - 1; its noise depends on seed, graph, sample, b and step alone.
         With num_frames = T - G this is `forecast`.

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     write_json(args.out / "scores.json", result)
     clock.lap("draw and write")
 
-    print(_table(result, model, samples.num_steps), clock.report(), _files(args.out), sep="\n\n")
+    print(_table(result, model), clock.report(), _files(args.out), sep="\n\n")
     return _verdict(result)
 
 
@@ -107,12 +107,13 @@ def _device_name(device) -> str:
     return f"the CPU ({torch.get_num_threads()} threads)"
 
 
-def _table(result: dict, model, steps: int) -> str:
+def _table(result: dict, model) -> str:
     from geotdm_fast.scores.tables import text_table
 
     network, forecast = model.config["denoise_model"], result["forecast"]
     size = sum(p.numel() for p in model.network.parameters()) / 1000
     layers = f"{network['n_layers']} layers of {network['hidden_dim']}"
+    steps = model.sampler().num_steps
     about = f"{layers}, {size:.0f} k parameters, {steps} {'step' if steps == 1 else 'steps'}"
     rows = [[f"forecast, mean of {result['num_samples']} samples", forecast["ade_mean"], forecast["fde_mean"], about]]
     for name, errors in result["baselines"].items():
