@@ -14,7 +14,6 @@ from geotdm_fast.samples.npz import write_samples
 
 NUM_SYSTEMS = 20
 NUM_SAMPLES = 5
-STEPS = 5  # calls of the network; the model was trained with 100 steps
 OUT = Path("outputs/examples/forecast")
 
 # %%
@@ -26,10 +25,11 @@ print(model)
 # ## Draw
 #
 # `samples.samples` is `[K, N, D, T_noisy]`: K forecasts of N nodes, 20 drawn frames. The same seed draws the same
-# ones.
+# ones. The model recommends how it is drawn, in 5 calls of the network (`draws` above); `method=` and `steps=` ask for
+# something else.
 
 # %%
-samples = model.forecast(data, NUM_SAMPLES, method="dpmpp_2m", steps=STEPS, seed=0)
+samples = model.forecast(data, NUM_SAMPLES, seed=0)
 print(samples.samples.shape)
 
 # %% [markdown]
@@ -59,5 +59,5 @@ write_samples(OUT / "samples.npz", samples)
 # A rollout draws block by block: the last frames of a block are the given ones of the next.
 
 # %%
-longer = model.rollout(data, 60, method="dpmpp_2m", steps=STEPS)
+longer = model.rollout(data, 60)
 print(longer.samples.shape)

@@ -13,6 +13,7 @@ from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.checkpoint_paths import checkpoint_file
 from geotdm_fast.conditions import Conditions
 from geotdm_fast.config.files import load_config
+from geotdm_fast.config.sampling_rules import recommended_sampling
 from geotdm_fast.config.settings import as_section
 from geotdm_fast.data.conditions import check_conditions, with_conditions
 from geotdm_fast.data.convert import to_dataset
@@ -37,13 +38,13 @@ class Model:
     """A trained model: network, diffusion, task and configuration in one.
 
         model = geotdm_fast.load("nbody_charged_small")
-        samples = model.forecast(data, num_samples=5, method="dpmpp_2m", steps=5)
+        samples = model.forecast(data, num_samples=5)
         model.evaluate(samples)
 
     network: the `EGTN`
     diffusion: a `GeoTDM` or `Flow` of that network
     task: which frames are given
-    config: the sections denoise_model, diffusion, train and data, as a checkpoint holds them
+    config: the sections denoise_model, diffusion, train and data, and perhaps sampling, as a checkpoint holds them
     name: of the checkpoint's file; samples carry it
 
     `forecast`, `rollout`, `interpolate` and `generate` take what `geotdm_fast.data.convert.to_dataset` takes: a data
@@ -89,7 +90,9 @@ class Model:
 
             cls = AysModel
         network = cast(EGTN, network)  # or, of an AysModel, a Network
-        return cls(network, build_diffusion(network, config, device), Task.of_config(config), config, path.name)
+        model = cls(network, build_diffusion(network, config, device), Task.of_config(config), config, path.name)
+        recommended_sampling(config, str(path))  # a wrong section is told by the file's name, before data are read
+        return model
 
     def save(self, path: PathLike) -> None:
         """Write weights and configuration to one safetensors file, which `load` and the command line take."""
@@ -181,7 +184,7 @@ class Model:
         *,
         method: str | None = None,
         steps: int | None = None,
-        spacing: str = "uniform",
+        spacing: str | None = None,
         eta: float = 0.0,
         seed: int = 0,
         batch_size: int | None = None,
@@ -193,7 +196,8 @@ class Model:
     ) -> Samples:
         """Whatever the model's task is: `num_samples` trajectories of every graph of `data`, beside the truth.
 
-        method, steps, spacing, eta: see `Sampler`; batch_size: most trajectories at once, by default what fits
+        method, steps, spacing, eta: see `Sampler`, and `Model.sampler` for their defaults, which are the model's
+        batch_size: most trajectories at once, by default what fits
         arrays: z, h, edge_index, ..., charges beside positions alone, see `to_dataset`
         conditions: {name: number, or one for each graph} that the network is told, beside or in place of those of the
             data; `Model.conditions` has names and ranges. They must be in the range of the training, unless extrapolate
@@ -221,7 +225,7 @@ class Model:
         features: FeatureFunction | None = None,
         method: str | None = None,
         steps: int | None = None,
-        spacing: str = "uniform",
+        spacing: str | None = None,
         eta: float = 0.0,
         seed: int = 0,
         batch_size: int | None = None,
@@ -232,7 +236,7 @@ class Model:
     ) -> Samples:
         """Draw `num_frames` frames behind the given ones, block by block, however long the model's window is.
 
-            samples = model.rollout(data, 500, num_samples=5, method="dpmpp_2m", steps=10)
+            samples = model.rollout(data, 500, num_samples=5)
 
         Block b is given the last frames of block b - 1; its noise depends on seed, graph, sample, b and step alone.
         With num_frames = T - G this is `forecast`.
@@ -312,11 +316,29 @@ class Model:
             )
         return people_features(given[..., :past], num_frames)
 
+    @property
+    def recommended(self) -> dict | None:
+        """{method, steps, spacing} that the section `sampling` of the configuration recommends; None without one."""
+        return recommended_sampling(self.config, self.name)
+
     def sampler(
-        self, method: str | None = None, steps: int | None = None, spacing: str = "uniform", eta: float = 0.0
+        self,
+        method: str | None = None,
+        steps: int | None = None,
+        spacing: str | None = None,
+        eta: float = 0.0,
     ) -> Sampler:
-        """The `Sampler` of this model's diffusion."""
-        return Sampler(self.diffusion, method, steps, spacing, eta)
+        """The `Sampler` of this model's diffusion.
+
+        method: default: the recommended one, without a recommendation the first of the diffusion
+        steps, spacing: default: by the recommended method the recommended ones, by any other all steps and `uniform`
+        """
+        recommended = self.recommended or {}
+        method = recommended.get("method") if method is None else method
+        if method is not None and method == recommended.get("method"):
+            steps = recommended["steps"] if steps is None else steps
+            spacing = recommended["spacing"] if spacing is None else spacing
+        return Sampler(self.diffusion, method, steps, "uniform" if spacing is None else spacing, eta)
 
     def dataset(self, data: Any, where: str = "dataset", **arrays: Any) -> TrajectoryDataset:
         """`data` as a data set of this model; arrays, conditions and extrapolate as for `sample`.

@@ -120,6 +120,7 @@ def test_a_student_learns_and_is_a_checkpoint_like_any_other(kind, tmp_path, cur
     assert losses[-1] < losses[0]
     student = geotdm_fast.load(tmp_path / "student", device="cpu")
     assert "a student that draws in 1 call" in repr(student) and "a student" not in repr(teacher)
+    assert "  draws " in repr(teacher) and "  draws " not in repr(student)
     with pytest.raises(ValueError, match=r"folder .--out. must be another folder than that of the teacher"):
         student_config(teacher, tmp_path / "teacher.safetensors", tmp_path)
     assert student.sampler().num_steps == 1
@@ -356,6 +357,18 @@ def test_pairs_of_other_data_or_another_task_are_refused(tmp_path):
     other["train"]["cond_mask"], other["denoise_model"]["num_w"] = [[0, 5]], 7
     with pytest.raises(ValueError, match=r"draws of a teacher that is given \[\[0, 5\]\], got \[\[0, 4\]\]"):
         train(other, output_dir=tmp_path / "run", device="cpu", progress=False)
+
+
+def test_what_the_teacher_recommends_is_not_the_students(tmp_path, curves):
+    """And its pairs are drawn as without it."""
+    recommended = normalise_config(of_data(charged_config()) | {"sampling": {"method": "ddim", "steps": 3}})
+    teacher = teacher_in(tmp_path, recommended)
+    assert teacher.sampler().num_steps == 3 and "  draws      ddim in 3 steps (recommended" in repr(teacher)
+    distill(tmp_path / "teacher.safetensors", tmp_path / "student", num_pairs=6, device="cpu", progress=False, **SHORT)
+    student = geotdm_fast.load(tmp_path / "student", device="cpu")
+    assert student.recommended is None and student.sampler().num_steps == 1
+    about = student.config["distill"]["teacher"]
+    assert (about["method"], about["num_steps"]) == (teacher.diffusion.fast_method, 5)
 
 
 def test_the_draws_of_molecules(tmp_path, curves):

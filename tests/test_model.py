@@ -158,3 +158,63 @@ def test_data_of_other_sizes(model, data):
         model.forecast(data, method="euler")
     with pytest.raises(TypeError, match="unknown argument 'num_sample'"):
         model.forecast(data, num_sample=3)
+
+
+def recommending(method="dpmpp_2m", steps=5, spacing="log_snr") -> Model:
+    model = made()
+    model.config["sampling"] = {"method": method, "steps": steps, "spacing": spacing}
+    return model
+
+
+@pytest.mark.parametrize(
+    "asked, expected",
+    [
+        ({}, ("dpmpp_2m", 5, "log_snr")),
+        ({"method": "dpmpp_2m"}, ("dpmpp_2m", 5, "log_snr")),
+        ({"steps": 20}, ("dpmpp_2m", 20, "log_snr")),
+        ({"spacing": "uniform"}, ("dpmpp_2m", 5, "uniform")),
+        ({"method": "ddpm"}, ("ddpm", 25, "uniform")),
+        ({"method": "ddim", "steps": 3}, ("ddim", 3, "uniform")),
+    ],
+)
+def test_what_nobody_asks_for_is_as_the_model_recommends(asked, expected):
+    """Steps and spacing are recommended with their method alone."""
+    sampler = recommending().sampler(**asked)
+    assert (sampler.method, sampler.num_steps, sampler.spacing) == expected
+
+
+def test_draws_are_as_the_model_recommends(data, tmp_path):
+    model = recommending()
+    expected = made().forecast(data, method="dpmpp_2m", steps=5, spacing="log_snr").samples
+    found = model.forecast(data)
+    assert np.array_equal(found.samples, expected) and (found.method, found.num_steps) == ("dpmpp_2m", 5)
+    rolled = model.rollout(data, 8, bound=1e9)
+    assert (rolled.method, rolled.num_steps) == ("dpmpp_2m", 5)
+    model.save(tmp_path / "mine.safetensors")
+    again = Model.load(tmp_path / "mine.safetensors", device="cpu")
+    assert again.recommended == model.recommended and np.array_equal(again.forecast(data).samples, expected)
+    assert recommending(steps=None).sampler().num_steps == 25
+
+
+def test_without_a_recommendation_all_steps_are_drawn_as_the_model_was_made(model):
+    sampler = model.sampler()
+    assert model.recommended is None
+    assert (sampler.method, sampler.num_steps, sampler.spacing) == ("ddpm", 25, "uniform")
+    fewer = model.sampler(steps=3)
+    assert (fewer.method, fewer.num_steps, fewer.spacing) == ("ddpm", 3, "uniform")
+
+
+@pytest.mark.parametrize(
+    "section, message",
+    [
+        ({"method": "euler"}, r"sampling\.method \(of diffusion\.kind gaussian\) must be one of"),
+        ({"method": "ddim", "steps": 26}, r"sampling\.steps must be in 1\.\.25"),
+        ([5], "sampling must be a section of keys and values"),
+    ],
+)
+def test_a_wrong_recommendation_in_a_file_is_named(section, message, tmp_path):
+    model = made()
+    model.config["sampling"] = section
+    model.save(tmp_path / "mine.safetensors")
+    with pytest.raises(ValueError, match=rf"mine\.safetensors: {message}"):
+        Model.load(tmp_path / "mine.safetensors", device="cpu")

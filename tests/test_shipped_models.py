@@ -13,6 +13,7 @@ import geotdm_fast
 from geotdm_fast.cli import main
 from geotdm_fast.config.files import read_yaml
 from geotdm_fast.families import load_checkpoint
+from geotdm_fast.paper.simulations import SIMULATIONS
 
 FOLDER = pathlib.Path(geotdm_fast.__file__).parent / "checkpoints"
 MODELS = sorted(FOLDER.glob("*.safetensors"))
@@ -57,3 +58,21 @@ def test_align_your_structures_draws_ethanol():
     reference = np.linalg.norm(ETHANOL[first] - ETHANOL[second], axis=1)[None, :, None]
     assert (np.abs(length / reference - 1) < 0.25).all(axis=1).mean() > 0.8
     assert np.linalg.norm(x[..., -1] - x[..., 0], axis=2).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    "name, experiment",
+    [
+        ("nbody_charged_small", "charged"),
+        ("md_ethanol_small", "md:ethanol"),
+        ("pedestrian_zara1_small", "zara1"),
+        (AYS, "ays:ethanol"),
+    ],
+)
+def test_each_is_drawn_as_its_scores_were(name, experiment):
+    """What `geotdm reproduce --preset small` draws by."""
+    method, steps = ("dpmpp_2m", SIMULATIONS[experiment].steps if name == AYS else 5)
+    model = geotdm_fast.load(name, device="cpu")
+    assert model.recommended == {"method": method, "steps": steps, "spacing": "uniform"}
+    sampler = model.sampler()
+    assert (sampler.method, sampler.num_steps) == (method, steps)

@@ -1,6 +1,7 @@
 """Make the files of a shipped model from a run: weights with their configuration inside, the same as YAML, and the log.
 
 python tools/ship_checkpoint.py outputs/reproduce/charged_conditional_small nbody_charged_small
+python tools/ship_checkpoint.py outputs/my_run my_model --method dpmpp_2m --steps 5
 """
 
 import argparse
@@ -9,7 +10,8 @@ import shutil
 import sys
 
 from geotdm_fast.checkpoint import save_checkpoint
-from geotdm_fast.config.files import portable_config, write_yaml
+from geotdm_fast.config.files import RECOMMENDED, portable_config, write_yaml
+from geotdm_fast.config.sampling_rules import recommended_sampling
 from geotdm_fast.families import load_checkpoint
 from geotdm_fast.runtime.files import atomic_path
 
@@ -29,9 +31,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("name", metavar="NAME", help="what the model will be called, e.g. md_ethanol_small")
     parser.add_argument("--weights", default="best", metavar="NAME", help="best (default), last or epoch_<n>")
     parser.add_argument("--out", type=pathlib.Path, default=CHECKPOINTS, metavar="DIR", help=f"default: {CHECKPOINTS}")
+    parser.add_argument(
+        "--method", metavar="NAME", help="how the model is best drawn (default: as the run's section sampling says)"
+    )
+    parser.add_argument("--steps", type=int, metavar="S", help="of --method: calls of the network (default: all)")
     args = parser.parse_args(argv)
     try:
-        for path in ship(args.run, args.name, args.weights, args.out):
+        for path in ship(args.run, args.name, args.weights, args.out, args.method, args.steps):
             print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -39,8 +45,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def ship(run: pathlib.Path, name: str, weights: str, out: pathlib.Path) -> list[pathlib.Path]:
-    """The paths of the three files. Raises FileNotFoundError for a folder without a run, ValueError for a large one."""
+def ship(
+    run: pathlib.Path, name: str, weights: str, out: pathlib.Path, method: str | None = None, steps: int | None = None
+) -> list[pathlib.Path]:
+    """The paths of the three files.
+
+    method, steps: what the model recommends to draw by, in place of the run's section `sampling`
+    Raises FileNotFoundError for a folder without a run, ValueError for a large one, and for a method or steps that are
+    not the model's.
+    """
     training = run / "train" if (run / "train").is_dir() else run
     source, log = training / f"{weights}.safetensors", training / "log.jsonl"
     if not log.is_file():
@@ -48,6 +61,10 @@ def ship(run: pathlib.Path, name: str, weights: str, out: pathlib.Path) -> list[
     network, config = load_checkpoint(source)
     config = portable_config(config)
     config["train"]["exp_name"] = name
+    if method is None and steps is not None:
+        raise ValueError(f"--steps must go with --method, got {steps} alone")
+    if method is not None:
+        config[RECOMMENDED] = recommended_sampling({**config, RECOMMENDED: {"method": method, "steps": steps}}, name)
     size = sum(4 * value.numel() for value in network.state_dict().values())
     if size > MAX_BYTES:
         raise ValueError(f"{source} must be under {MAX_BYTES / 1e6:g} MB to be shipped, got {size / 1e6:.1f} MB")

@@ -15,7 +15,8 @@ _DATA = ("kind", "system", "name", "molecule", "scene", "path", "root", "num_sys
 
 
 def model_card(model: "Model", does: str) -> Card:
-    """Task, network, diffusion, conditions, device with precision and implementations, data and length of the training.
+    """Task, network, diffusion, how it is drawn by default, conditions, device with precision and implementations, data
+    and length of the training.
 
     does: what the model does, in words
     """
@@ -33,6 +34,8 @@ def model_card(model: "Model", does: str) -> Card:
     student = "" if calls is None else f", a student that draws in {counted(calls, 'call')}"
     steps = counted(model.diffusion.num_timesteps, "step")
     card.add("diffusion", f"{kind}, {steps}, prior {model.diffusion.prior}{student}")
+    if calls is None:
+        card.add("draws", _draws(model))
     if model.conditions is not None:
         ranges = model.conditions.as_config().items()
         card.add("conditions", "; ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in ranges))
@@ -44,6 +47,17 @@ def model_card(model: "Model", does: str) -> Card:
             "training", f"at most {counted(train['num_steps'], 'step')} of {graphs}, learning rate {train.get('lr')}"
         )
     return card
+
+
+def _draws(model: "Model") -> str:
+    """The method and the steps of a draw that asks for none."""
+    method, total = model.diffusion.methods[0], model.diffusion.num_timesteps
+    if (recommended := model.recommended) is None:
+        return f"{method} in {counted(total, 'step')}"
+    steps, spacing = recommended["steps"] or total, recommended["spacing"]
+    by = "" if spacing == "uniform" else f" by {spacing}"
+    alone = f"{method} in {total:,} by itself"
+    return f"{recommended['method']} in {counted(steps, 'step')}{by} (recommended; {alone})"
 
 
 def _is_told(section: Mapping, name: str) -> bool:

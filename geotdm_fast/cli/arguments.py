@@ -69,15 +69,21 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
     how.add_argument(
         "--method",
         metavar="NAME",
-        help="ddpm (as the model was made; default), ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler (its default), "
-        "heun, ab2; ays_ddim (that of Align Your Structures, which ends at step 0)",
+        help="ddpm (as the model was made), ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler, heun, ab2; ays_ddim (that "
+        "of Align Your Structures, which ends at step 0); default: the one that the model recommends, else ddpm, of a "
+        "flow euler",
     )
-    how.add_argument("--steps", type=count, metavar="S", help="calls of the network (default: the model's own steps)")
+    how.add_argument(
+        "--steps",
+        type=count,
+        metavar="S",
+        help="calls of the network (default: with the recommended method the recommended number, else all steps)",
+    )
     how.add_argument(
         "--spacing",
-        default="uniform",
         metavar="NAME",
-        help="which steps: uniform (default), quadratic; log_snr; of a flow early",
+        help="which steps: uniform, quadratic; log_snr; of a flow early (default: with the recommended method the "
+        "recommended one, else uniform)",
     )
     how.add_argument("--eta", type=float, default=0.0, help="noise of ddim and ays_ddim, 0 to 1 (default: 0, none)")
     how.add_argument("--seed", type=seed, default=0, help="the same seed gives the same samples (default: 0)")

@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(section, "demo", progress=False)
     clock.lap(f"simulate {args.num_systems} systems")
 
-    few = {} if model.diffusion.calls else {"method": model.diffusion.fast_method, "steps": _steps(model)}
-    samples = model.forecast(dataset, args.num_samples, seed=args.seed, progress=True, **few)
+    samples = model.forecast(dataset, args.num_samples, seed=args.seed, progress=True)
     clock.lap(f"forecast {args.num_systems} x {args.num_samples} on {_device_name(device)}")
 
     result = model.evaluate(samples, "ade")
@@ -108,18 +107,14 @@ def _device_name(device) -> str:
     return f"the CPU ({torch.get_num_threads()} threads)"
 
 
-def _steps(model) -> int:
-    """Few calls of the network: docs/steps.md. A student has its own."""
-    return model.diffusion.calls or min(5, model.diffusion.num_timesteps)
-
-
 def _table(result: dict, model) -> str:
     from geotdm_fast.scores.tables import text_table
 
     network, forecast = model.config["denoise_model"], result["forecast"]
     size = sum(p.numel() for p in model.network.parameters()) / 1000
     layers = f"{network['n_layers']} layers of {network['hidden_dim']}"
-    about = f"{layers}, {size:.0f} k parameters, {_steps(model)} steps"
+    steps = model.sampler().num_steps
+    about = f"{layers}, {size:.0f} k parameters, {steps} {'step' if steps == 1 else 'steps'}"
     rows = [[f"forecast, mean of {result['num_samples']} samples", forecast["ade_mean"], forecast["fde_mean"], about]]
     for name, errors in result["baselines"].items():
         rows.append([name.replace("_", " "), errors["ade"], errors["fde"], ""])

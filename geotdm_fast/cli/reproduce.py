@@ -30,7 +30,7 @@ and the row (settings, scores, the paper's rows, time, hardware, commit) is appe
 
 Presets: paper - the settings of the paper, for a GPU; small - 4 layers of 64, trained for twenty or thirty minutes on
 two idle cores (forecasts of bodies on all windows of a system: data.train.stride=1), forecasts drawn by dpmpp_2m in few
-steps, trajectories from nothing by dpmpp_2m_sde in 100.
+steps, trajectories from nothing by dpmpp_2m_sde in 100, which the checkpoints then recommend (section sampling).
 Pedestrians are scored twice: `official` (60 draws, 20 k-means representatives, the checkpoint chosen on the test set,
 as the official code does) and `clean` (best of 20, the checkpoint chosen without the test set).
 

@@ -13,7 +13,15 @@ from typing import Any
 
 from geotdm_fast.config.ays_tables import DENOISER, OUR_DIFFUSION, without_empty
 from geotdm_fast.config.diffusion_rules import MEAN_TYPES
-from geotdm_fast.config.files import SPLITS, check_schedule, check_sections, check_train, data_sections
+from geotdm_fast.config.files import (
+    RECOMMENDED,
+    SPLITS,
+    add_recommended,
+    check_schedule,
+    check_sections,
+    check_train,
+    data_sections,
+)
 from geotdm_fast.config.settings import TRAIN, as_section, fill, tables_as_text
 from geotdm_fast.runtime.choices import check_choice
 from geotdm_fast.runtime.shown import shown
@@ -39,7 +47,7 @@ def normalise_ays(raw: Mapping, where: str = "config") -> dict:
     box. `diffusion.mode`, `train.cond_mask` and `train.tot_len` follow from `denoise_model.conditioning` and
     data.train.span, and are checked where they are given. Raises ValueError naming the section and the key.
     """
-    check_sections(raw, ("data", SECTION, "diffusion", "train"), where)
+    check_sections(raw, ("data", SECTION, "diffusion", "train"), where, (RECOMMENDED,))
     network = fill(without_empty(raw[SECTION], DENOISER), DENOISER, f"{where}: {SECTION}")
     _check_network(network, f"{where}: {SECTION}")
     data = {split: _data_section(value, f"{where}: data.{split}") for split, value in _given(raw, where).items()}
@@ -55,6 +63,7 @@ def normalise_ays(raw: Mapping, where: str = "config") -> dict:
         config["diffusion"]["model_mean_type"] = MEAN_TYPES["gaussian"][0]
     config["train"] = fill(told, TRAIN, f"{where}: train")
     _check_ays_train(config, where)
+    add_recommended(config, raw, where)
     return config
 
 

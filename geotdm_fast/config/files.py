@@ -1,8 +1,8 @@
 """Configuration files: read, filled in from one table of settings, and checked key by key.
 
-A training file has the sections `data` (`train`, perhaps `val` and `test`), `denoise_model`, `diffusion` and `train`;
-a sampling file has `data` and `eval`. The official project's files are read as they are. `wandb` is accepted and
-ignored: training writes its own log.
+A training file has the sections `data` (`train`, perhaps `val` and `test`), `denoise_model`, `diffusion` and `train`,
+and perhaps `sampling`, which says how the model is best drawn; a sampling file has `data` and `eval`. The official
+project's files are read as they are. `wandb` is accepted and ignored: training writes its own log.
 """
 
 import copy
@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from geotdm_fast.config.diffusion_rules import check_student, derive_diffusion
+from geotdm_fast.config.sampling_rules import SECTION as RECOMMENDED
+from geotdm_fast.config.sampling_rules import recommended_sampling
 from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, DISTILL, EVAL, TRAIN, as_section, describe, fill
 from geotdm_fast.runtime.choices import check_keys
 from geotdm_fast.runtime.parsing import parse_yaml
@@ -60,8 +62,8 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
     """Check a training configuration and fill in every default; applied twice it changes nothing more.
 
     Returns {'data': {'train': ..., 'val': ..., 'test': ...}, 'denoise_model': ..., 'diffusion': ..., 'train': ...} of
-    plain values; each data section has an explicit 'kind', and sections `val` and `test` are there if they were given
-    and not null.
+    plain values; each data section has an explicit 'kind', and the sections `val`, `test` and `sampling` are there if
+    they were given and not null.
     Raises ValueError naming the section and the key.
     """
     from geotdm_fast.config.ays_files import from_official, is_ays, is_official, normalise_ays
@@ -75,7 +77,7 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
             f"{where}: this is a sampling config (section 'eval'), which `geotdm sample` reads; training needs a "
             "section 'train'"
         )
-    check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where, (STUDENT,))
+    check_sections(raw, ("data", "denoise_model", "diffusion", "train"), where, (RECOMMENDED, STUDENT))
     given = data_sections(raw, where)
     config = {"data": {split: _data_section(section, f"{where}: data.{split}") for split, section in given.items()}}
     for name, table in (("denoise_model", DENOISE_MODEL), ("diffusion", DIFFUSION), ("train", TRAIN)):
@@ -84,7 +86,15 @@ def normalise_config(raw: Mapping, where: str = "config") -> dict:
         config[STUDENT] = fill(raw[STUDENT], DISTILL, f"{where}: {STUDENT}")
     check_student(config, where)
     _derive(config, where)
+    add_recommended(config, raw, where)
     return config
+
+
+def add_recommended(config: dict, raw: Mapping, where: str) -> None:
+    """Put the section `sampling` of `raw`, if it has one, into the normal form `config`. Raises ValueError."""
+    recommended = recommended_sampling({**config, RECOMMENDED: raw.get(RECOMMENDED)}, where)
+    if recommended is not None:
+        config[RECOMMENDED] = recommended
 
 
 def read_yaml(path: str | os.PathLike) -> dict:

@@ -168,6 +168,13 @@ DISTILL = {
     "teacher": Setting("mapping", None, "what drew them; training fills it in from the folder"),
 }
 
+SAMPLING = {
+    "method": Setting("str", REQUIRED, "how the model is best drawn, and is where no other method is asked for: ddpm, "
+                      "ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler, heun, ab2"),
+    "steps": Setting("int", None, "in so many calls of the network (null: in diffusion.num_timesteps)", least=1),
+    "spacing": Setting("str", "uniform", "which steps: uniform, quadratic; log_snr; of a flow early"),
+}  # fmt: skip
+
 EVAL = {
     "train_exp_name": Setting("name", REQUIRED, "name of the training run"),
     "model_ckpt": Setting("name", "best", "best, last or an epoch"),
@@ -178,7 +185,7 @@ EVAL = {
     "seed": Setting("int", 0, "the samples follow from it", least=0),
     "model": Setting("str", "GeoTDM", "the model", choices=("GeoTDM",)),
     "batch_size": Setting("int", 128, "graphs per batch", least=1),
-    "sampling_timesteps": Setting("int", None, "diffusion steps (null: as in training)", least=1),
+    "sampling_timesteps": Setting("int", None, "diffusion steps (null: as the model is drawn by default)", least=1),
     "K": Setting("int", 1, "samples per trajectory", least=1),
 }
 
@@ -301,7 +308,8 @@ def describe(value: Any) -> str:
 
 def manual() -> str:
     """All settings as text, for `geotdm train --keys`."""
-    return tables_as_text({"denoise_model": DENOISE_MODEL, "diffusion": DIFFUSION, "train": TRAIN, "distill": DISTILL})
+    tables = {"denoise_model": DENOISE_MODEL, "diffusion": DIFFUSION, "train": TRAIN}
+    return tables_as_text(tables | {"sampling": SAMPLING, "distill": DISTILL})
 
 
 def tables_as_text(tables: Mapping[str, Mapping[str, Setting]]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from geotdm_fast.config.files import normalise_config, override
+from geotdm_fast.config.files import RECOMMENDED, normalise_config, override
 from geotdm_fast.data.md17 import molecule_path
 from geotdm_fast.data.nbody import official_files
 from geotdm_fast.data.pedestrian import PHASES, SCENES, has_validation, is_papers_test_set
@@ -149,14 +149,19 @@ def recipe(request: Request) -> Recipe:
     where = f"reproduce {request.experiment}"
     structure = normalise_config(raw.pop(STRUCTURE), where=f"{where}: {STRUCTURE}") if two_stages else None
     config = normalise_config(raw, where=where)
-    method, steps, spacing = _sampling(request, config["diffusion"].get("kind", "gaussian"))
+    diffusion = config["diffusion"]
+    method, steps, spacing = _sampling(request, diffusion.get("kind", "gaussian"))
+    steps = _checked_steps(request.steps or steps, request.steps is not None, diffusion["num_timesteps"])
+    if small and diffusion.get("calls") is None:
+        # The checkpoint recommends how it is scored, unless --set says otherwise.
+        config.setdefault(RECOMMENDED, {"method": method, "steps": steps, "spacing": spacing})
     return Recipe(
         config=config,
         draws=_draws(request),
         scores=("marginal", "classification", "prediction") if request.task == UNCONDITIONAL else ("ade",),
         num_graphs=request.num_graphs or (_small_num_graphs(request) if small else None),
         method=method,
-        steps=_checked_steps(request.steps or steps, request.steps is not None, config["diffusion"]["num_timesteps"]),
+        steps=steps,
         spacing=spacing,
         data=request.label or label,
         structure=structure,

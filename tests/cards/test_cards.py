@@ -173,6 +173,12 @@ def test_a_model_says_what_it_is(tmp_path):
     assert shown["network"] == f"EGTN, 1 layer of width 16, {parameters:,} parameters"
     assert shown["runs"].startswith("bf16 on cpu; egcl by ") and ", temporal_attention by " in shown["runs"]
     assert "schedule" in shown["diffusion"] and "nbody" in shown["data"]
+    assert shown["draws"] == "ddpm in 25 steps"
+    model.config["sampling"] = {"method": "dpmpp_2m", "steps": 5}
+    assert facts(model)["draws"] == "dpmpp_2m in 5 steps (recommended; ddpm in 25 by itself)"
+    assert facts(model)["draws"] in text_of(model._repr_html_())
+    model.config["sampling"] = {"method": "ddim", "steps": 1, "spacing": "log_snr"}
+    assert facts(model)["draws"] == "ddim in 1 step by log_snr (recommended; ddpm in 25 by itself)"
     with geotdm_fast.backend("reference"):
         assert facts(model)["runs"] == "bf16 on cpu; by the reference"
     assert text_of(model._repr_html_())[0] == "Model a.safetensors" and not pictures(model._repr_html_())

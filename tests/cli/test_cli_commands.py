@@ -150,6 +150,30 @@ def test_method_and_steps(charged, samples, tmp_path, capsys):
     assert "method must be one of ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, ays_ddim; got 'dpm'" in capsys.readouterr().err
 
 
+def test_what_is_not_asked_for_is_as_the_checkpoint_recommends(charged, tmp_path, capsys):
+    config = normalise_config(charged_config() | {"sampling": {"method": "dpmpp_2m", "steps": 5, "spacing": "log_snr"}})
+    recommending = write_checkpoint(tmp_path / "recommending.safetensors", config)
+
+    def drawn(checkpoint: str, *words: str):
+        out = str(tmp_path / "s.npz")
+        assert main(["sample", checkpoint, "--num-graphs", "2", "--out", out, "--quiet", *words]) == 0
+        return read_samples(out)
+
+    fewer = ["--method", "dpmpp_2m", "--steps", "5", "--spacing", "log_snr"]
+    assert np.array_equal(drawn(recommending).samples, drawn(charged, *fewer).samples)
+    assert np.array_equal(drawn(recommending, "--method", "ddpm").samples, drawn(charged).samples)
+    about = drawn(recommending, "--steps", "20")
+    assert (about.method, about.num_steps) == ("dpmpp_2m", 20)
+    capsys.readouterr()
+    of_draws = ["--num-samples", "2", "--num-graphs", "2", "--scores", "ade", "--quiet"]
+    assert main(["evaluate", recommending, *of_draws]) == 0
+    scores = capsys.readouterr().out
+    assert main(["evaluate", recommending, *of_draws, *fewer]) == 0
+    assert capsys.readouterr().out == scores
+    assert main(["evaluate", recommending, *of_draws, "--method", "ddpm"]) == 0
+    assert capsys.readouterr().out != scores
+
+
 def test_official_checkpoint(charged, tmp_path):
     """A state dict with DistributedDataParallel's prefix, and its configuration, draw the same as our file."""
     import torch

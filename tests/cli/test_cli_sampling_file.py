@@ -115,6 +115,23 @@ def test_steps_that_the_model_was_not_trained_with_are_named(capsys):
     assert "sampling_timesteps" not in capsys.readouterr().err
 
 
+def test_what_the_file_says_goes_before_what_the_model_recommends(capsys):
+    """Steps alone: a file that names none, and --steps, leave the model its method."""
+    pathlib.Path("outputs/run").mkdir(parents=True)
+    config = normalise_config(training("nbody", True) | {"sampling": {"method": "dpmpp_2m", "steps": 5}})
+    write_checkpoint("outputs/run/best.safetensors", config)
+
+    def drawn(timesteps, *more: str) -> tuple[str | None, int | None, bool]:
+        words = [sampling("nbody", True, sampling_timesteps=timesteps), "--quiet", "--device", "cpu", *more]
+        assert main(["sample", *words]) == 0
+        samples = read_samples("outputs/run_eval/samples.npz")
+        return samples.method, samples.num_steps, "sampling_timesteps" in capsys.readouterr().err
+
+    assert drawn(25) == ("ddpm", 25, False) and drawn(1000) == ("ddpm", 25, True)
+    assert drawn(None) == ("dpmpp_2m", 5, False) and drawn(25, "--steps", "7") == ("dpmpp_2m", 7, False)
+    assert drawn(25, "--method", "dpmpp_2m") == ("dpmpp_2m", 25, False)
+
+
 def test_the_steps_of_a_student_are_one_call(recwarn):
     config = charged_config() | {"distill": {"pairs": "pairs"}}
     config["diffusion"]["calls"] = 1

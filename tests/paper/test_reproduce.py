@@ -11,8 +11,10 @@ import torch
 import warm_python
 from tiny_models import write_ethanol
 
+import geotdm_fast
 from geotdm_fast.checkpoint import load_checkpoint, load_tensors
 from geotdm_fast.cli import main
+from geotdm_fast.config.files import normalise_config, read_yaml
 from geotdm_fast.data import open_dataset
 from geotdm_fast.data.pedestrian import pedestrian_windows
 from geotdm_fast.metrics import classification_score, prediction_score
@@ -448,6 +450,47 @@ def test_small_presets_draw_in_few_steps(tmp_path):
     assert drawn(overrides=("diffusion.num_timesteps=4", "diffusion.beta_schedule_name=cosine")) == ("dpmpp_2m", 4)
     with pytest.raises(ValueError, match=r"steps must be in 1..100, the model's steps, got 101"):
         drawn(steps=101)
+
+
+def test_small_presets_say_how_they_are_drawn(tmp_path):
+    """The checkpoint recommends what its scores are made with; the paper's has nothing to say."""
+    said = lambda **changes: recipe(Request(**({"experiment": "charged", "preset": "small"} | changes))).config.get(
+        "sampling"
+    )
+    assert said() == {"method": "dpmpp_2m", "steps": 5, "spacing": "uniform"}
+    assert said(experiment="gravity")["steps"] == 2
+    assert said(task="unconditional") == {"method": "dpmpp_2m_sde", "steps": 100, "spacing": "uniform"}
+    assert said(method="ddim", spacing="quadratic") == {"method": "ddim", "steps": None, "spacing": "quadratic"}
+    assert said(overrides=("diffusion.kind=flow", "diffusion.prior=walk")) == {
+        "method": "euler", "steps": 5, "spacing": "early"
+    }  # fmt: skip
+    assert said(overrides=("diffusion.num_timesteps=4", "diffusion.beta_schedule_name=cosine"))["steps"] == 4
+    assert said(overrides=("sampling.method=ddim",))["method"] == "ddim" and said(preset="paper") is None
+    write_ethanol(tmp_path / "ethanol.npz")
+    two_stages = recipe(Request("ays:ethanol", preset="small", data=str(tmp_path / "ethanol.npz")))
+    assert two_stages.config["sampling"]["steps"] == 20 and "sampling" not in two_stages.structure
+    for plan in (recipe(Request("charged", preset="small")), two_stages):
+        assert normalise_config(plan.config) == plan.config
+
+
+def test_a_folder_begun_before_goes_on(tmp_path, monkeypatch, no_pictures):
+    """Its training was stopped when checkpoints said nothing of how they are drawn."""
+    out, usual = tmp_path / "run", pipeline.train
+
+    def stopped(config, **options):
+        del config["sampling"]
+        usual(config | {"train": config["train"] | {"num_steps": 3}}, **options)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(pipeline, "train", stopped)
+        with pytest.raises(OutOfTime, match="train, step 3 of 6"):
+            reproduce(tiny(), out=out, progress=False)
+    assert "sampling" not in read_yaml(out / "train" / "config.yaml")
+    assert reproduce(tiny(), out=out, progress=False)["training"]["steps"] == 6
+    model = geotdm_fast.load(out / "train", device="cpu")
+    assert model.recommended == {"method": "dpmpp_2m", "steps": 5, "spacing": "uniform"}
+    samples = read_samples(out / "samples_official.npz")
+    assert (samples.method, samples.num_steps) == ("dpmpp_2m", 5)
 
 
 def test_flows_are_drawn_by_their_own_solvers():

@@ -37,6 +37,23 @@ def test_three_files_that_say_nothing_of_this_machine(tmp_path, capsys):
     assert (out / "tiny_model.jsonl").read_text() == '{"step": 1}\n'
 
 
+def test_how_it_is_best_drawn(tmp_path, capsys):
+    run, out = run_folder(tmp_path / "run"), tmp_path / "out"
+    options = [str(run), "tiny_model", "--out", str(out)]
+    assert ship_checkpoint.main([*options, "--method", "dpmpp_2m", "--steps", "5"]) == 0
+    _, config = load_checkpoint(out / "tiny_model.safetensors")
+    assert config["sampling"] == {"method": "dpmpp_2m", "steps": 5, "spacing": "uniform"}
+    assert load_config(out / "tiny_model.yaml") == config
+    capsys.readouterr()
+    for words, message in (
+        (["--method", "euler"], "tiny_model: sampling.method (of diffusion.kind gaussian) must be one of"),
+        (["--method", "ddim", "--steps", "26"], "sampling.steps must be in 1..25"),
+        (["--steps", "5"], "--steps must go with --method, got 5 alone"),
+    ):
+        assert ship_checkpoint.main([*options, *words]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_errors(tmp_path, capsys, monkeypatch):
     assert ship_checkpoint.main([str(tmp_path / "none"), "x"]) == 2
     assert "log.jsonl: no such file" in capsys.readouterr().err

@@ -12,7 +12,8 @@ import pytest
 import torch
 from tiny_training import assert_same_run, log_of, start, steps_logged, tiny_config
 
-from geotdm_fast.checkpoint import load_tensors
+from geotdm_fast.checkpoint import load_checkpoint, load_tensors
+from geotdm_fast.config.files import read_yaml
 from geotdm_fast.training import stopping, train
 from geotdm_fast.training.stopping import StopRequest
 
@@ -177,6 +178,20 @@ def test_config_must_train_the_same(tmp_path):
     other["data"]["train"]["num_systems"] = 5
     with pytest.raises(ValueError, match=r"data\.train\.num_systems must be 6"):
         train(other, output_dir=tmp_path, progress=False)
+
+
+def test_how_a_model_is_drawn_may_be_said_later(tmp_path):
+    """It changes no step: a folder that was begun without the section goes on with it, and without it again."""
+    recommended = {"method": "dpmpp_2m", "steps": 4, "spacing": "uniform"}
+    configs = [tiny_config(num_steps=1), tiny_config(num_steps=2) | {"sampling": recommended}, tiny_config(num_steps=3)]
+    for number, config in enumerate(configs, 1):
+        train(config, output_dir=tmp_path / "run", device="cpu", progress=False)
+        _, held = load_checkpoint(tmp_path / "run" / "last.safetensors")
+        assert held.get("sampling") == (recommended if number == 2 else None)
+        assert read_yaml(tmp_path / "run" / "config.yaml").get("sampling") == held.get("sampling")
+    train(tiny_config(num_steps=3), output_dir=tmp_path / "whole", device="cpu", progress=False)
+    found, expected = (load_tensors(tmp_path / name / "last.safetensors")[0] for name in ("run", "whole"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_data_must_be_the_same(tmp_path, monkeypatch):
