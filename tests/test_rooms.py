@@ -69,6 +69,7 @@ EXCEPTIONS = {
     ("config/files.py", "diffusion"),  # whether a schedule exists is asked of the schedules
     ("config/files.py", "graphs"),  # what the key `graph` may say
     ("config/files.py", "reference"),  # what the key `cutoff` may say
+    ("graphs/edges.py", "ops"),  # where edges are sorted by the compiled module
     ("graphs/search.py", "ops"),  # a search is an op, and egcl, which takes a graph, is another
     ("task.py", "data"),  # the type of a batch
 }
