@@ -467,7 +467,7 @@ def test_small_presets_say_how_they_are_drawn(tmp_path):
     assert said(overrides=("diffusion.num_timesteps=4", "diffusion.beta_schedule_name=cosine"))["steps"] == 4
     assert said(preset="paper") is None
     for preset in ("small", "paper"):
-        with pytest.raises(ValueError, match="asked for by --method, --steps and --spacing, got 'sampling.steps=3'"):
+        with pytest.raises(ValueError, match=r"by --method, --steps and --spacing, got 'sampling\.steps=3'"):
             said(overrides=("sampling.steps=3",), preset=preset)
     write_ethanol(tmp_path / "ethanol.npz")
     two_stages = recipe(Request("ays:ethanol", preset="small", data=str(tmp_path / "ethanol.npz")))
