@@ -151,8 +151,7 @@ def _run(args: argparse.Namespace) -> int:
             progress=not args.quiet,
         )
     except OutOfTime as stopped:
-        time = "train.max_minutes are" if args.budget is None else f"--budget of {args.budget:g} minutes is"
-        print(f"{folder}: the {time} spent: {stopped}; the same command goes on from there")
+        print(f"{folder}: time is up (--budget, or train.max_minutes): {stopped}; the same command goes on from there")
         return MORE_TO_DO
     print(results_table([row]).partition("\n## ")[2])
     print(f"{folder}: pictures, samples, weights; {args.results}: the row")

@@ -31,8 +31,8 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
         from geotdm_fast.config.files import RECOMMENDED
 
         model.task = agreed(args.eval, model.diffusion, model.task, args.steps)
-        if args.eval["sampling_timesteps"] is not None and args.steps is None:
-            # The file asks for the model's own steps, which goes before what the model recommends.
+        if args.eval["sampling_timesteps"] is not None:
+            # The file asks for the model's own chain, which goes before what the model recommends.
             model.config = {name: section for name, section in model.config.items() if name != RECOMMENDED}
     level = getattr(args, "context_level", None)
     if level is not None:

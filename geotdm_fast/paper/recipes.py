@@ -138,6 +138,7 @@ def recipe(request: Request) -> Recipe:
     raw["data"] = sections
     # What changes the data changes them in both stages, and structure.data.* in the first alone.
     of_first_stage = [text for text in request.overrides if text.strip().startswith(f"{STRUCTURE}.")]
+    _check_no_recommendation(request.overrides)
     for text in request.overrides:
         if text not in of_first_stage:
             override(raw, text)
@@ -153,8 +154,7 @@ def recipe(request: Request) -> Recipe:
     method, steps, spacing = _sampling(request, diffusion.get("kind", "gaussian"))
     steps = _checked_steps(request.steps or steps, request.steps is not None, diffusion["num_timesteps"])
     if small and diffusion.get("calls") is None:
-        # The checkpoint recommends how it is scored, unless --set says otherwise.
-        config.setdefault(RECOMMENDED, {"method": method, "steps": steps, "spacing": spacing})
+        config[RECOMMENDED] = {"method": method, "steps": steps, "spacing": spacing}  # what it is scored by
     return Recipe(
         config=config,
         draws=_draws(request),
@@ -166,6 +166,15 @@ def recipe(request: Request) -> Recipe:
         data=request.label or label,
         structure=structure,
     )
+
+
+def _check_no_recommendation(overrides: Iterable[str]) -> None:
+    """Raise ValueError for a key of the section `sampling`: a checkpoint recommends what it is scored by."""
+    for text in overrides:
+        if text.strip().startswith(f"{RECOMMENDED}."):
+            raise ValueError(
+                f"reproduce: how samples are drawn must be asked for by --method, --steps and --spacing, got '{text}'"
+            )
 
 
 def _single_frames(sections: dict) -> dict:

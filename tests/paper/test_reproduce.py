@@ -154,7 +154,7 @@ def test_training_gets_what_is_left_of_the_budget(tmp_path, monkeypatch, capsys)
     words += ["--out", str(tmp_path), "--device", "cpu", "--results", str(tmp_path / "r.jsonl")]
     assert main(words) == 3
     assert capsys.readouterr().out == (
-        f"{tmp_path}: the --budget of 9 minutes is spent: stopped at train, step 5 of 6; done: nothing; left: "
+        f"{tmp_path}: time is up (--budget, or train.max_minutes): stopped at train, step 5 of 6; done: nothing; left: "
         "training, samples (official), scores (official), pictures and the row; the same command goes on from there\n"
     )
     assert 8 < given[0] <= 9
@@ -465,7 +465,10 @@ def test_small_presets_say_how_they_are_drawn(tmp_path):
         "method": "euler", "steps": 5, "spacing": "early"
     }  # fmt: skip
     assert said(overrides=("diffusion.num_timesteps=4", "diffusion.beta_schedule_name=cosine"))["steps"] == 4
-    assert said(overrides=("sampling.method=ddim",))["method"] == "ddim" and said(preset="paper") is None
+    assert said(preset="paper") is None
+    for preset in ("small", "paper"):
+        with pytest.raises(ValueError, match=r"by --method, --steps and --spacing, got 'sampling\.steps=3'"):
+            said(overrides=("sampling.steps=3",), preset=preset)
     write_ethanol(tmp_path / "ethanol.npz")
     two_stages = recipe(Request("ays:ethanol", preset="small", data=str(tmp_path / "ethanol.npz")))
     assert two_stages.config["sampling"]["steps"] == 20 and "sampling" not in two_stages.structure
