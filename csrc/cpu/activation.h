@@ -26,8 +26,8 @@ GEOTDM_INLINE Batch<N> exp(Batch<N> x) {
 
 // exp(-x), clamped for |x| > 87.
 #if defined(__FMA__)
-// In eight products and sums of products in place of ten, so that silu is right to 4 ulp in place of 2: f is -x / ln(2) less its integer, which a product that is
-// rounded with its sum alone leaves exact.
+// In eight products and sums of products in place of ten, so that silu is right to 4 ulp in place of 2: f is -x / ln(2)
+// less its integer, which a product that is rounded with its sum alone leaves exact.
 template <int N>
 GEOTDM_INLINE Batch<N> exp_of_negative(Batch<N> x) {
   constexpr float kPerOne = -1.44269504088896341f;
