@@ -108,13 +108,13 @@ def _device_name(device) -> str:
 
 
 def _table(result: dict, model) -> str:
+    from geotdm_fast.cards.card import counted
     from geotdm_fast.scores.tables import text_table
 
     network, forecast = model.config["denoise_model"], result["forecast"]
     size = sum(p.numel() for p in model.network.parameters()) / 1000
     layers = f"{network['n_layers']} layers of {network['hidden_dim']}"
-    steps = model.sampler().num_steps
-    about = f"{layers}, {size:.0f} k parameters, {steps} {'step' if steps == 1 else 'steps'}"
+    about = f"{layers}, {size:.0f} k parameters, {counted(model.sampler().num_steps, 'step')}"
     rows = [[f"forecast, mean of {result['num_samples']} samples", forecast["ade_mean"], forecast["fde_mean"], about]]
     for name, errors in result["baselines"].items():
         rows.append([name.replace("_", " "), errors["ade"], errors["fde"], ""])

@@ -37,10 +37,11 @@ def sorted_edges(edge_index: Tensor, num_rows: int) -> tuple[Tensor | None, Edge
         return order, EdgeTables(*tables)
     from geotdm_fast.ops import native  # which imports this package
 
+    edge_index = edge_index.long().contiguous()
     if edge_index.device.type == "cpu" and native.missing is None:
-        order, *tables = torch.ops.geotdm_fast.edge_tables.default(edge_index.long().contiguous(), num_rows)
+        order, *tables = torch.ops.geotdm_fast.edge_tables.default(edge_index, num_rows)
         return order if order.numel() else None, EdgeTables(*tables)
-    row, col = edge_index.long().contiguous()
+    row, col = edge_index
     order = None
     if row.numel():
         low, high, falls = torch.stack([*torch.aminmax(edge_index), (row[1:] < row[:-1]).any()]).tolist()

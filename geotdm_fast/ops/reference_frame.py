@@ -16,19 +16,19 @@ def reference_frame(y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
     """Equal to `geotdm_fast.reference.reference_frame`.
 
     Float32 on CUDA is one Triton kernel, and one and a sum on the way back, in place of 17 launches. Float32 on the CPU
-    that asks for no gradient is one C++ loop. Both give the same bits in every run; `torch.compile`, autocast, other
-    backends and all else get the reference.
+    is one C++ loop, and the reference's operations on the way back. Both give the same bits in every run, with and
+    without gradients; `torch.compile`, autocast, other backends and all else get the reference.
     """
     if y.shape[-1] <= 4 and prefers_triton(y, z, ws):
         return _ReferenceFrame.apply(y.contiguous(), z.contiguous(), ws.contiguous())
     if _is_for_module(y, z, ws):
-        return torch.ops.geotdm_fast.reference_frame.default(y.contiguous(), z.contiguous(), ws.contiguous())
+        return _NativeReferenceFrame.apply(y, z, ws)
     return reference.reference_frame(y, z, ws)
 
 
 def _is_for_module(y: Tensor, z: Tensor, ws: Tensor) -> bool:
     """Whether the C++ module takes these tensors, and nothing is to follow the operations."""
-    if current_backend() != "auto" or native.missing is not None or native.needs_grad(y, z, ws):
+    if current_backend() != "auto" or native.missing is not None:
         return False
     if y.dim() != 3 or z.dim() != 3 or ws.dim() != 1 or y.shape[:2] != z.shape[:2] or not z.shape[1] * z.shape[2]:
         return False
@@ -51,6 +51,24 @@ class _ReferenceFrame(torch.autograd.Function):
 
         y, z, mean, ws = ctx.saved_tensors
         if graph_is_wanted():
-            op = lambda *inputs: (reference.reference_frame(*inputs),)
-            return tuple(reference_gradients(op, (y, z, ws), (grad,), ctx.needs_input_grad))
+            return _by_reference(ctx, (y, z, ws), grad)
         return launch(grad.contiguous(), y, mean, ws, z.shape[2])
+
+
+class _NativeReferenceFrame(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, z: Tensor, ws: Tensor) -> Tensor:
+        ctx.save_for_backward(y, z, ws)
+        return torch.ops.geotdm_fast.reference_frame.default(y.contiguous(), z.contiguous(), ws.contiguous())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _by_reference(ctx, ctx.saved_tensors, grad)
+
+
+def _by_reference(ctx: Any, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of `inputs` by the reference, which can be differentiated again."""
+    op = lambda *inputs: (reference.reference_frame(*inputs),)
+    with torch.enable_grad():
+        found = reference_gradients(op, inputs, (grad,), ctx.needs_input_grad)
+    return tuple(found if graph_is_wanted() else (g if g is None else g.detach() for g in found))

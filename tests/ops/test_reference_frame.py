@@ -87,15 +87,19 @@ def test_the_module_is_as_accurate_as_the_reference_for_any_number_of_threads(
 
 
 @needs_native
-def test_the_module_leaves_gradients_other_dtypes_and_transforms_to_the_reference(monkeypatch):
+def test_the_module_leaves_the_way_back_other_dtypes_and_transforms_to_the_reference(monkeypatch):
     inputs, calls = inputs_of(2, 3, 3, 16, 4, "cpu"), []
     plain = reference.reference_frame
     monkeypatch.setattr(reference, "reference_frame", lambda *args: (calls.append(1), plain(*args))[1])
     wanted = [inputs[0].clone().requires_grad_(), *inputs[1:]]
-    assert ops.reference_frame(*wanted).requires_grad and len(calls) == 1
+    x_ref = ops.reference_frame(*wanted)
     with torch.no_grad():
-        ops.reference_frame(*wanted)
-    assert len(calls) == 1
+        assert x_ref.requires_grad and torch.equal(ops.reference_frame(*wanted), x_ref) and not calls
+    (gradient,) = torch.autograd.grad(x_ref.square().sum(), wanted[:1])
+    assert len(calls) == 1 and not gradient.requires_grad
+    (again,) = torch.autograd.grad(ops.reference_frame(*wanted).square().sum(), wanted[:1], create_graph=True)
+    assert torch.equal(again, gradient) and torch.autograd.grad(again.sum(), wanted[:1])[0].any()
+    calls[1:] = []
     ops.reference_frame(*(value.double() for value in inputs))
     torch.func.vmap(ops.reference_frame, in_dims=(0, 0, None))(inputs[0][None], inputs[1][None], inputs[2])
     with backend("reference"):
