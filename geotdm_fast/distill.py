@@ -22,6 +22,7 @@ from geotdm_fast.nn.egtn import EGTN
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.bars import say
+from geotdm_fast.runtime.choices import check_sections
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import Processes, processes
 from geotdm_fast.runtime.shown import shown
@@ -39,6 +40,8 @@ VALIDATED = 256
 LOOKED_AT, GRID = 128, 20
 # The slowest of several processes may draw for long.
 PATIENCE = datetime.timedelta(days=7)
+# What a student's configuration has of its teacher's.
+SECTIONS = ("data", "denoise_model", "diffusion", "train")
 # What a student's training has of its own; all else is its teacher's.
 TRAINING: dict[str, Any] = {
     "num_epochs": None, "num_steps": 1500, "max_minutes": None, "batch_size": 16, "optimizer": "muon", "lr": 3e-4,
@@ -62,9 +65,7 @@ def student_config(teacher: Model, source: PathLike, folder: PathLike) -> dict:
         raise ValueError(
             f"distill: folder (--out) must be another folder than that of the teacher {source}, got {folder}"
         )
-    config = copy.deepcopy(
-        {name: dict(teacher.config[name]) for name in ("data", "denoise_model", "diffusion", "train")}
-    )
+    config = copy.deepcopy({name: dict(teacher.config[name]) for name in SECTIONS})
     for split in config["data"].keys() & {"train", "val"}:
         config["data"][split] = without_history(config["data"][split], teacher.config)
     has_ratio = config["data"]["train"].pop("ratio", None) is not None
@@ -99,6 +100,7 @@ def check_teacher(teacher: Model) -> None:
             "distill: the teacher must be given frames where its edges are by distance in these (denoise_model.graph "
             f"with of: given), got {teacher.name}, which is given none: its edges change from call to call"
         )
+    check_sections(f"distill: the configuration of {teacher.name}", teacher.config, *SECTIONS)
     if "train" not in teacher.config["data"]:
         raise ValueError(f"distill: the configuration of {teacher.name} must have a section data.train, got none")
 

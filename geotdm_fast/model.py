@@ -24,8 +24,8 @@ from geotdm_fast.families import build_diffusion, is_ays, load_checkpoint
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import num_edge_features
 from geotdm_fast.nn.plain import bare
+from geotdm_fast.runtime.choices import check_sections
 from geotdm_fast.runtime.files import PathLike
-from geotdm_fast.runtime.shown import listed
 from geotdm_fast.samples.record import Samples, make_samples
 from geotdm_fast.sampling.rollout_blocks import BOUND, FeatureFunction
 from geotdm_fast.task import Task
@@ -80,8 +80,7 @@ class Model:
         given = config if config is None or isinstance(config, Mapping) else load_config(config)
         network, config = load_checkpoint(path, device, given)
         for section in ("train", "diffusion"):
-            if section not in config:
-                raise ValueError(f"{path}: the config inside must have a section '{section}', got {listed(config)}")
+            check_sections(f"{path}: the config inside", config, section)
             as_section(config[section], f"{path}: config section {section}")
         network.set_precision(precision)
         config = {"data": {}} | config
@@ -95,7 +94,11 @@ class Model:
         return model
 
     def save(self, path: PathLike) -> None:
-        """Write weights and configuration to one safetensors file, which `load` and the command line take."""
+        """Write weights and configuration to one safetensors file, which `load` and the command line take.
+
+        Raises ValueError for a configuration without the section denoise_model or diffusion, which every file has.
+        """
+        check_sections(f"save: the configuration of {self.name}", self.config, "denoise_model", "diffusion")
         given, length = [list(frames) for frames in self.task.given], self.task.num_frames
         task = {"cond_mask": given} if self.task.is_conditional else {"cond_mask": None, "tot_len": length}
         diffusion = {**self.config["diffusion"], "mode": self.task.mode}
@@ -103,7 +106,8 @@ class Model:
         save_checkpoint(path, self.network, {**self.config, "diffusion": diffusion, "train": train})
 
     def to(self, device: torch.device | str) -> "Model":
-        """This model, moved to `device`."""
+        """This model, moved to `device`. Raises ValueError for a configuration without the section diffusion."""
+        check_sections(f"to: the configuration of {self.name}", self.config, "diffusion")
         self.network.to(device)
         self.diffusion = build_diffusion(self.network, self.config, torch.device(device))
         return self

@@ -11,6 +11,7 @@ from tiny_models import charged_config, tiny_diffusion
 import geotdm_fast
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import Sampler
+from geotdm_fast.families import build_diffusion, build_network
 from geotdm_fast.model import Model
 from geotdm_fast.sampling import sample
 from geotdm_fast.scores.evaluation import likelihoods
@@ -93,6 +94,39 @@ def test_shipped_models_load_by_name():
     ]
     with pytest.raises(FileNotFoundError, match="no model of that name comes with the package, only ays_ethanol_small"):
         geotdm_fast.load("nbody_charged_large")
+
+
+@pytest.mark.parametrize(
+    "section, asked, message",
+    [
+        (
+            "denoise_model",
+            lambda model, folder: model.save(folder / "mine.safetensors"),
+            "save: the configuration of tiny",
+        ),
+        ("diffusion", lambda model, folder: model.save(folder / "mine.safetensors"), "save: the configuration of tiny"),
+        ("diffusion", lambda model, folder: model.to("cpu"), "to: the configuration of tiny"),
+        ("diffusion", lambda model, folder: model.recommended, "tiny: the configuration"),
+        ("diffusion", lambda model, folder: Task.of_config(model.config), "config"),
+        ("train", lambda model, folder: Task.of_config(model.config), "config"),
+        ("diffusion", lambda model, folder: build_diffusion(model.network, model.config), "config"),
+        ("denoise_model", lambda model, folder: build_network(model.config), "build_network: config"),
+    ],
+)
+def test_a_section_that_is_missing_is_named(section, asked, message, tmp_path):
+    model = recommending()
+    del model.config[section]
+    with pytest.raises(ValueError, match=f"^{message} must have a section '{section}', got data, "):
+        asked(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_made_by_hand_draws_without_a_configuration(model, data):
+    by_hand = Model(model.network, model.diffusion, model.task, {}, "tiny")
+    options = {"method": "ddim", "steps": 2}
+    assert np.array_equal(by_hand.forecast(data, **options).samples, model.forecast(data, **options).samples)
+    with pytest.raises(ValueError, match=r"save: the configuration of tiny must have .* 'denoise_model', got nothing"):
+        by_hand.save("mine.safetensors")
 
 
 def test_precision_and_device(model):

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
-from geotdm_fast.runtime.shown import plain
+from geotdm_fast.runtime.shown import listed, plain
 
 
 def check_keys(where: str, given: Mapping, known: Iterable[str]) -> None:
@@ -15,6 +15,16 @@ def check_keys(where: str, given: Mapping, known: Iterable[str]) -> None:
     for key in given:
         if key not in known:
             raise ValueError(f"{where}: unknown key '{plain(key)}'{nearest(key, known)}")
+
+
+def check_sections(where: str, config: Mapping, *names: str) -> None:
+    """Raise ValueError for the first of the sections `names` that the configuration has not, naming those it has.
+
+    where: whose configuration it is, for the message (`the configuration of best.safetensors`).
+    """
+    for name in names:
+        if name not in config:
+            raise ValueError(f"{where} must have a section '{name}', got {listed(config)}")
 
 
 def check_choice(where: str, value: object, choices: Iterable[str]) -> None:
