@@ -150,6 +150,26 @@ def save_checkpoint(path: PathLike, network: torch.nn.Module, config: Mapping) -
     save_tensors(path, dict(bare(network).state_dict()), {CONFIG_KEY: json.dumps(config)})
 
 
+def replace_section(path: PathLike, name: str, section: Mapping | None) -> bool:
+    """Put `section` in place of the section `name` of the configuration in one of our checkpoints; None: leave it out.
+
+    The weights stay the same bits. Returns whether the file had another section: else it is not written.
+    Raises FileNotFoundError, ValueError for a damaged file and one without our configuration, OSError if it cannot be
+    written; the earlier file stays.
+    """
+    tensors, metadata = load_tensors(path)
+    if CONFIG_KEY not in metadata:
+        raise ValueError(f"{path} must be a geotdm_fast checkpoint, got a file without '{CONFIG_KEY}' in its metadata")
+    config = as_section(parse_json(metadata[CONFIG_KEY]), f"{path}: the config inside")
+    if config.get(name) == section:
+        return False
+    config = {key: value for key, value in config.items() if key != name}
+    if section is not None:
+        config[name] = dict(section)
+    save_tensors(path, tensors, metadata | {CONFIG_KEY: json.dumps(config)})
+    return True
+
+
 def load_checkpoint(
     path: PathLike, device: torch.device | str = "cpu", config: Mapping | None = None
 ) -> tuple[EGTN, dict]:
