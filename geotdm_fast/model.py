@@ -20,6 +20,7 @@ from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.given_frames import as_given_frames
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset, collate
 from geotdm_fast.diffusion import Flow, GeoTDM, Sampler
+from geotdm_fast.diffusion.sampler_options import OptionNames
 from geotdm_fast.families import build_diffusion, is_ays, load_checkpoint
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import num_edge_features
@@ -32,6 +33,9 @@ from geotdm_fast.task import Task
 
 if TYPE_CHECKING:
     from geotdm_fast.sampling import Rollout
+
+# What errors of `Model.sampler` call its arguments.
+_NAMES = OptionNames.of("sampler")
 
 
 class Model:
@@ -210,7 +214,7 @@ class Model:
         """
         from geotdm_fast.sampling import sample
 
-        sampler = self.sampler(method, steps, spacing, eta)
+        sampler = self.sampler(method, steps, spacing, eta, OptionNames.of(where))
         dataset = self.dataset(data, where, conditions=conditions, extrapolate=extrapolate, **arrays)
         batch = collate(dataset)
         drawn = sample(
@@ -259,7 +263,7 @@ class Model:
         from geotdm_fast.sampling import roll_out
 
         plan = self.rollout_plan(num_frames, overlap, bound, features)
-        sampler = self.sampler(method, steps, spacing, eta)
+        sampler = self.sampler(method, steps, spacing, eta, OptionNames.of("rollout"))
         dataset = self.rollout_dataset(data, conditions=conditions, extrapolate=extrapolate, **arrays)
         batch = collate(dataset)
         drawn = roll_out(
@@ -331,18 +335,20 @@ class Model:
         steps: int | None = None,
         spacing: str | None = None,
         eta: float = 0.0,
+        names: OptionNames = _NAMES,
     ) -> Sampler:
         """The `Sampler` of this model's diffusion.
 
         method: default: the recommended one, without a recommendation the first of the diffusion
         steps, spacing: default: by the recommended method the recommended ones, by any other all steps and `uniform`
+        names: what the messages of errors call the options
         """
         recommended = self.recommended or {}
         method = recommended.get("method") if method is None else method
         if method is not None and method == recommended.get("method"):
             steps = recommended["steps"] if steps is None else steps
             spacing = recommended["spacing"] if spacing is None else spacing
-        return Sampler(self.diffusion, method, steps, "uniform" if spacing is None else spacing, eta)
+        return Sampler(self.diffusion, method, steps, "uniform" if spacing is None else spacing, eta, names)
 
     def dataset(self, data: Any, where: str = "dataset", **arrays: Any) -> TrajectoryDataset:
         """`data` as a data set of this model; arrays, conditions and extrapolate as for `sample`.

@@ -188,8 +188,14 @@ def test_data_of_other_sizes(model, data):
         model.forecast(x, h=np.ones((5, 1)))
     with pytest.raises(ValueError, match=r"all 12 frames, or the 4 given ones alone, got 6 .*_dataset\(x, span=12"):
         model.forecast(np.concatenate([x, x[:2]]), charges=np.ones(5))
-    with pytest.raises(ValueError, match="Sampler: method must be one of"):
-        model.forecast(data, method="euler")
+    with pytest.raises(ValueError, match="forecast: method must be one of ddpm, ddim"):
+        model.forecast(data, method="")
+    with pytest.raises(ValueError, match=r"rollout: steps must be in 1\.\.25, the model's steps, got 26"):
+        model.rollout(data, 8, steps=26)
+    with pytest.raises(ValueError, match="sampler: spacing must be one of uniform, quadratic, log_snr; got 'early'"):
+        model.sampler(spacing="early")
+    with pytest.raises(TypeError, match=r"sampler: steps must be a whole number, got 2\.5"):
+        model.sampler(steps=2.5)
     with pytest.raises(TypeError, match="unknown argument 'num_sample'"):
         model.forecast(data, num_sample=3)
 

@@ -377,8 +377,11 @@ def test_damaged_configurations_of_checkpoints(folder, tmp_path, section, key, v
 
 
 BAD = [
-    ({"method": "ays_ddim", "spacing": "log_snr"}, "has a spacing of its own"),
-    ({"method": "ays_ddim", "steps": 25}, r"num_steps must be in 1\.\.24 for 'ays_ddim', got 25"),
+    (
+        {"method": "ays_ddim", "spacing": "log_snr"},
+        "spacing must be 'uniform' for 'ays_ddim', which has its own, got 'log_snr'",
+    ),
+    ({"method": "ays_ddim", "steps": 25}, r"sampler: steps must be in 1\.\.24 for 'ays_ddim', got 25"),
     ({"method": "ays_ddims"}, "did you mean 'ays_ddim'"),
     ({"method": "ddpm", "eta": 0.5}, "eta is of the methods 'ddim' and 'ays_ddim' alone"),
 ]
