@@ -19,7 +19,7 @@ from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, Setting, as_se
 from geotdm_fast.diffusion import Flow, GeoTDM, LossType, ModelMeanType, ModelVarType
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.runtime.choices import check_choice, check_keys
+from geotdm_fast.runtime.choices import check_choice, check_keys, check_sections
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.parsing import parse_json
 from geotdm_fast.runtime.shown import plain, shown
@@ -47,6 +47,7 @@ UNREADABLE = (
 
 def build_network(config: Mapping) -> EGTN:
     """The `EGTN` of `config['denoise_model']`, whose keys are the arguments of its constructor, on the CPU."""
+    check_sections("build_network: config", config, "denoise_model")
     # Whatever torch.set_default_device says: a network on "meta" has no numbers to move.
     with torch.device("cpu"):
         return EGTN(**config["denoise_model"])
@@ -123,6 +124,7 @@ def checked_diffusion(config: Mapping, table: Mapping[str, Setting]) -> dict:
     beta_schedule_name of kind gaussian.
     """
     where = "config section diffusion"
+    check_sections("config", config, "diffusion")
     section = as_section(config["diffusion"], where)
     check_keys(where, section, table)
     section = converted(section, table, "diffusion")
@@ -146,6 +148,26 @@ def checked_diffusion(config: Mapping, table: Mapping[str, Setting]) -> dict:
 def save_checkpoint(path: PathLike, network: torch.nn.Module, config: Mapping) -> None:
     """Write the network's state dict and `config` (with `denoise_model` and `diffusion`) to one safetensors file."""
     save_tensors(path, dict(bare(network).state_dict()), {CONFIG_KEY: json.dumps(config)})
+
+
+def replace_section(path: PathLike, name: str, section: Mapping | None) -> bool:
+    """Put `section` in place of the section `name` of the configuration in one of our checkpoints; None: leave it out.
+
+    The weights stay the same bits. Returns whether the file had another section: else it is not written.
+    Raises FileNotFoundError, ValueError for a damaged file and one without our configuration, OSError if it cannot be
+    written; the earlier file stays.
+    """
+    tensors, metadata = load_tensors(path)
+    if CONFIG_KEY not in metadata:
+        raise ValueError(f"{path} must be a geotdm_fast checkpoint, got a file without '{CONFIG_KEY}' in its metadata")
+    config = as_section(parse_json(metadata[CONFIG_KEY]), f"{path}: the config inside")
+    if config.get(name) == section:
+        return False
+    config = {key: value for key, value in config.items() if key != name}
+    if section is not None:
+        config[name] = dict(section)
+    save_tensors(path, tensors, metadata | {CONFIG_KEY: json.dumps(config)})
+    return True
 
 
 def load_checkpoint(

@@ -14,14 +14,16 @@ from geotdm_fast.checkpoint_paths import checkpoint_file
 from geotdm_fast.config.files import normalise_config, read_yaml
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import collate, evenly_spaced
-from geotdm_fast.diffusion import Flow
+from geotdm_fast.diffusion import Flow, Sampler
 from geotdm_fast.diffusion.one_call import one_call_losses
+from geotdm_fast.diffusion.sampler_options import OptionNames
 from geotdm_fast.families import build_diffusion, is_ays
 from geotdm_fast.model import Model
 from geotdm_fast.nn.egtn import EGTN
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.bars import say
+from geotdm_fast.runtime.choices import check_sections
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import Processes, processes
 from geotdm_fast.runtime.shown import shown
@@ -37,8 +39,12 @@ TEACHER_CALLS = 5
 VALIDATED = 256
 # Pairs by which the student's step is chosen, and among how many steps.
 LOOKED_AT, GRID = 128, 20
+# What errors call the arguments that say how the teacher draws.
+NAMES = OptionNames.of("distill")
 # The slowest of several processes may draw for long.
 PATIENCE = datetime.timedelta(days=7)
+# What a student's configuration has of its teacher's.
+SECTIONS = ("data", "denoise_model", "diffusion", "train")
 # What a student's training has of its own; all else is its teacher's.
 TRAINING: dict[str, Any] = {
     "num_epochs": None, "num_steps": 1500, "max_minutes": None, "batch_size": 16, "optimizer": "muon", "lr": 3e-4,
@@ -62,9 +68,7 @@ def student_config(teacher: Model, source: PathLike, folder: PathLike) -> dict:
         raise ValueError(
             f"distill: folder (--out) must be another folder than that of the teacher {source}, got {folder}"
         )
-    config = copy.deepcopy(
-        {name: dict(teacher.config[name]) for name in ("data", "denoise_model", "diffusion", "train")}
-    )
+    config = copy.deepcopy({name: dict(teacher.config[name]) for name in SECTIONS})
     for split in config["data"].keys() & {"train", "val"}:
         config["data"][split] = without_history(config["data"][split], teacher.config)
     has_ratio = config["data"]["train"].pop("ratio", None) is not None
@@ -99,8 +103,28 @@ def check_teacher(teacher: Model) -> None:
             "distill: the teacher must be given frames where its edges are by distance in these (denoise_model.graph "
             f"with of: given), got {teacher.name}, which is given none: its edges change from call to call"
         )
+    check_sections(f"distill: the configuration of {teacher.name}", teacher.config, *SECTIONS)
     if "train" not in teacher.config["data"]:
         raise ValueError(f"distill: the configuration of {teacher.name} must have a section data.train, got none")
+
+
+def pairs_sampler(
+    teacher: Model,
+    method: str | None = None,
+    steps: int | None = None,
+    spacing: str = "uniform",
+    names: OptionNames = NAMES,
+) -> Sampler:
+    """What draws the pairs; method, steps and spacing as for `draw_pairs`.
+
+    names: what the messages of errors call the options. Raises as `Sampler`, and ValueError for one that adds noise.
+    """
+    method = teacher.diffusion.fast_method if method is None else method
+    steps = min(TEACHER_CALLS, teacher.diffusion.num_timesteps) if steps is None else steps
+    sampler = teacher.sampler(method, steps, spacing, names=names)
+    if sampler.plan.is_random:
+        raise ValueError(adds_noise("distill", sampler.method))
+    return sampler
 
 
 def draw_pairs(
@@ -136,10 +160,7 @@ def draw_pairs(
         raise ValueError(
             f"distill: seed must be at most 2^64 - 2, since the pairs of validation have seed + 1, got {shown(seed)}"
         )
-    steps = min(TEACHER_CALLS, teacher.diffusion.num_timesteps) if steps is None else steps
-    sampler = teacher.sampler(method or teacher.diffusion.fast_method, steps, spacing)
-    if sampler.plan.is_random:
-        raise ValueError(adds_noise("distill", sampler.method))
+    sampler = pairs_sampler(teacher, method, steps, spacing)
     sections = {f"data.{name}": config["data"][name] for name in ("train", "val") if name in config["data"]}
     for where, dataset in open_datasets(sections, progress=progress).items():
         split = where.removeprefix("data.")

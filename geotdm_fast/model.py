@@ -20,18 +20,22 @@ from geotdm_fast.data.convert import to_dataset
 from geotdm_fast.data.given_frames import as_given_frames
 from geotdm_fast.data.trajectory import Batch, TrajectoryDataset, collate
 from geotdm_fast.diffusion import Flow, GeoTDM, Sampler
+from geotdm_fast.diffusion.sampler_options import OptionNames
 from geotdm_fast.families import build_diffusion, is_ays, load_checkpoint
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import num_edge_features
 from geotdm_fast.nn.plain import bare
+from geotdm_fast.runtime.choices import check_sections
 from geotdm_fast.runtime.files import PathLike
-from geotdm_fast.runtime.shown import listed
 from geotdm_fast.samples.record import Samples, make_samples
 from geotdm_fast.sampling.rollout_blocks import BOUND, FeatureFunction
 from geotdm_fast.task import Task
 
 if TYPE_CHECKING:
     from geotdm_fast.sampling import Rollout
+
+# What errors of `Model.sampler` call its arguments.
+_NAMES = OptionNames.of("sampler")
 
 
 class Model:
@@ -80,8 +84,7 @@ class Model:
         given = config if config is None or isinstance(config, Mapping) else load_config(config)
         network, config = load_checkpoint(path, device, given)
         for section in ("train", "diffusion"):
-            if section not in config:
-                raise ValueError(f"{path}: the config inside must have a section '{section}', got {listed(config)}")
+            check_sections(f"{path}: the config inside", config, section)
             as_section(config[section], f"{path}: config section {section}")
         network.set_precision(precision)
         config = {"data": {}} | config
@@ -95,7 +98,11 @@ class Model:
         return model
 
     def save(self, path: PathLike) -> None:
-        """Write weights and configuration to one safetensors file, which `load` and the command line take."""
+        """Write weights and configuration to one safetensors file, which `load` and the command line take.
+
+        Raises ValueError for a configuration without the section denoise_model or diffusion, which every file has.
+        """
+        check_sections(f"save: the configuration of {self.name}", self.config, "denoise_model", "diffusion")
         given, length = [list(frames) for frames in self.task.given], self.task.num_frames
         task = {"cond_mask": given} if self.task.is_conditional else {"cond_mask": None, "tot_len": length}
         diffusion = {**self.config["diffusion"], "mode": self.task.mode}
@@ -103,7 +110,8 @@ class Model:
         save_checkpoint(path, self.network, {**self.config, "diffusion": diffusion, "train": train})
 
     def to(self, device: torch.device | str) -> "Model":
-        """This model, moved to `device`."""
+        """This model, moved to `device`. Raises ValueError for a configuration without the section diffusion."""
+        check_sections(f"to: the configuration of {self.name}", self.config, "diffusion")
         self.network.to(device)
         self.diffusion = build_diffusion(self.network, self.config, torch.device(device))
         return self
@@ -206,7 +214,7 @@ class Model:
         """
         from geotdm_fast.sampling import sample
 
-        sampler = self.sampler(method, steps, spacing, eta)
+        sampler = self.sampler(method, steps, spacing, eta, OptionNames.of(where))
         dataset = self.dataset(data, where, conditions=conditions, extrapolate=extrapolate, **arrays)
         batch = collate(dataset)
         drawn = sample(
@@ -255,7 +263,7 @@ class Model:
         from geotdm_fast.sampling import roll_out
 
         plan = self.rollout_plan(num_frames, overlap, bound, features)
-        sampler = self.sampler(method, steps, spacing, eta)
+        sampler = self.sampler(method, steps, spacing, eta, OptionNames.of("rollout"))
         dataset = self.rollout_dataset(data, conditions=conditions, extrapolate=extrapolate, **arrays)
         batch = collate(dataset)
         drawn = roll_out(
@@ -327,18 +335,20 @@ class Model:
         steps: int | None = None,
         spacing: str | None = None,
         eta: float = 0.0,
+        names: OptionNames = _NAMES,
     ) -> Sampler:
         """The `Sampler` of this model's diffusion.
 
         method: default: the recommended one, without a recommendation the first of the diffusion
         steps, spacing: default: by the recommended method the recommended ones, by any other all steps and `uniform`
+        names: what the messages of errors call the options
         """
         recommended = self.recommended or {}
         method = recommended.get("method") if method is None else method
         if method is not None and method == recommended.get("method"):
             steps = recommended["steps"] if steps is None else steps
             spacing = recommended["spacing"] if spacing is None else spacing
-        return Sampler(self.diffusion, method, steps, "uniform" if spacing is None else spacing, eta)
+        return Sampler(self.diffusion, method, steps, "uniform" if spacing is None else spacing, eta, names)
 
     def dataset(self, data: Any, where: str = "dataset", **arrays: Any) -> TrajectoryDataset:
         """`data` as a data set of this model; arrays, conditions and extrapolate as for `sample`.

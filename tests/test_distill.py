@@ -266,6 +266,15 @@ def test_models_of_align_your_structures_have_no_student(tmp_path):
         distill(tmp_path / "ays.safetensors", tmp_path / "student", num_pairs=2, device="cpu", progress=False)
 
 
+@pytest.mark.parametrize("section", ["data", "denoise_model", "diffusion", "train"])
+def test_a_teacher_without_a_section_has_no_student(section, tmp_path):
+    teacher = teacher_in(tmp_path, charged_config())
+    del teacher.config[section]
+    message = f"distill: the configuration of teacher.safetensors must have a section '{section}', got "
+    with pytest.raises(ValueError, match=message):
+        student_config(teacher, "x", tmp_path)
+
+
 def test_a_teacher_that_is_told_of_noise_has_no_student(tmp_path):
     config = charged_config(context_noise=0.1, context_noise_told=True)
     config["denoise_model"]["node_dim"] = 2

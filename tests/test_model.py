@@ -11,6 +11,7 @@ from tiny_models import charged_config, tiny_diffusion
 import geotdm_fast
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import Sampler
+from geotdm_fast.families import build_diffusion, build_network
 from geotdm_fast.model import Model
 from geotdm_fast.sampling import sample
 from geotdm_fast.scores.evaluation import likelihoods
@@ -95,6 +96,39 @@ def test_shipped_models_load_by_name():
         geotdm_fast.load("nbody_charged_large")
 
 
+@pytest.mark.parametrize(
+    "section, asked, message",
+    [
+        (
+            "denoise_model",
+            lambda model, folder: model.save(folder / "mine.safetensors"),
+            "save: the configuration of tiny",
+        ),
+        ("diffusion", lambda model, folder: model.save(folder / "mine.safetensors"), "save: the configuration of tiny"),
+        ("diffusion", lambda model, folder: model.to("cpu"), "to: the configuration of tiny"),
+        ("diffusion", lambda model, folder: model.recommended, "tiny: the configuration"),
+        ("diffusion", lambda model, folder: Task.of_config(model.config), "config"),
+        ("train", lambda model, folder: Task.of_config(model.config), "config"),
+        ("diffusion", lambda model, folder: build_diffusion(model.network, model.config), "config"),
+        ("denoise_model", lambda model, folder: build_network(model.config), "build_network: config"),
+    ],
+)
+def test_a_section_that_is_missing_is_named(section, asked, message, tmp_path):
+    model = recommending()
+    del model.config[section]
+    with pytest.raises(ValueError, match=f"^{message} must have a section '{section}', got data, "):
+        asked(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_made_by_hand_draws_without_a_configuration(model, data):
+    by_hand = Model(model.network, model.diffusion, model.task, {}, "tiny")
+    options = {"method": "ddim", "steps": 2}
+    assert np.array_equal(by_hand.forecast(data, **options).samples, model.forecast(data, **options).samples)
+    with pytest.raises(ValueError, match=r"save: the configuration of tiny must have .* 'denoise_model', got nothing"):
+        by_hand.save("mine.safetensors")
+
+
 def test_precision_and_device(model):
     assert model.set_precision("bf16") is model and model.network.precision == "bf16"
     assert model.to("cpu") is model and model.device == torch.device("cpu")
@@ -154,8 +188,14 @@ def test_data_of_other_sizes(model, data):
         model.forecast(x, h=np.ones((5, 1)))
     with pytest.raises(ValueError, match=r"all 12 frames, or the 4 given ones alone, got 6 .*_dataset\(x, span=12"):
         model.forecast(np.concatenate([x, x[:2]]), charges=np.ones(5))
-    with pytest.raises(ValueError, match="Sampler: method must be one of"):
-        model.forecast(data, method="euler")
+    with pytest.raises(ValueError, match="forecast: method must be one of ddpm, ddim"):
+        model.forecast(data, method="")
+    with pytest.raises(ValueError, match=r"rollout: steps must be in 1\.\.25, the model's steps, got 26"):
+        model.rollout(data, 8, steps=26)
+    with pytest.raises(ValueError, match="sampler: spacing must be one of uniform, quadratic, log_snr; got 'early'"):
+        model.sampler(spacing="early")
+    with pytest.raises(TypeError, match=r"sampler: steps must be a whole number, got 2\.5"):
+        model.sampler(steps=2.5)
     with pytest.raises(TypeError, match="unknown argument 'num_sample'"):
         model.forecast(data, num_sample=3)
 

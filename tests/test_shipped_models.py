@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 from molecule_frames import ETHANOL, ETHANOL_BONDS, ETHANOL_Z
+from places import ROOT
 
 import geotdm_fast
 from geotdm_fast.cli import main
-from geotdm_fast.config.files import read_yaml
+from geotdm_fast.config.files import load_config, read_yaml
 from geotdm_fast.families import load_checkpoint
 from geotdm_fast.paper.simulations import SIMULATIONS
 
 FOLDER = pathlib.Path(geotdm_fast.__file__).parent / "checkpoints"
+CONFIGS = ROOT / "configs"
 MODELS = sorted(FOLDER.glob("*.safetensors"))
 AYS = "ays_ethanol_small"  # check-equivariance is for GeoTDM alone; tests/ays turns its networks
 each = pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
@@ -58,6 +60,40 @@ def test_align_your_structures_draws_ethanol():
     reference = np.linalg.norm(ETHANOL[first] - ETHANOL[second], axis=1)[None, :, None]
     assert (np.abs(length / reference - 1) < 0.25).all(axis=1).mean() > 0.8
     assert np.linalg.norm(x[..., -1] - x[..., 0], axis=2).mean() > 0.1
+
+
+# The configurations of models like those that come with the package.
+LIKE_SHIPPED = {
+    "nbody_charged_small": "nbody_charged_small",
+    "md_small": "md_ethanol_small",
+    "md_file": "md_ethanol_small",
+    "ays_interpolator_small": AYS,
+}
+
+
+@pytest.mark.parametrize("config", LIKE_SHIPPED)
+def test_a_configuration_recommends_what_the_shipped_model_like_it_does(config):
+    own, shipped = (
+        load_config(CONFIGS / f"{config}.yaml"),
+        load_checkpoint(FOLDER / f"{LIKE_SHIPPED[config]}.safetensors")[1],
+    )
+    assert own["sampling"] == shipped["sampling"]
+    alike = {
+        "denoise_model": ("n_layers", "hidden_dim", "learn_ref_frame", "num_w", "type", "conditioning"),
+        "diffusion": ("beta_schedule_name", "num_timesteps", "mode", "model_mean_type"),
+        "train": ("cond_mask",),
+    }
+    for section, keys in alike.items():
+        assert [own[section].get(key) for key in keys] == [shipped[section].get(key) for key in keys]
+
+
+def test_other_configurations_recommend_what_is_known():
+    """Liquid argon as its experiment; the rest nothing: the paper draws by all steps, and others are not measured."""
+    found = {path.stem: load_config(path).get("sampling") for path in CONFIGS.glob("*.yaml")}
+    assert {stem for stem in found if stem in {path.stem for path in MODELS}} <= set(LIKE_SHIPPED)
+    assert {stem for stem, section in found.items() if section is not None} == {*LIKE_SHIPPED, "liquid_argon"}
+    argon = {"method": "dpmpp_2m", "steps": SIMULATIONS["argon"].steps, "spacing": "uniform"}
+    assert found["liquid_argon"] == argon
 
 
 @pytest.mark.parametrize(

@@ -65,18 +65,20 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; 0 when every bound holds, 1 when one does not."""
-    from geotdm_fast.cli.requests import check_suffix, open_asked
+    from geotdm_fast.cli.requests import check_suffix, open_asked, option_names
 
     if args.json is not None:
         check_suffix("--json", args.json, (".json",))
     checkpoint_file(args.checkpoint)  # one that is not there is told before torch is imported
 
+    from geotdm_fast.diffusion import Sampler
     from geotdm_fast.nn.plain import bare
     from geotdm_fast.runtime.files import write_json
     from geotdm_fast.scores.equivariance import ROUNDOFF, check_equivariance
     from geotdm_fast.scores.random_batches import kinds_of
 
     model = open_asked(args, choose_device(args.device))
+    Sampler(model.diffusion, num_steps=args.steps, names=option_names())  # a wrong option is told by its name
     precisions = tuple(args.precision or ROUNDOFF)
     kinds = tuple(args.kind or kinds_of(bare(model.network)))
     measured = check_equivariance(

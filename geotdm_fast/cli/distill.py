@@ -106,8 +106,9 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from geotdm_fast.cli.requests import option_names
     from geotdm_fast.config.files import override
-    from geotdm_fast.distill import PATIENCE, make_student, student_config
+    from geotdm_fast.distill import PATIENCE, make_student, pairs_sampler, student_config
     from geotdm_fast.model import Model
     from geotdm_fast.runtime.processes import processes
 
@@ -116,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     with processes(choose_device(args.device), patience=PATIENCE) as ours:
         teacher = Model.load(path, config=args.config, device=ours.device)
         raw = student_config(teacher, path, args.out)
+        # A wrong option is told by its name, before data are read.
+        pairs_sampler(teacher, args.method, args.teacher_steps, args.spacing, option_names("--teacher-steps"))
         if args.data is not None:
             replace_data(raw, args, str(path))
         for text in args.overrides:

@@ -39,7 +39,7 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
         if not model.task.tells_noise:
             raise ValueError("--context-level is for a model of train.context_noise_told, which this is not")
         model.task = dataclasses.replace(model.task, told_level=level)
-    model.sampler(**method_options(args))  # a wrong option is told before data are read
+    model.sampler(**method_options(args), names=option_names())  # a wrong option is told before data are read
     if getattr(args, "rollout", None) is not None:
         rollout_plan(args, model)
     dataset = _open_sampled_data(model, args, progress)
@@ -53,6 +53,13 @@ def open_request(args: argparse.Namespace, device, molecules: str | None = None,
 def method_options(args: argparse.Namespace) -> dict:
     """The arguments of `Sampler` that the options name."""
     return {"method": args.method, "steps": args.steps, "spacing": args.spacing, "eta": args.eta}
+
+
+def option_names(steps: str = "--steps"):
+    """What the messages of errors call the options of a draw on the command line."""
+    from geotdm_fast.diffusion.sampler_options import OptionNames
+
+    return OptionNames("--method", steps, "--spacing", "--eta")
 
 
 def draw(args: argparse.Namespace, request: Request):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from geotdm_fast.config.settings import DIFFUSION, SAMPLING, converted, fill
-from geotdm_fast.runtime.choices import check_choice
+from geotdm_fast.runtime.choices import check_choice, check_sections
 
 SECTION = "sampling"
 # What a model of each kind can be recommended. Of `Sampler`, whose `ays_ddim` is for those who ask for it.
@@ -17,10 +17,11 @@ def recommended_sampling(config: Mapping, where: str = "config") -> dict | None:
 
     config: a configuration whose section `diffusion` is checked. steps: None for all of the model's
     Raises ValueError naming the key, for a method and a spacing of another kind of diffusion, for more steps than the
-    model has, and for a student, which draws in its own number of calls.
+    model has, for a student, which draws in its own number of calls, and for a configuration without `diffusion`.
     """
     if config.get(SECTION) is None:
         return None
+    check_sections(f"{where}: the configuration", config, "diffusion")
     given = {key: config["diffusion"][key] for key in _OF_DIFFUSION if key in config["diffusion"]}
     diffusion = converted(given, DIFFUSION, f"{where}: diffusion")
     where = f"{where}: {SECTION}"

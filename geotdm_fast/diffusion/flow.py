@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from geotdm_fast.conditioning import Frames, frames_of
 from geotdm_fast.diffusion.chain import Chain, GradientFunction, NoiseFunction
 from geotdm_fast.diffusion.flow_priors import FLOW_PRIORS, MOVING, moving_mean, walk_factor
-from geotdm_fast.diffusion.flow_solvers import FLOW_SOLVERS
+from geotdm_fast.diffusion.flow_solvers import FLOW_SOLVERS, FLOW_SPACINGS
 from geotdm_fast.diffusion.framed import FramedDiffusion
 from geotdm_fast.diffusion.inputs import check_start
 from geotdm_fast.diffusion.one_call import checked_calls, one_call_losses
@@ -62,6 +62,7 @@ class Flow(FramedDiffusion):
     """
 
     methods = tuple(FLOW_SOLVERS)
+    spacings = tuple(FLOW_SPACINGS)
     fast_method = "euler"
 
     def __init__(

@@ -42,7 +42,7 @@ FLOW_SPACINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def flow_levels(num_steps: int, level: float, spacing: str) -> np.ndarray:
     """Levels [num_steps + 1] from `level` down to 0. Raises ValueError for a spacing that is not of a flow."""
-    check_choice("Sampler: spacing (of a flow)", spacing, FLOW_SPACINGS)
+    check_choice("spacing (of a flow)", spacing, FLOW_SPACINGS)
     return level * FLOW_SPACINGS[spacing](np.arange(num_steps, -1, -1) / num_steps)
 
 

@@ -27,11 +27,13 @@ class FramedDiffusion:
 
     denoise_network: `EGTN`, bare or wrapped; num_timesteps: S; mode, prior, device: as for `GeoTDM`
     methods: names that `Sampler` takes, the first of them by default; fast_method: the one for a few calls
+    spacings: names that `Sampler` takes for which steps a chain visits
     calls: of a student of `geotdm distill`, the calls that it draws in, 1; None: a model that is drawn in up to S calls
     call_step: of a student, the step that its call is one of; None: the last, S - 1
     """
 
     methods: ClassVar[tuple[str, ...]] = ()
+    spacings: ClassVar[tuple[str, ...]] = ()
     fast_method: ClassVar[str] = ""
 
     denoise_network: nn.Module

@@ -21,7 +21,7 @@ from geotdm_fast.diffusion.one_call import checked_calls, one_call_losses
 from geotdm_fast.diffusion.plan import Plan, ancestral_plan, method_plan
 from geotdm_fast.diffusion.priors import PRIORS
 from geotdm_fast.diffusion.progress import Progress, falling_steps
-from geotdm_fast.diffusion.step_subsets import choose_steps
+from geotdm_fast.diffusion.step_subsets import SPACINGS, choose_steps
 from geotdm_fast.graphs import GraphRule
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.checks import check_index, check_tensor, reads_values
@@ -56,6 +56,7 @@ class GeoTDM(OfficialNames, GaussianDiffusion, FramedDiffusion):
     """
 
     methods = (*METHODS, ays_ddim.NAME)
+    spacings = tuple(SPACINGS)
     fast_method = "dpmpp_2m"
 
     def __init__(

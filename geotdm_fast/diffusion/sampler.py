@@ -12,10 +12,12 @@ from geotdm_fast.diffusion.framed import FramedDiffusion
 from geotdm_fast.diffusion.inputs import check_loop, check_ref_frame, check_start
 from geotdm_fast.diffusion.official_names import warn_of_replaced_parts
 from geotdm_fast.diffusion.progress import Progress
+from geotdm_fast.diffusion.sampler_options import OptionNames, checked_options
 from geotdm_fast.nn.plain import looked_at_once
 from geotdm_fast.runtime.checks import check_whole, trusted
-from geotdm_fast.runtime.choices import check_choice
 
+# What errors call the arguments.
+NAMES = OptionNames.of("Sampler", "num_steps")
 # What `check_loop` does not look into, and the network that computes the prior does.
 _UNCHECKED = ("graph", "conditions")
 
@@ -33,6 +35,7 @@ class Sampler:
     spacing: which steps: `uniform`, `quadratic`; of a `GeoTDM` also `log_snr`, of a `Flow` `early`; `ays_ddim` has its
         own, by the name `uniform`
     eta: noise of `ddim` and `ays_ddim`, 0 ... 1; of a student 0
+    names: what the messages of errors call the options
 
     Every method keeps the model's equivariance: a step is a sum of equivariant terms with scalar factors.
     Raises ValueError for names and numbers out of range, TypeError for num_steps that is no whole number.
@@ -45,26 +48,11 @@ class Sampler:
         num_steps: int | None = None,
         spacing: str = "uniform",
         eta: float = 0.0,
+        names: OptionNames = NAMES,
     ):
-        method = diffusion.methods[0] if method is None else method
-        check_choice("Sampler: method", method, diffusion.methods)
-        total = diffusion.num_timesteps
-        num_steps = None if num_steps is None else check_whole("Sampler", "num_steps", num_steps)
-        if diffusion.calls is not None:
-            _check_student(diffusion.calls, method, num_steps, eta)
-            num_steps = diffusion.calls
-        if method == ays_ddim.NAME:
-            _check_ays_ddim(diffusion, num_steps, spacing)
-            num_steps = num_steps or total - 1
-        if num_steps is not None and not 1 <= num_steps <= total:
-            raise ValueError(f"Sampler: num_steps must be in 1..{total}, the model's steps, got {num_steps}")
-        if not 0 <= eta <= 1:
-            raise ValueError(f"Sampler: eta must be in 0..1, got {eta}")
-        if eta and method not in ("ddim", ays_ddim.NAME):
-            raise ValueError(f"Sampler: eta is of the methods 'ddim' and 'ays_ddim' alone, got {eta} with '{method}'")
+        method, num_steps = checked_options(diffusion, method, num_steps, spacing, eta, names)
         warn_of_replaced_parts("Sampler", diffusion.replaced_parts())
-        self.diffusion, self.method, self.spacing, self.eta = diffusion, method, spacing, eta
-        self.num_steps = num_steps or total
+        self.diffusion, self.method, self.num_steps, self.spacing, self.eta = diffusion, method, num_steps, spacing, eta
         self.plan = diffusion.plan(method, self.num_steps, spacing, eta, diffusion.noised_steps)
 
     @torch.no_grad()
@@ -144,27 +132,3 @@ class Sampler:
 
     def _guided_by(self, cond_fn: GradientFunction | None, model_kwargs: dict) -> GradientFunction | None:
         return None if cond_fn is None else self.diffusion.guided_by(cond_fn, model_kwargs)
-
-
-def _check_student(calls: int, method: str, num_steps: int | None, eta: float) -> None:
-    """ValueError where a student is asked for more than it was distilled to."""
-    if num_steps not in (None, calls):
-        raise ValueError(
-            f"Sampler: num_steps must be {calls}, the calls that this student was distilled to (or left out), got "
-            f"{num_steps}; its teacher draws in more"
-        )
-    if method == ays_ddim.NAME:
-        raise ValueError("Sampler: method 'ays_ddim' stops before the data, which a student of one call cannot")
-    if eta:
-        raise ValueError(f"Sampler: eta must be 0 of a student, whose one call adds no noise, got {eta}")
-
-
-def _check_ays_ddim(diffusion: FramedDiffusion, num_steps: int | None, spacing: str) -> None:
-    """ValueError where the method `ays_ddim` cannot be."""
-    if diffusion.mode != "uncond":
-        raise ValueError(f"Sampler: method 'ays_ddim' is of mode 'uncond', got a model of mode '{diffusion.mode}'")
-    if spacing != "uniform":
-        raise ValueError(f"Sampler: method 'ays_ddim' has a spacing of its own, by the name 'uniform', got '{spacing}'")
-    most = diffusion.num_timesteps - 1
-    if num_steps is not None and not 1 <= num_steps <= most:
-        raise ValueError(f"Sampler: num_steps must be in 1..{most} for 'ays_ddim', got {num_steps}")

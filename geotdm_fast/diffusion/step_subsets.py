@@ -38,10 +38,10 @@ def choose_steps(count: int, abar: np.ndarray, spacing: str = "uniform") -> np.n
     spacing: `uniform`, `quadratic` or `log_snr`, rounded to whole steps and moved apart where two would be one
     Raises ValueError unless 1 <= count <= S, and for an unknown spacing.
     """
-    check_choice("choose_steps: spacing", spacing, SPACINGS)
+    check_choice("spacing", spacing, SPACINGS)
     total = len(abar)
     if not 1 <= count <= total:
-        raise ValueError(f"choose_steps: count must be in 1..{total}, got {count}")
+        raise ValueError(f"count must be in 1..{total}, got {count}")
     steps = np.rint(SPACINGS[spacing](count, abar)).astype(np.int64)
     ahead = np.arange(count)
     # Each at most one below the step before it, then each at least as many as still follow.

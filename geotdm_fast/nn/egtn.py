@@ -12,6 +12,7 @@ from geotdm_fast.conditions import Conditions
 from geotdm_fast.graphs import Graph, GraphRule, GraphSpec
 from geotdm_fast.graphs.graph import as_graph
 from geotdm_fast.nn.condition_embedding import ConditionMixin
+from geotdm_fast.nn.feature_embedding import FeatureMixin
 from geotdm_fast.nn.given_graph import (
     GivenGraph,
     as_called,
@@ -43,8 +44,6 @@ from geotdm_fast.nn.spatial_layers import SpatialOptions, spatial_layer
 from geotdm_fast.nn.temporal_layers import TemporalOptions, temporal_layer
 from geotdm_fast.ops.backend import current_backend
 from geotdm_fast.reference import Cell, check_cutoff
-from geotdm_fast.reference.node_embedding import part_of_layer
-from geotdm_fast.reference.sinusoid import sinusoid
 from geotdm_fast.runtime.checks import (
     check_finite,
     check_graph,
@@ -53,13 +52,11 @@ from geotdm_fast.runtime.checks import (
     check_same_dtype,
     check_tensor,
     check_window,
-    is_transformed,
     reads_values,
 )
-from geotdm_fast.runtime.tensor_cache import normal_tensors
 
 
-class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
+class EGTN(InputMixin, FeatureMixin, ConditionMixin, PrecisionMixin, nn.Module):
     """Equivariant geometric trajectory network (arXiv 2410.13027, Sec. 4.1): spatial and temporal layers in turn.
 
     n_layers: pairs of layers; node_dim: F; edge_dim: A, 0 for none; hidden_dim: H
@@ -318,20 +315,6 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
             warn_called_by_modules("EGTN", why_not)
         return why_not is None
 
-    def embed_features(self, h: Tensor, dtype: torch.dtype) -> Tensor:
-        """What the first layer makes of features [N, F] or [N, F, T], for a network in `dtype`: [N, 1 or T, H].
-
-        Features without a time axis pass the layer once per node, not once per frame.
-        """
-        rows = _feature_rows(h, dtype)
-        rows = rows[:, None] if h.dim() == 2 else rows
-        return part_of_layer(rows, self.input_linear.weight[:, : self.node_dim], self.input_linear.bias, self.precision)
-
-    def embed_steps(self, diffusion_t: Tensor, dtype: torch.dtype) -> Tensor:
-        """What the first layer makes of diffusion steps [M], for a network in `dtype`: [M, H]."""
-        step = _sinusoids(diffusion_t, self.time_emb_dim, dtype)
-        return part_of_layer(step, self.input_linear.weight[:, self.node_dim :], None, self.precision)
-
     def _reference_frame(
         self,
         h: Tensor,
@@ -385,35 +368,6 @@ class EGTN(InputMixin, ConditionMixin, PrecisionMixin, nn.Module):
     def _scaled(self, y: Tensor) -> Tensor:
         return y if self.scale == 1 else y * self.scale
 
-    def _first_layer(
-        self, layer: nn.Linear, h: Tensor, diffusion_t: Tensor | None, num_frames: int, dtype: torch.dtype
-    ) -> Tensor:
-        """Features [N, F] or [N, F, T] and steps [N] to the first spatial layer's features [N, T, H]."""
-        rows = _feature_rows(h, dtype)
-        if is_plain(layer):
-            return ops.node_embedding(rows, diffusion_t, layer.weight, layer.bias, num_frames, self.precision)
-        rows = (rows[:, None] if h.dim() == 2 else rows).expand(-1, num_frames, -1)
-        if diffusion_t is not None:
-            step = sinusoid(diffusion_t, self.time_emb_dim, dtype)[:, None].expand(-1, num_frames, -1)
-            rows = torch.cat([rows, step], dim=-1)
-        return layer(rows)
-
-
-# Of (width, dtype) the last steps on the CPU and their sinusoids: chain after chain has the same steps.
-_last_sinusoids: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
-
-
-def _sinusoids(steps: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """`sinusoid` of steps [M]; not computed again for those of the last call."""
-    is_number = type(steps) is Tensor and not torch.compiler.is_compiling()
-    if not is_number or steps.device.type != "cpu" or torch.is_grad_enabled() or is_transformed():
-        return sinusoid(steps, dim, dtype)
-    last = _last_sinusoids.get((dim, dtype))
-    if last is None or last[0].dtype != steps.dtype or not torch.equal(last[0], steps):
-        with normal_tensors():
-            last = _last_sinusoids[dim, dtype] = (steps.clone(), sinusoid(steps, dim, dtype))
-    return last[1]
-
 
 def _layers(spatial: nn.ModuleList, temporal: nn.ModuleList) -> list[tuple[SpatialLayer, TemporalLayer]]:
     return cast("list[tuple[SpatialLayer, TemporalLayer]]", list(zip(spatial, temporal, strict=True)))
@@ -441,11 +395,6 @@ def why_no_room(network: nn.Module) -> str | None:
     if why_not_read is None or not (takes_graph(network) if isinstance(inner, EGTN) else is_called_alone):
         return f"the network is called as {type(network).__name__}"
     return why_not_read(inner)
-
-
-def _feature_rows(h: Tensor, dtype: torch.dtype) -> Tensor:
-    """Features in the engine's layout: [N, F], or [N, T, F] when they change from frame to frame."""
-    return h.to(dtype) if h.dim() == 2 else h.to(dtype).transpose(1, 2)
 
 
 def _edge_rows(edge_attr: Tensor | None, y: Tensor) -> Tensor | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import geotdm_fast
 from geotdm_fast.ops import kernels, native
+from geotdm_fast.ops.module import INSTALL
 from geotdm_fast.ops.traced import constant_in_graphs
 
 MAX_WIDTH, MAX_TIME_EMB_DIM, MAX_FRAMES = 256, 33, 4096  # those of csrc/cuda/temporal_attention.h
@@ -21,7 +22,7 @@ MAX_WIDTH, MAX_TIME_EMB_DIM, MAX_FRAMES = 256, 33, 4096  # those of csrc/cuda/te
 NARROW, WIDE_BYTES = 128, 141 * 1024
 # What the module implements; _C defines them.
 OPS = ("temporal_attention_forward", "temporal_attention_backward")
-HOW = "with nvcc beside torch, ninja and a C++ compiler: pip install --no-build-isolation . in the sources"
+HOW = f"with nvcc beside torch, ninja and a C++ compiler: {INSTALL}"
 # The stable ABI that the module is compiled against.
 OLDEST_TORCH = (2, 10)
 

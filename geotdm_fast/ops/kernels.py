@@ -18,7 +18,7 @@ def missing() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if importlib.util.find_spec("geotdm_fast.kernels") is None:
-        return "geotdm_fast.kernels is not installed (pip install . in the sources)"
+        return "geotdm_fast.kernels is not installed (pip install . in the sources, or make venv in a clone)"
     return None
 
 

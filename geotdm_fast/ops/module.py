@@ -10,7 +10,8 @@ import torch
 import geotdm_fast
 from geotdm_fast.ops.fakes import build_info, other_op, register
 
-HOW = "with torch, ninja and a C++ compiler at hand: pip install --no-build-isolation . in the sources"
+INSTALL = "pip install --no-build-isolation . in the sources, or make venv in a clone"
+HOW = f"with torch, ninja and a C++ compiler at hand: {INSTALL}"
 
 
 class Module(NamedTuple):

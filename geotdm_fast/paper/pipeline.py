@@ -19,7 +19,8 @@ from geotdm_fast.paper.data_digest import data_digest
 from geotdm_fast.paper.molecule_scores import with_baselines
 from geotdm_fast.paper.pieces import draw_shards
 from geotdm_fast.paper.progress import OutOfTime, Pieces, read_piece
-from geotdm_fast.paper.recipes import Draw, Recipe, Request, is_molecule, recipe
+from geotdm_fast.paper.recipes import Draw, Recipe, recipe
+from geotdm_fast.paper.request import Request, is_molecule
 from geotdm_fast.paper.results import append_row
 from geotdm_fast.paper.simulations import SIMULATIONS, STRUCTURE
 from geotdm_fast.provenance import context, now

@@ -1,43 +1,19 @@
 """What each experiment trains, draws and scores: the paper's settings, and small ones for a CPU."""
 
-import pathlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from geotdm_fast.config.files import RECOMMENDED, normalise_config, override
-from geotdm_fast.data.md17 import molecule_path
-from geotdm_fast.data.nbody import official_files
-from geotdm_fast.data.pedestrian import PHASES, SCENES, has_validation, is_papers_test_set
+from geotdm_fast.data.pedestrian import SCENES
 from geotdm_fast.diffusion.flow_solvers import FLOW_SOLVERS, FLOW_SPACINGS
 from geotdm_fast.diffusion.methods import METHODS
 from geotdm_fast.diffusion.step_subsets import SPACINGS
-from geotdm_fast.paper.simulations import (
-    SIMULATIONS,
-    STRUCTURE,
-    is_simulation,
-    simulation_config,
-    simulation_sections,
-)
+from geotdm_fast.paper.data import data_of
+from geotdm_fast.paper.request import Request, check_request, is_molecule, is_pedestrian, trains_on_windows
+from geotdm_fast.paper.simulations import SIMULATIONS, STRUCTURE, is_simulation, simulation_config
 from geotdm_fast.runtime.choices import check_choice
-from geotdm_fast.scores.published import CONDITIONAL, INTERPOLATION, UNCONDITIONAL
+from geotdm_fast.scores.published import INTERPOLATION, UNCONDITIONAL
 
-SYSTEMS = ("charged", "springs", "gravity")
-TASKS = (CONDITIONAL, UNCONDITIONAL, INTERPOLATION)
-PRESETS = ("paper", "small")
-MOLECULE = "md:"
-MD17_MOLECULES = (
-    "aspirin", "benzene", "ethanol", "malonaldehyde", "naphthalene", "salicylic", "toluene", "uracil",
-)  # fmt: skip
-
-_NUM_SYSTEMS = {"train": 3000, "val": 256, "test": 2000}
-# The official generator's names of splits, and the rest of its suffixes.
-_OFFICIAL_SPLIT = {"train": "train", "val": "valid", "test": "test"}
-_OFFICIAL_SYSTEM = {
-    "charged": "charged5_initvel1",
-    "springs": "springs5_initvel1",
-    "gravity": "gravity10_initvel1",
-}
 # Steps of 16 graphs (pedestrians: 64) that fit into 20 minutes on two cores with AVX2 alone.
 _SMALL_STEPS = {
     "charged": 13000, "springs": 13000, "gravity": 4800, "md:ethanol": 6200, "md:malonaldehyde": 6200,
@@ -46,49 +22,6 @@ _SMALL_STEPS = {
 # Forecasts of bodies, which train on every window of a system: up to half an hour on two cores with AVX-512.
 _SMALL_STEPS_OF_WINDOWS = {"charged": 40000, "springs": 8000, "gravity": 18000}
 _SMALL_STEPS_ELSE = 2900
-# What the official code multiplies the scene's metres by before it scores ("the same as EqMotion").
-_TEST_SCALE = {"eth": 1.4}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be reproduced.
-
-    experiment: charged, springs, gravity, md:<molecule>, eth, hotel, univ, zara1, zara2, or one of `SIMULATIONS`
-    task: conditional, unconditional or interpolation (pedestrians and `SIMULATIONS`: conditional alone)
-    preset: `paper`, or `small` for two cores and half an hour (`SIMULATIONS`, which are not the paper's: small alone)
-    data: folder of the official N-body files (None: simulated), of the recordings, or folder or file of the molecule;
-        file of a simulation
-    every: keep every so-manieth frame of a molecule; None: 10 for MD17's own files (md17_*.npz), else 1
-    label: what the data are, for the tables; None: by the experiment and the files' names
-    overrides: `section.key=value` texts, as for `geotdm train --set`
-    num_graphs, num_samples, method, steps, spacing: of the samples; None: as the preset says
-    seed: of training and samples
-    """
-
-    experiment: str
-    task: str = CONDITIONAL
-    preset: str = "paper"
-    data: str | None = None
-    every: int | None = None
-    label: str | None = None
-    overrides: tuple[str, ...] = ()
-    num_graphs: int | None = None
-    num_samples: int | None = None
-    method: str | None = None
-    steps: int | None = None
-    spacing: str | None = None
-    seed: int = 1
-
-    @property
-    def changes(self) -> tuple[str, ...]:
-        """What is asked for beside the preset, as one types it: `section.key=value`, `--option value`."""
-        options = ("every", "num_graphs", "num_samples", "method", "steps", "spacing")
-        asked = {name: getattr(self, name) for name in options}
-        if self.seed != type(self).seed:
-            asked["seed"] = self.seed
-        typed = (f"--{name.replace('_', '-')} {value}" for name, value in asked.items() if value is not None)
-        return (*self.overrides, *typed)
 
 
 class Draw(NamedTuple):
@@ -127,14 +60,14 @@ def recipe(request: Request) -> Recipe:
 
     Raises ValueError for what does not exist or does not fit, FileNotFoundError for data that are not there.
     """
-    _check(request)
+    check_request(request)
     small, two_stages = request.preset == "small", False
     if is_simulation(request.experiment):
         raw = simulation_config(request.experiment, request.seed)
         two_stages = STRUCTURE in raw
     else:
         raw = _network_and_training(request, small)
-    sections, label = _data(request)
+    sections, label = data_of(request)
     raw["data"] = sections
     # What changes the data changes them in both stages, and structure.data.* in the first alone.
     of_first_stage = [text for text in request.overrides if text.strip().startswith(f"{STRUCTURE}.")]
@@ -180,37 +113,6 @@ def _check_no_recommendation(overrides: Iterable[str]) -> None:
 def _single_frames(sections: dict) -> dict:
     """The same data one frame a window; a split that is left out by null stays so."""
     return {split: None if section is None else section | {"span": 1} for split, section in sections.items()}
-
-
-def is_pedestrian(experiment: str) -> bool:
-    """Whether the experiment is a scene of ETH/UCY."""
-    return experiment in SCENES
-
-
-def is_molecule(experiment: str) -> bool:
-    """Whether the experiment is a molecule, md:<name>."""
-    return experiment.startswith(MOLECULE)
-
-
-def _check(request: Request) -> None:
-    known = (*SYSTEMS, *SCENES, *SIMULATIONS)
-    if request.experiment in MD17_MOLECULES:
-        raise ValueError(f"reproduce: experiment must be md:{request.experiment} for the molecule of that name")
-    if not is_molecule(request.experiment):
-        check_choice("reproduce: experiment (or md:<molecule>)", request.experiment, known)
-    elif request.experiment == MOLECULE:
-        raise ValueError("reproduce: md: must name a molecule, as in md:ethanol")
-    check_choice("reproduce: task", request.task, TASKS)
-    check_choice("reproduce: preset", request.preset, PRESETS)
-    if is_pedestrian(request.experiment) and request.task != CONDITIONAL:
-        raise ValueError(f"reproduce: pedestrians have the task conditional alone, got '{request.task}'")
-    if is_simulation(request.experiment) and (request.task, request.preset) != (CONDITIONAL, "small"):
-        raise ValueError(
-            f"reproduce: {request.experiment} has the task conditional and the preset small alone (--preset small), "
-            f"got '{request.task}' and '{request.preset}'"
-        )
-    if request.every is not None and not is_molecule(request.experiment):
-        raise ValueError("reproduce: every is of molecules alone")
 
 
 def _network_and_training(request: Request, small: bool) -> dict:
@@ -276,7 +178,7 @@ def _small_training(request: Request) -> dict:
     window of each system of few bodies is learnt by heart (charged: as low a loss in training, a higher one in
     validation), so there Adam stays, at a small rate. Of all windows Muon learns more.
     """
-    windows = _trains_on_windows(request)
+    windows = trains_on_windows(request)
     by_heart = request.experiment in ("charged", "springs") and request.task != UNCONDITIONAL and not windows
     rate = 1e-3 if by_heart else 5e-3 if request.experiment == "gravity" else 3e-3
     pedestrian = is_pedestrian(request.experiment)
@@ -289,11 +191,6 @@ def _small_training(request: Request) -> dict:
         "eval_every_step": 2000 if windows else None, "save_every_epoch": 3 if pedestrian else None,
         "checkpoint_every_minutes": 2.0,
     }  # fmt: skip
-
-
-def _trains_on_windows(request: Request) -> bool:
-    """Whether the training has all windows of a system, not the first alone."""
-    return request.experiment in SYSTEMS and request.preset == "small" and request.task == CONDITIONAL
 
 
 def _sampling(request: Request, kind: str) -> tuple[str, int | None, str]:
@@ -374,74 +271,3 @@ def _without_unused_prior(raw: dict, overrides: Iterable[str]) -> None:
     named = any(text.replace(" ", "").startswith("denoise_model.learn_ref_frame=") for text in overrides)
     if prior not in (None, "learned") and not named:
         raw["denoise_model"]["learn_ref_frame"] = False
-
-
-# --- data ---------------------------------------------------------------------------------------------------------
-
-
-def _data(request: Request) -> tuple[dict, str]:
-    """The data sections of all splits, and what the data are."""
-    project = {"project": True} if request.task == UNCONDITIONAL else {}
-    num_frames = 20 if request.task == UNCONDITIONAL else 30
-    if is_pedestrian(request.experiment):
-        return _pedestrian_data(request)
-    if is_simulation(request.experiment):
-        return _simulation_data(request)
-    if is_molecule(request.experiment):
-        return _molecule_data(request, {"span": num_frames, **project})
-    return _nbody_data(request, {"num_frames": num_frames, **project})
-
-
-def _nbody_data(request: Request, about: dict) -> tuple[dict, str]:
-    sections = {}
-    for split, num_systems in _NUM_SYSTEMS.items():
-        section = {"kind": "nbody", "system": request.experiment, "split": split, "num_systems": num_systems, **about}
-        if request.data is not None:
-            suffix = f"{_OFFICIAL_SPLIT[split]}_{_OFFICIAL_SYSTEM[request.experiment]}"
-            if not official_files(request.data, suffix, request.experiment):
-                raise FileNotFoundError(
-                    f"reproduce: {request.data} must hold loc_{suffix}.npy; without data the systems are simulated"
-                )
-            section |= {"root": request.data, "suffix": suffix}
-        sections[split] = section
-    if _trains_on_windows(request):
-        sections["train"]["stride"] = 1
-    return sections, "simulated" if request.data is None else "files of the official generator"
-
-
-def _molecule_data(request: Request, about: dict) -> tuple[dict, str]:
-    molecule = request.experiment.removeprefix(MOLECULE)
-    if request.data is None:
-        raise ValueError(f"reproduce: {request.experiment} needs data: a folder with md17_{molecule}.npz, or an .npz")
-    path = pathlib.Path(request.data)
-    if path.suffix != ".npz":
-        path = molecule_path(path, molecule)
-    is_md17 = path.name.startswith("md17_")
-    every = request.every or (10 if is_md17 else 1)
-    section = {"kind": "md17", "path": path.as_posix(), "down_sample_every": every, **about}
-    # As the official code does, 256 windows tell which weights are the best.
-    sections = {split: section | {"split": split} for split in ("train", "val", "test")}
-    sections["val"] |= {"num_windows": 256}
-    return sections, f"{path.name}, by its name MD17" if is_md17 else f"{path.name}, not MD17"
-
-
-def _simulation_data(request: Request) -> tuple[dict, str]:
-    known = SIMULATIONS[request.experiment]
-    if request.data is None:
-        raise ValueError(f"reproduce: {request.experiment} needs data: an .npz: {known.made_by}")
-    path = pathlib.Path(request.data)
-    return simulation_sections(request.experiment, path.as_posix()), f"{path.name}: {known.about}"
-
-
-def _pedestrian_data(request: Request) -> tuple[dict, str]:
-    if request.data is None:
-        raise ValueError(f"reproduce: {request.experiment} needs data: the folder of the recordings (train, all_data)")
-    root = pathlib.Path(request.data)
-    scene = {"kind": "pedestrian", "root": root.as_posix(), "dataset": request.experiment, "traj_scale": 1.0}
-    sections = {split: scene | {"phase": phase} for phase, split in PHASES.items()}
-    sections["test"]["traj_scale"] = _TEST_SCALE.get(request.experiment, 1.0)
-    # The best weights are chosen on other scenes, so the test scene stays unseen; on training windows if need be.
-    if not has_validation(root, request.experiment):
-        del sections["val"]
-    known = is_papers_test_set(root, request.experiment)
-    return sections, "ETH/UCY recordings" if known else f"recordings in {root.name}, not those of ETH/UCY"

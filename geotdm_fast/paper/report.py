@@ -3,7 +3,8 @@
 import pathlib
 
 from geotdm_fast.config.files import portable_config
-from geotdm_fast.paper.recipes import Recipe, Request
+from geotdm_fast.paper.recipes import Recipe
+from geotdm_fast.paper.request import Request
 from geotdm_fast.provenance import now
 from geotdm_fast.samples.record import Samples
 from geotdm_fast.scores.published import EGNN, GEOTDM, UNCONDITIONAL, PaperRow, paper_rows

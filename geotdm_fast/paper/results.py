@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from geotdm_fast.data.pedestrian import SCENES
 from geotdm_fast.paper.one_frame import molecule_of_one_frame
-from geotdm_fast.paper.recipes import MOLECULE, SYSTEMS, TASKS, is_molecule
+from geotdm_fast.paper.request import MOLECULE, SYSTEMS, TASKS, is_molecule
 from geotdm_fast.paper.simulations import SIMULATIONS, is_simulation
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.parsing import parse_json

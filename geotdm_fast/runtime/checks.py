@@ -65,10 +65,15 @@ def check_same_dtype(where: str, name: str, value: Tensor, weight: Tensor) -> No
 
 def check_whole(where: str, name: str, value: object) -> int:
     """`value` as an int; TypeError unless it is a whole number, also of NumPy or a tensor of one, and no bool."""
+    return as_whole(f"{where}: {name}", value)
+
+
+def as_whole(called: str, value: object) -> int:
+    """`check_whole` of what a message calls `called`."""
     if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0:
         value = value.item()
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{where}: {name} must be a whole number, got {shown(value)}")
+        raise TypeError(f"{called} must be a whole number, got {shown(value)}")
     return int(value)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from geotdm_fast.config.ays_files import free_share
 from geotdm_fast.config.diffusion_rules import time_power
-from geotdm_fast.config.files import normalise_config
+from geotdm_fast.config.files import RECOMMENDED, normalise_config
 from geotdm_fast.data.sections import open_datasets
 from geotdm_fast.data.trajectory import TrajectoryDataset
 from geotdm_fast.families import build_diffusion, is_ays
@@ -223,6 +223,9 @@ class _Run:
         step, total = self.progress.step, self.total
         nothing_left = f"; its {total} steps are done" if total is not None and step >= total else ""
         self._say(f"resuming {self.output.directory} at step {step}{nothing_left}")
+        if self.output.recommend():
+            has = "that of this configuration" if RECOMMENDED in self.config else "left out, as in this configuration"
+            self._say(f"{self.output.best_path}: its section {RECOMMENDED} is now {has}; its weights are the same")
 
     def _take_initial_weights(self) -> None:
         """Begin with the weights of `train.start_from` or `denoise_model.pretrain_ckpt`, in the average too."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from geotdm_fast.checkpoint import save_checkpoint
-from geotdm_fast.config.files import write_yaml
+from geotdm_fast.checkpoint import replace_section, save_checkpoint
+from geotdm_fast.config.files import RECOMMENDED, write_yaml
 from geotdm_fast.runtime.files import remove_leftovers
 from geotdm_fast.runtime.folder_lock import locked
 from geotdm_fast.runtime.processes import Processes
@@ -56,6 +56,7 @@ class Output:
         self.writes = writes
         self.state_path = directory / STATE_FILE
         self.last_path = directory / "last.safetensors"
+        self.best_path = directory / "best.safetensors"
         self.log_path = directory / "log.jsonl"
         self._log = JsonLines(self.log_path)
         self._logger: Logger | None = None
@@ -68,7 +69,7 @@ class Output:
         if not self.writes:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        for path in (self.state_path, self.log_path, self.last_path, self.directory / "best.safetensors"):
+        for path in (self.state_path, self.log_path, self.last_path, self.best_path):
             path.unlink(missing_ok=True)
         write_yaml(self.directory / "config.yaml", self.config)
         self._logger = Logger(self.directory, self.config, is_new=True)
@@ -82,6 +83,19 @@ class Output:
             self._logger = Logger(self.directory, self.config, is_new=False)
             for record in kept:
                 self._logger.write(record)
+
+    def recommend(self) -> bool:
+        """Have best.safetensors of the earlier run recommend what the configuration does; True where it did not.
+
+        No better validation may come, after which it would be written anew. A damaged file stays, with a warning.
+        """
+        if not self.writes or not self.best_path.is_file():
+            return False
+        try:
+            return replace_section(self.best_path, RECOMMENDED, self.config.get(RECOMMENDED))
+        except ValueError as error:
+            warnings.warn(f"its section {RECOMMENDED} stays as it is: {error}", stacklevel=2)
+            return False
 
     def log(self, progress: Progress, record: Mapping) -> None:
         """Append a record to log.jsonl, send it to the logger, and count it."""

@@ -24,6 +24,7 @@ from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import Trajectory, collate, open_dataset
 from geotdm_fast.data.chemistry.atom_graph import AtomGraph
 from geotdm_fast.families import build_diffusion
+from geotdm_fast.nn.plain import bare
 from geotdm_fast.task import Task
 
 METHODS = ["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "ays_ddim"]
@@ -278,6 +279,20 @@ def test_a_model_without_bond_orders_takes_no_molecule(folder):
         model.generate(np.array([[[0.0, 0, 0], [1.33, 0, 0]]]), z=[6, 6], molecule="mol.sdf")
 
 
+def test_a_section_that_is_missing_is_named(folder):
+    model = model_of(folder, interpolator_config(folder, conditioning="unconditional_forward"))
+    of = lambda *names: {name: model.config[name] for name in names}
+    with pytest.raises(ValueError, match=r"AysModel: config must have a section 'denoise_model', got train"):
+        AysModel(model.network, model.diffusion, model.task, of("train"))
+    by_hand = AysModel(model.network, model.diffusion, model.task, of("denoise_model", "train", "data"), "mine")
+    for name, asked in (("to", lambda: by_hand.to("cpu")), ("free", by_hand.free)):
+        with pytest.raises(ValueError, match=f"{name}: the configuration of mine must have a section 'diffusion', got"):
+            asked()
+    for config, missing in ((of("denoise_model", "train"), "diffusion"), (of("denoise_model", "diffusion"), "train")):
+        with pytest.raises(ValueError, match=f"config must have a section '{missing}', got denoise_model, "):
+            build_diffusion(bare(model.network), config)
+
+
 def test_what_is_drawn_for(folder):
     model = model_of(folder, interpolator_config(folder))
     about = {"method": "ddim", "steps": 3}
@@ -362,8 +377,11 @@ def test_damaged_configurations_of_checkpoints(folder, tmp_path, section, key, v
 
 
 BAD = [
-    ({"method": "ays_ddim", "spacing": "log_snr"}, "has a spacing of its own"),
-    ({"method": "ays_ddim", "steps": 25}, r"num_steps must be in 1\.\.24 for 'ays_ddim', got 25"),
+    (
+        {"method": "ays_ddim", "spacing": "log_snr"},
+        "spacing must be 'uniform' for 'ays_ddim', which has its own, got 'log_snr'",
+    ),
+    ({"method": "ays_ddim", "steps": 25}, r"sampler: steps must be in 1\.\.24 for 'ays_ddim', got 25"),
     ({"method": "ays_ddims"}, "did you mean 'ays_ddim'"),
     ({"method": "ddpm", "eta": 0.5}, "eta is of the methods 'ddim' and 'ays_ddim' alone"),
 ]

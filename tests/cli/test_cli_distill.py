@@ -74,7 +74,9 @@ def test_a_student_without_a_validation_is_named_by_its_newest_weights(teacher, 
     [
         (["--calls", "2"], "--calls must be 1: students of more calls are not made, got 2"),
         (["--method", "ddpm"], "must add no noise on the way"),
-        (["--teacher-steps", "26"], "num_steps must be in 1..25"),
+        (["--teacher-steps", "26"], "error: --teacher-steps must be in 1..25, the model's steps, got 26"),
+        (["--method", ""], "error: --method must be one of ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, ays_ddim; got ''"),
+        (["--spacing", ""], "error: --spacing must be one of uniform, quadratic, log_snr; got ''"),
         (["--set", "diffusion.calls=3"], "diffusion.calls must be at most 1"),
         (["--seed", str(2**64 - 1)], "seed must be at most 2^64 - 2"),
         (["--set", "train.rotate=true"], "train.rotate does not go with the section distill"),
@@ -86,7 +88,7 @@ def test_wrong_requests_are_told_in_a_line(teacher, tmp_path, capsys, more, said
     assert main(command(teacher, tmp_path / "student", *more)) == 2
     error = capsys.readouterr().err
     assert said in error and error.startswith("geotdm distill: error: ") and error.count("\n") == 1
-    assert not (tmp_path / "student" / "last.safetensors").exists()
+    assert not (tmp_path / "student").exists()
 
 
 def test_another_request_for_the_same_folder_is_refused_and_restart_takes_it(teacher, tmp_path, capsys, curves):

@@ -161,6 +161,34 @@ def test_devices(said, tmp_path, checkpoint):
     assert "--precision: invalid choice: 'fp8'" in said("sample", checkpoint, *out, "--precision", "fp8")
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--method", ""), "--method must be one of ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, ays_ddim; got ''"),
+        (("--spacing", ""), "--spacing must be one of uniform, quadratic, log_snr; got ''"),
+        (("--spacing", "early"), "--spacing must be one of uniform, quadratic, log_snr; got 'early'"),
+        (("--steps", 26), "--steps must be in 1..25, the model's steps, got 26"),
+        (("--eta", 0.5), "--eta is of the methods 'ddim' and 'ays_ddim' alone, got 0.5 with 'ddpm'"),
+        (("--method", "ddim", "--eta", 1.5), "--eta must be in 0..1, got 1.5"),
+        (("--method", "ays_ddim"), "--method 'ays_ddim' is of mode 'uncond', got a model of mode 'cond'"),
+    ],
+)
+def test_how_samples_are_drawn_is_refused_in_the_words_of_the_options(said, tmp_path, checkpoint, options, message):
+    for command in (
+        ("sample", checkpoint, "--out", tmp_path / "s.npz"),
+        ("evaluate", checkpoint),
+        ("drift", checkpoint),
+    ):
+        assert f"geotdm {command[0]}: error: {message}" in said(*command, "--device", "cpu", *options)
+    assert not (tmp_path / "s.npz").exists()
+
+
+def test_the_steps_of_the_stress_test_are_refused_by_their_option(said, checkpoint):
+    assert "error: --steps must be in 1..25, the model's steps, got 26" in said(
+        "check-equivariance", checkpoint, "--steps", 26
+    )
+
+
 def test_unwritable_output(said, tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert "cannot write" in said(

@@ -60,6 +60,7 @@ def test_a_stale_module_is_a_warning_with_what_helps_and_the_reference_runs(tmp_
     told, edges = done.stdout.splitlines()
     assert told == (
         "reference | geotdm_fast._C is built from other sources than this package: it has no op radius_graph_periodic "
-        "(anew, with torch, ninja and a C++ compiler at hand: pip install --no-build-isolation . in the sources)"
+        "(anew, with torch, ninja and a C++ compiler at hand: pip install --no-build-isolation . in the sources, "
+        "or make venv in a clone)"
     )
     assert edges == "[[0, 1], [1, 0]]"

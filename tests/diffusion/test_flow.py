@@ -240,7 +240,7 @@ def test_what_a_sampler_of_a_flow_refuses():
         ({"method": "ddpm"}, "Sampler: method must be one of euler, heun, ab2; got 'ddpm'"),
         (
             {"spacing": "log_snr"},
-            r"Sampler: spacing \(of a flow\) must be one of uniform, quadratic, early; got 'log_snr'",
+            r"Sampler: spacing must be one of uniform, quadratic, early; got 'log_snr'",
         ),
         ({"eta": 0.5}, "eta is of the methods 'ddim' and 'ays_ddim' alone"),
         ({"num_steps": S + 1}, r"num_steps must be in 1\.\.40"),

@@ -1,5 +1,7 @@
 """Every error of the network and the diffusion names the place, the argument, what was expected and what came."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -358,6 +360,9 @@ def test_nearest_names():
         check_keys("section x", {"zzz": 1}, ["hidden_dim", "node_dim"])
     check_keys("section x", {}, [])
     check_choice("x", "b", ("a", "b"))
+    for came, told in (("ddims", "must be one of ddpm, ddim; got 'ddims'; did you mean 'ddim'?"), ("", "; got ''")):
+        with pytest.raises(ValueError, match=re.escape(told) + "$"):  # the list is there once
+            check_choice("x", came, ("ddpm", "ddim"))
 
 
 def test_good_input_passes(conditional):

@@ -13,7 +13,9 @@ import torch
 from tiny_training import assert_same_run, log_of, start, steps_logged, tiny_config
 
 from geotdm_fast.checkpoint import load_checkpoint, load_tensors
-from geotdm_fast.config.files import read_yaml
+from geotdm_fast.config.files import normalise_config, read_yaml
+from geotdm_fast.model import Model
+from geotdm_fast.runtime.tensor_files import save_tensors
 from geotdm_fast.training import stopping, train
 from geotdm_fast.training.stopping import StopRequest
 
@@ -192,6 +194,37 @@ def test_how_a_model_is_drawn_may_be_said_later(tmp_path):
     train(tiny_config(num_steps=3), output_dir=tmp_path / "whole", device="cpu", progress=False)
     found, expected = (load_tensors(tmp_path / name / "last.safetensors")[0] for name in ("run", "whole"))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_finished_folder_recommends_what_is_asked_last(tmp_path, capsys):
+    """No better validation comes there. What draws the folder reads best.safetensors."""
+    best = tmp_path / "best.safetensors"
+    train(tiny_config(num_steps=2), output_dir=tmp_path, device="cpu", progress=False)
+    weights, before = load_tensors(best)[0], best.read_bytes()
+    for section in ({"method": "ddim", "steps": 4, "spacing": "uniform"}, {"method": "ddpm", "steps": None}, None):
+        config = normalise_config(tiny_config(num_steps=2) | {"sampling": section})
+        for is_new in (True, False):
+            train(config, output_dir=tmp_path, device="cpu", progress=False)
+            told = f"{best}: its section sampling is now " + ("left out" if section is None else "that of this")
+            assert (told in capsys.readouterr().err) == is_new
+        found = load_tensors(best)[0]
+        assert Model.load(tmp_path, device="cpu").recommended == config.get("sampling")
+        assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
+    assert best.read_bytes() == before
+
+
+@pytest.mark.parametrize("metadata", [None, {}])
+def test_a_damaged_file_of_the_best_weights_stops_no_resume(tmp_path, metadata):
+    best = tmp_path / "best.safetensors"
+    train(tiny_config(num_steps=2), output_dir=tmp_path, device="cpu", progress=False)
+    if metadata is None:
+        best.write_bytes(best.read_bytes()[:1000])
+    else:
+        save_tensors(best, load_tensors(best)[0], metadata)
+    before = best.read_bytes()
+    with pytest.warns(UserWarning, match=r"its section sampling stays as it is: .*best\.safetensors must be a "):
+        train(tiny_config(num_steps=2) | {"sampling": {"method": "ddim"}}, output_dir=tmp_path, progress=False)
+    assert best.read_bytes() == before
 
 
 def test_data_must_be_the_same(tmp_path, monkeypatch):
