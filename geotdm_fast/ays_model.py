@@ -24,7 +24,7 @@ from geotdm_fast.data.windows import centred
 from geotdm_fast.diffusion import GeoTDM
 from geotdm_fast.model import Model
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.runtime.choices import check_sections
+from geotdm_fast.runtime.choices import require_sections
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.record import Samples
@@ -55,7 +55,7 @@ class AysModel(Model):
     def __init__(self, network: nn.Module, diffusion: GeoTDM, task: Task, config: Mapping, name: str = "model"):
         if not isinstance(bare(network), Network):
             raise TypeError(f"AysModel: network must be of geotdm_fast.ays, got {type(bare(network)).__name__}")
-        check_sections("AysModel: config", config, "denoise_model")
+        require_sections("AysModel: config", config, "denoise_model")
         super().__init__(network, diffusion, task, config, name)  # type: ignore[arg-type]  # no EGTN
 
     def save(self, path: PathLike) -> None:
@@ -71,7 +71,7 @@ class AysModel(Model):
 
     def to(self, device: torch.device | str) -> "AysModel":
         """This model, moved to `device`. Raises ValueError for a configuration without the section diffusion."""
-        check_sections(f"to: the configuration of {self.name}", self.config, "diffusion")
+        require_sections(f"to: the configuration of {self.name}", self.config, "diffusion")
         self.network.to(device)
         self.diffusion = AysDiffusion(self._atoms, self.config["diffusion"], torch.device(device), self.task.mode)
         return self
@@ -110,7 +110,7 @@ class AysModel(Model):
         """The same model, which is given nothing. ValueError for one that was never trained so."""
         if not free_share(self.config):
             raise ValueError(f"free: {self.name} is a model of conditioning '{self._atoms.conditioning}'")
-        check_sections(f"free: the configuration of {self.name}", self.config, "diffusion")
+        require_sections(f"free: the configuration of {self.name}", self.config, "diffusion")
         task = Task(num_frames=self.num_frames)
         diffusion = AysDiffusion(self._atoms, self.config["diffusion"], self.device, task.mode)
         return AysModel(self._atoms, diffusion, task, self.config, self.name)

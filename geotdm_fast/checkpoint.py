@@ -19,7 +19,7 @@ from geotdm_fast.config.settings import DENOISE_MODEL, DIFFUSION, Setting, as_se
 from geotdm_fast.diffusion import Flow, GeoTDM, LossType, ModelMeanType, ModelVarType
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.runtime.choices import check_choice, check_keys, check_sections
+from geotdm_fast.runtime.choices import check_choice, check_keys, require_sections
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.parsing import parse_json
 from geotdm_fast.runtime.shown import plain, shown
@@ -47,7 +47,7 @@ UNREADABLE = (
 
 def build_network(config: Mapping) -> EGTN:
     """The `EGTN` of `config['denoise_model']`, whose keys are the arguments of its constructor, on the CPU."""
-    check_sections("build_network: config", config, "denoise_model")
+    require_sections("build_network: config", config, "denoise_model")
     # Whatever torch.set_default_device says: a network on "meta" has no numbers to move.
     with torch.device("cpu"):
         return EGTN(**config["denoise_model"])
@@ -124,7 +124,7 @@ def checked_diffusion(config: Mapping, table: Mapping[str, Setting]) -> dict:
     beta_schedule_name of kind gaussian.
     """
     where = "config section diffusion"
-    check_sections("config", config, "diffusion")
+    require_sections("config", config, "diffusion")
     section = as_section(config["diffusion"], where)
     check_keys(where, section, table)
     section = converted(section, table, "diffusion")

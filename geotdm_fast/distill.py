@@ -23,7 +23,7 @@ from geotdm_fast.nn.egtn import EGTN
 from geotdm_fast.nn.evaluating import evaluating
 from geotdm_fast.nn.plain import bare
 from geotdm_fast.runtime.bars import say
-from geotdm_fast.runtime.choices import check_sections
+from geotdm_fast.runtime.choices import require_sections
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.processes import Processes, processes
 from geotdm_fast.runtime.shown import shown
@@ -103,7 +103,7 @@ def check_teacher(teacher: Model) -> None:
             "distill: the teacher must be given frames where its edges are by distance in these (denoise_model.graph "
             f"with of: given), got {teacher.name}, which is given none: its edges change from call to call"
         )
-    check_sections(f"distill: the configuration of {teacher.name}", teacher.config, *SECTIONS)
+    require_sections(f"distill: the configuration of {teacher.name}", teacher.config, *SECTIONS)
     if "train" not in teacher.config["data"]:
         raise ValueError(f"distill: the configuration of {teacher.name} must have a section data.train, got none")
 

@@ -17,7 +17,7 @@ from geotdm_fast.config.settings import as_section
 from geotdm_fast.diffusion import Flow, GeoTDM
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.runtime.choices import check_sections
+from geotdm_fast.runtime.choices import require_sections
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.task import Task
 
@@ -38,7 +38,7 @@ def build_diffusion(network: torch.nn.Module, config: Mapping, device: torch.dev
     inner = bare(network)
     if not isinstance(inner, Network):
         raise TypeError(f"build_diffusion: network must be of Align Your Structures, got {type(inner).__name__}")
-    check_sections("config", config, "diffusion", "train")
+    require_sections("config", config, "diffusion", "train")
     for name in ("diffusion", "train"):
         as_section(config[name], f"config section {name}")
     return AysDiffusion(inner, config["diffusion"], device, Task.of_config(config).mode)

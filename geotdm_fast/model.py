@@ -25,7 +25,7 @@ from geotdm_fast.families import build_diffusion, is_ays, load_checkpoint
 from geotdm_fast.nn import EGTN
 from geotdm_fast.nn.given_graph import num_edge_features
 from geotdm_fast.nn.plain import bare
-from geotdm_fast.runtime.choices import check_sections
+from geotdm_fast.runtime.choices import require_sections
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.samples.record import Samples, make_samples
 from geotdm_fast.sampling.rollout_blocks import BOUND, FeatureFunction
@@ -84,7 +84,7 @@ class Model:
         given = config if config is None or isinstance(config, Mapping) else load_config(config)
         network, config = load_checkpoint(path, device, given)
         for section in ("train", "diffusion"):
-            check_sections(f"{path}: the config inside", config, section)
+            require_sections(f"{path}: the config inside", config, section)
             as_section(config[section], f"{path}: config section {section}")
         network.set_precision(precision)
         config = {"data": {}} | config
@@ -102,7 +102,7 @@ class Model:
 
         Raises ValueError for a configuration without the section denoise_model or diffusion, which every file has.
         """
-        check_sections(f"save: the configuration of {self.name}", self.config, "denoise_model", "diffusion")
+        require_sections(f"save: the configuration of {self.name}", self.config, "denoise_model", "diffusion")
         given, length = [list(frames) for frames in self.task.given], self.task.num_frames
         task = {"cond_mask": given} if self.task.is_conditional else {"cond_mask": None, "tot_len": length}
         diffusion = {**self.config["diffusion"], "mode": self.task.mode}
@@ -111,7 +111,7 @@ class Model:
 
     def to(self, device: torch.device | str) -> "Model":
         """This model, moved to `device`. Raises ValueError for a configuration without the section diffusion."""
-        check_sections(f"to: the configuration of {self.name}", self.config, "diffusion")
+        require_sections(f"to: the configuration of {self.name}", self.config, "diffusion")
         self.network.to(device)
         self.diffusion = build_diffusion(self.network, self.config, torch.device(device))
         return self

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geotdm_fast.conditioning import cond_mask, frames_of, known_cell, remember_frames
-from geotdm_fast.runtime.choices import check_sections
+from geotdm_fast.runtime.choices import require_sections
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.runtime.tensor_cache import normal_tensors
 
@@ -51,7 +51,7 @@ class Task:
 
         Raises ValueError or TypeError naming the section or key that is missing or is something else.
         """
-        check_sections("config", config, "diffusion", "train")
+        require_sections("config", config, "diffusion", "train")
         train = config["train"]
         if config["diffusion"].get("mode", "cond") == "uncond":
             return cls(num_frames=train.get("tot_len"))

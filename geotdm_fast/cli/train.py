@@ -95,7 +95,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Train; 0 when the run ended or its time was up. A signal exits with 128 + its number."""
-    from geotdm_fast.config.files import normalise_config, override, read_training_file
+    from geotdm_fast.config.files import normalise_config, override, override_training, read_training_file
 
     raw = read_training_file(args.config)
     check_data_files(args)
@@ -109,8 +109,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data is not None:
         replace_data(raw, args, args.config)
     # After --data: they may change a section or leave it out (data.val=null).
-    for text in args.overrides:
-        override(raw, text)
+    override_training(raw, args.overrides)
     if args.cache is not None:
         put_cache(raw, args, args.config)
     if args.max_minutes is not None:

@@ -35,8 +35,7 @@ def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> dict:
     Raises FileNotFoundError, or ValueError naming the file, the section, the key, what was expected and what came.
     """
     raw = read_training_file(path)
-    for text in overrides:
-        override(raw, text)
+    override_training(raw, overrides)
     return normalise_config(raw, where=str(path))
 
 
@@ -171,6 +170,33 @@ def override(raw: dict, text: str) -> None:
         section[names[-1]] = parse_yaml(value)
     except ValueError as error:
         raise ValueError(f"override '{plain(text)}': the value must be YAML ({error})") from error
+
+
+def override_training(raw: dict, texts: Iterable[str]) -> None:
+    """Set values in a raw training configuration, in turn, as `override` does.
+
+    Where they make another diffusion of it (`diffusion.kind`, `diffusion.mode`) and have no key of `sampling`, its own
+    section `sampling` is left out, with a warning: it recommends how the other one is drawn.
+    """
+    texts = list(texts)
+    before = _which_diffusion(raw)
+    for text in texts:
+        override(raw, text)
+    is_asked = any(text.strip().startswith(f"{RECOMMENDED}.") for text in texts)
+    if raw.get(RECOMMENDED) is not None and not is_asked and _which_diffusion(raw) != before:
+        del raw[RECOMMENDED]
+        warnings.warn(
+            "config section sampling is left out: it is of another diffusion.kind or mode than is asked for; "
+            "sampling.method, steps and spacing say how the model is drawn",
+            stacklevel=2,
+        )
+
+
+def _which_diffusion(raw: Mapping) -> tuple:
+    """What a section `sampling` is right for: kind and mode, with their defaults."""
+    section = raw.get("diffusion")
+    section = section if isinstance(section, Mapping) else {}
+    return tuple(section.get(key) or DIFFUSION[key].default for key in ("kind", "mode"))
 
 
 def check_sections(raw: Mapping, required: tuple[str, ...], where: str, optional: tuple[str, ...] = ()) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from geotdm_fast.config.settings import DIFFUSION, SAMPLING, converted, fill
-from geotdm_fast.runtime.choices import check_choice, check_sections
+from geotdm_fast.runtime.choices import check_choice, require_sections
 
 SECTION = "sampling"
 # What a model of each kind can be recommended. Of `Sampler`, whose `ays_ddim` is for those who ask for it.
@@ -21,7 +21,7 @@ def recommended_sampling(config: Mapping, where: str = "config") -> dict | None:
     """
     if config.get(SECTION) is None:
         return None
-    check_sections(f"{where}: the configuration", config, "diffusion")
+    require_sections(f"{where}: the configuration", config, "diffusion")
     given = {key: config["diffusion"][key] for key in _OF_DIFFUSION if key in config["diffusion"]}
     diffusion = converted(given, DIFFUSION, f"{where}: diffusion")
     where = f"{where}: {SECTION}"

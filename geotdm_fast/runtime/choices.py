@@ -17,7 +17,7 @@ def check_keys(where: str, given: Mapping, known: Iterable[str]) -> None:
             raise ValueError(f"{where}: unknown key '{plain(key)}'{nearest(key, known)}")
 
 
-def check_sections(where: str, config: Mapping, *names: str) -> None:
+def require_sections(where: str, config: Mapping, *names: str) -> None:
     """Raise ValueError for the first of the sections `names` that the configuration has not, naming those it has.
 
     where: whose configuration it is, for the message (`the configuration of best.safetensors`).

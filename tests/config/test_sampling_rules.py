@@ -1,6 +1,7 @@
 """The section `sampling`, how a model is best drawn: what it takes, and every refusal by name."""
 
 import pytest
+from places import ROOT
 from tiny_ays import raw_config
 from tiny_models import charged_config
 
@@ -39,6 +40,25 @@ def test_it_may_be_left_out():
     assert "sampling" not in normalise_config(with_sampling(None))
     assert "sampling" not in normalise_config(charged_config())
     assert recommended_sampling(charged_config()) is None
+
+
+def test_another_diffusion_that_is_asked_for_leaves_it_out(tmp_path):
+    write_yaml(tmp_path / "a.yaml", with_sampling({"method": "dpmpp_2m", "steps": 5}))
+    flow = ["diffusion.kind=flow", "diffusion.prior=walk", "diffusion.model_mean_type=start_x"]
+    with pytest.warns(UserWarning, match=r"section sampling is left out: .* diffusion\.kind or mode"):
+        assert "sampling" not in load_config(tmp_path / "a.yaml", flow)
+    of_a_flow = load_config(tmp_path / "a.yaml", [*flow, "sampling.method=euler", "sampling.spacing=early"])
+    assert of_a_flow["sampling"] == {"method": "euler", "steps": 5, "spacing": "early"}
+    # What is the same by another name of it stays.
+    assert load_config(tmp_path / "a.yaml", ["diffusion.kind=gaussian"])["sampling"]["steps"] == 5
+    with pytest.raises(ValueError, match=r"sampling\.method \(of diffusion\.kind flow\) must be one of euler"):
+        load_config(tmp_path / "a.yaml", [*flow, "sampling.steps=3"])
+
+
+@pytest.mark.parametrize("name", ["nbody_charged_small", "md_small"])
+def test_a_shipped_configuration_makes_a_flow_by_one_word(name):
+    with pytest.warns(UserWarning, match="section sampling is left out"):
+        assert "sampling" not in load_config(ROOT / "configs" / f"{name}.yaml", ["diffusion.kind=flow"])
 
 
 def test_of_a_flow():
