@@ -74,7 +74,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--method", metavar="NAME", help="of the teacher: dpmpp_2m (default), ddim; of a flow euler, ..."
     )
     pairs.add_argument("--teacher-steps", type=count, metavar="S", help="calls of the teacher for a draw (default: 5)")
-    pairs.add_argument("--spacing", default="uniform", metavar="NAME", help="which steps, as for `geotdm sample`")
+    pairs.add_argument(
+        "--spacing",
+        default="uniform",
+        metavar="NAME",
+        help="which steps: the names of `geotdm sample` (default: uniform, whatever the teacher recommends)",
+    )
     pairs.add_argument("--seed", type=seed, default=1, help="of the teacher's noise (default: 1)")
     pairs.add_argument("--batch-size", type=count, metavar="N", help="draws at once (default: as for `geotdm sample`)")
     training = parser.add_argument_group("training")

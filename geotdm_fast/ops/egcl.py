@@ -48,7 +48,8 @@ def egcl(
     reference's, which can be differentiated again. Other inputs, and all within transforms of `torch.func` or
     forward-mode differentiation, run the reference. `torch.compile(fullgraph=True)` takes all of it, but for second
     derivatives.
-    Raises ValueError where `backend("triton")` is asked for and the Triton kernels do not take the input.
+    Raises ValueError where `backend("triton")` is asked for and the Triton kernels do not take the input, and where
+    edge_attr has not a row for each edge, but under `torch.compile`.
     """
     check_cutoff("egcl", cutoff, envelope)
     options = EGCLOptions(normalize, pre_norm, precision, cutoff, envelope, residual)
@@ -142,7 +143,7 @@ def run_egcl(x: Tensor, h: Tensor, prepared: PreparedEGCL) -> tuple[Tensor, Tens
 
 
 def _graph_of(edge_index: Tensor | Graph, x: Tensor, edge_attr: Tensor | None) -> Graph:
-    """The graph of x [N, T, D]. Raises ValueError where it is not one of its nodes and frames."""
+    """The graph of x [N, T, D]. Raises ValueError where it is not one of its nodes, frames and features of edges."""
     num_nodes, num_frames = x.shape[:2]
     if isinstance(edge_index, Tensor) and edge_index.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"egcl: edge_index must be int64, got {edge_index.dtype}")
@@ -153,6 +154,10 @@ def _graph_of(edge_index: Tensor | Graph, x: Tensor, edge_attr: Tensor | None) -
     if graph.num_frames is not None and edge_attr is not None and edge_attr.dim() != 2:
         came = list(edge_attr.shape)
         raise ValueError(f"egcl: edge_attr must be [E, A] where every frame has its own edges, got {came}")
+    # Rows that no edge has would be passed over where edges are sorted.
+    if edge_attr is not None and not torch.compiler.is_compiling() and edge_attr.shape[0] != graph.num_edges:
+        expected = f"a row for each of the {graph.num_edges} edges"
+        raise ValueError(f"egcl: edge_attr must have {expected}, got {list(edge_attr.shape)}")
     return graph
 
 

@@ -67,8 +67,6 @@ class _NativeReferenceFrame(torch.autograd.Function):
 
 
 def _by_reference(ctx: Any, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of `inputs` by the reference, which can be differentiated again."""
+    """The gradients of `inputs` by the reference."""
     op = lambda *inputs: (reference.reference_frame(*inputs),)
-    with torch.enable_grad():
-        found = reference_gradients(op, inputs, (grad,), ctx.needs_input_grad)
-    return tuple(found if graph_is_wanted() else (g if g is None else g.detach() for g in found))
+    return tuple(reference_gradients(op, inputs, (grad,), ctx.needs_input_grad))

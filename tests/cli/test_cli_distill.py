@@ -107,3 +107,10 @@ def test_a_student_is_evaluated_without_a_likelihood(teacher, tmp_path, capsys, 
     assert "a student has no likelihood here" in told.err and "ADE" in told.out
     assert main(["evaluate", *request, "--scores", "nll"]) == 2
     assert "'nll' does not fit a model of diffusion.kind flow or a student" in capsys.readouterr().err
+
+
+def test_the_help_says_which_steps_are_the_default(capsys):
+    """Those of `geotdm sample` are the model's, which pairs are not drawn by."""
+    with pytest.raises(SystemExit):
+        main(["distill", "--help"])
+    assert "(default: uniform, whatever the teacher recommends)" in " ".join(capsys.readouterr().out.split())

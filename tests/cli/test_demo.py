@@ -33,6 +33,7 @@ def test_files_and_table(checkpoint, tmp_path, capsys):
     for words in ("forecast, mean of 2 samples", "standing still", "constant velocity", "0.110", "0.258", "together"):
         assert words in text
     assert "a bigger model, trained longer" in text
+    assert "parameters, 25 steps" in text  # nothing is recommended, so all are drawn
     assert f"{forecast:.3f}" in text and f"{velocity:.3f}" in text
     with Image.open(tmp_path / "out" / "forecast.png") as picture:
         assert picture.size == (1395, 600)

@@ -6,7 +6,7 @@ from tolerances import assert_same
 from torch import nn
 from transcription import Weights, spatial_layer
 
-from geotdm_fast import ESLayer, reference
+from geotdm_fast import ESLayer, ops, reference
 from geotdm_fast.reference import EGCLParams
 
 FLAGS = [(True, False), (False, False), (True, True), (False, True)]  # normalize, pre_norm
@@ -131,6 +131,19 @@ def test_edge_index_int32_and_not_contiguous():
     for index in (strided, edge_index.int()):
         for a, b in zip(module(last(x), last(h), index, edge_attr), expected, strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("per_frame", [False, True])
+@pytest.mark.parametrize("num_rows", [0, 1, 6, 8])
+def test_edge_features_have_a_row_for_each_edge(num_rows, per_frame, dtype):
+    """More rows were passed over where the edges came in any order, and one row was taken for all in float64."""
+    x, h, edge_index, _ = inputs(width=16)
+    edge_attr = torch.zeros(num_rows, 2, 3)[..., slice(None) if per_frame else 0]
+    weights = EGCLParams(*(w.detach().to(dtype) for w in params(layer(True, False, width=16, hidden=16))))
+    message = rf"egcl: edge_attr must have a row for each of the 7 edges, got \[{num_rows}, 2"
+    with pytest.raises(ValueError, match=message):
+        ops.egcl(x.to(dtype), h.to(dtype), edge_index, edge_attr.to(dtype), weights)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

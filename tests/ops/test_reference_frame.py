@@ -3,7 +3,8 @@
 import pytest
 import torch
 from native_cases import draw, needs_native, on_threads, poisoned
-from tolerances import SAME, assert_as_accurate, assert_same
+from tolerances import ROUNDOFF, ROUNDOFFS, SAME, assert_as_accurate, assert_same
+from torch.autograd.functional import hessian, jacobian
 
 from geotdm_fast import backend, ops, reference
 
@@ -91,14 +92,15 @@ def test_the_module_leaves_the_way_back_other_dtypes_and_transforms_to_the_refer
     inputs, calls = inputs_of(2, 3, 3, 16, 4, "cpu"), []
     plain = reference.reference_frame
     monkeypatch.setattr(reference, "reference_frame", lambda *args: (calls.append(1), plain(*args))[1])
-    wanted = [inputs[0].clone().requires_grad_(), *inputs[1:]]
+    wanted = [value.clone().requires_grad_() for value in inputs]
     x_ref = ops.reference_frame(*wanted)
     with torch.no_grad():
         assert x_ref.requires_grad and torch.equal(ops.reference_frame(*wanted), x_ref) and not calls
-    (gradient,) = torch.autograd.grad(x_ref.square().sum(), wanted[:1])
-    assert len(calls) == 1 and not gradient.requires_grad
-    (again,) = torch.autograd.grad(ops.reference_frame(*wanted).square().sum(), wanted[:1], create_graph=True)
-    assert torch.equal(again, gradient) and torch.autograd.grad(again.sum(), wanted[:1])[0].any()
+    gradients = torch.autograd.grad(x_ref.square().sum(), wanted)
+    assert len(calls) == 1 and not any(gradient.requires_grad for gradient in gradients)
+    again = torch.autograd.grad(ops.reference_frame(*wanted).square().sum(), wanted, create_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(again, gradients, strict=True))
+    assert torch.autograd.grad(again[0].sum(), wanted[:1])[0].any()
     calls[1:] = []
     ops.reference_frame(*(value.double() for value in inputs))
     torch.func.vmap(ops.reference_frame, in_dims=(0, 0, None))(inputs[0][None], inputs[1][None], inputs[2])
@@ -108,6 +110,20 @@ def test_the_module_leaves_the_way_back_other_dtypes_and_transforms_to_the_refer
         assert ops.reference_frame(*inputs).dtype == torch.bfloat16
     assert ops.reference_frame(*inputs[:2], inputs[2][0]).shape == (2, 3, 1)
     assert len(calls) == 6
+
+
+@needs_native
+@pytest.mark.parametrize("place", range(3))
+def test_batched_gradients_are_those_one_by_one(place):
+    """Of a Jacobian and a Hessian that autograd makes of all rows at once."""
+    inputs = inputs_of(2, 3, 3, 16, 4, "cpu")
+
+    def op(value):
+        return ops.reference_frame(*inputs[:place], value, *inputs[place + 1 :])
+
+    for derivative, function in ((jacobian, op), (hessian, lambda value: op(value).sin().sum())):
+        expected = derivative(function, inputs[place])
+        assert_same(derivative(function, inputs[place], vectorize=True), expected, ROUNDOFFS * ROUNDOFF["fp32"])
 
 
 @needs_native
