@@ -35,9 +35,10 @@ def main(argv: list[str] | None = None) -> int:
         "--method", metavar="NAME", help="how the model is best drawn (default: as the run's section sampling says)"
     )
     parser.add_argument("--steps", type=int, metavar="S", help="of --method: calls of the network (default: all)")
+    parser.add_argument("--spacing", metavar="NAME", help="of --method: which steps (default: uniform)")
     args = parser.parse_args(argv)
     try:
-        for path in ship(args.run, args.name, args.weights, args.out, args.method, args.steps):
+        for path in ship(args.run, args.name, args.weights, args.out, args.method, args.steps, args.spacing):
             print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -46,13 +47,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def ship(
-    run: pathlib.Path, name: str, weights: str, out: pathlib.Path, method: str | None = None, steps: int | None = None
+    run: pathlib.Path,
+    name: str,
+    weights: str,
+    out: pathlib.Path,
+    method: str | None = None,
+    steps: int | None = None,
+    spacing: str | None = None,
 ) -> list[pathlib.Path]:
     """The paths of the three files.
 
-    method, steps: what the model recommends to draw by, in place of the run's section `sampling`
-    Raises FileNotFoundError for a folder without a run, ValueError for a large one, and for a method or steps that are
-    not the model's.
+    method, steps, spacing: what the model recommends to draw by, in place of the run's section `sampling`
+    Raises FileNotFoundError for a folder without a run, ValueError for a large one, and for a method, steps or a
+    spacing that are not the model's.
     """
     training = run / "train" if (run / "train").is_dir() else run
     source, log = training / f"{weights}.safetensors", training / "log.jsonl"
@@ -61,10 +68,12 @@ def ship(
     network, config = load_checkpoint(source)
     config = portable_config(config)
     config["train"]["exp_name"] = name
-    if method is None and steps is not None:
-        raise ValueError(f"--steps must go with --method, got {steps} alone")
+    for option, value in (("--steps", steps), ("--spacing", spacing)):
+        if method is None and value is not None:
+            raise ValueError(f"{option} must go with --method, got {value} alone")
     if method is not None:
-        config[RECOMMENDED] = recommended_sampling({**config, RECOMMENDED: {"method": method, "steps": steps}}, name)
+        section = {"method": method, "steps": steps, "spacing": spacing or "uniform"}
+        config[RECOMMENDED] = recommended_sampling({**config, RECOMMENDED: section}, name)
     size = sum(4 * value.numel() for value in network.state_dict().values())
     if size > MAX_BYTES:
         raise ValueError(f"{source} must be under {MAX_BYTES / 1e6:g} MB to be shipped, got {size / 1e6:.1f} MB")

@@ -21,7 +21,7 @@ from geotdm_fast.cli.training_data import replace_data
 from geotdm_fast.config.files import normalise_config
 from geotdm_fast.data import collate
 from geotdm_fast.data.sections import open_datasets
-from geotdm_fast.distill import make_student, student_config
+from geotdm_fast.distill import make_student, pairs_sampler, student_config
 from geotdm_fast.model import Model
 from geotdm_fast.runtime.bars import progress_bar
 from geotdm_fast.runtime.processes import Processes
@@ -164,7 +164,7 @@ def _scores(args: argparse.Namespace, teacher: Model) -> dict:
     student = Model.load(args.folder, device=args.device)
     drawn, found = {}, {}
     for name, model in (("teacher", teacher.set_precision("fp32")), ("student", student)):
-        sampler = model.sampler() if name == "student" else model.sampler(model.diffusion.fast_method, 5)
+        sampler = model.sampler() if name == "student" else pairs_sampler(model)
         x = sample(sampler, batch, model.task, num_samples=args.num_samples, seed=0, progress=False)
         samples = make_samples(x, batch, dataset, model.task, seed=0, checkpoint=model.name)
         drawn[name] = x[:, batch.scored]

@@ -22,8 +22,6 @@ def reference_gradients(
 
     op: a reference; wanted: which of `inputs` want a gradient; the others get None
     """
-    if any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents)):
-        return _batched_gradients(op, inputs, cotangents, wanted)
     with torch.enable_grad():
         # Each input is seen through a view: what one input owes to another one is not the op's.
         seen = [value if value is None else value.view_as(value) for value in inputs]
@@ -36,21 +34,3 @@ def reference_gradients(
         total = torch.stack([(output * cotangent).sum() for output, cotangent in pairs]).sum()
     found = iter(torch.autograd.grad(total, asked, create_graph=graph_is_wanted(), allow_unused=True))
     return [next(found) if wants else None for wants in wanted]
-
-
-def _batched_gradients(
-    op: Callable[..., tuple[Tensor, ...]],
-    inputs: Sequence[Tensor | None],
-    cotangents: Sequence[Tensor],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    """The same for the batched cotangents of `is_grads_batched`, which `torch.autograd.grad` refuses."""
-    asked = {i: value for i, value in enumerate(inputs) if wanted[i] and value is not None}
-
-    def of_asked(*values: Tensor) -> tuple[Tensor, ...]:
-        seen = dict(zip(asked, values, strict=True))
-        return tuple(op(*(seen.get(i, value) for i, value in enumerate(inputs))))
-
-    pull_back = torch.func.vjp(of_asked, *asked.values())[1]
-    found = dict(zip(asked, pull_back(tuple(cotangents)), strict=True))
-    return [found.get(i) for i in range(len(inputs))]

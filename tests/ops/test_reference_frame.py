@@ -3,8 +3,7 @@
 import pytest
 import torch
 from native_cases import draw, needs_native, on_threads, poisoned
-from tolerances import ROUNDOFF, ROUNDOFFS, SAME, assert_as_accurate, assert_same
-from torch.autograd.functional import hessian, jacobian
+from tolerances import SAME, assert_as_accurate, assert_same
 
 from geotdm_fast import backend, ops, reference
 
@@ -110,20 +109,6 @@ def test_the_module_leaves_the_way_back_other_dtypes_and_transforms_to_the_refer
         assert ops.reference_frame(*inputs).dtype == torch.bfloat16
     assert ops.reference_frame(*inputs[:2], inputs[2][0]).shape == (2, 3, 1)
     assert len(calls) == 6
-
-
-@needs_native
-@pytest.mark.parametrize("place", range(3))
-def test_batched_gradients_are_those_one_by_one(place):
-    """Of a Jacobian and a Hessian that autograd makes of all rows at once."""
-    inputs = inputs_of(2, 3, 3, 16, 4, "cpu")
-
-    def op(value):
-        return ops.reference_frame(*inputs[:place], value, *inputs[place + 1 :])
-
-    for derivative, function in ((jacobian, op), (hessian, lambda value: op(value).sin().sum())):
-        expected = derivative(function, inputs[place])
-        assert_same(derivative(function, inputs[place], vectorize=True), expected, ROUNDOFFS * ROUNDOFF["fp32"])
 
 
 @needs_native

@@ -44,11 +44,16 @@ def test_how_it_is_best_drawn(tmp_path, capsys):
     _, config = load_checkpoint(out / "tiny_model.safetensors")
     assert config["sampling"] == {"method": "dpmpp_2m", "steps": 5, "spacing": "uniform"}
     assert load_config(out / "tiny_model.yaml") == config
+    assert ship_checkpoint.main([*options, "--method", "ddim", "--steps", "5", "--spacing", "log_snr"]) == 0
+    _, config = load_checkpoint(out / "tiny_model.safetensors")
+    assert config["sampling"] == {"method": "ddim", "steps": 5, "spacing": "log_snr"}
     capsys.readouterr()
     for words, message in (
         (["--method", "euler"], "tiny_model: sampling.method (of diffusion.kind gaussian) must be one of"),
         (["--method", "ddim", "--steps", "26"], "sampling.steps must be in 1..25"),
+        (["--method", "ddim", "--spacing", "early"], "sampling.spacing (of diffusion.kind gaussian) must be one of"),
         (["--steps", "5"], "--steps must go with --method, got 5 alone"),
+        (["--spacing", "log_snr"], "--spacing must go with --method, got log_snr alone"),
     ):
         assert ship_checkpoint.main([*options, *words]) == 2
         assert message in capsys.readouterr().err
