@@ -273,7 +273,9 @@ def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(ValueError, match=r"must be YAML with sections, got str 'hello'"):
         load_config(_written(tmp_path, "hello"))
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00data")
-    with pytest.raises(ValueError, match="must be YAML"):
+    with pytest.raises(
+        ValueError, match=r"config\.yaml must be YAML, which is text, got a binary file; data are named"
+    ):
         load_config(tmp_path / "config.yaml")
 
 
