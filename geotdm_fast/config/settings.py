@@ -172,7 +172,8 @@ SAMPLING = {
     "method": Setting("str", REQUIRED, "how the model is best drawn, and is where no other method is asked for: ddpm, "
                       "ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler, heun, ab2"),
     "steps": Setting("int", None, "in so many calls of the network (null: in diffusion.num_timesteps)", least=1),
-    "spacing": Setting("str", "uniform", "which steps: uniform, quadratic; log_snr; of a flow early"),
+    "spacing": Setting("str", "uniform", "which steps: uniform, quadratic, log_snr; of a flow uniform, quadratic, "
+                       "early"),
 }  # fmt: skip
 
 EVAL = {
