@@ -26,6 +26,7 @@ from test_frame_times import trr_frame
 from geotdm_fast.data import file_dataset
 from geotdm_fast.data.molecule_files import formats, mdtraj_files
 from geotdm_fast.data.molecule_files.opening import open_molecules
+from geotdm_fast.runtime import packages
 from geotdm_fast.runtime.packages import how_to_install
 
 mdtraj = pytest.importorskip("mdtraj")
@@ -303,6 +304,7 @@ def test_a_trajectory_of_other_atoms_than_its_topology(tmp_path, eth, reader, su
 def test_who_reads_what(tmp_path, eth, monkeypatch):
     here = {"mdtraj": True, "mdanalysis": False, "ase": True}
     monkeypatch.setattr(formats, "installed", lambda name: here[name])
+    monkeypatch.setattr(packages, "is_installed", lambda module: module != "MDAnalysis")
     for name in ("a.tpr", "a.h5md", "a.foo", "XDATCAR", "a.xtc", "a.prmtop"):
         (tmp_path / name).write_text("x")
     with pytest.raises(ModuleNotFoundError, match=rf"a\.tpr needs MDAnalysis, .*{re.escape(how_to_install('md'))}"):
