@@ -120,8 +120,8 @@ def checked_diffusion(config: Mapping, table: Mapping[str, Setting]) -> dict:
 
     table: its settings, as a configuration has them
     Raises ValueError naming the key, what was expected and what came: for a section that is none, an unknown key, a
-    value of another kind, a name that is none, a key of the other kind of diffusion, and a missing num_timesteps, or
-    beta_schedule_name of kind gaussian.
+    value of another kind, a name that is none, a key of the other kind of diffusion, more steps than there may be, and
+    a missing num_timesteps, or beta_schedule_name of kind gaussian.
     """
     where = "config section diffusion"
     require_sections("config", config, "diffusion")
@@ -134,6 +134,9 @@ def checked_diffusion(config: Mapping, table: Mapping[str, Setting]) -> dict:
     for key in ("num_timesteps", "beta_schedule_name") if kind == "gaussian" else ("num_timesteps",):
         if section.get(key) is None:
             raise ValueError(f"{where}: required key '{key}' ({table[key].doc}) is missing")
+    most = table["num_timesteps"].most
+    if section["num_timesteps"] > most:
+        raise ValueError(f"diffusion.num_timesteps must be at most {most}, got {shown(section['num_timesteps'])}")
     filled = {
         "kind": kind,
         "model_mean_type": section.get("model_mean_type") or MEAN_TYPES[kind][0],

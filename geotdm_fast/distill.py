@@ -123,7 +123,7 @@ def pairs_sampler(
     steps = min(TEACHER_CALLS, teacher.diffusion.num_timesteps) if steps is None else steps
     sampler = teacher.sampler(method, steps, spacing, names=names)
     if sampler.plan.is_random:
-        raise ValueError(adds_noise("distill", sampler.method))
+        raise ValueError(adds_noise(names.method, sampler.method))
     return sampler
 
 

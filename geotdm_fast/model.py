@@ -93,7 +93,11 @@ class Model:
 
             cls = AysModel
         network = cast(EGTN, network)  # or, of an AysModel, a Network
-        model = cls(network, build_diffusion(network, config, device), Task.of_config(config), config, path.name)
+        try:
+            diffusion, task = build_diffusion(network, config, device), Task.of_config(config)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        model = cls(network, diffusion, task, config, path.name)
         recommended_sampling(config, str(path))  # a wrong section is told by the file's name, before data are read
         return model
 

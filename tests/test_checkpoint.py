@@ -1,5 +1,6 @@
 """Checkpoints: round trips, official files, and files that are damaged, foreign, or would execute code."""
 
+import errno
 import json
 import os
 import pickle
@@ -23,6 +24,7 @@ from geotdm_fast.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
+from geotdm_fast.runtime import tensor_files
 
 NETWORK = {
     "n_layers": 1,
@@ -120,6 +122,22 @@ def test_missing_files(tmp_path):
     for load in (load_checkpoint, load_tensors, load_official_state_dict):
         with pytest.raises(FileNotFoundError, match="none: no such file"):
             load(tmp_path / "none")
+
+
+def test_files_that_cannot_be_opened_are_not_said_to_be_missing(saved, monkeypatch):
+    def too_many(*args, **options):
+        raise RuntimeError(f"unable to open file <{saved}> in read-only mode: Too many open files (24)")
+
+    monkeypatch.setattr("safetensors.safe_open", too_many)
+    with pytest.raises(OSError, match=r"model\.safetensors cannot be read \(unable to open .* Too many open files"):
+        load_tensors(saved)
+
+    def refused(*args):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tensor_files, "open", refused, raising=False)
+    with pytest.raises(PermissionError, match=r"model\.safetensors cannot be read \(Permission denied\)"):
+        load_tensors(saved)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 0.5, -1])

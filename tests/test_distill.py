@@ -327,7 +327,7 @@ def test_pairs_of_a_method_that_adds_noise_are_refused(tmp_path):
     _, config = prepared(tmp_path, charged_config())
     manifest = tmp_path / "student" / "pairs" / "train" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"dpmpp_2m"', '"ddpm"'))
-    with pytest.raises(ValueError, match=r"train: the teacher's method must add no noise on the way, .* got ddpm"):
+    with pytest.raises(ValueError, match=r"train: the teacher's method must add no noise on the way, .* got 'ddpm'"):
         pairs_of(config, "train", open_dataset(config["data"]["train"], progress=False))
 
 
@@ -352,7 +352,7 @@ def test_a_student_of_a_flow_is_not_guided(tmp_path):
 
 def test_a_method_that_adds_noise_is_refused(tmp_path):
     for method in ("ddpm", "dpmpp_2m_sde"):
-        with pytest.raises(ValueError, match=f"must add no noise on the way, .* got {method}"):
+        with pytest.raises(ValueError, match=f"distill: method must add no noise on the way, .* got '{method}'"):
             prepared(tmp_path, charged_config(), method=method)
 
 

@@ -9,6 +9,7 @@ import torch
 from tiny_models import charged_config, tiny_diffusion
 
 import geotdm_fast
+from geotdm_fast.checkpoint import save_checkpoint
 from geotdm_fast.data import collate, open_dataset
 from geotdm_fast.diffusion import Sampler
 from geotdm_fast.families import build_diffusion, build_network
@@ -242,6 +243,18 @@ def test_without_a_recommendation_all_steps_are_drawn_as_the_model_was_made(mode
     assert (sampler.method, sampler.num_steps, sampler.spacing) == ("ddpm", 25, "uniform")
     fewer = model.sampler(steps=3)
     assert (fewer.method, fewer.num_steps, fewer.spacing) == ("ddpm", 3, "uniform")
+
+
+def test_a_diffusion_in_a_file_that_is_none_is_told_by_the_file_and_the_key(tmp_path):
+    for key, wrong, message in (
+        ("num_timesteps", 3_000_000, r"diffusion\.num_timesteps must be at most 100000, got 3000000"),
+        ("mode", "both", r"diffusion\.mode must be one of cond, uncond; got 'both'"),
+    ):
+        model = made()
+        config = model.config | {"diffusion": model.config["diffusion"] | {key: wrong}}
+        save_checkpoint(tmp_path / "mine.safetensors", model.network, config)
+        with pytest.raises(ValueError, match=rf"mine\.safetensors: .*{message}"):
+            Model.load(tmp_path / "mine.safetensors", device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def add_sampling_options(parser: argparse.ArgumentParser, num_samples: int) -> N
     how.add_argument(
         "--spacing",
         metavar="NAME",
-        help="which steps: uniform, quadratic; log_snr; of a flow early (default: with the recommended method the "
-        "recommended one, else uniform)",
+        help="which steps: uniform, quadratic, log_snr; of a flow uniform, quadratic, early (default: with the "
+        "recommended method the recommended one, else uniform)",
     )
     how.add_argument("--eta", type=float, default=0.0, help="noise of ddim and ays_ddim, 0 to 1 (default: 0, none)")
     how.add_argument("--seed", type=seed, default=0, help="the same seed gives the same samples (default: 0)")

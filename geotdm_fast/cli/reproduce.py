@@ -85,7 +85,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar="S",
         help="calls of the network (default: the preset's; with --method, the model's own)",
     )
-    how.add_argument("--spacing", metavar="NAME", help="which steps: uniform, quadratic, log_snr; of a flow early")
+    how.add_argument("--spacing", metavar="NAME", help="which steps: the names of `geotdm sample`")
     parser.add_argument("--seed", type=seed, default=1, help="of training and samples (default: 1)")
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so many minutes; call again")
     parser.add_argument("--out", metavar="DIR", help="folder (default: outputs/reproduce/<experiment>_<task>_<preset>)")

@@ -16,7 +16,8 @@ def warn_of_other_molecules(train: Mapping, sampled: Mapping, dataset) -> None:
     """Warn where a model of molecules is to draw others than those of its training, as far as that can be known.
 
     train, sampled: the data section of the training, and the one that is opened; dataset: what it holds
-    A training file that is still there tells its elements; otherwise the names of the files are compared.
+    A training file that is still there, or its topology, tells its elements; otherwise the names of the files are
+    compared.
     """
     from geotdm_fast.inspection.trajectories import formula
 
@@ -72,10 +73,27 @@ def _names(section: Mapping) -> set[str]:
 
 
 def _numbers_in(section: Mapping) -> list[np.ndarray]:
-    """The atomic numbers of every .npz of a section; none where one is not there or is of another kind."""
-    values = section.get("path") or ()
+    """The atomic numbers that a section takes of every .npz or topology of its own; none where one does not tell."""
+    values: Any = section.get("topology") or section.get("path") or ()
+    values = [values] if isinstance(values, str) else values
     found = []
-    for path in [values] if isinstance(values, str) else values:
-        with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as archive:
-            found.append(np.asarray(archive["z"]))
-    return found if len(found) == (1 if isinstance(values, str) else len(values)) else []
+    for path in values:
+        with contextlib.suppress(Exception):
+            numbers = _numbers_of(section, pathlib.Path(path))
+            found.append(numbers if section.get("with_h", True) else numbers[numbers > 1])
+    return found if len(found) == len(values) else []
+
+
+def _numbers_of(section: Mapping, path: pathlib.Path) -> np.ndarray:
+    """The atomic numbers of a file that tells them without its frames. Raises anything where it does not."""
+    if section.get("topology") is None:
+        with np.load(path, allow_pickle=False) as archive:
+            return np.asarray(archive["z"])
+    from geotdm_fast.data.molecule_files.elements import elements_of
+    from geotdm_fast.data.molecule_files.opening import named_atoms, select
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the training has told what it took from names
+        atoms = named_atoms(str(path), path)
+        chosen = select(str(path), atoms, section.get("selection"))
+        return elements_of(str(path), atoms, chosen, section.get("elements"))[chosen]

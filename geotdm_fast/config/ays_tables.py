@@ -6,7 +6,7 @@ from typing import Any
 
 from geotdm_fast.config.diffusion_rules import MEAN_TYPES
 from geotdm_fast.config.settings import DIFFUSION as GEOTDM_DIFFUSION
-from geotdm_fast.config.settings import REQUIRED, Setting
+from geotdm_fast.config.settings import MOST_STEPS, REQUIRED, Setting
 
 TYPES = ("basic_es", "interpolator", "interpolator_simple", "stack", "egtn")
 CONDITIONINGS = (
@@ -46,7 +46,7 @@ DENOISER = {
 
 DIFFUSION = {
     "beta_schedule_name": Setting("str", "linear", "noise schedule, by name"),
-    "num_timesteps": Setting("int", REQUIRED, "diffusion steps S", least=1),
+    "num_timesteps": Setting("int", REQUIRED, "diffusion steps S", least=1, most=MOST_STEPS),
     "rescale_timesteps": Setting("bool", False, "tell the network steps on a scale of 1000"),
     "use_kabsch_alignment": Setting("bool", False, "turn noisy positions onto the data before the loss"),
 }

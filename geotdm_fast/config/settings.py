@@ -14,6 +14,8 @@ REQUIRED = object()
 _MOST_WHOLE = 2**63 - 1
 # Widths and layers beyond these are slips of the keyboard, and allocated or built for hours before that is noticed.
 _MOST_LAYERS, _MOST_WIDTH = 1000, 1_000_000
+# Diffusion steps, as diffusion/schedules.py has it, which this room does not import.
+MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ DIFFUSION = {
     "kind": Setting("str", "gaussian", "gaussian: diffusion, as published; flow: flow matching, docs/flow.md",
                     choices=("gaussian", "flow")),
     "beta_schedule_name": Setting("str", "linear", "noise schedule, by name"),
-    "num_timesteps": Setting("int", REQUIRED, "diffusion steps S; of a flow the scale of its time", least=1),
+    "num_timesteps": Setting("int", REQUIRED, "diffusion steps S; of a flow the scale of its time", least=1,
+                             most=MOST_STEPS),
     "mode": Setting("str", "cond", "forecast or interpolate given frames, or generate", choices=("cond", "uncond")),
     "rescale_timesteps": Setting("bool", None, "tell the network steps on a scale of 1000 (pedestrians: true)"),
     "prior": Setting(
@@ -172,7 +175,8 @@ SAMPLING = {
     "method": Setting("str", REQUIRED, "how the model is best drawn, and is where no other method is asked for: ddpm, "
                       "ddim, dpmpp_2m, dpmpp_2m_sde; of a flow euler, heun, ab2"),
     "steps": Setting("int", None, "in so many calls of the network (null: in diffusion.num_timesteps)", least=1),
-    "spacing": Setting("str", "uniform", "which steps: uniform, quadratic; log_snr; of a flow early"),
+    "spacing": Setting("str", "uniform", "which steps: uniform, quadratic, log_snr; of a flow uniform, quadratic, "
+                       "early"),
 }  # fmt: skip
 
 EVAL = {

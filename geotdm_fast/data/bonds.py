@@ -44,11 +44,13 @@ def complete_bonds(
     atomic_numbers: np.ndarray,
     bonds: np.ndarray,
     cutoff: float | None = None,
+    whose: str = "that were given",
 ) -> np.ndarray:
     """`bonds` [M, 2] and those by distance of the atoms that have none: [M', 2].
 
     Topologies name the bonds of the residues they know and pass over the others, so that a ligand has none.
     positions: [N, 3] (angstrom); atomic_numbers: [N]; cutoff: as in `bonds_by_distance`
+    whose: who says `bonds`, for the warning
     Warns once, with the number of bonds added and the atoms that got them.
     """
     alone = np.ones(len(positions), dtype=bool)
@@ -62,7 +64,7 @@ def complete_bonds(
     atoms = np.flatnonzero(alone & np.isin(np.arange(len(alone)), found))
     listed = ", ".join(map(str, atoms[:8].tolist())) + (", ..." if len(atoms) > 8 else "")
     warnings.warn(
-        f"{where}: the bonds that were given leave {len(atoms)} atoms without any ({listed}); {len(found)} bonds were "
+        f"{where}: the bonds {whose} leave {len(atoms)} atoms without any ({listed}); {len(found)} bonds were "
         "added by distance. Give all bonds, or edge_index, if this is not meant",
         stacklevel=4,
     )

@@ -85,9 +85,10 @@ def runs_in_time(
             joined[-1] = np.concatenate([kept, run])
         else:
             joined.append(run)
+    places = "1 place" if len(runs) == 2 else f"{len(runs) - 1} places"
     anew = "" if len(joined) == 1 else f"; {len(joined) - 1} runs start over, and no window goes on into one of these"
     warnings.warn(
-        f"{where}: {name} run back {len(runs) - 1} times, first to {times[first]:g} in frame {frames[first]} after "
+        f"{where}: {name} run back in {places}, first to {times[first]:g} in frame {frames[first]} after "
         f"{times[first - 1]:g}: {num_left_out} frames that come again later are left out{anew}",
         stacklevel=4,
     )

@@ -143,7 +143,8 @@ def _topology(samples: Samples, nodes: slice, x: np.ndarray | None, atoms: Topol
     pairs = np.zeros((0, 2), int) if told is None else told[:, :2]
     if numbers is not None and x is not None and x.shape[1] == 3:
         # Topologies name the bonds of the residues that they know: a ligand has none there.
-        pairs = molecule.bonds(x, numbers) if told is None else complete_bonds("plot", x, numbers, pairs)
+        whose = "of the topology"
+        pairs = molecule.bonds(x, numbers) if told is None else complete_bonds("plot", x, numbers, pairs, whose=whose)
     bonds = np.column_stack([pairs, np.pad(orders, (0, len(pairs) - len(orders)))])
     bonded = np.zeros(count, int)
     bonded[pairs] = 1

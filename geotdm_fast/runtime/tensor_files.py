@@ -66,14 +66,25 @@ def read_metadata(path: PathLike) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _opened(path: PathLike) -> Iterator[Any]:
-    """The file, for safetensors' functions. FileNotFoundError, ValueError for one that is not whole."""
+    """The file, for safetensors' functions.
+
+    FileNotFoundError, OSError for one that cannot be opened, ValueError for one that is not whole.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
+        with open(path, "rb"):  # of a file that may not be read safetensors says that it is not there
+            pass
         # On the CPU, whatever torch.set_default_device says.
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
+    except PermissionError as error:
+        raise PermissionError(error.errno, f"{path} cannot be read ({error.strerror})") from error
+    except RuntimeError as error:
+        if not str(error).startswith("unable to open file"):  # torch's, of a process with too many open files
+            raise
+        raise OSError(f"{path} cannot be read ({plain(error)})") from error
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} must be a safetensors file, got a corrupt or foreign one ({plain(error)})") from error

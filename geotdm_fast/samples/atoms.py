@@ -94,7 +94,7 @@ def atom_table(where: str, numbers: np.ndarray, positions: np.ndarray, named: Na
         bonds = bonds_by_distance(positions, numbers)
     else:
         bonds = renumbered_bonds(where, found.bonds, chosen, len(found.names))
-        bonds = complete_bonds(where, positions, numbers, bonds)
+        bonds = complete_bonds(where, positions, numbers, bonds, whose="of the topology")
     residues = None if found.residues is None else [found.residues[i] for i in chosen.tolist()]
     residue_of = None if found.residue_of is None else found.residue_of[chosen]
     return _table(numbers, [found.names[i] for i in chosen.tolist()], residues, residue_of, bonds)

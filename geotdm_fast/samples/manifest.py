@@ -61,6 +61,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} must be a folder of `geotdm sample`, got one without {NAME}") from None
+    except NotADirectoryError:
+        raise ValueError(f"{folder} must be a folder of `geotdm sample`, got a file; read_samples reads one") from None
     except ValueError as error:
         raise ValueError(f"{path} must be JSON, got something else ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

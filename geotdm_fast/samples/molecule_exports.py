@@ -8,6 +8,7 @@ from geotdm_fast.runtime.files import PathLike, atomic_path
 from geotdm_fast.runtime.packages import require_package
 from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.ase_frames import ase_frames
+from geotdm_fast.samples.manifest import read_manifest
 from geotdm_fast.samples.md_files import write_md
 from geotdm_fast.samples.molecules import Molecule, molecules
 from geotdm_fast.samples.record import Samples
@@ -46,13 +47,16 @@ def export_molecules(path: PathLike, source: Samples | PathLike, progress: bool 
     Frames that were drawn have the box of the last given frame before them, see `Samples.forecast_cell`. Times go on
     from one trajectory to the next; without the time between frames XTC counts frames.
     Raises ValueError for another suffix, when these are no molecules in three dimensions, for positions that are not
-    finite or beyond what XTC can hold, whatever the format, and for `wrap` without a box; ImportError without ASE
+    finite or beyond what XTC can hold, whatever the format, for `wrap` without a box, and for a
+    source that is a file; FileNotFoundError for a folder without samples, ImportError without ASE
     (extra `molecules`) or MDTraj (extra `md`), OSError when the file cannot be written.
     """
     from geotdm_fast.runtime.bars import progress_bar
 
     check_choice(f"{path}: wrap", wrap, WRAPS)
     check_export(path)
+    if not isinstance(source, Samples):
+        read_manifest(pathlib.Path(source))  # before the file is begun, whose errors are told as errors of writing
     suffix = pathlib.Path(path).suffix.lower()
     each = progress_bar(
         molecules(path, source, wrap), desc=f"writing {suffix[1:]}", unit=" trajectories", disable=not progress

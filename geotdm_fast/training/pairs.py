@@ -11,6 +11,7 @@ from torch import Tensor
 from geotdm_fast.conditioning import frames_of
 from geotdm_fast.data.trajectory import Trajectory, TrajectoryDataset
 from geotdm_fast.diffusion.noise import TrajectoryNoise
+from geotdm_fast.runtime.shown import shown
 from geotdm_fast.samples.manifest import read_manifest
 from geotdm_fast.samples.record import Samples
 from geotdm_fast.samples.shards import read_shards
@@ -46,11 +47,14 @@ class Pairs:
 _RANDOM = ("ddpm", "dpmpp_2m_sde")
 
 
-def adds_noise(where: object, method: str) -> str:
-    """What is said of draws by a method that adds noise: they do not follow from the noise that they begin with."""
+def adds_noise(name: object, method: str) -> str:
+    """What is said of draws by a method that adds noise: they do not follow from the noise that they begin with.
+
+    name: what the message calls the method
+    """
     return (
-        f"{where}: the teacher's method must add no noise on the way, so that a draw follows from the noise that it "
-        f"begins with, got {method}"
+        f"{name} must add no noise on the way, so that a draw follows from the noise that it begins with, "
+        f"got {shown(method)}"
     )
 
 
@@ -62,7 +66,7 @@ def open_pairs(folder: pathlib.Path, dataset: TrajectoryDataset, task: Task) -> 
     """
     request = read_manifest(folder).request
     if request["num_steps"] > 1 and (request["method"] in _RANDOM or request["eta"] > 0):
-        raise ValueError(adds_noise(folder, request["method"]))
+        raise ValueError(adds_noise(f"{folder}: the teacher's method", request["method"]))
     task_there = request.get("cond_mask", request.get("tot_len"))
     own_task = [list(frames) for frames in task.given] if task.is_conditional else task.num_frames
     if task_there != own_task:

@@ -264,6 +264,32 @@ def test_another_molecule_than_that_of_the_training(folder, tmp_path, capsys):
     assert "the model was trained on ethanol, the data are other (C2 H6 N)" in said(gone, tmp_path / "other.npz")
 
 
+@pytest.mark.parametrize("with_h", [True, False])
+def test_the_molecule_of_a_training_on_a_trajectory_is_that_of_its_topology(folder, tmp_path, capsys, with_h):
+    atoms = "".join(
+        f"ATOM  {i + 1:5d}  {symbol:<3s} LIG A   1    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00          {symbol:>2s}\n"
+        for i, (symbol, (x, y, z)) in enumerate(zip("CCOHHHHHH", ETHANOL_POSITIONS, strict=True))
+    )
+    (tmp_path / "top.pdb").write_text(atoms)
+    config = ethanol_config(folder / "ethanol.npz")
+    config["data"]["train"] |= {
+        "kind": "file",
+        "path": "run.xtc",
+        "topology": str(tmp_path / "top.pdb"),
+        "with_h": with_h,
+    }
+    checkpoint = write_checkpoint(tmp_path / "run.safetensors", config)
+    out = ["--num-graphs", "1", "--out", str(tmp_path / "s.npz"), "--quiet"]
+    given = ["--data", str(folder / "ethanol.npz"), "--set", "data.split=train", "--set", f"data.with_h={with_h}"]
+    assert main(["sample", checkpoint, *given, *out]) == 0
+    assert "trained on" not in capsys.readouterr().err
+    (tmp_path / "top.pdb").write_text(atoms.replace(" O  ", " N  ").replace(" O\n", " N\n"))
+    assert main(["sample", checkpoint, *given, *out]) == 0
+    assert (
+        f"trained on run (C2{' H6' * with_h} N), the data are ethanol (C2{' H6' * with_h} O)" in capsys.readouterr().err
+    )
+
+
 def test_recordings_of_several_sections_are_told(folder, tmp_path, capsys):
     section = {"kind": "pedestrian", "dataset": "eth", "root": "d"}
     config = charged_config()

@@ -73,7 +73,7 @@ def test_a_student_without_a_validation_is_named_by_its_newest_weights(teacher, 
     ("more", "said"),
     [
         (["--calls", "2"], "--calls must be 1: students of more calls are not made, got 2"),
-        (["--method", "ddpm"], "must add no noise on the way"),
+        (["--method", "ddpm"], "error: --method must add no noise on the way, so that a draw follows from"),
         (["--teacher-steps", "26"], "error: --teacher-steps must be in 1..25, the model's steps, got 26"),
         (["--method", ""], "error: --method must be one of ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, ays_ddim; got ''"),
         (["--spacing", ""], "error: --spacing must be one of uniform, quadratic, log_snr; got ''"),

@@ -5,7 +5,8 @@ import yaml
 from places import ROOT
 
 from geotdm_fast.config.files import load_config, load_sampling_config, normalise_config, override, write_yaml
-from geotdm_fast.config.settings import DENOISE_MODEL
+from geotdm_fast.config.settings import DENOISE_MODEL, MOST_STEPS
+from geotdm_fast.diffusion import schedules
 
 CONFIGS = ROOT / "configs"
 
@@ -202,6 +203,7 @@ def test_typos_in_section_names_and_data():
         ("diffusion", "mode", "uncond", r"diffusion\.mode uncond needs train\.tot_len"),
         ("diffusion", "beta_schedule_name", "liner", r"diffusion\.beta_schedule_name.*liner.*did you mean 'linear'"),
         ("diffusion", "num_timesteps", 5, r"diffusion\.num_timesteps.*at least 2.*got 5"),
+        ("diffusion", "num_timesteps", 100_001, r"config: diffusion\.num_timesteps must be at most 100000, got 100001"),
     ],
 )
 def test_wrong_values_name_key_expected_and_given(section, key, value, expected):
@@ -264,6 +266,10 @@ def test_missing_sections():
         normalise_config([1])
 
 
+def test_the_most_diffusion_steps_are_those_of_schedules():
+    assert MOST_STEPS == schedules.MOST_STEPS
+
+
 def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.yaml: no such file"):
         load_config(tmp_path / "absent.yaml")
@@ -273,7 +279,9 @@ def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(ValueError, match=r"must be YAML with sections, got str 'hello'"):
         load_config(_written(tmp_path, "hello"))
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00data")
-    with pytest.raises(ValueError, match="must be YAML"):
+    with pytest.raises(
+        ValueError, match=r"config\.yaml must be YAML, which is text, got a binary file; data are named"
+    ):
         load_config(tmp_path / "config.yaml")
 
 

@@ -172,7 +172,7 @@ def test_times_in_a_file(tmp_path, quiet):
     path = tmp_path / "m.npz"
     again = np.r_[0:60, 50:110]
     np.savez(path, R=walk(110, 0.1)[again], z=Z, time=again * 0.5)
-    with pytest.warns(UserWarning, match=r"m\.npz: time run back 1 times, first to 25 in frame 60 after 29\.5: 10"):
+    with pytest.warns(UserWarning, match=r"m\.npz: time run back in 1 place, first to 25 in frame 60 after 29\.5: 10"):
         dataset = npz_dataset(path, span=20)
     assert len(dataset) == 91 and steps_of(dataset) < 0.3
     np.testing.assert_allclose(dataset[90].x.permute(2, 0, 1), walk(110, 0.1)[90:], atol=1e-5)

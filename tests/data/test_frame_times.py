@@ -1,12 +1,15 @@
 """Times of frames: what comes twice, runs back, or is not equally spaced."""
 
 import struct
+import sys
+import types
 import warnings
 
 import numpy as np
 import pytest
 
 from geotdm_fast.data import array_dataset, join_datasets, npz_dataset
+from geotdm_fast.data.molecule_files.mdanalysis_files import MdanalysisFile
 from geotdm_fast.data.molecule_files.xdr import read_headers
 from geotdm_fast.data.times import even_stretches, runs_in_time, tell_apart
 
@@ -14,6 +17,17 @@ from geotdm_fast.data.times import even_stretches, runs_in_time, tell_apart
 def frames_of(times, every=1, name="times"):
     """The frames of every stretch."""
     return [stretch.tolist() for stretch in even_stretches("f.xtc", name, np.asarray(times, float), every=every)]
+
+
+def test_steps_of_gsd_are_its_times(tmp_path, monkeypatch):
+    """GSD has no times: those that MDAnalysis counts for it say nothing of a gap."""
+    steps = [types.SimpleNamespace(time=float(k), data={"step": step}) for k, step in enumerate([0, 100, 200, 900])]
+    universe = types.SimpleNamespace(trajectory=steps, load_new=lambda *args, **options: None)
+    universe_class = types.SimpleNamespace(empty=lambda *args, **options: universe)
+    monkeypatch.setitem(sys.modules, "MDAnalysis", types.SimpleNamespace(Universe=universe_class))
+    assert MdanalysisFile(tmp_path / "a.gsd", "gsd", 2).times.tolist() == [0, 100, 200, 900]
+    assert MdanalysisFile(tmp_path / "a.trz", "trz", 2).times.tolist() == [0, 1, 2, 3]
+    assert MdanalysisFile(tmp_path / "a.dcd", "dcd", 2).times is None
 
 
 def test_even_times_are_one_stretch():
@@ -30,11 +44,11 @@ def test_a_restarted_run_replaces_the_frames_that_it_wrote_again():
     """As `gmx trjcat`: the frames from the checkpoint on are those of the second run."""
     times = np.array([*range(60), *range(50, 110)])
     with pytest.warns(
-        UserWarning, match=r"f\.xtc: times run back 1 times, first to 50 .* after 59: 10 .* are left out$"
+        UserWarning, match=r"f\.xtc: times run back in 1 place, first to 50 .* after 59: 10 .* are left out$"
     ):
         runs, again = runs_in_time("f.xtc", "times", times)
     assert [run.tolist() for run in runs] == [[*range(50), *range(60, 120)]] and again == [(50, 60)]
-    with pytest.warns(UserWarning, match="times run back 2 times, .*: 4 frames"):
+    with pytest.warns(UserWarning, match="times run back in 2 places, .*: 4 frames"):
         runs, again = runs_in_time("f", "times", np.array([0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 8]))  # restarted twice
     assert runs[0].tolist() == [0, 1, 4, 5, 8, 9, 10, 11, 12] and again == [(2, 4), (6, 8)]
     with pytest.warns(UserWarning, match="1 frames that come again"):
@@ -55,7 +69,7 @@ def test_every_frame_is_looked_at_before_every_nth_is_taken():
 def test_a_run_that_starts_over_is_a_stretch_of_its_own():
     with pytest.warns(UserWarning, match="frame 5 after 4: 0 frames .*; 1 runs start over, and no window goes"):
         assert frames_of([0, 1, 2, 3, 4, 0, 1, 2]) == [[0, 1, 2, 3, 4], [5, 6, 7]]
-    with pytest.warns(UserWarning, match="run back 1 times"):
+    with pytest.warns(UserWarning, match="run back in 1 place"):
         assert frames_of([0, 1, 2, 3, 4, 0, 1, 2], every=2) == [[0, 2, 4], [5, 7]]
 
 

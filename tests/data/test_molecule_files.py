@@ -60,7 +60,7 @@ BAD_ARGUMENTS = [
     ({"topology": "m.extxyz", "reader": "ase"}, r"m\.extxyz: topology must be None for ASE"),
     ({"selection": "name CA", "reader": "ase"}, r"m\.extxyz: selection must be None for ASE"),
     ({"selection": "name CA"}, r"m\.extxyz: selection must be None without MDTraj or MDAnalysis"),
-    ({"span": 41}, r"m\.extxyz: x must have at least span=41 frames, got 40"),
+    ({"span": 41}, r"m\.extxyz must have at least span=41 frames, got 40$"),
     ({"unwrap": "yes"}, r"m\.extxyz: unwrap must be one of auto, no; got 'yes'"),
     ({"format": "xzy"}, r"m\.extxyz: format must be one of .* got 'xzy'; did you mean 'xyz'"),
     ({"split_ratio": (0.5, 0.5)}, r"m\.extxyz: split_ratio must be three numbers"),

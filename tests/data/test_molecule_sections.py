@@ -171,12 +171,12 @@ def test_molecules_are_made_whole_after_a_gap(tmp_path):
 def test_a_restarted_run_in_sections(tmp_path, counts):
     times = [*range(50), *range(40, 90)]
     path = xyz(tmp_path, motion(90)[times], lambda t: f"time={times[t]}")
-    with pytest.warns(UserWarning, match="times run back 1 times"):
+    with pytest.warns(UserWarning, match="times run back in 1 place"):
         ours = open_datasets(sections(path), progress=False)
     assert counts["scanned"] == 1
     # Of the frames 40 and 50, which have the same time, it is looked at once whether they agree.
     assert counts.parsed == [0, 40, 50, *range(1, 40), *range(50, 100)]
-    with pytest.warns(UserWarning, match="times run back 1 times"):
+    with pytest.warns(UserWarning, match="times run back in 1 place"):
         assert_same(ours, each_alone(sections(path)))
 
 

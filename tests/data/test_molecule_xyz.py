@@ -163,7 +163,9 @@ def test_times_of_cp2k(tmp_path):
     comment = lambda t: f" i = {times[t]:8d}, time = {times[t] * 0.5:12.3f}, E =  -17.16"
     whole = motion(50, WATER)
     path = write(tmp_path / "a.xyz", xyz_text(whole[times], "OHH", comment))
-    with pytest.warns(UserWarning, match=r"times run back 1 times, first to 12\.5 in frame 30 after 14\.5: 5 frames"):
+    with pytest.warns(
+        UserWarning, match=r"times run back in 1 place, first to 12\.5 in frame 30 after 14\.5: 5 frames"
+    ):
         dataset = file_dataset(path, span=20)
     np.testing.assert_allclose(places(dataset), whole, atol=1e-6)
     later = xyz_text(motion(55, WATER), "OHH", lambda t: f"time={t + 5 * (t > 39)}")
@@ -200,7 +202,7 @@ def test_frames_and_splits_are_read_alone(tmp_path, monkeypatch):
     assert read == [10, *range(74, 90, 2)] and dataset.items.x.shape[-1] == 8
     with pytest.raises(ValueError, match=r"frames must stop within the 100 frames there are, got 900"):
         file_dataset(path, span=5, frames=[0, 900])
-    with pytest.raises(ValueError, match=r"split 'val' of x must have at least span=30 frames, got 20"):
+    with pytest.raises(ValueError, match=r"split 'val' must have at least span=30 frames, got 20 of 100"):
         file_dataset(path, None, "val")
 
 

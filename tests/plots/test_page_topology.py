@@ -96,7 +96,10 @@ def test_arrays_of_a_topology(tmp_path):
     assert topology.bonds.tolist() == [[0, 1, 2], [1, 2, 4], [2, 8, 0]]  # once each, and no order that nobody knows
     assert topology.residues == ["ETH 1", "END 2"] and topology.chain is None
     # Atoms to which the file gives no bond get those by distance, of an unknown order.
-    with pytest.warns(UserWarning, match=r"plot: .* leave 5 atoms without any \(3, 4, 5, 6, 7\); 5 bonds were added"):
+    with pytest.warns(
+        UserWarning,
+        match=r"plot: the bonds of the topology leave 5 atoms without any \(3, 4, 5, 6, 7\); 5 bonds were added",
+    ):
         content = written(tmp_path / "a.html", made_samples(nodes=9), topology=tmp_path / "a.npz")
     by_distance = [0, 4, 0, 0, 5, 0, 0, 6, 0, 1, 7, 0, 2, 3, 0]
     assert content["topologies"][0]["bonds"] == [0, 1, 2, 1, 2, 4, 2, 8, 0, *by_distance]

@@ -13,7 +13,7 @@ from geotdm_fast.cli import main
 from geotdm_fast.data import file_dataset
 from geotdm_fast.runtime.packages import how_to_install
 from geotdm_fast.samples.molecule_exports import export_molecules
-from geotdm_fast.samples.npz import read_samples
+from geotdm_fast.samples.npz import read_samples, write_samples
 
 SAMPLES = made_samples(graphs=2, nodes=9, num_samples=2)
 DCD_HEADER = 276
@@ -73,6 +73,14 @@ def test_shards_give_the_file_that_one_file_of_samples_gives(tmp_path, suffix):
     a, b = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
     header = DCD_HEADER if suffix == "dcd" else 0  # it holds the date
     assert len(a) > header and a[header:] == b[header:]
+
+
+def test_a_source_that_is_no_folder_of_samples_is_told_as_such(tmp_path):
+    write_samples(tmp_path / "samples.npz", SAMPLES)
+    with pytest.raises(ValueError, match=r"samples\.npz must be a folder of `geotdm sample`, got a file; read_samples"):
+        export_molecules(tmp_path / "s.xyz", tmp_path / "samples.npz")
+    with pytest.raises(FileNotFoundError, match=r"none must be a folder of `geotdm sample`, got one without manifest"):
+        export_molecules(tmp_path / "s.xyz", tmp_path / "none")
 
 
 def test_only_molecules_in_space(tmp_path):

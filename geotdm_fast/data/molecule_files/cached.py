@@ -69,8 +69,7 @@ def cached_dataset(
     longest = int(lengths.max())
     if longest < span:
         raise TooShort(
-            f"{where}: x must have at least span={span} frames that are equally far apart, got at most {longest} in a "
-            "row"
+            f"{where} must have at least span={span} frames that are equally far apart, got at most {longest} in a row"
         )
     windows = StoredWindows(
         cached.positions,

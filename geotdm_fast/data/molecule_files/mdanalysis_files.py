@@ -13,7 +13,7 @@ from geotdm_fast.data.molecule_files.elements import stated
 from geotdm_fast.data.molecule_files.pdb import PdbFile
 from geotdm_fast.data.molecule_files.xdr import read_headers
 
-# Formats that hold the time of every frame; of others MDAnalysis makes one up.
+# Formats that hold the time of every frame, GSD its step; of others MDAnalysis makes one up.
 _WITH_TIMES = ("nc", "ncdf", "h5md", "tng", "gsd", "trz")
 
 
@@ -91,7 +91,9 @@ class MdanalysisFile:
         self._trajectory = universe.trajectory
         self.num_frames = len(self._trajectory)
         if file_format in _WITH_TIMES:
-            self.times = np.array([step.time for step in self._trajectory])
+            self.times = np.array(
+                [step.data["step"] if file_format == "gsd" else step.time for step in self._trajectory]
+            )
 
     def read(self, atoms: np.ndarray, numbers: np.ndarray) -> Iterator[Frames]:
         """See `Source`."""

@@ -38,6 +38,6 @@ class Molecule(NamedTuple):
             )
             return replace(rules, h=h, edge_index=edge_index, edge_attr=edge_attr)
         if not self.given and bonds is not None:
-            bonds = complete_bonds(where, self.first, self.z, bonds, rules.cutoff)
+            bonds = complete_bonds(where, self.first, self.z, bonds, rules.cutoff, whose="of the topology")
             warn_if_apart(where, len(self.z), bonds, "of the topology", "a topology may leave bonds out")
         return replace(rules, z=self.z, bonds=bonds)

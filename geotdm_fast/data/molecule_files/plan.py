@@ -69,7 +69,7 @@ def plan_frames(
     places = places if times is None else evenly_spaced(where, "times", times, numbers, places)
     whole = Stretches.of([numbers[own] for own in places])
     parts = _parts(whole, numbers[np.concatenate(runs)], _of_split(where, len(whole.frames), split, ratio))
-    _check_span(where, "x" if split is None else f"split '{split}' of x", parts, span)
+    _check_span(where if split is None else f"{where}: split '{split}'", parts, span, len(numbers))
     pairs = [(int(numbers[old]), int(numbers[new])) for old, new in again]
     enough = [part for part in parts if len(part.wanted) >= span]
     left_out = max((len(part.wanted) for part in parts if len(part.wanted) < span), default=0)
@@ -92,12 +92,13 @@ def _parts(whole: Stretches, in_order: np.ndarray, kept: range) -> list[Part]:
     return parts
 
 
-def _check_span(where: str, what: str, parts: list[Part], span: int) -> None:
+def _check_span(what: str, parts: list[Part], span: int, total: int) -> None:
     lengths = [len(part.wanted) for part in parts]
     if sum(lengths) < span:
-        raise TooShort(f"{where}: {what} must have at least span={span} frames, got {sum(lengths)}")
+        of_all = "" if sum(lengths) == total else f" of {total}"
+        raise TooShort(f"{what} must have at least span={span} frames, got {sum(lengths)}{of_all}")
     if max(lengths) < span:
         raise TooShort(
-            f"{where}: {what} must have at least span={span} frames that are equally far apart, got at most "
+            f"{what} must have at least span={span} frames that are equally far apart, got at most "
             f"{max(lengths)} in a row"
         )
