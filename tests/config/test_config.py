@@ -280,7 +280,7 @@ def test_files_that_are_no_configuration(tmp_path):
         load_config(_written(tmp_path, "hello"))
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00data")
     with pytest.raises(
-        ValueError, match=r"config\.yaml must be YAML, which is text, got a binary file; data are named"
+        ValueError, match=r"config\.yaml must be YAML, which is text in UTF-8, got other bytes; files of data"
     ):
         load_config(tmp_path / "config.yaml")
 
