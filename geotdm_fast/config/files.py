@@ -105,8 +105,8 @@ def read_yaml(path: str | os.PathLike) -> dict:
         value = parse_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise ValueError(
-            f"{path} must be YAML, which is text in UTF-8, got other bytes; files of data are named by the option --data, "
-            "or by path in a data section"
+            f"{path} must be YAML, which is text in UTF-8, got other bytes; files of data are named by the option "
+            "--data, or by path in a data section"
         ) from None
     except ValueError as error:
         raise ValueError(f"{path} must be YAML: {error}") from error
