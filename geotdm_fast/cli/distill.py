@@ -35,7 +35,7 @@ calls once, a training step about three calls for each pair in it, so drawing is
 docs/distill.md has what was measured."""
 
 EXAMPLES = """\
-  geotdm distill nbody_charged_small --pairs 24000 --set train.num_steps=3000 --out outputs/charged_student
+  geotdm distill nbody_charged_small --pairs 32000 --set train.num_steps=4000 --out outputs/charged_student
   geotdm distill outputs/my_molecule --calls 1 --pairs 20000 --data my_molecule.npz --out outputs/my_student
   geotdm distill outputs/my_molecule --pairs 20000 --teacher-steps 10 --method ddim --out outputs/my_student
   geotdm distill nbody_charged_small --pairs 40000 --set train.num_steps=6000 --set train.lr=1e-4 --out outputs/longer
