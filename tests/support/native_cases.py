@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable
@@ -116,21 +117,30 @@ def assert_native_as_accurate(
 ):
     """Outputs and gradients of an op against the reference in float64, beside the reference in the op's precision.
 
-    inputs: draws them. Few numbers have errors of much chance, so small inputs are drawn several times.
+    inputs: draws them. Few numbers have errors of much chance, so small inputs are drawn several times, and where that
+        is not enough, five times as often: chance goes away so, a loss of accuracy stays.
     exact_op: what the reference runs in float64, if that is not `op`
     """
     first = inputs()
-    more = draws - 1 if first[1].numel() < 20_000 else 0
-    all_draws = [first, *(inputs() for _ in range(more))]
-    errors = [_errors(op, exact_op or op, draw, names, precision, implementation) for draw in all_draws]
-    ours, plain = zip(*errors, strict=True)
-    size = lambda errors, name: statistics.median(e[name] for e in errors)
+    is_small = first[1].numel() < 20_000
+    errors_of = lambda draw: _errors(op, exact_op or op, draw, names, precision, implementation)
+    errors = [errors_of(draw) for draw in (first, *(inputs() for _ in range(draws - 1 if is_small else 0)))]
     approximate = (first[0].is_cuda or interpreter.inexact) and precision == "fp32"
     times = TIMES_PLAIN_FP32_GPU if approximate else TIMES_PLAIN
+    wrong = _less_accurate(errors, times, precision)
+    if wrong and is_small and all(math.isfinite(value) for ours, _ in errors for value in ours.values()):
+        errors += [errors_of(inputs()) for _ in range(4 * draws)]
+        wrong = _less_accurate(errors, times, precision)
+    assert not wrong, wrong
+
+
+def _less_accurate(errors: list[tuple[dict, dict]], times: float, precision: str) -> str:
+    """What of ours is further from float64 than plain PyTorch, nearly, by medians; nothing is the empty string."""
+    ours, plain = zip(*errors, strict=True)
+    size = lambda errors, name: statistics.median(e[name] for e in errors)
     allowed = {name: times * size(plain, name) + ROUNDOFF[precision] for name in plain[0]}
     wrong = [name for name in allowed if not size(ours, name) <= allowed[name]]
-    told = (f"{name}: relative error {size(ours, name):.2e} is over {allowed[name]:.2e}" for name in wrong)
-    assert not wrong, "; ".join(told)
+    return "; ".join(f"{name}: relative error {size(ours, name):.2e} is over {allowed[name]:.2e}" for name in wrong)
 
 
 def _errors(
