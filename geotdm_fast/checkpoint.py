@@ -23,7 +23,7 @@ from geotdm_fast.runtime.choices import check_choice, check_keys, require_sectio
 from geotdm_fast.runtime.files import PathLike
 from geotdm_fast.runtime.parsing import parse_json
 from geotdm_fast.runtime.shown import plain, shown
-from geotdm_fast.runtime.tensor_files import load_tensors, save_tensors
+from geotdm_fast.runtime.tensor_files import load_tensors, read_metadata, save_tensors
 from geotdm_fast.state_dicts import check_is_geotdm, is_safetensors, plain_state_dict
 
 CONFIG_KEY = "geotdm_fast_config"
@@ -160,12 +160,13 @@ def replace_section(path: PathLike, name: str, section: Mapping | None) -> bool:
     Raises FileNotFoundError, ValueError for a damaged file and one without our configuration, OSError if it cannot be
     written; the earlier file stays.
     """
-    tensors, metadata = load_tensors(path)
+    metadata = read_metadata(path)
     if CONFIG_KEY not in metadata:
         raise ValueError(f"{path} must be a geotdm_fast checkpoint, got a file without '{CONFIG_KEY}' in its metadata")
     config = as_section(parse_json(metadata[CONFIG_KEY]), f"{path}: the config inside")
     if config.get(name) == section:
         return False
+    tensors, metadata = load_tensors(path)
     config = {key: value for key, value in config.items() if key != name}
     if section is not None:
         config[name] = dict(section)
